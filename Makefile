@@ -1,0 +1,56 @@
+# The only set-up: every target makes .venv by itself. PYTHON=python3.12 picks another Python.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := runs/demo
+ROAD := litert,digits,efficientnet-lite
+
+.PHONY: demo test fast lint format bench clean
+
+demo: $(VENV)/.demo  ## real images to measured INT8 models, in minutes
+	rm -rf $(DEMO)
+	$(BIN)/edgekit train digits --model efficientnet_lite0 --image-size 64 --epochs 8 --lr 3e-3 --name demo
+	$(BIN)/edgekit export demo --target jetson --target android
+	$(BIN)/edgekit benchmark demo
+	$(BIN)/edgekit report demo
+
+test: lint .venv-tflite/.ready  ## what CI runs
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+fast: $(VENV)/.test  ## the tests that take seconds
+	$(BIN)/pytest -n 2 -m "not slow"
+
+lint: $(VENV)/.test
+	$(BIN)/ruff format --check edgekit tests benchmarks
+	$(BIN)/ruff check edgekit tests benchmarks
+	$(BIN)/mypy
+
+format: $(VENV)/.test
+	$(BIN)/ruff format edgekit tests benchmarks
+	$(BIN)/ruff check --fix edgekit tests benchmarks
+
+bench: $(VENV)/.test  ## figures of this machine, written to benchmarks/results
+	$(BIN)/python benchmarks/startup.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' || \
+		{ echo "edgekit needs Python 3.10, 3.11 or 3.12: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV) || \
+		{ rm -rf $(VENV); echo "this Python has no venv: apt install python3-venv"; exit 1; }
+
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --editable ".[$(ROAD)]"
+	touch $@
+
+$(VENV)/.test: pyproject.toml $(VENV)/.demo
+	$(BIN)/pip install --quiet --editable ".[$(ROAD),tensorrt-rtx,dev]"
+	touch $@
+
+# tflite-runtime needs numpy < 2 and Python < 3.12, so it lives apart; without it its tests say so.
+.venv-tflite/.ready: | $(VENV)/bin/python
+	$(PYTHON) -m venv .venv-tflite
+	-.venv-tflite/bin/pip install --quiet tflite-runtime==2.14.0 "numpy<2"
+	touch $@
+
+clean:
+	rm -rf $(VENV) .venv-tflite runs .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""Measure artifacts on devices: the device emits raw samples, the host judges."""

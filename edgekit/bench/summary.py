@@ -1,0 +1,65 @@
+"""From raw values to judged figures, against the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgekit.bench import metrics
+from edgekit.errors import MissingError
+from edgekit.records import BenchmarkResult, Summary
+
+BASELINE_RUNTIME = "torch"
+
+
+def summarize(results: Sequence[BenchmarkResult]) -> list[Summary]:
+    """One row per result: the baseline first, then by target and precision.
+
+    Raises:
+        MissingError: no baseline among the results, or one on other samples.
+    """
+    baselines = [r for r in results if r.artifact.runtime == BASELINE_RUNTIME]
+    if not baselines:
+        raise MissingError("the desktop baseline has not been measured", "edgekit benchmark")
+    rows = []
+    for result in results:
+        own = next((b for b in baselines if b.device == result.device), baselines[0])
+        if own.expected.shape != result.expected.shape or (own.expected != result.expected).any():
+            raise MissingError(f"{result.artifact.name} was measured on other images", "edgekit benchmark")
+        rows.append(_summary(result, own))
+    return sorted(
+        rows, key=lambda r: (not r.baseline, r.device, r.target, r.precision != "fp32", r.precision, r.artifact)
+    )
+
+
+def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
+    right = metrics.top1(result.logits, result.expected)
+    right_baseline = metrics.top1(baseline.logits, baseline.expected)
+    low, high = metrics.wilson(int(right.sum()), len(right))
+    p50, p90, p99 = (metrics.percentile_ms(result.latencies_ns, p) for p in (50, 90, 99))
+    reference = metrics.percentile_ms(baseline.latencies_ns, 50)
+    environment = result.environment
+    return Summary(
+        artifact=result.artifact.name,
+        target=result.artifact.target,
+        precision=result.artifact.precision,
+        ran_in=f"{environment['runtime']} {environment['version']}",
+        processor=environment["processor"],
+        device=result.device,
+        threads=environment["threads"],
+        source=result.source,
+        stand_in=result.runtime != result.artifact.runtime,
+        baseline=result.artifact.runtime == BASELINE_RUNTIME,
+        size_mb=result.size_bytes / 1e6,
+        samples=len(right),
+        top1=100 * float(right.mean()),
+        top1_low=100 * low,
+        top1_high=100 * high,
+        drop=100 * float(right_baseline.mean() - right.mean()),
+        p_value=metrics.mcnemar(right_baseline, right),
+        agreement=100 * metrics.agreement(result.logits, baseline.logits),
+        queries=len(result.latencies_ns),
+        p50_ms=p50,
+        p90_ms=p90,
+        p99_ms=p99,
+        speedup=reference / p50 if reference and p50 else None,
+    )

@@ -1,0 +1,1 @@
+"""The command line: wiring, printing, and the one place where errors are caught."""

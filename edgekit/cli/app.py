@@ -1,0 +1,78 @@
+"""The program: its commands, and the boundary that turns errors into two lines and a status."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from edgekit import __version__
+from edgekit.cli import benchmark, devices, doctor, export, predict, report, train
+from edgekit.errors import EdgekitError, ExitStatus, from_os_error
+
+app = typer.Typer(
+    name="edgekit",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Take an image classifier from a folder of images to measured INT8 models on Jetson and phones.
+
+The whole road: [bold]edgekit train DATA[/], [bold]edgekit export --target jetson --target android[/],
+[bold]edgekit benchmark[/], [bold]edgekit report[/]. Every step works on the newest run unless one is named.""",
+    epilog="Exit status: 0 done, 2 wrong request, 3 unusable data, 4 something missing, 5 failed, "
+    "6 disk or file trouble, 7 gate not met, 130 interrupted.",
+)
+
+app.command(rich_help_panel="The road")(train.train)
+app.command(rich_help_panel="The road")(export.export)
+app.command(rich_help_panel="The road")(benchmark.benchmark)
+app.command(rich_help_panel="The road")(report.report)
+app.command(rich_help_panel="Beside it")(predict.predict)
+app.command(rich_help_panel="Beside it")(devices.devices)
+app.command(rich_help_panel="Beside it")(doctor.doctor)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"edgekit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error (works anywhere).")] = False,
+) -> None:
+    pass
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line; returns its exit status."""
+    debug = "--debug" in arguments
+    try:
+        app(args=[a for a in arguments if a != "--debug"], prog_name="edgekit")
+    except SystemExit as ending:
+        if ending.code == ExitStatus.INTERRUPTED:
+            print("\ninterrupted; nothing half-written was left behind", file=sys.stderr)
+        return ending.code if isinstance(ending.code, int) else ExitStatus.UNEXPECTED
+    except (EdgekitError, OSError) as error:
+        if debug:
+            raise
+        known = error if isinstance(error, EdgekitError) else from_os_error(error, "working")
+        print(f"error: {printable(known.message)}", file=sys.stderr)
+        if known.hint:
+            print(f"  try: {printable(known.hint)}", file=sys.stderr)
+        return known.status
+    return ExitStatus.OK
+
+
+def printable(text: str) -> str:
+    """`text` with control characters (which could drive the terminal) made visible."""
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
+def main() -> NoReturn:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))

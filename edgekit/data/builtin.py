@@ -1,0 +1,43 @@
+"""Data sets that need no download: real images that come with a Python package."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from edgekit import store
+from edgekit.errors import missing_package
+
+
+def _digits(folder: Path) -> None:
+    """1,797 handwritten digits, 8 x 8 grey (UCI Optical Recognition, from scikit-learn), as PNG."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise missing_package("scikit-learn", "the built-in data set 'digits'", "digits") from None
+    from PIL import Image
+
+    digits = load_digits()
+    for label in range(10):
+        (folder / str(label)).mkdir()
+    for number, (image, label) in enumerate(zip(digits.images, digits.target)):
+        pixels = (image * (255 / 16)).round().astype("uint8")
+        Image.fromarray(pixels).save(folder / str(label) / f"{number:04d}.png")
+
+
+BUILTIN: dict[str, Callable[[Path], None]] = {"digits": _digits}
+
+
+def cache_dir() -> Path:
+    """Where edgekit keeps what it can make again: $EDGEKIT_CACHE, else ~/.cache/edgekit."""
+    return Path(os.environ.get("EDGEKIT_CACHE") or Path.home() / ".cache" / "edgekit")
+
+
+def materialize(name: str) -> Path:
+    """The folder of a built-in data set as <class>/<image>.png, written on first use."""
+    folder = cache_dir() / "datasets" / f"{name}-v1"
+    if not folder.is_dir():
+        with store.writing_folder(folder) as staging:
+            BUILTIN[name](staging)
+    return folder

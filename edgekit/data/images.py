@@ -1,0 +1,91 @@
+"""From an image file to the pixels that a model is shown: the host's side of `Preprocess`.
+
+Resizing happens here, once, on the host; what travels to a device is uint8 RGB at the model's
+input size, and `edgekit.ondevice.preprocess` normalizes it there.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgekit.errors import DataError
+from edgekit.records import Preprocess
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
+MAX_PIXELS = 80_000_000
+
+
+def load_image(path: Path) -> Image:
+    """Decode a file to upright 8-bit RGB.
+
+    EXIF orientation is applied; grey, palette, CMYK and 16-bit images are converted; transparent
+    pixels are laid over white. The first frame of an animation is used.
+
+    Raises:
+        DataError: not an image, truncated, or over `MAX_PIXELS`; the message names the file.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise DataError(
+                        f"{path}: {width}x{height} is {width * height / 1e6:.0f} megapixels, "
+                        f"the limit is {MAX_PIXELS // 1_000_000}",
+                        "scale it down first; a classifier sees a few hundred pixels a side",
+                    )
+                image.load()
+                return _to_rgb(ImageOps.exif_transpose(image))
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path}: {error}", "scale it down first") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise DataError(f"{path}: no such file") from error
+        raise DataError(f"{path}: cannot be decoded ({error})", "replace or delete the file") from error
+
+
+def _to_rgb(image: Image) -> Image:
+    """Any Pillow mode to RGB; integer modes are scaled from 16 to 8 bits."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image, np.int64).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        return Image.fromarray((np.asarray(image).clip(0, 1) * 255).round().astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def fit(image: Image, preprocess: Preprocess) -> np.ndarray:
+    """Resize the shorter side, crop the centre. Returns uint8 (image_size, image_size, 3) RGB."""
+    from PIL.Image import Resampling
+
+    kernel = {"bilinear": Resampling.BILINEAR, "bicubic": Resampling.BICUBIC}[preprocess.resample]
+    width, height = image.size
+    size, crop = preprocess.resize_size, preprocess.image_size
+    scale = size / min(width, height)
+    # Only the part that survives the centre crop is resized, so a 1 x 10,000 strip costs nothing.
+    half_w, half_h = min(crop / scale, width) / 2, min(crop / scale, height) / 2
+    box = (width / 2 - half_w, height / 2 - half_h, width / 2 + half_w, height / 2 + half_h)
+    return np.array(image.resize((crop, crop), kernel, box=box), np.uint8)
+
+
+def load_pixels(paths: Iterable[Path], preprocess: Preprocess) -> np.ndarray:
+    """Decode and fit files. Returns uint8 (N, image_size, image_size, 3), RGB."""
+    pixels = [fit(load_image(path), preprocess) for path in paths]
+    size = preprocess.image_size
+    return np.stack(pixels) if pixels else np.zeros((0, size, size, 3), np.uint8)

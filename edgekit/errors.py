@@ -1,0 +1,96 @@
+"""What can go wrong, as the user sees it: one line that says what, one line to type next.
+
+Only the command line's boundary (`edgekit.cli.app.main`) catches these.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from difflib import get_close_matches
+from enum import IntEnum
+
+
+class ExitStatus(IntEnum):
+    """Exit statuses of every command; documented in the README."""
+
+    OK = 0
+    UNEXPECTED = 1
+    USAGE = 2
+    BAD_DATA = 3
+    MISSING = 4
+    FAILED = 5
+    STORAGE = 6
+    GATE = 7
+    INTERRUPTED = 130
+
+
+class EdgekitError(Exception):
+    """An error with a remedy. `hint` is what the user types or does next."""
+
+    status = ExitStatus.FAILED
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(EdgekitError):
+    """A request that no input could satisfy: an unknown name, a combination that does not exist."""
+
+    status = ExitStatus.USAGE
+
+
+class DataError(EdgekitError):
+    """The user's images, labels or files cannot be used as they are."""
+
+    status = ExitStatus.BAD_DATA
+
+
+class MissingError(EdgekitError):
+    """Something that must exist does not: a run, a file, a package, a device, the network."""
+
+    status = ExitStatus.MISSING
+
+
+class StorageError(EdgekitError):
+    """Reading or writing failed: a full disk, a read-only folder, a file that changed."""
+
+    status = ExitStatus.STORAGE
+
+
+class ParityError(EdgekitError):
+    """Two runtimes that must agree do not."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """The error for a name outside a table; lists the known names and guesses the one meant."""
+    names = list(known)
+    close = get_close_matches(name, names, n=1)
+    guess = f"did you mean {close[0]!r}? " if close else ""
+    return UsageError(f"unknown {kind} {name!r}", f"{guess}known: {', '.join(names)}")
+
+
+def missing_package(package: str, purpose: str, extra: str) -> MissingError:
+    """The error for an optional package that is not installed; edgekit never installs anything."""
+    return MissingError(
+        f"{purpose} needs the package {package!r}, which is not installed here",
+        f'pip install "edgekit[{extra}]"   (from a clone: pip install -e ".[{extra}]")',
+    )
+
+
+def from_os_error(error: OSError, doing: str) -> StorageError:
+    """Translate an operating-system error; `doing` completes the sentence "failed while ..."."""
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(
+            f"the disk is full: failed while {doing}{where}",
+            "nothing half-written was left behind; free some space and run the same command again",
+        )
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return StorageError(
+            f"no permission: failed while {doing}{where}",
+            "choose another folder with --runs-dir, or change the permissions",
+        )
+    return StorageError(f"{error.strerror or error}: failed while {doing}{where}", "")

@@ -1,0 +1,1 @@
+"""Float models for other runtimes: the folded torch graph, ONNX, LiteRT."""

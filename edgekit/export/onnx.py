@@ -1,0 +1,179 @@
+"""The folded torch graph as FP32 ONNX, in a form that TensorRT 8.5 to 11 and ONNX Runtime take."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import torch
+from torch import fx
+
+from edgekit import store
+from edgekit.errors import EdgekitError, ParityError
+from edgekit.records import OnnxModel
+
+# TensorRT 8.5 knows opset 17. Every operator that is left after `lower` means the same in 17.
+OPSET = 17
+_EXPORT_OPSET = 18  # the lowest that torch's exporter writes
+_IR_VERSION = 8  # ONNX 1.12: the one that came with opset 17
+_SAME_SINCE_13 = frozenset(
+    ("Add", "AveragePool", "Clip", "Concat", "Conv", "Flatten", "Gemm", "GlobalAveragePool", "HardSigmoid", "HardSwish")
+    + ("MatMul", "MaxPool", "Mul", "Pad", "Relu", "Reshape", "Sigmoid", "Transpose")
+)
+MAX_BYTES = 2**31 - 1
+PARITY = 1e-3  # largest difference from torch, relative to the largest logit
+
+
+def export(folded: fx.GraphModule, image_size: int, parent: str, static: Path, dynamic: Path) -> OnnxModel:
+    """Write the model twice: batch 1 to `static`, any batch to `dynamic`, both checked against torch.
+
+    Input ``image`` float32 (N, 3, image_size, image_size), output ``scores`` float32 (N, classes).
+
+    Args:
+        parent: sha256 of the checkpoint.
+    Raises:
+        EdgekitError: an operator that TensorRT 8.5 would read differently, or over 2 GB.
+        ParityError: the file disagrees with torch.
+    """
+    model = _trace(folded, image_size)
+    lower(model)
+    for path, batch in ((dynamic, None), (static, 1)):
+        if batch is not None:
+            _fix_batch(model, batch)
+        save(model, path)
+        check_parity(folded, path, image_size, batch or 3)
+    return OnnxModel(static, OPSET, store.sha256_file(static), parent)
+
+
+def _trace(folded: fx.GraphModule, image_size: int) -> ir.Model:
+    """Export with torch's own exporter, quietly."""
+    example = torch.zeros(2, 3, image_size, image_size)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            folded,
+            (example,),
+            dynamo=True,
+            opset_version=_EXPORT_OPSET,
+            input_names=["image"],
+            output_names=["scores"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
+    assert program is not None
+    return program.model
+
+
+def lower(model: ir.Model) -> None:
+    """Rewrite in place what opset 18 says differently, then declare opset 17.
+
+    Rules:
+    1. ReduceMean over the two spatial axes becomes GlobalAveragePool: opset 18 moved the axes
+       into an input, which TensorRT 8.5 would ignore.
+    2. The batch dimension is called ``batch``; intermediate shapes are dropped (they are inferred).
+    3. Any other operator must be one that did not change between opset 13 and 18.
+    """
+    graph = model.graph
+    for node in list(graph):
+        if node.op_type == "ReduceMean":
+            pooled = ir.node("GlobalAveragePool", [node.inputs[0]], name=node.name)
+            pooled.outputs[0].name = node.outputs[0].name
+            pooled.outputs[0].dtype = node.outputs[0].dtype
+            axes = ir.convenience.get_const_tensor(node.inputs[1]) if node.inputs[1] else None
+            keep = node.attributes.get("keepdims")
+            if axes is None or sorted(a % 4 for a in axes.numpy().tolist()) != [2, 3] or (keep and not keep.as_int()):
+                raise EdgekitError(f"{node.name}: a mean over other axes than height and width")
+            graph.insert_before(node, pooled)
+            ir.convenience.replace_all_uses_with(node.outputs[0], pooled.outputs[0], replace_graph_outputs=True)
+            graph.remove(node, safe=True)
+        elif node.op_type not in _SAME_SINCE_13:
+            raise EdgekitError(
+                f"{node.name}: the operator {node.op_type} is not known to mean the same in opset {OPSET}",
+                f"edgekit exports networks made of {', '.join(sorted(_SAME_SINCE_13))}",
+            )
+        node.metadata_props.clear()
+    for value in list(graph.initializers.values()):
+        if not value.uses() and not value.is_graph_output():
+            del graph.initializers[value.name]
+    for tensor in (*graph.inputs, *graph.outputs):
+        assert tensor.shape is not None
+        tensor.shape = ir.Shape(["batch", *tensor.shape[1:]])
+    graph.metadata_props.clear()
+    graph.opset_imports[""] = OPSET
+    model.ir_version = _IR_VERSION
+    model.producer_name, model.producer_version = "edgekit", ""
+
+
+def _fix_batch(model: ir.Model, batch: int) -> None:
+    """Give the inputs and outputs a fixed batch."""
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        assert value.shape is not None
+        value.shape = ir.Shape([batch, *value.shape[1:]])
+
+
+def save(model: ir.Model, path: Path) -> None:
+    """Check (with shape inference) and write one self-contained file.
+
+    Raises:
+        EdgekitError: over 2 GB, where ONNX would need external data.
+    """
+    for node in model.graph:
+        for output in node.outputs:
+            if not output.is_graph_output():
+                output.shape, output.type = None, None  # inferred by whoever reads the file
+    proto = ir.to_proto(model)
+    if proto.ByteSize() > MAX_BYTES:
+        raise EdgekitError("the model is over 2 GB, which one ONNX file cannot hold")
+    del proto.graph.value_info[:]
+    onnx.checker.check_model(proto, full_check=True)
+    with store.writing(path) as temporary:
+        temporary.write_bytes(proto.SerializeToString())
+
+
+def session(path: Path, optimize: bool = True, threads: int = 0) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session on the CPU; `optimize=False` keeps every tensor as the file has it."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def check_parity(folded: fx.GraphModule, path: Path, image_size: int, batch: int) -> float:
+    """Compare with torch on one seeded random batch. Returns the largest relative difference.
+
+    Raises:
+        ParityError: above `PARITY`.
+    """
+    images = torch.randn(batch, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = folded(images).numpy()
+    (got,) = session(path).run(None, {"image": images.numpy()})
+    difference = float(np.abs(got - expected).max() / (np.abs(expected).max() + 1e-12))
+    if not difference <= PARITY:
+        raise ParityError(f"{path.name} disagrees with torch by {difference:.2g} (relative), allowed {PARITY}")
+    return difference
+
+
+def run_all(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Every tensor of the graph by name, for one input batch, as float32 arrays (NCHW)."""
+    proto = onnx.load(path)
+    wanted: Iterable[str] = [name for node in proto.graph.node for name in node.output]
+    present = {value.name for value in proto.graph.output}
+    proto.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in wanted if name not in present
+    )
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    runtime = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [value.name for value in runtime.get_outputs()]
+    return {"image": images, **dict(zip(names, runtime.run(names, {"image": images})))}

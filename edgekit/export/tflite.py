@@ -1,0 +1,100 @@
+"""The folded torch graph as FP32 LiteRT (``.tflite``) with an NHWC input."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import fx
+
+from edgekit import store
+from edgekit.errors import ParityError, missing_package
+
+PARITY = 1e-3  # largest difference from torch, relative to the largest logit
+
+
+def export(folded: fx.GraphModule, image_size: int, path: Path) -> None:
+    """Convert and check against torch. Input float32 (1, image_size, image_size, 3), one output.
+
+    Raises:
+        MissingError: litert-torch is not installed. ParityError: the file disagrees with torch.
+    """
+    with quiet():
+        try:
+            import litert_torch
+        except ImportError:
+            raise missing_package("litert-torch", "writing .tflite files", "litert") from None
+        example = torch.zeros(1, image_size, image_size, 3)
+        model = litert_torch.convert(litert_torch.to_channel_last_io(folded, args=[0]).eval(), (example,))
+        with store.writing(path) as temporary:
+            model.export(str(temporary))
+    check_parity(folded, path, image_size)
+
+
+def check_parity(folded: fx.GraphModule, path: Path, image_size: int) -> float:
+    """Compare with torch on one seeded random image. Returns the largest relative difference.
+
+    Raises:
+        ParityError: above `PARITY`.
+    """
+    image = torch.randn(1, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = folded(image).numpy()
+    tensors = run_all(path, image.numpy())
+    difference = float(np.abs(tensors["scores"] - expected).max() / (np.abs(expected).max() + 1e-12))
+    if not difference <= PARITY:
+        raise ParityError(f"{path.name} disagrees with torch by {difference:.2g} (relative), allowed {PARITY}")
+    return difference
+
+
+def run_all(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Every float tensor by name for one image, float32 (1, 3, H, W); the output is ``scores`` too."""
+    with quiet():
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        interpreter = Interpreter(
+            str(path),
+            experimental_preserve_all_tensors=True,
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
+        interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], images.transpose(0, 2, 3, 1))
+    interpreter.invoke()
+    tensors = {}
+    for detail in interpreter.get_tensor_details():
+        if detail["dtype"] == np.float32:
+            with contextlib.suppress(ValueError):  # temporaries have no data
+                tensors[detail["name"]] = interpreter.get_tensor(detail["index"])
+    return {**tensors, "scores": interpreter.get_tensor(interpreter.get_output_details()[0]["index"])}
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the converter's log lines, also those from C++, off the terminal."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    level = logging.root.manager.disable
+    saved = os.dup(1), os.dup(2)
+    with tempfile.TemporaryFile() as log:
+        try:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+            logging.disable(logging.WARNING)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            logging.disable(level)
+            for number, original in zip((1, 2), saved):
+                os.dup2(original, number)
+                os.close(original)

@@ -1,0 +1,41 @@
+"""Class names: which are safe in a file name, a terminal, a page and on every file system."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+
+from edgekit.errors import DataError
+
+
+def check_label(name: str) -> str:
+    """Accept a class name that is safe in a file name, a terminal and (escaped) a page.
+
+    Raises:
+        DataError: empty, over 100 characters, a path separator, ``..`` or control characters.
+    """
+    bad = [c for c in name if c in "/\\" or unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
+    if not name.strip() or len(name) > 100 or bad or name.startswith(".."):
+        raise DataError(
+            f"the class name {name!r} cannot be used",
+            "class names are 1 to 100 printable characters without '/', '\\' or a leading '..'; rename the folder",
+        )
+    return name
+
+
+def check_labels(labels: tuple[str, ...]) -> None:
+    """Check the class names of one model: at least two, safe, distinct even without case."""
+    for name in labels:
+        check_label(name)
+    if len(labels) < 2:
+        raise DataError(
+            f"only one class found: {labels[0]!r}" if labels else "no classes found",
+            "a classifier needs at least two class folders, each with images",
+        )
+    folded = Counter(unicodedata.normalize("NFC", name).casefold() for name in labels)
+    clashes = [n for n in labels if folded[unicodedata.normalize("NFC", n).casefold()] > 1]
+    if clashes:
+        raise DataError(
+            f"class names that differ only in case: {', '.join(map(repr, clashes))}",
+            "they would collide on phones, macOS and Windows; rename or merge the folders",
+        )

@@ -1,0 +1,5 @@
+"""The part that travels to the device: standard library, numpy and one runtime, Python 3.8 on.
+
+Nothing here imports the rest of edgekit. ``python -m ondevice JOB.json`` runs one job; the desktop
+baseline and every device go through the same loop in `measure`.
+"""

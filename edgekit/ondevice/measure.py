@@ -1,0 +1,54 @@
+"""The measuring loop: single stream, batch 1, every latency kept in nanoseconds.
+
+Inputs are in memory and in the model's layout before the clock starts (as in MLPerf LoadGen).
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from typing import Any, Callable, Dict, List, Sequence
+
+import numpy as np
+
+Clock = Callable[[], int]
+Infer = Callable[[np.ndarray], Any]
+
+
+def warm_up(
+    infer: Infer, inputs: Sequence[np.ndarray], limits: Dict[str, Any], clock: Clock = time.perf_counter_ns
+) -> int:
+    """Run until both `warmup_queries` and `warmup_s` are reached. Returns the number of queries."""
+    started, done = clock(), 0
+    while done < limits["warmup_queries"] or clock() - started < limits["warmup_s"] * 1e9:
+        infer(inputs[done % len(inputs)])
+        done += 1
+    return done
+
+
+def measure(
+    infer: Infer, inputs: Sequence[np.ndarray], limits: Dict[str, Any], clock: Clock = time.perf_counter_ns
+) -> List[int]:
+    """Latencies in nanoseconds, one query after the other, inputs in turn.
+
+    Stops once both `min_queries` and `min_s` are reached, or at `max_s` whatever was reached. The
+    garbage collector is off meanwhile.
+    """
+    latencies: List[int] = []
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        started = ended = clock()
+        while len(latencies) < limits["min_queries"] or ended - started < limits["min_s"] * 1e9:
+            image = inputs[len(latencies) % len(inputs)]
+            begun = clock()
+            infer(image)
+            ended = clock()
+            latencies.append(ended - begun)
+            if ended - started >= limits["max_s"] * 1e9:
+                break
+    finally:
+        if collecting:
+            gc.enable()
+    return latencies

@@ -1,0 +1,29 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from typing import Any, Dict
+
+import numpy as np
+import onnxruntime
+
+from .runner import Runner
+
+
+class OnnxRuntimeRunner(Runner):
+    """An ONNX file; `threads` 0 uses every core."""
+
+    def __init__(self, path: str, threads: int) -> None:
+        super().__init__(path, threads)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.input = self.session.get_inputs()[0].name
+
+    def infer(self, image: np.ndarray) -> np.ndarray:
+        scores: np.ndarray = self.session.run(None, {self.input: image})[0][0]
+        return scores
+
+    def info(self) -> Dict[str, Any]:
+        return {"runtime": "onnxruntime", "version": onnxruntime.__version__, "processor": "cpu"}

@@ -1,0 +1,92 @@
+"""The one calibration: run the folded torch graph once, observe every tensor."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from edgekit.errors import DataError, unknown
+from edgekit.quant.observers import OBSERVERS, Histogram
+from edgekit.records import CalibrationRecipe, CalibrationSet, CalibrationTable
+
+INPUT = "image"
+
+
+def tensor_names(graph: fx.Graph) -> dict[fx.Node, str]:
+    """A stable name for the output of each node: the module's path, or the function's name.
+
+    A module that is called again gets ``:2``, ``:3``; the input is called ``image``.
+    """
+    names, calls = {}, Counter[str]()
+    for node in graph.nodes:
+        if node.op in ("call_module", "call_function", "call_method"):
+            base = str(node.target) if node.op == "call_module" else node.name
+            calls[base] += 1
+            names[node] = base if calls[base] == 1 else f"{base}:{calls[base]}"
+        elif node.op == "placeholder":
+            names[node] = INPUT
+    return names
+
+
+class _Watching(fx.Interpreter):
+    """Runs a graph and shows every tensor to `see`."""
+
+    def __init__(self, folded: fx.GraphModule, see: Callable[[str, torch.Tensor], None]) -> None:
+        super().__init__(folded)
+        self.names = tensor_names(folded.graph)
+        self.see = see
+
+    def run_node(self, node: fx.Node) -> Any:
+        result = super().run_node(node)
+        if node in self.names and isinstance(result, torch.Tensor):
+            self.see(self.names[node], result)
+        return result
+
+
+@torch.inference_mode()
+def run_all(folded: fx.GraphModule, images: torch.Tensor) -> dict[str, np.ndarray]:
+    """Every tensor of the graph by name, for normalized float32 images (N, 3, H, W)."""
+    tensors: dict[str, np.ndarray] = {}
+    _Watching(folded, lambda name, value: tensors.update({name: value.numpy().copy()})).run(images)
+    return tensors
+
+
+@torch.inference_mode()
+def calibrate(
+    folded: fx.GraphModule,
+    batches: Iterable[torch.Tensor],
+    recipe: CalibrationRecipe,
+    shown: CalibrationSet,
+    parent: str,
+) -> CalibrationTable:
+    """Observe every tensor over `batches`, normalized float32 images (N, 3, H, W).
+
+    Memory does not grow with the number of images; one pass serves every observer.
+
+    Args:
+        shown: which samples the batches hold (recorded). parent: sha256 of the checkpoint.
+    Raises:
+        DataError: nothing to observe, or NaN and infinite values; names the tensor.
+    """
+    if recipe.observer not in OBSERVERS:
+        raise unknown("observer", recipe.observer, OBSERVERS)
+    seen: dict[str, Histogram] = {}
+
+    def see(name: str, value: torch.Tensor) -> None:
+        try:
+            seen.setdefault(name, Histogram()).update(value)
+        except DataError as error:
+            raise DataError(f"{error.message} in tensor {name!r}", "check the checkpoint") from None
+
+    watching = _Watching(folded, see)
+    for images in batches:
+        watching.run(images)
+    if not seen:
+        raise DataError("the calibration set is empty", "give the data set more training images")
+    ranges = {name: OBSERVERS[recipe.observer](histogram) for name, histogram in seen.items()}
+    return CalibrationTable(ranges, recipe.observer, recipe.name, shown.fingerprint, parent)

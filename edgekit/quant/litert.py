@@ -1,0 +1,132 @@
+"""The LiteRT emitter: a float ``.tflite`` and a calibration table to INT8, and float16 weights.
+
+The quantizer is LiteRT's own (ai-edge-quantizer); it is given our table as its calibration result,
+so the file carries our scales and not the moving averages that it would take.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit import store
+from edgekit.errors import EdgekitError
+from edgekit.quant import affine
+from edgekit.records import LITERT_SCHEME, CalibrationTable
+
+_CONV = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+
+
+def quantize(float_path: Path, table: CalibrationTable, names: dict[str, str], path: Path) -> None:
+    """Write the full-INT8 file: int8 weights and activations, float32 input and output.
+
+    Args:
+        names: LiteRT tensor name -> name in `table` (see `match.match_by_value`).
+    Raises:
+        EdgekitError: an activation without a counterpart in the table; the message names it.
+    """
+    from ai_edge_quantizer import qtyping, quantizer, recipe
+
+    model, activations = _read(float_path)
+    names = _through_pads(model, names)
+    if lost := [n for n in activations if names.get(n) not in table.ranges]:
+        raise EdgekitError(f"LiteRT tensors without a counterpart in the calibration table: {', '.join(lost[:5])}")
+    symmetric = LITERT_SCHEME.symmetric
+    grids = {n: affine.activation_grid(table.ranges[names[n]], symmetric) for n in activations}
+    _lift_small_weights(model, grids)
+    q = quantizer.Quantizer(_serialize(model))
+    q.load_quantization_recipe(recipe.static_wi8_ai8())
+    for border in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+        q.update_quantization_recipe(regex=".*", operation_name=border, algorithm_key=recipe.AlgorithmName.NO_QUANTIZE)
+    ranges = {n: {"min": _array(g.low), "max": _array(g.high)} for n, g in grids.items()}
+    result = q.quantize(ranges, enable_progress_report=False)
+    with store.writing(path) as temporary:
+        result.export_model(str(temporary), overwrite=True)
+
+
+def to_fp16(float_path: Path, path: Path) -> None:
+    """Write a copy whose weights are float16; it computes in float32, or float16 on a GPU delegate."""
+    from ai_edge_quantizer import qtyping, quantizer, recipe
+
+    q = quantizer.Quantizer(str(float_path))
+    q.update_quantization_recipe(
+        regex=".*",
+        operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+        op_config=qtyping.OpQuantizationConfig(
+            weight_tensor_config=qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT),
+            compute_precision=qtyping.ComputePrecision.FLOAT,
+            explicit_dequantize=True,
+        ),
+        algorithm_key=recipe.AlgorithmName.FLOAT_CASTING,
+    )
+    result = q.quantize(enable_progress_report=False)
+    with store.writing(path) as temporary:
+        result.export_model(str(temporary), overwrite=True)
+
+
+def _array(value: float) -> np.ndarray:
+    return np.full((1, 1, 1, 1), value, np.float64)
+
+
+def _read(path: Path) -> tuple[Any, list[str]]:
+    """The model's flatbuffer as objects, and the names of its float activations."""
+    from ai_edge_quantizer.utils import tfl_flatbuffer_utils as flat
+
+    model = flat.read_model(path)
+    graph = model.subgraphs[0]
+    touched = {i for op in graph.operators for i in (*op.inputs, *op.outputs) if i >= 0}
+    tensors = [(i, graph.tensors[i]) for i in sorted(touched)]
+    is_float = flat.TENSOR_TYPE_TO_CODE["FLOAT32"]
+    return model, [t.name.decode() for _, t in tensors if t.type == is_float and model.buffers[t.buffer].data is None]
+
+
+def _through_pads(model: Any, names: dict[str, str]) -> dict[str, str]:
+    """`names` with the outputs of PAD added: torch pads inside its convolutions, LiteRT may not."""
+    graph, named = model.subgraphs[0], dict(names)
+    for op in graph.operators:
+        source, target = (graph.tensors[i].name.decode() for i in (op.inputs[0], op.outputs[0]))
+        if _operator(model, op) in ("PAD", "PADV2") and source in named:
+            named.setdefault(target, named[source])
+    return named
+
+
+def _operator(model: Any, op: Any) -> str:
+    """The name of a LiteRT operator, such as CONV_2D."""
+    from ai_edge_quantizer.utils import tfl_flatbuffer_utils as flat
+
+    return flat.flatbuffer_utils.opcode_to_name(model, op.opcodeIndex)
+
+
+def _serialize(model: Any) -> bytes:
+    from ai_edge_quantizer.utils import tfl_flatbuffer_utils as flat
+
+    return bytes(flat.flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def _lift_small_weights(model: Any, grids: dict[str, affine.Grid]) -> None:
+    """Raise one weight of each nearly dead channel, so that LiteRT's int32 bias cannot overflow.
+
+    The weight grows to at most 127 * |bias| / (input_scale * 2**30), which moves the channel's
+    output by less than 2e-5 of its bias.
+    """
+    graph = model.subgraphs[0]
+    for op in graph.operators:
+        kind = _operator(model, op)
+        if kind not in _CONV or len(op.inputs) < 3 or op.inputs[2] < 0:
+            continue
+        x, w, b = (graph.tensors[i] for i in op.inputs[:3])
+        weight, bias = (model.buffers[t.buffer].data for t in (w, b))
+        if weight is None or bias is None:
+            continue
+        values = np.frombuffer(bytes(weight), np.float32).reshape(w.shape).copy()
+        channels = np.moveaxis(values, -1, 0) if kind == "DEPTHWISE_CONV_2D" else values
+        scales = affine.weight_scales(channels, np.frombuffer(bytes(bias), np.float32), grids[x.name.decode()].scale)
+        flatter = channels.reshape(len(channels), -1)
+        wanted = scales * affine.WEIGHT_QMAX
+        for channel in np.flatnonzero(wanted > np.abs(flatter).max(1) * (1 + 1e-6)):
+            at = np.unravel_index(np.abs(channels[channel]).argmax(), channels.shape[1:])
+            place = (channel, *at)
+            channels[place] = np.copysign(wanted[channel], channels[place])
+        model.buffers[w.buffer].data = np.frombuffer(values.tobytes(), np.uint8)

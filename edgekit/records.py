@@ -1,0 +1,278 @@
+"""The nouns that flow between stages: frozen, validated on construction, no behaviour.
+
+Everything backed by a file carries ``sha256`` and ``parent`` (the sha256 of what it was made
+from), so that a number in a report leads back to the weights and the samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgekit.errors import DataError, UsageError, unknown
+from edgekit.labels import check_labels
+
+PRECISIONS = ("fp32", "fp16", "int8")
+SPLITS = ("train", "val", "test")
+RESAMPLES = ("bilinear", "bicubic")
+LAYOUTS = ("NCHW", "NHWC")
+SOURCES = ("device", "host", "emulated")
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What stands between an image file and the tensor; part of a model's identity.
+
+    Decode: EXIF orientation applied, grey/palette/CMYK to RGB, transparency over white.
+    Resize: the shorter side to `resize_size` pixels with `resample` (antialiased).
+    Crop: the central `image_size` square. Then ``(pixel / 255 - mean) / std`` per RGB channel.
+    """
+
+    image_size: int
+    resize_size: int
+    resample: str = "bilinear"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
+        object.__setattr__(self, "std", tuple(float(v) for v in self.std))
+        if not 32 <= self.image_size <= 1024:
+            raise UsageError(f"image size {self.image_size} is outside 32-1024", "try --image-size 224")
+        if self.resize_size < self.image_size:
+            raise UsageError(f"resize size {self.resize_size} is below the crop {self.image_size}")
+        if self.resample not in RESAMPLES:
+            raise unknown("resample kernel", self.resample, RESAMPLES)
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise DataError("mean and std need three values each, and std above zero")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image file: `path` relative to the data set's root, `label` an index into its labels."""
+
+    path: str
+    label: int
+    split: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class DatasetIndex:
+    """Which images, which class, which split; no pixels."""
+
+    root: Path
+    labels: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    fingerprint: str
+    skipped: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_labels(self.labels)
+
+    def split(self, name: str) -> tuple[Sample, ...]:
+        """The samples of one split, in index order."""
+        return tuple(s for s in self.samples if s.split == name)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Trained weights and everything needed to rebuild and feed the network."""
+
+    path: Path
+    arch: str
+    labels: tuple[str, ...]
+    preprocess: Preprocess
+    sha256: str
+
+    def __post_init__(self) -> None:
+        check_labels(self.labels)
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """An ONNX file with one input `image` (NCHW float32) and one output `scores` (N x classes)."""
+
+    path: Path
+    opset: int
+    sha256: str
+    parent: str
+
+
+@dataclass(frozen=True)
+class CalibrationRecipe:
+    """A ``calibration/*.toml``: which samples are shown and how ranges are taken from them."""
+
+    name: str
+    samples: int = 256
+    seed: int = 0
+    observer: str = "percentile"
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.samples <= 100_000:
+            raise UsageError(f"calibration recipe {self.name!r}: samples must be 1 to 100000")
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """The samples that are shown to the observers, in order."""
+
+    samples: tuple[Sample, ...]
+    seed: int
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Range:
+    """The float interval that a tensor's integers will cover; always contains zero."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not (self.low <= 0.0 <= self.high):
+            raise DataError(f"a quantization range must contain zero, got [{self.low}, {self.high}]")
+
+
+@dataclass(frozen=True)
+class CalibrationTable:
+    """Tensor name of the folded torch graph -> range. `parent` is the checkpoint's sha256."""
+
+    ranges: dict[str, Range]
+    observer: str
+    recipe: str
+    samples: str
+    parent: str
+
+
+@dataclass(frozen=True)
+class QuantScheme:
+    """How a runtime wants its activations: zero point 0, or free."""
+
+    name: str
+    symmetric: bool
+
+
+TENSORRT_SCHEME = QuantScheme("tensorrt", symmetric=True)
+LITERT_SCHEME = QuantScheme("litert", symmetric=False)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model file for one target. `name` is unique in its run: ``<target>/<file>``."""
+
+    name: str
+    target: str
+    precision: str
+    runtime: str
+    layout: str
+    sha256: str
+    parent: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise unknown("precision", self.precision, PRECISIONS)
+        if self.layout not in LAYOUTS:
+            raise unknown("layout", self.layout, LAYOUTS)
+        if Path(self.name).is_absolute() or ".." in Path(self.name).parts:
+            raise DataError(f"the artifact name {self.name!r} leaves the run directory")
+
+
+@dataclass(frozen=True)
+class Device:
+    """A ``devices/*.toml``: how to reach a device, what runs on it, what it can do.
+
+    `precisions` empty means that every precision of the target works. Figures carry their source.
+    """
+
+    name: str
+    family: str
+    description: str = ""
+    transport: str = "none"
+    runtime: str = ""
+    python: str = ""
+    threads: int = 1
+    precisions: tuple[str, ...] = ()
+    compute_capability: str = ""
+    memory_gb: float | None = None
+    memory_bandwidth_gb_s: float | None = None
+    peak_int8_tops: float | None = None
+    power_modes: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    verified: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A ``benchmarks/suites/*.toml``: when a latency measurement has seen enough."""
+
+    name: str
+    description: str = ""
+    warmup_queries: int = 10
+    warmup_s: float = 0.5
+    min_queries: int = 662
+    min_s: float = 2.0
+    max_s: float = 60.0
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """One artifact on one device: raw latencies and logits; statistics are derived when read.
+
+    `latencies_ns` one integer per query (single stream, batch 1). `logits` is samples x classes,
+    in the order of the test split; `top1` per sample the expected label.
+    """
+
+    artifact: Artifact
+    device: str
+    runtime: str
+    source: str
+    environment: dict[str, Any]
+    latencies_ns: tuple[int, ...]
+    logits: Any
+    expected: Any
+    size_bytes: int
+
+    def __post_init__(self) -> None:
+        if self.source not in SOURCES:
+            raise unknown("source", self.source, SOURCES)
+        if len(self.logits) != len(self.expected):
+            raise DataError(f"{self.artifact.name}: {len(self.logits)} outputs for {len(self.expected)} samples")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One artifact on one device, judged. Accuracies in percent, `drop` in points below the baseline.
+
+    `p_value` is of McNemar's test against the baseline's answers. A latency percentile is None
+    where the samples cannot carry it. `stand_in` says that another runtime than the artifact's own
+    was measured; `speedup` is the baseline's p50 over this one's, on the same device.
+    """
+
+    artifact: str
+    target: str
+    precision: str
+    ran_in: str
+    processor: str
+    device: str
+    threads: int
+    source: str
+    stand_in: bool
+    baseline: bool
+    size_mb: float
+    samples: int
+    top1: float
+    top1_low: float
+    top1_high: float
+    drop: float
+    p_value: float
+    agreement: float
+    queries: int
+    p50_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
+    speedup: float | None

@@ -1,0 +1,1 @@
+"""What was measured, for people: a table, a verdict, one page."""

@@ -1,0 +1,63 @@
+"""Judged figures as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgekit.records import Summary
+
+COLUMNS = (
+    "model", "precision", "ran in", "MB", "top-1 %", "95 % interval", "drop", "agree %",
+    "p50 ms", "p90 ms", "p99 ms", "x baseline",
+)  # fmt: skip
+RIGHT = COLUMNS[3:]
+# Below this p-value a difference in accuracy is called one.
+SIGNIFICANT = 0.05
+
+
+def number(value: float | None, digits: int) -> str:
+    """A figure, or a dash where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def latency(value: float | None) -> str:
+    """Milliseconds with three significant digits, or a dash."""
+    return "-" if value is None else f"{value:.{2 if value < 10 else 1}f}"
+
+
+def cells(row: Summary) -> list[str]:
+    """One line of the table, in the order of `COLUMNS`."""
+    return [
+        row.artifact,
+        row.precision,
+        row.ran_in + (" (stand-in)" if row.stand_in else ""),
+        number(row.size_mb, 1),
+        number(row.top1, 1),
+        f"{row.top1_low:.1f}-{row.top1_high:.1f}",
+        "" if row.baseline else f"{row.drop:+.1f}" + ("*" if row.p_value < SIGNIFICANT else ""),
+        "" if row.baseline else number(row.agreement, 1),
+        latency(row.p50_ms),
+        latency(row.p90_ms),
+        latency(row.p99_ms),
+        "" if row.baseline else number(row.speedup, 2),
+    ]
+
+
+def footnotes(rows: Sequence[Summary]) -> list[str]:
+    """What a reader must know to read the table right."""
+    base = next(row for row in rows if row.baseline)
+    where = "the CPU (no CUDA GPU here)" if base.processor == "cpu" else base.processor
+    notes = [
+        f"baseline: {base.ran_in} on {where}; {base.threads} thread(s); batch 1, single stream; "
+        f"{base.samples} test images",
+        "drop: points of top-1 below the baseline; * p < 0.05 (McNemar, paired); agree: same top-1 as the baseline",
+    ]
+    if any(row.stand_in for row in rows):
+        notes.append(
+            "stand-in: models for TensorRT, run in ONNX Runtime here; the accuracy tells, the latency does not"
+        )
+    if any(v is None for row in rows for v in (row.p50_ms, row.p90_ms, row.p99_ms)):
+        notes.append("-: insufficient samples (p90 needs 64, p99 needs 662)")
+    if any(row.source == "host" for row in rows):
+        notes.append("every latency was measured on this machine; none says how fast a phone or a Jetson is")
+    return notes

@@ -1,0 +1,215 @@
+"""The run directory: whole files or none, hashes, and JSON beside what it describes.
+
+``runs/<name>/`` holds run.json, data.json, checkpoint.pt, calibration/, export/, bench/ and
+report.html. Everything that edgekit writes goes through `writing` or `writing_folder`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from edgekit import __version__
+from edgekit.errors import DataError, MissingError, StorageError, UsageError, from_os_error
+
+SCHEMA = 1
+RUN_FILE = "run.json"
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is synced and renamed over `path`.
+
+    On any error, also Ctrl-C, the temporary file is removed and `path` stays as it was.
+
+    Raises:
+        StorageError: the disk is full, the folder is not writable.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+    except OSError as error:
+        raise from_os_error(error, f"writing {path.name}") from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise from_os_error(error, f"writing {path.name}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing_folder(path: Path) -> Iterator[Path]:
+    """Yield a staging folder beside `path`; on success it takes the place of `path` whole.
+
+    An existing `path` is swapped away first and removed last, so a reader sees one or the other.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    except OSError as error:
+        raise from_os_error(error, f"writing {path.name}/") from error
+    try:
+        yield staging
+        staging.chmod(0o755)
+        if path.exists():
+            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+            os.replace(path, old / path.name)
+            os.replace(staging, path)
+            shutil.rmtree(old)
+        else:
+            os.replace(staging, path)
+    except OSError as error:
+        raise from_os_error(error, f"writing {path.name}/") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def sha256_file(path: Path) -> str:
+    """The SHA-256 of a file's bytes, hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_text(parts: Iterator[str] | list[str]) -> str:
+    """The SHA-256 over strings, each ended by a newline."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def save_json(path: Path, value: Any) -> None:
+    """Write plain values, dataclasses and paths as JSON, whole or not at all."""
+    with writing(path) as temporary:
+        text = json.dumps(value, indent=1, default=_plain, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"not JSON: {type(value)}")
+
+
+def load_json(path: Path) -> Any:
+    """Read a JSON file that edgekit wrote.
+
+    Raises:
+        MissingError: no such file. DataError: not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingError(f"{path} does not exist") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is damaged: {error}", "restore it, or make the run again") from error
+
+
+def now() -> str:
+    """The current time, UTC, ISO 8601 to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class Run:
+    """An opened run directory and the contents of its run.json."""
+
+    path: Path
+    meta: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def save(self, **changes: Any) -> Run:
+        """Write run.json with `changes` merged in; returns the new state."""
+        meta = {**self.meta, **changes}
+        save_json(self.path / RUN_FILE, meta)
+        return Run(self.path, meta)
+
+
+def create_run(runs_dir: Path, name: str, meta: dict[str, Any]) -> Run:
+    """Make ``runs_dir/name`` and its run.json.
+
+    Raises:
+        UsageError: the name is taken, or is no plain folder name.
+    """
+    if not name or Path(name).name != name or name.startswith("."):
+        raise UsageError(f"{name!r} is no run name", "use letters, digits, '-' and '_'")
+    path = runs_dir / name
+    try:
+        path.mkdir(parents=True, exist_ok=False)
+    except FileExistsError:
+        raise UsageError(f"the run {name!r} already exists in {runs_dir}", "choose another --name") from None
+    except OSError as error:
+        raise from_os_error(error, f"making the run directory {path}") from error
+    return Run(path, {}).save(schema=SCHEMA, edgekit=__version__, created=now(), **meta)
+
+
+def free_name(runs_dir: Path, stem: str) -> str:
+    """`stem`, or `stem` with the lowest number that is not taken yet."""
+    number = 1
+    while (runs_dir / (name := stem if number == 1 else f"{stem}-{number}")).exists():
+        number += 1
+    return name
+
+
+def list_runs(runs_dir: Path) -> list[Path]:
+    """The run directories in `runs_dir` that hold a checkpoint, newest first."""
+    found = [p.parent for p in runs_dir.glob(f"*/{RUN_FILE}") if (p.parent / "checkpoint.pt").is_file()]
+    return sorted(found, key=lambda p: ((p / "checkpoint.pt").stat().st_mtime_ns, p.name), reverse=True)
+
+
+def open_run(runs_dir: Path, run: str | None) -> Run:
+    """Open a run by name or path; without one, the newest that has a checkpoint.
+
+    Raises:
+        MissingError: there is none. StorageError: a newer edgekit wrote it.
+    """
+    runs = list_runs(runs_dir)
+    if run is None:
+        if not runs:
+            raise MissingError(f"no finished run in {runs_dir}", "edgekit train DATA --model mobilenet_v2")
+        path = runs[0]
+    else:
+        path = next((p for p in (runs_dir / run, Path(run)) if (p / RUN_FILE).is_file()), Path(run))
+    if not (path / RUN_FILE).is_file():
+        known = ", ".join(p.name for p in runs) or "none yet"
+        raise MissingError(f"there is no run {str(run)!r}", f"runs in {runs_dir}: {known}")
+    meta = load_json(path / RUN_FILE)
+    if not isinstance(meta, dict) or not isinstance(meta.get("schema"), int):
+        raise DataError(f"{path / RUN_FILE} is no edgekit run file", "restore it, or make the run again")
+    if meta["schema"] > SCHEMA:
+        raise StorageError(
+            f"the run {path.name!r} was written by edgekit {meta.get('edgekit')} (format {meta['schema']}); "
+            f"this is edgekit {__version__} (format {SCHEMA})",
+            "upgrade edgekit: pip install --upgrade edgekit",
+        )
+    return Run(path, meta)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder that edgekit made, as far as it can be removed."""
+    shutil.rmtree(path, ignore_errors=True)

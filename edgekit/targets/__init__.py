@@ -1,0 +1,1 @@
+"""Targets: what each family of devices is given, and in what box."""

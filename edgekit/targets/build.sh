@@ -1,0 +1,91 @@
+#!/bin/sh
+# Build TensorRT engines from the ONNX files beside this script, on the device that will run them.
+#
+#   ./build.sh            every precision that the kit holds
+#   ./build.sh int8       one of them
+#
+# Engines fit only the TensorRT version, GPU and system that built them, so they are built here and
+# each is written with a .json that says what it was built by. TRTEXEC=/path/to/trtexec overrides
+# the search; TRTEXEC_FLAGS adds flags (for example --memPoolSize=workspace:1024).
+# Written by edgekit for TensorRT 8.5 to 11. Not verified on hardware.
+set -eu
+cd "$(dirname "$0")"
+
+fail() {
+    echo "build.sh: $1" >&2
+    exit 1
+}
+
+find_trtexec() {
+    for candidate in "${TRTEXEC:-}" "$(command -v trtexec || true)" /usr/src/tensorrt/bin/trtexec; do
+        if [ -n "$candidate" ] && [ -x "$candidate" ]; then
+            echo "$candidate"
+            return
+        fi
+    done
+}
+
+# trtexec greets with "[TensorRT v8502]" (8.5.2) or "[TensorRT v101300]" (10.13.0).
+read_version() {
+    number=$("$1" --help 2>&1 | sed -n 's/.*\[TensorRT v\([0-9]*\)\].*/\1/p' | head -n 1)
+    [ -n "$number" ] || fail "$1 does not say its version"
+    if [ "$number" -ge 100000 ]; then
+        echo $((number / 10000 * 100 + number / 100 % 100))
+    else
+        echo $((number / 1000 * 100 + number / 100 % 10))
+    fi
+}
+
+# Weak typing and --int8/--fp16 until 10.11; the types of the ONNX file alone from 10.12 on.
+build() {
+    precision=$1
+    if [ "$version" -ge 1100 ]; then
+        flags=""
+    elif [ "$version" -ge 1012 ]; then
+        flags="--stronglyTyped"
+    else
+        case $precision in
+            fp32) flags="--noTF32" ;;
+            fp16) flags="--fp16" ;;
+            int8) flags="--int8 --fp16" ;;
+        esac
+    fi
+    build_only=--skipInference
+    [ "$version" -ge 806 ] || build_only=--buildOnly
+    onnx=model.$precision.onnx
+    if [ "$precision" = int8 ] && [ "$version" -ge 1012 ]; then
+        onnx=model.int8.typed.onnx
+    fi
+    echo "building model.$precision.engine from $onnx ($flags)"
+    # shellcheck disable=SC2086  # the flags are words
+    "$trtexec" --onnx="$onnx" --saveEngine="model.$precision.engine.part" \
+        $build_only --profilingVerbosity=detailed $flags ${TRTEXEC_FLAGS:-} \
+        > "model.$precision.log" 2>&1 || fail "trtexec failed; see $(pwd)/model.$precision.log"
+    mv "model.$precision.engine.part" "model.$precision.engine"
+    {
+        echo '{'
+        echo "  \"tensorrt\": \"$((version / 100)).$((version % 100))\","
+        echo "  \"flags\": \"$flags ${TRTEXEC_FLAGS:-}\","
+        echo "  \"onnx\": \"$onnx\","
+        echo "  \"onnx_sha256\": \"$(sha256sum "$onnx" | cut -d ' ' -f 1)\","
+        echo "  \"l4t\": \"$(head -n 1 /etc/nv_tegra_release 2> /dev/null | tr -cd 'A-Za-z0-9 ,.:#()_-' || true)\","
+        echo "  \"board\": \"$(tr -cd 'A-Za-z0-9 ,.:()_-' < /proc/device-tree/model 2> /dev/null || true)\","
+        echo "  \"power_mode\": \"$(nvpmodel -q 2> /dev/null | head -n 1 | tr -cd 'A-Za-z0-9 :_-' || true)\""
+        echo '}'
+    } > "model.$precision.engine.json"
+}
+
+trtexec=$(find_trtexec)
+[ -n "$trtexec" ] || fail "no trtexec: install TensorRT, or set TRTEXEC=/path/to/trtexec"
+sha256sum --check --quiet SHA256SUMS || fail "the kit is damaged: copy it again"
+version=$(read_version "$trtexec")
+[ "$version" -ge 805 ] || fail "TensorRT $((version / 100)).$((version % 100)) is too old: 8.5 is the least"
+
+wanted=${*:-"fp32 fp16 int8"}
+for precision in $wanted; do
+    if [ -f "model.$precision.onnx" ]; then
+        build "$precision"
+    elif [ $# -gt 0 ]; then
+        fail "this kit holds no model.$precision.onnx"
+    fi
+done

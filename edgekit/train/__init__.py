@@ -1,0 +1,1 @@
+"""Networks and fine-tuning: from a `DatasetIndex` to a `Checkpoint`."""

@@ -1,0 +1,57 @@
+"""Weights on disk: plain tensors and plain values, loaded without unpickling code."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from edgekit import store
+from edgekit.config import from_table
+from edgekit.errors import DataError, MissingError, StorageError
+from edgekit.records import Checkpoint, Preprocess
+from edgekit.train import models
+
+FORMAT = "edgekit-checkpoint"
+SCHEMA = 1
+
+
+def save(path: Path, model: nn.Module, arch: str, labels: tuple[str, ...], preprocess: Preprocess) -> Checkpoint:
+    """Write the weights of `model` with what is needed to rebuild and feed it."""
+    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    content = {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "arch": arch,
+        "labels": list(labels),
+        "preprocess": dataclasses.asdict(preprocess),
+        "state_dict": state,
+    }
+    with store.writing(path) as temporary, open(temporary, "wb") as file:
+        torch.save(content, file)
+    return Checkpoint(path, arch, labels, preprocess, store.sha256_file(path))
+
+
+def load(path: Path) -> tuple[Checkpoint, nn.Module]:
+    """The record and the network, in eval mode on the CPU.
+
+    Raises:
+        MissingError: no such file. DataError: no checkpoint of edgekit's, or a damaged one.
+    """
+    if not path.is_file():
+        raise MissingError(f"{path} does not exist", "edgekit train DATA --model mobilenet_v2")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if content["format"] != FORMAT:
+            raise KeyError("format")
+        schema, arch, labels = content["schema"], content["arch"], tuple(content["labels"])
+    except Exception as error:  # torch.load raises many kinds for a file that is not one
+        raise DataError(f"{path} is no edgekit checkpoint, or is damaged: {str(error).splitlines()[0]}") from error
+    if schema > SCHEMA:
+        raise StorageError(f"{path} was written by a newer edgekit (format {schema})", "upgrade edgekit")
+    preprocess = from_table(content["preprocess"], Preprocess, str(path))
+    model = models.build(arch, len(labels))
+    model.load_state_dict(content["state_dict"])
+    return Checkpoint(path, arch, labels, preprocess, store.sha256_file(path)), model.eval()
