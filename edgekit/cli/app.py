@@ -15,23 +15,23 @@ app = typer.Typer(
     name="edgekit",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""Take an image classifier from a folder of images to measured INT8 models on Jetson and phones.
 
-The whole road: [bold]edgekit train DATA[/], [bold]edgekit export --target jetson --target android[/],
-[bold]edgekit benchmark[/], [bold]edgekit report[/]. Every step works on the newest run unless one is named.""",
+The whole road: edgekit train DATA, edgekit export --target jetson --target android,
+edgekit benchmark, edgekit report. Every step works on the newest run unless one is named.""",
     epilog="Exit status: 0 done, 2 wrong request, 3 unusable data, 4 something missing, 5 failed, "
     "6 disk or file trouble, 7 gate not met, 130 interrupted.",
 )
 
-app.command(rich_help_panel="The road")(train.train)
-app.command(rich_help_panel="The road")(export.export)
-app.command(rich_help_panel="The road")(benchmark.benchmark)
-app.command(rich_help_panel="The road")(report.report)
-app.command(rich_help_panel="Beside it")(predict.predict)
-app.command(rich_help_panel="Beside it")(devices.devices)
-app.command(rich_help_panel="Beside it")(doctor.doctor)
+app.command()(train.train)
+app.command()(export.export)
+app.command()(benchmark.benchmark)
+app.command()(report.report)
+app.command()(predict.predict)
+app.command()(devices.devices)
+app.command()(doctor.doctor)
 
 
 def _version(wanted: bool) -> None:
@@ -63,7 +63,7 @@ def run(arguments: list[str]) -> int:
         known = error if isinstance(error, EdgekitError) else from_os_error(error, "working")
         print(f"error: {printable(known.message)}", file=sys.stderr)
         if known.hint:
-            print(f"  try: {printable(known.hint)}", file=sys.stderr)
+            print(f"  hint: {printable(known.hint)}", file=sys.stderr)
         return known.status
     return ExitStatus.OK
 

@@ -34,7 +34,7 @@ def benchmark(
     json: Json = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Measure latency and test accuracy of every exported model, beside the desktop baseline.
+    """Measure latency and accuracy of the exported models.
 
     Each model runs in a process of its own through the runner that also travels to devices: single
     stream, batch 1, every latency kept. The baseline is PyTorch on CUDA where there is a GPU, else on

@@ -11,7 +11,10 @@ from edgekit.targets import base
 
 
 def devices(json: Json = False) -> None:
-    """List the known devices: what --target and --device take, besides your own .toml files."""
+    """List what --target and --device take.
+
+    A .toml file of your own works too: see docs/devices.md for its keys.
+    """
     known = config.load_devices()
     if json:
         show.as_json([dataclasses.asdict(device) for device in known])

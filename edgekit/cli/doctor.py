@@ -45,7 +45,7 @@ class Check:
 
 
 def doctor(json: Json = False) -> None:
-    """Say what can run here, and for what cannot, the command that brings it."""
+    """Say what works here, and what brings the rest."""
     import platform
     from importlib import metadata
 

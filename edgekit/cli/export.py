@@ -36,8 +36,8 @@ def export(
 ) -> None:
     """Write the models that a target runs.
 
-    [bold]jetson[/]: FP32, typed FP16 and QDQ INT8 ONNX with build.sh, which builds the TensorRT engines
-    on the device. [bold]android, ios, rpi[/]: FP32, FP16 and INT8 .tflite. [bold]desktop[/]: ONNX. All INT8
+    jetson: FP32, typed FP16 and QDQ INT8 ONNX with build.sh, which builds the TensorRT engines
+    on the device. android, ios, rpi: FP32, FP16 and INT8 .tflite. desktop: ONNX. All INT8
     files come from one calibration, kept in the run. Repeat --target and --precision for several.
     """
     if not target:

@@ -29,7 +29,10 @@ def predict(
     json: Json = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Classify images with a run's checkpoint or with one of its exported files."""
+    """Classify images with a run's model.
+
+    The checkpoint answers, or with --artifact one of the exported files.
+    """
     opened = store.open_run(runs_dir, None if run == "-" else run)
     from edgekit.data import images
     from edgekit.train import checkpoints

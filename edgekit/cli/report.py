@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def report(run: Run = None, json: Json = False, runs_dir: RunsDir = Path("runs")) -> None:
-    """Print what was measured and write runs/<run>/report.html, one self-contained page."""
+    """Print the figures and write one HTML page.
+
+    runs/<run>/report.html is self-contained: it can be mailed, printed and read without a network.
+    """
     opened = store.open_run(runs_dir, run)
     if run is None:
         show.note(f"run: {opened.name} (the newest)")

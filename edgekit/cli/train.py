@@ -44,8 +44,8 @@ def train(
 ) -> None:
     """Fine-tune a classifier on a folder of images.
 
-    DATA is [bold]DATA/<class>/<image>[/] (split 70/15/15 by content hash) or
-    [bold]DATA/train/<class>/<image>[/] with val and test beside train, which is taken as it is.
+    DATA is DATA/<class>/<image> (split 70/15/15 by content hash) or
+    DATA/train/<class>/<image> with val and test beside train, which is taken as it is.
     The weights that do best on val are kept in runs/<name>, with everything that made them.
     """
     from edgekit.data import builtin, dataset
