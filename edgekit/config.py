@@ -35,13 +35,15 @@ def load_toml(path: Path, record: type[T]) -> T:
     """Read a TOML file into the dataclass `record`; its ``name`` is the file's stem.
 
     Raises:
-        DataError: not TOML, an unknown key, or a value of the wrong type.
+        DataError: not TOML, an unknown key, a `name`, or a value of the wrong type.
     """
     try:
         with open(path, "rb") as file:
             table = tomllib.load(file)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not valid TOML: {error}") from error
+    if "name" in table:
+        raise DataError(f"{path}: the name is the file's own, {path.stem!r}", "remove the key 'name'")
     return from_table({"name": path.stem, **table}, record, str(path))
 
 

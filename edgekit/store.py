@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from edgekit import __version__
-from edgekit.errors import DataError, MissingError, StorageError, UsageError, from_os_error
+from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError, from_os_error
 
 SCHEMA = 1
 RUN_FILE = "run.json"
@@ -48,8 +48,8 @@ def writing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         os.replace(temporary, path)
-    except OSError as error:
-        raise from_os_error(error, f"writing {path.name}") from error
+    except Exception as error:
+        _reraise(error, f"writing {path.name}")
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -70,15 +70,40 @@ def writing_folder(path: Path) -> Iterator[Path]:
         staging.chmod(0o755)
         if path.exists():
             old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-            os.replace(path, old / path.name)
-            os.replace(staging, path)
+            try:
+                os.replace(path, old / path.name)
+                os.replace(staging, path)
+            except BaseException:
+                if not path.exists():
+                    os.replace(old / path.name, path)
+                old.rmdir()
+                raise
             shutil.rmtree(old)
         else:
             os.replace(staging, path)
-    except OSError as error:
-        raise from_os_error(error, f"writing {path.name}/") from error
+    except Exception as error:
+        _reraise(error, f"writing {path.name}/")
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def save_bytes(path: Path, content: bytes | bytearray) -> None:
+    """Write bytes, whole or not at all."""
+    with writing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def _reraise(error: Exception, doing: str) -> NoReturn:
+    """Raise a StorageError if an operating-system error is at the bottom of `error`, else `error`.
+
+    Libraries that write files wrap a full disk in errors of their own (torch: RuntimeError).
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(error, EdgekitError):
+        if isinstance(cause, OSError):
+            raise from_os_error(cause, doing) from error
+        cause = cause.__cause__ or cause.__context__
+    raise error
 
 
 def sha256_file(path: Path) -> str:
@@ -142,6 +167,11 @@ class Run:
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def weights_sha256(self) -> str:
+        """The hash of the weights that the run trained; of the file as it is, if training was killed."""
+        return self.meta.get("checkpoint_sha256") or sha256_file(self.path / "checkpoint.pt")
 
     def save(self, **changes: Any) -> Run:
         """Write run.json with `changes` merged in; returns the new state."""

@@ -64,7 +64,8 @@ def wilson(correct: int, total: int, z: float = 1.959964) -> tuple[float, float]
     share = correct / total
     center = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return max(0.0, center - half), min(1.0, center + half)
+    # At 0 and 1 rounding would leave the share itself outside its interval.
+    return max(0.0, min(share, center - half)), min(1.0, max(share, center + half))
 
 
 def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import re
 import tempfile
 from collections.abc import Iterable
@@ -101,6 +102,8 @@ def _load_all(paths: Iterable[Path]) -> Iterable[BenchmarkResult]:
     for path in paths:
         described = store.load_json(path)
         raw = path.with_suffix(".npz")
+        if not isinstance(described, dict) or described.get("schema") != SCHEMA:
+            raise DataError(f"{path} is no measurement of this edgekit (format {SCHEMA})", "edgekit benchmark")
         if not raw.is_file() or store.sha256_file(raw) != described["raw_sha256"]:
             raise DataError(f"{raw} does not belong to {path.name}", "edgekit benchmark")
         with np.load(raw, allow_pickle=False) as values:
@@ -116,6 +119,12 @@ def _load_all(paths: Iterable[Path]) -> Iterable[BenchmarkResult]:
 def _slug(name: str) -> str:
     """A file name out of an artifact's name."""
     return re.sub(r"[^A-Za-z0-9._-]+", "__", name).strip(".")
+
+
+def is_installed(runtime: str) -> bool:
+    """Whether this Python has the runtime."""
+    modules = {"litert": ("ai_edge_litert", "tflite_runtime")}.get(runtime, (runtime,))
+    return any(importlib.util.find_spec(module) is not None for module in modules)
 
 
 def infer_here(artifact: Artifact, path: Path, pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:

@@ -34,12 +34,14 @@ class LocalTransport:
     """This machine: the runner in a process of its own, by any Python that has a runtime."""
 
     def __init__(self, device: Device) -> None:
-        self.python = device.python or sys.executable
-        if shutil.which(self.python) is None:
+        python = shutil.which(device.python or sys.executable)
+        if python is None:
             raise MissingError(
-                f"the Python of device {device.name!r} does not exist: {self.python}",
+                f"the Python of device {device.name!r} does not exist: {device.python or sys.executable}",
                 "correct `python` in its .toml file",
             )
+        # The job has a working directory of its own. Not resolved: a link is what makes a venv.
+        self.python = str(Path(python).absolute())
 
     def run(self, job: dict[str, Any], files: dict[str, Path], results: Path) -> None:
         with tempfile.TemporaryDirectory(prefix="edgekit-") as name:

@@ -9,6 +9,7 @@ import typer
 
 from edgekit import __version__
 from edgekit.cli import benchmark, devices, doctor, export, predict, report, train
+from edgekit.cli.show import printable
 from edgekit.errors import EdgekitError, ExitStatus, from_os_error
 
 app = typer.Typer(
@@ -66,11 +67,6 @@ def run(arguments: list[str]) -> int:
             print(f"  hint: {printable(known.hint)}", file=sys.stderr)
         return known.status
     return ExitStatus.OK
-
-
-def printable(text: str) -> str:
-    """`text` with control characters (which could drive the terminal) made visible."""
-    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
 def main() -> NoReturn:

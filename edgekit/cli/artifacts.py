@@ -11,6 +11,7 @@ from edgekit import __version__, store
 from edgekit.cli import show
 from edgekit.cli.workbench import Workbench
 from edgekit.config import from_table
+from edgekit.errors import StorageError
 from edgekit.records import PRECISIONS, Artifact
 from edgekit.targets import base
 
@@ -91,6 +92,24 @@ def load_artifacts(folder: Path) -> list[Artifact]:
     """The artifacts that ``folder/manifest.json`` lists."""
     path = folder / "manifest.json"
     return [from_table(entry, Artifact, str(path)) for entry in store.load_json(path)["artifacts"]]
+
+
+def current_artifacts(run: store.Run, checkpoint_sha256: str) -> list[Artifact]:
+    """Every exported artifact of a run, by target.
+
+    Raises:
+        StorageError: one was exported from other weights than the run's.
+    """
+    found = []
+    for manifest in sorted((run.path / "export").glob("*/manifest.json")):
+        for artifact in load_artifacts(manifest.parent):
+            if artifact.parent != checkpoint_sha256:
+                raise StorageError(
+                    f"{artifact.name} was exported from other weights than this run's",
+                    f"edgekit export {run.name} --target {artifact.target}",
+                )
+            found.append(artifact)
+    return found
 
 
 # An emitter writes the files of one precision into a folder: (file name, details) for each.

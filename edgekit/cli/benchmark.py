@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,8 +11,7 @@ import typer
 
 from edgekit import config, store
 from edgekit.cli import show
-from edgekit.cli.options import Json, Run, RunsDir
-from edgekit.errors import EdgekitError
+from edgekit.cli.options import Json, Run, RunsDir, open_run
 from edgekit.records import Artifact, Device, Preprocess, Suite
 
 if TYPE_CHECKING:
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
     from edgekit.cli.workbench import Workbench
 
+    Work = list[tuple[Artifact, Path]]
     Samples = tuple[np.ndarray, np.ndarray, Preprocess]
+
+# Above this load per core, before anything is measured, the user is warned.
+_BUSY = 0.75
 
 
 def benchmark(
@@ -48,13 +52,12 @@ def benchmark(
     for each in devices:
         transport.open_transport(each)
     limits = config.load_suite(suite)
-    opened = store.open_run(runs_dir, run)
-    if run is None:
-        show.note(f"run: {opened.name} (the newest)")
+    opened = open_run(runs_dir, run)
     bench = Workbench(opened, config.load_recipe("default"))
-    work = _runnable(bench)
+    plan = _plan(bench, devices)
     samples = _test_samples(bench)
-    for each in devices:
+    _warn_if_busy()
+    for each, work in plan:
         _benchmark_device(opened, each, limits, work, samples)
     print_table(opened, json)
 
@@ -63,33 +66,47 @@ def _with_threads(device: Device, threads: int | None) -> Device:
     return dataclasses.replace(device, threads=threads or device.threads)
 
 
-def _runnable(bench: Workbench) -> list[tuple[Artifact, Path]]:
-    """The baseline and every exported file that a runtime here can run; equal files once."""
-    from edgekit.cli.artifacts import load_artifacts
+def _warn_if_busy() -> None:
+    """Say so where other work will lengthen every latency."""
+    load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, os.cpu_count() or 1
+    if load > _BUSY * cores:
+        show.note(f"this machine is busy (load {load:.1f} on {cores} cores): latencies will come out too long")
 
-    baseline = bench.baseline
-    record = Artifact(
-        name="baseline/pytorch",
-        target="desktop",
-        precision="fp32",
-        runtime="torch",
-        layout="NCHW",
-        sha256=store.sha256_file(baseline),
-        parent=bench.checkpoint.sha256,
-    )
-    found: dict[str, tuple[Artifact, Path]] = {record.sha256: (record, baseline)}
-    for manifest in sorted((bench.run.path / "export").glob("*/manifest.json")):
-        for artifact in load_artifacts(manifest.parent):
-            if artifact.parent != bench.checkpoint.sha256:
-                raise EdgekitError(
-                    f"{artifact.name} was exported from other weights than this run's",
-                    f"edgekit export {bench.run.name} --target {artifact.target}",
-                )
-            if "only" not in artifact.details:
-                found.setdefault(artifact.sha256, (artifact, manifest.parent / Path(artifact.name).name))
-    if len(found) == 1:
-        show.note("nothing is exported yet, so only the baseline is measured; edgekit export --target jetson")
-    return list(found.values())
+
+def _plan(bench: Workbench, devices: list[Device]) -> list[tuple[Device, Work]]:
+    """What runs where. The baseline belongs to this machine, and is measured wherever else one asks."""
+    from edgekit.cli.artifacts import current_artifacts
+
+    exported = {a.sha256: a for a in reversed(current_artifacts(bench.run, bench.checkpoint.sha256))}
+    if not exported:
+        show.note(f"nothing is exported yet; next: edgekit export {bench.run.name} --target jetson")
+    files = [(a, bench.run.path / "export" / a.name) for a in reversed(exported.values()) if "only" not in a.details]
+    plan = [(device, [(a, path) for a, path in files if _runs(a, device)]) for device in devices]
+    hosts = [number for number, device in enumerate(devices) if not device.python]
+    at = hosts[0] if hosts else 0
+    if not hosts:
+        plan.insert(0, (config.load_device("local"), []))
+    plan[at][1].insert(0, _baseline(bench))
+    return plan
+
+
+def _baseline(bench: Workbench) -> tuple[Artifact, Path]:
+    """The network as trained, in PyTorch."""
+    path = bench.baseline
+    digest, parent = store.sha256_file(path), bench.checkpoint.sha256
+    return Artifact("baseline/pytorch", "desktop", "fp32", "torch", "NCHW", digest, parent), path
+
+
+def _runs(artifact: Artifact, device: Device) -> bool:
+    """Whether `device` can run the artifact; what this machine lacks a runtime for is named."""
+    from edgekit.bench.session import HOST_RUNTIME, is_installed
+
+    if device.python:
+        return HOST_RUNTIME[artifact.runtime] == device.runtime
+    if not is_installed(HOST_RUNTIME[artifact.runtime]):
+        show.note(f"left out: {artifact.name} (no runtime for it here; edgekit doctor says what brings it)")
+        return False
+    return True
 
 
 def _test_samples(bench: Workbench) -> Samples:
@@ -106,9 +123,7 @@ def _test_samples(bench: Workbench) -> Samples:
     return pixels, np.array([s.label for s in chosen]), preprocess
 
 
-def _benchmark_device(
-    run: store.Run, device: Device, suite: Suite, work: list[tuple[Artifact, Path]], samples: Samples
-) -> None:
+def _benchmark_device(run: store.Run, device: Device, suite: Suite, work: Work, samples: Samples) -> None:
     """Measure one artifact after the other; each result is kept as soon as it is there."""
     from edgekit.bench import session
 

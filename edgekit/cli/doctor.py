@@ -67,7 +67,8 @@ def doctor(json: Json = False) -> None:
 def _package(what: str, module: str, distribution: str, remedy: str) -> Check:
     from importlib import metadata
 
-    if importlib.util.find_spec(module) is None:
+    found = importlib.util.find_spec(module)
+    if found is None or found.origin is None:
         return Check(what, False, "", remedy)
     try:
         return Check(what, True, f"{distribution} {metadata.version(distribution)}")

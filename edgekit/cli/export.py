@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from edgekit import config, store
+from edgekit import config
 from edgekit.cli import show
-from edgekit.cli.options import Json, Run, RunsDir
+from edgekit.cli.options import Json, Run, RunsDir, open_run
 from edgekit.errors import UsageError
 from edgekit.records import PRECISIONS
 from edgekit.targets import base
@@ -46,9 +46,7 @@ def export(
         )
     wanted = [(r, base.precisions(r, tuple(precision or ()))) for r in map(base.resolve, target)]
     chosen = config.load_recipe(recipe)
-    opened = store.open_run(runs_dir, run)
-    if run is None:
-        show.note(f"run: {opened.name} (the newest)")
+    opened = open_run(runs_dir, run)
     from edgekit.cli.artifacts import export_target
     from edgekit.cli.workbench import Workbench
 

@@ -9,7 +9,7 @@ import typer
 
 from edgekit import store
 from edgekit.cli import show
-from edgekit.cli.options import Json, RunsDir
+from edgekit.cli.options import Json, RunsDir, open_run
 from edgekit.errors import unknown
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def predict(
 
     The checkpoint answers, or with --artifact one of the exported files.
     """
-    opened = store.open_run(runs_dir, None if run == "-" else run)
+    opened = open_run(runs_dir, None if run == "-" else run)
     from edgekit.data import images
     from edgekit.train import checkpoints
 
@@ -57,9 +57,9 @@ def predict(
 
 def _run_artifact(run: store.Run, name: str, pixels: np.ndarray, checkpoint: Checkpoint) -> np.ndarray:
     from edgekit.bench import session
-    from edgekit.cli.artifacts import load_artifacts
+    from edgekit.cli.artifacts import current_artifacts
 
-    known = {a.name: a for m in run.path.glob("export/*/manifest.json") for a in load_artifacts(m.parent)}
+    known = {a.name: a for a in current_artifacts(run, checkpoint.sha256)}
     if name not in known:
         raise unknown("artifact", name, sorted(known) or ["none; edgekit export --target android"])
     return session.infer_here(known[name], run.path / "export" / name, pixels, checkpoint.preprocess)

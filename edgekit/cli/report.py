@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgekit import store
 from edgekit.cli import show
-from edgekit.cli.options import Json, Run, RunsDir
+from edgekit.cli.options import Json, Run, RunsDir, open_run
 from edgekit.errors import MissingError
 
 if TYPE_CHECKING:
@@ -20,9 +20,7 @@ def report(run: Run = None, json: Json = False, runs_dir: RunsDir = Path("runs")
 
     runs/<run>/report.html is self-contained: it can be mailed, printed and read without a network.
     """
-    opened = store.open_run(runs_dir, run)
-    if run is None:
-        show.note(f"run: {opened.name} (the newest)")
+    opened = open_run(runs_dir, run)
     results, rows = print_table(opened, json)
     from edgekit.report import html
 
@@ -35,11 +33,19 @@ def report(run: Run = None, json: Json = False, runs_dir: RunsDir = Path("runs")
 def print_table(run: store.Run, json: bool) -> tuple[list[BenchmarkResult], list[Summary]]:
     """Print the run's results as a table or as JSON; returns the raw results and the judged ones."""
     from edgekit.bench import session, summary
+    from edgekit.cli.artifacts import current_artifacts
     from edgekit.report import tables
 
-    results = [r for r in session.load(run.path / "bench") if r.artifact.parent == run.meta["checkpoint_sha256"]]
+    measured = session.load(run.path / "bench")
+    weights = run.weights_sha256
+    exported = {a.sha256 for a in current_artifacts(run, weights)}
+    results = [
+        r for r in measured if r.artifact.parent == weights and (r.runtime == "torch" or r.artifact.sha256 in exported)
+    ]
     if not results:
         raise MissingError(f"the run {run.name!r} has no measurements yet", f"edgekit benchmark {run.name}")
+    if stale := len(measured) - len(results):
+        show.note(f"left out: {stale} measurements of files that were exported again since; edgekit benchmark")
     rows = summary.summarize(results)
     if json:
         show.as_json([dataclasses.asdict(row) for row in rows])

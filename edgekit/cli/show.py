@@ -26,9 +26,14 @@ def _notes() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+def printable(text: str) -> str:
+    """`text` with control characters (which could drive the terminal) made visible."""
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
 def note(text: str) -> None:
     """One line for the user, on standard error; markup in `text` is shown as it is."""
-    _notes().print(text, markup=False, soft_wrap=True)
+    _notes().print(printable(text), markup=False, soft_wrap=True)
 
 
 def as_json(value: Any) -> None:
@@ -52,7 +57,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence
     for column in columns:
         grid.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        grid.add_row(*(escape(cell) for cell in row))
+        grid.add_row(*(escape(printable(cell)) for cell in row))
     out.print(grid)
 
 
@@ -71,10 +76,10 @@ def bar(description: str) -> Iterator[Any]:
     )
     console = _notes()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(escape(description), text="", total=None)
+        task = progress.add_task(escape(printable(description)), text="", total=None)
 
         def update(done: int, total: int, text: str = "") -> None:
-            progress.update(task, completed=done, total=total, text=escape(text))
+            progress.update(task, completed=done, total=total, text=escape(printable(text)))
 
         yield update
 

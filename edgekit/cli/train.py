@@ -96,10 +96,11 @@ def _train_into(runs_dir: Path, name: str, index: DatasetIndex, options: TrainOp
         if not watcher.history:
             store.remove_folder(run.path)
         else:
-            watcher.run.save(status="interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            watcher.run.save(status=status, checkpoint_sha256=store.sha256_file(run.path / "checkpoint.pt"))
             show.note(f"the best weights of {len(watcher.history)} finished epochs are kept in {run.path}")
         raise
-    return watcher.run.save(status="finished", checkpoint_sha256=checkpoint.sha256, preprocess=checkpoint.preprocess)
+    return watcher.run.save(status="finished", checkpoint_sha256=checkpoint.sha256)
 
 
 def _meta(index: DatasetIndex, options: TrainOptions) -> dict[str, Any]:
@@ -112,6 +113,7 @@ def _meta(index: DatasetIndex, options: TrainOptions) -> dict[str, Any]:
         "arch": options.arch,
         "labels": index.labels,
         "options": options,
+        "preprocess": models.preprocess_for(options.arch, options.image_size),
         "data": {"root": index.root, "fingerprint": index.fingerprint, "skipped": len(index.skipped)},
         "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in _PACKAGES}},
         "history": [],

@@ -37,7 +37,7 @@ class Workbench:
         from edgekit.train import checkpoints
 
         checkpoint, model = checkpoints.load(self.run.path / "checkpoint.pt")
-        if checkpoint.sha256 != self.run.meta.get("checkpoint_sha256", checkpoint.sha256):
+        if checkpoint.sha256 != self.run.weights_sha256:
             raise DataError(f"{checkpoint.path} is not the one that this run trained", "restore it, or train again")
         return checkpoint, model
 

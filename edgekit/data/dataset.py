@@ -88,7 +88,8 @@ def _find(folder: Path) -> list[tuple[str, Path]]:
     found = []
     for directory in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
         images = [p for p in sorted(directory.rglob("*")) if p.suffix.lower() in EXTENSIONS and p.is_file()]
-        found += [(check_label(directory.name), p) for p in images if not p.name.startswith(".")]
+        shown = [p for p in images if not any(part.startswith(".") for part in p.relative_to(directory).parts)]
+        found += [(check_label(directory.name), p) for p in shown]
     return found
 
 

@@ -133,8 +133,7 @@ def save(model: ir.Model, path: Path) -> None:
         raise EdgekitError("the model is over 2 GB, which one ONNX file cannot hold")
     del proto.graph.value_info[:]
     onnx.checker.check_model(proto, full_check=True)
-    with store.writing(path) as temporary:
-        temporary.write_bytes(proto.SerializeToString())
+    store.save_bytes(path, proto.SerializeToString())
 
 
 def session(path: Path, optimize: bool = True, threads: int = 0) -> onnxruntime.InferenceSession:

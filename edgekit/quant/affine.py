@@ -53,9 +53,9 @@ def weight_scales(weight: np.ndarray, bias: np.ndarray | None, input_scale: floa
     a larger scale, so that ``bias / (input_scale * scale)`` fits LiteRT's int32 bias.
 
     Raises:
-        DataError: NaN or infinite weights.
+        DataError: NaN or infinite weights or biases.
     """
-    if not np.isfinite(weight).all():
+    if not all(np.isfinite(array).all() for array in (weight, bias) if array is not None):
         raise DataError("the weights hold NaN or infinite values", "train again with a lower --lr")
     largest = np.abs(weight.reshape(len(weight), -1)).max(1)
     scales = np.maximum(largest / WEIGHT_QMAX, np.finfo(np.float32).tiny * 2**24)

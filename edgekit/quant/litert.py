@@ -42,8 +42,7 @@ def quantize(float_path: Path, table: CalibrationTable, names: dict[str, str], p
         q.update_quantization_recipe(regex=".*", operation_name=border, algorithm_key=recipe.AlgorithmName.NO_QUANTIZE)
     ranges = {n: {"min": _array(g.low), "max": _array(g.high)} for n, g in grids.items()}
     result = q.quantize(ranges, enable_progress_report=False)
-    with store.writing(path) as temporary:
-        result.export_model(str(temporary), overwrite=True)
+    store.save_bytes(path, result.quantized_model)
 
 
 def to_fp16(float_path: Path, path: Path) -> None:
@@ -62,8 +61,7 @@ def to_fp16(float_path: Path, path: Path) -> None:
         algorithm_key=recipe.AlgorithmName.FLOAT_CASTING,
     )
     result = q.quantize(enable_progress_report=False)
-    with store.writing(path) as temporary:
-        result.export_model(str(temporary), overwrite=True)
+    store.save_bytes(path, result.quantized_model)
 
 
 def _array(value: float) -> np.ndarray:

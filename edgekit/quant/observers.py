@@ -17,6 +17,7 @@ from edgekit.records import Range
 
 BINS = 4096
 PERCENTILE = 99.99
+_MOST_COUNTED = 2**24  # torch.histc counts in float32, which is exact up to here
 
 
 @dataclass
@@ -46,7 +47,8 @@ class Histogram:
             pairs = self.counts.reshape(-1, 2).sum(1)
             self.counts = np.pad(pairs, quarter)
             self.limit *= 2
-        self.counts += torch.histc(values.float(), BINS, -self.limit, self.limit).numpy().astype(np.int64)
+        for part in values.float().flatten().split(_MOST_COUNTED):
+            self.counts += torch.histc(part, BINS, -self.limit, self.limit).numpy().astype(np.int64)
 
     @property
     def centers(self) -> np.ndarray:

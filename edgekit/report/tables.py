@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from edgekit.records import Summary
@@ -22,7 +23,9 @@ def number(value: float | None, digits: int) -> str:
 
 def latency(value: float | None) -> str:
     """Milliseconds with three significant digits, or a dash."""
-    return "-" if value is None else f"{value:.{2 if value < 10 else 1}f}"
+    if value is None or value <= 0:
+        return number(value, 2)
+    return number(value, max(0, 2 - math.floor(math.log10(value))))
 
 
 def cells(row: Summary) -> list[str]:

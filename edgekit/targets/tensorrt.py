@@ -32,7 +32,8 @@ def write_kit(folder: Path, artifacts: list[Artifact], device: Device | None) ->
 
 def can_build_here() -> bool:
     """Whether the `tensorrt` package is installed and torch sees a CUDA GPU."""
-    if importlib.util.find_spec("tensorrt") is None:
+    found = importlib.util.find_spec("tensorrt")
+    if found is None or found.origin is None:  # type stubs alone leave a folder without code
         return False
     import torch
 
@@ -63,7 +64,7 @@ def build_engines(folder: Path, precisions: list[str]) -> None:
         engine = builder.build_serialized_network(network, settings)
         if engine is None:
             raise EdgekitError(f"TensorRT {trt.__version__} built no engine from {onnx.name}")
-        (folder / f"model.{precision}.engine").write_bytes(engine)
+        store.save_bytes(folder / f"model.{precision}.engine", bytes(engine))
 
 
 def _network_flags(trt: Any, version: tuple[int, ...]) -> int:

@@ -35,7 +35,8 @@ def _conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: in
     pad: list[nn.Module] = [] if before == after else [nn.ZeroPad2d((before, after, before, after))]
     padding = before if before == after else 0
     conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
-    return [*pad, conv, nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01)]
+    # TensorFlow's momentum (0.01 here) is for 350 epochs; a short fine-tuning would keep ImageNet's statistics.
+    return [*pad, conv, nn.BatchNorm2d(outputs, eps=1e-3)]
 
 
 class InvertedResidual(nn.Module):

@@ -144,6 +144,6 @@ def _from_file(path: Path) -> Tensors:
         content = torch.load(path, map_location="cpu", weights_only=True)
         return dict(content.get("state_dict", content))
     except ImportError:
-        raise missing_package("safetensors", f"reading {path.name}", "tflite") from None
+        raise missing_package("safetensors", f"reading {path.name}", "litert") from None
     except Exception as error:  # torch.load raises many kinds for a file that is not one
         raise DataError(f"{path} is no weights file: {str(error).splitlines()[0]}") from error
