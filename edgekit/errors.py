@@ -91,6 +91,6 @@ def from_os_error(error: OSError, doing: str) -> StorageError:
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return StorageError(
             f"no permission: failed while {doing}{where}",
-            "choose another folder with --runs-dir, or change the permissions",
+            "change its permissions, or choose another folder (--runs-dir; EDGEKIT_CACHE for data sets)",
         )
     return StorageError(f"{error.strerror or error}: failed while {doing}{where}", "")

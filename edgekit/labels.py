@@ -8,6 +8,11 @@ from collections import Counter
 from edgekit.errors import DataError
 
 
+def visible(text: str) -> str:
+    """`text` with everything that is not printable (line ends, terminal controls) spelled out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def check_label(name: str) -> str:
     """Accept a class name that is safe in a file name, a terminal and (escaped) a page.
 

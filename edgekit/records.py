@@ -17,6 +17,9 @@ PRECISIONS = ("fp32", "fp16", "int8")
 SPLITS = ("train", "val", "test")
 RESAMPLES = ("bilinear", "bicubic")
 LAYOUTS = ("NCHW", "NHWC")
+# The fewest samples that carry a latency percentile: MLPerf early stopping, confidence 0.99, d = 0.
+LEAST_SAMPLES = {90: 64, 95: 130, 99: 662}
+_DAY_S = 86_400
 SOURCES = ("device", "host", "emulated")
 
 
@@ -205,6 +208,13 @@ class Device:
     verified: bool = False
     note: str = ""
 
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise DataError(f"device {self.name!r}: threads must be at least 1")
+        for precision in self.precisions:
+            if precision not in PRECISIONS:
+                raise unknown("precision", precision, PRECISIONS)
+
 
 @dataclass(frozen=True)
 class Suite:
@@ -217,6 +227,11 @@ class Suite:
     min_queries: int = 662
     min_s: float = 2.0
     max_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        times = (self.warmup_s, self.min_s, self.max_s)
+        if not all(0 <= t <= _DAY_S for t in times) or self.warmup_queries < 0 or self.min_queries < 1:
+            raise DataError(f"suite {self.name!r}: times must be 0 to {_DAY_S} seconds, min_queries at least 1")
 
 
 @dataclass(frozen=True)
@@ -250,7 +265,8 @@ class Summary:
 
     `p_value` is of McNemar's test against the baseline's answers. A latency percentile is None
     where the samples cannot carry it. `stand_in` says that another runtime than the artifact's own
-    was measured; `speedup` is the baseline's p50 over this one's, on the same device.
+    was measured; `speedup` is the baseline's p50 over this one's: the baseline of the same device if
+    there is one, else the desktop's.
     """
 
     artifact: str

@@ -152,6 +152,26 @@ def load_json(path: Path) -> Any:
         raise DataError(f"{path} is damaged: {error}", "restore it, or make the run again") from error
 
 
+def load_document(path: Path, schema: int, *keys: str) -> dict[str, Any]:
+    """Read a JSON object of edgekit's, and check its format number and that `keys` are there.
+
+    Raises:
+        StorageError: a newer edgekit wrote it. DataError: it is no such document, or damaged.
+    """
+    document = load_json(path)
+    if not isinstance(document, dict) or not isinstance(document.get("schema"), int):
+        raise DataError(f"{path} is not a file that edgekit wrote", "restore it, or make it again")
+    if document["schema"] > schema:
+        raise StorageError(
+            f"{path} was written by edgekit {document.get('edgekit', 'of a later version')} "
+            f"(format {document['schema']}); this is edgekit {__version__} (format {schema})",
+            "upgrade edgekit: pip install --upgrade edgekit",
+        )
+    if missing := [key for key in keys if key not in document]:
+        raise DataError(f"{path} is damaged: {', '.join(missing)} missing", "restore it, or make it again")
+    return document
+
+
 def now() -> str:
     """The current time, UTC, ISO 8601 to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -208,7 +228,7 @@ def free_name(runs_dir: Path, stem: str) -> str:
 
 def list_runs(runs_dir: Path) -> list[Path]:
     """The run directories in `runs_dir` that hold a checkpoint, newest first."""
-    found = [p.parent for p in runs_dir.glob(f"*/{RUN_FILE}") if (p.parent / "checkpoint.pt").is_file()]
+    found = [p.parent for p in runs_dir.glob(f"[!.]*/{RUN_FILE}") if (p.parent / "checkpoint.pt").is_file()]
     return sorted(found, key=lambda p: ((p / "checkpoint.pt").stat().st_mtime_ns, p.name), reverse=True)
 
 
@@ -228,16 +248,7 @@ def open_run(runs_dir: Path, run: str | None) -> Run:
     if not (path / RUN_FILE).is_file():
         known = ", ".join(p.name for p in runs) or "none yet"
         raise MissingError(f"there is no run {str(run)!r}", f"runs in {runs_dir}: {known}")
-    meta = load_json(path / RUN_FILE)
-    if not isinstance(meta, dict) or not isinstance(meta.get("schema"), int):
-        raise DataError(f"{path / RUN_FILE} is no edgekit run file", "restore it, or make the run again")
-    if meta["schema"] > SCHEMA:
-        raise StorageError(
-            f"the run {path.name!r} was written by edgekit {meta.get('edgekit')} (format {meta['schema']}); "
-            f"this is edgekit {__version__} (format {SCHEMA})",
-            "upgrade edgekit: pip install --upgrade edgekit",
-        )
-    return Run(path, meta)
+    return Run(path, load_document(path / RUN_FILE, SCHEMA))
 
 
 def remove_folder(path: Path) -> None:

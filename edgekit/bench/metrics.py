@@ -8,8 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 
 CONFIDENCE = 0.99
-# (percentile, fewest samples that carry it): MLPerf early stopping, confidence 0.99, d = 0.
-LEAST_SAMPLES = {90: 64, 95: 130, 99: 662}
 
 
 def _binomial_at_most(successes: int, trials: int, probability: float) -> float:

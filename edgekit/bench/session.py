@@ -117,8 +117,9 @@ def _load_all(paths: Iterable[Path]) -> Iterable[BenchmarkResult]:
 
 
 def _slug(name: str) -> str:
-    """A file name out of an artifact's name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "__", name).strip(".")
+    """A file name out of an artifact's or a device's name; different names stay different."""
+    slug = re.sub(r"[^A-Za-z0-9._-]", "_", name.replace("/", "__")).lstrip(".")
+    return slug if slug == name.replace("/", "__") else f"{slug}-{store.sha256_text([name])[:8]}"
 
 
 def is_installed(runtime: str) -> bool:

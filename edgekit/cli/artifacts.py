@@ -91,7 +91,9 @@ def _kept_artifacts(bench: Workbench, folder: Path, replaced: tuple[str, ...]) -
 def load_artifacts(folder: Path) -> list[Artifact]:
     """The artifacts that ``folder/manifest.json`` lists."""
     path = folder / "manifest.json"
-    return [from_table(entry, Artifact, str(path)) for entry in store.load_json(path)["artifacts"]]
+    return [
+        from_table(entry, Artifact, str(path)) for entry in store.load_document(path, SCHEMA, "artifacts")["artifacts"]
+    ]
 
 
 def current_artifacts(run: store.Run, checkpoint_sha256: str) -> list[Artifact]:
@@ -101,7 +103,7 @@ def current_artifacts(run: store.Run, checkpoint_sha256: str) -> list[Artifact]:
         StorageError: one was exported from other weights than the run's.
     """
     found = []
-    for manifest in sorted((run.path / "export").glob("*/manifest.json")):
+    for manifest in sorted((run.path / "export").glob("[!.]*/manifest.json")):
         for artifact in load_artifacts(manifest.parent):
             if artifact.parent != checkpoint_sha256:
                 raise StorageError(

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from edgekit.labels import visible
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -23,12 +25,12 @@ _WIDE = 200
 def _notes() -> Console:
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, emoji=False)
 
 
 def printable(text: str) -> str:
     """`text` with control characters (which could drive the terminal) made visible."""
-    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+    return "\n".join(visible(line) for line in text.split("\n"))
 
 
 def note(text: str) -> None:
@@ -52,7 +54,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence
     from rich.markup import escape
     from rich.table import Table
 
-    out = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+    out = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _WIDE)
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         grid.add_column(column, justify="right" if column in right else "left", overflow="fold")

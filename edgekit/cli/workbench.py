@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import fx, nn
 
+SCHEMA = 1  # of calibration/<recipe>.json
 _BATCH = 16
 
 
@@ -101,7 +102,7 @@ class Workbench:
         path = self.run.path / "calibration" / f"{self.recipe.name}.json"
         made_by = {"recipe": dataclasses.asdict(self.recipe), "samples": chosen.fingerprint}
         if path.is_file():
-            kept = store.load_json(path)
+            kept = store.load_document(path, SCHEMA, "made_by", "table")
             table = from_table(kept["table"], CalibrationTable, str(path))
             if kept["made_by"] == made_by and table.parent == self.checkpoint.sha256:
                 show.note(f"calibration: {path} (made before, used again)")
@@ -112,7 +113,7 @@ class Workbench:
         with show.bar("calibrating") as update:
             batches = self._batches(paths, update)
             table = calibrate.calibrate(self.folded, batches, self.recipe, chosen, self.checkpoint.sha256)
-        store.save_json(path, {"made_by": made_by, "table": table})
+        store.save_json(path, {"schema": SCHEMA, "made_by": made_by, "table": table})
         show.note(f"calibration: {len(chosen.samples)} images, {len(table.ranges)} tensors, {self.recipe.observer}")
         return table
 

@@ -15,7 +15,7 @@ from edgekit.config import from_table
 from edgekit.data import builtin
 from edgekit.data.images import EXTENSIONS, load_image
 from edgekit.errors import DataError, MissingError, unknown
-from edgekit.labels import check_label, check_labels
+from edgekit.labels import check_label, check_labels, visible
 from edgekit.records import SPLITS, DatasetIndex, Sample
 
 VAL_FRACTION = TEST_FRACTION = 0.15
@@ -44,7 +44,7 @@ def index(root: Path, skip_bad: bool = False, progress: Progress | None = None) 
     ``root/train/<class>/...`` with ``val`` and ``test`` beside it is taken as it is; a split that
     is missing there is carved out of train. ``root/<class>/...`` is split 70/15/15. Carving goes
     by content hash within each class: the same files give the same split everywhere, and equal
-    files never lie on two sides.
+    files of a class never lie on two sides of it.
 
     Args:
         skip_bad: leave undecodable files out (they are listed in `skipped`) instead of raising.
@@ -68,7 +68,11 @@ def index(root: Path, skip_bad: bool = False, progress: Progress | None = None) 
             f"add images below {root / 'train'}, or remove these folders",
         )
     hashes = _hash_and_decode([path for *_, path in files], progress)
-    bad = [f"{path.relative_to(root)}: {h.message}" for (*_, path), h in zip(files, hashes) if isinstance(h, DataError)]
+    bad = [
+        f"{visible(str(path.relative_to(root)))}: {h.message}"
+        for (*_, path), h in zip(files, hashes)
+        if isinstance(h, DataError)
+    ]
     if bad and not skip_bad:
         more = f"\n  ... and {len(bad) - MOST_NAMED} more" if len(bad) > MOST_NAMED else ""
         raise DataError(
@@ -145,7 +149,8 @@ def _finish(root: Path, labels: tuple[str, ...], samples: list[Sample], bad: tup
     lost = set(range(len(labels))) - {s.label for s in samples if s.split == "train"}
     if lost:
         raise DataError(f"no usable training image in class {', '.join(repr(labels[i]) for i in sorted(lost))}")
-    fingerprint = store.sha256_text([*labels, *(f"{s.split} {s.label} {s.sha256}" for s in samples)])
+    contents = sorted(f"{s.split} {s.label} {s.sha256}" for s in samples)  # file names do not matter
+    fingerprint = store.sha256_text([*labels, *contents])
     return DatasetIndex(root, labels, tuple(samples), fingerprint, bad)
 
 

@@ -52,7 +52,9 @@ def load_image(path: Path) -> Image:
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
         if isinstance(error, FileNotFoundError):
             raise DataError(f"{path}: no such file") from error
-        raise DataError(f"{path}: cannot be decoded ({error})", "replace or delete the file") from error
+        # Pillow's own message would repeat the path.
+        why = "not a known image format" if isinstance(error, UnidentifiedImageError) else error
+        raise DataError(f"{path}: cannot be decoded ({why})", "replace or delete the file") from error
 
 
 def _to_rgb(image: Image) -> Image:

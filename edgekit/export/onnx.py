@@ -85,7 +85,7 @@ def lower(model: ir.Model) -> None:
         if node.op_type == "ReduceMean":
             pooled = ir.node("GlobalAveragePool", [node.inputs[0]], name=node.name)
             pooled.outputs[0].name = node.outputs[0].name
-            pooled.outputs[0].dtype = node.outputs[0].dtype
+            pooled.outputs[0].shape, pooled.outputs[0].dtype = node.outputs[0].shape, node.outputs[0].dtype
             axes = ir.convenience.get_const_tensor(node.inputs[1]) if node.inputs[1] else None
             keep = node.attributes.get("keepdims")
             if axes is None or sorted(a % 4 for a in axes.numpy().tolist()) != [2, 3] or (keep and not keep.as_int()):

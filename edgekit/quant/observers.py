@@ -47,7 +47,7 @@ class Histogram:
             pairs = self.counts.reshape(-1, 2).sum(1)
             self.counts = np.pad(pairs, quarter)
             self.limit *= 2
-        for part in values.float().flatten().split(_MOST_COUNTED):
+        for part in torch.split(values.float().flatten(), _MOST_COUNTED):
             self.counts += torch.histc(part, BINS, -self.limit, self.limit).numpy().astype(np.int64)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from edgekit.records import Summary
+from edgekit.records import LEAST_SAMPLES, Summary
 
 COLUMNS = (
     "model", "precision", "ran in", "MB", "top-1 %", "95 % interval", "drop", "agree %",
@@ -60,7 +60,7 @@ def footnotes(rows: Sequence[Summary]) -> list[str]:
             "stand-in: models for TensorRT, run in ONNX Runtime here; the accuracy tells, the latency does not"
         )
     if any(v is None for row in rows for v in (row.p50_ms, row.p90_ms, row.p99_ms)):
-        notes.append("-: insufficient samples (p90 needs 64, p99 needs 662)")
+        notes.append(f"-: insufficient samples (p90 needs {LEAST_SAMPLES[90]}, p99 needs {LEAST_SAMPLES[99]})")
     if any(row.source == "host" for row in rows):
         notes.append("every latency was measured on this machine; none says how fast a phone or a Jetson is")
     return notes

@@ -60,7 +60,10 @@ build() {
     # shellcheck disable=SC2086  # the flags are words
     "$trtexec" --onnx="$onnx" --saveEngine="model.$precision.engine.part" \
         $build_only --profilingVerbosity=detailed $flags ${TRTEXEC_FLAGS:-} \
-        > "model.$precision.log" 2>&1 || fail "trtexec failed; see $(pwd)/model.$precision.log"
+        > "model.$precision.log" 2>&1 || {
+        rm -f "model.$precision.engine.part"
+        fail "trtexec failed; see $(pwd)/model.$precision.log"
+    }
     mv "model.$precision.engine.part" "model.$precision.engine"
     {
         echo '{'

@@ -48,10 +48,18 @@ def load(path: Path) -> tuple[Checkpoint, nn.Module]:
             raise KeyError("format")
         schema, arch, labels = content["schema"], content["arch"], tuple(content["labels"])
     except Exception as error:  # torch.load raises many kinds for a file that is not one
-        raise DataError(f"{path} is no edgekit checkpoint, or is damaged: {str(error).splitlines()[0]}") from error
+        raise _damaged(path, error) from error
     if schema > SCHEMA:
         raise StorageError(f"{path} was written by a newer edgekit (format {schema})", "upgrade edgekit")
-    preprocess = from_table(content["preprocess"], Preprocess, str(path))
-    model = models.build(arch, len(labels))
-    model.load_state_dict(content["state_dict"])
+    try:
+        preprocess = from_table(content["preprocess"], Preprocess, str(path))
+        model = models.build(arch, len(labels))
+        model.load_state_dict(content["state_dict"])
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise _damaged(path, error) from error
     return Checkpoint(path, arch, labels, preprocess, store.sha256_file(path)), model.eval()
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    why = next(iter(str(error).splitlines()), "it ends too early")  # EOFError has no text
+    return DataError(f"{path} is no edgekit checkpoint, or is damaged: {why}")

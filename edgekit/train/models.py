@@ -22,16 +22,18 @@ class ModelRow:
 
     Attributes:
         builder: ``module:function``, called with ``num_classes=``.
-        weights: ``module:name`` of torchvision's weights enum, or of a function that returns a
-            state dict.
+        weights: ``module:name`` of torchvision's weights enum (its IMAGENET1K_V1 is taken), or of
+            a function that returns a state dict.
         head: the dotted name of the final Linear layer.
-        preprocess: what the pretrained weights were trained on.
+        preprocess: what the pretrained weights were evaluated with.
+        multiple_of: input sides must divide by it.
     """
 
     builder: str
     weights: str
     head: str
     preprocess: Preprocess
+    multiple_of: int = 1
 
 
 _IMAGENET = Preprocess(224, 256)
@@ -54,6 +56,7 @@ MODELS: dict[str, ModelRow] = {
         "edgekit.train.efficientnet_lite:lite0_state_dict",
         "classifier.1",
         _LITE,
+        multiple_of=32,
     ),
 }
 
@@ -69,8 +72,16 @@ def preprocess_for(arch: str, image_size: int | None) -> Preprocess:
     """What `arch` is fed, at `image_size` (its native size if None); the resize keeps its ratio."""
     native = row(arch).preprocess
     size = image_size or native.image_size
+    if size % (step := row(arch).multiple_of):
+        raise UsageError(
+            f"{arch} takes image sizes that are multiples of {step}, not {size}", f"--image-size {_round(size, step)}"
+        )
     resize = max(size, round(size * native.resize_size / native.image_size))
     return Preprocess(size, resize, native.resample, native.mean, native.std)
+
+
+def _round(size: int, step: int) -> int:
+    return max(step, round(size / step) * step)
 
 
 def build(arch: str, classes: int) -> nn.Module:
@@ -121,7 +132,7 @@ def _pretrained(arch: str) -> Tensors:
 
     try:
         enum: Any = source
-        return dict(enum.DEFAULT.get_state_dict(progress=False, check_hash=True))
+        return dict(enum.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True))
     except (URLError, OSError) as error:
         raise MissingError(
             f"the ImageNet weights of {arch} could not be downloaded ({error})",
@@ -142,8 +153,12 @@ def _from_file(path: Path) -> Tensors:
 
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-        return dict(content.get("state_dict", content))
+        state = dict(content.get("state_dict", content))
+        if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()):
+            raise TypeError("not a table of tensors")
+        return state
     except ImportError:
         raise missing_package("safetensors", f"reading {path.name}", "litert") from None
     except Exception as error:  # torch.load raises many kinds for a file that is not one
-        raise DataError(f"{path} is no weights file: {str(error).splitlines()[0]}") from error
+        why = next(iter(str(error).splitlines()), "it ends too early")  # EOFError has no text
+        raise DataError(f"{path} is no weights file: {why}") from error

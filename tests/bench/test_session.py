@@ -1,0 +1,134 @@
+"""Measuring one artifact for real, and keeping what came out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from edgekit import config, store
+from edgekit.bench import session
+from edgekit.errors import DataError, MissingError, StorageError
+from edgekit.records import Artifact, Preprocess, Suite
+from tests.bench.results import artifact, result
+
+QUICK = Suite("quick", warmup_queries=1, warmup_s=0.0, min_queries=9, min_s=0.0, max_s=60.0)
+PREPROCESS = Preprocess(32, 32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+@pytest.fixture
+def mean_color(tmp_path: Path) -> tuple[Artifact, Path]:
+    """An ONNX file whose three scores are the means of the three channels."""
+    shapes = [("image", [1, 3, 32, 32]), ("pooled", [1, 3, 1, 1]), ("scores", [1, 3])]
+    image, _, scores = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes]
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["scores"]),
+    ]
+    graph = helper.make_graph(nodes, "mean", [image], [scores])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = tmp_path / "model.fp32.onnx"
+    onnx.save(model, path)
+    return artifact(f"jetson/{path.name}", runtime="tensorrt", sha256=store.sha256_file(path)), path
+
+
+def color_pixels() -> np.ndarray:
+    """Three images: red, green, blue."""
+    return np.broadcast_to(np.eye(3, dtype=np.uint8)[:, None, None] * 255, (3, 32, 32, 3)).copy()
+
+
+def test_a_benchmark_keeps_every_latency_and_every_answer(mean_color: tuple[Artifact, Path]) -> None:
+    made, path = mean_color
+    samples = (color_pixels(), np.arange(3), PREPROCESS)
+    measured = session.benchmark(made, path, config.load_device("local"), QUICK, samples)
+    assert measured.logits == pytest.approx(np.eye(3), abs=1e-5)
+    assert len(measured.latencies_ns) == 9
+    assert all(isinstance(ns, int) and ns > 0 for ns in measured.latencies_ns)
+    assert (measured.source, measured.device, measured.runtime) == ("host", "local", "onnxruntime")
+    assert (measured.environment["suite"], measured.environment["warmup_queries"]) == ("quick", 1)
+    assert measured.size_bytes == path.stat().st_size
+
+
+def test_in_process_the_answers_are_the_same(mean_color: tuple[Artifact, Path]) -> None:
+    logits = session.infer_here(*mean_color, color_pixels(), PREPROCESS)
+    assert logits == pytest.approx(np.eye(3), abs=1e-5)
+
+
+def test_a_file_that_changed_since_export_is_not_measured(mean_color: tuple[Artifact, Path]) -> None:
+    made, path = mean_color
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(StorageError, match="has changed since export") as caught:
+        session.benchmark(made, path, config.load_device("local"), QUICK, (color_pixels(), np.arange(3), PREPROCESS))
+    assert caught.value.hint == "edgekit export --target jetson"
+    path.unlink()
+    with pytest.raises(MissingError, match="is missing"):
+        session.benchmark(made, path, config.load_device("local"), QUICK, (color_pixels(), np.arange(3), PREPROCESS))
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
+def test_what_is_installed_is_known(runtime: str) -> None:
+    assert session.is_installed(runtime)
+    assert not session.is_installed("no_such_runtime")
+
+
+def test_results_come_back_as_they_were_saved(tmp_path: Path) -> None:
+    kept = [result(), result(artifact("jetson/model.int8.onnx", "int8", "tensorrt"), right=7, device="b é/..")]
+    for one in kept:
+        session.save(tmp_path, one)
+    assert all(path.is_relative_to(tmp_path) and len(path.relative_to(tmp_path).parts) == 2
+               for path in tmp_path.rglob("*.json"))  # fmt: skip
+    loaded = {r.device: r for r in session.load(tmp_path)}
+    for one in kept:
+        for field in dataclasses.fields(one):
+            value = getattr(loaded[one.device], field.name)
+            assert np.array_equal(value, getattr(one, field.name)), field.name
+    assert session.load(tmp_path / "none") == []
+
+
+def test_a_second_measurement_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    session.save(tmp_path, result(right=1))
+    session.save(tmp_path, result(right=2))
+    (loaded,) = session.load(tmp_path)
+    assert np.array_equal(loaded.logits, result(right=2).logits)
+
+
+def saved(folder: Path) -> tuple[Path, Path]:
+    """The raw file and the description of one saved result."""
+    session.save(folder, result())
+    return next(folder.rglob("*.npz")), next(folder.rglob("*.json"))
+
+
+def test_raw_values_that_were_touched_are_refused(tmp_path: Path) -> None:
+    raw, _ = saved(tmp_path)
+    with np.load(raw) as values:
+        changed = {**values, "latencies_ns": values["latencies_ns"] // 2}
+    np.savez_compressed(raw, **changed)
+    with pytest.raises(DataError, match="does not belong to") as caught:
+        session.load(tmp_path)
+    assert str(raw) in caught.value.message
+    raw.unlink()
+    with pytest.raises(DataError, match="does not belong to"):
+        session.load(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"schema": 2}', "null", "{"])
+def test_a_description_that_is_none_is_named(tmp_path: Path, content: str) -> None:
+    _, described = saved(tmp_path)
+    described.write_text(content)
+    with pytest.raises(DataError) as caught:
+        session.load(tmp_path)
+    assert str(described) in caught.value.message
+
+
+def test_raw_values_are_never_unpickled(tmp_path: Path) -> None:
+    raw, described = saved(tmp_path)
+    np.savez(raw, latencies_ns=np.array([{}], object), logits=np.zeros((1, 2)), expected=np.zeros(1))
+    content = json.loads(described.read_text())
+    described.write_text(json.dumps({**content, "raw_sha256": store.sha256_file(raw)}))
+    with pytest.raises(ValueError, match="allow_pickle"):
+        session.load(tmp_path)

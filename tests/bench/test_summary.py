@@ -1,0 +1,74 @@
+"""From raw values to judged rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgekit.bench.summary import summarize
+from edgekit.errors import MissingError
+from tests.bench.results import artifact, result
+
+INT8 = artifact("android/model.int8.tflite", "int8", "litert")
+
+
+def test_a_row_is_judged_against_the_baseline() -> None:
+    base, row = summarize([result(INT8, right=20, ms=0.5), result(right=30, ms=2.0)])
+    assert base.baseline
+    assert (base.drop, base.agreement, base.speedup, base.p_value) == (0.0, 100.0, 1.0, 1.0)
+    assert (row.top1, row.drop, row.agreement) == (50.0, 25.0, 75.0)
+    assert (row.p50_ms, row.p99_ms, row.speedup) == (0.5, 0.5, 4.0)
+    assert row.p_value == pytest.approx(2 / 1024)
+    assert row.top1_low < 50 < row.top1_high
+    assert (row.size_mb, row.samples, row.queries, row.ran_in) == (4.0, 40, 700, "litert 1.0")
+
+
+@pytest.mark.parametrize("right", [0, 40])
+@pytest.mark.parametrize("samples", [40, 44, 41])
+def test_the_interval_holds_the_figure_also_at_its_ends(right: int, samples: int) -> None:
+    (row,) = summarize([result(right=samples if right else 0, samples=samples)])
+    assert row.top1_low <= row.top1 <= row.top1_high
+
+
+def test_the_baseline_comes_first_then_targets_with_fp32_first() -> None:
+    names = ["jetson/b.int8", "jetson/a.fp16", "android/c.fp32", "jetson/d.fp32"]
+    results = [result(artifact(n, n[-4:], "onnxruntime")) for n in names]
+    rows = summarize([*results, result()])
+    assert [r.artifact for r in rows] == [
+        "baseline/pytorch", "android/c.fp32", "jetson/d.fp32", "jetson/a.fp16", "jetson/b.int8"
+    ]  # fmt: skip
+
+
+def test_another_runtime_than_its_own_is_a_stand_in() -> None:
+    jetson = artifact("jetson/model.int8.onnx", "int8", "tensorrt")
+    rows = summarize([result(), result(INT8), result(jetson, runtime="onnxruntime")])
+    assert {r.target: r.stand_in for r in rows} == {"baseline": False, "android": False, "jetson": True}
+
+
+def test_each_device_has_its_own_baseline() -> None:
+    rows = summarize([
+        result(ms=2.0), result(INT8, ms=1.0),
+        result(ms=10.0, device="board"), result(INT8, ms=1.0, device="board"),
+    ])  # fmt: skip
+    assert {r.device: r.speedup for r in rows if not r.baseline} == {"local": 2.0, "board": 10.0}
+
+
+def test_percentiles_that_the_samples_cannot_carry_are_left_out() -> None:
+    few = result(INT8, latencies_ns=(1_000_000,) * 100)
+    row = summarize([result(), few])[1]
+    assert (row.p50_ms, row.p90_ms, row.p99_ms) == (1.0, 1.0, None)
+    row = summarize([result(), result(INT8, latencies_ns=())])[1]
+    assert (row.p50_ms, row.speedup) == (None, None)
+
+
+def test_without_a_baseline_there_is_no_judgement() -> None:
+    with pytest.raises(MissingError, match="baseline") as caught:
+        summarize([result(INT8)])
+    assert caught.value.hint == "edgekit benchmark"
+
+
+@pytest.mark.parametrize("expected", [np.zeros(40, int), np.arange(39) % 3])
+def test_results_on_other_images_are_not_compared(expected: np.ndarray) -> None:
+    other = result(INT8, logits=np.zeros((len(expected), 3)), expected=expected)
+    with pytest.raises(MissingError, match=r"android/model\.int8\.tflite was measured on other images"):
+        summarize([result(), other])

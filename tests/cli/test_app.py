@@ -1,0 +1,214 @@
+"""The boundary: every error has its status and two lines, and nothing drives the terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import edgekit
+from edgekit import store
+from edgekit.cli.app import run
+from edgekit.errors import EdgekitError
+
+Files = Callable[[str], list[str]]
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in; its runs/ holds a sound run and three that are not."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("EDGEKIT_RUNS_DIR", raising=False)
+    folder = tmp_path / "runs"
+    for name in ("damaged", "newer", "sound"):
+        made = store.create_run(folder, name, {"status": "finished", "checkpoint_sha256": "b" * 64})
+        (made.path / "checkpoint.pt").touch()
+    (folder / "damaged" / "run.json").write_text("{")
+    store.open_run(folder, "newer").save(schema=99)
+    return folder
+
+
+def two_lines(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    """What stood on standard error: the error and the hint, one line each, and nothing else anywhere."""
+    output = capsys.readouterr()
+    error, hint = output.err.splitlines()
+    assert output.out == ""
+    assert error.startswith("error: ")
+    assert hint.startswith("  hint: ")
+    return error.removeprefix("error: "), hint.removeprefix("  hint: ")
+
+
+ERRORS = {
+    "train nothing": (4, "'nothing' is neither a folder nor", "known: digits"),
+    "train . --model vgg": (2, "unknown model 'vgg'", "known: resnet18"),
+    "train empty": (3, "no images below", "DATA/<class>/<image>"),
+    "export": (2, "needs a target", "jetson, android, ios"),
+    "export -t jetsn": (2, "unknown target 'jetsn'", "did you mean 'jetson'? known: jetson"),
+    "export -t jetson -p int4": (2, "unknown precision 'int4'", "known: fp32, fp16, int8"),
+    "export -t desktop -p fp16": (2, "desktop does not run fp16", "it runs: fp32, int8"),
+    "export -t jetson --recipe defalt": (2, "unknown calibration recipe 'defalt'", "did you mean 'default'?"),
+    "export -t jetson --recipe no.toml": (2, "'no.toml' does not exist", "known: default"),
+    "export -t jetson none": (4, "there is no run 'none'", "runs in runs: "),
+    "benchmark -d pixle-8": (2, "unknown device 'pixle-8'", "did you mean 'pixel-8'? known: iphone-15"),
+    "benchmark -d jetson-thor": (2, "cannot reach 'jetson-thor'", "benchmarking works on: local"),
+    "benchmark -d bad.toml": (3, "bad.toml: unknown key 'colour'", "known: name, family"),
+    "benchmark -d torn.toml": (3, "torn.toml is not valid TOML", ""),
+    "benchmark --suite fast": (2, "unknown suite 'fast'", "known: quick, standard"),
+    "benchmark none": (4, "there is no run 'none'", "runs in runs: "),
+    "benchmark ../etc": (4, "there is no run '../etc'", "runs in runs: "),
+    "report none": (4, "there is no run 'none'", "newer, damaged"),
+    "report damaged": (3, "run.json is damaged", "make the run again"),
+    "report newer": (6, "(format 99)", "pip install --upgrade edgekit"),
+    "report sound": (4, "'sound' has no measurements yet", "edgekit benchmark sound"),
+    "report --runs-dir empty": (4, "no finished run in empty", "edgekit train"),
+    "predict none a.png": (4, "there is no run 'none'", "runs in runs: "),
+    "predict sound a.png": (3, "checkpoint.pt is no edgekit checkpoint", ""),
+}
+
+
+@pytest.mark.parametrize("line", ERRORS)
+def test_an_error_is_its_status_and_two_lines(line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.toml").write_text('family = "rpi"\ncolour = 1\n')
+    (tmp_path / "torn.toml").write_text("family =")
+    os.utime(tmp_path / "runs" / "damaged" / "checkpoint.pt", (1, 1))
+    os.utime(tmp_path / "runs" / "newer" / "checkpoint.pt", (2, 2))
+    status, message, hint = ERRORS[line]
+    assert run(line.split()) == status
+    if hint:
+        shown = two_lines(capsys)
+        assert message in shown[0]
+        assert hint in shown[1]
+    else:
+        assert message in capsys.readouterr().err.splitlines()[0]
+
+
+def test_an_error_makes_no_files(tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    for line in ERRORS:
+        run(line.replace("empty", "nothing").split())
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["bogus", "--bogus", "train", "train a b", "train a --epochs many", "train a --bogus", "benchmark --threads 0",
+     "predict", "predict a", "predict a b --top 0"],
+)  # fmt: skip
+def test_wrong_usage_is_status_2_and_names_the_help(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(line.split()) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "-h' for help" in output.err
+    assert output.err.splitlines()[-1].startswith("Error: ")
+
+
+ESCAPE = "a\x1b]0;title\x07\x1b[31mb"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [ESCAPE],
+        [f"--{ESCAPE}"],
+        ["train", ESCAPE],
+        ["train", "a", "--model", ESCAPE],
+        ["train", "a", "--epochs", ESCAPE],
+        ["export", "--target", ESCAPE],
+        ["export", "--target", f"{ESCAPE}.toml"],
+        ["benchmark", "--device", ESCAPE],
+        ["benchmark", "--suite", ESCAPE],
+        ["report", ESCAPE],
+        ["predict", ESCAPE, "a.png"],
+        ["report", "--runs-dir", ESCAPE],
+    ],
+    ids=lambda a: " ".join("X" if ESCAPE in word else word for word in a),
+)
+def test_control_characters_are_not_printed_raw(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) in (2, 3, 4)
+    output = capsys.readouterr()
+    assert not {c for c in output.out + output.err if not c.isprintable()} - {"\n"}
+
+
+def test_control_characters_in_a_class_folder_are_not_printed_raw(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.conftest import write_images
+
+    write_images(tmp_path / "d", {"a\x1b[31m": 1, "b": 1}, 8)
+    assert run(["train", "d"]) == 3
+    assert "\\x1b[31m" in two_lines(capsys)[0]
+
+
+def test_a_folder_in_the_place_of_a_file_is_status_6(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "runs" / "sound" / "bench" / "local" / "a.json").mkdir(parents=True)
+    assert run(["report", "sound"]) == 6
+    assert capsys.readouterr().err.startswith("error: Is a directory: failed while working (runs/sound/bench")
+
+
+def test_debug_shows_the_traceback_wherever_it_stands() -> None:
+    for arguments in (["--debug", "report", "none"], ["report", "none", "--debug"]):
+        with pytest.raises(EdgekitError):
+            run(arguments)
+
+
+def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("edgekit.cli.show.table", broken)
+    with pytest.raises(ZeroDivisionError):
+        run(["devices"])
+
+
+SIGNALLED = """
+import os, signal, sys
+from edgekit.cli import show
+from edgekit.cli.app import main
+show.table = lambda *_: os.kill(os.getpid(), signal.SIGINT)
+sys.argv = ["edgekit", "devices"]
+main()
+"""
+
+
+def test_ctrl_c_is_status_130_without_a_traceback() -> None:
+    done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True, check=False)
+    assert done.returncode == 128 + signal.SIGINT
+    assert "Traceback" not in done.stderr
+    assert "interrupted" in done.stderr
+
+
+def test_the_version_and_the_help_are_status_0(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"edgekit {edgekit.__version__}\n"
+    for arguments in (["--help"], ["-h"], ["train", "-h"]):
+        assert run(arguments) == 0
+        assert "Usage: edgekit" in capsys.readouterr().out
+
+
+def test_the_help_of_every_choice_names_what_the_tables_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    from edgekit import config
+    from edgekit.targets.base import FAMILIES
+    from edgekit.train.models import MODELS
+
+    for command, names in (
+        ("train", list(MODELS)),
+        ("export", [*FAMILIES, *config.names("calibration")]),
+        ("benchmark", config.names("benchmarks/suites")),
+    ):
+        run([command, "-h"])
+        text = "".join(capsys.readouterr().out.split())
+        assert not [name for name in names if name not in text]
+
+
+def test_the_program_and_the_module_are_one() -> None:
+    for command in ([sys.executable, "-m", "edgekit"], [str(Path(sys.executable).with_name("edgekit"))]):
+        done = subprocess.run([*command, "devices", "--json"], capture_output=True, text=True, check=True)
+        assert len(json.loads(done.stdout)) >= 10

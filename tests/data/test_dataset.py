@@ -1,0 +1,241 @@
+"""The index of a folder of images: layouts, splits, and everything that can be wrong with a folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgekit import store
+from edgekit.data import dataset
+from edgekit.errors import DataError, MissingError
+from edgekit.records import DatasetIndex
+from tests.conftest import write_images
+
+HOSTILE = ["<script>alert(1)<", "{{ 7 * 7 }}", "$(touch x)", "%s%n", "a b", "犬", "--help", "[red]x", "'; DROP"]
+
+
+def assigned(index: DatasetIndex) -> dict[str, str]:
+    """Content hash -> split."""
+    return {s.sha256: s.split for s in index.samples}
+
+
+def counts(index: DatasetIndex) -> dict[str, int]:
+    return dict(Counter(s.split for s in index.samples))
+
+
+def presplit(root: Path, splits: dict[str, dict[str, int]]) -> Path:
+    for seed, (split, classes) in enumerate(splits.items(), 1):
+        write_images(root / split, classes, size=8, seed=seed)
+    return root
+
+
+def error_of(root: Path, **options: bool) -> DataError:
+    with pytest.raises(DataError) as caught:
+        dataset.index(root, **options)
+    return caught.value
+
+
+# Layouts -------------------------------------------------------------------------------------
+
+
+def test_a_flat_folder_is_split_70_15_15_within_each_class(images: Path) -> None:
+    index = dataset.index(images)
+    assert index.labels == ("apple", "banana", "cherry")
+    per_class = Counter((s.label, s.split) for s in index.samples)
+    assert per_class == {(c, s): n for c in range(3) for s, n in (("train", 14), ("val", 3), ("test", 3))}
+    assert all((images / s.path).parent.name == index.labels[s.label] for s in index.samples)
+
+
+def test_three_given_splits_are_taken_as_they_are(tmp_path: Path) -> None:
+    classes = {"a": 4, "b": 4}
+    root = presplit(tmp_path, {"train": classes, "val": {"a": 1}, "test": {"b": 2}})
+    index = dataset.index(root)
+    assert counts(index) == {"train": 8, "val": 1, "test": 2}
+    assert all(s.path.startswith(f"{s.split}/{index.labels[s.label]}/") for s in index.samples)
+
+
+@pytest.mark.parametrize(("given", "carved"), [("val", "test"), ("test", "val")])
+def test_a_split_that_is_missing_is_carved_out_of_train(tmp_path: Path, given: str, carved: str) -> None:
+    index = dataset.index(presplit(tmp_path, {"train": {"a": 20, "b": 20}, given: {"a": 2, "b": 2}}))
+    assert counts(index) == {"train": 34, given: 4, carved: 6}
+    assert all(s.path.startswith(f"{given if s.split == given else 'train'}/") for s in index.samples)
+
+
+def test_folders_named_val_and_test_alone_are_classes(tmp_path: Path) -> None:
+    assert dataset.index(write_images(tmp_path / "d", {"val": 5, "test": 5}, 8)).labels == ("test", "val")
+
+
+def test_images_in_folders_below_a_class_belong_to_it(tmp_path: Path) -> None:
+    write_images(tmp_path / "d" / "a", {"deep": 5}, 8)
+    write_images(tmp_path / "d" / "b" / "deeper", {"still": 5}, 8, seed=1)
+    assert Counter(s.label for s in dataset.index(tmp_path / "d").samples) == {0: 5, 1: 5}
+
+
+# Splits --------------------------------------------------------------------------------------
+
+
+def test_the_index_is_the_same_every_time(images: Path) -> None:
+    assert dataset.index(images) == dataset.index(images)
+
+
+def test_renaming_and_moving_files_changes_no_split(images: Path, tmp_path: Path) -> None:
+    before = assigned(dataset.index(images))
+    for number, path in enumerate(sorted(images.rglob("*.png"), reverse=True)):
+        path.rename(path.with_name(f"x{number}.PNG"))
+    moved = images.rename(tmp_path / "moved")
+    assert assigned(dataset.index(moved)) == before
+
+
+def test_the_fingerprint_tells_other_pixels_labels_and_splits(images: Path, tmp_path: Path) -> None:
+    first = dataset.index(images)
+    copy = Path(shutil.copytree(images, tmp_path / "copy"))
+    assert dataset.index(copy).fingerprint == first.fingerprint
+    (copy / "apple").rename(copy / "pear")
+    renamed = dataset.index(copy)
+    Image.new("RGB", (9, 9)).save(copy / "pear" / "000.png")
+    assert len({first.fingerprint, renamed.fingerprint, dataset.index(copy).fingerprint}) == 3
+
+
+def test_equal_files_of_a_class_lie_on_one_side(images: Path) -> None:
+    for path in sorted((images / "apple").iterdir()):
+        for copy in range(4):
+            shutil.copy(path, path.with_name(f"copy{copy}-{path.name}"))
+    sides: dict[str, set[str]] = {}
+    for sample in dataset.index(images).samples:
+        sides.setdefault(sample.sha256, set()).add(sample.split)
+    assert all(len(side) == 1 for side in sides.values())
+    assert len([s for s in dataset.index(images).samples if s.split == "train" and s.label == 0]) == 70
+
+
+def test_a_class_too_small_to_divide_stays_in_train(tmp_path: Path) -> None:
+    index = dataset.index(write_images(tmp_path / "d", {"big": 10, "two": 2}, 8))
+    assert {s.split for s in index.samples if s.label == 1} == {"train"}
+
+
+def test_classes_too_small_for_any_measurement_are_an_error(tmp_path: Path) -> None:
+    assert "no images for the val split" in error_of(write_images(tmp_path / "d", {"a": 1, "b": 2}, 8)).message
+
+
+# What can be wrong ---------------------------------------------------------------------------
+
+
+def test_an_empty_folder_is_told_the_layout(tmp_path: Path) -> None:
+    error = error_of(tmp_path)
+    assert str(tmp_path) in error.message
+    assert "DATA/<class>/<image>" in error.hint
+
+
+def test_files_without_a_class_folder_are_no_data_set(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    assert "no images below" in error_of(tmp_path).message
+
+
+def test_one_class_is_too_few(tmp_path: Path) -> None:
+    assert "only one class found: 'a'" in error_of(write_images(tmp_path / "d", {"a": 9}, 8)).message
+
+
+@pytest.mark.parametrize("pair", [("Cat", "cat"), ("straße", "STRASSE"), ("é", "e\u0301")])
+def test_classes_that_differ_only_in_case_are_refused(tmp_path: Path, pair: tuple[str, str]) -> None:
+    error = error_of(write_images(tmp_path / "d", dict.fromkeys(pair, 2), 8))
+    assert all(repr(name) in error.message for name in pair)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[31m", "a\x7f", "\u202egnp", "x" * 101])
+def test_a_class_name_that_could_do_harm_is_refused(tmp_path: Path, name: str) -> None:
+    error = error_of(write_images(tmp_path / "d", {name: 2, "fine": 2}, 8))
+    assert "cannot be used" in error.message
+    assert error.message.isprintable()
+
+
+def test_hostile_but_printable_class_names_are_only_names(tmp_path: Path) -> None:
+    index = dataset.index(write_images(tmp_path / "d", dict.fromkeys(HOSTILE, 4), 8))
+    assert set(index.labels) == set(HOSTILE)
+
+
+@pytest.mark.parametrize("hidden", [".x.png", "._000.png", ".ipynb_checkpoints/a.png", "deep/.cache/a.png"])
+def test_hidden_files_and_folders_are_not_part_of_the_data(images: Path, hidden: str) -> None:
+    before = dataset.index(images)
+    path = images / "apple" / hidden
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("no image")
+    write_images(images / ".hidden", {"class": 1}, 8)
+    assert dataset.index(images) == before
+
+
+def test_files_with_other_endings_are_passed_over(images: Path) -> None:
+    before = dataset.index(images)
+    (images / "apple" / "notes.txt").write_text("")
+    (images / "apple" / "folder.png").mkdir()
+    (images / "README").write_text("")
+    assert dataset.index(images) == before
+
+
+def test_every_bad_file_is_named_at_once_up_to_ten(images: Path) -> None:
+    for number in range(12):
+        (images / "banana" / f"bad{number:02}.png").write_text("text")
+    error = error_of(images)
+    assert error.message.startswith("12 of 72 images cannot be used")
+    assert [f"banana/bad{n:02}.png" in error.message for n in range(12)] == [True] * 10 + [False] * 2
+    assert "and 2 more" in error.message
+    assert str(images) not in error.message
+    assert "--skip-bad" in error.hint
+
+
+def test_skip_bad_leaves_them_out_and_remembers_which(images: Path) -> None:
+    before = dataset.index(images)
+    (images / "banana" / "bad.png").write_bytes(b"")
+    index = dataset.index(images, skip_bad=True)
+    assert assigned(index) == assigned(before)
+    assert [line.partition(":")[0] for line in index.skipped] == ["banana/bad.png"]
+
+
+def test_a_class_of_which_nothing_is_left_is_an_error(images: Path) -> None:
+    for path in (images / "cherry").iterdir():
+        path.write_bytes(b"")
+    assert "no usable training image in class 'cherry'" in error_of(images, skip_bad=True).message
+
+
+def test_a_class_that_train_lacks_is_an_error(tmp_path: Path) -> None:
+    root = presplit(tmp_path, {"train": {"a": 4, "b": 4}, "val": {"a": 1, "c": 1}})
+    assert "classes without training images: 'c'" in error_of(root).message
+
+
+def test_progress_counts_every_file_once(images: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    dataset.index(images, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(n, 60) for n in range(1, 61)]
+
+
+def test_what_is_no_folder_lists_the_built_in_data_sets(tmp_path: Path) -> None:
+    for data in (str(tmp_path / "none"), "digit", "\x1b[31m"):
+        with pytest.raises(MissingError) as caught:
+            dataset.resolve(data)
+        assert "known: digits" in caught.value.hint
+
+
+# Later ---------------------------------------------------------------------------------------
+
+
+def test_an_index_survives_being_saved(images: Path, tmp_path: Path) -> None:
+    index = dataset.index(images)
+    store.save_json(tmp_path / "data.json", index)
+    assert dataset.load_index(tmp_path / "data.json") == index
+
+
+def test_files_are_found_again_unless_they_changed_or_vanished(images: Path) -> None:
+    index = dataset.index(images)
+    chosen = index.split("test")
+    assert dataset.check_unchanged(index, chosen) == [images / s.path for s in chosen]
+    path = images / chosen[1].path
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(path)
+    with pytest.raises(DataError, match="has changed since training") as changed:
+        dataset.check_unchanged(index, chosen)
+    assert str(path) in changed.value.message
+    path.unlink()
+    with pytest.raises(MissingError, match="is gone since training"):
+        dataset.check_unchanged(index, chosen)

@@ -1,0 +1,218 @@
+"""Decoding: every kind of file becomes upright 8-bit RGB, or an error that names it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgekit.data.images import EXTENSIONS, fit, load_image, load_pixels
+from edgekit.errors import DataError
+from edgekit.records import Preprocess
+
+RED = (255, 0, 0)
+
+
+def noise(height: int = 24, width: int = 17, channels: int = 3, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+def saved(tmp_path: Path, image: Image.Image, name: str = "a.png", **options: object) -> Path:
+    image.save(tmp_path / name, **options)
+    return tmp_path / name
+
+
+def decoded(tmp_path: Path, image: Image.Image, name: str = "a.png", **options: object) -> np.ndarray:
+    result = load_image(saved(tmp_path, image, name, **options))
+    assert result.mode == "RGB"
+    return np.asarray(result)
+
+
+def refused(path: Path) -> str:
+    """The message of the error that decoding `path` raises; it names the file."""
+    with pytest.raises(DataError) as caught:
+        load_image(path)
+    assert caught.value.message.startswith(f"{path}: ")
+    return caught.value.message.removeprefix(f"{path}: ")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif", "a.webp"])
+def test_lossless_formats_give_their_pixels(tmp_path: Path, name: str) -> None:
+    pixels = noise()
+    options = {"lossless": True} if name.endswith("webp") else {}
+    assert (decoded(tmp_path, Image.fromarray(pixels), name, **options) == pixels).all()
+    assert Path(name).suffix in EXTENSIONS
+
+
+def test_grey_becomes_three_equal_channels(tmp_path: Path) -> None:
+    grey = noise()[..., 0]
+    assert (decoded(tmp_path, Image.fromarray(grey)) == grey[..., None]).all()
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_transparency_lies_over_white(tmp_path: Path, mode: str) -> None:
+    pixels = np.zeros((1, 3, len(mode)), np.uint8)
+    pixels[0, :, -1] = (0, 128, 255)
+    assert decoded(tmp_path, Image.fromarray(pixels, mode))[0, :, 0] == pytest.approx([255, 127, 0], abs=1)
+
+
+def test_a_palette_keeps_its_colours_and_its_transparent_entry_is_white(tmp_path: Path) -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([*RED, 0, 0, 255])
+    image.putdata([0, 1])
+    assert decoded(tmp_path, image).tolist() == [[[255, 0, 0], [0, 0, 255]]]
+    assert decoded(tmp_path, image, transparency=1).tolist() == [[[255, 0, 0], [255, 255, 255]]]
+
+
+def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
+    image = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+    assert decoded(tmp_path, image, "a.jpg", quality=100)[4, 4] == pytest.approx(RED, abs=3)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_16_bits_are_scaled_to_8_not_clipped(tmp_path: Path, name: str) -> None:
+    grey = np.array([[0, 255, 256, 32768, 65535]], np.uint16)
+    assert decoded(tmp_path, Image.fromarray(grey), name)[0, :, 0].tolist() == [0, 0, 1, 128, 255]
+
+
+def test_one_bit_is_black_and_white(tmp_path: Path) -> None:
+    assert decoded(tmp_path, Image.fromarray(np.array([[False, True]])))[0, :, 0].tolist() == [0, 255]
+
+
+# EXIF 2.32, tag 0x0112: how the stored pixels must be turned to stand upright.
+UPRIGHT = {
+    1: lambda p: p,
+    2: lambda p: p[:, ::-1],
+    3: lambda p: p[::-1, ::-1],
+    4: lambda p: p[::-1],
+    5: lambda p: p.transpose(1, 0, 2),
+    6: lambda p: np.rot90(p, -1),
+    7: lambda p: p[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda p: np.rot90(p, 1),
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = noise()
+    assert (decoded(tmp_path, Image.fromarray(pixels), exif=exif) == UPRIGHT[orientation](pixels)).all()
+
+
+def test_the_first_frame_of_an_animation_is_used(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (4, 4), color) for color in (RED, (0, 255, 0))]
+    pixels = decoded(tmp_path, frames[0], "a.gif", save_all=True, append_images=frames[1:])
+    assert (pixels == RED).all()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello, this is text", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"\xff\xd8\xff"])
+def test_what_is_no_image_is_refused_whatever_its_name(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.png").write_bytes(content)
+    assert "cannot be decoded" in refused(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.gif", "a.tif", "a.webp"])
+def test_a_truncated_image_is_refused(tmp_path: Path, name: str) -> None:
+    path = saved(tmp_path, Image.fromarray(noise(64, 64)), name)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert "cannot be decoded" in refused(path)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.gif", "a.webp"])
+def test_damage_anywhere_gives_pixels_or_a_data_error(tmp_path: Path, name: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = saved(tmp_path, Image.fromarray(noise()), name, **({} if name in ("a.bmp", "a.gif") else {"exif": exif}))
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(150):
+            damaged = bytearray(whole)
+            for at in rng.integers(0, len(whole), 4):
+                damaged[at] = rng.integers(256)
+            path.write_bytes(damaged)
+            with contextlib.suppress(DataError):
+                load_image(path)
+
+
+def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
+    assert refused(tmp_path / "a.png") == "no such file"
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds next to no pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("width", "height"), [(10_000, 8_001), (60_000, 60_000)])
+def test_a_huge_image_is_refused_by_its_header_without_decoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int, height: int
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", never)
+    (tmp_path / "a.png").write_bytes(png_header(width, height))
+    message = refused(tmp_path / "a.png")
+    assert "megapixels, the limit is 80" in message or "exceeds limit" in message
+
+
+def test_80_megapixels_are_not_too_many(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png_header(10_000, 8_000))
+    assert "cannot be decoded" in refused(tmp_path / "a.png")  # it is let in, and then found truncated
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 5000), (5000, 1), (1, 1), (300, 200), (33, 1024)])
+def test_fit_gives_the_square_whatever_the_shape(width: int, height: int) -> None:
+    pixels = fit(Image.new("RGB", (width, height), RED), Preprocess(32, 40))
+    assert (pixels.shape, pixels.dtype) == ((32, 32, 3), np.uint8)
+    assert (pixels == RED).all()
+
+
+@pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("width", "height"), [(64, 48), (48, 64), (200, 97), (30, 30)])
+def test_fit_is_resize_of_the_shorter_side_and_centre_crop(width: int, height: int, resample: str) -> None:
+    # Smooth, so that a shift of a fraction of a pixel shows as little more than rounding.
+    y, x = np.mgrid[:height, :width]
+    smooth = np.stack([255 * x / width, 255 * y / height, 128 + 60 * np.sin(x / 9)], 2).astype(np.uint8)
+    image = Image.fromarray(smooth)
+    scale = 40 / min(width, height)
+    resized = image.resize((round(width * scale), round(height * scale)), getattr(Image.Resampling, resample.upper()))
+    left, top = (resized.width - 32) // 2, (resized.height - 32) // 2
+    expected = np.asarray(resized.crop((left, top, left + 32, top + 32)), int)
+    difference = np.abs(fit(image, Preprocess(32, 40, resample)) - expected)
+    assert difference.mean() < 3
+
+
+def test_fit_without_a_change_of_size_changes_nothing() -> None:
+    pixels = noise(32, 32)
+    assert (fit(Image.fromarray(pixels), Preprocess(32, 32)) == pixels).all()
+
+
+def test_load_pixels_stacks_files_in_order_and_takes_none(tmp_path: Path) -> None:
+    paths = [saved(tmp_path, Image.new("RGB", (40, 40), (i, 0, 0)), f"{i}.png") for i in (5, 3, 9)]
+    pixels = load_pixels(paths, Preprocess(32, 32))
+    assert pixels[:, 0, 0, 0].tolist() == [5, 3, 9]
+    assert load_pixels([], Preprocess(32, 32)).shape == (0, 32, 32, 3)
+
+
+def test_the_source_file_is_closed(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(content, "PNG")
+    (tmp_path / "a.png").write_bytes(content.getvalue())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        load_image(tmp_path / "a.png")

@@ -1,0 +1,105 @@
+"""One job, from its file to its results."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import edgekit.ondevice
+from edgekit.ondevice import runner
+from edgekit.ondevice.main import main, run_job
+
+LIMITS = {"warmup_queries": 3, "warmup_s": 0.0, "min_queries": 6, "min_s": 0.0, "max_s": 60.0}
+
+
+def job_file(folder: Path, images: int = 5, **changes: Any) -> Path:
+    """A job for the null runner."""
+    np.save(folder / "pixels.npy", np.zeros((images, 8, 8, 3), np.uint8))
+    job = {"model": "none", "runtime": "null", "threads": 2, "pixels": "pixels.npy", "mean": [0, 0, 0],
+           "std": [1, 1, 1], "layout": "NHWC", "limits": LIMITS, "out": "out", **changes}  # fmt: skip
+    path = folder / "job.json"
+    path.write_text(json.dumps({k: v for k, v in job.items() if v is not None}))
+    return path
+
+
+def test_a_job_writes_latencies_logits_and_what_decided_them(tmp_path: Path) -> None:
+    assert main([str(job_file(tmp_path))]) == 0
+    latencies, logits = np.load(tmp_path / "out" / "latencies_ns.npy"), np.load(tmp_path / "out" / "logits.npy")
+    assert (latencies.dtype, latencies.shape) == (np.int64, (6,))
+    assert (logits.dtype, logits.shape) == (np.float32, (5, 2))
+    described = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert (described["warmup_queries"], described["threads"], described["processor"]) == (3, 2, "none")
+    assert described["peak_rss_mb"] > 0
+    assert {"machine", "cpu", "cores", "python", "numpy", "governor", "load_before"} <= described.keys()
+
+
+def test_every_sample_is_answered_but_few_are_measured_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(runner.NullRunner, "infer", lambda _, image: seen.append(1) or np.zeros(2, np.float32))
+    run_job(str(job_file(tmp_path, images=100)))
+    assert len(seen) == 3 + 6 + 100
+
+
+def test_the_runner_is_closed_also_after_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+    monkeypatch.setattr(runner.NullRunner, "close", lambda _: closed.append(1))
+    assert main([str(job_file(tmp_path))]) == 0
+    assert main([str(job_file(tmp_path, limits={}))]) == 1
+    assert len(closed) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"runtime": "nope"}, "ValueError: unknown runtime 'nope'"),
+        ({"pixels": "none.npy"}, "FileNotFoundError: "),
+        ({"pixels": "job.json"}, "ValueError: "),
+        ({"limits": {}}, "KeyError: 'warmup_queries'"),
+        ({"out": None}, "KeyError: 'out'"),
+        ({"images": 0}, "ZeroDivisionError"),
+    ],
+)
+def test_a_bad_job_is_status_1_and_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], says: str
+) -> None:
+    assert main([str(job_file(tmp_path, **changes))]) == 1
+    output = capsys.readouterr()
+    assert output.err.startswith(says)
+    assert output.err.count("\n") == 1
+    assert output.out == ""
+    assert not (tmp_path / "out" / "result.json").exists()
+
+
+def test_a_job_file_that_is_none_is_status_1(tmp_path: Path) -> None:
+    (tmp_path / "job.json").write_text("{")
+    assert main([str(tmp_path / "job.json")]) == 1
+    assert main([str(tmp_path / "none.json")]) == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["a", "b"]])
+def test_wrong_usage_is_status_2(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith("usage: ")
+
+
+def test_an_interrupted_job_is_status_130(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner.NullRunner, "infer", interrupt)
+    assert main([str(job_file(tmp_path))]) == 130
+
+
+def test_the_folder_runs_as_a_program_from_anywhere(tmp_path: Path) -> None:
+    (tmp_path / "sent").mkdir()
+    (tmp_path / "sent" / "ondevice").symlink_to(Path(edgekit.ondevice.__file__).parent)
+    command = [sys.executable, "-B", "-m", "ondevice", str(job_file(tmp_path))]
+    done = subprocess.run(command, cwd=tmp_path / "sent", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "out" / "result.json").is_file()

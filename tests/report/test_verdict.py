@@ -1,0 +1,60 @@
+"""The sentences, and that they claim no more than the figures carry."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from edgekit.report.verdict import sentences
+from tests.bench.results import BASELINE_ROW, row
+
+FP32 = row(artifact="android/model.fp32.tflite", precision="fp32", size_mb=9.6, p50_ms=9.0)
+
+
+def sentence(**changes: object) -> str:
+    (only,) = sentences([BASELINE_ROW, FP32, row(**changes)])
+    return only
+
+
+def test_only_int8_rows_get_a_sentence() -> None:
+    assert sentences([BASELINE_ROW, FP32]) == []
+    assert len(sentences([BASELINE_ROW, FP32, row(), row(target="rpi")])) == 2
+
+
+@pytest.mark.parametrize(
+    ("drop", "p", "says"),
+    [
+        (2.0, 0.001, "loses 2.0 points of top-1 (p = 0.001)"),
+        (-2.0, 0.001, "gains 2.0 points of top-1"),
+        (0.4, 0.5, "0.4 points below the baseline: no difference that 270 images can show"),
+        (-0.4, 0.5, "0.4 points above the baseline: no difference that 270 images can show"),
+        (0.0, 1.0, "like the baseline: no difference that 270 images can show"),
+    ],
+)
+def test_a_difference_is_claimed_only_where_it_is_significant(drop: float, p: float, says: str) -> None:
+    text = sentence(drop=drop, p_value=p)
+    assert says in text
+    assert ("loses" in text or "gains" in text) == (p < 0.05)
+
+
+def test_size_and_time_are_compared_with_fp32_of_the_same_target() -> None:
+    text = sentence()
+    assert "2.4 MB, 4.0 times smaller than FP32" in text
+    assert "3.00 times as fast as FP32 in ai-edge-litert 2.0 on this machine" in text
+
+
+def test_a_stand_in_says_nothing_about_time() -> None:
+    text = sentence(stand_in=True)
+    assert "as fast" not in text
+    assert "must be measured on the device" in text
+
+
+@pytest.mark.parametrize("other", [{"target": "rpi"}, {"device": "board"}])
+def test_without_an_fp32_of_its_own_nothing_is_compared(other: dict[str, str]) -> None:
+    (text,) = sentences([BASELINE_ROW, dataclasses.replace(FP32, **other), row()])
+    assert "FP32" not in text
+
+
+def test_without_latencies_time_is_left_out() -> None:
+    assert "as fast" not in sentence(p50_ms=None)

@@ -1,0 +1,88 @@
+"""Records are frozen and checked when they are made."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgekit import records
+from edgekit.errors import DataError, EdgekitError, UsageError
+from edgekit.records import Artifact, BenchmarkResult, CalibrationRecipe, DatasetIndex, Preprocess, Range, Sample
+
+ARTIFACT = Artifact("jetson/model.fp32.onnx", "jetson", "fp32", "tensorrt", "NCHW", "a" * 64, "b" * 64)
+
+
+def test_every_record_is_frozen() -> None:
+    kinds = [v for v in vars(records).values() if dataclasses.is_dataclass(v)]
+    assert len(kinds) > 10
+    assert all(kind.__dataclass_params__.frozen for kind in kinds)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"image_size": 31}, UsageError),
+        ({"image_size": 1025, "resize_size": 2000}, UsageError),
+        ({"resize_size": 223}, UsageError),
+        ({"resample": "nearest"}, UsageError),
+        ({"std": (0.1, 0.0, 0.1)}, DataError),
+        ({"mean": (0.5, 0.5)}, DataError),
+    ],
+)
+def test_a_preprocess_that_cannot_work_is_refused(change: dict[str, Any], error: type[EdgekitError]) -> None:
+    with pytest.raises(error):
+        Preprocess(**{"image_size": 224, "resize_size": 256, **change})
+
+
+def test_a_preprocess_keeps_its_figures_as_floats() -> None:
+    kept = Preprocess(224, 224, mean=[0, 0, 0], std=[1, 1, 1])  # type: ignore[arg-type]
+    assert kept.mean == (0.0, 0.0, 0.0)
+    assert kept == Preprocess(224, 224, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../x", "jetson/../../x"])
+def test_an_artifact_stays_in_its_run(name: str) -> None:
+    with pytest.raises(DataError, match="leaves the run"):
+        dataclasses.replace(ARTIFACT, name=name)
+
+
+@pytest.mark.parametrize("change", [{"precision": "int4"}, {"layout": "CHWN"}])
+def test_an_artifact_of_an_unknown_kind_lists_the_known_ones(change: dict[str, str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        dataclasses.replace(ARTIFACT, **change)
+    assert caught.value.hint.endswith(("fp32, fp16, int8", "NCHW, NHWC"))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.1, 1.0), (-1.0, -0.1), (1.0, -1.0), (float("nan"), 1.0)])
+def test_a_quantization_range_contains_zero(low: float, high: float) -> None:
+    with pytest.raises(DataError):
+        Range(low, high)
+    Range(0.0, 0.0)
+
+
+@pytest.mark.parametrize("samples", [0, -1, 100_001])
+def test_a_recipe_asks_for_a_possible_number_of_samples(samples: int) -> None:
+    with pytest.raises(UsageError, match="'mine'"):
+        CalibrationRecipe("mine", samples)
+
+
+def test_an_index_knows_its_splits_in_order() -> None:
+    samples = tuple(Sample(str(i), 0, split, "") for i, split in enumerate(("train", "val", "train")))
+    index = DatasetIndex(Path(), ("a", "b"), samples, "")
+    assert [s.path for s in index.split("train")] == ["0", "2"]
+    assert index.split("test") == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "error"), [({"source": "guessed"}, UsageError), ({"expected": np.zeros(3)}, DataError)]
+)
+def test_a_result_says_where_it_comes_from_and_answers_every_sample(
+    change: dict[str, Any], error: type[EdgekitError]
+) -> None:
+    fields = {"source": "host", "logits": np.zeros((2, 2)), "expected": np.zeros(2), **change}
+    with pytest.raises(error):
+        BenchmarkResult(ARTIFACT, "local", "onnxruntime", environment={}, latencies_ns=(), size_bytes=1, **fields)

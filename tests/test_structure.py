@@ -1,0 +1,186 @@
+"""The rules of the code itself: direction of imports, sizes, docstrings, what is imported when."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import edgekit
+
+PACKAGE = Path(edgekit.__file__).parent
+MODULES = {
+    ".".join(("edgekit", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in PACKAGE.rglob("*.py")
+}
+STAGES = {"train", "export", "quant", "targets", "bench", "report", "ship"}
+# Each part may import itself and what stands here; `edgekit` itself holds the version alone.
+MAY_IMPORT = {
+    "errors": set(),
+    "labels": {"errors"},
+    "records": {"errors", "labels"},
+    "config": {"errors", "labels", "records"},
+    "store": {"errors", "labels", "records", "config"},
+    "data": {"errors", "labels", "records", "config", "store"},
+    "ondevice": set(),
+}
+LOWER = {"errors", "labels", "records", "config", "store", "data"}
+RUNTIMES = {
+    "run_tensorrt": {"tensorrt", "pycuda", "cuda"},
+    "run_tflite": {"ai_edge_litert", "tflite_runtime"},
+    "run_onnxruntime": {"onnxruntime"},
+    "run_torch": {"torch"},
+}
+MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 300, 60, 6
+# Typer commands whose parameters are the options of the command line.
+MANY_PARAMETERS = {("edgekit.cli.train", "train")}
+# Standard library, but younger than Python 3.8.
+TOO_YOUNG = {"graphlib", "tomllib", "zoneinfo"}
+
+each_module = pytest.mark.parametrize("module", sorted(MODULES))
+
+
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+def imports(module: str) -> Iterator[str]:
+    """The dotted names that a module imports, anywhere in it; ``from a import b`` gives a.b."""
+    parts = module.split(".")
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = ".".join(parts[: len(parts) - node.level]) if node.level else ""
+            base = ".".join(filter(None, (package, node.module)))
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def part_of(name: str) -> str:
+    """``edgekit.<part>.…``: which part of the package a dotted name belongs to; "" for its top."""
+    parts = name.split(".")
+    if len(parts) == 1 or parts[1].startswith("__"):
+        return ""
+    return parts[1] if (PACKAGE / parts[1]).is_dir() or f"edgekit.{parts[1]}" in MODULES else ""
+
+
+def allowed(part: str) -> set[str]:
+    if part in MAY_IMPORT:
+        return MAY_IMPORT[part] | {part, ""}
+    if part in STAGES:
+        return LOWER | {part, ""} | ({"ondevice"} if part == "bench" else set())
+    return LOWER | STAGES | {"cli", "ondevice", ""}
+
+
+def test_the_package_consists_of_the_known_parts() -> None:
+    parts = {part_of(module) for module in MODULES} - {""}
+    assert parts <= set(MAY_IMPORT) | STAGES | {"cli"}
+
+
+@each_module
+def test_imports_follow_the_direction_of_the_design(module: str) -> None:
+    own = [name for name in imports(module) if name.split(".")[0] == "edgekit"]
+    wrong = [name for name in own if part_of(name) not in allowed(part_of(module))]
+    assert not wrong, f"{module} must not import {wrong}"
+
+
+@pytest.mark.parametrize("module", [m for m in sorted(MODULES) if part_of(m) == "ondevice"])
+def test_ondevice_imports_the_standard_library_numpy_itself_and_its_one_runtime(module: str) -> None:
+    runtime = RUNTIMES.get(module.rpartition(".")[2], set())
+    for name in imports(module):
+        top = name.split(".")[0]
+        own = name.startswith("edgekit.ondevice.")
+        assert own or top in {*sys.stdlib_module_names, "numpy", *runtime} - TOO_YOUNG, f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", [m for m in sorted(MODULES) if part_of(m) == "ondevice"])
+def test_ondevice_is_python_3_8(module: str) -> None:
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"), feature_version=(3, 8))
+    # What the grammar of 3.8 does not show: built-in generics are evaluated where an alias is made.
+    generics = {"list", "dict", "tuple", "set", "type"}
+    assigned = (node.value for node in ast.walk(tree) if isinstance(node, ast.Assign))
+    for value in assigned:
+        subscripts = [n for n in ast.walk(value) if isinstance(n, ast.Subscript) and isinstance(n.value, ast.Name)]
+        assert not [n.value.id for n in subscripts if n.value.id in generics], f"{module} line {value.lineno}"
+
+
+@each_module
+def test_a_module_has_at_most_300_lines(module: str) -> None:
+    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+
+
+def functions(module: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (n for n in ast.walk(tree_of(module)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+@each_module
+def test_a_function_has_at_most_60_lines_and_6_parameters(module: str) -> None:
+    for node in functions(module):
+        assert lines(node) <= MOST_FUNCTION_LINES, f"{node.name} has {lines(node)} lines"
+        if (module, node.name) not in MANY_PARAMETERS:
+            assert parameters(node) <= MOST_PARAMETERS, f"{node.name} has {parameters(node)} parameters"
+
+
+def lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    return (node.end_lineno or 0) - node.lineno + 1
+
+
+def parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    return len(node.args.posonlyargs + node.args.args + node.args.kwonlyargs)
+
+
+def test_no_exception_to_the_sizes_is_out_of_use() -> None:
+    found = [(module, node) for module in MODULES for node in functions(module)]
+    assert {(m, n.name) for m, n in found if parameters(n) > MOST_PARAMETERS} == MANY_PARAMETERS
+
+
+@each_module
+def test_public_modules_classes_and_functions_have_docstrings(module: str) -> None:
+    tree = tree_of(module)
+    assert ast.get_docstring(tree), "the module has none"
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    public = [n for n in tree.body if isinstance(n, kinds) and not n.name.startswith("_")]
+    assert not [n.name for n in public if not ast.get_docstring(n)]
+
+
+def python(code: str, *options: str) -> str:
+    done = subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"], ["benchmark", "--help"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    heavy = {"torch", "torchvision", "onnx", "onnx_ir", "onnxruntime", "numpy", "PIL", "tensorrt", "matplotlib"}
+    code = f"import sys; from edgekit.cli.app import run; status = run({arguments!r}); print(*sys.modules); "
+    loaded = set(python(code + "sys.exit(status)").splitlines()[-1].split())
+    assert "edgekit.cli.app" in loaded
+    assert not loaded & heavy
+
+
+ONLY_NUMPY = """
+import sys
+sys.path = [{folder!r}] + [p for p in sys.path if p]
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top not in sys.stdlib_module_names and top not in ("numpy", "ondevice"):
+            raise ImportError("refused: " + name)
+
+sys.meta_path.insert(0, Refuse())
+import ondevice.main, ondevice.measure, ondevice.preprocess, ondevice.runner
+ondevice.runner.open_runner("null", "", 1)
+try:
+    import edgekit
+except ImportError:
+    print("alone")
+"""
+
+
+def test_ondevice_runs_with_nothing_but_numpy(tmp_path: Path) -> None:
+    (tmp_path / "ondevice").symlink_to(PACKAGE / "ondevice")
+    assert python(ONLY_NUMPY.format(folder=str(tmp_path)), "-B").strip() == "alone"
