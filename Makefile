@@ -9,7 +9,7 @@ ROAD := litert,digits,efficientnet-lite
 
 demo: $(VENV)/.demo  ## real images to measured INT8 models, in minutes
 	rm -rf $(DEMO)
-	$(BIN)/edgekit train digits --model efficientnet_lite0 --image-size 64 --epochs 8 --lr 3e-3 --name demo
+	$(BIN)/edgekit train digits --model efficientnet_lite0 --image-size 64 --epochs 3 --lr 3e-3 --name demo
 	$(BIN)/edgekit export demo --target jetson --target android
 	$(BIN)/edgekit benchmark demo
 	$(BIN)/edgekit report demo
@@ -18,7 +18,7 @@ test: lint .venv-tflite/.ready  ## what CI runs
 	$(BIN)/pytest -n 2 --dist loadgroup
 
 fast: $(VENV)/.test  ## the tests that take seconds
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check edgekit tests benchmarks

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # every worker with threads of its own on every core is many times slower
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def write_images(folder: Path, classes: dict[str, int], size: int = 40, seed: int = 0) -> Path:

@@ -10,7 +10,7 @@ import typer
 from edgekit import store
 from edgekit.cli import show
 from edgekit.cli.options import Json, RunsDir, open_run
-from edgekit.errors import unknown
+from edgekit.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,6 +62,8 @@ def _run_artifact(run: store.Run, name: str, pixels: np.ndarray, checkpoint: Che
     known = {a.name: a for a in current_artifacts(run, checkpoint.sha256)}
     if name not in known:
         raise unknown("artifact", name, sorted(known) or ["none; edgekit export --target android"])
+    if only := known[name].details.get("only"):
+        raise UsageError(f"{name} is for {only}; no runtime here computes it as meant")
     return session.infer_here(known[name], run.path / "export" / name, pixels, checkpoint.preprocess)
 
 

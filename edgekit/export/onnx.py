@@ -89,7 +89,7 @@ def lower(model: ir.Model) -> None:
             axes = ir.convenience.get_const_tensor(node.inputs[1]) if node.inputs[1] else None
             keep = node.attributes.get("keepdims")
             if axes is None or sorted(a % 4 for a in axes.numpy().tolist()) != [2, 3] or (keep and not keep.as_int()):
-                raise EdgekitError(f"{node.name}: a mean over other axes than height and width")
+                raise EdgekitError(f"{node.name}: a mean that is not over height and width with kept dimensions")
             graph.insert_before(node, pooled)
             ir.convenience.replace_all_uses_with(node.outputs[0], pooled.outputs[0], replace_graph_outputs=True)
             graph.remove(node, safe=True)

@@ -6,8 +6,9 @@ Placement (NVIDIA TensorRT documentation, "Working with quantized types"; Tensor
 2. Convolutions with fewer than 16 input or output channels stay float, unless both counts are
    multiples of 8. A depthwise convolution needs a multiple of 8.
 3. No Q/DQ between a Conv and its activation, and none on graph outputs.
-4. A residual Add has Q/DQ on its shortcut only: on the input that no Conv writes, or, where both
-   come from a Conv, on the second. The other side is fused into its Conv.
+4. A residual Add has Q/DQ on its shortcut only; the other side is fused into the Conv that writes
+   it. The shortcut is the input that no Conv writes; where both come from a Conv, the one that
+   something else reads too (MobileNetV2), else the second (a ResNet's downsampling Conv).
 5. Squeeze-and-excitation: Q/DQ on the input of the average pool that feeds a Conv, and on both
    inputs of the Mul that scales the channels.
 6. All readers of a tensor share one Q/DQ pair. Every scale is float32, every zero point is 0 and
@@ -105,7 +106,10 @@ def _shortcut(node: ir.Node) -> list[int]:
     convs = [producer is not None and producer.op_type == "Conv" for producer in producers]
     if not any(convs) or any(_has_constant(node, i) for i in (0, 1)):
         return []
-    return [1] if all(convs) else [convs.index(False)]
+    if not all(convs):
+        return [convs.index(False)]
+    shared = [value is not None and len(value.uses()) > 1 for value in node.inputs]
+    return [shared.index(True)] if any(shared) else [1]
 
 
 def _scales_channels(node: ir.Node) -> bool:

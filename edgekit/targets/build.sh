@@ -43,6 +43,7 @@ build() {
         flags=""
     elif [ "$version" -ge 1012 ]; then
         flags="--stronglyTyped"
+        [ "$precision" != fp32 ] || flags="$flags --noTF32"
     else
         case $precision in
             fp32) flags="--noTF32" ;;

@@ -1,0 +1,136 @@
+"""Every row of `MODELS`: its files go through NVIDIA's real parser and builder, and run everywhere.
+
+ResNet, MobileNet and EfficientNet have random weights here (their ImageNet weights need a network),
+EfficientNet-Lite0 its own. Images are crops of real photographs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx as onnx_package
+import pytest
+import torch
+
+from edgekit.export.fold import fold
+from edgekit.records import Preprocess
+from edgekit.train import models
+from edgekit.train.finetune import normalize
+from tests import nets, rtx, tflite_runtime
+
+pytestmark = pytest.mark.slow
+SIZE = 64
+# What a precision may cost: least cosine with torch (over what differs between images).
+LEAST_COSINE = {"fp32": 0.99999, "fp16": 0.999, "int8": 0.93}
+ONNX_RUNS = {
+    "fp32": nets.run_onnx,
+    "fp16": nets.run_onnx,
+    "int8": nets.run_onnx,
+    # ONNX Runtime's optimizer makes int32 biases of float16 scales, which overflow.
+    "int8.typed": partial(nets.run_onnx, optimize=False),
+}
+
+
+@dataclass(frozen=True)
+class Files:
+    """Every file of one network, and what torch answers on `pixels`."""
+
+    arch: str
+    onnx: nets.Emitted
+    folder: Path
+    preprocess: Preprocess
+    pixels: np.ndarray
+    images: torch.Tensor
+    expected: np.ndarray
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(arch, marks=pytest.mark.xdist_group(arch)) for arch in models.MODELS]
+)
+def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Files:
+    torch.manual_seed(0)
+    arch = request.param
+    preprocess = models.preprocess_for(arch, SIZE)
+    pixels = nets.photographs(16, preprocess)
+    images = normalize(torch.from_numpy(pixels), preprocess).contiguous()
+    pretrained = arch == "efficientnet_lite0"
+    model = models.build(arch, 1000 if pretrained else 10).eval()
+    if pretrained:
+        models.load_weights(model, arch, "pretrained")
+    else:
+        nets.settle(model, images)
+    folded, folder = fold(model), tmp_path_factory.mktemp(arch)
+    emitted = nets.emit_onnx(folded, SIZE, folder, images)
+    nets.emit_tflite(folded, SIZE, folder, images, emitted.table)
+    with torch.inference_mode():
+        expected = model(images).numpy()
+    return Files(arch, emitted, folder, preprocess, pixels, images, expected)
+
+
+def assert_agrees(got: np.ndarray, files: Files, name: str) -> None:
+    cosine = nets.cosine(got, files.expected)
+    print(f"{files.arch} {name}: cosine {cosine:.5f}, error {nets.relative_error(got, files.expected):.4f}")
+    assert cosine >= LEAST_COSINE[name.split(".")[0]]
+
+
+@pytest.mark.parametrize("name", ONNX_RUNS)
+def test_onnx_agrees_with_torch(files: Files, name: str) -> None:
+    assert_agrees(ONNX_RUNS[name](files.onnx.path(f"{name}.onnx"), files.images), files, f"{name}.onnx")
+
+
+@pytest.mark.parametrize("precision", LEAST_COSINE)
+def test_tflite_agrees_with_torch(files: Files, precision: str) -> None:
+    assert_agrees(
+        nets.run_tflite(files.folder / f"model.{precision}.tflite", files.images), files, f"{precision}.tflite"
+    )
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_tflite_runs_in_the_last_tflite_runtime(files: Files, precision: str, tmp_path: Path) -> None:
+    path = files.folder / f"model.{precision}.tflite"
+    got = tflite_runtime.run(path, files.pixels, files.preprocess, tmp_path)
+    assert_agrees(got, files, f"{precision}.tflite-runtime")
+
+
+def test_both_int8_files_agree_with_each_other(files: Files) -> None:
+    tensorrt = nets.run_onnx(files.onnx.path("int8.onnx"), files.images)
+    litert = nets.run_tflite(files.folder / "model.int8.tflite", files.images)
+    assert nets.cosine(litert, tensorrt) >= LEAST_COSINE["int8"]
+
+
+def weighted_nodes(files: Files) -> list[str]:
+    """The Conv and Gemm nodes of a network."""
+    graph = onnx_package.load(files.onnx.path("fp32.onnx")).graph
+    return [node.name for node in graph.node if node.op_type in ("Conv", "Gemm")]
+
+
+def types_read(files: Files, name: str) -> dict[str, str]:
+    """Conv or Gemm node -> the type that its layer reads, in the engine that NVIDIA builds of a file.
+
+    Nodes that were fused into a layer without their name are left out.
+    """
+    layers = {
+        layer.name.split("_myl")[0]: layer.inputs[0] for layer in rtx.build(files.onnx.path(name)) if layer.inputs
+    }
+    return {node: layers[node] for node in weighted_nodes(files) if node in layers}
+
+
+@pytest.mark.parametrize("name", ["int8.onnx", "int8.typed.onnx"])
+def test_engine_runs_every_int8_convolution_in_int8(files: Files, name: str) -> None:
+    types, wanted, every = types_read(files, name), files.onnx.int8_nodes, weighted_nodes(files)
+    print(f"{files.arch} {name}: {len(wanted)} of {len(every)} in int8")
+    assert {node: types.get(node) for node in wanted} == dict.fromkeys(wanted, "Int8")
+    assert len(wanted) >= 0.85 * len(every)
+
+
+def test_fp16_engine_has_half_convolutions_only(files: Files) -> None:
+    types = types_read(files, "fp16.onnx")
+    assert len(types) >= 0.5 * len(weighted_nodes(files))
+    assert set(types.values()) == {"Half"}
+
+
+def test_fp32_engine_is_built(files: Files) -> None:
+    assert set(types_read(files, "fp32.onnx").values()) == {"Float"}

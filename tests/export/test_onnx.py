@@ -1,0 +1,158 @@
+"""FP32 ONNX: what `lower` rewrites and refuses, and that the files compute what torch does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from edgekit.errors import EdgekitError, ParityError
+from edgekit.export import onnx as export_onnx
+from edgekit.export.fold import fold
+from edgekit.records import OnnxModel
+from edgekit.store import sha256_file
+from tests.nets import random_images, relative_error
+
+pytestmark = pytest.mark.xdist_group("onnx")
+SIZE = 16
+
+
+def network() -> nn.Module:
+    """A convolution, SiLU, the mean over height and width, a head."""
+    torch.manual_seed(0)
+    features = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.SiLU(), nn.AdaptiveAvgPool2d(1)]
+    return nn.Sequential(*features, nn.Flatten(), nn.Linear(8, 5)).eval()
+
+
+@dataclass(frozen=True)
+class Exported:
+    model: nn.Module
+    record: OnnxModel
+    dynamic: Path
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    model, folder = network(), tmp_path_factory.mktemp("onnx")
+    record = export_onnx.export(fold(model), SIZE, "weights", folder / "static.onnx", folder / "dynamic.onnx")
+    return Exported(model, record, folder / "dynamic.onnx")
+
+
+def reduce_mean(axes: list[int], keepdims: int = 1) -> ir.Model:
+    """A graph of one ReduceMean, in opset 18."""
+    node = helper.make_node("ReduceMean", ["image", "axes"], ["scores"], name="mean", keepdims=keepdims)
+    return model_of(node, {"axes": np.array(axes, np.int64)})
+
+
+def model_of(node: onnx.NodeProto, arrays: dict[str, np.ndarray] | None = None) -> ir.Model:
+    image, scores = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [2, 3, 4, 4]) for n in ("image", "scores"))
+    initializers = [numpy_helper.from_array(array, name) for name, array in (arrays or {}).items()]
+    graph = helper.make_graph([node], "g", [image], [scores], initializers)
+    return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]))
+
+
+def test_both_files_declare_opset_17_and_its_ir_version(exported: Exported) -> None:
+    for path in (exported.record.path, exported.dynamic):
+        proto = onnx.load(path)
+        assert [(o.domain, o.version) for o in proto.opset_import] == [("", 17)]
+        assert proto.ir_version == 8
+        onnx.checker.check_model(proto, full_check=True)
+
+
+def test_names_types_and_shapes_of_input_and_output(exported: Exported) -> None:
+    graph = onnx.load(exported.record.path).graph
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*graph.input, *graph.output)}
+    assert shapes == {"image": [1, 3, SIZE, SIZE], "scores": [1, 5]}
+    assert onnx.load(exported.dynamic).graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+def test_record_leads_from_the_file_to_the_checkpoint(exported: Exported) -> None:
+    assert exported.record == OnnxModel(exported.record.path, 17, sha256_file(exported.record.path), "weights")
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_dynamic_file_runs_with_any_batch(exported: Exported, batch: int) -> None:
+    images = random_images(batch, SIZE)
+    (got,) = export_onnx.session(exported.dynamic).run(None, {"image": images.numpy()})
+    assert relative_error(got, exported.model(images).detach().numpy()) < 1e-4
+
+
+def test_static_file_refuses_another_batch(exported: Exported) -> None:
+    with pytest.raises(Exception, match="INVALID_ARGUMENT"):
+        export_onnx.session(exported.record.path).run(None, {"image": random_images(2, SIZE).numpy()})
+
+
+def test_files_are_self_contained(exported: Exported) -> None:
+    assert sorted(p.name for p in exported.dynamic.parent.iterdir()) == ["dynamic.onnx", "static.onnx"]
+    assert not any(i.external_data for i in onnx.load(exported.dynamic, load_external_data=False).graph.initializer)
+
+
+def test_a_model_over_the_limit_is_refused(exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_onnx, "MAX_BYTES", 100)
+    with pytest.raises(EdgekitError, match="2 GB"):
+        export_onnx.save(ir.load(exported.dynamic), tmp_path / "big.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("axes", [[2, 3], [-1, -2], [3, 2]])
+def test_rule_1_a_mean_over_height_and_width_becomes_a_global_pool(axes: list[int]) -> None:
+    model = reduce_mean(axes)
+    export_onnx.lower(model)
+    assert [node.op_type for node in model.graph] == ["GlobalAveragePool"]
+    assert model.graph.outputs[0].name == "scores"
+    assert not model.graph.initializers
+
+
+@pytest.mark.parametrize(("axes", "keepdims"), [([1], 1), ([1, 2], 1), ([2], 1), ([1, 2, 3], 1), ([2, 3], 0)])
+def test_rule_1_any_other_mean_is_refused(axes: list[int], keepdims: int) -> None:
+    with pytest.raises(EdgekitError, match="mean"):
+        export_onnx.lower(reduce_mean(axes, keepdims))
+
+
+def test_rule_2_the_batch_is_called_batch_and_inner_shapes_are_dropped(exported: Exported) -> None:
+    model = reduce_mean([2, 3])
+    export_onnx.lower(model)
+    assert [str(v.shape[0]) for v in (*model.graph.inputs, *model.graph.outputs)] == ["batch", "batch"]
+    assert not onnx.load(exported.record.path).graph.value_info
+
+
+@pytest.mark.parametrize("kind", ["Erf", "Gelu", "Split", "ReduceMax"])
+def test_rule_3_an_operator_that_may_have_changed_is_refused_by_name(kind: str) -> None:
+    model = model_of(helper.make_node(kind, ["image"], ["scores"], name="the node"))
+    with pytest.raises(EdgekitError, match=f"the node: the operator {kind}") as caught:
+        export_onnx.lower(model)
+    assert "Conv" in caught.value.hint
+
+
+def test_a_network_with_such_an_operator_leaves_no_file(tmp_path: Path) -> None:
+    model = fold(nn.Sequential(nn.Conv2d(3, 4, 1), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    with pytest.raises(EdgekitError, match="is not known to mean the same"):
+        export_onnx.export(model, SIZE, "weights", tmp_path / "a.onnx", tmp_path / "b.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("bad", [1.0, float("nan")])
+def test_other_weights_are_a_parity_error(exported: Exported, bad: float) -> None:
+    changed = fold(exported.model)
+    changed.get_submodule("5").weight.data[0, 0] += bad
+    with pytest.raises(ParityError, match=r"dynamic.onnx disagrees with torch"):
+        export_onnx.check_parity(changed, exported.dynamic, SIZE, 3)
+
+
+def test_parity_of_the_same_weights_is_far_below_the_limit(exported: Exported) -> None:
+    assert export_onnx.check_parity(fold(exported.model), exported.dynamic, SIZE, 3) < export_onnx.PARITY / 10
+
+
+def test_run_all_gives_inner_tensors_and_the_output(exported: Exported) -> None:
+    images = random_images(1, SIZE)
+    tensors = export_onnx.run_all(exported.record.path, images.numpy())
+    assert np.array_equal(tensors["image"], images.numpy())
+    assert (1, 8, SIZE - 2, SIZE - 2) in {tensor.shape for tensor in tensors.values()}
+    assert relative_error(tensors["scores"], exported.model(images).detach().numpy()) < 1e-4

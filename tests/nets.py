@@ -1,0 +1,140 @@
+"""Small networks, and every file that edgekit makes of one, for tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from PIL import Image
+from skimage import data
+from torch import fx, nn
+
+from edgekit.data.images import fit
+from edgekit.export import onnx, tflite
+from edgekit.quant import calibrate, fp16, litert, match, qdq
+from edgekit.records import CalibrationRecipe, CalibrationSet, CalibrationTable, Preprocess, Range
+from edgekit.train.models import ModelRow
+
+
+def random_images(count: int, size: int, seed: int = 0) -> torch.Tensor:
+    """Normalized images (N, 3, size, size): noise of one standard deviation around a colour each."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(count, 3, size, size, generator=generator) / 2
+    return noise + torch.randn(count, 3, 1, 1, generator=generator)
+
+
+def photographs(count: int, preprocess: Preprocess, seed: int = 0) -> np.ndarray:
+    """Random square crops of three real photographs, uint8 (N, image_size, image_size, 3)."""
+    rng = np.random.default_rng(seed)
+    sources = [data.chelsea(), data.coffee(), data.astronaut()]
+    crops = []
+    for number in range(count):
+        pixels = sources[number % len(sources)]
+        side = rng.integers(min(pixels.shape[:2]) // 2, min(pixels.shape[:2]))
+        top, left = (rng.integers(0, length - side) for length in pixels.shape[:2])
+        crops.append(fit(Image.fromarray(pixels[top : top + side, left : left + side]), preprocess))
+    return np.stack(crops)
+
+
+@torch.no_grad()
+def settle(model: nn.Module, images: torch.Tensor) -> nn.Module:
+    """Make a random network behave like a trained one: outputs near 1 that do not amplify noise.
+
+    Batch norms get the statistics of `images`, and a bias of 1 that keeps most activations out of
+    the flat part; at a bias of 0 deep random networks are chaotic, and any rounding is lost in it.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.bias)
+            module.reset_running_stats()
+            module.momentum = None
+    model.train()
+    for batch in images.split(16):
+        model(batch)
+    return model.eval()
+
+
+def observe(folded: fx.GraphModule, images: torch.Tensor, observer: str = "minmax") -> CalibrationTable:
+    """A calibration table of `folded` over `images`."""
+    recipe = CalibrationRecipe("test", len(images), observer=observer)
+    return calibrate.calibrate(folded, images.split(16), recipe, CalibrationSet((), 0, "samples"), "weights")
+
+
+def table_of(**ranges: tuple[float, float]) -> CalibrationTable:
+    """A calibration table written by hand."""
+    return CalibrationTable({name: Range(*span) for name, span in ranges.items()}, "minmax", "test", "samples", "w")
+
+
+def tiny(num_classes: int) -> nn.Module:
+    """A network that learns colours in a second, for a row of `MODELS` of its own."""
+    features = [nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+    return nn.Sequential(*features, nn.Flatten(), nn.Linear(16, num_classes))
+
+
+TINY = ModelRow("tests.nets:tiny", "none", "5", Preprocess(32, 36))
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """The folder of every file of one network, which ONNX nodes are to run in INT8, and the table."""
+
+    folder: Path
+    int8_nodes: list[str]
+    table: CalibrationTable
+
+    def path(self, name: str) -> Path:
+        return self.folder / f"model.{name}"
+
+
+def emit_onnx(folded: fx.GraphModule, size: int, folder: Path, images: torch.Tensor) -> Emitted:
+    """Write model.{fp32,fp32.dynamic,fp16,int8,int8.typed}.onnx, calibrated on `images`."""
+    table, path = observe(folded, images), folder / "model.fp32.onnx"
+    onnx.export(folded, size, "weights", path, folder / "model.fp32.dynamic.onnx")
+    half = ir.load(path)
+    fp16.to_fp16(half)
+    onnx.save(half, folder / "model.fp16.onnx")
+    integer = ir.load(path)
+    names = match.match_by_value(calibrate.run_all(folded, images[:1]), onnx.run_all(path, images[:1].numpy()))
+    nodes = qdq.quantize(integer, table, names)
+    onnx.save(integer, folder / "model.int8.onnx")
+    fp16.to_fp16(integer)
+    onnx.save(integer, folder / "model.int8.typed.onnx")
+    return Emitted(folder, nodes, table)
+
+
+def emit_tflite(
+    folded: fx.GraphModule, size: int, folder: Path, images: torch.Tensor, table: CalibrationTable | None = None
+) -> CalibrationTable:
+    """Write model.{fp32,fp16,int8}.tflite with `table`, or calibrated on `images`; returns the table."""
+    table, path = table or observe(folded, images), folder / "model.fp32.tflite"
+    tflite.export(folded, size, path)
+    names = match.match_by_value(calibrate.run_all(folded, images[:1]), tflite.run_all(path, images[:1].numpy()))
+    with tflite.quiet():
+        litert.quantize(path, table, names, folder / "model.int8.tflite")
+        litert.to_fp16(path, folder / "model.fp16.tflite")
+    return table
+
+
+def run_onnx(path: Path, images: torch.Tensor, optimize: bool = True) -> np.ndarray:
+    """The outputs of an ONNX file in ONNX Runtime, one image at a time."""
+    session = onnx.session(path, optimize)
+    return np.concatenate([session.run(None, {"image": image[None].numpy()})[0] for image in images])
+
+
+def run_tflite(path: Path, images: torch.Tensor) -> np.ndarray:
+    """The outputs of a .tflite file in LiteRT, one image at a time."""
+    return np.concatenate([tflite.run_all(path, image[None].numpy())["scores"] for image in images])
+
+
+def cosine(got: np.ndarray, want: np.ndarray) -> float:
+    """How well two sets of outputs agree: 1 is equal up to a factor. What all images share is left out."""
+    got, want = got - got.mean(0), want - want.mean(0)
+    return float((got * want).sum() / (np.linalg.norm(got) * np.linalg.norm(want)))
+
+
+def relative_error(got: np.ndarray, want: np.ndarray) -> float:
+    """The largest difference over the largest magnitude."""
+    return float(np.abs(got - want).max() / np.abs(want).max())

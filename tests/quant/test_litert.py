@@ -1,0 +1,155 @@
+"""The LiteRT emitter: our grids in the file, and channels whose bias would overflow int32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgekit.errors import EdgekitError
+from edgekit.export import tflite
+from edgekit.export.fold import fold
+from edgekit.quant import affine, calibrate, litert, match
+from edgekit.records import CalibrationTable
+from tests.nets import emit_tflite, observe, random_images, relative_error, run_tflite, table_of
+
+pytestmark = [pytest.mark.xdist_group("litert"), pytest.mark.filterwarnings("ignore")]
+SIZE = 16
+
+
+class Small(nn.Module):
+    """A convolution that LiteRT pads in an operator of its own, a depthwise one, a residual, a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU6())
+        self.depthwise = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.ReLU6(), nn.Conv2d(16, 16, 1))
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        return self.head(x + self.depthwise(x))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, nn.Module, CalibrationTable]:
+    torch.manual_seed(0)
+    model, folder = Small().eval(), tmp_path_factory.mktemp("small")
+    return folder, model, emit_tflite(fold(model), SIZE, folder, random_images(32, SIZE))
+
+
+def details(path: Path) -> dict[str, dict]:
+    """The tensors of a file by name."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path))
+    return {detail["name"]: detail for detail in interpreter.get_tensor_details()}
+
+
+def names_of(path: Path, model: nn.Module) -> dict[str, str]:
+    """LiteRT tensor name -> name in the table."""
+    probe = random_images(1, SIZE, 9)
+    return match.match_by_value(calibrate.run_all(fold(model), probe), tflite.run_all(path, probe.numpy()))
+
+
+def test_activations_carry_our_grids_bit_for_bit(small: tuple) -> None:
+    folder, model, table = small
+    names, found = names_of(folder / "model.fp32.tflite", model), details(folder / "model.int8.tflite")
+    compared = set()
+    for name, ours in names.items():
+        detail = found.get(name)
+        if detail is not None and detail["dtype"] == np.int8:
+            grid = affine.activation_grid(table.ranges[ours], symmetric=False)
+            assert detail["quantization"] == (grid.scale, grid.zero_point), ours
+            compared.add(ours)
+    assert {"add", "stem.1", "depthwise.1", "depthwise.2", "head.0"} <= compared
+
+
+def test_weights_carry_our_scales_bit_for_bit(small: tuple) -> None:
+    folder, model, _ = small
+    scales = [d["quantization_parameters"]["scales"] for d in details(folder / "model.int8.tflite").values()]
+    for weight in (p.detach().numpy() for name, p in model.named_parameters() if name.endswith("weight")):
+        assert any(np.array_equal(affine.weight_scales(weight, None, 1.0), s) for s in scales), weight.shape
+
+
+def test_input_and_output_stay_float32(small: tuple) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(small[0] / "model.int8.tflite"))
+    borders = (*interpreter.get_input_details(), *interpreter.get_output_details())
+    assert [detail["dtype"] for detail in borders] == [np.float32, np.float32]
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("fp32", 1e-5), ("fp16", 2e-3), ("int8", 0.03)])
+def test_files_answer_like_torch(small: tuple, precision: str, allowed: float) -> None:
+    folder, model, _ = small
+    images = random_images(32, SIZE)
+    got = run_tflite(folder / f"model.{precision}.tflite", images)
+    assert relative_error(got, model(images).detach().numpy()) < allowed
+
+
+def test_fp16_file_holds_float16_weights(small: tuple) -> None:
+    found = details(small[0] / "model.fp16.tflite").values()
+    assert sum(detail["dtype"] == np.float16 for detail in found) >= 4
+
+
+def test_output_of_a_pad_takes_the_grid_of_its_input(small: tuple) -> None:
+    folder, model, table = small
+    path = folder / "model.fp32.tflite"
+    names = names_of(path, model)
+    with tflite.quiet():
+        flat, activations = litert._read(path)
+    (padded,) = (name for name in activations if name not in names)
+    assert litert._through_pads(flat, names)[padded] == "image"
+    grid = affine.activation_grid(table.ranges["image"], symmetric=False)
+    assert details(folder / "model.int8.tflite")[padded]["quantization"] == (grid.scale, grid.zero_point)
+
+
+def test_an_activation_without_a_range_is_named(small: tuple, tmp_path: Path) -> None:
+    path = small[0] / "model.fp32.tflite"
+    name = next(name for name, ours in names_of(path, small[1]).items() if ours == "add")
+    names = {n: o for n, o in names_of(path, small[1]).items() if n != name}
+    with pytest.raises(EdgekitError) as caught:
+        litert.quantize(path, small[2], names, tmp_path / "out.tflite")
+    assert name in caught.value.message
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_table_of_another_network_is_refused(small: tuple, tmp_path: Path) -> None:
+    path = small[0] / "model.fp32.tflite"
+    with pytest.raises(EdgekitError, match="without a counterpart"):
+        litert.quantize(path, table_of(other=(-1.0, 1.0)), names_of(path, small[1]), tmp_path / "out.tflite")
+
+
+class NearlyDead(nn.Module):
+    """One channel's weights are nearly zero and its bias is large, as in EfficientNet-Lite0."""
+
+    def __init__(self, depthwise: bool) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 1)
+        self.conv = nn.Conv2d(8, 8, 3, padding=1, groups=8 if depthwise else 1)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+        self.conv.weight.data[2] = 1e-10
+        self.conv.bias.data[2] = 3.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.conv(self.first(x)))
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_small_weights_are_lifted_so_that_the_int32_bias_does_not_overflow(
+    depthwise: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model, images = NearlyDead(depthwise).eval(), random_images(16, SIZE)
+    expected = model(images).detach().numpy()
+    emit_tflite(fold(model), SIZE, tmp_path, images)
+    assert relative_error(run_tflite(tmp_path / "model.int8.tflite", images), expected) < 0.03
+    monkeypatch.setattr(litert, "_lift_small_weights", lambda model, grids: None)
+    path = tmp_path / "model.fp32.tflite"
+    with tflite.quiet():
+        litert.quantize(path, observe(fold(model), images), names_of(path, model), tmp_path / "unlifted.tflite")
+    assert relative_error(run_tflite(tmp_path / "unlifted.tflite", images), expected) > 0.2

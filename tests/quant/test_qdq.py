@@ -1,0 +1,183 @@
+"""The rules of `edgekit.quant.qdq`, one by one, on hand-made graphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgekit.errors import EdgekitError
+from edgekit.export.fold import fold
+from edgekit.quant import qdq
+from tests.nets import emit_onnx, random_images, relative_error, run_onnx, table_of
+from tests.quant.graphs import conv, gemm, graph, node, op, paired, quantize
+
+RELU = op("Relu", ["image"], "relu")
+
+
+@pytest.mark.parametrize(
+    "weighted", [[conv("image", "layer")], [op("Flatten", ["image"], "flat"), gemm("flat", "layer", 256)]]
+)
+def test_rule_1_conv_and_gemm_read_int8_data_and_weights_and_float_bias(weighted: list) -> None:
+    model = graph(*weighted)
+    weight, bias = (weighted[-1][1][f"layer_{kind}"] for kind in "wb")
+    assert quantize(model) == ["layer"]
+    layer = node(model, "layer")
+    assert paired(model, "layer") == [0]
+    restored = layer.inputs[1].producer()
+    assert restored.op_type == "DequantizeLinear"
+    assert restored.attributes["axis"].as_int() == 0
+    integers, scales = (restored.inputs[i].const_value.numpy() for i in (0, 1))
+    assert (integers.dtype, scales.shape) == (np.int8, (len(weight),))
+    back = integers * scales.reshape(-1, *[1] * (weight.ndim - 1))
+    assert np.abs(back - weight).max() <= scales.max() * 0.501
+    assert layer.inputs[2].producer() is None
+    assert np.array_equal(layer.inputs[2].const_value.numpy(), bias)
+    assert "layer_w" not in model.graph.initializers
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "group", "in_int8"),
+    [
+        (16, 16, 1, True),
+        (20, 18, 1, True),  # at least 16 of both
+        (3, 32, 1, False),
+        (16, 12, 1, False),
+        (12, 16, 1, False),
+        (8, 16, 1, True),  # under 16, but multiples of 8
+        (8, 8, 1, True),
+        (8, 20, 1, False),
+        (32, 32, 4, True),
+        (16, 16, 16, True),
+        (8, 8, 8, True),
+        (20, 20, 20, False),  # depthwise needs a multiple of 8
+    ],
+)
+def test_rule_2_which_convolutions_stay_float(inputs: int, outputs: int, group: int, in_int8: bool) -> None:
+    model = graph(conv("image", "layer", inputs, outputs, group), channels=inputs)
+    assert quantize(model) == (["layer"] if in_int8 else [])
+    assert paired(model, "layer") == ([0] if in_int8 else [])
+    assert ("layer_w" in model.graph.initializers) is not in_int8
+
+
+@pytest.mark.parametrize("activation", ["Relu", "Sigmoid", "HardSwish", "Clip"])
+def test_rule_3_no_pair_between_conv_and_activation_nor_on_outputs(activation: str) -> None:
+    model = graph(conv("image", "c1"), op(activation, ["c1"], "act"), conv("act", "c2"))
+    quantize(model)
+    assert node(model, "act").inputs[0].producer() is node(model, "c1")
+    assert paired(model, "c2") == [0]
+    assert model.graph.outputs[0].producer() is node(model, "c2")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [(["c1", "relu"], [1]), (["relu", "c1"], [0]), (["c1", "c2"], [1]), (["c2", "c1"], [1]), (["relu", "image"], [])],
+)
+def test_rule_4_residual_add_has_a_pair_on_its_shortcut_only(inputs: list[str], expected: list[int]) -> None:
+    model = graph(RELU, conv("relu", "c1"), conv("relu", "c2"), op("Add", inputs, "sum"))
+    quantize(model)
+    assert paired(model, "sum") == expected
+
+
+@pytest.mark.parametrize("inputs", [["trunk", "branch"], ["branch", "trunk"]])
+def test_rule_4_of_two_convs_the_one_with_other_readers_is_the_shortcut(inputs: list[str]) -> None:
+    model = graph(conv("image", "trunk"), conv("trunk", "branch"), op("Add", inputs, "sum"))
+    quantize(model)
+    assert paired(model, "sum") == [inputs.index("trunk")]
+
+
+def test_rule_4_an_add_of_a_constant_is_no_residual() -> None:
+    model = graph(conv("image", "c1"), op("Add", ["c1", "k"], "sum"), extra={"k": np.ones((1, 16, 1, 1), np.float32)})
+    quantize(model)
+    assert paired(model, "sum") == []
+
+
+@pytest.mark.parametrize("gate", ["Sigmoid", "HardSigmoid"])
+def test_rule_5_squeeze_and_excitation(gate: str) -> None:
+    model = graph(
+        RELU,
+        op("GlobalAveragePool", ["relu"], "pool"),
+        conv("pool", "squeeze"),
+        op(gate, ["squeeze"], "gate"),
+        op("Mul", ["gate", "relu"], "scaled"),
+        conv("scaled", "next"),
+    )
+    quantize(model)
+    assert (paired(model, "pool"), paired(model, "scaled")) == ([0], [0, 1])
+
+
+def test_rule_5_the_last_pool_and_silu_stay_float() -> None:
+    model = graph(
+        conv("image", "c1"),
+        op("Sigmoid", ["c1"], "sigmoid"),
+        op("Mul", ["c1", "sigmoid"], "silu"),
+        op("GlobalAveragePool", ["silu"], "pool"),
+        op("Flatten", ["pool"], "flat"),
+        gemm("flat", "scores"),
+    )
+    quantize(model)
+    assert (paired(model, "silu"), paired(model, "pool"), paired(model, "scores")) == ([], [], [0])
+
+
+def test_rule_6_all_readers_share_one_pair() -> None:
+    model = graph(RELU, conv("relu", "c1"), conv("relu", "c2"), op("Add", ["c1", "relu"], "sum"))
+    quantize(model)
+    assert node(model, "c1").inputs[0] is node(model, "c2").inputs[0] is node(model, "sum").inputs[1]
+    assert sum(n.op_type == "QuantizeLinear" for n in model.graph) == 1
+
+
+def test_rule_6_scales_are_float32_and_zero_points_written_out_as_zero() -> None:
+    model = graph(conv("image", "c1"), op("Relu", ["c1"], "act"), conv("act", "c2"))
+    quantize(model)
+    pairs = [n for n in model.graph if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert len(pairs) == 6
+    for each in pairs:
+        scale, zero = (each.inputs[i].const_value.numpy() for i in (1, 2))
+        assert (scale.dtype, zero.dtype, zero.shape) == (np.float32, np.int8, scale.shape)
+        assert not zero.any()
+
+
+def test_scale_of_an_activation_is_that_of_the_table() -> None:
+    model = graph(conv("image", "c1"))
+    qdq.quantize(model, table_of(torch_name=(-0.5, 3.0)), {"image": "torch_name"})
+    assert model.graph.initializers["image_scale"].const_value.numpy() == np.float32(3.0 / 127)
+
+
+@pytest.mark.parametrize("names", [{}, {"image": "not in the table"}])
+def test_a_tensor_without_a_range_is_named(names: dict[str, str]) -> None:
+    with pytest.raises(EdgekitError, match="'image'"):
+        qdq.quantize(graph(conv("image", "c1")), table_of(other=(-1.0, 1.0)), names)
+
+
+def test_a_gemm_with_its_weight_the_other_way_round_is_refused() -> None:
+    part = op("Gemm", ["flat", "w"], "scores")
+    model = graph(op("Flatten", ["image"], "flat"), part, extra={"w": np.ones((256, 4), np.float32)})
+    with pytest.raises(EdgekitError, match="scores"):
+        quantize(model)
+
+
+class Residual(nn.Module):
+    """A stem that stays float, a residual block and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU())
+        self.block = nn.Sequential(nn.Conv2d(16, 16, 3, 1, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 1))
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        return self.head(torch.relu(x + self.block(x)))
+
+
+def test_a_quantized_network_still_answers_like_torch(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, images = Residual().eval(), random_images(16, 32)
+    emitted = emit_onnx(fold(model), 32, tmp_path, images)
+    assert len(emitted.int8_nodes) == 3
+    expected = model(images).detach().numpy()
+    assert relative_error(run_onnx(emitted.path("int8.onnx"), images), expected) < 0.03
+    assert relative_error(run_onnx(emitted.path("fp16.onnx"), images), expected) < 0.003

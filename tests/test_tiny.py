@@ -1,0 +1,178 @@
+"""The whole road in one file: train, export, benchmark, report, predict, through the command line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgekit import store
+from edgekit.bench import session
+from edgekit.cli import artifacts
+from edgekit.cli.app import run
+from edgekit.data import dataset, images
+from edgekit.train import checkpoints
+from edgekit.train.finetune import predict_logits
+from tests.conftest import write_images
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+# Least share of samples on which an artifact gives torch's answer, and why it may not be all.
+LEAST_AGREEMENT = {
+    "fp32": 0.995,  # another order of the same additions
+    "fp16": 0.995,  # 11 bits
+    "int8": 0.97,  # 8 bits
+}
+
+
+@dataclass(frozen=True)
+class Road:
+    """One folder of runs, and the command line on it."""
+
+    runs: Path
+    name: str
+
+    def __call__(self, *arguments: str) -> int:
+        return run([*arguments, "--runs-dir", str(self.runs)])
+
+    @property
+    def folder(self) -> Path:
+        return self.runs / self.name
+
+    def files(self, target: str) -> dict[str, str]:
+        """File -> sha256 of everything that was exported for `target`."""
+        folder = self.folder / "export" / target
+        return {path.name: store.sha256_file(path) for path in sorted(folder.iterdir())}
+
+
+def train(runs: Path, name: str, data: str, *options: str) -> Road:
+    road = Road(runs, name)
+    assert road("train", data, "--name", name, *options) == 0
+    return road
+
+
+def test_the_whole_road(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_images(tmp_path / "fruit", {"apple": 20, "banana": 20, "cherry": 20})
+    options = ("--model", "resnet18", "--weights", "none", "--image-size", "32", "--epochs", "3", "--batch-size", "8")
+    road = train(tmp_path / "runs", "fruit", str(data), *options)
+    assert json.loads((road.folder / "run.json").read_text())["status"] == "finished"
+
+    assert road("export", "fruit", "--target", "jetson", "--target", "android") == 0
+    onnx = {f"model.{name}.onnx" for name in ("fp32", "fp16", "int8", "int8.typed")}
+    assert set(road.files("jetson")) >= {
+        *onnx,
+        "build.sh",
+        "SHA256SUMS",
+        "labels.txt",
+        "preprocess.json",
+        "manifest.json",
+    }
+    assert set(road.files("android")) >= {"model.fp32.tflite", "model.fp16.tflite", "model.int8.tflite", "README.txt"}
+
+    capsys.readouterr()
+    assert road("benchmark", "fruit", "--suite", "quick", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["baseline"] for row in rows] == [True] + [False] * (len(rows) - 1)
+    assert {row["precision"] for row in rows} == {"fp32", "fp16", "int8"}
+    assert all(row["queries"] >= 128 and row["p50_ms"] > 0 for row in rows)
+
+    assert road("report", "fruit") == 0
+    page = (road.folder / "report.html").read_text()
+    assert all(row["artifact"] in page for row in rows)
+
+    picture = data / "banana" / "000.png"
+    capsys.readouterr()
+    assert road("predict", "fruit", str(picture), "--json") == 0
+    assert road("predict", "fruit", str(picture), "--artifact", "android/model.fp32.tflite", "--json") == 0
+    torch, litert = (json.loads(part)[0]["top"] for part in capsys.readouterr().out.replace("]\n[", "]\0[").split("\0"))
+    assert {answer["label"] for answer in torch} == {"apple", "banana", "cherry"}
+    assert litert[0]["label"] == torch[0]["label"]
+    assert litert[0]["probability"] == pytest.approx(torch[0]["probability"], abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Road:
+    """EfficientNet-Lite0 with its ImageNet weights, three epochs on handwritten digits; exported."""
+    options = ("--model", "efficientnet_lite0", "--image-size", "64", "--epochs", "3", "--lr", "3e-3")
+    road = train(tmp_path_factory.mktemp("runs"), "digits", "digits", *options)
+    assert road("export", "digits", "--target", "jetson", "--target", "android") == 0
+    return road
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What torch answers on the test split."""
+
+    pixels: np.ndarray
+    logits: np.ndarray
+    expected: np.ndarray
+    preprocess: Any
+
+
+@pytest.fixture(scope="module")
+def answers(digits: Road) -> Answers:
+    checkpoint, model = checkpoints.load(digits.folder / "checkpoint.pt")
+    index = dataset.load_index(digits.folder / "data.json")
+    samples = index.split("test")
+    pixels = images.load_pixels([index.root / sample.path for sample in samples], checkpoint.preprocess)
+    logits = predict_logits(model, pixels, checkpoint.preprocess).numpy()
+    return Answers(pixels, logits, np.array([sample.label for sample in samples]), checkpoint.preprocess)
+
+
+@pytest.mark.xdist_group("digits")
+class TestDigits:
+    def test_it_learnt(self, answers: Answers) -> None:
+        assert (answers.logits.argmax(1) == answers.expected).mean() > 0.9
+
+    @pytest.mark.parametrize(
+        "name",
+        [f"jetson/model.{p}.onnx" for p in LEAST_AGREEMENT] + [f"android/model.{p}.tflite" for p in LEAST_AGREEMENT],
+    )
+    def test_every_artifact_gives_torchs_answer(self, digits: Road, answers: Answers, name: str) -> None:
+        known = {a.name: a for a in artifacts.load_artifacts((digits.folder / "export" / name).parent)}
+        got = session.infer_here(known[name], digits.folder / "export" / name, answers.pixels, answers.preprocess)
+        agreement = float((got.argmax(1) == answers.logits.argmax(1)).mean())
+        print(f"{name}: {agreement:.4f} of {len(got)}")
+        assert agreement >= LEAST_AGREEMENT[known[name].precision]
+
+    def test_a_file_that_only_tensorrt_computes_as_meant_is_not_run_here(
+        self, digits: Road, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        picture = write_images(tmp_path / "any", {"thing": 1}) / "thing" / "000.png"
+        assert digits("predict", "digits", str(picture), "--artifact", "jetson/model.int8.typed.onnx") == 2
+        assert "TensorRT 10.12" in capsys.readouterr().err
+
+    def test_a_second_export_uses_the_calibration_again(
+        self, digits: Road, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = digits.files("android")
+        monkeypatch.setattr("edgekit.quant.calibrate.calibrate", None)
+        assert digits("export", "digits", "--target", "android") == 0
+        assert "used again" in capsys.readouterr().err.replace("\n", " ")
+        after = digits.files("android")
+        assert {n: h for n, h in after.items() if n != "manifest.json"} == {
+            n: h for n, h in before.items() if n != "manifest.json"
+        }
+
+    def test_exporting_one_precision_keeps_the_files_of_the_others(self, digits: Road) -> None:
+        before = digits.files("jetson")
+        assert digits("export", "digits", "--target", "jetson", "--precision", "int8") == 0
+        after = digits.files("jetson")
+        assert set(after) == set(before)
+        assert all(after[name] == before[name] for name in before if name.endswith(".onnx"))
+        listed = {artifact.precision for artifact in artifacts.load_artifacts(digits.folder / "export" / "jetson")}
+        assert listed == {"fp32", "fp16", "int8"}
+
+    def test_a_killed_export_leaves_the_former_one_whole(self, digits: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+        before = digits.files("jetson")
+
+        def killed(*arguments: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setitem(artifacts.EMITTERS, (".onnx", "int8"), killed)
+        assert digits("export", "digits", "--target", "jetson") == 130
+        assert digits.files("jetson") == before
+        assert [path.name for path in (digits.folder / "export").iterdir() if path.name.startswith(".")] == []

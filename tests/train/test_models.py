@@ -1,0 +1,151 @@
+"""The table of networks: every row builds, and weights that do not fit are refused safely."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import pytest
+import torch
+from torchvision.models._api import WeightsEnum
+
+from edgekit.errors import DataError, EdgekitError, MissingError, UsageError
+from edgekit.train import models
+
+
+class Bomb:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("arch", models.MODELS)
+def test_every_row_builds_and_gives_one_logit_per_class(arch: str) -> None:
+    model = models.build(arch, 7).eval()
+    with torch.inference_mode():
+        logits = model(torch.randn(2, 3, 64, 64))
+    assert (logits.shape, logits.dtype) == ((2, 7), torch.float32)
+    assert isinstance(model.get_submodule(models.row(arch).head), torch.nn.Linear)
+
+
+@pytest.mark.parametrize("arch", models.MODELS)
+def test_every_row_names_real_weights(arch: str) -> None:
+    source = models._resolve(models.row(arch).weights)
+    assert callable(source)
+    assert not isinstance(source, type) or issubclass(source, WeightsEnum)
+
+
+def test_an_unknown_model_lists_the_known() -> None:
+    with pytest.raises(UsageError, match="resnet81") as caught:
+        models.build("resnet81", 2)
+    assert "did you mean 'resnet18'" in caught.value.hint
+
+
+@pytest.mark.parametrize(("size", "resize"), [(None, 256), (224, 256), (64, 73), (32, 37), (448, 512)])
+def test_the_resize_keeps_its_ratio_to_the_crop(size: int | None, resize: int) -> None:
+    preprocess = models.preprocess_for("resnet18", size)
+    assert (preprocess.image_size, preprocess.resize_size) == (size or 224, resize)
+
+
+@pytest.mark.parametrize("size", [16, 31, 1025, -1])
+def test_an_image_size_that_no_network_takes_is_refused(size: int) -> None:
+    with pytest.raises(UsageError, match="image size"):
+        models.preprocess_for("resnet18", size)
+
+
+def test_none_leaves_the_random_start() -> None:
+    model = models.build("resnet18", 3)
+    before = model.conv1.weight.clone()
+    models.load_weights(model, "resnet18", "none")
+    assert torch.equal(model.conv1.weight, before)
+
+
+def test_without_a_network_the_error_names_the_alternatives(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*args: object, **kwargs: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", unreachable)
+    with pytest.raises(MissingError, match="resnet18 could not be downloaded") as caught:
+        models.load_weights(models.build("resnet18", 3), "resnet18", "pretrained")
+    assert all(way in caught.value.hint for way in ("efficientnet_lite0", "--weights FILE", "--weights none"))
+
+
+def saved(folder: Path, arch: str, classes: int, **extra: object) -> tuple[str, dict[str, torch.Tensor]]:
+    state = models.build(arch, classes).state_dict()
+    torch.save({**state, **extra}, folder / "weights.pt")
+    return str(folder / "weights.pt"), state
+
+
+def test_a_state_dict_file_is_loaded(tmp_path: Path) -> None:
+    path, state = saved(tmp_path, "resnet18", 3)
+    model = models.build("resnet18", 3)
+    models.load_weights(model, "resnet18", path)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_a_safetensors_file_is_loaded(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    state = models.build("resnet18", 3).state_dict()
+    save_file(state, tmp_path / "weights.safetensors")
+    model = models.build("resnet18", 3)
+    models.load_weights(model, "resnet18", str(tmp_path / "weights.safetensors"))
+    assert torch.equal(model.fc.weight, state["fc.weight"])
+
+
+def test_a_head_of_other_classes_stays_random_and_the_rest_is_loaded(tmp_path: Path) -> None:
+    path, state = saved(tmp_path, "resnet18", 1000)
+    model = models.build("resnet18", 3)
+    head = model.fc.weight.clone()
+    models.load_weights(model, "resnet18", path)
+    assert torch.equal(model.conv1.weight, state["conv1.weight"])
+    assert torch.equal(model.fc.weight, head)
+
+
+@pytest.mark.parametrize("other", ["resnet50", "mobilenet_v2", "efficientnet_lite0"])
+def test_weights_of_another_architecture_are_refused(other: str, tmp_path: Path) -> None:
+    path, _ = saved(tmp_path, other, 3)
+    with pytest.raises(DataError, match="do not fit resnet18"):
+        models.load_weights(models.build("resnet18", 3), "resnet18", path)
+
+
+def test_a_file_that_does_not_exist_says_what_weights_takes() -> None:
+    with pytest.raises(UsageError) as caught:
+        models.load_weights(models.build("resnet18", 3), "resnet18", "pretrianed")
+    assert "pretrained, none" in caught.value.hint
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04 cut off"])
+def test_a_file_that_holds_no_weights_is_refused(content: bytes, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="no weights file"):
+        models.load_weights(models.build("resnet18", 3), "resnet18", str(path))
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"a": 1}, torch.zeros(3), {"fc.weight": "text"}])
+def test_a_torch_file_that_holds_something_else_is_refused(content: object, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "weights.pt")
+    with pytest.raises(EdgekitError) as caught:
+        models.load_weights(models.build("resnet18", 3), "resnet18", str(tmp_path / "weights.pt"))
+    assert isinstance(caught.value, DataError)
+
+
+@pytest.mark.parametrize(
+    "save",
+    [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))],
+    ids=["torch", "pickle"],
+)
+def test_a_pickle_with_code_is_refused_and_never_run(save: Any, tmp_path: Path) -> None:
+    trace = tmp_path / "ran"
+    save({"conv1.weight": Bomb(trace)}, tmp_path / "weights.pt")
+    with pytest.raises(DataError, match="no weights file"):
+        models.load_weights(models.build("resnet18", 3), "resnet18", str(tmp_path / "weights.pt"))
+    assert not trace.exists()
