@@ -11,7 +11,7 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgekit.errors import DataError, UsageError, unknown
+from edgekit.errors import DataError, MissingError, UsageError, unknown
 from edgekit.records import CalibrationRecipe, Device, Suite
 
 if sys.version_info >= (3, 11):
@@ -95,7 +95,7 @@ def _load_named(kind: str, noun: str, name: str, record: type[T]) -> T:
     if name.endswith(".toml"):
         path = Path(name)
         if not path.is_file():
-            raise UsageError(f"{noun} file {name!r} does not exist", f"known: {', '.join(names(kind))}")
+            raise MissingError(f"{noun} file {name!r} does not exist", f"known: {', '.join(names(kind))}")
         return load_toml(path, record)
     if name not in names(kind):
         raise unknown(noun, name, names(kind))
@@ -104,6 +104,8 @@ def _load_named(kind: str, noun: str, name: str, record: type[T]) -> T:
 
 def load_device(name: str) -> Device:
     """The device `name` (``devices/<name>.toml``), or the file `name` if it ends in .toml."""
+    if name.endswith(".toml") and Path(name).stem in names("devices"):
+        raise UsageError(f"edgekit ships a device called {Path(name).stem!r}", f"rename {name}")
     return _load_named("devices", "device", name, Device)
 
 

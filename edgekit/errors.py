@@ -67,16 +67,25 @@ class ParityError(EdgekitError):
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name outside a table; lists the known names and guesses the one meant."""
     names = list(known)
-    close = get_close_matches(name, names, n=1)
+    close = get_close_matches(name.lower(), names, n=1, cutoff=0.7)
     guess = f"did you mean {close[0]!r}? " if close else ""
     return UsageError(f"unknown {kind} {name!r}", f"{guess}known: {', '.join(names)}")
+
+
+def install_command(extra: str) -> str:
+    """The pip command that brings what an extra of edgekit names, in the versions that were tried."""
+    from importlib import metadata
+
+    declared = (r.replace("'", '"').partition(";") for r in metadata.requires("edgekit") or [])
+    wanted = [name.strip() for name, _, marker in declared if f'extra == "{extra}"' in marker]
+    return "pip install " + " ".join(f'"{name}"' for name in wanted)
 
 
 def missing_package(package: str, purpose: str, extra: str) -> MissingError:
     """The error for an optional package that is not installed; edgekit never installs anything."""
     return MissingError(
         f"{purpose} needs the package {package!r}, which is not installed here",
-        f'pip install "edgekit[{extra}]"   (from a clone: pip install -e ".[{extra}]")',
+        install_command(extra),
     )
 
 
@@ -93,4 +102,6 @@ def from_os_error(error: OSError, doing: str) -> StorageError:
             f"no permission: failed while {doing}{where}",
             "change its permissions, or choose another folder (--runs-dir; EDGEKIT_CACHE for data sets)",
         )
-    return StorageError(f"{error.strerror or error}: failed while {doing}{where}", "")
+    return StorageError(
+        f"{error.strerror or error}: failed while {doing}{where}", "choose another folder, such as --runs-dir runs"
+    )

@@ -1,11 +1,11 @@
 """The nouns that flow between stages: frozen, validated on construction, no behaviour.
 
-Everything backed by a file carries ``sha256`` and ``parent`` (the sha256 of what it was made
-from), so that a number in a report leads back to the weights and the samples.
+What is made from the weights carries their sha256 as ``parent``, so that a figure leads back to them.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from edgekit.labels import check_labels
 PRECISIONS = ("fp32", "fp16", "int8")
 SPLITS = ("train", "val", "test")
 RESAMPLES = ("bilinear", "bicubic")
+RUNTIMES = ("torch", "tensorrt", "onnxruntime", "litert")
+_ARTIFACT_NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]*/[A-Za-z0-9_-][A-Za-z0-9._-]*"
 LAYOUTS = ("NCHW", "NHWC")
 # The fewest samples that carry a latency percentile: MLPerf early stopping, confidence 0.99, d = 0.
 LEAST_SAMPLES = {90: 64, 95: 130, 99: 662}
-_DAY_S = 86_400
 SOURCES = ("device", "host", "emulated")
 
 
@@ -63,13 +64,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class DatasetIndex:
-    """Which images, which class, which split; no pixels."""
+    """Which images, which class, which split; no pixels. `carved`: splits that had no folder."""
 
     root: Path
     labels: tuple[str, ...]
     samples: tuple[Sample, ...]
     fingerprint: str
     skipped: tuple[str, ...] = ()
+    carved: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_labels(self.labels)
@@ -123,7 +125,6 @@ class CalibrationSet:
     """The samples that are shown to the observers, in order."""
 
     samples: tuple[Sample, ...]
-    seed: int
     fingerprint: str
 
 
@@ -154,12 +155,11 @@ class CalibrationTable:
 class QuantScheme:
     """How a runtime wants its activations: zero point 0, or free."""
 
-    name: str
     symmetric: bool
 
 
-TENSORRT_SCHEME = QuantScheme("tensorrt", symmetric=True)
-LITERT_SCHEME = QuantScheme("litert", symmetric=False)
+TENSORRT_SCHEME = QuantScheme(symmetric=True)
+LITERT_SCHEME = QuantScheme(symmetric=False)
 
 
 @dataclass(frozen=True)
@@ -180,14 +180,20 @@ class Artifact:
             raise unknown("precision", self.precision, PRECISIONS)
         if self.layout not in LAYOUTS:
             raise unknown("layout", self.layout, LAYOUTS)
-        if Path(self.name).is_absolute() or ".." in Path(self.name).parts:
-            raise DataError(f"the artifact name {self.name!r} leaves the run directory")
+        if self.runtime not in RUNTIMES:
+            raise unknown("runtime", self.runtime, RUNTIMES)
+        if not re.fullmatch(_ARTIFACT_NAME, self.name):
+            raise DataError(f"{self.name!r} is no artifact name: it must be <target>/<file>")
+
+    @property
+    def file(self) -> str:
+        """The file's name, without its folder."""
+        return self.name.partition("/")[2]
 
 
 @dataclass(frozen=True)
 class Device:
     """A ``devices/*.toml``: how to reach a device, what runs on it, what it can do.
-
     `precisions` empty means that every precision of the target works. Figures carry their source.
     """
 
@@ -230,14 +236,13 @@ class Suite:
 
     def __post_init__(self) -> None:
         times = (self.warmup_s, self.min_s, self.max_s)
-        if not all(0 <= t <= _DAY_S for t in times) or self.warmup_queries < 0 or self.min_queries < 1:
-            raise DataError(f"suite {self.name!r}: times must be 0 to {_DAY_S} seconds, min_queries at least 1")
+        if not all(0 <= t <= 86_400 for t in times) or self.warmup_queries < 0 or self.min_queries < 1:
+            raise DataError(f"suite {self.name!r}: times must be 0 to 86400 seconds, min_queries at least 1")
 
 
 @dataclass(frozen=True)
 class BenchmarkResult:
     """One artifact on one device: raw latencies and logits; statistics are derived when read.
-
     `latencies_ns` one integer per query (single stream, batch 1). `logits` is samples x classes,
     in the order of the test split; `top1` per sample the expected label.
     """
@@ -262,11 +267,10 @@ class BenchmarkResult:
 @dataclass(frozen=True)
 class Summary:
     """One artifact on one device, judged. Accuracies in percent, `drop` in points below the baseline.
-
     `p_value` is of McNemar's test against the baseline's answers. A latency percentile is None
     where the samples cannot carry it. `stand_in` says that another runtime than the artifact's own
-    was measured; `speedup` is the baseline's p50 over this one's: the baseline of the same device if
-    there is one, else the desktop's.
+    was measured. `speedup` is the baseline's p50 over this one's: the baseline of the same device if
+    there is one, else the desktop's; None where the numbers of threads differ. `busy`: other work ran.
     """
 
     artifact: str
@@ -279,6 +283,7 @@ class Summary:
     source: str
     stand_in: bool
     baseline: bool
+    busy: bool
     size_mb: float
     samples: int
     top1: float

@@ -9,101 +9,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from edgekit import __version__
+from edgekit.atomic import writing
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError, from_os_error
 
 SCHEMA = 1
 RUN_FILE = "run.json"
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is synced and renamed over `path`.
-
-    On any error, also Ctrl-C, the temporary file is removed and `path` stays as it was.
-
-    Raises:
-        StorageError: the disk is full, the folder is not writable.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-    except OSError as error:
-        raise from_os_error(error, f"writing {path.name}") from error
-    temporary = Path(name)
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    except Exception as error:
-        _reraise(error, f"writing {path.name}")
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def writing_folder(path: Path) -> Iterator[Path]:
-    """Yield a staging folder beside `path`; on success it takes the place of `path` whole.
-
-    An existing `path` is swapped away first and removed last, so a reader sees one or the other.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    except OSError as error:
-        raise from_os_error(error, f"writing {path.name}/") from error
-    try:
-        yield staging
-        staging.chmod(0o755)
-        if path.exists():
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-            try:
-                os.replace(path, old / path.name)
-                os.replace(staging, path)
-            except BaseException:
-                if not path.exists():
-                    os.replace(old / path.name, path)
-                old.rmdir()
-                raise
-            shutil.rmtree(old)
-        else:
-            os.replace(staging, path)
-    except Exception as error:
-        _reraise(error, f"writing {path.name}/")
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def save_bytes(path: Path, content: bytes | bytearray) -> None:
-    """Write bytes, whole or not at all."""
-    with writing(path) as temporary:
-        temporary.write_bytes(content)
-
-
-def _reraise(error: Exception, doing: str) -> NoReturn:
-    """Raise a StorageError if an operating-system error is at the bottom of `error`, else `error`.
-
-    Libraries that write files wrap a full disk in errors of their own (torch: RuntimeError).
-    """
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(error, EdgekitError):
-        if isinstance(cause, OSError):
-            raise from_os_error(cause, doing) from error
-        cause = cause.__cause__ or cause.__context__
-    raise error
 
 
 def sha256_file(path: Path) -> str:
@@ -165,7 +83,7 @@ def load_document(path: Path, schema: int, *keys: str) -> dict[str, Any]:
         raise StorageError(
             f"{path} was written by edgekit {document.get('edgekit', 'of a later version')} "
             f"(format {document['schema']}); this is edgekit {__version__} (format {schema})",
-            "upgrade edgekit: pip install --upgrade edgekit",
+            "upgrade edgekit to that version or a newer one",
         )
     if missing := [key for key in keys if key not in document]:
         raise DataError(f"{path} is damaged: {', '.join(missing)} missing", "restore it, or make it again")
@@ -189,6 +107,11 @@ class Run:
         return self.path.name
 
     @property
+    def handle(self) -> str:
+        """What the user types to name this run: its name in ./runs, else its path."""
+        return self.name if self.path.parent == Path("runs") else str(self.path)
+
+    @property
     def weights_sha256(self) -> str:
         """The hash of the weights that the run trained; of the file as it is, if training was killed."""
         return self.meta.get("checkpoint_sha256") or sha256_file(self.path / "checkpoint.pt")
@@ -206,16 +129,25 @@ def create_run(runs_dir: Path, name: str, meta: dict[str, Any]) -> Run:
     Raises:
         UsageError: the name is taken, or is no plain folder name.
     """
-    if not name or Path(name).name != name or name.startswith("."):
-        raise UsageError(f"{name!r} is no run name", "use letters, digits, '-' and '_'")
-    path = runs_dir / name
+    path = runs_dir / check_free(runs_dir, name)
     try:
         path.mkdir(parents=True, exist_ok=False)
-    except FileExistsError:
-        raise UsageError(f"the run {name!r} already exists in {runs_dir}", "choose another --name") from None
     except OSError as error:
         raise from_os_error(error, f"making the run directory {path}") from error
     return Run(path, {}).save(schema=SCHEMA, edgekit=__version__, created=now(), **meta)
+
+
+def check_free(runs_dir: Path, name: str) -> str:
+    """`name`, if a run can be called so.
+
+    Raises:
+        UsageError: it is taken, or no plain folder name.
+    """
+    if not name or Path(name).name != name or name.startswith("."):
+        raise UsageError(f"{name!r} is no run name", "use letters, digits, '-' and '_'")
+    if (runs_dir / name).exists():
+        raise UsageError(f"the run {name!r} already exists in {runs_dir}", "choose another --name")
+    return name
 
 
 def free_name(runs_dir: Path, stem: str) -> str:
@@ -233,7 +165,7 @@ def list_runs(runs_dir: Path) -> list[Path]:
 
 
 def open_run(runs_dir: Path, run: str | None) -> Run:
-    """Open a run by name or path; without one, the newest that has a checkpoint.
+    """Open a run by name or path; without one, the newest whose training was finished.
 
     Raises:
         MissingError: there is none. StorageError: a newer edgekit wrote it.
@@ -241,14 +173,22 @@ def open_run(runs_dir: Path, run: str | None) -> Run:
     runs = list_runs(runs_dir)
     if run is None:
         if not runs:
-            raise MissingError(f"no finished run in {runs_dir}", "edgekit train DATA --model mobilenet_v2")
-        path = runs[0]
+            raise MissingError(f"no finished run in {runs_dir}", "edgekit train DATA --model efficientnet_lite0")
+        path = next((p for p in runs if _is_finished(p)), runs[0])
     else:
         path = next((p for p in (runs_dir / run, Path(run)) if (p / RUN_FILE).is_file()), Path(run))
     if not (path / RUN_FILE).is_file():
         known = ", ".join(p.name for p in runs) or "none yet"
         raise MissingError(f"there is no run {str(run)!r}", f"runs in {runs_dir}: {known}")
     return Run(path, load_document(path / RUN_FILE, SCHEMA))
+
+
+def _is_finished(path: Path) -> bool:
+    """Whether a run is readable and its training came to its end."""
+    try:
+        return load_document(path / RUN_FILE, SCHEMA).get("status") == "finished"
+    except EdgekitError:
+        return False
 
 
 def remove_folder(path: Path) -> None:

@@ -60,7 +60,7 @@ def settle(model: nn.Module, images: torch.Tensor) -> nn.Module:
 def observe(folded: fx.GraphModule, images: torch.Tensor, observer: str = "minmax") -> CalibrationTable:
     """A calibration table of `folded` over `images`."""
     recipe = CalibrationRecipe("test", len(images), observer=observer)
-    return calibrate.calibrate(folded, images.split(16), recipe, CalibrationSet((), 0, "samples"), "weights")
+    return calibrate.calibrate(folded, images.split(16), recipe, CalibrationSet((), "samples"), "weights")
 
 
 def table_of(**ranges: tuple[float, float]) -> CalibrationTable:

@@ -44,9 +44,11 @@ def test_a_preprocess_keeps_its_figures_as_floats() -> None:
     assert kept == Preprocess(224, 224, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../x", "jetson/../../x"])
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../x", "jetson/../../x", "jetson", "jetson/.x", "jetson/a b", "jetson/é", ""]
+)
 def test_an_artifact_stays_in_its_run(name: str) -> None:
-    with pytest.raises(DataError, match="leaves the run"):
+    with pytest.raises(DataError, match="is no artifact name"):
         dataclasses.replace(ARTIFACT, name=name)
 
 

@@ -1,14 +1,9 @@
-"""The run directory: whole files or none, the newest run, and files that are not as they should be."""
+"""The run directory: hashes, JSON, the newest run, and files that are not as they should be."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,148 +11,6 @@ import pytest
 
 from edgekit import store
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError
-
-
-def fail(error: BaseException) -> Callable[..., Any]:
-    def raising(*_: object, **__: object) -> Any:
-        raise error
-
-    return raising
-
-
-def half_write(context: AbstractContextManager[Path], error: BaseException) -> None:
-    with context as path:
-        (path / "a.txt" if path.is_dir() else path).write_text("half")
-        raise error
-
-
-FULL = OSError(errno.ENOSPC, "No space left on device")
-
-
-# Files ---------------------------------------------------------------------------------------
-
-
-def test_a_written_file_is_complete_readable_and_alone(tmp_path: Path) -> None:
-    with store.writing(tmp_path / "new" / "a.txt") as temporary:
-        temporary.write_text("whole")
-    assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.txt"]
-    assert (tmp_path / "new" / "a.txt").stat().st_mode & 0o777 == 0o644
-
-
-@pytest.mark.parametrize(
-    ("error", "seen"), [(ValueError(), ValueError), (KeyboardInterrupt(), KeyboardInterrupt), (FULL, StorageError)]
-)
-@pytest.mark.parametrize("before", [None, "old"])
-def test_an_error_while_writing_leaves_the_old_file_or_none(
-    tmp_path: Path, error: BaseException, seen: type[BaseException], before: str | None
-) -> None:
-    path = tmp_path / "a.txt"
-    if before:
-        path.write_text(before)
-    with pytest.raises(seen):
-        half_write(store.writing(path), error)
-    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == ({"a.txt": before} if before else {})
-
-
-@pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_a_full_disk_at_the_last_step_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
-    path = tmp_path / "a.json"
-    store.save_json(path, 1)
-    monkeypatch.setattr(os, step, fail(FULL))
-    with pytest.raises(StorageError, match=r"the disk is full: failed while writing a\.json"):
-        store.save_json(path, 2)
-    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a.json": "1\n"}
-
-
-def test_nothing_is_renamed_before_it_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = []
-    monkeypatch.setattr(os, "fsync", lambda _: steps.append("fsync"))
-    replace = os.replace
-    monkeypatch.setattr(os, "replace", lambda *a: steps.append("replace") or replace(*a))
-    store.save_json(tmp_path / "a.json", 1)
-    assert steps == ["fsync", "replace"]
-
-
-def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    for writing in (store.writing, store.writing_folder):
-        with pytest.raises(StorageError, match="failed while writing"), writing(tmp_path / "file" / "a"):
-            pass
-
-
-TOO_LARGE = """
-import resource, sys
-from pathlib import Path
-from edgekit import store
-from edgekit.errors import StorageError
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-path = Path(sys.argv[1])
-try:
-    store.save_json(path, "x" * 100_000)
-except StorageError as error:
-    print(error)
-"""
-
-
-def test_a_file_that_the_system_refuses_to_grow_leaves_the_old_one(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-    store.save_json(path, "old")
-    done = subprocess.run([sys.executable, "-c", TOO_LARGE, path], capture_output=True, text=True, check=True)
-    assert "failed while writing a.json" in done.stdout
-    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a.json": '"old"\n'}
-
-
-# Folders -------------------------------------------------------------------------------------
-
-
-def folder_holding(path: Path, text: str) -> Path:
-    with store.writing_folder(path) as staging:
-        (staging / "a.txt").write_text(text)
-    return path
-
-
-def contents(path: Path) -> dict[str, str]:
-    return {str(p.relative_to(path)): p.read_text() for p in path.rglob("*") if p.is_file()}
-
-
-def test_a_folder_takes_the_place_of_the_old_one_whole(tmp_path: Path) -> None:
-    (folder_holding(tmp_path / "f", "old") / "extra").write_text("")
-    folder_holding(tmp_path / "f", "new")
-    assert contents(tmp_path) == {"f/a.txt": "new"}
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-@pytest.mark.parametrize("error", [ValueError(), KeyboardInterrupt(), FULL])
-def test_an_error_while_filling_a_folder_leaves_the_old_one(tmp_path: Path, error: BaseException) -> None:
-    path = folder_holding(tmp_path / "f", "old")
-    with pytest.raises((ValueError, KeyboardInterrupt, StorageError)):
-        half_write(store.writing_folder(path), error)
-    assert contents(tmp_path) == {"f/a.txt": "old"}
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), FULL])
-@pytest.mark.parametrize("failing", [1, 2])
-def test_an_error_while_folders_are_swapped_leaves_the_old_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, failing: int
-) -> None:
-    path = folder_holding(tmp_path / "f", "old")
-    replace, calls = os.replace, []
-
-    def replace_or_fail(source: Path, target: Path) -> None:
-        calls.append(source)
-        if len(calls) == failing:
-            raise error
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", replace_or_fail)
-    with pytest.raises((KeyboardInterrupt, StorageError)):
-        folder_holding(path, "new")
-    assert contents(tmp_path) == {"f/a.txt": "old"}
-    assert len(list(tmp_path.iterdir())) == 1
-
 
 # JSON and hashes -----------------------------------------------------------------------------
 
@@ -244,6 +97,31 @@ def test_without_a_name_the_newest_trained_run_is_opened(tmp_path: Path) -> None
     (tmp_path / "d").mkdir()
     assert [p.name for p in store.list_runs(tmp_path)] == ["b", "c"]
     assert store.open_run(tmp_path, None).name == "b"
+
+
+def test_the_newest_finished_run_comes_before_newer_ones_that_are_not(tmp_path: Path) -> None:
+    make_run(tmp_path, "old", 1, status="finished")
+    make_run(tmp_path, "done", 2, status="finished")
+    make_run(tmp_path, "stopped", 3, status="interrupted")
+    damaged = make_run(tmp_path, "damaged", 4, status="finished")
+    (damaged.path / "run.json").write_text("{")
+    make_run(tmp_path, "later", 5, status="finished").save(schema=store.SCHEMA + 1)
+    assert store.open_run(tmp_path, None).name == "done"
+
+
+def test_without_a_finished_run_the_newest_is_opened(tmp_path: Path) -> None:
+    for name, trained in (("a", 1), ("b", 2)):
+        make_run(tmp_path, name, trained, status="interrupted")
+    assert store.open_run(tmp_path, None).name == "b"
+
+
+def test_a_run_is_called_by_its_name_in_runs_and_by_its_path_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    handles = [make_run(Path(runs), "a", 1).handle for runs in ("runs", "other", str(tmp_path / "third"))]
+    assert handles == ["a", "other/a", str(tmp_path / "third" / "a")]
+    assert [store.open_run(Path("runs"), handle).handle for handle in handles] == handles
 
 
 def test_a_run_is_opened_by_name_before_path_and_by_path_otherwise(

@@ -23,11 +23,12 @@ MAY_IMPORT = {
     "labels": {"errors"},
     "records": {"errors", "labels"},
     "config": {"errors", "labels", "records"},
-    "store": {"errors", "labels", "records", "config"},
-    "data": {"errors", "labels", "records", "config", "store"},
+    "atomic": {"errors"},
+    "store": {"errors", "labels", "records", "config", "atomic"},
+    "data": {"errors", "labels", "records", "config", "atomic", "store"},
     "ondevice": set(),
 }
-LOWER = {"errors", "labels", "records", "config", "store", "data"}
+LOWER = {"atomic", "errors", "labels", "records", "config", "store", "data"}
 RUNTIMES = {
     "run_tensorrt": {"tensorrt", "pycuda", "cuda"},
     "run_tflite": {"ai_edge_litert", "tflite_runtime"},

@@ -7,58 +7,74 @@ import importlib.util
 import re
 import tempfile
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgekit import store
+from edgekit import atomic, store
 from edgekit.bench.transport import open_transport
 from edgekit.config import from_table
 from edgekit.errors import DataError, MissingError, StorageError
 from edgekit.records import Artifact, BenchmarkResult, Device, Preprocess, Suite
 
 SCHEMA = 1
-# Artifacts run in the runtime of their target, where this machine has it, or in a stand-in.
-HOST_RUNTIME = {"tensorrt": "onnxruntime", "onnxruntime": "onnxruntime", "litert": "litert", "torch": "torch"}
+# Artifacts run in the runtime of their target, where this machine can, or in a stand-in.
+_HOST_RUNTIME = {"tensorrt": "onnxruntime", "onnxruntime": "onnxruntime", "litert": "litert", "torch": "torch"}
+_DESCRIBED = ("artifact", "device", "runtime", "source", "environment", "size_bytes")
 
 
-def benchmark(
-    artifact: Artifact,
-    path: Path,
-    device: Device,
-    suite: Suite,
-    samples: tuple[np.ndarray, np.ndarray, Preprocess],
-) -> BenchmarkResult:
+@dataclass(frozen=True)
+class EvaluationSet:
+    """What every artifact is shown: an .npy file of uint8 (N, H, W, 3) pixels, and N labels."""
+
+    pixels: Path
+    expected: np.ndarray
+    preprocess: Preprocess
+
+
+def host_runtime(artifact: Artifact) -> str:
+    """What runs the artifact on this machine: a row of `edgekit.ondevice.runner.RUNNERS`."""
+    return str(artifact.details.get("host_runtime") or _HOST_RUNTIME[artifact.runtime])
+
+
+def verify(artifact: Artifact, path: Path) -> None:
+    """Check that the file is the one that was exported.
+
+    Raises:
+        MissingError: it is gone. StorageError: it has changed.
+    """
+    again = f"edgekit export --target {artifact.target}"
+    if not path.is_file():
+        raise MissingError(f"{path} is missing", again)
+    if store.sha256_file(path) != artifact.sha256:
+        raise StorageError(f"{path} has changed since export", again)
+
+
+def benchmark(artifact: Artifact, path: Path, device: Device, suite: Suite, samples: EvaluationSet) -> BenchmarkResult:
     """Measure latency, then run every sample.
 
-    Args:
-        path: the artifact's file; its hash must still be the recorded one.
-        samples: uint8 (N, H, W, 3) pixels, int labels (N,), and the preprocessing.
     Raises:
         StorageError: the file is not the one that was exported. EdgekitError: the job failed.
     """
-    if not path.is_file():
-        raise MissingError(f"{path} is missing", f"edgekit export --target {artifact.target}")
-    if store.sha256_file(path) != artifact.sha256:
-        raise StorageError(f"{path} has changed since export", f"edgekit export --target {artifact.target}")
-    pixels, expected, preprocess = samples
-    runtime = HOST_RUNTIME[artifact.runtime]
+    verify(artifact, path)
+    runtime = host_runtime(artifact)
     limits = {k: v for k, v in dataclasses.asdict(suite).items() if k not in ("name", "description")}
+    model = f"model{path.suffix}"  # never the file's own name: the job's folder is on Python's path
     job = {
-        "model": path.name,
+        "model": model,
         "runtime": runtime,
         "threads": device.threads,
         "pixels": "pixels.npy",
-        "mean": preprocess.mean,
-        "std": preprocess.std,
+        "mean": samples.preprocess.mean,
+        "std": samples.preprocess.std,
         "layout": artifact.layout,
         "limits": limits,
     }
     with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
         work = Path(name)
-        np.save(work / "pixels.npy", pixels)
-        open_transport(device).run(job, {path.name: path, "pixels.npy": work / "pixels.npy"}, work)
+        open_transport(device).run(job, {model: path, "pixels.npy": samples.pixels}, work)
         environment = store.load_json(work / "result.json")
         latencies = np.load(work / "latencies_ns.npy", allow_pickle=False)
         logits = np.load(work / "logits.npy", allow_pickle=False)
@@ -71,7 +87,7 @@ def benchmark(
         environment={**environment, "suite": suite.name, "measured": store.now()},
         latencies_ns=tuple(int(v) for v in latencies),
         logits=logits,
-        expected=expected,
+        expected=samples.expected,
         size_bytes=path.stat().st_size,
     )
 
@@ -80,11 +96,11 @@ def save(folder: Path, result: BenchmarkResult) -> None:
     """Write ``<device>/<artifact>.npz`` (raw values) and, last, the .json that describes it."""
     stem = folder / _slug(result.device) / _slug(result.artifact.name)
     raw = stem.with_name(stem.name + ".npz")
-    with store.writing(raw) as temporary, open(temporary, "wb") as file:
+    with atomic.writing(raw) as temporary, open(temporary, "wb") as file:
         latencies = np.array(result.latencies_ns, np.int64)
         np.savez_compressed(file, latencies_ns=latencies, logits=result.logits, expected=result.expected)
     described: dict[str, Any] = {"schema": SCHEMA, "raw_sha256": store.sha256_file(raw)}
-    for name in ("artifact", "device", "runtime", "source", "environment", "size_bytes"):
+    for name in _DESCRIBED:
         described[name] = getattr(result, name)
     store.save_json(stem.with_name(stem.name + ".json"), described)
 
@@ -100,10 +116,8 @@ def load(folder: Path) -> list[BenchmarkResult]:
 
 def _load_all(paths: Iterable[Path]) -> Iterable[BenchmarkResult]:
     for path in paths:
-        described = store.load_json(path)
+        described = store.load_document(path, SCHEMA, "raw_sha256", *_DESCRIBED)
         raw = path.with_suffix(".npz")
-        if not isinstance(described, dict) or described.get("schema") != SCHEMA:
-            raise DataError(f"{path} is no measurement of this edgekit (format {SCHEMA})", "edgekit benchmark")
         if not raw.is_file() or store.sha256_file(raw) != described["raw_sha256"]:
             raise DataError(f"{raw} does not belong to {path.name}", "edgekit benchmark")
         with np.load(raw, allow_pickle=False) as values:
@@ -112,7 +126,7 @@ def _load_all(paths: Iterable[Path]) -> Iterable[BenchmarkResult]:
                 latencies_ns=tuple(int(v) for v in values["latencies_ns"]),
                 logits=values["logits"],
                 expected=values["expected"],
-                **{k: described[k] for k in ("device", "runtime", "source", "environment", "size_bytes")},
+                **{k: described[k] for k in _DESCRIBED if k != "artifact"},
             )
 
 
@@ -124,21 +138,22 @@ def _slug(name: str) -> str:
 
 def is_installed(runtime: str) -> bool:
     """Whether this Python has the runtime."""
-    modules = {"litert": ("ai_edge_litert", "tflite_runtime")}.get(runtime, (runtime,))
+    modules = {"litert": ("ai_edge_litert", "tflite_runtime")}.get(runtime, (runtime.partition("-")[0],))
     return any(importlib.util.find_spec(module) is not None for module in modules)
 
 
-def infer_here(artifact: Artifact, path: Path, pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+def infer_here(artifact: Artifact, path: Path, pixels: Iterable[np.ndarray], preprocess: Preprocess) -> np.ndarray:
     """Run an artifact in this process. Returns float32 (N, classes) logits of uint8 (N, H, W, 3) pixels.
 
     Raises:
-        EdgekitError: its runtime is not installed here.
+        MissingError: its file, or its runtime here. StorageError: the file has changed.
     """
+    verify(artifact, path)
     from edgekit.ondevice.preprocess import normalize
     from edgekit.ondevice.runner import open_runner
 
     try:
-        runner = open_runner(HOST_RUNTIME[artifact.runtime], str(path), 1)
+        runner = open_runner(host_runtime(artifact), str(path), 1)
     except ImportError as error:
         raise MissingError(
             f"{artifact.name} needs {error.name}, which is not installed here", "edgekit doctor"

@@ -9,6 +9,8 @@ from edgekit.errors import MissingError
 from edgekit.records import BenchmarkResult, Summary
 
 BASELINE_RUNTIME = "torch"
+# The share of all cores that other work took just before, above which latencies are called doubtful.
+BUSY = 0.2
 
 
 def summarize(results: Sequence[BenchmarkResult]) -> list[Summary]:
@@ -36,8 +38,9 @@ def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
     right_baseline = metrics.top1(baseline.logits, baseline.expected)
     low, high = metrics.wilson(int(right.sum()), len(right))
     p50, p90, p99 = (metrics.percentile_ms(result.latencies_ns, p) for p in (50, 90, 99))
-    reference = metrics.percentile_ms(baseline.latencies_ns, 50)
     environment = result.environment
+    comparable = environment["threads"] == baseline.environment["threads"]
+    reference = metrics.percentile_ms(baseline.latencies_ns, 50) if comparable else None
     return Summary(
         artifact=result.artifact.name,
         target=result.artifact.target,
@@ -49,6 +52,7 @@ def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
         source=result.source,
         stand_in=result.runtime != result.artifact.runtime,
         baseline=result.artifact.runtime == BASELINE_RUNTIME,
+        busy=environment["busy_before"] > BUSY,
         size_mb=result.size_bytes / 1e6,
         samples=len(right),
         top1=100 * float(right.mean()),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import traceback
 from typing import Annotated, NoReturn
 
 import typer
@@ -60,7 +62,7 @@ def run(arguments: list[str]) -> int:
         return ending.code if isinstance(ending.code, int) else ExitStatus.UNEXPECTED
     except (EdgekitError, OSError) as error:
         if debug:
-            raise
+            traceback.print_exc()
         known = error if isinstance(error, EdgekitError) else from_os_error(error, "working")
         print(f"error: {printable(known.message)}", file=sys.stderr)
         if known.hint:
@@ -70,5 +72,6 @@ def run(arguments: list[str]) -> int:
 
 
 def main() -> NoReturn:
-    """The console script."""
+    """The console script. SIGTERM ends a command as cleanly as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run(sys.argv[1:]))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from edgekit import __version__, store
+from edgekit import __version__, atomic, store
 from edgekit.cli import show
 from edgekit.cli.workbench import Workbench
 from edgekit.config import from_table
@@ -16,15 +17,18 @@ from edgekit.records import PRECISIONS, Artifact
 from edgekit.targets import base
 
 SCHEMA = 1
+_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "litert-torch", "ai-edge-quantizer", "numpy")
 
 
 def export_target(bench: Workbench, resolved: base.Resolved, precisions: tuple[str, ...]) -> dict[str, Any]:
     """Write ``export/<target>/`` whole; precisions exported before from this checkpoint stay."""
     folder = bench.run.path / "export" / resolved.name
+    atomic.recover(folder)
+    assert bench.onnx  # every export has the FP32 ONNX files, in export/common
     kept = _kept_artifacts(bench, folder, precisions)
-    with store.writing_folder(folder) as staging:
+    with atomic.writing_folder(folder) as staging:
         for artifact in kept:
-            shutil.copy2(folder / Path(artifact.name).name, staging)
+            shutil.copy2(folder / artifact.file, staging)
         artifacts = list(kept)
         for precision in precisions:
             for name, details in EMITTERS[resolved.target.suffix, precision](bench, staging, resolved):
@@ -36,8 +40,7 @@ def export_target(bench: Workbench, resolved: base.Resolved, precisions: tuple[s
         base.package(resolved)(staging, artifacts, resolved.device)
         store.save_json(staging / "manifest.json", manifest)
     for artifact in artifacts:
-        size = (folder / Path(artifact.name).name).stat().st_size / 1e6
-        show.note(f"  {folder / Path(artifact.name).name}  {size:.1f} MB")
+        show.note(f"  {folder / artifact.file}  {(folder / artifact.file).stat().st_size / 1e6:.1f} MB")
     return manifest
 
 
@@ -45,7 +48,9 @@ def _artifact(
     bench: Workbench, resolved: base.Resolved, precision: str, path: Path, details: dict[str, Any]
 ) -> Artifact:
     if precision == "int8":
-        details = {"recipe": bench.table.recipe, "observer": bench.table.observer, **details}
+        table = bench.table
+        lineage = {"recipe": table.recipe, "observer": table.observer, "samples": table.samples}
+        details = {**lineage, "calibration_sha256": store.sha256_file(bench.table_path), **details}
     return Artifact(
         name=f"{resolved.name}/{path.name}",
         target=resolved.name,
@@ -68,10 +73,18 @@ def _manifest(bench: Workbench, resolved: base.Resolved, artifacts: list[Artifac
         "checkpoint_sha256": bench.checkpoint.sha256,
         "target": resolved.name,
         "family": resolved.family,
+        "versions": {p: metadata.version(p) for p in _PACKAGES if _is_there(p)},
         "labels": bench.checkpoint.labels,
         "preprocess": bench.checkpoint.preprocess,
         "artifacts": artifacts,
     }
+
+
+def _is_there(package: str) -> bool:
+    try:
+        return bool(metadata.version(package))
+    except metadata.PackageNotFoundError:
+        return False
 
 
 def _kept_artifacts(bench: Workbench, folder: Path, replaced: tuple[str, ...]) -> list[Artifact]:
@@ -83,7 +96,7 @@ def _kept_artifacts(bench: Workbench, folder: Path, replaced: tuple[str, ...]) -
         for artifact in load_artifacts(folder)
         if artifact.precision not in replaced
         and artifact.parent == bench.checkpoint.sha256
-        and (path := folder / Path(artifact.name).name).is_file()
+        and (path := folder / artifact.file).is_file()
         and store.sha256_file(path) == artifact.sha256
     ]
 
@@ -108,7 +121,7 @@ def current_artifacts(run: store.Run, checkpoint_sha256: str) -> list[Artifact]:
             if artifact.parent != checkpoint_sha256:
                 raise StorageError(
                     f"{artifact.name} was exported from other weights than this run's",
-                    f"edgekit export {run.name} --target {artifact.target}",
+                    f"edgekit export {run.handle} --target {artifact.target}",
                 )
             found.append(artifact)
     return found
@@ -149,7 +162,8 @@ def _onnx_int8(bench: Workbench, folder: Path, resolved: base.Resolved) -> Emitt
     if resolved.target.runtime == "tensorrt":
         fp16.to_fp16(model)
         onnx.save(model, folder / "model.int8.typed.onnx")
-        emitted.append(("model.int8.typed.onnx", {"only": "TensorRT 10.12 and newer"}))
+        details = {"for": "TensorRT 10.12 and newer", "host_runtime": "onnxruntime-unoptimized"}
+        emitted.append(("model.int8.typed.onnx", details))
     return emitted
 
 

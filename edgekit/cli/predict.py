@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 from edgekit import store
 from edgekit.cli import show
 from edgekit.cli.options import Json, RunsDir, open_run
-from edgekit.errors import UsageError, unknown
+from edgekit.errors import DataError, EdgekitError, MissingError, UsageError, unknown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,38 +34,62 @@ def predict(
 
     The checkpoint answers, or with --artifact one of the exported files.
     """
+    if Path(run).is_file():
+        raise UsageError("the first argument is a run, not an image", f"edgekit predict - {run}")
     opened = open_run(runs_dir, None if run == "-" else run)
-    from edgekit.data import images
-    from edgekit.train import checkpoints
+    from edgekit.cli.workbench import Workbench
 
-    checkpoint, model = checkpoints.load(opened.path / "checkpoint.pt")
-    pixels = images.load_pixels(image, checkpoint.preprocess)
+    checkpoint, model = Workbench(opened).trained
+    pixels, bad = _read(image, checkpoint)
     if artifact is None:
         from edgekit.train.finetune import predict_logits
 
-        logits = predict_logits(model, pixels, checkpoint.preprocess).numpy()
+        logits: Sequence[np.ndarray] = [
+            predict_logits(model, one[None], checkpoint.preprocess).numpy()[0] for one in pixels.values()
+        ]
     else:
-        logits = _run_artifact(opened, artifact, pixels, checkpoint)
-    answers = [_answer(path, scores, checkpoint.labels, top) for path, scores in zip(image, logits)]
+        logits = _run_artifact(opened, artifact, list(pixels.values()), checkpoint)
+    answers = [_answer(path, scores, checkpoint.labels, top) for path, scores in zip(pixels, logits)]
     if json:
         show.as_json(answers)
-    else:
+    elif answers:
         cells = [
             [a["image"], ", ".join(f"{t['label']} {100 * t['probability']:.1f} %" for t in a["top"])] for a in answers
         ]
         show.table(["image", f"top {top}"], cells)
+    if bad:
+        raise (
+            bad[0] if len(bad) == 1 else DataError("\n  ".join([f"{len(bad)} images cannot be used:", *map(str, bad)]))
+        )
 
 
-def _run_artifact(run: store.Run, name: str, pixels: np.ndarray, checkpoint: Checkpoint) -> np.ndarray:
+def _read(paths: list[Path], checkpoint: Checkpoint) -> tuple[dict[Path, np.ndarray], list[EdgekitError]]:
+    """The pixels of the images that can be used, and what is wrong with the others."""
+    from edgekit.data import images
+
+    pixels, bad = {}, []
+    for path in paths:
+        try:
+            pixels[path] = images.fit(images.load_image(path), checkpoint.preprocess)
+        except EdgekitError as error:
+            bad.append(error)
+    return pixels, bad
+
+
+def _run_artifact(run: store.Run, name: str, pixels: list[np.ndarray], checkpoint: Checkpoint) -> Sequence[np.ndarray]:
     from edgekit.bench import session
     from edgekit.cli.artifacts import current_artifacts
 
     known = {a.name: a for a in current_artifacts(run, checkpoint.sha256)}
+    if not known:
+        raise MissingError("nothing is exported yet", f"edgekit export {run.handle} --target android")
+    path, exports = Path(name).resolve(), (run.path / "export").resolve()
+    name = path.relative_to(exports).as_posix() if path.is_file() and path.is_relative_to(exports) else name
     if name not in known:
-        raise unknown("artifact", name, sorted(known) or ["none; edgekit export --target android"])
-    if only := known[name].details.get("only"):
-        raise UsageError(f"{name} is for {only}; no runtime here computes it as meant")
-    return session.infer_here(known[name], run.path / "export" / name, pixels, checkpoint.preprocess)
+        raise unknown("artifact", name, sorted(known))
+    if not pixels:
+        return []
+    return list(session.infer_here(known[name], run.path / "export" / name, pixels, checkpoint.preprocess))
 
 
 def _answer(path: Path, scores: np.ndarray, labels: tuple[str, ...], top: int) -> dict[str, Any]:

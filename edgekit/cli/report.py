@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit import store
+from edgekit import atomic, store
 from edgekit.cli import show
 from edgekit.cli.options import Json, Run, RunsDir, open_run
 from edgekit.errors import MissingError
@@ -25,7 +25,7 @@ def report(run: Run = None, json: Json = False, runs_dir: RunsDir = Path("runs")
     from edgekit.report import html
 
     path = opened.path / "report.html"
-    with store.writing(path) as temporary:
+    with atomic.writing(path) as temporary:
         temporary.write_text(html.page(opened, rows, results), encoding="utf-8")
     show.note(f"report: {path}")
 
@@ -43,14 +43,17 @@ def print_table(run: store.Run, json: bool) -> tuple[list[BenchmarkResult], list
         r for r in measured if r.artifact.parent == weights and (r.runtime == "torch" or r.artifact.sha256 in exported)
     ]
     if not results:
-        raise MissingError(f"the run {run.name!r} has no measurements yet", f"edgekit benchmark {run.name}")
+        raise MissingError(f"the run {run.name!r} has no measurements yet", f"edgekit benchmark {run.handle}")
     if stale := len(measured) - len(results):
         show.note(f"left out: {stale} measurements of files that were exported again since; edgekit benchmark")
+    calibrations = {r.artifact.details.get("calibration_sha256") for r in results if r.artifact.precision == "int8"}
+    if len(calibrations) > 1:
+        show.note("these INT8 models come from different calibrations; edgekit export again to compare targets")
     rows = summary.summarize(results)
     if json:
         show.as_json([dataclasses.asdict(row) for row in rows])
         return results, rows
-    show.table(tables.COLUMNS, [tables.cells(row) for row in rows], right=tables.RIGHT)
+    show.table(tables.COLUMNS, [tables.cells(row) for row in rows], right=tables.RIGHT, narrow=tables.NARROW)
     for line in tables.footnotes(rows):
         show.note(line)
     return results, rows

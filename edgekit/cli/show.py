@@ -48,19 +48,31 @@ def _plain(value: Any) -> Any:
     return vars(value) if hasattr(value, "__dataclass_fields__") else str(value)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """A table on standard output."""
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = (), narrow: Sequence[str] = ()
+) -> None:
+    """A table on standard output; the first column is never folded.
+
+    Args:
+        right: columns aligned to the right. narrow: the columns that are kept where not all fit.
+    """
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     out = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _WIDE)
+    widths = [max(len(row[n]) for row in (columns, *rows)) for n in range(len(columns))]
+    fits = sum(widths) + 2 * len(widths) <= out.width
+    shown = [n for n, column in enumerate(columns) if fits or not narrow or column in narrow]
     grid = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        grid.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for n in shown:
+        justify: Any = "right" if columns[n] in right else "left"
+        grid.add_column(columns[n], justify=justify, overflow="fold", no_wrap=n == 0)
     for row in rows:
-        grid.add_row(*(escape(printable(cell)) for cell in row))
+        grid.add_row(*(escape(printable(row[n])) for n in shown))
     out.print(grid)
+    if len(shown) < len(columns):
+        note(f"(not shown for want of room: {', '.join(c for n, c in enumerate(columns) if n not in shown)})")
 
 
 @contextmanager

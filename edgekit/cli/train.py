@@ -36,7 +36,7 @@ def train(
         typer.Option("--flip/--no-flip", help="Mirror images at random. Default: yes, but not for digits."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Fixes the start and the order.")] = 0,
-    workers: Annotated[int, typer.Option(help="Processes that decode images; 0 decodes in this one.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode images; 0 decodes in this one.")] = 0,
     device: Annotated[str, typer.Option(help="auto (CUDA where there is a GPU), cpu or cuda.")] = "auto",
     name: Annotated[str | None, typer.Option(help="The run's name. Default: <data>-<model>.")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be decoded.")] = False,
@@ -48,16 +48,12 @@ def train(
     DATA/train/<class>/<image> with val and test beside train, which is taken as it is.
     The weights that do best on val are kept in runs/<name>, with everything that made them.
     """
-    from edgekit.data import builtin, dataset
+    from edgekit.data import builtin, check, dataset
 
-    models.row(model)
+    models.preprocess_for(model, image_size)
     root = dataset.resolve(data)
-    with show.bar("reading images") as update:
-        index = dataset.index(root, skip_bad, update)
-    show.note(_describe(data, index))
     from edgekit.train.finetune import TrainOptions
 
-    flips = data not in builtin.BUILTIN if flip is None else flip
     options = TrainOptions(
         arch=model,
         epochs=epochs,
@@ -67,18 +63,25 @@ def train(
         seed=seed,
         weights=weights,
         augment=augment,
-        flip=flips,
+        flip=data not in builtin.BUILTIN if flip is None else flip,
         workers=workers,
         device=device,
     )
-    run = _train_into(runs_dir, name or store.free_name(runs_dir, f"{root.name}-{model}"), index, options)
+    run_name = store.check_free(runs_dir, name or store.free_name(runs_dir, f"{root.name}-{model}"))
+    with show.bar("reading images") as update:
+        index = dataset.index(root, skip_bad, update)
+    show.note(_describe(data, index))
+    for line in check.warnings(index):
+        show.note(f"warning: {line}")
+    run = _train_into(runs_dir, run_name, index, options)
     show.note(f"kept {run.path / 'checkpoint.pt'}: {run.meta['val_top1']:.1f} % of val images right")
-    show.note(f"next: edgekit export {run.name} --target jetson --target android")
+    show.note(f"next: edgekit export {run.handle} --target jetson --target android")
 
 
 def _describe(data: str, index: DatasetIndex) -> str:
     counts = ", ".join(f"{len(index.split(s))} {s}" for s in ("train", "val", "test"))
-    skipped = f"; {len(index.skipped)} unusable images left out" if index.skipped else ""
+    skipped = f"; left out: {'; '.join(index.skipped[:3])}" if index.skipped else ""
+    skipped += f" and {len(index.skipped) - 3} more" if len(index.skipped) > 3 else ""
     return f"{data}: {len(index.labels)} classes, {counts}{skipped}"
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import json
+import os
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgekit import store
+from edgekit import atomic, store
 from edgekit.cli import show
 from edgekit.config import from_table
 from edgekit.data import calibration, dataset, images
@@ -28,9 +31,9 @@ _BATCH = 16
 class Workbench:
     """The intermediate models of a run. Files are kept in ``export/common`` and used again."""
 
-    def __init__(self, run: store.Run, recipe: CalibrationRecipe) -> None:
+    def __init__(self, run: store.Run, recipe: CalibrationRecipe | None = None) -> None:
         self.run = run
-        self.recipe = recipe
+        self.recipe = recipe or CalibrationRecipe("default")
 
     @cached_property
     def trained(self) -> tuple[Checkpoint, nn.Module]:
@@ -59,15 +62,15 @@ class Workbench:
     @cached_property
     def onnx(self) -> Path:
         """FP32 ONNX, batch 1; model.fp32.dynamic.onnx lies beside it."""
-        dynamic = self._common("model.fp32.dynamic.onnx")
 
-        def make(path: Path) -> None:
+        def make(static: Path, dynamic: Path) -> None:
             from edgekit.export import onnx
 
             with show.working("exporting ONNX"):
-                onnx.export(self.folded, self.checkpoint.preprocess.image_size, self.checkpoint.sha256, path, dynamic)
+                size = self.checkpoint.preprocess.image_size
+                onnx.export(self.folded, size, self.checkpoint.sha256, static, dynamic)
 
-        return self._kept("model.fp32.onnx", make)
+        return self._kept(("model.fp32.onnx", "model.fp32.dynamic.onnx"), make)
 
     @cached_property
     def tflite(self) -> Path:
@@ -79,28 +82,27 @@ class Workbench:
             with show.working("converting to LiteRT"):
                 tflite.export(self.folded, self.checkpoint.preprocess.image_size, path)
 
-        return self._kept("model.fp32.tflite", make)
+        return self._kept(("model.fp32.tflite",), make)
 
-    @cached_property
-    def baseline(self) -> Path:
-        """The network as trained, as a torch program: the desktop baseline."""
+    def save_baseline(self, path: Path) -> None:
+        """The network as trained, as a torch program: the desktop baseline.
 
-        def make(path: Path) -> None:
-            import torch
+        Made anew each time: torch can only load such a file by unpickling it.
+        """
+        import torch
 
-            size = self.checkpoint.preprocess.image_size
-            program = torch.export.export(self.trained[1], (torch.zeros(1, 3, size, size),))
-            with store.writing(path) as temporary, open(temporary, "wb") as file:
-                torch.export.save(program, file)
-
-        return self._kept("baseline.pt2", make)
+        size = self.checkpoint.preprocess.image_size
+        program = torch.export.export(self.trained[1], (torch.zeros(1, 3, size, size),))
+        buffer = io.BytesIO()  # torch's own writer aborts the process on a full disk
+        torch.export.save(program, buffer)
+        atomic.save_bytes(path, buffer.getvalue())
 
     @cached_property
     def table(self) -> CalibrationTable:
         """The one calibration, from the train split; read from the run if it is there already."""
         chosen = calibration.choose(self.data.split("train"), self.recipe)
-        path = self.run.path / "calibration" / f"{self.recipe.name}.json"
         made_by = {"recipe": dataclasses.asdict(self.recipe), "samples": chosen.fingerprint}
+        path = self.table_path
         if path.is_file():
             kept = store.load_document(path, SCHEMA, "made_by", "table")
             table = from_table(kept["table"], CalibrationTable, str(path))
@@ -116,6 +118,12 @@ class Workbench:
         store.save_json(path, {"schema": SCHEMA, "made_by": made_by, "table": table})
         show.note(f"calibration: {len(chosen.samples)} images, {len(table.ranges)} tensors, {self.recipe.observer}")
         return table
+
+    @property
+    def table_path(self) -> Path:
+        """``calibration/<recipe>-<hash>.json``: recipes of one name and other contents lie side by side."""
+        recipe = json.dumps(dataclasses.asdict(self.recipe), sort_keys=True)
+        return self.run.path / "calibration" / f"{self.recipe.name}-{store.sha256_text([recipe])[:8]}.json"
 
     @cached_property
     def onnx_names(self) -> dict[str, str]:
@@ -150,22 +158,32 @@ class Workbench:
 
         from edgekit.train.finetune import normalize
 
-        for start in range(0, len(paths), _BATCH):
-            pixels = images.load_pixels(paths[start : start + _BATCH], self.checkpoint.preprocess)
+        for number, pixels in enumerate(images.load_batches(paths, self.checkpoint.preprocess, _BATCH)):
             yield normalize(torch.from_numpy(pixels), self.checkpoint.preprocess).contiguous()
-            update(start + len(pixels), len(paths))
+            update(number * _BATCH + len(pixels), len(paths))
 
-    def _common(self, name: str) -> Path:
-        return self.run.path / "export" / "common" / name
+    def _kept(self, names: tuple[str, ...], make: Callable[..., Any]) -> Path:
+        """Files of ``export/common``, made together unless all are there, whole, and from this checkpoint.
 
-    def _kept(self, name: str, make: Callable[[Path], Any]) -> Path:
-        """``export/common/name``, made unless it is there, whole, and from this checkpoint."""
-        path = self._common(name)
-        sidecar = path.with_name(path.name + ".json")
-        if path.is_file() and sidecar.is_file():
-            known = store.load_json(sidecar)
-            if known == {"parent": self.checkpoint.sha256, "sha256": store.sha256_file(path)}:
-                return path
-        make(path)
-        store.save_json(sidecar, {"parent": self.checkpoint.sha256, "sha256": store.sha256_file(path)})
-        return path
+        Args:
+            make: called with one path per name, in a staging folder.
+        Returns the path of the first.
+        """
+        common = self.run.path / "export" / "common"
+        if not all(self._is_whole(common / name) for name in names):
+            with atomic.staging(common) as folder:
+                make(*(folder / name for name in names))
+                for name in names:
+                    digest = store.sha256_file(folder / name)
+                    os.replace(folder / name, common / name)
+                    store.save_json(_sidecar(common / name), {"parent": self.checkpoint.sha256, "sha256": digest})
+        return common / names[0]
+
+    def _is_whole(self, path: Path) -> bool:
+        if not path.is_file() or not _sidecar(path).is_file():
+            return False
+        return store.load_json(_sidecar(path)) == {"parent": self.checkpoint.sha256, "sha256": store.sha256_file(path)}
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.name + ".json")

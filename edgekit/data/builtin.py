@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from edgekit import store
+from edgekit import atomic
 from edgekit.errors import missing_package
 
 
@@ -38,6 +38,6 @@ def materialize(name: str) -> Path:
     """The folder of a built-in data set as <class>/<image>.png, written on first use."""
     folder = cache_dir() / "datasets" / f"{name}-v1"
     if not folder.is_dir():
-        with store.writing_folder(folder) as staging:
+        with atomic.writing_folder(folder) as staging:
             BUILTIN[name](staging)
     return folder

@@ -25,4 +25,4 @@ def choose(samples: Sequence[Sample], recipe: CalibrationRecipe) -> CalibrationS
     rounds = max(map(len, classes.values()), default=0)
     dealt = [members[turn] for turn in range(rounds) for members in classes.values() if turn < len(members)]
     chosen = tuple(dealt[: recipe.samples])
-    return CalibrationSet(chosen, recipe.seed, store.sha256_text([s.sha256 for s in chosen]))
+    return CalibrationSet(chosen, store.sha256_text([s.sha256 for s in chosen]))

@@ -32,7 +32,7 @@ def resolve(data: str) -> Path:
     if data in builtin.BUILTIN:
         return builtin.materialize(data)
     root = Path(data)
-    if not root.is_dir():
+    if not data.strip() or not root.is_dir():
         error = unknown("data set", data, builtin.BUILTIN)
         raise MissingError(f"{data!r} is neither a folder nor a built-in data set", error.hint)
     return root.resolve()
@@ -52,13 +52,14 @@ def index(root: Path, skip_bad: bool = False, progress: Progress | None = None) 
     Raises:
         DataError: no images, fewer than two classes, unusable names, undecodable files.
     """
-    presplit = (root / "train").is_dir() and any((root / s).is_dir() for s in ("val", "test"))
+    presplit = _is_presplit(root)
     folders = [s for s in SPLITS if (root / s).is_dir()] if presplit else [""]
     files = [(s, *found) for s in folders for found in _find(root / s)]
     labels = tuple(sorted({name for split, name, _ in files if split in ("", "train")}))
     if not files:
+        loose = any(p.suffix.lower() in EXTENSIONS for p in root.iterdir())
         raise DataError(
-            f"no images below {root}",
+            f"the images in {root} lie in no class folder" if loose else f"no images below {root}",
             "edgekit expects DATA/<class>/<image>, or DATA/train/<class>/<image> with val and test",
         )
     check_labels(labels)
@@ -84,17 +85,40 @@ def index(root: Path, skip_bad: bool = False, progress: Progress | None = None) 
         for (split, name, path), digest in zip(files, hashes)
         if isinstance(digest, str)
     ]
-    return _finish(root, labels, _carve(samples, set(folders)), tuple(bad))
+    carved = tuple(s for s in ("val", "test") if presplit and s not in folders)
+    return replace(_finish(root, labels, _carve(samples, set(folders)), tuple(bad)), carved=carved)
+
+
+def _is_presplit(root: Path) -> bool:
+    """Whether ``root/train`` holds class folders (and is not itself a class, as in car/train/bus).
+
+    Raises:
+        DataError: images lie in a folder beside it that is no split, such as ``valid``.
+    """
+    if not (root / "train").is_dir() or not _find(root / "train"):
+        return False
+    beside = [p for p in sorted(root.iterdir()) if p.is_dir() and p.name not in SPLITS and not _is_hidden(p.name)]
+    if others := [p.name for p in beside if _find(p)]:
+        raise DataError(
+            f"{root} holds train and {', '.join(map(visible, others))}: which split is that?",
+            f"splits are called {', '.join(SPLITS)}; rename or move the folder",
+        )
+    return True
 
 
 def _find(folder: Path) -> list[tuple[str, Path]]:
     """(class name, file) of every image below the class folders of `folder`, sorted."""
     found = []
-    for directory in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+    for directory in sorted(p for p in folder.iterdir() if p.is_dir() and not _is_hidden(p.name)):
         images = [p for p in sorted(directory.rglob("*")) if p.suffix.lower() in EXTENSIONS and p.is_file()]
         shown = [p for p in images if not any(part.startswith(".") for part in p.relative_to(directory).parts)]
         found += [(check_label(directory.name), p) for p in shown]
     return found
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a folder is left out: .git is, ..x is not (it is refused as a class name)."""
+    return name.startswith(".") and not name.startswith("..")
 
 
 def _hash_and_decode(paths: list[Path], progress: Progress | None) -> list[str | DataError]:
@@ -102,10 +126,13 @@ def _hash_and_decode(paths: list[Path], progress: Progress | None) -> list[str |
 
     def check(path: Path) -> str | DataError:
         try:
+            str(path).encode("utf-8")
             load_image(path)
             return hashlib.sha256(path.read_bytes()).hexdigest()
         except DataError as error:
             return DataError(error.message.removeprefix(f"{path}: "))
+        except UnicodeEncodeError:
+            return DataError("its name is not UTF-8; rename it")
 
     results: list[str | DataError] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:

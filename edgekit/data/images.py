@@ -7,19 +7,21 @@ input size, and `edgekit.ondevice.preprocess` normalizes it there.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekit.errors import DataError
+from edgekit.errors import DataError, MissingError
 from edgekit.records import Preprocess
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
+# Not whatever Pillow can open: its EPS reader runs Ghostscript.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
 MAX_PIXELS = 80_000_000
 
 
@@ -30,14 +32,14 @@ def load_image(path: Path) -> Image:
     pixels are laid over white. The first frame of an animation is used.
 
     Raises:
-        DataError: not an image, truncated, or over `MAX_PIXELS`; the message names the file.
+        MissingError: no such file. DataError: no image, truncated, or over `MAX_PIXELS`. Both name it.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise DataError(
@@ -48,10 +50,10 @@ def load_image(path: Path) -> Image:
                 image.load()
                 return _to_rgb(ImageOps.exif_transpose(image))
     except Image.DecompressionBombError as error:
-        raise DataError(f"{path}: {error}", "scale it down first") from error
+        raise DataError(f"{path}: far over {MAX_PIXELS // 1_000_000} megapixels", "scale it down first") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
         if isinstance(error, FileNotFoundError):
-            raise DataError(f"{path}: no such file") from error
+            raise MissingError(f"{path}: no such file", "check the path") from error
         # Pillow's own message would repeat the path.
         why = "not a known image format" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(f"{path}: cannot be decoded ({why})", "replace or delete the file") from error
@@ -86,8 +88,24 @@ def fit(image: Image, preprocess: Preprocess) -> np.ndarray:
     return np.array(image.resize((crop, crop), kernel, box=box), np.uint8)
 
 
-def load_pixels(paths: Iterable[Path], preprocess: Preprocess) -> np.ndarray:
+def load_pixels(paths: Sequence[Path], preprocess: Preprocess) -> np.ndarray:
     """Decode and fit files. Returns uint8 (N, image_size, image_size, 3), RGB."""
-    pixels = [fit(load_image(path), preprocess) for path in paths]
-    size = preprocess.image_size
-    return np.stack(pixels) if pixels else np.zeros((0, size, size, 3), np.uint8)
+    pixels = np.empty((len(paths), preprocess.image_size, preprocess.image_size, 3), np.uint8)
+    for number, path in enumerate(paths):
+        pixels[number] = fit(load_image(path), preprocess)
+    return pixels
+
+
+def load_batches(paths: Sequence[Path], preprocess: Preprocess, size: int) -> Iterator[np.ndarray]:
+    """`load_pixels`, `size` files at a time: memory does not grow with the number of files."""
+    for start in range(0, len(paths), size):
+        yield load_pixels(paths[start : start + size], preprocess)
+
+
+def save_pixels(paths: Sequence[Path], preprocess: Preprocess, target: Path) -> None:
+    """Decode and fit files into one .npy file, uint8 (N, image_size, image_size, 3), one by one."""
+    shape = (len(paths), preprocess.image_size, preprocess.image_size, 3)
+    pixels = np.lib.format.open_memmap(target, "w+", np.uint8, shape)
+    for number, path in enumerate(paths):
+        pixels[number] = fit(load_image(path), preprocess)
+    pixels.flush()

@@ -14,7 +14,7 @@ import onnxruntime
 import torch
 from torch import fx
 
-from edgekit import store
+from edgekit import atomic, store
 from edgekit.errors import EdgekitError, ParityError
 from edgekit.records import OnnxModel
 
@@ -78,7 +78,7 @@ def lower(model: ir.Model) -> None:
     1. ReduceMean over the two spatial axes becomes GlobalAveragePool: opset 18 moved the axes
        into an input, which TensorRT 8.5 would ignore.
     2. The batch dimension is called ``batch``; intermediate shapes are dropped (they are inferred).
-    3. Any other operator must be one that did not change between opset 13 and 18.
+    3. Any other operator must be one that, as torch writes it, means the same in opset 13 and 18.
     """
     graph = model.graph
     for node in list(graph):
@@ -133,17 +133,17 @@ def save(model: ir.Model, path: Path) -> None:
         raise EdgekitError("the model is over 2 GB, which one ONNX file cannot hold")
     del proto.graph.value_info[:]
     onnx.checker.check_model(proto, full_check=True)
-    store.save_bytes(path, proto.SerializeToString())
+    atomic.save_bytes(path, proto.SerializeToString())
 
 
-def session(path: Path, optimize: bool = True, threads: int = 0) -> onnxruntime.InferenceSession:
+def session(model: Path | bytes, optimize: bool = True) -> onnxruntime.InferenceSession:
     """An ONNX Runtime session on the CPU; `optimize=False` keeps every tensor as the file has it."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = threads
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    source = model if isinstance(model, bytes) else str(model)
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 def check_parity(folded: fx.GraphModule, path: Path, image_size: int, batch: int) -> float:
@@ -170,9 +170,6 @@ def run_all(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
     proto.graph.output.extend(
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in wanted if name not in present
     )
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    runtime = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    runtime = session(proto.SerializeToString(), optimize=False)
     names = [value.name for value in runtime.get_outputs()]
     return {"image": images, **dict(zip(names, runtime.run(names, {"image": images})))}

@@ -12,7 +12,8 @@ import json
 import os
 import platform
 import sys
-from typing import Any, Dict, List
+import time
+from typing import Any, Dict, List, Tuple
 
 import numpy as np
 
@@ -47,7 +48,7 @@ def run_job(path: str) -> Dict[str, Any]:
     out = os.path.join(base, job["out"])
     os.makedirs(out, exist_ok=True)
     pixels = np.load(os.path.join(base, job["pixels"]), mmap_mode="r", allow_pickle=False)
-    load_before = _load_average()
+    busy_before = busy_share()
     runner = open_runner(job["runtime"], os.path.join(base, job["model"]), job["threads"])
     try:
 
@@ -63,7 +64,7 @@ def run_job(path: str) -> Dict[str, Any]:
         result = dict(runner.info(), threads=job["threads"], warmup_queries=warmed, **_environment())
     finally:
         runner.close()
-    result.update(load_before=load_before, load_after=_load_average(), peak_rss_mb=_peak_rss_mb())
+    result.update(busy_before=busy_before, peak_rss_mb=_peak_rss_mb())
     with open(os.path.join(out, "result.json"), "w", encoding="utf-8") as file:
         json.dump(result, file, indent=1)
     return result
@@ -102,11 +103,23 @@ def _cpu_model() -> str:
     return platform.processor()
 
 
-def _load_average() -> float:
+def busy_share(seconds: float = 0.3) -> float:
+    """The share of all cores, 0 to 1, that other processes take while this one waits; -1 if unknown."""
+    before = _cpu_times()
+    time.sleep(seconds)
+    after = _cpu_times()
+    total = after[0] - before[0]
+    return round(1 - (after[1] - before[1]) / total, 3) if total > 0 else -1.0
+
+
+def _cpu_times() -> Tuple[int, int]:
+    """Ticks of all cores since the start of the system: in all, and idle or waiting for a disk."""
     try:
-        return round(os.getloadavg()[0], 2)
-    except (AttributeError, OSError):
-        return -1.0
+        with open("/proc/stat", encoding="ascii") as file:
+            ticks = [int(value) for value in file.readline().split()[1:]]
+        return sum(ticks[:8]), ticks[3] + ticks[4]
+    except (OSError, ValueError, IndexError):
+        return 0, 0
 
 
 def _peak_rss_mb() -> float:

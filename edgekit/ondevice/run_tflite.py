@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Dict
 
 import numpy as np
@@ -24,7 +23,7 @@ class TfliteRunner(Runner):
 
     def __init__(self, path: str, threads: int) -> None:
         super().__init__(path, threads)
-        self.interpreter = Interpreter(model_path=path, num_threads=threads or os.cpu_count() or 1)
+        self.interpreter = Interpreter(model_path=path, num_threads=threads)
         self.interpreter.allocate_tensors()
         self.input = self.interpreter.get_input_details()[0]
         self.output = self.interpreter.get_output_details()[0]

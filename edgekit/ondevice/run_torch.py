@@ -15,8 +15,7 @@ class TorchRunner(Runner):
 
     def __init__(self, path: str, threads: int) -> None:
         super().__init__(path, threads)
-        if threads:
-            torch.set_num_threads(threads)
+        torch.set_num_threads(threads)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = torch.export.load(path).module().to(self.device)
 

@@ -11,6 +11,7 @@ import numpy as np
 RUNNERS = {
     "null": "runner:NullRunner",
     "onnxruntime": "run_onnxruntime:OnnxRuntimeRunner",
+    "onnxruntime-unoptimized": "run_onnxruntime:UnoptimizedRunner",
     "litert": "run_tflite:TfliteRunner",
     "torch": "run_torch:TorchRunner",
 }

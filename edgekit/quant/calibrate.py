@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import fx
 
-from edgekit.errors import DataError, unknown
+from edgekit.errors import DataError
+from edgekit.quant import observers
 from edgekit.quant.observers import OBSERVERS, Histogram
 from edgekit.records import CalibrationRecipe, CalibrationSet, CalibrationTable
 
@@ -73,8 +74,7 @@ def calibrate(
     Raises:
         DataError: nothing to observe, or NaN and infinite values; names the tensor.
     """
-    if recipe.observer not in OBSERVERS:
-        raise unknown("observer", recipe.observer, OBSERVERS)
+    observers.check(recipe.observer)
     seen: dict[str, Histogram] = {}
 
     def see(name: str, value: torch.Tensor) -> None:

@@ -24,8 +24,7 @@ def to_fp16(model: ir.Model) -> None:
     for value in graph.initializers.values():
         tensor = value.const_value
         if tensor is not None and tensor.dtype == ir.DataType.FLOAT:
-            is_scale = any(use.idx == 1 and use.node.op_type in _QDQ for use in value.uses())
-            value.const_value = ir.tensor(_half(str(value.name), tensor.numpy(), is_scale), name=value.name)
+            value.const_value = ir.tensor(_half(str(value.name), tensor.numpy()), name=value.name)
             value.dtype = ir.DataType.FLOAT16
     for value in list(graph.inputs):
         cast = _cast(value, ir.DataType.FLOAT16, f"{value.name}_fp16")
@@ -51,15 +50,12 @@ def _cast(value: ir.Value, dtype: ir.DataType, name: str) -> ir.Node:
     return cast
 
 
-def _half(name: str, array: np.ndarray, is_scale: bool) -> np.ndarray:
-    """float32 to float16; scales keep above zero.
+def _half(name: str, array: np.ndarray) -> np.ndarray:
+    """float32 to float16.
 
     Raises:
         EdgekitError: a value beyond 65,504.
     """
     if array.size and not np.abs(array).max() <= _LARGEST:
         raise EdgekitError(f"{name!r} holds {np.abs(array).max():.3g}, which float16 cannot", "use --precision fp32")
-    half = array.astype(np.float16)
-    if is_scale:
-        half = np.maximum(half, np.finfo(np.float16).smallest_subnormal)
-    return half
+    return array.astype(np.float16)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import store
+from edgekit import atomic
 from edgekit.errors import EdgekitError
 from edgekit.quant import affine
 from edgekit.records import LITERT_SCHEME, CalibrationTable
@@ -42,7 +42,7 @@ def quantize(float_path: Path, table: CalibrationTable, names: dict[str, str], p
         q.update_quantization_recipe(regex=".*", operation_name=border, algorithm_key=recipe.AlgorithmName.NO_QUANTIZE)
     ranges = {n: {"min": _array(g.low), "max": _array(g.high)} for n, g in grids.items()}
     result = q.quantize(ranges, enable_progress_report=False)
-    store.save_bytes(path, result.quantized_model)
+    atomic.save_bytes(path, result.quantized_model)
 
 
 def to_fp16(float_path: Path, path: Path) -> None:
@@ -61,7 +61,7 @@ def to_fp16(float_path: Path, path: Path) -> None:
         algorithm_key=recipe.AlgorithmName.FLOAT_CASTING,
     )
     result = q.quantize(enable_progress_report=False)
-    store.save_bytes(path, result.quantized_model)
+    atomic.save_bytes(path, result.quantized_model)
 
 
 def _array(value: float) -> np.ndarray:

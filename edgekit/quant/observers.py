@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from edgekit.errors import DataError
+from edgekit.errors import DataError, unknown
 from edgekit.records import Range
 
 BINS = 4096
@@ -90,3 +90,9 @@ def mse(seen: Histogram) -> Range:
 
 
 OBSERVERS: dict[str, Callable[[Histogram], Range]] = {"minmax": minmax, "percentile": percentile, "mse": mse}
+
+
+def check(name: str) -> None:
+    """Refuse an observer that is not in the table; names those that are."""
+    if name not in OBSERVERS:
+        raise unknown("observer", name, OBSERVERS)

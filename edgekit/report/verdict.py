@@ -26,7 +26,8 @@ def _sentence(row: Summary, rows: Sequence[Summary]) -> str:
     if peer is not None:
         size += f", {peer.size_mb / row.size_mb:.1f} times smaller than FP32"
     time = ""
-    if peer is not None and row.p50_ms and peer.p50_ms and not row.stand_in:
+    comparable = peer is not None and not (row.stand_in or row.busy or peer.busy)
+    if comparable and peer is not None and row.p50_ms and peer.p50_ms:
         time = f"; {peer.p50_ms / row.p50_ms:.2f} times as fast as FP32 in {row.ran_in} on this machine"
     if row.stand_in:
         time = "; how fast it is must be measured on the device"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,8 @@ def resolve(name: str) -> Resolved:
     if not name.endswith(".toml") and name not in config.names("devices"):
         raise unknown("target", name, [*FAMILIES, *config.names("devices")])
     device = config.load_device(name)
+    if device.name in (*FAMILIES, "common") or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", device.name):
+        raise UsageError(f"a device cannot be called {device.name!r}", "rename the .toml file: its name is a folder's")
     if device.family not in FAMILIES:
         raise unknown(f"family of device {device.name!r}:", device.family, FAMILIES)
     return Resolved(device.name, device.family, FAMILIES[device.family], device)

@@ -17,7 +17,11 @@ fail() {
 }
 
 find_trtexec() {
-    for candidate in "${TRTEXEC:-}" "$(command -v trtexec || true)" /usr/src/tensorrt/bin/trtexec; do
+    if [ -n "${TRTEXEC:-}" ]; then
+        [ -x "$TRTEXEC" ] && echo "$TRTEXEC"
+        return
+    fi
+    for candidate in "$(command -v trtexec || true)" /usr/src/tensorrt/bin/trtexec; do
         if [ -n "$candidate" ] && [ -x "$candidate" ]; then
             echo "$candidate"
             return
@@ -79,7 +83,8 @@ build() {
     } > "model.$precision.engine.json"
 }
 
-trtexec=$(find_trtexec)
+trtexec=$(find_trtexec || true)
+[ -n "$trtexec" ] || [ -z "${TRTEXEC:-}" ] || fail "TRTEXEC=$TRTEXEC is no program"
 [ -n "$trtexec" ] || fail "no trtexec: install TensorRT, or set TRTEXEC=/path/to/trtexec"
 sha256sum --check --quiet SHA256SUMS || fail "the kit is damaged: copy it again"
 version=$(read_version "$trtexec")

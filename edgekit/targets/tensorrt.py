@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from edgekit import store
+from edgekit import atomic, store
 from edgekit.errors import EdgekitError
 from edgekit.records import Artifact, Device
 
@@ -50,7 +50,7 @@ def build_engines(folder: Path, precisions: list[str]) -> None:
 
     version = tuple(int(part) for part in trt.__version__.split(".")[:2])
     typed = version >= _STRONGLY_TYPED_SINCE
-    for precision in precisions:
+    for precision in dict.fromkeys(precisions):
         onnx = folder / f"model.{precision}.onnx"
         if precision == "int8" and typed:
             onnx = folder / "model.int8.typed.onnx"
@@ -58,13 +58,30 @@ def build_engines(folder: Path, precisions: list[str]) -> None:
         builder = trt.Builder(logger)
         network, _parser = parse(trt, builder, logger, onnx.read_bytes(), _network_flags(trt, version))
         settings = builder.create_builder_config()
+        if precision == "fp32":
+            settings.clear_flag(trt.BuilderFlag.TF32)
         if not typed:
             for flag in {"fp16": ["FP16"], "int8": ["INT8", "FP16"]}.get(precision, []):
                 settings.set_flag(getattr(trt.BuilderFlag, flag))
         engine = builder.build_serialized_network(network, settings)
         if engine is None:
             raise EdgekitError(f"TensorRT {trt.__version__} built no engine from {onnx.name}")
-        store.save_bytes(folder / f"model.{precision}.engine", bytes(engine))
+        target = folder / f"model.{precision}.engine"
+        atomic.save_bytes(target, bytes(engine))
+        built_by = {"tensorrt": trt.__version__, **_gpu(), "onnx": onnx.name, "onnx_sha256": store.sha256_file(onnx)}
+        store.save_json(target.with_name(target.name + ".json"), built_by)
+
+
+def _gpu() -> dict[str, str]:
+    """The GPU that an engine fits."""
+    import torch
+
+    major, minor = torch.cuda.get_device_capability()
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        "compute_capability": f"{major}.{minor}",
+        "cuda": str(torch.version.cuda),
+    }
 
 
 def _network_flags(trt: Any, version: tuple[int, ...]) -> int:

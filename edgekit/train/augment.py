@@ -28,6 +28,7 @@ class TrainImages(Dataset[tuple[torch.Tensor, int]]):
         self.samples = data.split("train")
         self.root = data.root
         self.preprocess = preprocess
+        self.cropped = augment == "light"
         steps: list[Any] = []
         if augment == "light":
             kernel = InterpolationMode(preprocess.resample)
@@ -45,6 +46,5 @@ class TrainImages(Dataset[tuple[torch.Tensor, int]]):
         image = load_image(self.root / sample.path)
         if self.transform is not None:
             image = self.transform(image)
-        cropped = image.size == (self.preprocess.image_size,) * 2
-        pixels = np.array(image, np.uint8) if cropped else fit(image, self.preprocess)
+        pixels = np.array(image, np.uint8) if self.cropped else fit(image, self.preprocess)
         return torch.from_numpy(pixels), sample.label

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from edgekit import store
+from edgekit import atomic, store
 from edgekit.config import from_table
 from edgekit.errors import DataError, MissingError, StorageError
 from edgekit.records import Checkpoint, Preprocess
@@ -29,8 +30,9 @@ def save(path: Path, model: nn.Module, arch: str, labels: tuple[str, ...], prepr
         "preprocess": dataclasses.asdict(preprocess),
         "state_dict": state,
     }
-    with store.writing(path) as temporary, open(temporary, "wb") as file:
-        torch.save(content, file)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    atomic.save_bytes(path, buffer.getvalue())
     return Checkpoint(path, arch, labels, preprocess, store.sha256_file(path))
 
 
@@ -41,7 +43,7 @@ def load(path: Path) -> tuple[Checkpoint, nn.Module]:
         MissingError: no such file. DataError: no checkpoint of edgekit's, or a damaged one.
     """
     if not path.is_file():
-        raise MissingError(f"{path} does not exist", "edgekit train DATA --model mobilenet_v2")
+        raise MissingError(f"{path} does not exist", "edgekit train DATA --model efficientnet_lite0")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         if content["format"] != FORMAT:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from edgekit.data.images import load_pixels
+from edgekit.data.images import load_batches
 from edgekit.errors import EdgekitError, UsageError, unknown
 from edgekit.records import Checkpoint, DatasetIndex, Preprocess
 from edgekit.train import checkpoints, models
@@ -50,8 +50,15 @@ class TrainOptions:
             raise unknown("augmentation", self.augment, AUGMENTS)
         if self.device not in DEVICES:
             raise unknown("device", self.device, DEVICES)
-        if self.epochs < 1 or self.batch_size < 2 or not 0 < self.lr < 10:
-            raise UsageError("epochs must be at least 1, batch size at least 2, lr between 0 and 10")
+        pick_device(self.device)
+        models.check_weights(self.weights)
+        for name, fits in (
+            ("epochs must be at least 1", self.epochs >= 1),
+            ("the batch size must be at least 2: batch norm needs it", self.batch_size >= 2),
+            ("the learning rate must lie between 0 and 10", 0 < self.lr < 10),
+        ):
+            if not fits:
+                raise UsageError(name, "edgekit train --help")
 
 
 @dataclass(frozen=True)
@@ -89,9 +96,8 @@ def finetune(data: DatasetIndex, options: TrainOptions, path: Path, watcher: Wat
     models.load_weights(model, options.arch, options.weights)
     model = model.to(device).to(memory_format=torch.channels_last)
     loader = _loader(data, options, preprocess)
-    val = data.split("val")
-    val_pixels = load_pixels([data.root / s.path for s in val], preprocess)
-    val_labels = torch.tensor([s.label for s in val])
+    val_paths = [data.root / s.path for s in data.split("val")]
+    val_labels = torch.tensor([s.label for s in data.split("val")])
     optimizer = torch.optim.AdamW(_parameter_groups(model, options.weight_decay), lr=options.lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_cosine(options, len(loader)))
     criterion = nn.CrossEntropyLoss(label_smoothing=options.label_smoothing)
@@ -104,12 +110,7 @@ def finetune(data: DatasetIndex, options: TrainOptions, path: Path, watcher: Wat
             images = normalize(pixels.to(device), preprocess)
             loss = criterion(model(images), labels.to(device))
             value = loss.item()
-            if not math.isfinite(value):
-                raise EdgekitError(
-                    f"the loss became {value} in epoch {epoch}, step {step}",
-                    f"try a lower learning rate: --lr {options.lr / 10:g}"
-                    + ("; the best weights so far are kept" if best[0] >= 0 else ""),
-                )
+            _check_finite(value, f"epoch {epoch}, step {step}", options)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -117,8 +118,10 @@ def finetune(data: DatasetIndex, options: TrainOptions, path: Path, watcher: Wat
             total, seen = total + value * len(labels), seen + len(labels)
             watcher.step(epoch, step, len(loader), value)
         trained = time.perf_counter() - started
-        logits = predict_logits(model, val_pixels, preprocess, options.batch_size)
+        batches = load_batches(val_paths, preprocess, options.batch_size)
+        logits = torch.cat([predict_logits(model, pixels, preprocess) for pixels in batches])
         val_loss = nn.functional.cross_entropy(logits, val_labels).item()
+        _check_finite(val_loss, f"epoch {epoch}, validation", options)
         top1 = 100 * (logits.argmax(1) == val_labels).float().mean().item()
         is_best = (top1, -val_loss) > best
         if is_best:
@@ -144,13 +147,17 @@ def normalize(pixels: torch.Tensor, preprocess: Preprocess) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def predict_logits(model: nn.Module, pixels: np.ndarray, preprocess: Preprocess, batch_size: int = 32) -> torch.Tensor:
-    """Logits, float32 (N, classes) on the CPU, of uint8 (N, H, W, 3) pixels; model in eval mode."""
+def predict_logits(model: nn.Module, pixels: np.ndarray, preprocess: Preprocess) -> torch.Tensor:
+    """Logits, float32 (N, classes) on the CPU, of one batch of uint8 (N, H, W, 3) pixels; in eval mode."""
     model.eval()
     device = next(model.parameters()).device
-    starts = range(0, len(pixels), batch_size)
-    parts = (torch.from_numpy(pixels[i : i + batch_size]).to(device) for i in starts)
-    return torch.cat([model(normalize(part, preprocess)).float().cpu() for part in parts])
+    return model(normalize(torch.from_numpy(pixels).to(device), preprocess)).float().cpu()
+
+
+def _check_finite(loss: float, where: str, options: TrainOptions) -> None:
+    """Stop a run that diverged; what was kept before stays."""
+    if not math.isfinite(loss):
+        raise EdgekitError(f"the loss became {loss} ({where})", f"try a lower learning rate: --lr {options.lr / 10:g}")
 
 
 def _loader(data: DatasetIndex, options: TrainOptions, preprocess: Preprocess) -> DataLoader[Any]:

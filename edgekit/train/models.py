@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,12 @@ def build(arch: str, classes: int) -> nn.Module:
     return _resolve(row(arch).builder)(num_classes=classes)
 
 
+def check_weights(weights: str) -> None:
+    """Refuse what `load_weights` could not even look for."""
+    if weights not in ("pretrained", "none") and not Path(weights).is_file():
+        raise MissingError(f"no weights file {weights!r}", "--weights takes pretrained, none, or an existing file")
+
+
 def load_weights(model: nn.Module, arch: str, weights: str) -> None:
     """Initialize `model` in place.
 
@@ -133,7 +140,9 @@ def _pretrained(arch: str) -> Tensors:
     try:
         enum: Any = source
         return dict(enum.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True))
-    except (URLError, OSError) as error:
+    except (URLError, OSError, RuntimeError) as error:  # RuntimeError: not the file that was asked for
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
         raise MissingError(
             f"the ImageNet weights of {arch} could not be downloaded ({error})",
             "without a network: --model efficientnet_lite0 (its weights come with pip), "
@@ -145,8 +154,7 @@ def _from_file(path: Path) -> Tensors:
     """A state dict from a .pt, .pth or .safetensors file; never unpickles code."""
     import torch
 
-    if not path.is_file():
-        raise UsageError(f"no weights file {str(path)!r}", "--weights takes pretrained, none, or an existing file")
+    check_weights(str(path))
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -26,7 +26,7 @@ def result(
     expected = np.arange(samples) % CLASSES
     answers = np.where(np.arange(samples) < right, expected, (expected + 1) % CLASSES)
     environment = {"runtime": of.runtime, "version": "1.0", "processor": "cpu", "cpu": "a CPU", "threads": 1,
-                   "load_before": 0.1, "peak_rss_mb": 50.0, "measured": "2025-01-01T00:00:00+00:00"}  # fmt: skip
+                   "busy_before": 0.01, "peak_rss_mb": 50.0, "measured": "2025-01-01T00:00:00+00:00"}  # fmt: skip
     fields = {
         "device": "local",
         "runtime": of.runtime,
@@ -43,7 +43,7 @@ def result(
 
 BASELINE_ROW = Summary(
     artifact="baseline/pytorch", target="desktop", precision="fp32", ran_in="torch 2.9", processor="cpu",
-    device="local", threads=1, source="host", stand_in=False, baseline=True, size_mb=8.9, samples=270,
+    device="local", threads=1, source="host", stand_in=False, baseline=True, busy=False, size_mb=8.9, samples=270,
     top1=97.8, top1_low=95.2, top1_high=99.0, drop=0.0, p_value=1.0, agreement=100.0, queries=700,
     p50_ms=12.0, p90_ms=13.0, p99_ms=14.0, speedup=1.0,
 )  # fmt: skip

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from edgekit import config, store
 from edgekit.bench import session
-from edgekit.errors import DataError, MissingError, StorageError
+from edgekit.errors import DataError, EdgekitError, MissingError, StorageError
 from edgekit.records import Artifact, Preprocess, Suite
 from tests.bench.results import artifact, result
 
@@ -42,10 +42,15 @@ def color_pixels() -> np.ndarray:
     return np.broadcast_to(np.eye(3, dtype=np.uint8)[:, None, None] * 255, (3, 32, 32, 3)).copy()
 
 
+def evaluation_set(beside: Path) -> session.EvaluationSet:
+    """The three images in a file beside the model."""
+    np.save(beside.with_name("pixels.npy"), color_pixels())
+    return session.EvaluationSet(beside.with_name("pixels.npy"), np.arange(3), PREPROCESS)
+
+
 def test_a_benchmark_keeps_every_latency_and_every_answer(mean_color: tuple[Artifact, Path]) -> None:
     made, path = mean_color
-    samples = (color_pixels(), np.arange(3), PREPROCESS)
-    measured = session.benchmark(made, path, config.load_device("local"), QUICK, samples)
+    measured = session.benchmark(made, path, config.load_device("local"), QUICK, evaluation_set(path))
     assert measured.logits == pytest.approx(np.eye(3), abs=1e-5)
     assert len(measured.latencies_ns) == 9
     assert all(isinstance(ns, int) and ns > 0 for ns in measured.latencies_ns)
@@ -63,11 +68,21 @@ def test_a_file_that_changed_since_export_is_not_measured(mean_color: tuple[Arti
     made, path = mean_color
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(StorageError, match="has changed since export") as caught:
-        session.benchmark(made, path, config.load_device("local"), QUICK, (color_pixels(), np.arange(3), PREPROCESS))
+        session.benchmark(made, path, config.load_device("local"), QUICK, evaluation_set(path))
     assert caught.value.hint == "edgekit export --target jetson"
     path.unlink()
     with pytest.raises(MissingError, match="is missing"):
-        session.benchmark(made, path, config.load_device("local"), QUICK, (color_pixels(), np.arange(3), PREPROCESS))
+        session.benchmark(made, path, config.load_device("local"), QUICK, evaluation_set(path))
+
+
+@pytest.mark.parametrize("name", ["numpy.py", "json.py", "ondevice.py"])
+def test_a_model_called_like_a_module_is_never_run_as_one(tmp_path: Path, name: str) -> None:
+    trace, path = tmp_path / "ran", tmp_path / name
+    path.write_text(f"open({str(trace)!r}, 'w')\n")
+    made = artifact(f"android/{name}", runtime="tensorrt", sha256=store.sha256_file(path))
+    with pytest.raises(EdgekitError, match=r"model\.py failed in onnxruntime"):
+        session.benchmark(made, path, config.load_device("local"), QUICK, evaluation_set(path))
+    assert not trace.exists()
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
@@ -116,7 +131,7 @@ def test_raw_values_that_were_touched_are_refused(tmp_path: Path) -> None:
         session.load(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"schema": 2}', "null", "{"])
+@pytest.mark.parametrize("content", ["[]", "{}", '{"schema": 1}', "null", "{"])
 def test_a_description_that_is_none_is_named(tmp_path: Path, content: str) -> None:
     _, described = saved(tmp_path)
     described.write_text(content)

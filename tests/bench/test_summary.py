@@ -72,3 +72,16 @@ def test_results_on_other_images_are_not_compared(expected: np.ndarray) -> None:
     other = result(INT8, logits=np.zeros((len(expected), 3)), expected=expected)
     with pytest.raises(MissingError, match=r"android/model\.int8\.tflite was measured on other images"):
         summarize([result(), other])
+
+
+@pytest.mark.parametrize(("threads", "speedup"), [(1, 4.0), (2, None)])
+def test_a_row_with_other_threads_than_the_baseline_has_no_speedup(threads: int, speedup: float | None) -> None:
+    environment = {**result(INT8).environment, "threads": threads}
+    row = summarize([result(ms=2.0), result(INT8, ms=0.5, environment=environment)])[1]
+    assert (row.threads, row.speedup) == (threads, speedup)
+
+
+@pytest.mark.parametrize(("share", "busy"), [(-1.0, False), (0.0, False), (0.9, True)])
+def test_a_row_knows_whether_other_work_ran(share: float, busy: bool) -> None:
+    environment = {**result(INT8).environment, "busy_before": share}
+    assert [r.busy for r in summarize([result(), result(INT8, environment=environment)])] == [False, busy]

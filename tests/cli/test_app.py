@@ -15,7 +15,6 @@ import pytest
 import edgekit
 from edgekit import store
 from edgekit.cli.app import run
-from edgekit.errors import EdgekitError
 
 Files = Callable[[str], list[str]]
 
@@ -54,7 +53,7 @@ ERRORS = {
     "export -t jetson -p int4": (2, "unknown precision 'int4'", "known: fp32, fp16, int8"),
     "export -t desktop -p fp16": (2, "desktop does not run fp16", "it runs: fp32, int8"),
     "export -t jetson --recipe defalt": (2, "unknown calibration recipe 'defalt'", "did you mean 'default'?"),
-    "export -t jetson --recipe no.toml": (2, "'no.toml' does not exist", "known: default"),
+    "export -t jetson --recipe no.toml": (4, "'no.toml' does not exist", "known: default"),
     "export -t jetson none": (4, "there is no run 'none'", "runs in runs: "),
     "benchmark -d pixle-8": (2, "unknown device 'pixle-8'", "did you mean 'pixel-8'? known: iphone-15"),
     "benchmark -d jetson-thor": (2, "cannot reach 'jetson-thor'", "benchmarking works on: local"),
@@ -65,7 +64,7 @@ ERRORS = {
     "benchmark ../etc": (4, "there is no run '../etc'", "runs in runs: "),
     "report none": (4, "there is no run 'none'", "newer, damaged"),
     "report damaged": (3, "run.json is damaged", "make the run again"),
-    "report newer": (6, "(format 99)", "pip install --upgrade edgekit"),
+    "report newer": (6, "(format 99)", "upgrade edgekit to that version"),
     "report sound": (4, "'sound' has no measurements yet", "edgekit benchmark sound"),
     "report --runs-dir empty": (4, "no finished run in empty", "edgekit train"),
     "predict none a.png": (4, "there is no run 'none'", "runs in runs: "),
@@ -153,10 +152,20 @@ def test_a_folder_in_the_place_of_a_file_is_status_6(tmp_path: Path, capsys: pyt
     assert capsys.readouterr().err.startswith("error: Is a directory: failed while working (runs/sound/bench")
 
 
-def test_debug_shows_the_traceback_wherever_it_stands() -> None:
-    for arguments in (["--debug", "report", "none"], ["report", "none", "--debug"]):
-        with pytest.raises(EdgekitError):
-            run(arguments)
+@pytest.mark.parametrize("line", ["--debug report none", "report none --debug", "report none"])
+def test_debug_shows_the_traceback_wherever_it_stands_and_keeps_the_status(
+    line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(line.split()) == 4
+    shown = capsys.readouterr().err
+    assert ("Traceback" in shown) == ("--debug" in line)
+    assert "error: there is no run 'none'" in shown
+
+
+def test_a_hint_names_a_run_elsewhere_by_its_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    assert run(["report", "sound", "--runs-dir", "elsewhere"]) == 4
+    assert two_lines(capsys)[1] == "edgekit benchmark elsewhere/sound"
 
 
 def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,14 +181,15 @@ SIGNALLED = """
 import os, signal, sys
 from edgekit.cli import show
 from edgekit.cli.app import main
-show.table = lambda *_: os.kill(os.getpid(), signal.SIGINT)
+show.table = lambda *_, **__: os.kill(os.getpid(), signal.{})
 sys.argv = ["edgekit", "devices"]
 main()
 """
 
 
-def test_ctrl_c_is_status_130_without_a_traceback() -> None:
-    done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_ctrl_c_and_sigterm_are_status_130_without_a_traceback(name: str) -> None:
+    done = subprocess.run([sys.executable, "-c", SIGNALLED.format(name)], capture_output=True, text=True, check=False)
     assert done.returncode == 128 + signal.SIGINT
     assert "Traceback" not in done.stderr
     assert "interrupted" in done.stderr

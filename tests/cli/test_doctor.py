@@ -39,3 +39,12 @@ def test_a_package_that_is_there_has_its_version_and_one_that_is_not_its_remedy(
 def test_a_module_without_its_distribution_is_found_all_the_same() -> None:
     assert importlib.util.find_spec("edgekit.cli")
     assert doctor._package("x", "edgekit", "no-such-distribution", "pip").found == "edgekit"
+
+
+def test_every_remedy_stands_whole_below_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["doctor", "--json"])
+    remedies = {c["what"]: c["remedy"] for c in json.loads(capsys.readouterr().out) if c["remedy"]}
+    run(["doctor"])
+    shown = capsys.readouterr().out
+    assert remedies
+    assert all(f"\n\n{what}:\n  {remedy}\n" in shown for what, remedy in remedies.items())

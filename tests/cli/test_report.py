@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -59,6 +60,27 @@ def test_measurements_of_other_weights_are_left_out(measured: store.Run, capsys:
     store.save_json(measured.path / "export" / "android" / "manifest.json", {"schema": 1, "artifacts": []})
     assert run(["report"]) == 4
     assert "has no measurements yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["arch", "history", "versions"])
+def test_a_run_file_without_a_key_is_named_with_it(
+    measured: store.Run, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    store.save_json(measured.path / "run.json", {k: v for k, v in measured.meta.items() if k != key})
+    assert run(["report"]) == 3
+    assert f"run.json is damaged: {key} missing" in capsys.readouterr().err
+    assert not (measured.path / "report.html").exists()
+
+
+def test_a_busy_machine_is_marked_in_the_table_and_below_it(
+    measured: store.Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    busy = result(INT8, ms=0.5)
+    session.save(measured.path / "bench", dataclasses.replace(busy, environment={**busy.environment, "busy_before": 1}))
+    assert run(["report"]) == 0
+    output = capsys.readouterr()
+    assert ["0.500!" in line for line in output.out.splitlines()] == [False, False, True]
+    assert "!: the machine was busy" in output.err
 
 
 def test_measurements_that_were_touched_are_status_3(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgekit.cli import show
 from edgekit.records import Range
+from edgekit.report import tables
+from tests.bench.results import row
 
 
 def test_notes_go_to_standard_error_and_results_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,3 +68,40 @@ def test_progress_is_silent_where_there_is_no_terminal(capsys: pytest.CaptureFix
 def test_an_error_passes_through_progress() -> None:
     with pytest.raises(KeyboardInterrupt), show.bar("x"), show.working("y"):
         raise KeyboardInterrupt
+
+
+class Terminal(io.StringIO):
+    """What a terminal would show."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch, width: int, *arguments: Any, **options: Any) -> list[str]:
+    """The lines of a table on a terminal without colours, so wide."""
+    for name, value in (("COLUMNS", str(width)), ("LINES", "50"), ("TERM", "dumb")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.stdout", terminal := Terminal())
+    show.table(*arguments, **options)
+    return terminal.getvalue().splitlines()
+
+
+@pytest.mark.parametrize(("width", "hidden"), [(80, ["ran in", "on", "agree %", "p90 ms", "p99 ms"]), (200, [])])
+def test_a_narrow_terminal_gets_the_narrow_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int, hidden: list[str]
+) -> None:
+    names = ["jetson/model.int8.typed.onnx", "android/model.fp32.tflite"]
+    rows = [tables.cells(row(artifact=name)) for name in names]
+    options = {"right": tables.RIGHT, "narrow": tables.NARROW}
+    header, *lines = shown_on_a_terminal(monkeypatch, width, tables.COLUMNS, rows, **options)
+    assert [line.split()[0] for line in lines] == names
+    assert header.split() == " ".join(c for c in tables.COLUMNS if c not in hidden).split()
+    assert capsys.readouterr().err == (f"(not shown for want of room: {', '.join(hidden)})\n" if hidden else "")
+
+
+def test_the_first_column_is_never_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [["x" * 30, "word " * 20], ["y" * 8, "z" * 30]]
+    lines = shown_on_a_terminal(monkeypatch, 40, ["name", "text"], rows)
+    assert [line.split()[0] for line in lines if "x" in line[:30]] == ["x" * 30]
+    assert max(map(len, lines)) == 40
+    assert sum(line.count("z") for line in lines) == 30

@@ -89,3 +89,13 @@ def test_an_image_size_that_cannot_be_is_refused_before_a_run_is_made(
 ) -> None:
     assert run(["train", "photos", "--image-size", "5"]) == 2
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_is_odd_about_the_data_is_said(
+    train: Callable[[Loop], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").rename(tmp_path / "train")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "train").rename(tmp_path / "photos" / "train")
+    assert train(ending_with(KeyboardInterrupt(), epochs=0)) == 130
+    assert "warning: no val and no test folder" in capsys.readouterr().err

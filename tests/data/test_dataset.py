@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from edgekit import store
-from edgekit.data import dataset
+from edgekit.data import check, dataset
 from edgekit.errors import DataError, MissingError
 from edgekit.records import DatasetIndex
 from tests.conftest import write_images
@@ -76,6 +76,26 @@ def test_images_in_folders_below_a_class_belong_to_it(tmp_path: Path) -> None:
     assert Counter(s.label for s in dataset.index(tmp_path / "d").samples) == {0: 5, 1: 5}
 
 
+@pytest.mark.parametrize("name", ["valid", "validation", "holdout"])
+def test_a_folder_beside_train_that_is_no_split_is_refused_with_the_names_of_splits(tmp_path: Path, name: str) -> None:
+    error = error_of(presplit(tmp_path, {"train": {"a": 9, "b": 9}, name: {"a": 2, "b": 2}, ".cache": {"a": 1}}))
+    assert f"holds train and {name}" in error.message
+    assert "train, val, test" in error.hint
+
+
+def test_train_alone_is_carved_and_that_is_said(tmp_path: Path) -> None:
+    index = dataset.index(presplit(tmp_path, {"train": {"a": 20, "b": 20}, ".cache": {"a": 1}}))
+    assert counts(index) == {"train": 28, "val": 6, "test": 6}
+    assert index.carved == ("val", "test")
+    assert check.warnings(index)[0].startswith("no val and no test folder")
+
+
+def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:
+    index = dataset.index(write_images(tmp_path / "d", {"train": 10, "bus": 10}, 8))
+    assert (index.labels, index.carved) == (("bus", "train"), ())
+    assert len(index.samples) == 20
+
+
 # Splits --------------------------------------------------------------------------------------
 
 
@@ -132,7 +152,7 @@ def test_an_empty_folder_is_told_the_layout(tmp_path: Path) -> None:
 
 def test_files_without_a_class_folder_are_no_data_set(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    assert "no images below" in error_of(tmp_path).message
+    assert f"the images in {tmp_path} lie in no class folder" in error_of(tmp_path).message
 
 
 def test_one_class_is_too_few(tmp_path: Path) -> None:
@@ -184,6 +204,15 @@ def test_every_bad_file_is_named_at_once_up_to_ten(images: Path) -> None:
     assert "and 2 more" in error.message
     assert str(images) not in error.message
     assert "--skip-bad" in error.hint
+
+
+def test_a_name_that_is_not_utf_8_is_listed_as_bad(images: Path, tmp_path: Path) -> None:
+    with open(bytes(images / "apple" / "bad") + b"\xff.png", "wb") as file:
+        file.write((images / "apple" / "000.png").read_bytes())
+    message = error_of(images).message
+    assert "its name is not UTF-8" in message
+    assert "apple/bad" in message
+    store.save_json(tmp_path / "data.json", dataset.index(images, skip_bad=True))
 
 
 def test_skip_bad_leaves_them_out_and_remembers_which(images: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import edgekit.ondevice
 from edgekit.ondevice import runner
-from edgekit.ondevice.main import main, run_job
+from edgekit.ondevice.main import busy_share, main, run_job
 
 LIMITS = {"warmup_queries": 3, "warmup_s": 0.0, "min_queries": 6, "min_s": 0.0, "max_s": 60.0}
 
@@ -36,7 +36,7 @@ def test_a_job_writes_latencies_logits_and_what_decided_them(tmp_path: Path) -> 
     described = json.loads((tmp_path / "out" / "result.json").read_text())
     assert (described["warmup_queries"], described["threads"], described["processor"]) == (3, 2, "none")
     assert described["peak_rss_mb"] > 0
-    assert {"machine", "cpu", "cores", "python", "numpy", "governor", "load_before"} <= described.keys()
+    assert {"machine", "cpu", "cores", "python", "numpy", "governor", "busy_before"} <= described.keys()
 
 
 def test_every_sample_is_answered_but_few_are_measured_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,3 +103,11 @@ def test_the_folder_runs_as_a_program_from_anywhere(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path / "sent", capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (tmp_path / "out" / "result.json").is_file()
+
+
+@pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="this system does not tell")
+def test_the_share_of_other_work_is_that_of_the_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert -1 <= busy_share(0.05) <= 1
+    ticks = iter([(1000, 500), (1100, 580), (7, 7), (7, 7)])
+    monkeypatch.setattr("edgekit.ondevice.main._cpu_times", lambda: next(ticks))
+    assert (busy_share(0), busy_share(0)) == (0.2, -1.0)

@@ -16,7 +16,7 @@ from edgekit.quant.observers import OBSERVERS
 from edgekit.records import CalibrationRecipe, CalibrationSet
 from tests.nets import observe, random_images
 
-SHOWN = CalibrationSet((), 0, "the samples")
+SHOWN = CalibrationSet((), "the samples")
 
 
 class Twice(nn.Module):

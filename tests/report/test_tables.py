@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgekit.report.tables import COLUMNS, RIGHT, cells, footnotes, latency, number
+from edgekit.report.tables import COLUMNS, NARROW, RIGHT, cells, footnotes, latency, number
 from tests.bench.results import BASELINE_ROW, row
 
 
@@ -27,11 +27,12 @@ def named(**changes: object) -> dict[str, str]:
 
 def test_a_row_has_a_cell_for_every_column() -> None:
     assert named() == {
-        "model": "android/model.int8.tflite", "precision": "int8", "ran in": "ai-edge-litert 2.0", "MB": "2.4",
-        "top-1 %": "97.8", "95 % interval": "95.2-99.0", "drop": "+0.0", "agree %": "98.5",
-        "p50 ms": "3.00", "p90 ms": "3.20", "p99 ms": "3.50", "x baseline": "4.00",
+        "model": "android/model.int8.tflite", "ran in": "ai-edge-litert 2.0", "on": "local x1", "MB": "2.4",
+        "top-1 % (95 %)": "97.8 (95.2-99.0)", "drop": "+0.0", "agree %": "98.5",
+        "p50 ms": "3.00", "p90 ms": "3.20", "p99 ms": "3.50", "x base": "4.00",
     }  # fmt: skip
     assert set(RIGHT) < set(COLUMNS)
+    assert set(NARROW) < set(COLUMNS)
 
 
 @pytest.mark.parametrize(
@@ -43,16 +44,27 @@ def test_a_star_marks_a_significant_drop_and_no_other(drop: float, p: float, tex
 
 def test_the_baseline_is_not_compared_with_itself() -> None:
     shown = dict(zip(COLUMNS, cells(BASELINE_ROW), strict=True))
-    assert (shown["drop"], shown["agree %"], shown["x baseline"]) == ("", "", "")
+    assert (shown["drop"], shown["agree %"], shown["x base"]) == ("", "", "")
 
 
 def test_a_stand_in_is_marked() -> None:
-    assert named(stand_in=True)["ran in"] == "ai-edge-litert 2.0 (stand-in)"
+    shown = named(stand_in=True)
+    assert (shown["ran in"], shown["x base"]) == ("ai-edge-litert 2.0 (stand-in)", "")
+
+
+@pytest.mark.parametrize(("busy", "text"), [(True, "3.00!"), (False, "3.00")])
+def test_a_latency_of_a_busy_machine_is_marked(busy: bool, text: str) -> None:
+    assert named(busy=busy)["p50 ms"] == text
 
 
 @pytest.mark.parametrize(
     ("change", "word"),
-    [({"stand_in": True}, "stand-in:"), ({"p99_ms": None}, "insufficient samples"), ({"p50_ms": None}, "insufficient")],
+    [
+        ({"stand_in": True}, "stand-in:"),
+        ({"p99_ms": None}, "insufficient samples"),
+        ({"p50_ms": None}, "insufficient"),
+        ({"busy": True}, "busy with other work"),
+    ],
 )
 def test_a_footnote_stands_where_it_is_needed_and_only_there(change: dict[str, object], word: str) -> None:
     assert any(word in note for note in footnotes([BASELINE_ROW, row(**change)]))

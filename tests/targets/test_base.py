@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgekit import config
-from edgekit.errors import DataError, UsageError
+from edgekit.errors import DataError, MissingError, UsageError
 from edgekit.records import PRECISIONS
 from edgekit.targets import base
 
@@ -40,9 +40,18 @@ def test_a_device_file_of_the_users_resolves(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["jetsom", "", "jetson-orin-nono", "missing.toml"])
 def test_an_unknown_target_lists_the_known(name: str) -> None:
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(MissingError if name.endswith(".toml") else UsageError) as caught:
         base.resolve(name)
     assert "jetson-orin-nano" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["common", "android", "jetson", "desktop", "pixel-8", "local", "a b", "é", "-x"])
+def test_a_device_file_whose_folder_would_be_another_s_is_refused(tmp_path: Path, name: str) -> None:
+    path = Path(device_file(tmp_path, family="rpi")).rename(tmp_path / f"{name}.toml")
+    with pytest.raises(UsageError, match="a device") as caught:
+        base.resolve(str(path))
+    assert repr(name) in caught.value.message
+    assert "rename" in caught.value.hint
 
 
 def test_a_device_of_an_unknown_family_is_refused(tmp_path: Path) -> None:

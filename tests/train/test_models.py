@@ -116,7 +116,7 @@ def test_weights_of_another_architecture_are_refused(other: str, tmp_path: Path)
 
 
 def test_a_file_that_does_not_exist_says_what_weights_takes() -> None:
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(MissingError, match="no weights file 'pretrianed'") as caught:
         models.load_weights(models.build("resnet18", 3), "resnet18", "pretrianed")
     assert "pretrained, none" in caught.value.hint
 

@@ -1,0 +1,220 @@
+"""Export, benchmark and predict on one real run of a tiny network, through the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgekit import store
+from edgekit.cli import artifacts
+from edgekit.cli.app import run
+from edgekit.train import models
+from tests import nets
+from tests.conftest import write_images
+
+pytestmark = [pytest.mark.xdist_group("road"), pytest.mark.filterwarnings("ignore")]
+SUITE = "warmup_queries = 1\nwarmup_s = 0\nmin_queries = 8\nmin_s = 0\nmax_s = 60\n"
+BOARD = 'family = "desktop"\ntransport = "local"\nruntime = "onnxruntime"\npython = "{}"\n'
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with runs/fruit, trained and exported for jetson and desktop."""
+    models.MODELS["tiny"] = nets.TINY
+    folder = tmp_path_factory.mktemp("road")
+    data = write_images(folder / "photos", {"apple": 20, "banana": 20, "cherry": 20})
+    options = ["--model", "tiny", "--weights", "none", "--epochs", "4", "--batch-size", "8", "--lr", "0.03"]
+    runs = ["--runs-dir", str(folder / "runs")]
+    assert run(["train", str(data), *options, "--augment", "none", "--name", "fruit", *runs]) == 0
+    assert run(["export", "fruit", "-t", "jetson", "-t", "desktop", *runs]) == 0
+    yield folder
+    del models.MODELS["tiny"]
+
+
+@pytest.fixture
+def road(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the run, in ./runs/fruit, that a test may spoil."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EDGEKIT_RUNS_DIR", raising=False)
+    shutil.copytree(made / "runs", tmp_path / "runs")
+    return tmp_path / "runs" / "fruit"
+
+
+@pytest.fixture
+def answers(road: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, str]]:
+    """Predict with --json: image -> label."""
+
+    def predict(*arguments: object, status: int = 0) -> dict[str, str]:
+        capsys.readouterr()
+        assert run(["predict", "fruit", *map(str, arguments), "--json"]) == status
+        return {a["image"]: a["top"][0]["label"] for a in json.loads(capsys.readouterr().out)}
+
+    return predict
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "manifest.json").read_text())
+
+
+# Export --------------------------------------------------------------------------------------
+
+
+def test_every_export_has_fp32_onnx_in_common(road: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def emit(_bench: object, folder: Path, _resolved: object) -> artifacts.Emitted:
+        (folder / "model.fp32.tflite").write_bytes(b"")
+        return [("model.fp32.tflite", {})]
+
+    shutil.rmtree(road / "export")
+    monkeypatch.setitem(artifacts.EMITTERS, (".tflite", "fp32"), emit)
+    assert run(["export", "fruit", "-t", "android", "-p", "fp32"]) == 0
+    assert {p.name for p in (road / "export" / "common").glob("*.onnx")} == {
+        "model.fp32.onnx",
+        "model.fp32.dynamic.onnx",
+    }
+
+
+@pytest.mark.parametrize("name", ["model.fp32.onnx", "model.fp32.dynamic.onnx"])
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"")], ids=["deleted", "emptied"])
+def test_a_common_file_that_was_harmed_is_made_again(road: Path, name: str, harm: Callable[[Path], object]) -> None:
+    path = road / "export" / "common" / name
+    before = store.sha256_file(path)
+    harm(path)
+    assert run(["export", "fruit", "-t", "desktop", "-p", "fp32"]) == 0
+    assert store.sha256_file(path) == before
+
+
+def test_a_manifest_lists_versions_and_the_hash_of_the_calibration(road: Path) -> None:
+    written = manifest(road / "export" / "jetson")
+    assert {"torch", "onnx", "onnxruntime", "numpy"} <= written["versions"].keys()
+    (table,) = (road / "calibration").iterdir()
+    hashes = {a["details"].get("calibration_sha256") for a in written["artifacts"] if a["precision"] == "int8"}
+    assert hashes == {store.sha256_file(table)}
+
+
+def test_recipes_of_one_name_do_not_overwrite_each_other(road: Path, tmp_path: Path) -> None:
+    for observer in ("minmax", "mse"):
+        (tmp_path / observer).mkdir()
+        (tmp_path / observer / "mine.toml").write_text(f'observer = "{observer}"\n')
+        assert run(["export", "fruit", "-t", "desktop", "-p", "int8", "--recipe", f"{observer}/mine.toml"]) == 0
+    tables = [json.loads(path.read_text()) for path in (road / "calibration").glob("mine-*.json")]
+    assert sorted(t["made_by"]["recipe"]["observer"] for t in tables) == ["minmax", "mse"]
+
+
+# Benchmark -----------------------------------------------------------------------------------
+
+
+def benchmark(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
+    """Benchmark on a board that is this Python; returns the rows."""
+    (folder / "short.toml").write_text(SUITE)
+    (folder / "board.toml").write_text(BOARD.format(sys.executable))
+    capsys.readouterr()
+    assert run(["benchmark", "fruit", "--suite", "short.toml", "-d", "board.toml", "--json", *arguments]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_threads_reach_the_inserted_baseline_and_equal_files_both_get_a_row(
+    road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bomb = road / "export" / "common" / "baseline.pt2"
+    bomb.write_bytes(b"no program")  # where former versions read it from
+    sidecar = {"parent": store.open_run(tmp_path / "runs", "fruit").weights_sha256, "sha256": store.sha256_file(bomb)}
+    store.save_json(bomb.with_name("baseline.pt2.json"), sidecar)
+    base, *rows = benchmark(tmp_path, capsys, "--threads", "2")
+    assert (base["artifact"], base["device"], base["baseline"]) == ("baseline/pytorch", "local", True)
+    assert {row["threads"] for row in (base, *rows)} == {2}
+    assert all(row["speedup"] for row in rows)
+    assert store.sha256_file(road / "export/jetson/model.fp32.onnx") == store.sha256_file(
+        road / "export/desktop/model.fp32.onnx"
+    )
+    assert {"jetson/model.fp32.onnx", "desktop/model.fp32.onnx"} < {row["artifact"] for row in rows}
+
+
+# Predict -------------------------------------------------------------------------------------
+
+TYPED = "jetson/model.int8.typed.onnx"
+
+
+@pytest.mark.parametrize("name", ["desktop/model.fp32.onnx", "jetson/model.int8.onnx", TYPED])
+def test_an_artifact_answers_like_the_checkpoint_by_name_and_by_the_path_that_export_printed(
+    made: Path, road: Path, answers: Callable[..., dict[str, str]], name: str
+) -> None:
+    pictures = sorted((made / "photos").glob("*/000.png"))
+    expected = answers(*pictures)
+    assert len(set(expected.values())) > 1
+    assert answers(*pictures, "--artifact", name) == expected
+    assert answers(*pictures, "--artifact", Path("runs/fruit/export") / name) == expected
+
+
+def test_a_path_into_another_run_is_not_taken_for_this_one_s(
+    made: Path, road: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = shutil.copytree(road, road.with_name("other")) / "export" / "jetson" / "model.fp32.onnx"
+    assert run(["predict", "fruit", str(made / "photos/apple/000.png"), "--artifact", str(other)]) == 2
+    assert "known: desktop/model.fp32.onnx" in capsys.readouterr().err
+
+
+def test_the_typed_int8_file_is_run_unoptimized(road: Path) -> None:
+    runtimes = {a["name"]: a["details"].get("host_runtime") for a in manifest(road / "export/jetson")["artifacts"]}
+    assert {name for name, runtime in runtimes.items() if runtime} == {TYPED}
+    assert runtimes[TYPED] == "onnxruntime-unoptimized"
+
+
+def test_predict_refuses_a_file_that_changed_since_export(
+    made: Path, road: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open(road / "export" / "desktop" / "model.fp32.onnx", "ab") as file:
+        file.write(b"\0")
+    picture = str(made / "photos/apple/000.png")
+    assert run(["predict", "fruit", picture, "--artifact", "desktop/model.fp32.onnx"]) == 6
+    output = capsys.readouterr()
+    assert "has changed since export" in output.err
+    assert output.out == ""
+
+
+@pytest.mark.parametrize(("bad", "status"), [(["none.png"], 4), (["text.png"], 3), (["none.png", "text.png"], 3)])
+def test_good_images_are_answered_when_others_are_bad(
+    made: Path, answers: Callable[..., dict[str, str]], tmp_path: Path, bad: list[str], status: int
+) -> None:
+    (tmp_path / "text.png").write_text("text")
+    good = made / "photos" / "apple" / "000.png"
+    assert list(answers(*bad, good, status=status)) == [str(good)]
+
+
+def test_every_bad_image_is_named(road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "text.png").write_text("text")
+    assert run(["predict", "fruit", "none.png", "text.png"]) == 3
+    shown = capsys.readouterr().err
+    assert all(text in shown for text in ("2 images", "none.png: no such", "text.png: cannot"))
+
+
+def test_an_image_in_the_place_of_the_run_is_explained(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = str(made / "photos" / "apple" / "000.png")
+    assert run(["predict", picture, picture]) == 2
+    assert f"hint: edgekit predict - {picture}" in capsys.readouterr().err
+
+
+# Train ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("option", "status"),
+    [("--epochs 0", 2), ("--batch-size 1", 2), ("--lr 0", 2), ("--augment heavy", 2), ("--device tpu", 2),
+     ("--model vgg", 2), ("--image-size 5", 2), ("--weights none.pt", 4), ("--name fruit", 2), ("--name a/b", 2)],
+)  # fmt: skip
+def test_options_are_refused_before_any_image_is_read(
+    road: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, status: int
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("an image was read")
+
+    write_images(tmp_path / "d", {"a": 4, "b": 4}, 8)
+    monkeypatch.setattr("edgekit.data.dataset.load_image", never)
+    with pytest.raises(AssertionError, match="was read"):
+        run(["train", "d", "--weights", "none"])
+    assert run(["train", "d", "--weights", "none", *option.split()]) == status

@@ -1,0 +1,49 @@
+"""What is odd about a data set is said in a sentence each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgekit.data import check
+from edgekit.records import SPLITS, DatasetIndex, Sample
+
+SOUND = tuple(Sample(f"{s}/{label}.png", label, s, f"{s}{label}") for s in SPLITS for label in range(2))
+
+
+def warnings(*more: Sample, without: str = "", carved: tuple[str, ...] = ()) -> list[str]:
+    samples = (*(s for s in SOUND if s.path != without), *more)
+    return check.warnings(DatasetIndex(Path(), ("a", "b"), samples, "", carved=carved))
+
+
+def test_a_sound_data_set_has_none() -> None:
+    assert warnings() == []
+
+
+@pytest.mark.parametrize(
+    ("sample", "says"),
+    [
+        (Sample("train/x\x1b.png", 1, "train", "train0"),
+         "1 images lie in several classes with the same bytes, such as train/0.png and train/x\\x1b.png"),
+        (Sample("test/x.png", 0, "test", "train0"),
+         "1 images lie in several splits with the same bytes, such as train/0.png and test/x.png"),
+    ],
+)  # fmt: skip
+def test_equal_files_in_two_classes_or_splits_are_named(sample: Sample, says: str) -> None:
+    assert warnings(sample) == [says]
+
+
+def test_equal_files_of_one_class_and_split_are_no_matter() -> None:
+    assert warnings(Sample("train/x.png", 0, "train", "train0")) == []
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_class_that_a_split_lacks_is_named(split: str) -> None:
+    assert warnings(without=f"{split}/1.png") == [f"the {split} split has no image of b"]
+
+
+@pytest.mark.parametrize(("carved", "says"), [(("val",), "no val folder"), (("val", "test"), "no val and no test")])
+def test_splits_that_were_carved_are_said(carved: tuple[str, ...], says: str) -> None:
+    (line,) = warnings(carved=carved)
+    assert line.startswith(says)

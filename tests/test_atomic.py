@@ -1,0 +1,206 @@
+"""Files and folders appear whole or not at all, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgekit import atomic
+from edgekit.errors import StorageError
+
+
+def fail(error: BaseException) -> Callable[..., Any]:
+    def raising(*_: object, **__: object) -> Any:
+        raise error
+
+    return raising
+
+
+def half_write(context: AbstractContextManager[Path], error: BaseException) -> None:
+    with context as path:
+        (path / "a.txt" if path.is_dir() else path).write_text("half")
+        raise error
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+# Files ---------------------------------------------------------------------------------------
+
+
+def test_a_written_file_is_complete_readable_and_alone(tmp_path: Path) -> None:
+    with atomic.writing(tmp_path / "new" / "a.txt") as temporary:
+        temporary.write_text("whole")
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.txt"]
+    assert (tmp_path / "new" / "a.txt").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(
+    ("error", "seen"), [(ValueError(), ValueError), (KeyboardInterrupt(), KeyboardInterrupt), (FULL, StorageError)]
+)
+@pytest.mark.parametrize("before", [None, "old"])
+def test_an_error_while_writing_leaves_the_old_file_or_none(
+    tmp_path: Path, error: BaseException, seen: type[BaseException], before: str | None
+) -> None:
+    path = tmp_path / "a.txt"
+    if before:
+        path.write_text(before)
+    with pytest.raises(seen):
+        half_write(atomic.writing(path), error)
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == ({"a.txt": before} if before else {})
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_full_disk_at_the_last_step_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    path = tmp_path / "a.json"
+    atomic.save_bytes(path, b"1")
+    monkeypatch.setattr(os, step, fail(FULL))
+    with pytest.raises(StorageError, match=r"the disk is full: failed while writing a\.json"):
+        atomic.save_bytes(path, b"2")
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a.json": "1"}
+
+
+def test_nothing_is_renamed_before_it_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = []
+    monkeypatch.setattr(os, "fsync", lambda _: steps.append("fsync"))
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda *a: steps.append("replace") or replace(*a))
+    atomic.save_bytes(tmp_path / "a.json", b"1")
+    assert steps == ["fsync", "replace"]
+
+
+def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for writing in (atomic.writing, atomic.writing_folder, atomic.staging):
+        with pytest.raises(StorageError, match="failed while writing"), writing(tmp_path / "file" / "a"):
+            pass
+
+
+TOO_LARGE = """
+import resource, sys
+from pathlib import Path
+from edgekit import atomic
+from edgekit.errors import StorageError
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+path = Path(sys.argv[1])
+try:
+    atomic.save_bytes(path, bytes(100_000))
+except StorageError as error:
+    print(error)
+"""
+
+
+def test_a_file_that_the_system_refuses_to_grow_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    atomic.save_bytes(path, b"old")
+    done = subprocess.run([sys.executable, "-c", TOO_LARGE, path], capture_output=True, text=True, check=True)
+    assert "failed while writing a.json" in done.stdout
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a.json": "old"}
+
+
+# Folders -------------------------------------------------------------------------------------
+
+
+def folder_holding(path: Path, text: str) -> Path:
+    with atomic.writing_folder(path) as staging:
+        (staging / "a.txt").write_text(text)
+    return path
+
+
+def contents(path: Path) -> dict[str, str]:
+    return {str(p.relative_to(path)): p.read_text() for p in path.rglob("*") if p.is_file()}
+
+
+def test_a_folder_takes_the_place_of_the_old_one_whole(tmp_path: Path) -> None:
+    (folder_holding(tmp_path / "f", "old") / "extra").write_text("")
+    folder_holding(tmp_path / "f", "new")
+    assert contents(tmp_path) == {"f/a.txt": "new"}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("error", [ValueError(), KeyboardInterrupt(), FULL])
+def test_an_error_while_filling_a_folder_leaves_the_old_one(tmp_path: Path, error: BaseException) -> None:
+    path = folder_holding(tmp_path / "f", "old")
+    with pytest.raises((ValueError, KeyboardInterrupt, StorageError)):
+        half_write(atomic.writing_folder(path), error)
+    assert contents(tmp_path) == {"f/a.txt": "old"}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), FULL])
+@pytest.mark.parametrize("failing", [1, 2])
+def test_an_error_while_folders_are_swapped_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, failing: int
+) -> None:
+    path = folder_holding(tmp_path / "f", "old")
+    replace, calls = os.replace, []
+
+    def replace_or_fail(source: Path, target: Path) -> None:
+        calls.append(source)
+        if len(calls) == failing:
+            raise error
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_or_fail)
+    with pytest.raises((KeyboardInterrupt, StorageError)):
+        folder_holding(path, "new")
+    assert contents(tmp_path) == {"f/a.txt": "old"}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+# A killed process leaves what no `finally` could clear -----------------------------------------
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from edgekit import atomic
+replace, calls = os.replace, []
+def killed(source, target):
+    calls.append(source)
+    if len(calls) == int(sys.argv[2]):
+        os._exit(9)
+    replace(source, target)
+os.replace = killed
+with atomic.writing_folder(Path(sys.argv[1])) as staging:
+    (staging / "a.txt").write_text("new")
+"""
+
+
+@pytest.mark.parametrize("renames", [1, 2])
+def test_a_kill_between_the_renames_is_put_right_by_recover(tmp_path: Path, renames: int) -> None:
+    path = folder_holding(tmp_path / "f", "old")
+    done = subprocess.run([sys.executable, "-c", KILLED, path, str(renames)], check=False)
+    assert done.returncode == 9
+    assert path.exists() == (renames == 1)
+    atomic.recover(path)
+    assert contents(tmp_path) == {"f/a.txt": "old"}
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_recover_sweeps_the_staging_of_dead_processes_and_of_no_live_one(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for name in (f".f.{ended.pid}.x", f".f.{os.getpid()}.x", ".f.other", f".g.{ended.pid}.x"):
+        (tmp_path / name).mkdir()
+    atomic.recover(tmp_path / "f")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        [f".f.{os.getpid()}.x", ".f.other", f".g.{ended.pid}.x"]
+    )
+
+
+def test_what_was_staged_is_gone_afterwards_and_the_folder_stays(tmp_path: Path) -> None:
+    with atomic.staging(tmp_path / "f") as folder:
+        (folder / "a.txt").write_text("")
+        os.replace(folder / "a.txt", tmp_path / "f" / "a.txt")
+        (folder / "left").write_text("")
+    assert [p.name for p in (tmp_path / "f").iterdir()] == ["a.txt"]
