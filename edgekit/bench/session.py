@@ -45,7 +45,8 @@ def verify(artifact: Artifact, path: Path) -> None:
     Raises:
         MissingError: it is gone. StorageError: it has changed.
     """
-    again = f"edgekit export --target {artifact.target}"
+    run = f"{path.parents[2]} " if len(path.parents) > 2 and path.parents[1].name == "export" else ""
+    again = f"edgekit export {run}--target {artifact.target}"
     if not path.is_file():
         raise MissingError(f"{path} is missing", again)
     if store.sha256_file(path) != artifact.sha256:

@@ -52,7 +52,7 @@ def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
         source=result.source,
         stand_in=result.runtime != result.artifact.runtime,
         baseline=result.artifact.runtime == BASELINE_RUNTIME,
-        busy=environment["busy_before"] > BUSY,
+        busy=environment.get("busy_before", -1.0) > BUSY,
         size_mb=result.size_bytes / 1e6,
         samples=len(right),
         top1=100 * float(right.mean()),

@@ -40,16 +40,16 @@ def predict(
     from edgekit.cli.workbench import Workbench
 
     checkpoint, model = Workbench(opened).trained
-    pixels, bad = _read(image, checkpoint)
+    paths, pixels, bad = _read(image, checkpoint)
     if artifact is None:
         from edgekit.train.finetune import predict_logits
 
         logits: Sequence[np.ndarray] = [
-            predict_logits(model, one[None], checkpoint.preprocess).numpy()[0] for one in pixels.values()
+            predict_logits(model, one[None], checkpoint.preprocess).numpy()[0] for one in pixels
         ]
     else:
-        logits = _run_artifact(opened, artifact, list(pixels.values()), checkpoint)
-    answers = [_answer(path, scores, checkpoint.labels, top) for path, scores in zip(pixels, logits)]
+        logits = _run_artifact(opened, artifact, pixels, checkpoint)
+    answers = [_answer(path, scores, checkpoint.labels, top) for path, scores in zip(paths, logits)]
     if json:
         show.as_json(answers)
     elif answers:
@@ -63,17 +63,18 @@ def predict(
         )
 
 
-def _read(paths: list[Path], checkpoint: Checkpoint) -> tuple[dict[Path, np.ndarray], list[EdgekitError]]:
-    """The pixels of the images that can be used, and what is wrong with the others."""
+def _read(paths: list[Path], checkpoint: Checkpoint) -> tuple[list[Path], list[np.ndarray], list[EdgekitError]]:
+    """The images that can be used, their pixels, and what is wrong with the others."""
     from edgekit.data import images
 
-    pixels, bad = {}, []
+    used, pixels, bad = [], [], []
     for path in paths:
         try:
-            pixels[path] = images.fit(images.load_image(path), checkpoint.preprocess)
+            pixels.append(images.fit(images.load_image(path), checkpoint.preprocess))
+            used.append(path)
         except EdgekitError as error:
             bad.append(error)
-    return pixels, bad
+    return used, pixels, bad
 
 
 def _run_artifact(run: store.Run, name: str, pixels: list[np.ndarray], checkpoint: Checkpoint) -> Sequence[np.ndarray]:
