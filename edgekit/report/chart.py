@@ -26,6 +26,7 @@ def accuracy_latency(rows: Sequence[Summary]) -> str:
     ink = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK)
     with plt.rc_context({**style, **ink}):
         figure, axes = plt.subplots(figsize=(8, 4.2), layout="constrained")
+        by_latency = sorted(range(1, len(rows) + 1), key=lambda number: rows[number - 1].p50_ms or 0.0)
         for number, row in enumerate(rows, 1):
             if row.p50_ms is None:
                 continue
@@ -36,7 +37,7 @@ def accuracy_latency(rows: Sequence[Summary]) -> str:
             axes.errorbar(
                 row.p50_ms, row.top1, error, fmt=marker, color=color, mfc=fill, capsize=3, markersize=7, elinewidth=1
             )
-            above = number % 2 == 0
+            above = by_latency.index(number) % 2 == 0  # so that the numbers of neighbours do not meet
             axes.annotate(
                 str(number), (row.p50_ms, row.top1), xytext=(6, 6 if above else -13), textcoords="offset points"
             )
