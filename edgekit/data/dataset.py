@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain, groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgekit import store
 from edgekit.config import from_table
-from edgekit.data import builtin
-from edgekit.data.images import EXTENSIONS, load_image
+from edgekit.data import builtin, index_cache
+from edgekit.data.images import load_image
+from edgekit.data.listing import find
+from edgekit.data.threads import in_order
 from edgekit.errors import DataError, MissingError, unknown
 from edgekit.labels import check_label, check_labels, visible
 from edgekit.records import SPLITS, DatasetIndex, Sample
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 VAL_FRACTION = TEST_FRACTION = 0.15
 MOST_NAMED = 10
@@ -39,7 +44,7 @@ def resolve(data: str) -> Path:
 
 
 def index(root: Path, skip_bad: bool = False, progress: Progress | None = None) -> DatasetIndex:
-    """Read, decode and hash every image below `root`.
+    """Read, decode and hash every image below `root`, except those that `index_cache` knows.
 
     ``root/train/<class>/...`` with ``val`` and ``test`` beside it is taken as it is; a split that
     is missing there is carved out of train. ``root/<class>/...`` is split 70/15/15. Carving goes
@@ -52,114 +57,93 @@ def index(root: Path, skip_bad: bool = False, progress: Progress | None = None) 
     Raises:
         DataError: no images, fewer than two classes, unusable names, undecodable files.
     """
-    presplit = _is_presplit(root)
-    folders = [s for s in SPLITS if (root / s).is_dir()] if presplit else [""]
-    files = [(s, *found) for s in folders for found in _find(root / s)]
-    labels = tuple(sorted({name for split, name, _ in files if split in ("", "train")}))
-    if not files:
-        loose = any(p.suffix.lower() in EXTENSIONS for p in root.iterdir())
-        raise DataError(
-            f"the images in {root} lie in no class folder" if loose else f"no images below {root}",
-            "edgekit expects DATA/<class>/<image>, or DATA/train/<class>/<image> with val and test",
-        )
+    listing = find(root)
+    files = listing.files
+    labels = tuple(sorted({found.label for found in files if found.split in ("", "train")}))
+    for name in {found.label for found in files}:
+        check_label(name)
     check_labels(labels)
-    if extra := {name for _, name, _ in files} - set(labels):
+    if extra := {found.label for found in files} - set(labels):
         raise DataError(
             f"classes without training images: {', '.join(sorted(map(repr, extra)))}",
             f"add images below {root / 'train'}, or remove these folders",
         )
-    hashes = _hash_and_decode([path for *_, path in files], progress)
-    bad = [
-        f"{visible(str(path.relative_to(root)))}: {h.message}"
-        for (*_, path), h in zip(files, hashes)
-        if isinstance(h, DataError)
-    ]
+    hashes = _hash_and_decode(root, [found.path for found in files], progress)
+    bad = [f"{visible(folder)}: the folder cannot be listed ({why})" for folder, why in listing.closed]
+    bad += [f"{visible(found.path)}: {why.message}" for found, why in zip(files, hashes) if isinstance(why, DataError)]
     if bad and not skip_bad:
         more = f"\n  ... and {len(bad) - MOST_NAMED} more" if len(bad) > MOST_NAMED else ""
         raise DataError(
             f"{len(bad)} of {len(files)} images cannot be used:\n  " + "\n  ".join(bad[:MOST_NAMED]) + more,
             "replace or delete them, or leave them out with --skip-bad",
         )
+    number = {name: label for label, name in enumerate(labels)}
     samples = [
-        Sample(path.relative_to(root).as_posix(), labels.index(name), split, digest)
-        for (split, name, path), digest in zip(files, hashes)
+        Sample(found.path, number[found.label], found.split, digest)
+        for found, digest in zip(files, hashes)
         if isinstance(digest, str)
     ]
-    carved = tuple(s for s in ("val", "test") if presplit and s not in folders)
-    return replace(_finish(root, labels, _carve(samples, set(folders)), tuple(bad)), carved=carved)
+    present = set(listing.present)
+    carved = tuple(s for s in ("val", "test") if present != {""} and s not in present)
+    return replace(_finish(root, labels, carve(samples, present), tuple(bad)), carved=carved)
 
 
-def _is_presplit(root: Path) -> bool:
-    """Whether ``root/train`` holds class folders (and is not itself a class, as in car/train/bus).
+def _hash_and_decode(root: Path, paths: list[str], progress: Progress | None) -> list[str | DataError]:
+    """The SHA-256 of each file, or why it cannot be used. What is unchanged since it was read is not read again."""
+    done = 0
+    results: list[str | DataError | None] = []
+    with index_cache.opened(root) as known:
+        for path in paths:
+            results.append(known.get(path))
+            if progress and results[-1]:
+                progress(done := done + 1, len(paths))
+        missed = [number for number, digest in enumerate(results) if digest is None]
+        for number, read in zip(missed, in_order(lambda n: _hash(root, paths[n]), missed)):
+            if isinstance(read, DataError):
+                results[number] = read
+            else:
+                results[number], status = read
+                known.put(paths[number], status, read[0])
+            if progress:
+                progress(done := done + 1, len(paths))
+    return [result for result in results if result is not None]
+
+
+def _hash(root: Path, path: str) -> tuple[str, os.stat_result] | DataError:
+    try:
+        return read_image(root, path)[1:]
+    except DataError as error:
+        return error
+
+
+def read_image(root: Path, path: str) -> tuple[Image, str, os.stat_result]:
+    """A decoded file, its SHA-256, and its state from before it was read.
 
     Raises:
-        DataError: images lie in a folder beside it that is no split, such as ``valid``.
+        DataError: it cannot be used; the message is the reason alone, without the path.
     """
-    if not (root / "train").is_dir() or not _find(root / "train"):
-        return False
-    beside = [p for p in sorted(root.iterdir()) if p.is_dir() and p.name not in SPLITS and not _is_hidden(p.name)]
-    if others := [p.name for p in beside if _find(p)]:
-        raise DataError(
-            f"{root} holds train and {', '.join(map(visible, others))}: which split is that?",
-            f"splits are called {', '.join(SPLITS)}; rename or move the folder",
-        )
-    return True
+    whole = root / path
+    try:
+        str(whole).encode("utf-8")
+        status = whole.stat()
+        return load_image(whole), store.sha256_file(whole), status
+    except (DataError, MissingError) as error:
+        raise DataError(error.message.removeprefix(f"{whole}: ")) from error
+    except UnicodeEncodeError as error:
+        raise DataError("its name is not UTF-8; rename it") from error
+    except OSError as error:
+        why = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or error
+        raise DataError(f"cannot be read ({why})") from error
 
 
-def _find(folder: Path) -> list[tuple[str, Path]]:
-    """(class name, file) of every image below the class folders of `folder`, sorted."""
-    found = []
-    for directory in sorted(p for p in folder.iterdir() if p.is_dir() and not _is_hidden(p.name)):
-        images = [p for p in sorted(directory.rglob("*")) if p.suffix.lower() in EXTENSIONS and p.is_file()]
-        shown = [p for p in images if not any(part.startswith(".") for part in p.relative_to(directory).parts)]
-        found += [(check_label(directory.name), p) for p in shown]
-    return found
-
-
-def _is_hidden(name: str) -> bool:
-    """Whether a folder is left out: .git is, ..x is not (it is refused as a class name)."""
-    return name.startswith(".") and not name.startswith("..")
-
-
-def _hash_and_decode(paths: list[Path], progress: Progress | None) -> list[str | DataError]:
-    """The SHA-256 of each file, or the error that decoding it raised."""
-
-    def check(path: Path) -> str | DataError:
-        try:
-            str(path).encode("utf-8")
-            load_image(path)
-            return hashlib.sha256(path.read_bytes()).hexdigest()
-        except DataError as error:
-            return DataError(error.message.removeprefix(f"{path}: "))
-        except UnicodeEncodeError:
-            return DataError("its name is not UTF-8; rename it")
-
-    results: list[str | DataError] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            for result in pool.map(check, paths):
-                results.append(result)
-                if progress:
-                    progress(len(results), len(paths))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return results
-
-
-def _carve(samples: list[Sample], present: set[str]) -> list[Sample]:
+def carve(samples: list[Sample], present: set[str]) -> list[Sample]:
     """Give every sample a split; splits in `present` stay, missing ones come out of the rest."""
     if present >= set(SPLITS):
         return samples
-    groups: dict[tuple[int, str], list[Sample]] = defaultdict(list)
     kept = [s for s in samples if s.split in ("val", "test")]
-    for sample in samples:
-        if sample.split in ("", "train"):
-            groups[sample.label, sample.sha256].append(sample)
-    per_class: dict[int, list[list[Sample]]] = defaultdict(list)
-    for (label, _), group in sorted(groups.items()):
-        per_class[label].append(group)
-    for same_class in per_class.values():
+    rest = sorted((s for s in samples if s.split in ("", "train")), key=lambda s: (s.label, s.sha256))
+    for _, of_class in groupby(rest, key=lambda s: s.label):
+        same_class = [list(group) for _, group in groupby(of_class, key=lambda s: s.sha256)]
         counts = {s: max(1, round(len(same_class) * f)) for s, f in (("val", VAL_FRACTION), ("test", TEST_FRACTION))}
         wanted = [s for s in ("val", "test") if s not in present for _ in range(counts[s])]
         wanted = wanted if len(wanted) < len(same_class) else []
@@ -176,8 +160,11 @@ def _finish(root: Path, labels: tuple[str, ...], samples: list[Sample], bad: tup
     lost = set(range(len(labels))) - {s.label for s in samples if s.split == "train"}
     if lost:
         raise DataError(f"no usable training image in class {', '.join(repr(labels[i]) for i in sorted(lost))}")
-    contents = sorted(f"{s.split} {s.label} {s.sha256}" for s in samples)  # file names do not matter
-    fingerprint = store.sha256_text([*labels, *contents])
+    hashes: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for sample in samples:  # file names do not matter
+        hashes[sample.split, str(sample.label)].append(sample.sha256)
+    contents = (f"{split} {label} {h}" for (split, label), same in sorted(hashes.items()) for h in sorted(same))
+    fingerprint = store.sha256_text(chain(labels, contents))
     return DatasetIndex(root, labels, tuple(samples), fingerprint, bad)
 
 

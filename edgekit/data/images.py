@@ -34,7 +34,7 @@ def load_image(path: Path) -> Image:
     Raises:
         MissingError: no such file. DataError: no image, truncated, or over `MAX_PIXELS`. Both name it.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
@@ -48,15 +48,36 @@ def load_image(path: Path) -> Image:
                         "scale it down first; a classifier sees a few hundred pixels a side",
                     )
                 image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
+                return _to_rgb(_upright(image))
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: far over {MAX_PIXELS // 1_000_000} megapixels", "scale it down first") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
         if isinstance(error, FileNotFoundError):
             raise MissingError(f"{path}: no such file", "check the path") from error
         # Pillow's own message would repeat the path.
-        why = "not a known image format" if isinstance(error, UnidentifiedImageError) else error
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        why = "not a known image format" if isinstance(error, UnidentifiedImageError) else why
         raise DataError(f"{path}: cannot be decoded ({why})", "replace or delete the file") from error
+
+
+def _upright(image: Image) -> Image:
+    """The image turned as its EXIF orientation says.
+
+    Pillow's `exif_transpose` also writes the EXIF data anew, which fails in many ways where it is damaged.
+    """
+    from PIL.Image import Transpose
+
+    turns = (
+        Transpose.FLIP_LEFT_RIGHT,
+        Transpose.ROTATE_180,
+        Transpose.FLIP_TOP_BOTTOM,
+        Transpose.TRANSPOSE,
+        Transpose.ROTATE_270,
+        Transpose.TRANSVERSE,
+        Transpose.ROTATE_90,
+    )
+    turn = dict(enumerate(turns, 2)).get(image.getexif().get(0x0112, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image) -> Image:

@@ -47,3 +47,20 @@ def test_a_class_that_a_split_lacks_is_named(split: str) -> None:
 def test_splits_that_were_carved_are_said(carved: tuple[str, ...], says: str) -> None:
     (line,) = warnings(carved=carved)
     assert line.startswith(says)
+
+
+def test_a_class_of_a_single_image_is_named() -> None:
+    (line,) = warnings_of(SOUND, Sample("train/x.png", 2, "train", "x"))[-1:]
+    assert line == "a single image, trained on but never measured, is all there is of c"
+    assert not [line for line in warnings_of(SOUND) if "single" in line]
+
+
+@pytest.mark.parametrize(("more", "says"), [(9, []), (10, ["the largest class has 11 times"])])
+def test_strong_imbalance_of_the_training_images_is_told(more: int, says: list[str]) -> None:
+    lines = warnings(*(Sample(f"train/x{n}.png", 0, "train", f"x{n}") for n in range(more)))
+    assert [line[:30] for line in lines] == says
+    assert all("--imbalance auto" in line for line in lines)
+
+
+def warnings_of(samples: tuple[Sample, ...], *more: Sample) -> list[str]:
+    return check.warnings(DatasetIndex(Path(), ("a", "b", "c"), (*samples, *more), ""))

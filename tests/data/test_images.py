@@ -108,6 +108,18 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     assert (decoded(tmp_path, Image.fromarray(pixels), exif=exif) == UPRIGHT[orientation](pixels)).all()
 
 
+@pytest.mark.parametrize("kind", [1, 7])  # with both, Pillow cannot write the data anew
+def test_damaged_exif_data_beside_the_orientation_does_no_harm(tmp_path: Path, kind: int) -> None:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112], exif[0x011A] = "maker", 6, 72.0
+    content = exif.tobytes()
+    order = "<" if b"II*" in content else ">"
+    for tag, right in ((0x010F, 2), (0x011A, 5)):  # the type of a tag's value is another one
+        content = content.replace(struct.pack(order + "HH", tag, right), struct.pack(order + "HH", tag, kind))
+    pixels = noise()
+    assert (decoded(tmp_path, Image.fromarray(pixels), exif=content) == UPRIGHT[6](pixels)).all()
+
+
 def test_the_first_frame_of_an_animation_is_used(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (4, 4), color) for color in (RED, (0, 255, 0))]
     pixels = decoded(tmp_path, frames[0], "a.gif", save_all=True, append_images=frames[1:])

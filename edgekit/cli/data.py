@@ -1,0 +1,110 @@
+"""``edgekit data check``."""
+
+from __future__ import annotations
+
+import os
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgekit.cli import show
+from edgekit.cli.options import Json
+from edgekit.errors import DataError
+
+if TYPE_CHECKING:
+    from edgekit.data.findings import Report
+
+SCHEMA = 1
+_EXAMPLES = 3
+
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+
+@data_app.callback()
+def _data() -> None:
+    """Look into a folder of images before training."""
+
+
+@data_app.command()
+def check(
+    data: Annotated[str, typer.Argument(help="A folder of images, or a built-in data set: digits.")],
+    json: Json = False,
+    near_duplicates: Annotated[
+        bool, typer.Option("--near-duplicates/--no-near-duplicates", help="Look for images that look alike.")
+    ] = True,
+    distance: Annotated[
+        int, typer.Option(min=0, max=12, help="Bits of 64 in which the hashes of images that look alike may differ.")
+    ] = 8,
+    image_size: Annotated[int, typer.Option(min=1, help="Images with a shorter side below this are tiny.")] = 32,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail on warnings too.")] = False,
+) -> None:
+    """Read every image once and say what is wrong with the data set.
+
+    Errors (status 3): files that cannot be read, images in several classes, images in several splits, classes
+    that a split lacks. Warnings: tiny, blank or very long images, copies, classes with very few images.
+    For DATA/<class>/<image> the splits are those that train would make.
+    """
+    from edgekit.data import check as checks
+    from edgekit.data import dataset, scan
+
+    root = dataset.resolve(data)
+    with show.bar("reading images") as update:
+        seen = scan.read(root, near_duplicates, update)
+    with show.working("comparing images"):
+        report = checks.judge(seen, distance if near_duplicates else None, image_size)
+    if json:
+        folders = [split for split in seen.listing.present if split]
+        show.as_json({"schema": SCHEMA, "data": _text(str(root)), "split_folders": folders, **_plain(report)})
+    else:
+        _print(data, report)
+    errors, warnings = report.count("error"), report.count("warning")
+    if errors or (strict and warnings):
+        found = f"{_several(errors, 'error')}, " if errors else ""
+        raise DataError(
+            f"{data}: {found}{_several(warnings, 'warning')}{'' if errors else ' (--strict)'}",
+            f"mend or remove what is listed (--json lists all), then: edgekit data check {data}",
+        )
+
+
+def _several(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _plain(report: Report) -> dict[str, object]:
+    return {
+        "images": report.images,
+        "counts": {_text(name): counts for name, counts in report.counts.items()},
+        "imbalance": round(report.imbalance, 2),
+        "errors": report.count("error"),
+        "warnings": report.count("warning"),
+        "findings": [
+            {"kind": f.kind, "severity": f.severity, "message": f.message, "paths": [_text(path) for path in f.paths]}
+            for f in report.findings
+        ],
+    }
+
+
+def _text(name: str) -> str:
+    """A file name as JSON can hold it: bytes that are not UTF-8 are spelled out."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _print(data: str, report: Report) -> None:
+    """The table of counts; then each kind of finding, with its number and the first few."""
+    totals = {split: sum(c[split] for c in report.counts.values()) for split in ("train", "val", "test")}
+    rows = [[name, *(str(count) for count in counts.values())] for name, counts in report.counts.items()]
+    columns = ["class", *totals]
+    show.table(columns, [*rows, ["(all)", *map(str, totals.values())]], right=list(totals))
+    print()
+    for kind, group in groupby(report.findings, key=lambda f: (f.severity, f.kind)):
+        found = list(group)
+        print(f"{kind[0]}: {kind[1].replace('_', ' ')}: {len(found)}")
+        for finding in found[:_EXAMPLES]:
+            print(f"  {show.printable(finding.message)}")
+        if len(found) > _EXAMPLES:
+            print(f"  and {len(found) - _EXAMPLES} more")
+    if not report.findings:
+        print(f"{show.printable(data)}: {report.images} images, nothing odd")
+    elif not report.count("error"):
+        print(f"{show.printable(data)}: {report.images} images, no errors")

@@ -1,0 +1,423 @@
+"""Every kind of finding: images that give it, and images that do not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from edgekit.data import check, dataset, findings, scan
+from edgekit.data.duplicates import connected
+from edgekit.data.findings import Finding, Report
+
+SPLIT_SIZES = {"train": 4, "val": 2, "test": 2}
+
+
+def picture(seed: int, side: int = 48) -> Image.Image:
+    """A few coloured blocks; no two seeds look alike."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def flat(tmp_path: Path) -> Path:
+    """DATA/<class>/<image>: two classes of 8."""
+    root = tmp_path / "flat"
+    for number in range(16):
+        folder = root / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        picture(number).save(folder / f"{number:02}.png")
+    return root
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Path:
+    """DATA/<split>/<class>/<image>: two classes of 4, 2 and 2."""
+    root = tmp_path / "split"
+    number = 0
+    for name, count in SPLIT_SIZES.items():
+        for label in "ab":
+            (root / name / label).mkdir(parents=True)
+            for _ in range(count):
+                picture(number).save(root / name / label / f"{number:02}.png")
+                number += 1
+    return root
+
+
+def judge(root: Path, distance: int | None = 8, least_side: int = check.LEAST_SIDE) -> Report:
+    return check.judge(scan.read(root, distance is not None), distance, least_side)
+
+
+def found(root: Path, **options: int | None) -> dict[str, list[Finding]]:
+    """The findings by kind."""
+    by_kind: dict[str, list[Finding]] = {}
+    for finding in judge(root, **options).findings:
+        by_kind.setdefault(finding.kind, []).append(finding)
+    return by_kind
+
+
+def only(root: Path, kind: str, **options: int | None) -> Finding:
+    """The one finding that there is."""
+    by_kind = found(root, **options)
+    assert list(by_kind) == [kind], by_kind
+    (finding,) = by_kind[kind]
+    return finding
+
+
+def resaved(path: Path, target: Path) -> None:
+    """The same picture as a JPEG."""
+    with Image.open(path) as image:
+        image.save(target, quality=80)
+
+
+@pytest.mark.parametrize("layout", ["flat", "split"])
+def test_a_sound_data_set_has_no_findings(layout: str, request: pytest.FixtureRequest) -> None:
+    report = judge(request.getfixturevalue(layout))
+    assert report.findings == ()
+    assert report.imbalance == 1.0
+    assert report.images == 16
+
+
+def test_counts_are_those_of_the_index(flat: Path, split: Path) -> None:
+    for root in (flat, split):
+        index = dataset.index(root)
+        for number, name in enumerate(index.labels):
+            counts = {s: sum(x.label == number for x in index.split(s)) for s in SPLIT_SIZES}
+            assert judge(root).counts[name] == counts
+
+
+# Files that cannot be read -------------------------------------------------------------------
+
+
+def oversized(path: Path) -> None:
+    """A PNG header that promises 60,000 x 60,000 pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")))
+
+
+def truncated(path: Path) -> None:
+    picture(99).save(path, "PNG")
+    path.write_bytes(path.read_bytes()[:-60])
+
+
+BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "empty": (lambda path: path.write_bytes(b""), "not a known image format"),
+    "text": (lambda path: path.write_text("<svg/>"), "not a known image format"),
+    "cut": (truncated, "cannot be decoded"),
+    "bomb": (oversized, "megapixels"),
+    "dangling": (lambda path: path.symlink_to("nowhere"), "no such file"),
+    "circle": (lambda path: path.symlink_to(path.name), ""),
+}
+
+
+@pytest.mark.parametrize("layout", ["flat", "split"])
+def test_every_unreadable_file_is_told_with_its_reason(layout: str, request: pytest.FixtureRequest) -> None:
+    root = request.getfixturevalue(layout)
+    folder = root / "train" / "a" if layout == "split" else root / "a"
+    for name, (make, _) in BAD.items():
+        make(folder / f"x-{name}.png")
+    by_kind = found(root)
+    assert list(by_kind) == ["unreadable"]
+    assert [Path(f.paths[0]).stem for f in by_kind["unreadable"]] == sorted(f"x-{name}" for name in BAD)
+    for finding in by_kind["unreadable"]:
+        assert BAD[Path(finding.paths[0]).stem[2:]][1] in finding.message
+        assert finding.message.startswith(f"{finding.paths[0]}: ")
+        assert str(root) not in finding.message
+
+
+def test_a_file_that_vanishes_while_it_is_read_is_told(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = dataset.load_image
+
+    def vanish(path: Path) -> Image.Image:
+        image = load(path)
+        if path.name == "00.png":
+            path.unlink()
+        return image
+
+    monkeypatch.setattr(dataset, "load_image", vanish)
+    assert only(flat, "unreadable").message == "a/00.png: cannot be read (no such file)"
+
+
+def test_what_may_not_be_read_is_told(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+    (flat / "a" / "closed").mkdir()
+
+    def refuse(path: Path) -> object:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("edgekit.data.listing.os.scandir", refuse)
+    assert only(flat, "unreadable").message == "a/closed: the folder cannot be listed (Permission denied)"
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_is_told(flat: Path) -> None:
+    (flat / "a" / "00.png").chmod(0)
+    assert "Permission denied" in only(flat, "unreadable").message
+
+
+def test_folders_named_like_images_and_hidden_files_are_nothing(flat: Path) -> None:
+    (flat / "a" / "folder.png").mkdir()
+    (flat / "a" / ".hidden.png").write_text("")
+    os.mkfifo(flat / "a" / "pipe.png")
+    assert found(flat) == {}
+
+
+def test_links_to_folders_are_not_followed_and_that_is_said(flat: Path) -> None:
+    (flat / "a" / "again").symlink_to("..")
+    assert only(flat, "linked_folder").paths == ("a/again",)
+    assert judge(flat).images == 16
+
+
+def test_very_deep_folders_are_read(flat: Path) -> None:
+    deep = flat / "a" / Path(*["d"] * 300)
+    deep.mkdir(parents=True)
+    picture(77).save(deep / "x.png")
+    assert judge(flat).images == 17
+
+
+def test_a_name_that_is_not_utf_8_is_unreadable_and_printable(flat: Path) -> None:
+    shutil.copy(flat / "a" / "00.png", bytes(flat / "a" / "bad") + b"\xff.png")
+    finding = only(flat, "unreadable")
+    assert finding.message.isprintable()
+    assert "not UTF-8" in finding.message
+
+
+# Classes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31m", "x\ny", "\u202egnp", "z" * 101])
+def test_a_class_name_that_could_do_harm_is_told_printably(flat: Path, name: str) -> None:
+    (flat / "b").rename(flat / name)
+    finding = only(flat, "class_name")
+    assert finding.message.isprintable()
+
+
+def test_html_in_a_class_name_is_only_a_name(flat: Path) -> None:
+    (flat / "b").rename(flat / "<script>x<")
+    assert found(flat) == {}
+
+
+def test_classes_that_differ_only_in_case_and_a_lonely_class_are_told(flat: Path, tmp_path: Path) -> None:
+    lonely = tmp_path / "lonely"
+    shutil.copytree(flat / "a", lonely / "a")
+    assert "only one class" in only(lonely, "class_name").message
+    (flat / "b").rename(flat / "A")
+    assert "differ only in case" in only(flat, "class_name").message
+
+
+@pytest.mark.parametrize("name", ["val", "test"])
+def test_a_class_that_a_split_lacks_is_an_error(split: Path, name: str) -> None:
+    shutil.rmtree(split / name / "b")
+    finding = only(split, "missing_from_split")
+    assert (finding.severity, finding.message) == ("error", f"the {name} split has no image of b")
+
+
+@pytest.mark.parametrize("how", ["no folder", "empty folder", "unreadable"])
+def test_a_class_without_training_images_is_an_error(split: Path, how: str) -> None:
+    for path in (split / "train" / "b").iterdir():
+        path.write_bytes(b"") if how == "unreadable" else path.unlink()
+    if how == "no folder":
+        (split / "train" / "b").rmdir()
+    by_kind = found(split)
+    assert [f.message for f in by_kind.pop("no_training_images")] == ["class b has no usable training image"]
+    assert list(by_kind) == (["unreadable"] if how == "unreadable" else [])
+
+
+@pytest.mark.parametrize("layout", ["flat", "split"])
+def test_an_empty_class_folder_is_a_warning(layout: str, request: pytest.FixtureRequest) -> None:
+    root = request.getfixturevalue(layout)
+    (root / "train" / "c" if layout == "split" else root / "c").mkdir()
+    assert only(root, "empty_class").message == "the class folder c holds no images"
+
+
+def test_classes_of_one_and_two_images_are_told_apart(flat: Path) -> None:
+    for name, count in {"one": 1, "two": 2, "three": 3}.items():
+        (flat / name).mkdir()
+        for number in range(count):
+            picture(hash((count, number)) % 1000 + 100).save(flat / name / f"{number}.png")
+    by_kind = found(flat)
+    assert list(by_kind) == ["single_image", "too_few"]
+    assert "class one has a single image" in by_kind["single_image"][0].message
+    assert "class two has 2 different images" in by_kind["too_few"][0].message
+
+
+def test_copies_do_not_make_a_class_large_enough(flat: Path) -> None:
+    (flat / "c").mkdir()
+    for number in range(6):
+        picture(200).save(flat / "c" / f"{number}.png")
+    by_kind = found(flat)
+    assert list(by_kind) == ["too_few", "duplicate"]
+    assert "class c has 1 different images" in by_kind["too_few"][0].message
+
+
+def test_strong_imbalance_is_a_warning_that_names_the_remedy(flat: Path) -> None:
+    (flat / "c").mkdir()
+    for number in range(120):
+        picture(number + 300).save(flat / "c" / f"{number}.png")
+    by_kind = found(flat, distance=None)
+    assert list(by_kind) == ["imbalance"]
+    assert "14 times" in by_kind["imbalance"][0].message
+    assert "--imbalance auto" in by_kind["imbalance"][0].message
+    for number in range(60):
+        (flat / "c" / f"{number}.png").unlink()
+    assert found(flat, distance=None) == {}
+
+
+def test_a_split_that_is_carved_is_said(split: Path) -> None:
+    shutil.rmtree(split / "test")
+    assert only(split, "carved").severity == "info"
+
+
+# Shapes --------------------------------------------------------------------------------------
+
+
+def test_tiny_images_are_those_below_the_side_asked_for(flat: Path) -> None:
+    picture(500, 31).save(flat / "a" / "x.png")
+    assert "31x31" in only(flat, "tiny").message
+    assert found(flat, least_side=31) == {}
+    assert len(found(flat, least_side=49)["tiny"]) == 17
+
+
+@pytest.mark.parametrize(("size", "extreme"), [((200, 50), False), ((204, 50), True), ((50, 300), True)])
+def test_long_images_are_told(flat: Path, size: tuple[int, int], extreme: bool) -> None:
+    picture(500).resize(size).save(flat / "a" / "x.png")
+    assert list(found(flat)) == (["extreme_shape"] if extreme else [])
+
+
+def test_images_of_a_single_colour_are_blank_and_not_compared(flat: Path) -> None:
+    for number in range(4):
+        Image.new("RGB", (48, 48 + number), (7, 7, 7)).save(flat / "a" / f"x{number}.png")
+    by_kind = found(flat)
+    assert (list(by_kind), len(by_kind["blank"])) == (["blank"], 4)
+
+
+# The same bytes, the same look ---------------------------------------------------------------
+
+
+def test_equal_files_of_one_class_and_split_are_a_warning(flat: Path, split: Path) -> None:
+    shutil.copy(split / "train" / "a" / "00.png", split / "train" / "a" / "x.png")
+    assert only(split, "duplicate").paths == ("train/a/00.png", "train/a/x.png")
+    for number in range(9):
+        shutil.copy(flat / "a" / "00.png", flat / "a" / f"x{number}.png")
+    assert len(only(flat, "duplicate").paths) == 10  # carving keeps them together
+
+
+def test_equal_files_in_two_splits_are_leakage(split: Path) -> None:
+    shutil.copy(split / "train" / "a" / "00.png", split / "test" / "a" / "x.png")
+    finding = only(split, "leakage")
+    assert (finding.severity, finding.paths) == ("error", ("train/a/00.png", "test/a/x.png"))
+
+
+@pytest.mark.parametrize("layout", ["flat", "split"])
+def test_equal_files_in_two_classes_contradict(layout: str, request: pytest.FixtureRequest) -> None:
+    root = request.getfixturevalue(layout)
+    folder = root / "train" if layout == "split" else root
+    shutil.copy(folder / "a" / "00.png", folder / "b" / "x.png")
+    finding = found(root)["contradictory"][0]
+    assert finding.severity == "error"
+    assert {Path(path).parent.name for path in finding.paths} == {"a", "b"}
+
+
+def test_images_that_look_alike_in_one_class_and_split_are_only_said(split: Path) -> None:
+    resaved(split / "train" / "a" / "00.png", split / "train" / "a" / "x.jpg")
+    finding = only(split, "near_duplicate")
+    assert (finding.severity, finding.message) == ("info", "train/a/00.png and train/a/x.jpg look alike")
+
+
+def test_images_that_look_alike_across_splits_are_leakage(split: Path) -> None:
+    resaved(split / "train" / "a" / "00.png", split / "val" / "a" / "x.jpg")
+    finding = only(split, "near_leakage")
+    assert (finding.severity, finding.paths) == ("error", ("train/a/00.png", "val/a/x.jpg"))
+    assert found(split, distance=None) == {}
+
+
+def test_images_that_look_alike_across_classes_contradict(split: Path) -> None:
+    resaved(split / "train" / "a" / "00.png", split / "train" / "b" / "x.jpg")
+    assert only(split, "near_contradictory").severity == "error"
+
+
+def test_copies_of_a_look_alike_leak_too(split: Path) -> None:
+    """A file in train and again in test, and its JPEG in train: both pairs across the splits are there."""
+    shutil.copy(split / "train" / "a" / "00.png", split / "test" / "a" / "x.png")
+    resaved(split / "train" / "a" / "00.png", split / "train" / "a" / "y.jpg")
+    by_kind = found(split)
+    assert list(by_kind) == ["leakage", "near_leakage", "near_duplicate"]
+    assert by_kind["near_leakage"][0].paths == ("train/a/y.jpg", "test/a/x.png")
+
+
+def test_without_split_folders_the_split_that_each_would_fall_into_is_named(flat: Path) -> None:
+    for path in sorted((flat / "a").iterdir()):
+        resaved(path, path.with_suffix(".jpg"))
+    by_kind = found(flat)
+    assert set(by_kind) <= {"near_leakage", "near_duplicate"}
+    split_of = {s.path: s.split for s in dataset.index(flat).samples}
+    for finding in by_kind["near_leakage"]:
+        one, other = finding.paths
+        assert finding.message.startswith(f"{one} ({split_of[one]}) and {other} ({split_of[other]}) look alike")
+        assert split_of[one] != split_of[other]
+
+
+def test_the_same_shape_in_another_colour_is_no_finding(split: Path) -> None:
+    for name, colour in {"red": (220, 20, 20), "green": (20, 160, 20)}.items():
+        image = Image.new("RGB", (64, 64), "white")
+        ImageDraw.Draw(image).ellipse((10, 10, 54, 54), fill=colour)
+        image.save(split / "train" / "a" / f"{name}.png")
+    assert found(split) == {}
+
+
+def test_crowds_are_said(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgekit.data.similar.BUDGET", 10)
+    monkeypatch.setattr("edgekit.data.similar.BUDGET_EACH", 1)
+    for quality in range(50, 90):
+        picture(0).save(flat / "a" / f"q{quality}.jpg", quality=quality)
+    assert found(flat)["crowded"][0].severity == "info"
+
+
+def test_what_hangs_together_is_one_group() -> None:
+    assert connected([(5, 6), (1, 2), (6, 2), (8, 9)]) == [[1, 2, 5, 6], [8, 9]]
+
+
+# The report ----------------------------------------------------------------------------------
+
+
+def test_the_report_is_the_same_every_time_and_worst_first(flat: Path) -> None:
+    for number in range(3):
+        (flat / "a" / f"bad{number}.png").write_bytes(b"")
+        picture(600 + number, 20).save(flat / "b" / f"tiny{number}.png")
+    report = judge(flat)
+    assert report == judge(flat)
+    assert [f.kind for f in report.findings] == ["unreadable"] * 3 + ["tiny"] * 3
+    assert [f.paths for f in report.findings] == sorted(f.paths for f in report.findings)
+    assert (report.count("error"), report.count("warning"), report.count("info")) == (3, 3, 0)
+
+
+def test_severities_stand_in_order() -> None:
+    order = [findings.ERROR, findings.WARNING, findings.INFO]
+    ranks = [order.index(severity) for severity in findings.KINDS.values()]
+    assert ranks == sorted(ranks)
+
+
+def test_a_check_spares_the_training_its_reading(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgekit.data.index_cache.RACY_NS", -1_000_000_000)
+    judge(flat)
+    monkeypatch.setattr(dataset, "load_image", lambda path: pytest.fail("was read again"))
+    assert len(dataset.index(flat).samples) == 16
+
+
+def test_progress_counts_every_file_once(flat: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    scan.read(flat, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(n, 16) for n in range(1, 17)]
