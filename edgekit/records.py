@@ -52,7 +52,7 @@ class Preprocess:
             raise DataError("mean and std need three values each, and std above zero")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One image file: `path` relative to the data set's root, `label` an index into its labels."""
 
@@ -90,6 +90,7 @@ class Checkpoint:
     labels: tuple[str, ...]
     preprocess: Preprocess
     sha256: str
+    hidden: int = 0
 
     def __post_init__(self) -> None:
         check_labels(self.labels)

@@ -16,7 +16,7 @@ from edgekit.data.images import fit
 from edgekit.export import onnx, tflite
 from edgekit.quant import calibrate, fp16, litert, match, qdq
 from edgekit.records import CalibrationRecipe, CalibrationSet, CalibrationTable, Preprocess, Range
-from edgekit.train.models import ModelRow
+from edgekit.train.zoo import ModelRow
 
 
 def random_images(count: int, size: int, seed: int = 0) -> torch.Tensor:
@@ -45,8 +45,11 @@ def settle(model: nn.Module, images: torch.Tensor) -> nn.Module:
 
     Batch norms get the statistics of `images`, and a bias of 1 that keeps most activations out of
     the flat part; at a bias of 0 deep random networks are chaotic, and any rounding is lost in it.
+    A last layer that starts at zero (the vision transformer's) gets random weights.
     """
     for module in model.modules():
+        if isinstance(module, nn.Linear) and not module.weight.any():
+            nn.init.normal_(module.weight, std=0.1)
         if isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.bias)
             module.reset_running_stats()
@@ -74,7 +77,7 @@ def tiny(num_classes: int) -> nn.Module:
     return nn.Sequential(*features, nn.Flatten(), nn.Linear(16, num_classes))
 
 
-TINY = ModelRow("tests.nets:tiny", "none", "5", Preprocess(32, 36))
+TINY = ModelRow("tests.nets:tiny", "none", "5", Preprocess(32, 36), ("0-1",))
 
 
 @dataclass(frozen=True)
@@ -89,13 +92,19 @@ class Emitted:
         return self.folder / f"model.{name}"
 
 
-def emit_onnx(folded: fx.GraphModule, size: int, folder: Path, images: torch.Tensor) -> Emitted:
-    """Write model.{fp32,fp32.dynamic,fp16,int8,int8.typed}.onnx, calibrated on `images`."""
-    table, path = observe(folded, images), folder / "model.fp32.onnx"
+def emit_float_onnx(folded: fx.GraphModule, size: int, folder: Path) -> Path:
+    """Write model.{fp32,fp32.dynamic,fp16}.onnx; returns the path of the first."""
+    path = folder / "model.fp32.onnx"
     onnx.export(folded, size, "weights", path, folder / "model.fp32.dynamic.onnx")
     half = ir.load(path)
     fp16.to_fp16(half)
     onnx.save(half, folder / "model.fp16.onnx")
+    return path
+
+
+def emit_onnx(folded: fx.GraphModule, size: int, folder: Path, images: torch.Tensor) -> Emitted:
+    """Write model.{fp32,fp32.dynamic,fp16,int8,int8.typed}.onnx, calibrated on `images`."""
+    table, path = observe(folded, images), emit_float_onnx(folded, size, folder)
     integer = ir.load(path)
     names = match.match_by_value(calibrate.run_all(folded, images[:1]), onnx.run_all(path, images[:1].numpy()))
     nodes = qdq.quantize(integer, table, names)
@@ -105,16 +114,23 @@ def emit_onnx(folded: fx.GraphModule, size: int, folder: Path, images: torch.Ten
     return Emitted(folder, nodes, table)
 
 
+def emit_float_tflite(folded: fx.GraphModule, size: int, folder: Path) -> Path:
+    """Write model.{fp32,fp16}.tflite; returns the path of the first."""
+    path = folder / "model.fp32.tflite"
+    tflite.export(folded, size, path)
+    with tflite.quiet():
+        litert.to_fp16(path, folder / "model.fp16.tflite")
+    return path
+
+
 def emit_tflite(
     folded: fx.GraphModule, size: int, folder: Path, images: torch.Tensor, table: CalibrationTable | None = None
 ) -> CalibrationTable:
     """Write model.{fp32,fp16,int8}.tflite with `table`, or calibrated on `images`; returns the table."""
-    table, path = table or observe(folded, images), folder / "model.fp32.tflite"
-    tflite.export(folded, size, path)
+    table, path = table or observe(folded, images), emit_float_tflite(folded, size, folder)
     names = match.match_by_value(calibrate.run_all(folded, images[:1]), tflite.run_all(path, images[:1].numpy()))
     with tflite.quiet():
         litert.quantize(path, table, names, folder / "model.int8.tflite")
-        litert.to_fp16(path, folder / "model.fp16.tflite")
     return table
 
 
@@ -126,7 +142,18 @@ def run_onnx(path: Path, images: torch.Tensor, optimize: bool = True) -> np.ndar
 
 def run_tflite(path: Path, images: torch.Tensor) -> np.ndarray:
     """The outputs of a .tflite file in LiteRT, one image at a time."""
-    return np.concatenate([tflite.run_all(path, image[None].numpy())["scores"] for image in images])
+    from ai_edge_litert.interpreter import Interpreter
+
+    with tflite.quiet():
+        interpreter = Interpreter(str(path))
+        interpreter.allocate_tensors()
+    (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
+    outputs = []
+    for image in images:
+        interpreter.set_tensor(source["index"], image[None].permute(0, 2, 3, 1).contiguous().numpy())
+        interpreter.invoke()
+        outputs.append(interpreter.get_tensor(target["index"]))
+    return np.concatenate(outputs)
 
 
 def cosine(got: np.ndarray, want: np.ndarray) -> float:

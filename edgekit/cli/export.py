@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from edgekit import config
+from edgekit import config, store
 from edgekit.cli import show
 from edgekit.cli.options import Json, Run, RunsDir, open_run
 from edgekit.errors import UsageError
 from edgekit.records import PRECISIONS
 from edgekit.targets import base
+from edgekit.train import models
 
 
 def export(
@@ -47,6 +48,7 @@ def export(
     wanted = [(r, base.precisions(r, tuple(precision or ()))) for r in map(base.resolve, target)]
     chosen = config.load_recipe(recipe)
     opened = open_run(runs_dir, run)
+    wanted = [(r, _writable(opened, r, able, precision)) for r, able in wanted]
     from edgekit.cli.artifacts import export_target
     from edgekit.cli.workbench import Workbench
     from edgekit.quant import observers
@@ -58,3 +60,14 @@ def export(
         show.as_json(manifests)
     else:
         show.note(f"next: edgekit benchmark {opened.handle}")
+
+
+def _writable(
+    run: store.Run, resolved: base.Resolved, able: tuple[str, ...], asked: list[str] | None
+) -> tuple[str, ...]:
+    """`able` without what edgekit cannot write of this run's network, and a note that says so."""
+    arch = str(run.meta.get("arch"))
+    chosen = models.precisions(arch, able, tuple(asked or ()))
+    if left := [p for p in able if p not in chosen]:
+        show.note(f"{resolved.name}: without {', '.join(left)}, which edgekit cannot make of {arch} yet")
+    return chosen

@@ -57,7 +57,7 @@ class Workbench:
     def folded(self) -> fx.GraphModule:
         from edgekit.export import fold
 
-        return fold.fold(self.trained[1])
+        return fold.fold(self.trained[1], self.checkpoint.preprocess.image_size)
 
     @cached_property
     def onnx(self) -> Path:

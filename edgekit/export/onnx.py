@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import torch
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import fx
 
 from edgekit import atomic, store
@@ -22,10 +23,12 @@ from edgekit.records import OnnxModel
 OPSET = 17
 _EXPORT_OPSET = 18  # the lowest that torch's exporter writes
 _IR_VERSION = 8  # ONNX 1.12: the one that came with opset 17
-_SAME_SINCE_13 = frozenset(
-    ("Add", "AveragePool", "Clip", "Concat", "Conv", "Flatten", "Gemm", "GlobalAveragePool", "HardSigmoid", "HardSwish")
-    + ("MatMul", "MaxPool", "Mul", "Pad", "Relu", "Reshape", "Sigmoid", "Transpose")
+_SAME_IN_17 = frozenset(
+    ("Add", "AveragePool", "Clip", "Concat", "Conv", "Div", "Erf", "Flatten", "Gather", "Gemm", "GlobalAveragePool")
+    + ("HardSigmoid", "HardSwish", "LayerNormalization", "MatMul", "MaxPool", "Mul", "Pad", "Relu", "Reshape")
+    + ("Sigmoid", "Slice", "Softmax", "Transpose")
 )
+_PAD_INPUTS = 3  # opset 18 added the axes as a fourth
 MAX_BYTES = 2**31 - 1
 PARITY = 1e-3  # largest difference from torch, relative to the largest logit
 
@@ -75,28 +78,21 @@ def lower(model: ir.Model) -> None:
     """Rewrite in place what opset 18 says differently, then declare opset 17.
 
     Rules:
-    1. ReduceMean over the two spatial axes becomes GlobalAveragePool: opset 18 moved the axes
-       into an input, which TensorRT 8.5 would ignore.
+    1. ReduceMean over the two spatial axes becomes GlobalAveragePool, over others it carries its
+       axes as an attribute: opset 18 moved them into an input, which TensorRT 8.5 would ignore.
     2. The batch dimension is called ``batch``; intermediate shapes are dropped (they are inferred).
-    3. Any other operator must be one that, as torch writes it, means the same in opset 13 and 18.
+    3. Any other operator must be one that, as torch writes it, means the same in opset 17 and 18.
+       Only LayerNormalization is as young as 17 (TensorRT takes it from 8.6 on).
     """
     graph = model.graph
+    RemoveUnusedNodesPass()(model)  # torch leaves index arithmetic behind that nothing reads
     for node in list(graph):
         if node.op_type == "ReduceMean":
-            pooled = ir.node("GlobalAveragePool", [node.inputs[0]], name=node.name)
-            pooled.outputs[0].name = node.outputs[0].name
-            pooled.outputs[0].shape, pooled.outputs[0].dtype = node.outputs[0].shape, node.outputs[0].dtype
-            axes = ir.convenience.get_const_tensor(node.inputs[1]) if node.inputs[1] else None
-            keep = node.attributes.get("keepdims")
-            if axes is None or sorted(a % 4 for a in axes.numpy().tolist()) != [2, 3] or (keep and not keep.as_int()):
-                raise EdgekitError(f"{node.name}: a mean that is not over height and width with kept dimensions")
-            graph.insert_before(node, pooled)
-            ir.convenience.replace_all_uses_with(node.outputs[0], pooled.outputs[0], replace_graph_outputs=True)
-            graph.remove(node, safe=True)
-        elif node.op_type not in _SAME_SINCE_13:
+            _lower_mean(graph, node)
+        elif node.op_type not in _SAME_IN_17 or (node.op_type == "Pad" and len(node.inputs) > _PAD_INPUTS):
             raise EdgekitError(
                 f"{node.name}: the operator {node.op_type} is not known to mean the same in opset {OPSET}",
-                f"edgekit exports networks made of {', '.join(sorted(_SAME_SINCE_13))}",
+                f"edgekit exports networks made of {', '.join(sorted(_SAME_IN_17))}",
             )
         node.metadata_props.clear()
     for value in list(graph.initializers.values()):
@@ -109,6 +105,25 @@ def lower(model: ir.Model) -> None:
     graph.opset_imports[""] = OPSET
     model.ir_version = _IR_VERSION
     model.producer_name, model.producer_version = "edgekit", ""
+
+
+def _lower_mean(graph: ir.Graph, node: ir.Node) -> None:
+    """Rule 1."""
+    axes = ir.convenience.get_const_tensor(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] else None
+    if axes is None:
+        raise EdgekitError(f"{node.name}: a mean whose axes are not constant")
+    kept, over = node.attributes.get("keepdims"), sorted(int(a) for a in axes.numpy())
+    keeps, shape = kept is None or bool(kept.as_int()), node.inputs[0].shape if node.inputs[0] else None
+    spatial = shape is not None and len(shape) == 4 and sorted(a % 4 for a in over) == [2, 3]
+    kind, attributes = (
+        ("GlobalAveragePool", {}) if spatial and keeps else ("ReduceMean", {"axes": over, "keepdims": int(keeps)})
+    )
+    lowered = ir.node(kind, [node.inputs[0]], attributes, name=node.name)
+    lowered.outputs[0].name = node.outputs[0].name
+    lowered.outputs[0].shape, lowered.outputs[0].dtype = node.outputs[0].shape, node.outputs[0].dtype
+    graph.insert_before(node, lowered)
+    ir.convenience.replace_all_uses_with(node.outputs[0], lowered.outputs[0], replace_graph_outputs=True)
+    graph.remove(node, safe=True)
 
 
 def _fix_batch(model: ir.Model, batch: int) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from edgekit import atomic
 from edgekit.errors import EdgekitError
 from edgekit.quant import affine
-from edgekit.records import LITERT_SCHEME, CalibrationTable
+from edgekit.records import LITERT_SCHEME, CalibrationTable, Range
 
 _CONV = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
@@ -30,11 +30,10 @@ def quantize(float_path: Path, table: CalibrationTable, names: dict[str, str], p
     from ai_edge_quantizer import qtyping, quantizer, recipe
 
     model, activations = _read(float_path)
-    names = _through_pads(model, names)
-    if lost := [n for n in activations if names.get(n) not in table.ranges]:
+    spans = _spread(model, {n: table.ranges[names[n]] for n in activations if names.get(n) in table.ranges})
+    if lost := [n for n in activations if n not in spans]:
         raise EdgekitError(f"LiteRT tensors without a counterpart in the calibration table: {', '.join(lost[:5])}")
-    symmetric = LITERT_SCHEME.symmetric
-    grids = {n: affine.activation_grid(table.ranges[names[n]], symmetric) for n in activations}
+    grids = {n: affine.activation_grid(spans[n], LITERT_SCHEME.symmetric) for n in activations}
     _lift_small_weights(model, grids)
     q = quantizer.Quantizer(_serialize(model))
     q.load_quantization_recipe(recipe.static_wi8_ai8())
@@ -80,14 +79,33 @@ def _read(path: Path) -> tuple[Any, list[str]]:
     return model, [t.name.decode() for _, t in tensors if t.type == is_float and model.buffers[t.buffer].data is None]
 
 
-def _through_pads(model: Any, names: dict[str, str]) -> dict[str, str]:
-    """`names` with the outputs of PAD added: torch pads inside its convolutions, LiteRT may not."""
-    graph, named = model.subgraphs[0], dict(names)
+def _spread(model: Any, spans: dict[str, Range]) -> dict[str, Range]:
+    """`spans` with the ranges of tensors that only LiteRT has.
+
+    Rules:
+    1. The output of a PAD has its input's range: torch pads inside its convolutions.
+    2. What a MUL multiplies by a positive constant has the product's range over it: LiteRT's hard
+       sigmoid is ``relu6(x + 3) * (1 / 6)``.
+    """
+    graph, known = model.subgraphs[0], dict(spans)
     for op in graph.operators:
-        source, target = (graph.tensors[i].name.decode() for i in (op.inputs[0], op.outputs[0]))
-        if _operator(model, op) in ("PAD", "PADV2") and source in named:
-            named.setdefault(target, named[source])
-    return named
+        kind, (target, *_) = _operator(model, op), (graph.tensors[i].name.decode() for i in op.outputs)
+        sources = [graph.tensors[i] for i in op.inputs if i >= 0]
+        if kind in ("PAD", "PADV2") and (name := sources[0].name.decode()) in known:
+            known.setdefault(target, known[name])
+        elif kind == "MUL" and target in known:
+            factors = [_scalar(model, tensor) for tensor in sources]
+            for tensor, factor in zip(sources, reversed(factors)):
+                if factor is not None and factor > 0:
+                    span = known[target]
+                    known.setdefault(tensor.name.decode(), Range(span.low / factor, span.high / factor))
+    return known
+
+
+def _scalar(model: Any, tensor: Any) -> float | None:
+    """The value of a constant float32 tensor of one element, else None."""
+    data = model.buffers[tensor.buffer].data
+    return float(np.frombuffer(bytes(data), np.float32)[0]) if data is not None and len(data) == 4 else None
 
 
 def _operator(model: Any, op: Any) -> str:

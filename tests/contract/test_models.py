@@ -1,7 +1,9 @@
-"""Every row of `MODELS`: its files go through NVIDIA's real parser and builder, and run everywhere.
+"""A network of each family: its files go through NVIDIA's real parser and builder, and run everywhere.
 
 ResNet, MobileNet and EfficientNet have random weights here (their ImageNet weights need a network),
-EfficientNet-Lite0 its own. Images are crops of real photographs.
+EfficientNet-Lite0 its own. Images are crops of real photographs. The other rows of `MODELS` differ in
+widths and depths, or are too large for every run: benchmarks/models.py keeps what it found of all,
+tests/export has small transformers and VGG's pool.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from tests import nets, rtx, tflite_runtime
 
 pytestmark = pytest.mark.slow
 SIZE = 64
+FULL = ("resnet18", "resnet50", "mobilenet_v2", "efficientnet_b0", "efficientnet_lite0")
+LIGHT = ("mobilenet_v3_small", "densenet121", "inception_v3")
 # What a precision may cost: least cosine with torch (over what differs between images).
 LEAST_COSINE = {"fp32": 0.99999, "fp16": 0.999, "int8": 0.93}
 ONNX_RUNS = {
@@ -47,24 +51,32 @@ class Files:
     expected: np.ndarray
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param(arch, marks=pytest.mark.xdist_group(arch)) for arch in models.MODELS]
-)
+def grouped(archs: tuple[str, ...]) -> list[object]:
+    """Parameters that keep the tests of one network on one worker."""
+    return [pytest.param(arch, marks=pytest.mark.xdist_group(arch)) for arch in archs]
+
+
+@pytest.fixture(scope="module", params=grouped(FULL))
 def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return write(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def write(arch: str, folder: Path) -> Files:
+    """Every file of a network, in `folder`."""
     torch.manual_seed(0)
-    arch = request.param
-    preprocess = models.preprocess_for(arch, SIZE)
+    size = max(SIZE, models.row(arch).least_size)
+    preprocess = models.preprocess_for(arch, size)
     pixels = nets.photographs(16, preprocess)
     images = normalize(torch.from_numpy(pixels), preprocess).contiguous()
     pretrained = arch == "efficientnet_lite0"
-    model = models.build(arch, 1000 if pretrained else 10).eval()
+    model = models.build(arch, 1000 if pretrained else 10, size).eval()
     if pretrained:
         models.load_weights(model, arch, "pretrained")
     else:
         nets.settle(model, images)
-    folded, folder = fold(model), tmp_path_factory.mktemp(arch)
-    emitted = nets.emit_onnx(folded, SIZE, folder, images)
-    nets.emit_tflite(folded, SIZE, folder, images, emitted.table)
+    folded = fold(model, size)
+    emitted = nets.emit_onnx(folded, size, folder, images)
+    nets.emit_tflite(folded, size, folder, images, emitted.table)
     with torch.inference_mode():
         expected = model(images).numpy()
     return Files(arch, emitted, folder, preprocess, pixels, images, expected)
@@ -134,3 +146,19 @@ def test_fp16_engine_has_half_convolutions_only(files: Files) -> None:
 
 def test_fp32_engine_is_built(files: Files) -> None:
     assert set(types_read(files, "fp32.onnx").values()) == {"Float"}
+
+
+@pytest.mark.parametrize("arch", grouped(LIGHT))
+def test_a_network_of_another_family_agrees_everywhere_and_parses(arch: str, tmp_path: Path) -> None:
+    """One test and no engines, which would take minutes."""
+    files = write(arch, tmp_path)
+    for name, run in ONNX_RUNS.items():
+        assert_agrees(run(tmp_path / f"model.{name}.onnx", files.images), files, f"{name}.onnx")
+    for precision in LEAST_COSINE:
+        got = nets.run_tflite(tmp_path / f"model.{precision}.tflite", files.images)
+        assert_agrees(got, files, f"{precision}.tflite")
+    assert len(files.onnx.int8_nodes) >= 0.85 * len(weighted_nodes(files))
+    for name in ("fp32", "fp16", "int8", "int8.typed"):
+        trt, builder, logger = rtx.parser()
+        network, _parser = rtx.parse(trt, builder, logger, (tmp_path / f"model.{name}.onnx").read_bytes(), 0)
+        assert network.num_layers >= len(weighted_nodes(files))

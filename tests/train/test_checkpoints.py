@@ -53,6 +53,26 @@ def test_round_trip(tmp_path: Path) -> None:
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
 
 
+def test_a_hidden_layer_and_the_image_size_come_back(tmp_path: Path) -> None:
+    preprocess = models.preprocess_for("efficientnet_lite0", 75)
+    model = models.build("efficientnet_lite0", 2, 75, hidden=6).eval()
+    written = checkpoints.save(tmp_path / "c.pt", model, "efficientnet_lite0", LABELS, preprocess, 6)
+    read, again = checkpoints.load(tmp_path / "c.pt")
+    images = torch.randn(1, 3, 75, 75)
+    assert (read, read.hidden) == (written, 6)
+    assert torch.equal(again(images), model(images))
+
+
+def test_a_file_of_before_hidden_layers_has_none(saved: Path, tmp_path: Path) -> None:
+    assert checkpoints.load(changed(saved, tmp_path, "hidden"))[0].hidden == 0
+
+
+@pytest.mark.parametrize("hidden", [-1, 2**40, 1.5, "8", True, None])
+def test_an_impossible_hidden_layer_is_refused(hidden: object, saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="hidden layer"):
+        checkpoints.load(changed(saved, tmp_path, hidden=hidden))
+
+
 def test_the_file_holds_plain_tensors_and_values(saved: Path) -> None:
     content = torch.load(saved, weights_only=True)
     assert content["preprocess"] == dataclasses.asdict(PREPROCESS)

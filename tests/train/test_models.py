@@ -1,44 +1,159 @@
-"""The table of networks: every row builds, and weights that do not fit are refused safely."""
+"""The table of networks: every row is complete, and what it says is what the network is."""
 
 from __future__ import annotations
 
-import pickle
-from pathlib import Path
-from typing import Any
-from urllib.error import URLError
+from functools import cache
 
 import pytest
 import torch
-from torchvision.models._api import WeightsEnum
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from edgekit.errors import DataError, EdgekitError, MissingError, UsageError
-from edgekit.train import models
+from edgekit.errors import UsageError
+from edgekit.train import models, zoo
 
-
-class Bomb:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.path,)
+each_arch = pytest.mark.parametrize("arch", models.MODELS)
 
 
-@pytest.mark.parametrize("arch", models.MODELS)
-def test_every_row_builds_and_gives_one_logit_per_class(arch: str) -> None:
-    model = models.build(arch, 7).eval()
-    with torch.inference_mode():
-        logits = model(torch.randn(2, 3, 64, 64))
-    assert (logits.shape, logits.dtype) == ((2, 7), torch.float32)
-    assert isinstance(model.get_submodule(models.row(arch).head), torch.nn.Linear)
+@cache
+def on_meta(arch: str) -> nn.Module:
+    """The network of 1000 classes without memory for its weights."""
+    with torch.device("meta"):
+        return models.build(arch, 1000).eval()
 
 
-@pytest.mark.parametrize("arch", models.MODELS)
-def test_every_row_names_real_weights(arch: str) -> None:
-    source = models._resolve(models.row(arch).weights)
-    assert callable(source)
-    assert not isinstance(source, type) or issubclass(source, WeightsEnum)
+def parameters(arch: str) -> dict[str, nn.Parameter]:
+    return dict(on_meta(arch).named_parameters())
+
+
+def heads(arch: str) -> list[nn.Module]:
+    aux = models.row(arch).aux
+    return [models.head_of(on_meta(arch), arch), *([on_meta(arch).get_submodule(aux)] if aux else [])]
+
+
+@each_arch
+def test_stages_and_heads_hold_every_parameter_exactly_once(arch: str) -> None:
+    modules = [module for stage in models.stage_modules(on_meta(arch), arch) for module in stage]
+    held = [id(parameter) for module in (*modules, *heads(arch)) for parameter in module.parameters()]
+    loose = {name for name, parameter in parameters(arch).items() if id(parameter) not in held}
+    assert len(held) == len(set(held))
+    assert loose == ({"class_token", "encoder.pos_embedding"} if arch == "vit_b_16" else set())
+
+
+@each_arch
+def test_every_parameter_outside_the_heads_has_the_stage_of_its_module(arch: str) -> None:
+    stages, modules = models.stage_of(on_meta(arch), arch), models.stage_modules(on_meta(arch), arch)
+    in_heads = {id(parameter) for head in heads(arch) for parameter in head.parameters()}
+    assert stages.keys() == {name for name, parameter in parameters(arch).items() if id(parameter) not in in_heads}
+    assert 4 <= len(modules) <= 5
+    for number, stage in enumerate(modules):
+        inside = {id(parameter) for module in stage for parameter in module.parameters()}
+        assert inside
+        assert {stages[name] for name, parameter in parameters(arch).items() if id(parameter) in inside} == {number}
+
+
+def test_what_belongs_to_no_module_is_in_the_first_stage() -> None:
+    stages = models.stage_of(on_meta("vit_b_16"), "vit_b_16")
+    assert (stages["class_token"], stages["encoder.pos_embedding"], stages["encoder.ln.weight"]) == (0, 0, 3)
+
+
+@each_arch
+def test_parameters_macs_and_resolutions_are_those_of_the_network(arch: str) -> None:
+    row, model = models.row(arch), on_meta(arch)
+    sides: list[int] = []
+    handles = [
+        stage[0].register_forward_pre_hook(lambda _, x: sides.append(x[0].shape[2]))
+        for stage in models.stage_modules(model, arch)
+    ]
+    with torch.device("meta"), FlopCounterMode(display=False) as flops:
+        model(torch.zeros(1, 3, row.preprocess.image_size, row.preprocess.image_size))
+    for handle in handles:
+        handle.remove()
+    counted = sum(p.numel() for n, p in parameters(arch).items() if not row.aux or not n.startswith(row.aux + "."))
+    assert row.parameters_m == round(counted / 1e6, 2)
+    assert row.macs_g == round(flops.get_total_flops() / 2e9, 3)
+    if arch != "vit_b_16":  # it keeps its resolution
+        assert sides == sorted(sides, reverse=True)
+        assert len(set(sides)) >= len(sides) - 1
+
+
+@each_arch
+def test_the_head_is_a_linear_layer_and_a_hidden_layer_comes_under_the_same_name(arch: str) -> None:
+    head = models.head_of(on_meta(arch), arch)
+    assert isinstance(head, nn.Linear)
+    assert head.out_features == 1000
+    with torch.device("meta"):
+        hidden = models.head_of(models.build(arch, 7, hidden=5), arch)
+    assert [type(layer).__name__ for layer in hidden] == ["Linear", "ReLU", "Dropout", "Linear"]
+    assert (hidden[0].in_features, hidden[0].out_features, hidden[3].out_features) == (head.in_features, 5, 7)
+
+
+@each_arch
+def test_the_native_preprocessing_is_what_the_weights_were_evaluated_with(arch: str) -> None:
+    source = zoo.resolve(models.row(arch).weights)
+    if not isinstance(source, type):
+        pytest.skip("its weights are not torchvision's")
+    theirs, ours = source.IMAGENET1K_V1.transforms(), models.row(arch).preprocess
+    assert (ours.image_size, ours.resize_size) == (theirs.crop_size[0], theirs.resize_size[0])
+    assert ours.resample == theirs.interpolation.value
+    if arch != "inception_v3":  # see the next test
+        assert (ours.mean, ours.std) == (tuple(theirs.mean), tuple(theirs.std))
+
+
+def test_inception_is_fed_what_its_transform_would_make() -> None:
+    from torchvision.models import Inception3, Inception_V3_Weights
+
+    ours, theirs = models.row("inception_v3").preprocess, Inception_V3_Weights.IMAGENET1K_V1.transforms()
+    pixels = torch.rand(1, 3, 4, 4)
+    normalized = (pixels - torch.tensor(theirs.mean)[:, None, None]) / torch.tensor(theirs.std)[:, None, None]
+    wanted = Inception3._transform_input(type("", (), {"transform_input": True})(), normalized)
+    got = (pixels - torch.tensor(ours.mean)[:, None, None]) / torch.tensor(ours.std)[:, None, None]
+    assert torch.allclose(got, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "mobilenet_v3_small", "efficientnet_lite1", "densenet121"])
+def test_one_step_of_training_reaches_the_whole_network(arch: str) -> None:
+    torch.manual_seed(0)
+    model = models.build(arch, 3, 64).train()
+    nn.functional.cross_entropy(model(torch.randn(4, 3, 64, 64)), torch.tensor([0, 1, 2, 0])).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    assert all(parameter.grad.any() for parameter in models.head_of(model, arch).parameters())
+    first = [parameter for module in models.stage_modules(model, arch)[0] for parameter in module.parameters()]
+    assert all(parameter.grad.any() for parameter in first if parameter.ndim > 1)
+
+
+def test_inception_trains_both_heads_at_its_least_size() -> None:
+    torch.manual_seed(0)
+    model = models.build("inception_v3", 3).train()
+    answer = model(torch.randn(2, 3, 75, 75))
+    (answer.logits.sum() + answer.aux_logits.pow(2).sum()).backward()
+    assert answer.logits.shape == answer.aux_logits.shape == (2, 3)
+    for head in (model.fc, model.AuxLogits.fc, model.AuxLogits.conv1.conv):
+        assert head.weight.grad.isfinite().all()
+        assert head.weight.grad.any()
+
+
+def test_inceptions_auxiliary_head_pools_like_torchvisions_at_the_native_size() -> None:
+    from torchvision.models.inception import InceptionAux
+
+    aux = models.build("inception_v3", 3).AuxLogits.eval()
+    features = torch.randn(1, 768, 17, 17)
+    assert torch.equal(aux(features), InceptionAux.forward(aux, features))
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_a_vision_transformer_is_built_for_its_image_size(size: int) -> None:
+    with torch.device("meta"):
+        model = models.build("vit_b_16", 2, size).eval()
+        assert model(torch.zeros(1, 3, size, size)).shape == (1, 2)
+
+
+@each_arch
+def test_the_least_size_works(arch: str) -> None:
+    size = models.row(arch).least_size
+    assert models.preprocess_for(arch, size).image_size == size
+    with torch.device("meta"):
+        assert models.build(arch, 2, size).eval()(torch.zeros(1, 3, size, size)).shape == (1, 2)
 
 
 def test_an_unknown_model_lists_the_known() -> None:
@@ -53,99 +168,41 @@ def test_the_resize_keeps_its_ratio_to_the_crop(size: int | None, resize: int) -
     assert (preprocess.image_size, preprocess.resize_size) == (size or 224, resize)
 
 
-@pytest.mark.parametrize("size", [16, 31, 1025, -1])
+@pytest.mark.parametrize("size", [0, 16, 31, 1025, -1])
 def test_an_image_size_that_no_network_takes_is_refused(size: int) -> None:
     with pytest.raises(UsageError, match="image size"):
         models.preprocess_for("resnet18", size)
 
 
-def test_none_leaves_the_random_start() -> None:
-    model = models.build("resnet18", 3)
-    before = model.conv1.weight.clone()
-    models.load_weights(model, "resnet18", "none")
-    assert torch.equal(model.conv1.weight, before)
+@pytest.mark.parametrize(
+    ("arch", "size", "nearest"),
+    [("inception_v3", 64, 75), ("vit_b_16", 100, 96), ("vit_b_16", 16, 32), ("vgg16", 512, 448)],
+)
+def test_an_image_size_that_this_network_does_not_take_names_the_nearest(arch: str, size: int, nearest: int) -> None:
+    with pytest.raises(UsageError, match=f"{arch} takes image sizes") as caught:
+        models.preprocess_for(arch, size)
+    assert caught.value.hint == f"--image-size {nearest}"
+    assert models.preprocess_for(arch, nearest).image_size == nearest
 
 
-def test_without_a_network_the_error_names_the_alternatives(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(*args: object, **kwargs: object) -> None:
-        raise URLError("no route to host")
-
-    monkeypatch.setattr(WeightsEnum, "get_state_dict", unreachable)
-    with pytest.raises(MissingError, match="resnet18 could not be downloaded") as caught:
-        models.load_weights(models.build("resnet18", 3), "resnet18", "pretrained")
-    assert all(way in caught.value.hint for way in ("efficientnet_lite0", "--weights FILE", "--weights none"))
-
-
-def saved(folder: Path, arch: str, classes: int, **extra: object) -> tuple[str, dict[str, torch.Tensor]]:
-    state = models.build(arch, classes).state_dict()
-    torch.save({**state, **extra}, folder / "weights.pt")
-    return str(folder / "weights.pt"), state
-
-
-def test_a_state_dict_file_is_loaded(tmp_path: Path) -> None:
-    path, state = saved(tmp_path, "resnet18", 3)
-    model = models.build("resnet18", 3)
-    models.load_weights(model, "resnet18", path)
-    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
-
-
-def test_a_safetensors_file_is_loaded(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    state = models.build("resnet18", 3).state_dict()
-    save_file(state, tmp_path / "weights.safetensors")
-    model = models.build("resnet18", 3)
-    models.load_weights(model, "resnet18", str(tmp_path / "weights.safetensors"))
-    assert torch.equal(model.fc.weight, state["fc.weight"])
-
-
-def test_a_head_of_other_classes_stays_random_and_the_rest_is_loaded(tmp_path: Path) -> None:
-    path, state = saved(tmp_path, "resnet18", 1000)
-    model = models.build("resnet18", 3)
-    head = model.fc.weight.clone()
-    models.load_weights(model, "resnet18", path)
-    assert torch.equal(model.conv1.weight, state["conv1.weight"])
-    assert torch.equal(model.fc.weight, head)
-
-
-@pytest.mark.parametrize("other", ["resnet50", "mobilenet_v2", "efficientnet_lite0"])
-def test_weights_of_another_architecture_are_refused(other: str, tmp_path: Path) -> None:
-    path, _ = saved(tmp_path, other, 3)
-    with pytest.raises(DataError, match="do not fit resnet18"):
-        models.load_weights(models.build("resnet18", 3), "resnet18", path)
-
-
-def test_a_file_that_does_not_exist_says_what_weights_takes() -> None:
-    with pytest.raises(MissingError, match="no weights file 'pretrianed'") as caught:
-        models.load_weights(models.build("resnet18", 3), "resnet18", "pretrianed")
-    assert "pretrained, none" in caught.value.hint
-
-
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-@pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04 cut off"])
-def test_a_file_that_holds_no_weights_is_refused(content: bytes, suffix: str, tmp_path: Path) -> None:
-    path = tmp_path / f"weights{suffix}"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match="no weights file"):
-        models.load_weights(models.build("resnet18", 3), "resnet18", str(path))
-
-
-@pytest.mark.parametrize("content", [[1, 2], {"a": 1}, torch.zeros(3), {"fc.weight": "text"}])
-def test_a_torch_file_that_holds_something_else_is_refused(content: object, tmp_path: Path) -> None:
-    torch.save(content, tmp_path / "weights.pt")
-    with pytest.raises(EdgekitError) as caught:
-        models.load_weights(models.build("resnet18", 3), "resnet18", str(tmp_path / "weights.pt"))
-    assert isinstance(caught.value, DataError)
+def test_precisions_leave_out_what_cannot_be_written() -> None:
+    every = ("fp32", "fp16", "int8")
+    assert models.precisions("resnet18", every, ()) == every
+    assert models.precisions("resnet18", ("int8",), ("int8",)) == ("int8",)
+    assert models.precisions("vit_b_16", every, ()) == ("fp32", "fp16")
 
 
 @pytest.mark.parametrize(
-    "save",
-    [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))],
-    ids=["torch", "pickle"],
+    ("able", "wanted", "hint"),
+    [
+        (("int8",), ("int8",), "--precision fp32 --precision fp16"),
+        (("fp32", "int8"), ("fp32", "int8"), "--precision fp32"),
+        (("int8",), (), "--precision fp32 --precision fp16"),
+    ],
 )
-def test_a_pickle_with_code_is_refused_and_never_run(save: Any, tmp_path: Path) -> None:
-    trace = tmp_path / "ran"
-    save({"conv1.weight": Bomb(trace)}, tmp_path / "weights.pt")
-    with pytest.raises(DataError, match="no weights file"):
-        models.load_weights(models.build("resnet18", 3), "resnet18", str(tmp_path / "weights.pt"))
-    assert not trace.exists()
+def test_int8_of_a_network_that_edgekit_cannot_quantize_is_refused(
+    able: tuple[str, ...], wanted: tuple[str, ...], hint: str
+) -> None:
+    with pytest.raises(UsageError, match="cannot quantize vit_b_16 to INT8 yet") as caught:
+        models.precisions("vit_b_16", able, wanted)
+    assert caught.value.hint == hint

@@ -1,0 +1,73 @@
+"""What was tried of every model: each file that edgekit writes, against torch, kept in results/models.json.
+
+Run as ``python -m benchmarks.models [model ...]``; the other models' entries stay. Networks have random
+weights with settled batch norms (EfficientNet-Lite its own), small images, and 10 classes: the operators
+are those of the real ones. The TensorRT column is NVIDIA's parser (TensorRT for RTX), which needs no GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgekit.export.fold import fold
+from edgekit.train import models
+from edgekit.train.finetune import normalize
+from tests import nets, rtx
+
+RESULT = Path(__file__).parent / "results" / "models.json"
+SIZE, IMAGES = 64, 16
+
+
+def measure(arch: str) -> dict[str, Any]:
+    """Cosine with torch of every file, by kind and precision, and how many layers NVIDIA's parser made."""
+    torch.manual_seed(0)
+    started, row = time.perf_counter(), models.row(arch)
+    size = max(SIZE, row.least_size)
+    preprocess = models.preprocess_for(arch, size)
+    images = normalize(torch.from_numpy(nets.photographs(IMAGES, preprocess)), preprocess).contiguous()
+    own = row.weights.startswith("edgekit.")
+    model = models.build(arch, 1000 if own else 10, size).eval()
+    if own:
+        models.load_weights(model, arch, "pretrained")
+    else:
+        nets.settle(model, images)
+    with torch.inference_mode():
+        expected = model(images).numpy()
+    folded = fold(model, size)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if row.quantizes:
+            nets.emit_tflite(folded, size, folder, images, nets.emit_onnx(folded, size, folder, images).table)
+        else:
+            nets.emit_float_onnx(folded, size, folder)
+            nets.emit_float_tflite(folded, size, folder)
+        trt, builder, logger = rtx.parser()
+        network, _parser = rtx.parse(trt, builder, logger, (folder / "model.fp32.onnx").read_bytes(), 0)
+        layers = network.num_layers
+        cosines = {
+            kind: {p: nets.cosine(run(folder / f"model.{p}.{kind}", images), expected) for p in row.precisions}
+            for kind, run in (("onnx", nets.run_onnx), ("tflite", nets.run_tflite))
+        }
+    seconds = round(time.perf_counter() - started, 1)
+    return {"image_size": size, "cosine": cosines, "tensorrt_layers": layers, "seconds": seconds}
+
+
+def main() -> None:
+    """Measure the models that are named, or all; the record is written after each."""
+    for arch in sys.argv[1:] or models.MODELS:
+        entry = measure(arch)
+        print(arch, json.dumps(entry), flush=True)
+        kept = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
+        kept[arch] = entry
+        RESULT.write_text(json.dumps({a: kept[a] for a in models.MODELS if a in kept}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

