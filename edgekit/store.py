@@ -6,7 +6,9 @@ report.html. Everything that edgekit writes goes through `writing` or `writing_f
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
 import shutil
@@ -134,7 +136,32 @@ def create_run(runs_dir: Path, name: str, meta: dict[str, Any]) -> Run:
         path.mkdir(parents=True, exist_ok=False)
     except OSError as error:
         raise from_os_error(error, f"making the run directory {path}") from error
-    return Run(path, {}).save(schema=SCHEMA, edgekit=__version__, created=now(), **meta)
+    try:
+        return Run(path, {}).save(schema=SCHEMA, edgekit=__version__, created=now(), **meta)
+    except BaseException:
+        remove_folder(path)
+        raise
+
+
+@contextlib.contextmanager
+def alone_in(path: Path) -> Iterator[None]:
+    """Hold a run directory: nobody else may train in it meanwhile. The lock dies with the process.
+
+    Raises:
+        UsageError: another process holds it.
+    """
+    lock = path / ".lock"
+    with open(lock, "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"another process is training {path.name}", "wait for it, or stop it first") from None
+        for left in path.glob(".*.pt.*"):  # what a killed process was writing
+            left.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def check_free(runs_dir: Path, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
@@ -10,9 +11,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from edgekit import __version__
-from edgekit.cli import benchmark, devices, doctor, export, predict, report, train
+from edgekit.cli import benchmark, compare, data, devices, doctor, evaluate, export, models, predict, report, train
 from edgekit.cli.show import printable
-from edgekit.errors import EdgekitError, ExitStatus, from_os_error
+from edgekit.errors import EdgekitError, ExitStatus, UsageError, from_os_error
 
 app = typer.Typer(
     name="edgekit",
@@ -29,12 +30,16 @@ edgekit benchmark, edgekit report. Every step works on the newest run unless one
 )
 
 app.command()(train.train)
+app.command()(evaluate.evaluate)
+app.command()(compare.compare)
 app.command()(export.export)
 app.command()(benchmark.benchmark)
 app.command()(report.report)
 app.command()(predict.predict)
+app.command()(models.models)
 app.command()(devices.devices)
 app.command()(doctor.doctor)
+app.add_typer(data.data_app, name="data", help="Look into a folder of images before training.")
 
 
 def _version(wanted: bool) -> None:
@@ -64,11 +69,20 @@ def run(arguments: list[str]) -> int:
         if debug:
             traceback.print_exc()
         known = error if isinstance(error, EdgekitError) else from_os_error(error, "working")
-        print(f"error: {printable(known.message)}", file=sys.stderr)
-        if known.hint:
-            print(f"  hint: {printable(known.hint)}", file=sys.stderr)
+        _say(known)
         return known.status
     return ExitStatus.OK
+
+
+def _say(error: EdgekitError) -> None:
+    """Print an error: two lines. Of several processes the first one says a wrong request for all."""
+    rank = os.environ.get("RANK", "0")
+    if rank != "0" and isinstance(error, UsageError):
+        return
+    who = "" if rank == "0" else f"[process {rank}] "
+    print(f"{who}error: {printable(error.message)}", file=sys.stderr)
+    if error.hint:
+        print(f"  hint: {printable(error.hint)}", file=sys.stderr)
 
 
 def main() -> NoReturn:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -26,3 +30,40 @@ def open_run(runs_dir: Path, run: str | None) -> store.Run:
     if (status := opened.meta.get("status")) != "finished":
         show.note(f"the training of {opened.name} did not finish ({status}); its best weights so far are used")
     return opened
+
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def options_of(record: type[Any], *without: str) -> Callable[[Command], Command]:
+    """Give a command, which takes ``**chosen``, one option for every field of a dataclass.
+
+    The field's metadata are the option's ``help`` and its ``known`` choices.
+
+    Args:
+        without: fields that the command has arguments of its own for.
+    """
+
+    def decorate(command: Command) -> Command:
+        own = [
+            p
+            for p in inspect.signature(command, eval_str=True).parameters.values()
+            if p.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
+        hints = typing.get_type_hints(record)
+        made = [
+            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=_option(f, hints))
+            for f in dataclasses.fields(record)
+            if f.name not in without
+        ]
+        command.__signature__ = inspect.Signature([*own, *made])  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in (*own, *made)}
+        return command
+
+    return decorate
+
+
+def _option(field: dataclasses.Field[Any], hints: dict[str, Any]) -> Any:
+    known = ", ".join(field.metadata["known"])
+    text = field.metadata["help"] + (f": {known}." if known else "")
+    return Annotated[hints[field.name], typer.Option(help=text, show_default=field.default is not None)]

@@ -6,6 +6,7 @@ rich is imported when something is shown, so that ``edgekit --help`` stays quick
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,7 +35,12 @@ def printable(text: str) -> str:
 
 
 def note(text: str) -> None:
-    """One line for the user, on standard error; markup in `text` is shown as it is."""
+    """One line for the user, on standard error; markup in `text` is shown as it is.
+
+    Of the processes that ``torchrun`` started only the first one speaks.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
     _notes().print(printable(text), markup=False, soft_wrap=True)
 
 
@@ -89,7 +95,8 @@ def bar(description: str) -> Iterator[Any]:
         TextColumn("{task.fields[text]}"),
     )
     console = _notes()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    shown = console.is_terminal and os.environ.get("RANK", "0") == "0"
+    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
         task = progress.add_task(escape(printable(description)), text="", total=None)
 
         def update(done: int, total: int, text: str = "") -> None:

@@ -2,144 +2,94 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from edgekit import store
-from edgekit.cli import show
-from edgekit.cli.options import RunsDir
+from edgekit.cli.options import RunsDir, options_of
+from edgekit.errors import UsageError
 from edgekit.train import models
+from edgekit.train.options import TrainOptions
 
-if TYPE_CHECKING:
-    from edgekit.records import DatasetIndex
-    from edgekit.train.finetune import EpochStats, TrainOptions
-
-_PACKAGES = ("torch", "torchvision", "numpy", "pillow")
+# What --resume leaves to say: everything else stands in the run.
+_FREE_TO_RESUME = {"resume", "runs_dir", "log"}
 
 
+@options_of(TrainOptions, "arch", "flip")
 def train(
-    data: Annotated[str, typer.Argument(help="A folder of images, or a built-in data set: digits.")],
-    model: Annotated[str, typer.Option(help=f"Architecture: {', '.join(models.MODELS)}.")] = "mobilenet_v2",
-    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 10,
-    batch_size: Annotated[int, typer.Option(help="Images per step.")] = 32,
-    lr: Annotated[float, typer.Option(help="Peak learning rate (AdamW, warm-up, then cosine).")] = 1e-3,
-    image_size: Annotated[
-        int | None, typer.Option(help="Input side in pixels. Default: the model's own (224).", show_default=False)
+    context: typer.Context,
+    data: Annotated[
+        str | None, typer.Argument(help="A folder of images, or a built-in data set: digits.", show_default=False)
     ] = None,
-    weights: Annotated[str, typer.Option(help="pretrained (ImageNet), none, or a state-dict file.")] = "pretrained",
-    augment: Annotated[str, typer.Option(help="light (random crops, colour) or none.")] = "light",
+    model: Annotated[
+        str,
+        typer.Option(
+            *("--model", "--models"), help=f"An architecture, or several (a,b,c), of: {', '.join(models.MODELS)}."
+        ),
+    ] = "mobilenet_v2",
     flip: Annotated[
         bool | None,
         typer.Option("--flip/--no-flip", help="Mirror images at random. Default: yes, but not for digits."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Fixes the start and the order.")] = 0,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that decode images; 0 decodes in this one.")] = 0,
-    device: Annotated[str, typer.Option(help="auto (CUDA where there is a GPU), cpu or cuda.")] = "auto",
     name: Annotated[str | None, typer.Option(help="The run's name. Default: <data>-<model>.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Go on with a run that was interrupted or killed.")
+    ] = None,
+    log: Annotated[str | None, typer.Option(help="Also log to tensorboard or mlflow.")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be decoded.")] = False,
     runs_dir: RunsDir = Path("runs"),
+    **chosen: Any,
 ) -> None:
     """Fine-tune a classifier on a folder of images.
 
     DATA is DATA/<class>/<image> (split 70/15/15 by content hash) or
     DATA/train/<class>/<image> with val and test beside train, which is taken as it is.
-    The weights that do best on val are kept in runs/<name>, with everything that made them.
+    What is left open (auto) is decided from the data, and said. The weights that do best on val
+    are kept in runs/<name>, with everything that made them. With several processes:
+    torchrun --nproc-per-node N -m edgekit train DATA ...
     """
-    from edgekit.data import builtin, check, dataset
+    from edgekit.train import trackers
 
-    models.preprocess_for(model, image_size)
-    root = dataset.resolve(data)
-    from edgekit.train.finetune import TrainOptions
+    trackers.check(log)
+    if resume is not None:
+        given = _given(context)
+        if others := sorted(given - _FREE_TO_RESUME):
+            raise UsageError(
+                f"--resume takes everything from the run, also {', '.join(others)}",
+                f"edgekit train --resume {resume}, or leave out --resume for a new run",
+            )
+        from edgekit.cli.training import resume_run
 
-    options = TrainOptions(
-        arch=model,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        image_size=image_size,
-        seed=seed,
-        weights=weights,
-        augment=augment,
-        flip=data not in builtin.BUILTIN if flip is None else flip,
-        workers=workers,
-        device=device,
-    )
-    run_name = store.check_free(runs_dir, name or store.free_name(runs_dir, f"{root.name}-{model}"))
-    with show.bar("reading images") as update:
-        index = dataset.index(root, skip_bad, update)
-    show.note(_describe(data, index))
-    for line in check.warnings(index):
-        show.note(f"warning: {line}")
-    run = _train_into(runs_dir, run_name, index, options)
-    show.note(f"kept {run.path / 'checkpoint.pt'}: {run.meta['val_top1']:.1f} % of val images right")
-    show.note(f"next: edgekit export {run.handle} --target jetson --target android")
+        resume_run(runs_dir, resume, log)
+        return
+    if data is None:
+        raise UsageError("train needs images", "edgekit train DATA --model efficientnet_lite0   (or DATA: digits)")
+    wanted = _options(model, data, flip, chosen)
+    if name and len(wanted) > 1:
+        raise UsageError("several models get a run each, and one --name", "leave out --name")
+    from edgekit.cli.training import train_runs
+
+    train_runs(data, wanted, (runs_dir, name), skip_bad, log)
 
 
-def _describe(data: str, index: DatasetIndex) -> str:
-    counts = ", ".join(f"{len(index.split(s))} {s}" for s in ("train", "val", "test"))
-    skipped = f"; left out: {'; '.join(index.skipped[:3])}" if index.skipped else ""
-    skipped += f" and {len(index.skipped) - 3} more" if len(index.skipped) > 3 else ""
-    return f"{data}: {len(index.labels)} classes, {counts}{skipped}"
-
-
-def _train_into(runs_dir: Path, name: str, index: DatasetIndex, options: TrainOptions) -> store.Run:
-    """Train in a new run directory; it is removed again if no epoch was finished."""
-    from edgekit.train.finetune import finetune
-
-    run = store.create_run(runs_dir, name, _meta(index, options))
-    watcher = _Watcher(run, options)
-    try:
-        store.save_json(run.path / "data.json", index)
-        with show.bar(f"training {options.arch}") as watcher.update:
-            checkpoint = finetune(index, options, run.path / "checkpoint.pt", watcher)
-    except BaseException as error:
-        if not watcher.history:
-            store.remove_folder(run.path)
-        else:
-            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            watcher.run.save(status=status, checkpoint_sha256=store.sha256_file(run.path / "checkpoint.pt"))
-            show.note(f"the best weights of {len(watcher.history)} finished epochs are kept in {run.path}")
-        raise
-    return watcher.run.save(status="finished", checkpoint_sha256=checkpoint.sha256)
-
-
-def _meta(index: DatasetIndex, options: TrainOptions) -> dict[str, Any]:
-    """What made the run."""
-    import platform
-    from importlib import metadata
-
+def _given(context: typer.Context) -> set[str]:
+    """The parameters that stand on the command line."""
     return {
-        "status": "training",
-        "arch": options.arch,
-        "labels": index.labels,
-        "options": options,
-        "preprocess": models.preprocess_for(options.arch, options.image_size),
-        "data": {"root": index.root, "fingerprint": index.fingerprint, "skipped": len(index.skipped)},
-        "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in _PACKAGES}},
-        "history": [],
+        name
+        for name in context.params
+        if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
     }
 
 
-class _Watcher:
-    """Shows the progress, and keeps the history in run.json after every epoch."""
+def _options(model: str, data: str, flip: bool | None, chosen: dict[str, Any]) -> list[TrainOptions]:
+    """One record per model; everything that can be refused without looking at the data is refused."""
+    from edgekit.data import builtin
 
-    def __init__(self, run: store.Run, options: TrainOptions) -> None:
-        self.run = run
-        self.options = options
-        self.update: Any = None
-        self.history: list[dict[str, Any]] = []
-
-    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        self.update((epoch - 1) * steps + step, self.options.epochs * steps, f"epoch {epoch}, loss {loss:.3f}")
-
-    def epoch(self, stats: EpochStats) -> None:
-        self.history.append(dataclasses.asdict(stats))
-        best = max(entry["val_top1"] for entry in self.history)
-        self.run = self.run.save(history=self.history, val_top1=best)
-        show.note(
-            f"epoch {stats.epoch}/{self.options.epochs}  loss {stats.train_loss:.3f}  val loss {stats.val_loss:.3f}  "
-            f"val top-1 {stats.val_top1:.1f} %  {stats.images_per_s:.0f} images/s{'  *' if stats.best else ''}"
-        )
+    mirrored = data not in builtin.BUILTIN if flip is None else flip
+    if chosen["weights"] not in (None, "pretrained", "none"):
+        chosen["weights"] = str(Path(chosen["weights"]).absolute())  # a resume may start elsewhere
+    wanted = [TrainOptions(arch=arch.strip(), flip=mirrored, **chosen) for arch in model.split(",")]
+    for options in wanted:
+        models.preprocess_for(options.arch, options.image_size)
+    return wanted

@@ -3,75 +3,33 @@
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
-from edgekit.data.images import load_batches
-from edgekit.errors import EdgekitError, UsageError, unknown
+from edgekit import store
+from edgekit.errors import EdgekitError, UsageError
 from edgekit.records import Checkpoint, DatasetIndex, Preprocess
-from edgekit.train import checkpoints, models
-from edgekit.train.augment import AUGMENTS, TrainImages
-from edgekit.train.memory import keep_freed_memory
+from edgekit.train import checkpoints, losses, memory, models, progress, schedule, stopping, trouble
+from edgekit.train.augment import seed_of
+from edgekit.train.batches import Batches, balanced
+from edgekit.train.distributed import Team
+from edgekit.train.features import Update, View, backbone, extract, views_of
+from edgekit.train.learner import Learner, normalize
+from edgekit.train.options import TrainOptions
+from edgekit.train.progress import STATE_FILE, EpochStats, Progress
+from edgekit.train.validation import Validation
 
-DEVICES = ("auto", "cpu", "cuda")
+__all__ = ["EpochStats", "Training", "Watcher", "finetune", "normalize", "pick_device", "predict_logits"]
 
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """Everything that decides the weights, besides the data."""
-
-    arch: str
-    epochs: int = 10
-    batch_size: int = 32
-    lr: float = 1e-3  # peak, AdamW
-    weight_decay: float = 0.01
-    warmup_fraction: float = 0.1  # of all steps, linear; cosine to zero after it
-    label_smoothing: float = 0.1  # Szegedy et al. 2016, arXiv:1512.00567, section 7
-    image_size: int | None = None  # pixels; None: the model's native size
-    seed: int = 0
-    weights: str = "pretrained"
-    augment: str = "light"
-    flip: bool = True
-    workers: int = 0
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        models.row(self.arch)
-        if self.augment not in AUGMENTS:
-            raise unknown("augmentation", self.augment, AUGMENTS)
-        if self.device not in DEVICES:
-            raise unknown("device", self.device, DEVICES)
-        pick_device(self.device)
-        models.check_weights(self.weights)
-        for name, fits in (
-            ("epochs must be at least 1", self.epochs >= 1),
-            ("the batch size must be at least 2: batch norm needs it", self.batch_size >= 2),
-            ("the learning rate must lie between 0 and 10", 0 < self.lr < 10),
-        ):
-            if not fits:
-                raise UsageError(name, "edgekit train --help")
-
-
-@dataclass(frozen=True)
-class EpochStats:
-    """What one epoch gave; accuracies in percent, `images_per_s` of the training part alone."""
-
-    epoch: int
-    train_loss: float
-    val_loss: float
-    val_top1: float
-    seconds: float
-    images_per_s: float
-    best: bool
+# The state is written after an epoch, but not this soon after the last time (epochs on cached features
+# take milliseconds), and in a long epoch this often; in seconds.
+LEAST_BETWEEN_SAVES, MOST_BETWEEN_SAVES = 2.0, 600.0
 
 
 class Watcher(Protocol):
@@ -81,55 +39,165 @@ class Watcher(Protocol):
 
     def epoch(self, stats: EpochStats) -> None: ...
 
+    def update(self, done: int, total: int, text: str = "") -> None: ...
 
-def finetune(data: DatasetIndex, options: TrainOptions, path: Path, watcher: Watcher) -> Checkpoint:
-    """Train on the train split; keep at `path` the weights that did best on the val split.
+    def resumed(self, history: Sequence[EpochStats]) -> None: ...
+
+
+class Training:
+    """Everything that one training needs, made from its data and options."""
+
+    def __init__(self, data: DatasetIndex, options: TrainOptions, team: Team, update: Update) -> None:
+        memory.keep_freed_memory()
+        torch.manual_seed(options.seed)
+        self.data, self.options, self.team = data, options, team
+        self._saved = time.monotonic()
+        self.preprocess = models.preprocess_for(options.arch, options.image_size)
+        model = models.build(options.arch, len(data.labels), options.image_size, options.hidden)
+        models.load_weights(model, options.arch, options.start)
+        model = model.to(team.device)
+        self.model = model.to(memory_format=torch.channels_last) if options.channels_last else model
+        self.batches = Batches(data, self.preprocess, options, team)
+        self.validation = Validation(data, self.preprocess, options, team)
+        if options.caches:
+            self._cache(update)
+        labels = np.array([s.label for s in data.split("train")])
+        if options.imbalance == "sampling":
+            self.batches.chances = balanced(labels, len(data.labels))
+        self.learner = Learner(self.model, self.preprocess, options, team)
+        self.learner.criterion = losses.criterion(options, labels, len(data.labels), team.device)
+        start = "" if options.start in ("pretrained", "none") else store.sha256_file(Path(options.start))
+        features = [f.digest() for f in (self.batches.features, self.validation.features) if f]
+        self.fingerprint = store.sha256_text([data.fingerprint, repr(options), start, *features])
+
+    def save(self, path: Path, now: Progress, between: float = 0.0) -> None:
+        """Write the state, if the last time is at least `between` seconds ago; the leader alone does."""
+        if self.team.leads and time.monotonic() - self._saved >= between:
+            place = (self.team.size, self.team.device.type)
+            progress.save(path, now, self.learner.state(), self.fingerprint, place)
+            self._saved = time.monotonic()
+
+    def _cache(self, update: Update) -> None:
+        """The features of both splits: each process computes its share, and reads the others'."""
+        source = backbone(self.model, self.options.arch, self.preprocess)
+        views = views_of(self.options.views, self.options.augment, self.options.flip, self.options.seed)
+        train, val = self.data.split("train"), self.data.split("val")
+        if self.team.size > 1:
+            extract(source, self.data.root, train[self.team.rank :: self.team.size], views, update)
+            extract(source, self.data.root, val[self.team.rank :: self.team.size], [View(0)], update)
+            self.team.wait()
+        self.batches.features = extract(source, self.data.root, train, views, update)
+        self.validation.features = extract(source, self.data.root, val, [View(0)], update)
+
+
+def finetune(
+    data: DatasetIndex, options: TrainOptions, folder: Path, watcher: Watcher, team: Team, resume: bool = False
+) -> Checkpoint | None:
+    """Train on the train split; keep in ``folder/checkpoint.pt`` the weights that did best on val.
+
+    ``folder/resume.pt`` holds the state after every epoch, and after the last step when the
+    training is told to stop. With `resume` the training goes on from there: on one CPU the weights
+    become the same, bit for bit. Only the leading process writes, and gets the checkpoint.
 
     Raises:
-        EdgekitError: the loss became NaN or infinite; the best weights so far stay at `path`.
+        EdgekitError: the loss is no longer finite, or memory ran out; what was saved before stays.
+        KeyboardInterrupt: it was told to stop, and the state is saved.
     """
-    keep_freed_memory()
-    torch.manual_seed(options.seed)
-    device = pick_device(options.device)
-    preprocess = models.preprocess_for(options.arch, options.image_size)
-    model = models.build(options.arch, len(data.labels))
-    models.load_weights(model, options.arch, options.weights)
-    model = model.to(device).to(memory_format=torch.channels_last)
-    loader = _loader(data, options, preprocess)
-    val_paths = [data.root / s.path for s in data.split("val")]
-    val_labels = torch.tensor([s.label for s in data.split("val")])
-    optimizer = torch.optim.AdamW(_parameter_groups(model, options.weight_decay), lr=options.lr)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_cosine(options, len(loader)))
-    criterion = nn.CrossEntropyLoss(label_smoothing=options.label_smoothing)
+    memory.reset_peak()
+    now, state_file, state = Progress(), folder / STATE_FILE, None
+    if resume:
+        state = progress.load(team.tell(progress.read(state_file) if team.leads else None))
+        state.check_place(team.size, team.device.type)
+        torch.set_num_threads(state.threads)
+    training = Training(data, options, team, watcher.update)
+    if state is not None:
+        state.check_purpose(training.fingerprint)
+        training.learner.load_state(state.learner)
+        now = state.progress
+        watcher.resumed(now.history)
+    with stopping.graceful() as stop:
+        while now.epoch <= options.epochs and not (options.patience and now.stale >= options.patience):
+            with trouble.explained(training.learner):
+                completed = _train_epoch(training, now, watcher, stop, state_file)
+            if completed:
+                stats = _judge(training, now, folder)
+                now.history.append(stats)
+                now.next_epoch()
+            stopping_now = bool(team.sum(stop.asked))
+            training.save(state_file, now, 0.0 if stopping_now or not options.caches else LEAST_BETWEEN_SAVES)
+            if completed:
+                watcher.epoch(stats)
+            if stopping_now:
+                raise KeyboardInterrupt
+        if team.sum(stop.asked):
+            raise KeyboardInterrupt
+    team.wait()
+    return checkpoints.load(folder / "checkpoint.pt")[0] if team.leads else None
 
-    best = (-1.0, -math.inf)
-    for epoch in range(1, options.epochs + 1):
-        started, total, seen = time.perf_counter(), 0.0, 0
-        model.train()
-        for step, (pixels, labels) in enumerate(loader, 1):
-            images = normalize(pixels.to(device), preprocess)
-            loss = criterion(model(images), labels.to(device))
-            value = loss.item()
-            _check_finite(value, f"epoch {epoch}, step {step}", options)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total, seen = total + value * len(labels), seen + len(labels)
-            watcher.step(epoch, step, len(loader), value)
-        trained = time.perf_counter() - started
-        batches = load_batches(val_paths, preprocess, options.batch_size)
-        logits = torch.cat([predict_logits(model, pixels, preprocess) for pixels in batches])
-        val_loss = nn.functional.cross_entropy(logits, val_labels).item()
-        _check_finite(val_loss, f"epoch {epoch}, validation", options)
-        top1 = 100 * (logits.argmax(1) == val_labels).float().mean().item()
-        is_best = (top1, -val_loss) > best
-        if is_best:
-            best = (top1, -val_loss)
-            checkpoint = checkpoints.save(path, model, options.arch, data.labels, preprocess)
-        seconds = time.perf_counter() - started
-        watcher.epoch(EpochStats(epoch, total / seen, val_loss, top1, seconds, seen / trained, is_best))
-    return checkpoint
+
+def _train_epoch(training: Training, now: Progress, watcher: Watcher, stop: stopping.Stop, state_file: Path) -> bool:
+    """The rest of an epoch. Returns whether its end was reached, or a signal came before."""
+    options, team, learner = training.options, training.team, training.learner
+    steps = training.batches.steps
+    learner.begin(now.epoch)
+    started, before = time.perf_counter(), now.seconds
+    for whole, (inputs, labels, numbers) in training.batches.epoch(now.epoch, now.step):
+        torch.manual_seed(seed_of(options.seed, "step", now.epoch, now.step, team.rank))
+        done = (now.epoch - 1) * steps + now.step
+        rate = schedule.factor(options, done, options.epochs * steps) * schedule.PLATEAU_FACTOR**now.cuts
+        values, moved = learner.step(inputs, labels, whole, rate)
+        if not moved:
+            where = f"epoch {now.epoch}, batch {now.step + 1}"
+            files = training.batches.paths(numbers.tolist())
+            raise trouble.diverged(values, files, where, trouble.remedy(options, bool(now.score)))
+        now.step, now.images = now.step + 1, now.images + whole
+        now.loss += team.sum(values.sum().item())
+        now.seconds = before + time.perf_counter() - started
+        watcher.step(now.epoch, now.step, steps, now.loss / now.images)
+        if team.sum(stop.asked):
+            return now.step == steps
+        training.save(state_file, now, MOST_BETWEEN_SAVES)
+    return True
+
+
+def _judge(training: Training, now: Progress, folder: Path) -> EpochStats:
+    """Measure on val, keep the weights if they are the best, and count how long none was."""
+    options, learner, team = training.options, training.learner, training.team
+    started = time.perf_counter()
+    team.follow(learner.kept)
+    val = training.validation.measure(learner)
+    if not math.isfinite(val.loss):
+        raise EdgekitError(
+            f"the loss on val became {val.loss} (epoch {now.epoch})", trouble.remedy(options, bool(now.score))
+        )
+    score = {"top1": (val.top1, -val.loss), "macro_f1": (val.macro_f1, -val.loss), "loss": (-val.loss,)}[
+        options.monitor
+    ]
+    better = not now.score or score > now.score
+    now.stale = 0 if better else now.stale + 1
+    if better:
+        now.score = score
+        if team.leads:
+            whole = learner.whole()
+            checkpoints.save(
+                folder / "checkpoint.pt", whole, options.arch, training.data.labels, training.preprocess, options.hidden
+            )
+    plateau = options.schedule == "plateau" and now.epoch - now.cut_at >= schedule.PLATEAU_PATIENCE
+    if plateau and now.stale >= schedule.PLATEAU_PATIENCE:
+        now.cuts, now.cut_at = now.cuts + 1, now.epoch
+    rate = max(group["lr"] for group in learner.optimizer.param_groups)
+    trained, seconds = now.seconds, now.seconds + time.perf_counter() - started
+    return EpochStats(
+        epoch=now.epoch,
+        train_loss=now.loss / now.images,
+        val_loss=val.loss,
+        val_top1=val.top1,
+        seconds=seconds,
+        images_per_s=now.images / trained,
+        best=better,
+        val_macro_f1=val.macro_f1,
+        lr=rate,
+    )
 
 
 def pick_device(name: str) -> torch.device:
@@ -139,55 +207,9 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
 
 
-def normalize(pixels: torch.Tensor, preprocess: Preprocess) -> torch.Tensor:
-    """uint8 (N, H, W, 3) to normalized float32 (N, 3, H, W), channels_last in memory."""
-    mean = torch.tensor(preprocess.mean, device=pixels.device) * 255
-    scale = 1 / (torch.tensor(preprocess.std, device=pixels.device) * 255)
-    return ((pixels.float() - mean) * scale).permute(0, 3, 1, 2)
-
-
 @torch.inference_mode()
 def predict_logits(model: nn.Module, pixels: np.ndarray, preprocess: Preprocess) -> torch.Tensor:
     """Logits, float32 (N, classes) on the CPU, of one batch of uint8 (N, H, W, 3) pixels; in eval mode."""
     model.eval()
     device = next(model.parameters()).device
     return model(normalize(torch.from_numpy(pixels).to(device), preprocess)).float().cpu()
-
-
-def _check_finite(loss: float, where: str, options: TrainOptions) -> None:
-    """Stop a run that diverged; what was kept before stays."""
-    if not math.isfinite(loss):
-        raise EdgekitError(f"the loss became {loss} ({where})", f"try a lower learning rate: --lr {options.lr / 10:g}")
-
-
-def _loader(data: DatasetIndex, options: TrainOptions, preprocess: Preprocess) -> DataLoader[Any]:
-    """Shuffled training batches; a last batch of one image is dropped (batch norm needs two)."""
-    images = TrainImages(data, preprocess, options.augment, options.flip)
-    if len(images) < 2:
-        raise EdgekitError("training needs at least two images")
-    generator = torch.Generator().manual_seed(options.seed)
-    drop_last = len(images) % options.batch_size == 1 and len(images) > options.batch_size
-    workers = min(options.workers, os.cpu_count() or 1)
-    return DataLoader(
-        images, options.batch_size, shuffle=True, num_workers=workers, generator=generator, drop_last=drop_last
-    )
-
-
-def _parameter_groups(model: nn.Module, weight_decay: float) -> Iterator[dict[str, Any]]:
-    """Weight decay for matrices and kernels only: not for biases and batch-norm scales."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    yield {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay}
-    yield {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}
-
-
-def _warmup_cosine(options: TrainOptions, steps_per_epoch: int) -> Any:
-    """Linear warm-up, then cosine to zero (Loshchilov & Hutter 2017, arXiv:1608.03983)."""
-    steps = options.epochs * steps_per_epoch
-    warmup = max(1, round(steps * options.warmup_fraction))
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-    return factor

@@ -15,6 +15,7 @@ import pytest
 import edgekit
 from edgekit import store
 from edgekit.cli.app import run
+from tests.report.test_html import meta
 
 Files = Callable[[str], list[str]]
 
@@ -45,6 +46,7 @@ def two_lines(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
 
 
 ERRORS = {
+    "train": (2, "train needs images", "edgekit train DATA"),
     "train nothing": (4, "'nothing' is neither a folder nor", "known: digits"),
     "train . --model vgg": (2, "unknown model 'vgg'", "known: resnet18"),
     "train empty": (3, "no images below", "DATA/<class>/<image>"),
@@ -65,7 +67,12 @@ ERRORS = {
     "report none": (4, "there is no run 'none'", "newer, damaged"),
     "report damaged": (3, "run.json is damaged", "make the run again"),
     "report newer": (6, "(format 99)", "upgrade edgekit to that version"),
-    "report sound": (4, "'sound' has no measurements yet", "edgekit benchmark sound"),
+    "report sound": (3, "run.json is damaged: arch, labels", "restore it"),
+    "evaluate none": (4, "there is no run 'none'", "runs in runs: "),
+    "evaluate sound": (3, "checkpoint.pt is no edgekit checkpoint", ""),
+    "compare none": (4, "there is no run 'none'", "runs in runs: "),
+    "compare --runs-dir empty": (4, "no finished run in empty", "edgekit train"),
+    "predict sound a.png --uncertainty --artifact b": (2, "--uncertainty is not for exported", "edgekit predict sound"),
     "report --runs-dir empty": (4, "no finished run in empty", "edgekit train"),
     "predict none a.png": (4, "there is no run 'none'", "runs in runs: "),
     "predict sound a.png": (3, "checkpoint.pt is no edgekit checkpoint", ""),
@@ -98,7 +105,7 @@ def test_an_error_makes_no_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["bogus", "--bogus", "train", "train a b", "train a --epochs many", "train a --bogus", "benchmark --threads 0",
+    ["bogus", "--bogus", "train a b", "train a --epochs many", "train a --bogus", "benchmark --threads 0",
      "predict", "predict a", "predict a b --top 0"],
 )  # fmt: skip
 def test_wrong_usage_is_status_2_and_names_the_help(line: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,8 +171,9 @@ def test_debug_shows_the_traceback_wherever_it_stands_and_keeps_the_status(
 
 def test_a_hint_names_a_run_elsewhere_by_its_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "runs").rename(tmp_path / "elsewhere")
-    assert run(["report", "sound", "--runs-dir", "elsewhere"]) == 4
-    assert two_lines(capsys)[1] == "edgekit benchmark elsewhere/sound"
+    store.open_run(Path("elsewhere"), "sound").save(**meta())
+    assert run(["report", "sound", "--runs-dir", "elsewhere"]) == 0
+    assert "next: edgekit evaluate elsewhere/sound" in capsys.readouterr().err
 
 
 def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,13 @@
-"""``edgekit train``: what is left behind when training ends early. The loop itself is tested elsewhere."""
+"""``edgekit train``: its options, what a run holds, and what is left behind when training ends early."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import signal
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,50 +15,72 @@ import pytest
 
 from edgekit import store
 from edgekit.bench import session
+from edgekit.cli import training
 from edgekit.cli.app import run
 from edgekit.errors import EdgekitError
+from edgekit.train import models
+from edgekit.train.options import TrainOptions
+from edgekit.train.progress import STATE_FILE, EpochStats
+from tests import nets
 from tests.bench.results import artifact, result
 from tests.conftest import write_images
 
+pytestmark = pytest.mark.xdist_group("cli-train")
 Loop = Callable[..., Any]
+Output = pytest.CaptureFixture[str]
+DECIDED = ["--weights", "none", "--strategy", "full", "--imbalance", "none", "--amp", "off"]
+TINY = ["train", "photos", "--model", "tiny", *DECIDED, "--epochs", "3", "--batch-size", "8", "--lr", "0.03"]
 
 
 def ending_with(error: BaseException, epochs: int) -> Loop:
     """A training loop that ends so after a number of epochs, without having learnt anything."""
 
-    def loop(data: Any, options: Any, path: Path, watcher: Any) -> None:
-        from edgekit.train import finetune
-
+    def loop(data: Any, options: Any, folder: Path, watcher: Any, team: Any, resume: bool = False) -> None:
         for epoch in range(1, epochs + 1):
-            path.write_text("weights")
-            watcher.epoch(finetune.EpochStats(epoch, 1.0, 1.0, 50.0, 1.0, 10.0, True))
+            (folder / "checkpoint.pt").write_text("weights")
+            (folder / STATE_FILE).write_text("state")
+            watcher.epoch(EpochStats(epoch, 1.0, 1.0, 50.0, 1.0, 10.0, True))
         raise error
 
     return loop
 
 
-@pytest.fixture
-def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Loop], int]:
-    """Run ``edgekit train`` with another loop."""
-    write_images(tmp_path / "photos", {"a": 4, "b": 4}, 8)
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with photos, where nothing else is set; the tiny network is in the table."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EDGEKIT_RUNS_DIR", raising=False)
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(models.MODELS, "tiny", nets.TINY)
+    return tmp_path
+
+
+@pytest.fixture
+def train(here: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Loop], int]:
+    """Run ``edgekit train`` with another loop."""
+    write_images(here / "photos", {"a": 4, "b": 4}, 8)
 
     def start(loop: Loop) -> int:
-        monkeypatch.setattr("edgekit.train.finetune.finetune", loop)
-        return run(["train", "photos", "--model", "mobilenet_v2", "--weights", "none"])
+        monkeypatch.setattr(training, "finetune", loop)
+        return run(["train", "photos", "--model", "mobilenet_v2", *DECIDED])
 
     return start
+
+
+@pytest.fixture
+def photos(here: Path) -> Path:
+    return write_images(here / "photos", {"apple": 20, "banana": 20, "cherry": 20})
 
 
 @pytest.mark.parametrize(
     ("error", "status"), [(KeyboardInterrupt(), 130), (EdgekitError("no"), 5), (OSError(28, "full"), 6)]
 )
-def test_before_the_first_epoch_nothing_is_left(
-    train: Callable[[Loop], int], tmp_path: Path, error: BaseException, status: int
+def test_before_the_first_state_nothing_is_left(
+    train: Callable[[Loop], int], here: Path, error: BaseException, status: int, capsys: Output
 ) -> None:
     assert train(ending_with(error, epochs=0)) == status
-    assert list((tmp_path / "runs").iterdir()) == []
+    assert list((here / "runs").iterdir()) == []
+    assert "--resume" not in capsys.readouterr().err
 
 
 def report_of(kept: store.Run) -> str:
@@ -65,37 +92,212 @@ def report_of(kept: store.Run) -> str:
 
 @pytest.mark.parametrize(("error", "ended"), [(KeyboardInterrupt(), "interrupted"), (EdgekitError("NaN"), "failed")])
 def test_after_an_epoch_the_best_weights_can_be_used_and_reported(
-    train: Callable[[Loop], int], tmp_path: Path, error: BaseException, ended: str
+    train: Callable[[Loop], int], here: Path, error: BaseException, ended: str, capsys: Output
 ) -> None:
     assert train(ending_with(error, epochs=1)) in (130, 5)
-    kept = store.open_run(tmp_path / "runs", "photos-mobilenet_v2")
+    kept = store.open_run(here / "runs", "photos-mobilenet_v2")
     assert kept.meta["status"] == ended
     assert kept.meta["checkpoint_sha256"] == store.sha256_file(kept.path / "checkpoint.pt")
     assert len(kept.meta["history"]) == 1
+    said = capsys.readouterr().err
+    assert "the best weights of 1 finished epochs are kept" in said
+    assert ("go on with: edgekit train --resume photos-mobilenet_v2" in said) is (ended == "interrupted")
     assert "input 224 px" in report_of(kept)
 
 
-def test_a_run_that_was_killed_can_be_used_and_reported(train: Callable[[Loop], int], tmp_path: Path) -> None:
+def test_a_run_that_was_killed_can_be_used_and_reported(train: Callable[[Loop], int], here: Path) -> None:
     train(ending_with(KeyboardInterrupt(), epochs=1))
-    kept = store.open_run(tmp_path / "runs", None)
+    kept = store.open_run(here / "runs", None)
     # A killed process writes nothing at its end.
     started = {k: v for k, v in kept.meta.items() if k != "checkpoint_sha256"} | {"status": "training"}
     store.save_json(kept.path / "run.json", started)
-    assert "input 224 px" in report_of(store.open_run(tmp_path / "runs", None))
+    assert "input 224 px" in report_of(store.open_run(here / "runs", None))
 
 
-def test_an_image_size_that_cannot_be_is_refused_before_a_run_is_made(
-    train: Callable[[Loop], int], tmp_path: Path
-) -> None:
+def test_an_image_size_that_cannot_be_is_refused_before_a_run_is_made(photos: Path, here: Path) -> None:
     assert run(["train", "photos", "--image-size", "5"]) == 2
-    assert not (tmp_path / "runs").exists()
+    assert not (here / "runs").exists()
 
 
-def test_what_is_odd_about_the_data_is_said(
-    train: Callable[[Loop], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "photos").rename(tmp_path / "train")
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "train").rename(tmp_path / "photos" / "train")
+def test_what_is_odd_about_the_data_is_said(train: Callable[[Loop], int], here: Path, capsys: Output) -> None:
+    (here / "photos").rename(here / "train")
+    (here / "photos").mkdir()
+    (here / "train").rename(here / "photos" / "train")
     assert train(ending_with(KeyboardInterrupt(), epochs=0)) == 130
     assert "warning: no val and no test folder" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_finished_run_holds_its_history_its_cost_and_its_evaluation(photos: Path, here: Path) -> None:
+    assert run([*TINY, "--name", "fruit"]) == 0
+    meta = json.loads((here / "runs" / "fruit" / "run.json").read_text())
+    assert meta["status"] == "finished"
+    assert [entry["epoch"] for entry in meta["history"]] == [1, 2, 3]
+    assert all(0 <= entry["val_macro_f1"] <= 100 for entry in meta["history"])
+    count = sum(p.numel() for p in models.build("tiny", 3).parameters())
+    assert meta["parameters"] == {"total": count, "trainable": count}
+    assert 50 < meta["peak_rss_mb"] < 100_000
+    assert meta["checkpoint_sha256"] == store.sha256_file(here / "runs" / "fruit" / "checkpoint.pt")
+    assert "auto" not in {k: v for k, v in meta["options"].items() if k != "device"}.values()
+    evaluation = json.loads((here / "runs" / "fruit" / "evaluation.json").read_text())
+    assert set(evaluation["splits"]) >= {"test"}
+    assert not (here / "runs" / "fruit" / STATE_FILE).exists()
+
+
+@pytest.fixture
+def interrupted(photos: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> Path:
+    """A run that got Ctrl-C in its second epoch."""
+    real = training._Watcher.step
+
+    def step(watcher: Any, epoch: int, step: int, steps: int, loss: float) -> None:
+        real(watcher, epoch, step, steps, loss)
+        if (epoch, step) == (2, 2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Watcher, "step", step)
+        assert run(TINY) == 130
+    (here / "said").write_text(capsys.readouterr().err)
+    return here / "runs" / "photos-tiny"
+
+
+def test_ctrl_c_keeps_what_can_be_continued_and_says_how(interrupted: Path, here: Path) -> None:
+    assert "go on with: edgekit train --resume photos-tiny" in (here / "said").read_text()
+    meta = json.loads((interrupted / "run.json").read_text())
+    assert (meta["status"], len(meta["history"])) == ("interrupted", 1)
+    assert (interrupted / STATE_FILE).is_file()
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_to_the_weights_of_an_undisturbed_one(interrupted: Path, here: Path) -> None:
+    assert run(["train", "--resume", "photos-tiny"]) == 0
+    resumed = json.loads((interrupted / "run.json").read_text())
+    assert run([*TINY, "--name", "undisturbed"]) == 0
+    undisturbed = json.loads((here / "runs" / "undisturbed" / "run.json").read_text())
+    assert resumed["status"] == "finished"
+    assert resumed["checkpoint_sha256"] == undisturbed["checkpoint_sha256"]
+    for figure in ("epoch", "train_loss", "val_loss", "val_top1", "best"):
+        assert [e[figure] for e in resumed["history"]] == [e[figure] for e in undisturbed["history"]]
+
+
+@pytest.mark.slow
+def test_a_finished_run_cannot_be_resumed(photos: Path, capsys: Output) -> None:
+    assert run([*TINY, "--epochs", "1", "--name", "done"]) == 0
+    capsys.readouterr()
+    assert run(["train", "--resume", "done"]) == 2
+    said = capsys.readouterr().err
+    assert "the training of done was finished" in said
+    assert "hint: edgekit export done" in said
+
+
+def test_an_unknown_run_cannot_be_resumed(capsys: Output) -> None:
+    assert run(["train", "--resume", "nothing"]) == 4
+    assert "there is no run 'nothing'" in capsys.readouterr().err
+
+
+def test_changed_images_are_noticed_when_resuming(interrupted: Path, photos: Path, capsys: Output) -> None:
+    for path in (photos / "apple").glob("*.png"):
+        path.write_bytes((photos / "banana" / path.name).read_bytes())
+    assert run(["train", "--resume", "photos-tiny"]) == 3
+    assert (interrupted / STATE_FILE).is_file()
+
+
+@pytest.mark.parametrize(
+    ("more", "named"), [(["--lr", "0.1"], "lr"), (["photos"], "data"), (["--no-flip", "--epochs", "9"], "epochs, flip")]
+)
+def test_resume_takes_no_other_option_and_names_it(more: list[str], named: str, capsys: Output) -> None:
+    assert run(["train", "--resume", "some", *more]) == 2
+    assert f"--resume takes everything from the run, also {named}" in capsys.readouterr().err
+
+
+def test_several_models_cannot_have_one_name(photos: Path, here: Path, capsys: Output) -> None:
+    assert run(["train", "photos", "--models", "resnet18,tiny", "--name", "one"]) == 2
+    assert "hint: leave out --name" in capsys.readouterr().err
+    assert not (here / "runs").exists()
+
+
+@pytest.mark.slow
+def test_several_models_get_a_run_each_and_are_compared(photos: Path, here: Path, capsys: Output) -> None:
+    assert run([*TINY, "--model", "tiny, tiny", "--epochs", "1"]) == 0
+    assert sorted(p.name for p in (here / "runs").iterdir()) == ["photos-tiny", "photos-tiny-2"]
+    out = capsys.readouterr().out
+    assert "photos-tiny" in out
+    assert "photos-tiny-2" in out
+
+
+def test_one_wrong_model_of_several_is_refused_before_any_is_trained(photos: Path, here: Path) -> None:
+    assert run(["train", "photos", "--models", "tiny,resnet81", *DECIDED]) == 2
+    assert not (here / "runs").exists()
+
+
+def test_a_name_that_is_taken_is_refused_before_reading_images(photos: Path, here: Path, capsys: Output) -> None:
+    (here / "runs" / "fruit").mkdir(parents=True)
+    assert run([*TINY, "--name", "fruit"]) == 2
+    assert "already exists" in capsys.readouterr().err
+
+
+def test_train_without_data_says_what_to_type(capsys: Output) -> None:
+    assert run(["train"]) == 2
+    said = capsys.readouterr().err
+    assert "train needs images" in said
+    assert "hint: edgekit train DATA" in said
+
+
+def test_an_unknown_tracker_is_refused_before_any_work(photos: Path, here: Path) -> None:
+    assert run([*TINY, "--log", "wandb"]) == 2
+    assert not (here / "runs").exists()
+
+
+def help_text(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run(["train", "--help"]) == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_help_lists_every_choice(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = help_text(capsys, monkeypatch)
+    for field in fields(TrainOptions):
+        if known := field.metadata.get("known"):
+            assert f"{field.metadata['help']}: {', '.join(known)}." in text
+
+
+def test_there_is_one_option_for_every_field(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = re.findall(r"--[a-z][a-z-]+", help_text(capsys, monkeypatch))
+    for field in fields(TrainOptions):
+        if field.name != "arch":
+            assert f"--{field.name.replace('_', '-')}" in found
+    assert "--arch" not in found
+
+
+def test_every_option_reaches_the_record(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each field gets a value that is not its default, and nothing else changes."""
+    changed: dict[str, Any] = {
+        "strategy": "full", "epochs": 7, "batch_size": 6, "image_size": 64, "weights": "none", "optimizer": "sgd",
+        "lr": 0.5, "weight_decay": 0.5, "schedule": "plateau", "warmup": 0.5, "layer_decay": 0.5, "clip": 2.0,
+        "unfreeze_every": 2, "freeze_bn": True, "hidden": 9, "dropout": 0.3, "cache_features": False, "views": 3,
+        "augment": "randaugment", "flip": False, "mix": "both", "mix_alpha": 1.5, "label_smoothing": 0.3,
+        "imbalance": "weights", "focal_gamma": 3.0, "ema": 0.9, "monitor": "loss", "patience": 5, "amp": "bf16",
+        "channels_last": False, "seed": 3, "workers": 1, "device": "cpu",
+    }  # fmt: skip
+    assert set(changed) == {f.name for f in fields(TrainOptions)} - {"arch", "frozen_stages"}
+    assert not [f.name for f in fields(TrainOptions) if f.name in changed and changed[f.name] == f.default]
+    arguments = []
+    for name, value in changed.items():
+        option = f"--{name.replace('_', '-')}"
+        arguments += [option.replace("--", "--no-", 1) if value is False else option]
+        arguments += [] if isinstance(value, bool) else [str(value)]
+    seen: list[Any] = []
+    monkeypatch.setattr(training, "train_runs", lambda *given: seen.append(given))
+    assert run(["train", "photos", "--model", "resnet18", *arguments]) == 0
+    assert seen[0][1] == [TrainOptions("resnet18", **changed)]
+
+
+@pytest.mark.parametrize(("data", "flip"), [("photos", True), ("digits", False)])
+def test_digits_are_not_mirrored_unless_asked(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, data: str, flip: bool
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(training, "train_runs", lambda *given: seen.append(given))
+    assert run(["train", data]) == 0
+    assert run(["train", data, "--flip"]) == 0
+    assert [given[1][0].flip for given in seen] == [flip, True]

@@ -1,0 +1,256 @@
+"""A training from its first image to its pictures: what ``edgekit train`` composes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import platform
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from edgekit import store
+from edgekit.cli import show
+from edgekit.config import from_table
+from edgekit.data import check, dataset
+from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError
+from edgekit.train import distributed, models, plan, trackers, trouble
+from edgekit.train.finetune import finetune, pick_device
+from edgekit.train.options import TrainOptions
+from edgekit.train.progress import STATE_FILE, EpochStats
+
+if TYPE_CHECKING:
+    from edgekit.records import Checkpoint, DatasetIndex
+    from edgekit.train.distributed import Team
+    from edgekit.train.trackers import Tracker
+
+_PACKAGES = ("torch", "torchvision", "numpy", "pillow")
+
+
+def train_runs(
+    data: str, wanted: list[TrainOptions], place: tuple[Path, str | None], skip_bad: bool, log: str | None
+) -> None:
+    """Train one run for each of `wanted` on the same images, and compare them if there are several.
+
+    Args:
+        place: the folder of the runs, and the run's name if it has been given one.
+    """
+    runs_dir, name = place
+    root = dataset.resolve(data)
+    if name:
+        store.check_free(runs_dir, name)
+    device = pick_device(wanted[0].device)
+    with trouble.memory_ran_out(), distributed.join(device, wanted[0].batch_size) as team:
+        with show.bar("reading images") as update:
+            index = dataset.index(root, skip_bad, update)
+        team.same("the data set", index.fingerprint)
+        show.note(_describe(data, index))
+        for line in check.warnings(index):
+            show.note(f"warning: {line}")
+        runs = []
+        for options in wanted:
+            with show.bar("deciding") as update:
+                options = plan.decide(index, options, team, update, show.note)
+            run = None
+            if team.leads:
+                run_name = name or store.free_name(runs_dir, f"{root.name}-{options.arch}")
+                run = store.create_run(runs_dir, run_name, _meta(index, options))
+                store.save_json(run.path / "data.json", index)
+            runs.append(_sit(run, index, options, team, log))
+    if len(wanted) > 1 and team.leads:
+        from edgekit.cli.compare import print_comparison
+
+        print_comparison([run for run in runs if run is not None], json=False)
+
+
+def resume_run(runs_dir: Path, name: str, log: str | None) -> None:
+    """Go on with a training that was stopped or killed.
+
+    Raises:
+        MissingError: no such run, or nothing of it to go on with. UsageError: it was finished.
+    """
+    path = next((p for p in (runs_dir / name, Path(name)) if (p / store.RUN_FILE).is_file()), None)
+    if path is None:
+        raise MissingError(f"there is no run {name!r}", "edgekit train DATA starts one")
+    run = store.Run(path, store.load_document(path / store.RUN_FILE, store.SCHEMA, "options", "status"))
+    if run.meta["status"] == "finished":
+        raise UsageError(f"the training of {run.name} was finished", f"edgekit export {run.handle} --target jetson")
+    options = from_table(run.meta["options"], TrainOptions, f"{path / store.RUN_FILE}: options")
+    if not (path / "data.json").is_file():  # killed right after its first file
+        raise MissingError(f"{run.name} has not begun", "edgekit train DATA starts a new training")
+    index = dataset.load_index(path / "data.json")
+    device = pick_device(options.device)
+    with trouble.memory_ran_out(), distributed.join(device, options.batch_size) as team:
+        for split in ("train", "val"):
+            dataset.check_unchanged(index, index.split(split))
+        _sit(run if team.leads else None, index, options, team, log, resume=True)
+
+
+def _sit(
+    run: store.Run | None, index: DatasetIndex, options: TrainOptions, team: Team, log: str | None, resume: bool = False
+) -> store.Run | None:
+    """Train until the end or until something stops it; only the leading process has a run."""
+    with store.alone_in(run.path) if run else contextlib.nullcontext():
+        checkpoint = _train(run, index, options, team, (log, resume))
+    if run is None or checkpoint is None:
+        return None
+    done = store.open_run(run.path.parent, run.name)
+    _evaluate(done, options)
+    return done
+
+
+def _train(
+    run: store.Run | None, index: DatasetIndex, options: TrainOptions, team: Team, how: tuple[str | None, bool]
+) -> Checkpoint | None:
+    """Train, and write into the run what came of it.
+
+    Args:
+        how: where else to log, and whether to go on from a state.
+    """
+    log, resume = how
+    watcher = _Watcher(run, options)
+    finished = False
+    try:
+        watcher.tracker = trackers.open_tracker(log, run.path, options) if run else None
+        with show.bar(f"training {options.arch}") as watcher.update:  # type: ignore[method-assign]
+            # Killed before there was a state: the same run begins anew.
+            resuming = resume and bool(team.sum(run is not None and (run.path / STATE_FILE).is_file()))
+            checkpoint = finetune(index, options, run.path if run else Path(), watcher, team, resuming)
+        finished = True
+    except BaseException as error:
+        if run is not None:
+            _ended_early(watcher, error)
+        raise
+    finally:
+        if watcher.tracker:
+            watcher.tracker.close(finished)
+    if run is not None and checkpoint is not None:
+        watcher.save(status="finished", checkpoint_sha256=checkpoint.sha256, **_cost(checkpoint, options))
+        (run.path / STATE_FILE).unlink(missing_ok=True)
+    return checkpoint
+
+
+def _ended_early(watcher: _Watcher, error: BaseException) -> None:
+    """Keep what can be used or continued, and say how; a run with neither is removed."""
+    run = watcher.run
+    assert run is not None
+    checkpoint, state = run.path / "checkpoint.pt", run.path / STATE_FILE
+    if not checkpoint.is_file() and not state.is_file():
+        store.remove_folder(run.path)
+        return
+    if isinstance(error, UsageError) or (isinstance(error, DataError) and not watcher.stepped):
+        return  # nothing was trained
+    changes: dict[str, Any] = {"status": "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"}
+    if checkpoint.is_file():
+        changes["checkpoint_sha256"] = store.sha256_file(checkpoint)
+        show.note(f"the best weights of {len(watcher.history)} finished epochs are kept in {run.path}")
+    if state.is_file() and type(error) is not EdgekitError:  # which a second try would meet again
+        show.note(f"go on with: edgekit train --resume {run.handle}")
+    with contextlib.suppress(StorageError):  # a full disk was the reason, perhaps
+        watcher.save(**changes)
+
+
+def _cost(checkpoint: Checkpoint, options: TrainOptions) -> dict[str, Any]:
+    """Parameters in all and trained, and the most memory that the training's last sitting took, in megabytes."""
+    from edgekit.train import checkpoints, memory, schedule
+
+    peak = memory.peak_mb()
+    model = checkpoints.load(checkpoint.path)[1]
+    total = sum(p.numel() for p in model.parameters())
+    trainable = sum(p.numel() for group in schedule.parameter_groups(model, options) for p in group["params"])
+    cost: dict[str, Any] = {"parameters": {"total": total, "trainable": trainable}, "peak_rss_mb": peak}
+    if torch.cuda.is_available():
+        cost["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated() / 1e6)
+    return cost
+
+
+def _evaluate(run: store.Run, options: TrainOptions) -> None:
+    """Judge the kept weights on val and test, draw the pictures, and say what they are worth."""
+    from edgekit.cli.evaluate import evaluate_run
+
+    show.note(f"kept {run.path / 'checkpoint.pt'}: {run.meta['val_top1']:.1f} % of val images right")
+    try:
+        evaluate_run(run)
+    except EdgekitError as error:  # the weights are there: whatever is wrong with the test images
+        show.note(f"warning: not evaluated: {error.message}")
+    show.note(f"next: edgekit export {run.handle} --target jetson --target android")
+
+
+def _describe(data: str, index: DatasetIndex) -> str:
+    counts = ", ".join(f"{len(index.split(s))} {s}" for s in ("train", "val", "test"))
+    skipped = f"; left out: {'; '.join(index.skipped[:3])}" if index.skipped else ""
+    skipped += f" and {len(index.skipped) - 3} more" if len(index.skipped) > 3 else ""
+    return f"{data}: {len(index.labels)} classes, {counts}{skipped}"
+
+
+def _meta(index: DatasetIndex, options: TrainOptions) -> dict[str, Any]:
+    """What made the run."""
+    return {
+        "status": "training",
+        "arch": options.arch,
+        "labels": index.labels,
+        "options": options,
+        "preprocess": models.preprocess_for(options.arch, options.image_size),
+        "data": {"root": index.root, "fingerprint": index.fingerprint, "skipped": len(index.skipped)},
+        "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in _PACKAGES}},
+        "history": [],
+    }
+
+
+class _Watcher:
+    """Shows the progress, and keeps the history in run.json after every epoch."""
+
+    def __init__(self, run: store.Run | None, options: TrainOptions) -> None:
+        self.run = run
+        self.options = options
+        self.tracker: Tracker | None = None
+        self.history: list[dict[str, Any]] = []  # `resumed` fills it
+        self.stepped = False
+        self._began = (0, 0, 0.0)  # epoch, steps done and time at the first step that was seen of it
+
+    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        now, self.stepped = time.monotonic(), True
+        if self._began[0] != epoch:
+            self._began = (epoch, step, now)
+        seconds = now - self._began[2]
+        rate = f", {(step - self._began[1]) * self.options.batch_size / seconds:.0f} images/s" if seconds else ""
+        best = f", best val top-1 {self.best:.1f} %" if self.history else ""
+        text = f"epoch {epoch}, loss {loss:.3f}{rate}{best}"
+        self.update((epoch - 1) * steps + step, self.options.epochs * steps, text)
+
+    def resumed(self, history: Sequence[EpochStats]) -> None:
+        """What the saved state knows is right: a kill may have come before run.json was written."""
+        if self.run is not None:
+            self.history = [dataclasses.asdict(stats) for stats in history]
+            self.save(history=self.history, val_top1=self.best)
+
+    def update(self, done: int, total: int, text: str = "") -> None:
+        """Show progress; the context that has a bar replaces this."""
+
+    @property
+    def best(self) -> float:
+        """Val top-1 of the epoch that is kept, in percent."""
+        return next((float(e["val_top1"]) for e in reversed(self.history) if e["best"]), 0.0)
+
+    def epoch(self, stats: EpochStats) -> None:
+        if self.run is None:
+            return
+        self.history = [*self.history, dataclasses.asdict(stats)]
+        self.save(history=self.history, val_top1=self.best)
+        if self.tracker:
+            self.tracker.epoch(stats)
+        show.note(
+            f"epoch {stats.epoch}/{self.options.epochs}  loss {stats.train_loss:.3f}  val loss {stats.val_loss:.3f}  "
+            f"val top-1 {stats.val_top1:.1f} %  macro F1 {stats.val_macro_f1:.1f} %  "
+            f"{stats.images_per_s:.0f} images/s{'  *' if stats.best else ''}"
+        )
+
+    def save(self, **changes: Any) -> store.Run:
+        """Write run.json with `changes`."""
+        assert self.run is not None
+        self.run = self.run.save(**changes)
+        return self.run

@@ -1,0 +1,132 @@
+"""Several processes that train one network: PyTorch's DDP, started by ``torchrun``.
+
+``torchrun --nproc-per-node 2 -m edgekit train ...`` sets RANK, WORLD_SIZE and LOCAL_RANK; without
+them a process trains alone and nothing here does anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgekit.errors import DataError, UsageError
+
+
+def rank() -> int:
+    """This process's number; 0 where there is one alone."""
+    return int(os.environ.get("RANK", "0"))
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes that train together. `rank` 0 leads: it alone writes and shows."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    def share(self, items: torch.Tensor) -> torch.Tensor:
+        """This process's part of a batch or a split: every size-th item, from its rank on."""
+        return items[self.rank :: self.size]
+
+    def gather(self, own: torch.Tensor, total: int) -> torch.Tensor:
+        """Put shares together again: (total, ...) in the order that `share` took apart, each item once."""
+        if self.size == 1:
+            return own
+        most = -(-total // self.size)
+        padded = torch.zeros((most, *own.shape[1:]), dtype=own.dtype, device=self.device)
+        padded[: len(own)] = own
+        parts = [torch.empty_like(padded) for _ in range(self.size)]
+        torch.distributed.all_gather(parts, padded)
+        return torch.stack(parts, 1).flatten(0, 1)[:total].to(own.device)
+
+    def sum(self, value: float) -> float:
+        """The sum of every process's value."""
+        if self.size == 1:
+            return value
+        total = torch.tensor([value], dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(total)
+        return float(total.item())
+
+    def tell(self, content: bytes | None) -> bytes:
+        """The leader's bytes, for everybody; the others pass None."""
+        if self.size == 1:
+            return content or b""
+        size = int(self.sum(len(content or b"") if self.leads else 0))
+        told = torch.zeros(size, dtype=torch.uint8, device=self.device)
+        if self.leads and size:
+            told.copy_(torch.frombuffer(bytearray(content or b""), dtype=torch.uint8))
+        torch.distributed.broadcast(told, 0)
+        return bytes(told.cpu().numpy().tobytes())
+
+    def same(self, what: str, value: str) -> None:
+        """Check that every process has the same value.
+
+        Raises:
+            DataError: it differs between processes.
+        """
+        leaders = self.tell(value.encode() if self.leads else None).decode()
+        if self.size > 1 and self.sum(float(leaders != value)):
+            raise DataError(f"{what} differs between the processes", "every machine needs the same copy of the data")
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.size > 1:
+            torch.distributed.barrier()
+
+    def follow(self, model: nn.Module) -> None:
+        """Give every process the leader's buffers: batch norms see other images in each."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
+    def wrap(self, model: nn.Module) -> Any:
+        """The module to call in training: DDP, which averages gradients, or the model itself."""
+        if self.size == 1 or not any(p.requires_grad for p in model.parameters()):
+            return model
+        from torch.nn.parallel import DistributedDataParallel
+
+        devices = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=devices)
+
+
+@contextmanager
+def join(device: torch.device, batch_size: int) -> Iterator[Team]:
+    """Meet the other processes that torchrun started, over nccl on GPUs and gloo elsewhere.
+
+    Raises:
+        UsageError: the batch cannot be shared out evenly.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Team(0, 1, device)
+        return
+    if batch_size % size or batch_size < 2 * size:
+        raise UsageError(
+            f"a batch of {batch_size} cannot be shared by {size} processes",
+            f"--batch-size {max(2, -(-batch_size // size)) * size} (it counts the images of all processes)",
+        )
+    if device.type == "cuda":
+        number = int(os.environ.get("LOCAL_RANK", "0"))
+        if number >= torch.cuda.device_count():
+            raise UsageError(f"there is no GPU for process {number}", f"--nproc-per-node {torch.cuda.device_count()}")
+        device = torch.device("cuda", number)
+        torch.cuda.set_device(device)
+    # The others wait while the leader decides and evaluates: longer than the usual 10 minutes.
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    torch.distributed.init_process_group(backend, timeout=timedelta(hours=12))
+    try:
+        yield Team(rank(), size, device)
+    finally:
+        torch.distributed.destroy_process_group()

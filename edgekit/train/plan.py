@@ -1,0 +1,145 @@
+"""What ``auto`` means for these data on this machine: every open option decided, with its reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgekit.config import from_table
+from edgekit.data.calibration import choose
+from edgekit.records import CalibrationRecipe, DatasetIndex, Sample
+from edgekit.train import losses, models, precision
+from edgekit.train.distributed import Team
+from edgekit.train.features import Update, View, backbone, extract
+from edgekit.train.options import TrainOptions
+
+# Training images per class (the median) from which a data set counts as large.
+LARGE = 100
+# The probe's skill (0: guessing, 1: perfect) from which the data count as similar to the source.
+SIMILAR = 0.95
+# What a large, similar data set learns with: early stages move less.
+LAYER_DECAY = 0.7
+_PROBED = 2000  # images of train, and of val, that the probe sees at most
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A linear classifier on frozen features: top-1 on val in percent, and of guessing the largest class."""
+
+    top1: float
+    chance: float
+
+    @property
+    def skill(self) -> float:
+        """How far from guessing (0) to perfect (1)."""
+        return max(0.0, (self.top1 - self.chance) / max(1e-9, 100 - self.chance))
+
+
+def decide(
+    data: DatasetIndex, options: TrainOptions, team: Team, update: Update, say: Callable[[str], None]
+) -> TrainOptions:
+    """Replace every ``auto`` of `options`. The leading process decides, for all.
+
+    Args:
+        say: called with one sentence per decision.
+    """
+    if team.leads:
+        options = _decide(data, options, team, update, say)
+    told = team.tell(json.dumps(dataclasses.asdict(options)).encode() if team.leads else None)
+    return from_table(json.loads(told), TrainOptions, "options")
+
+
+def _decide(
+    data: DatasetIndex, options: TrainOptions, team: Team, update: Update, say: Callable[[str], None]
+) -> TrainOptions:
+    labels = [s.label for s in data.split("train")]
+    counts = [Counter(labels)[number] for number in range(len(data.labels))]
+    if options.strategy == "auto":
+        options, why = choose_strategy(data, options, counts, team, update)
+        say(f"strategy: {why}")
+    if options.imbalance == "auto":
+        name, why = losses.decide_imbalance(counts)
+        options = dataclasses.replace(options, imbalance=name)
+        say(f"imbalance: {name}; {why}")
+    if options.amp == "auto":
+        options, why = precision.choose(options, len(data.labels), len(labels), team)
+        say(f"arithmetic: {why}")
+    precision.check(options, team.device)
+    return dataclasses.replace(options, lr=options.peak_lr)
+
+
+def choose_strategy(
+    data: DatasetIndex, options: TrainOptions, counts: list[int], team: Team, update: Update
+) -> tuple[TrainOptions, str]:
+    """The four textbook cases (Yosinski et al. 2014, arXiv:1411.1792; Stanford's CS231n notes).
+
+    Small and similar to the source: the head alone. Small and different: the later stages too.
+    Large and similar: everything, early stages slowly. Large and different: everything. Without
+    weights to start from there is nothing to transfer: from scratch.
+    """
+    if options.start == "none":
+        return dataclasses.replace(options, strategy="scratch"), "scratch; there are no weights to start from"
+    found = probe(data, options, team, update)
+    typical = float(np.median(counts))
+    large, similar = typical >= LARGE, found.skill >= SIMILAR
+    size = f"{'large' if large else 'small'} ({typical:.0f} training images a class; large from {LARGE})"
+    likeness = (
+        f"{'similar to' if similar else 'different from'} what the network knows (a linear probe on its frozen "
+        f"features gets {found.top1:.1f} % of val, guessing {found.chance:.1f} %)"
+    )
+    why = f"{size} and {likeness}"
+    if large:
+        decay = LAYER_DECAY if similar and options.layer_decay == 1.0 else options.layer_decay
+        return dataclasses.replace(options, strategy="full", layer_decay=decay), f"full; the data set is {why}"
+    if similar and options.mix == "none":
+        return dataclasses.replace(options, strategy="head"), f"head; the data set is {why}"
+    because = f"; its features cannot be kept with --mix {options.mix}" if similar else ""
+    return dataclasses.replace(options, strategy="partial"), f"partial; the data set is {why}{because}"
+
+
+def probe(data: DatasetIndex, options: TrainOptions, team: Team, update: Update) -> Probe:
+    """Fit a linear classifier on features of the start weights, on at most `_PROBED` images of train."""
+    preprocess = models.preprocess_for(options.arch, options.image_size)
+    model = models.build(options.arch, len(data.labels), options.image_size).eval()
+    models.load_weights(model, options.arch, options.start)
+    train = choose(data.split("train"), CalibrationRecipe("probe", _PROBED)).samples
+    val = choose(data.split("val"), CalibrationRecipe("probe", _PROBED)).samples
+    source = backbone(model.to(team.device).to(memory_format=torch.channels_last), options.arch, preprocess)
+    (x, y), (val_x, val_y) = (
+        (extract(source, data.root, part, [View(0)], update).rows(range(len(part)), 1), _labels(part))
+        for part in (train, val)
+    )
+    top1 = linear_top1(x, y, val_x, val_y, len(data.labels))
+    chance = float((val_y == y.bincount().argmax()).float().mean())
+    return Probe(100 * top1, 100 * chance)
+
+
+def _labels(samples: tuple[Sample, ...]) -> torch.Tensor:
+    return torch.tensor([s.label for s in samples])
+
+
+def linear_top1(x: torch.Tensor, y: torch.Tensor, val_x: torch.Tensor, val_y: torch.Tensor, classes: int) -> float:
+    """Top-1 (0 to 1) on val of a logistic regression fitted to float32 (N, F) features and labels (N,)."""
+    mean, scale = x.mean(0), x.std(0) + 1e-6
+    x, val_x = (x - mean) / scale, (val_x - mean) / scale
+    layer = nn.Linear(x.shape[1], classes)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(layer(x), y) + 1e-3 * layer.weight.pow(2).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    with torch.inference_mode():
+        return float((layer(val_x).argmax(1) == val_y).float().mean())
