@@ -27,8 +27,10 @@ MAY_IMPORT = {
     "store": {"errors", "labels", "records", "config", "atomic"},
     "data": {"errors", "labels", "records", "config", "atomic", "store"},
     "ondevice": set(),
+    "statistics": set(),
+    "scores": {"errors", "labels"},
 }
-LOWER = {"atomic", "errors", "labels", "records", "config", "store", "data"}
+LOWER = {"statistics", "scores", "atomic", "errors", "labels", "records", "config", "store", "data"}
 RUNTIMES = {
     "run_tensorrt": {"tensorrt", "pycuda", "cuda"},
     "run_tflite": {"ai_edge_litert", "tflite_runtime"},
@@ -37,7 +39,7 @@ RUNTIMES = {
 }
 MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 300, 60, 6
 # Typer commands whose parameters are the options of the command line.
-MANY_PARAMETERS = {("edgekit.cli.train", "train")}
+MANY_PARAMETERS = {("edgekit.cli.train", "train"), ("edgekit.cli.predict", "predict")}
 # Standard library, but younger than Python 3.8.
 TOO_YOUNG = {"graphlib", "tomllib", "zoneinfo"}
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from edgekit.bench import metrics
 from edgekit.errors import MissingError
 from edgekit.records import BenchmarkResult, Summary
+from edgekit.statistics import mcnemar, wilson
 
 BASELINE_RUNTIME = "torch"
 # The share of all cores that other work took just before, above which latencies are called doubtful.
@@ -36,7 +37,7 @@ def summarize(results: Sequence[BenchmarkResult]) -> list[Summary]:
 def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
     right = metrics.top1(result.logits, result.expected)
     right_baseline = metrics.top1(baseline.logits, baseline.expected)
-    low, high = metrics.wilson(int(right.sum()), len(right))
+    low, high = wilson(int(right.sum()), len(right))
     p50, p90, p99 = (metrics.percentile_ms(result.latencies_ns, p) for p in (50, 90, 99))
     environment = result.environment
     comparable = environment["threads"] == baseline.environment["threads"]
@@ -59,7 +60,7 @@ def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
         top1_low=100 * low,
         top1_high=100 * high,
         drop=100 * float(right_baseline.mean() - right.mean()),
-        p_value=metrics.mcnemar(right_baseline, right),
+        p_value=mcnemar(right_baseline, right),
         agreement=100 * metrics.agreement(result.logits, baseline.logits),
         queries=len(result.latencies_ns),
         p50_ms=p50,

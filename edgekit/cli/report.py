@@ -13,47 +13,99 @@ from edgekit.errors import MissingError
 
 if TYPE_CHECKING:
     from edgekit.records import BenchmarkResult, Summary
+    from edgekit.scores import Evaluation
+
+# A file that edgekit did not draw is not taken into the page.
+_MOST_BYTES = 8_000_000
 
 
 def report(run: Run = None, json: Json = False, runs_dir: RunsDir = Path("runs")) -> None:
     """Print the figures and write one HTML page.
 
     runs/<run>/report.html is self-contained: it can be mailed, printed and read without a network.
+    A run that was only trained has a page too; --json then prints an empty list.
     """
     opened = open_run(runs_dir, run)
-    results, rows = print_table(opened, json)
-    from edgekit.report import html
+    from edgekit.report import html, verdict
+    from edgekit.train import evaluation
 
+    judged = evaluation.load(opened.path, opened.weights_sha256)
+    results, rows = measured(opened)
+    page = html.page(opened, rows, results, judged, save_pictures(opened, judged))
+    print_rows(rows, json)
+    for line in verdict.trained(judged) if judged else ():
+        show.note(line)
     path = opened.path / "report.html"
     with atomic.writing(path) as temporary:
-        temporary.write_text(html.page(opened, rows, results), encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8")
     show.note(f"report: {path}")
+    if not judged:
+        show.note(f"not judged on the test split; next: edgekit evaluate {opened.handle}")
+    if not rows:
+        exported = any((opened.path / "export").glob("*/manifest.json"))
+        command = (
+            f"benchmark {opened.handle}" if exported else f"export {opened.handle} --target jetson --target android"
+        )
+        show.note(f"nothing was measured yet; next: edgekit {command}")
+
+
+def save_pictures(run: store.Run, evaluation: Evaluation | None) -> dict[str, str | bytes]:
+    """Draw what can be drawn of a run into its pictures/; returns all of them, also the samples."""
+    from edgekit.data import dataset
+    from edgekit.report import pictures
+
+    index = run.path / "data.json"
+    data = dataset.load_index(index) if index.is_file() else None
+    with show.working("drawing"):
+        drawn = pictures.draw_all(run.meta.get("history", ()), data, evaluation)
+        pictures.save(run.path / "pictures", drawn)
+    samples = run.path / "pictures" / "samples.png"
+    if samples.is_file() and samples.stat().st_size <= _MOST_BYTES:
+        drawn["samples.png"] = samples.read_bytes()
+    return drawn
 
 
 def print_table(run: store.Run, json: bool) -> tuple[list[BenchmarkResult], list[Summary]]:
-    """Print the run's results as a table or as JSON; returns the raw results and the judged ones."""
+    """Print the run's measurements as a table or as JSON; returns the raw results and the judged ones.
+
+    Raises:
+        MissingError: there are none.
+    """
+    results, rows = measured(run)
+    if not results:
+        raise MissingError(f"the run {run.name!r} has no measurements yet", f"edgekit benchmark {run.handle}")
+    print_rows(rows, json)
+    return results, rows
+
+
+def measured(run: store.Run) -> tuple[list[BenchmarkResult], list[Summary]]:
+    """The raw measurements of what the run has now, and the judged ones; both may be empty."""
     from edgekit.bench import session, summary
     from edgekit.cli.artifacts import current_artifacts
-    from edgekit.report import tables
 
-    measured = session.load(run.path / "bench")
+    found = session.load(run.path / "bench")
+    if not found:
+        return [], []
     weights = run.weights_sha256
     exported = {a.sha256 for a in current_artifacts(run, weights)}
     results = [
-        r for r in measured if r.artifact.parent == weights and (r.runtime == "torch" or r.artifact.sha256 in exported)
+        r for r in found if r.artifact.parent == weights and (r.runtime == "torch" or r.artifact.sha256 in exported)
     ]
-    if not results:
-        raise MissingError(f"the run {run.name!r} has no measurements yet", f"edgekit benchmark {run.handle}")
-    if stale := len(measured) - len(results):
+    if results and (stale := len(found) - len(results)):
         show.note(f"left out: {stale} measurements of files that were exported again since; edgekit benchmark")
     calibrations = {r.artifact.details.get("calibration_sha256") for r in results if r.artifact.precision == "int8"}
     if len(calibrations) > 1:
         show.note("these INT8 models come from different calibrations; edgekit export again to compare targets")
-    rows = summary.summarize(results)
+    return results, summary.summarize(results) if results else []
+
+
+def print_rows(rows: list[Summary], json: bool) -> None:
+    """Judged measurements as a table, or as JSON."""
+    from edgekit.report import tables
+
     if json:
         show.as_json([dataclasses.asdict(row) for row in rows])
-        return results, rows
-    show.table(tables.COLUMNS, [tables.cells(row) for row in rows], right=tables.RIGHT, narrow=tables.NARROW)
-    for line in tables.footnotes(rows):
-        show.note(line)
-    return results, rows
+    elif rows:
+        show.table(tables.COLUMNS, [tables.cells(row) for row in rows], right=tables.RIGHT, narrow=tables.NARROW)
+        for line in tables.footnotes(rows):
+            show.note(line)

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Sequence
 
 from edgekit.records import Summary
+from edgekit.report import svg
 
-# Paul Tol's bright scheme: told apart with every kind of colour vision, on light and on dark.
-_COLORS = {"fp32": "#4477aa", "fp16": "#ccaa22", "int8": "#ee6677"}
-# Drawn in this colour, shown in the page's text colour.
-_INK = "#010203"
+_COLORS = {"fp32": svg.BLUE, "fp16": svg.YELLOW, "int8": svg.RED}
 
 
 def accuracy_latency(rows: Sequence[Summary]) -> str:
     """Top-1 with its 95 % interval against p50 latency, one point per row, as an ``<svg>`` element."""
-    import matplotlib
+    with svg.drawing(8, 4.2) as figure:
+        from matplotlib.ticker import LogLocator, ScalarFormatter
 
-    matplotlib.use("svg")
-    from matplotlib import pyplot as plt
-    from matplotlib.ticker import LogLocator, ScalarFormatter
-
-    style = {"svg.fonttype": "none", "svg.hashsalt": "edgekit", "font.family": "sans-serif", "text.parse_math": False}
-    ink = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK)
-    with plt.rc_context({**style, **ink}):
-        figure, axes = plt.subplots(figsize=(8, 4.2), layout="constrained")
+        axes = figure.add_subplot()
         by_latency = sorted(range(1, len(rows) + 1), key=lambda number: rows[number - 1].p50_ms or 0.0)
         for number, row in enumerate(rows, 1):
             if row.p50_ms is None:
                 continue
             error = [[row.top1 - row.top1_low], [row.top1_high - row.top1]]
-            color = _INK if row.baseline else _COLORS[row.precision]
+            color = svg.INK if row.baseline else _COLORS[row.precision]
             marker = "D" if row.baseline else ("s" if row.stand_in else "o")
             fill = "none" if row.stand_in else color
             axes.errorbar(
@@ -47,11 +37,5 @@ def accuracy_latency(rows: Sequence[Summary]) -> str:
         axes.xaxis.set_minor_formatter(lambda *_: "")
         axes.set_xlabel("p50 latency on this machine, milliseconds (log scale)")
         axes.set_ylabel("top-1 on the test split, %")
-        axes.grid(alpha=0.25, color=_INK)
-        out = io.StringIO()
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-        plt.close(figure)
-    svg = out.getvalue()
-    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
-    return svg.replace("<svg ", '<svg role="img" aria-label="accuracy against latency; the table has the figures" ', 1)
+        axes.grid()
+        return svg.to_svg(figure, "accuracy against latency; the table has the figures")

@@ -6,11 +6,36 @@ from collections.abc import Sequence
 
 from edgekit.records import Summary
 from edgekit.report.tables import SIGNIFICANT
+from edgekit.scores import Evaluation
 
 
 def sentences(rows: Sequence[Summary]) -> list[str]:
     """One sentence per INT8 model: what it costs in accuracy, what it gains in size and time."""
     return [_sentence(row, rows) for row in rows if row.precision == "int8"]
+
+
+def trained(evaluation: Evaluation) -> list[str]:
+    """What the trained network is worth on the test split: how right, how well calibrated, how doubtful."""
+    test, dropout = evaluation.splits["test"], evaluation.dropout
+    scores = test.scores
+    right = (
+        f"{scores.top1:.1f} % of {scores.samples} test images right (95 % interval {scores.top1_low:.1f}-"
+        f"{scores.top1_high:.1f}); over the classes: precision {scores.macro.precision:.1f}, "
+        f"recall {scores.macro.recall:.1f} (balanced accuracy), F1 {scores.macro.f1:.1f} %"
+    )
+    if scores.absent:
+        right += f"; {scores.absent} of {len(evaluation.labels)} classes have no test image and are left out"
+    calibrated = (
+        f"Temperature {evaluation.temperature:.2f}, fitted on val, takes NLL on test from {test.before.nll:.3f} "
+        f"to {test.after.nll:.3f}, ECE from {test.before.ece:.1f} to {test.after.ece:.1f} %"
+    )
+    gain = "better by more than chance" if dropout.helps else "no gain beyond chance; its spread can still be shown"
+    doubt = (
+        f"Dropout injected before the head (rate {dropout.rate:g}, scale {dropout.scale:.2f}, {dropout.samples} "
+        f"samples): NLL on val {dropout.nll_after:.3f} against {dropout.nll_before:.3f} with temperature alone, "
+        f"{gain}; on test {test.dropout.nll:.3f}"
+    )
+    return [f"{line}." for line in (right, calibrated, doubt)]
 
 
 def _sentence(row: Summary, rows: Sequence[Summary]) -> str:

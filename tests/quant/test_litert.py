@@ -13,7 +13,7 @@ from edgekit.errors import EdgekitError
 from edgekit.export import tflite
 from edgekit.export.fold import fold
 from edgekit.quant import affine, calibrate, litert, match
-from edgekit.records import CalibrationTable
+from edgekit.records import CalibrationTable, Range
 from tests.nets import emit_tflite, observe, random_images, relative_error, run_tflite, table_of
 
 pytestmark = [pytest.mark.xdist_group("litert"), pytest.mark.filterwarnings("ignore")]
@@ -32,6 +32,20 @@ class Small(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.stem(x)
         return self.head(x + self.depthwise(x))
+
+
+class Gated(nn.Module):
+    """A hard sigmoid that scales channels, as in MobileNetV3."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 1)
+        self.gate = nn.Sequential(nn.Conv2d(16, 16, 1), nn.Hardsigmoid())
+        self.head = nn.Sequential(nn.Conv2d(16, 4, 1), nn.Flatten())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        return self.head(x * self.gate(x))
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +117,23 @@ def test_output_of_a_pad_takes_the_grid_of_its_input(small: tuple) -> None:
     with tflite.quiet():
         flat, activations = litert._read(path)
     (padded,) = (name for name in activations if name not in names)
-    assert litert._through_pads(flat, names)[padded] == "image"
+    known = {name: table.ranges[names[name]] for name in activations if name in names}
+    assert litert._spread(flat, known)[padded] == table.ranges["image"]
     grid = affine.activation_grid(table.ranges["image"], symmetric=False)
     assert details(folder / "model.int8.tflite")[padded]["quantization"] == (grid.scale, grid.zero_point)
+
+
+def test_what_is_multiplied_by_a_constant_takes_the_range_of_the_product_over_it(tmp_path: Path) -> None:
+    """LiteRT's hard sigmoid: relu6(x + 3), which torch has no tensor of, times a sixth."""
+    torch.manual_seed(0)
+    model = Gated().eval()
+    images = random_images(16, SIZE)
+    table = emit_tflite(fold(model), SIZE, tmp_path, images)
+    found = details(tmp_path / "model.int8.tflite").values()
+    wanted = affine.activation_grid(Range(0.0, 6 * table.ranges["gate.1"].high), symmetric=False)
+    assert any(np.isclose(detail["quantization"][0], wanted.scale, rtol=1e-5) for detail in found)
+    expected = model(images).detach().numpy()
+    assert relative_error(run_tflite(tmp_path / "model.int8.tflite", images), expected) < 0.03
 
 
 def test_an_activation_without_a_range_is_named(small: tuple, tmp_path: Path) -> None:

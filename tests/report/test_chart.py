@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from edgekit.bench.metrics import wilson
 from edgekit.records import Summary
 from edgekit.report.chart import accuracy_latency
+from edgekit.statistics import wilson
 from tests.bench.results import BASELINE_ROW, row
 
 

@@ -6,8 +6,9 @@ import dataclasses
 
 import pytest
 
-from edgekit.report.verdict import sentences
+from edgekit.report.verdict import sentences, trained
 from tests.bench.results import BASELINE_ROW, row
+from tests.report.evaluations import evaluation, split
 
 FP32 = row(artifact="android/model.fp32.tflite", precision="fp32", size_mb=9.6, p50_ms=9.0)
 
@@ -58,3 +59,34 @@ def test_without_an_fp32_of_its_own_nothing_is_compared(other: dict[str, str]) -
 
 def test_without_latencies_time_is_left_out() -> None:
     assert "as fast" not in sentence(p50_ms=None)
+
+
+def test_a_trained_network_is_judged_in_three_sentences() -> None:
+    judged = evaluation()
+    test = judged.splits["test"]
+    right, calibrated, doubt = trained(judged)
+    assert right.startswith(
+        f"{test.scores.top1:.1f} % of 18 test images right (95 % interval {test.scores.top1_low:.1f}-"
+    )
+    assert f"F1 {test.scores.macro.f1:.1f} %" in right
+    assert "no test image" not in right
+    assert (
+        f"Temperature 1.50, fitted on val, takes NLL on test from {test.before.nll:.3f} to {test.after.nll:.3f}"
+        in calibrated
+    )
+    assert "rate 0.3, scale 1.40, 64 samples" in doubt
+
+
+@pytest.mark.parametrize(("helps", "says"), [(True, "better by more than chance"), (False, "no gain beyond chance")])
+def test_a_gain_of_dropout_is_claimed_only_where_there_is_one(helps: bool, says: str) -> None:
+    judged = evaluation()
+    judged = dataclasses.replace(judged, dropout=dataclasses.replace(judged.dropout, helps=helps))
+    assert says in trained(judged)[2]
+
+
+def test_classes_that_test_does_not_have_are_mentioned() -> None:
+    judged = evaluation(("cat", "dog", "owl", "bat"))
+    kept = judged.raw["test_labels"] < 2
+    short = split(judged.raw["test_logits"][kept], judged.raw["test_labels"][kept])
+    judged = dataclasses.replace(judged, splits={"val": short, "test": short})
+    assert "2 of 4 classes have no test image and are left out" in trained(judged)[0]

@@ -1,0 +1,41 @@
+"""Statistics of right and wrong answers; pure functions of counts."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def binomial_at_most(successes: int, trials: int, probability: float) -> float:
+    """P(X <= successes), X binomial."""
+    logs = (
+        math.lgamma(trials + 1)
+        - math.lgamma(k + 1)
+        - math.lgamma(trials - k + 1)
+        + k * math.log(probability)
+        + (trials - k) * math.log1p(-probability)
+        for k in range(successes + 1)
+    )
+    return math.fsum(math.exp(value) for value in logs)
+
+
+def wilson(correct: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+    """95 % interval of a proportion (Wilson 1927), as fractions."""
+    if total == 0:
+        return 0.0, 1.0
+    share = correct / total
+    center = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    # At 0 and 1 rounding would leave the share itself outside its interval.
+    return max(0.0, min(share, center - half)), min(1.0, max(share, center + half))
+
+
+def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
+    """Exact two-sided McNemar test of paired answers: how surprising the difference is, 0 to 1."""
+    only_a, only_b = int((correct_a & ~correct_b).sum()), int((correct_b & ~correct_a).sum())
+    if only_a + only_b == 0:
+        return 1.0
+    return min(1.0, 2 * binomial_at_most(min(only_a, only_b), only_a + only_b, 0.5))
