@@ -2,13 +2,14 @@
 
     python benchmarks/strategies.py DATA [RUNS]
 
-Trains what is not there yet (in RUNS, default runs-strategies) and summarizes everything: mean, lowest
-and highest over the seeds, on the test split. Writes benchmarks/results/strategies.json.
+Trains what is not there yet (in RUNS, default runs-strategies; a new edgekit wants a new folder) and summarizes
+everything: mean, lowest and highest over the seeds, on the test split. Writes benchmarks/results/strategies.json.
 """
 
 from __future__ import annotations
 
 import json
+import platform
 import statistics
 import subprocess
 import sys
@@ -60,7 +61,8 @@ def main() -> None:
             said.append(f"{name} {statistics.mean(values):.1f} ({min(values):.1f}-{max(values):.1f})")
         print(f"{side:26} {', '.join(said)}, epoch {statistics.median(f['epoch_s'] for f in found):.2f} s", flush=True)
     RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps({"options": COMMON, "seeds": SEEDS, "test": rows}, indent=1) + "\n")
+    about = {"data": Path(data).name, "python": platform.python_version(), "options": COMMON, "seeds": SEEDS}
+    RESULT.write_text(json.dumps({**about, "test": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
     python benchmarks/training.py                     images/s of three networks at 128 px
     python benchmarks/training.py --head DATA         epochs of --strategy head, with and without the cache
 
-The plain loop is what torchvision's reference script does (references/classification/train.py):
-ImageFolder, RandomResizedCrop and flips on PIL images, normalized float32 tensors, SGD. Each
+The plain loop is written like torchvision's reference script (references/classification/train.py):
+ImageFolder, RandomResizedCrop and flips on PIL images, normalized float32 tensors, SGD, no layout or
+allocator setting. edgekit's side does a little more for each image (colour jitter, AdamW). Each
 measurement is a process of its own; the two sides take turns, and the ratio is of their medians.
 Writes benchmarks/results/training.json or head.json.
 """

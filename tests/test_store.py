@@ -175,3 +175,21 @@ def test_a_run_that_was_killed_goes_by_the_weights_that_lie_there(tmp_path: Path
     run = make_run(tmp_path, "a", 1)
     assert run.weights_sha256 == store.sha256_file(run.path / "checkpoint.pt")
     assert run.save(checkpoint_sha256="b" * 64).weights_sha256 == "b" * 64
+
+
+def test_one_process_at_a_time_trains_in_a_run_and_sweeps_what_a_killed_one_left(tmp_path: Path) -> None:
+    run = store.create_run(tmp_path, "run", {})
+    (run.path / ".resume.pt.x1y2").write_bytes(b"half")
+    with store.alone_in(run.path):
+        assert not (run.path / ".resume.pt.x1y2").exists()
+        with pytest.raises(UsageError, match="another process is training run"), store.alone_in(run.path):
+            pass
+    with store.alone_in(run.path):
+        pass
+    assert sorted(p.name for p in run.path.iterdir()) == ["run.json"]
+
+
+def test_a_run_that_cannot_be_described_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        store.create_run(tmp_path, "run", {"lr": float("nan")})
+    assert list(tmp_path.iterdir()) == []

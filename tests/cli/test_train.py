@@ -301,3 +301,40 @@ def test_digits_are_not_mirrored_unless_asked(
     assert run(["train", data]) == 0
     assert run(["train", data, "--flip"]) == 0
     assert [given[1][0].flip for given in seen] == [flip, True]
+
+
+def watcher_of(run_: store.Run | None = None) -> Any:
+    return training._Watcher(run_, TrainOptions("mobilenet_v2", epochs=3))
+
+
+def stats_of(epoch: int, top1: float, best: bool) -> EpochStats:
+    return EpochStats(epoch, 1.0, 1.0, top1, 1.0, 10.0, best)
+
+
+def test_what_is_said_of_the_kept_weights_is_of_the_last_best_epoch(tmp_path: Path) -> None:
+    """With --monitor loss a later epoch may be better, and yet have a lower top-1."""
+    run_ = store.create_run(tmp_path, "run", {"history": []})
+    watcher = watcher_of(run_)
+    for epoch, (top1, best) in enumerate([(90.0, True), (80.0, True), (85.0, False)], 1):
+        watcher.epoch(stats_of(epoch, top1, best))
+    assert store.open_run(tmp_path, str(run_.path)).meta["val_top1"] == 80.0
+
+
+def test_after_a_resume_the_history_is_that_of_the_state(tmp_path: Path) -> None:
+    """A kill may come between the state and run.json; and an epoch that was undone is not there twice."""
+    run_ = store.create_run(
+        tmp_path, "run", {"history": [{"epoch": n, "best": n == 1, "val_top1": 1.0} for n in (1, 2)]}
+    )
+    watcher = watcher_of(run_)
+    watcher.resumed([stats_of(1, 50.0, True), stats_of(2, 40.0, False), stats_of(3, 60.0, True)])
+    watcher.epoch(stats_of(4, 55.0, False))
+    meta = store.open_run(tmp_path, str(run_.path)).meta
+    assert [entry["epoch"] for entry in meta["history"]] == [1, 2, 3, 4]
+    assert meta["val_top1"] == 60.0
+
+
+def test_two_processes_cannot_train_in_one_run(interrupted: Path, capsys: Output) -> None:
+    with store.alone_in(interrupted):
+        assert run(["train", "--resume", str(interrupted)]) == 2
+    assert "another process is training" in capsys.readouterr().err
+    assert (interrupted / STATE_FILE).is_file()
