@@ -53,12 +53,15 @@ def train_runs(
             show.note(f"warning: {line}")
         runs = []
         for options in wanted:
+            decisions: list[str] = []
             with show.bar("deciding") as update:
-                options = plan.decide(index, options, team, update, show.note)
+                options = plan.decide(index, options, team, update, decisions.append)
+            for line in decisions:
+                show.note(line)
             run = None
             if team.leads:
                 run_name = name or store.free_name(runs_dir, f"{root.name}-{options.arch}")
-                run = store.create_run(runs_dir, run_name, _meta(index, options))
+                run = store.create_run(runs_dir, run_name, _meta(index, options, decisions))
                 store.save_json(run.path / "data.json", index)
             runs.append(_sit(run, index, options, team, log))
     if len(wanted) > 1 and team.leads:
@@ -187,13 +190,14 @@ def _describe(data: str, index: DatasetIndex) -> str:
     return f"{data}: {len(index.labels)} classes, {counts}{skipped}"
 
 
-def _meta(index: DatasetIndex, options: TrainOptions) -> dict[str, Any]:
+def _meta(index: DatasetIndex, options: TrainOptions, decisions: list[str]) -> dict[str, Any]:
     """What made the run."""
     return {
         "status": "training",
         "arch": options.arch,
         "labels": index.labels,
         "options": options,
+        "decisions": decisions,
         "preprocess": models.preprocess_for(options.arch, options.image_size),
         "data": {"root": index.root, "fingerprint": index.fingerprint, "skipped": len(index.skipped)},
         "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in _PACKAGES}},
