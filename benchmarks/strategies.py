@@ -20,10 +20,10 @@ SEEDS = (0, 1, 2)
 COMMON = ["--model", "efficientnet_lite0", "--image-size", "64", "--epochs", "12", "--amp", "off"]
 # name of the runs -> options
 SIDES = {
-    "strategy head": ["--strategy", "head"],
-    "strategy partial": ["--strategy", "partial"],
-    "strategy full": ["--strategy", "full"],
-    "strategy scratch": ["--strategy", "scratch"],
+    "strategy head": ["--strategy", "head", "--imbalance", "weights"],
+    "strategy partial": ["--strategy", "partial", "--imbalance", "weights"],
+    "strategy full": ["--strategy", "full", "--imbalance", "weights"],
+    "strategy scratch": ["--strategy", "scratch", "--imbalance", "weights"],
     "full, imbalance none": ["--strategy", "full", "--imbalance", "none"],
     "full, imbalance focal": ["--strategy", "full", "--imbalance", "focal"],
     "full, imbalance sampling": ["--strategy", "full", "--imbalance", "sampling"],

@@ -24,10 +24,10 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
 ARCHS = ("resnet18", "mobilenet_v2", "efficientnet_b0")
-SIZE, BATCH, STEPS, ROUNDS = 128, 32, 12, 3
+SIZE, BATCH, STEPS, ROUNDS = 128, 32, 12, 2
 
 
-def photographs(folder: Path, count: int = 256) -> None:
+def photographs(folder: Path, count: int = 512) -> None:
     """JPEG crops of 256 px, of photographs that come with scikit-image: two classes in each split."""
     import numpy as np
     from PIL import Image

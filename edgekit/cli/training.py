@@ -51,7 +51,7 @@ def train_runs(
         show.note(_describe(data, index))
         for line in check.warnings(index):
             show.note(f"warning: {line}")
-        runs = []
+        runs: list[store.Run | None] = []
         for options in wanted:
             decisions: list[str] = []
             with show.bar("deciding") as update:
@@ -63,7 +63,10 @@ def train_runs(
                 run_name = name or store.free_name(runs_dir, f"{root.name}-{options.arch}")
                 run = store.create_run(runs_dir, run_name, _meta(index, options, decisions))
                 store.save_json(run.path / "data.json", index)
-            runs.append(_sit(run, index, options, team, log))
+            done = _sit(run, index, options, team, log)
+            if runs and done is not None:  # freed memory is kept for the next training: the peak is not its own
+                done = done.save(peak_rss_mb=None)
+            runs.append(done)
     if len(wanted) > 1 and team.leads:
         from edgekit.cli.compare import print_comparison
 
@@ -150,7 +153,8 @@ def _ended_early(watcher: _Watcher, error: BaseException) -> None:
     changes: dict[str, Any] = {"status": "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"}
     if checkpoint.is_file():
         changes["checkpoint_sha256"] = store.sha256_file(checkpoint)
-        show.note(f"the best weights of {len(watcher.history)} finished epochs are kept in {run.path}")
+        epochs = f"{len(watcher.history)} finished epoch{'' if len(watcher.history) == 1 else 's'}"
+        show.note(f"the best weights of {epochs} are kept in {run.path}")
     if state.is_file() and type(error) is not EdgekitError:  # which a second try would meet again
         show.note(f"go on with: edgekit train --resume {run.handle}")
     with contextlib.suppress(StorageError):  # a full disk was the reason, perhaps
@@ -175,7 +179,10 @@ def _evaluate(run: store.Run, options: TrainOptions) -> None:
     """Judge the kept weights on val and test, draw the pictures, and say what they are worth."""
     from edgekit.cli.evaluate import evaluate_run
 
-    show.note(f"kept {run.path / 'checkpoint.pt'}: {run.meta['val_top1']:.1f} % of val images right")
+    kept = [entry["epoch"] for entry in run.meta["history"] if entry["best"]][-1]
+    show.note(
+        f"kept {run.path / 'checkpoint.pt'} (epoch {kept}, the last *): {run.meta['val_top1']:.1f} % of val right"
+    )
     try:
         evaluate_run(run)
     except EdgekitError as error:  # the weights are there: whatever is wrong with the test images
@@ -229,6 +236,7 @@ class _Watcher:
     def resumed(self, history: Sequence[EpochStats]) -> None:
         """What the saved state knows is right: a kill may have come before run.json was written."""
         if self.run is not None:
+            show.note(f"going on with {self.run.name}: {len(history)} of {self.options.epochs} epochs are done")
             self.history = [dataclasses.asdict(stats) for stats in history]
             self.save(history=self.history, val_top1=self.best)
 

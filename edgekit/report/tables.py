@@ -44,7 +44,7 @@ def cells(row: Summary) -> list[str]:
         latency(row.p50_ms) + ("!" if row.busy else ""),
         latency(row.p90_ms),
         latency(row.p99_ms),
-        number(row.speedup, 2) if compared and not row.stand_in else "",
+        number(row.speedup, 2) if compared and not (row.stand_in or row.busy) else "",
     ]
 
 

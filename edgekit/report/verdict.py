@@ -8,6 +8,10 @@ from edgekit.records import Summary
 from edgekit.report.tables import SIGNIFICANT
 from edgekit.scores import Evaluation
 
+# Of fewer val images nothing is claimed. And where a fitted temperature stops.
+LEAST_JUDGED = 100
+_LIMITS = 0.051, 19.9
+
 
 def sentences(rows: Sequence[Summary]) -> list[str]:
     """One sentence per INT8 model: what it costs in accuracy, what it gains in size and time."""
@@ -29,11 +33,13 @@ def trained(evaluation: Evaluation) -> list[str]:
         f"Temperature {evaluation.temperature:.2f}, fitted on val, takes NLL on test from {test.before.nll:.3f} "
         f"to {test.after.nll:.3f}, ECE from {test.before.ece:.1f} to {test.after.ece:.1f} %"
     )
-    gain = "better by more than chance" if dropout.helps else "no gain beyond chance; its spread can still be shown"
+    if not _LIMITS[0] < evaluation.temperature < _LIMITS[1]:
+        calibrated += "; it is at its limit, as for a network that is no better than guessing, or always right"
+    gains = dropout.helps and dropout.fitted_on >= LEAST_JUDGED
     doubt = (
-        f"Dropout injected before the head (rate {dropout.rate:g}, scale {dropout.scale:.2f}, {dropout.samples} "
-        f"samples): NLL on val {dropout.nll_after:.3f} against {dropout.nll_before:.3f} with temperature alone, "
-        f"{gain}; on test {test.dropout.nll:.3f}"
+        f"Dropout at test time, for predict --uncertainty (rate {dropout.rate:g}, {dropout.samples} samples): NLL on "
+        f"test {test.dropout.nll:.3f} against {test.after.nll:.3f} with temperature alone; fitted on val, there "
+        f"{'better by more than chance' if gains else 'no gain beyond chance'}"
     )
     return [f"{line}." for line in (right, calibrated, doubt)]
 

@@ -133,7 +133,10 @@ def _limits(o: TrainOptions, stages: int) -> list[tuple[bool, str]]:
     """(whether it holds, what must hold) for every number."""
     floats = {f.name: v for f in fields(o) if isinstance(v := getattr(o, f.name), float)}
     return [
-        *((math.isfinite(value), f"{name} must be a number, not {value}") for name, value in floats.items()),
+        *(
+            (math.isfinite(value), f"--{name.replace('_', '-')} must be a number, not {value}")
+            for name, value in floats.items()
+        ),
         (o.epochs >= 1, "epochs must be at least 1"),
         (o.batch_size >= 2, "the batch size must be at least 2: batch norm needs it"),
         (o.lr is None or 0 < o.lr < 10, "the learning rate must lie between 0 and 10"),

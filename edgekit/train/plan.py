@@ -17,7 +17,7 @@ from edgekit.data.calibration import choose
 from edgekit.records import CalibrationRecipe, DatasetIndex, Sample
 from edgekit.train import losses, models, precision
 from edgekit.train.distributed import Team
-from edgekit.train.features import Update, View, backbone, extract
+from edgekit.train.features import Update, View, backbone, extract, views_of
 from edgekit.train.options import TrainOptions
 
 # Training images per class (the median) from which a data set counts as large.
@@ -64,6 +64,7 @@ def _decide(
     if options.strategy == "auto":
         options, why = choose_strategy(data, options, counts, team, update)
         say(f"strategy: {why}")
+    say(f"trained: {_trained(options)}")
     if options.imbalance == "auto":
         name, why = losses.decide_imbalance(counts)
         options = dataclasses.replace(options, imbalance=name)
@@ -73,6 +74,18 @@ def _decide(
         say(f"arithmetic: {why}")
     precision.check(options, team.device)
     return dataclasses.replace(options, lr=options.peak_lr)
+
+
+def _trained(options: TrainOptions) -> str:
+    """What the options let learn, in words."""
+    stages = len(models.row(options.arch).stages)
+    if options.strategy == "head":
+        views = len(views_of(options.views, options.augment, options.flip, options.seed))
+        return "the head alone" + (f", on kept features of {views} view(s) of each image" if options.caches else "")
+    what = f"all but the first {options.frozen} of {stages} stages" if options.frozen else f"all {stages} stages"
+    slowly = f", each stage before the head at {options.layer_decay:g} of the next one's rate"
+    more = f", from the head on, one more stage every {options.unfreeze_every} epochs" if options.unfreeze_every else ""
+    return what + (slowly if options.layer_decay != 1 else "") + more
 
 
 def choose_strategy(

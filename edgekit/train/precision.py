@@ -15,7 +15,7 @@ from torch import nn
 from edgekit import store
 from edgekit.data.builtin import cache_dir
 from edgekit.errors import DataError, EdgekitError, StorageError, UsageError
-from edgekit.train import models, trouble
+from edgekit.train import memory, models, trouble
 from edgekit.train.distributed import Team
 from edgekit.train.learner import Learner
 from edgekit.train.options import TrainOptions
@@ -95,6 +95,7 @@ def cpu_name() -> str:
 
 def measure(options: TrainOptions, classes: int, team: Team) -> dict[str, float]:
     """Seconds of one training step, the best of a few, for each arithmetic and layout that fits into memory."""
+    memory.keep_freed_memory()
     preprocess = models.preprocess_for(options.arch, options.image_size)
     share = max(2, options.batch_size // team.size)
     pixels = torch.randint(0, 256, (share, preprocess.image_size, preprocess.image_size, 3), dtype=torch.uint8)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edgekit.errors import missing_package, unknown
-from edgekit.train.options import TrainOptions
-from edgekit.train.progress import EpochStats
+
+if TYPE_CHECKING:
+    from edgekit.train.options import TrainOptions
+    from edgekit.train.progress import EpochStats
 
 # name -> (module that it needs, extra of edgekit that brings it)
 TRACKERS = {"tensorboard": ("tensorboard", "tensorboard"), "mlflow": ("mlflow", "mlflow")}

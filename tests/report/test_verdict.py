@@ -74,14 +74,27 @@ def test_a_trained_network_is_judged_in_three_sentences() -> None:
         f"Temperature 1.50, fitted on val, takes NLL on test from {test.before.nll:.3f} to {test.after.nll:.3f}"
         in calibrated
     )
-    assert "rate 0.3, scale 1.40, 64 samples" in doubt
+    assert "rate 0.3, 64 samples" in doubt
 
 
-@pytest.mark.parametrize(("helps", "says"), [(True, "better by more than chance"), (False, "no gain beyond chance")])
-def test_a_gain_of_dropout_is_claimed_only_where_there_is_one(helps: bool, says: str) -> None:
+@pytest.mark.parametrize(
+    ("helps", "images", "says"),
+    [
+        (True, 100, "better by more than chance"),
+        (True, 99, "no gain beyond chance"),
+        (False, 1000, "no gain beyond chance"),
+    ],
+)
+def test_a_gain_of_dropout_is_claimed_only_where_there_is_one(helps: bool, images: int, says: str) -> None:
     judged = evaluation()
-    judged = dataclasses.replace(judged, dropout=dataclasses.replace(judged.dropout, helps=helps))
-    assert says in trained(judged)[2]
+    fitted = dataclasses.replace(judged.dropout, helps=helps, fitted_on=images)
+    assert says in trained(dataclasses.replace(judged, dropout=fitted))[2]
+
+
+@pytest.mark.parametrize(("temperature", "limit"), [(20.0, True), (0.05, True), (1.5, False)])
+def test_a_temperature_at_its_limit_is_called_so(temperature: float, limit: bool) -> None:
+    judged = dataclasses.replace(evaluation(), temperature=temperature)
+    assert ("at its limit" in trained(judged)[1]) == limit
 
 
 def test_classes_that_test_does_not_have_are_mentioned() -> None:

@@ -98,10 +98,10 @@ def test_the_options_choose_weights_or_focal_or_neither() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "name"), [([10, 10], "none"), ([199, 100], "none"), ([200, 100], "weights"), ([50, 0, 20], "weights")]
+    ("counts", "name"), [([10, 10], "none"), ([999, 100], "none"), ([1000, 100], "weights"), ([50, 0, 20], "weights")]
 )
-def test_auto_takes_weights_from_a_ratio_of_two_on_and_names_the_numbers(counts: list[int], name: str) -> None:
-    assert BALANCED == 2.0
+def test_auto_takes_weights_from_a_ratio_of_ten_on_and_names_the_numbers(counts: list[int], name: str) -> None:
+    assert BALANCED == 10.0
     found, why = decide_imbalance(counts)
     assert found == name
     assert f"({max(counts)} and {min(counts)})" in why
