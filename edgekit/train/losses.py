@@ -12,7 +12,7 @@ from torch import nn
 from edgekit.train.options import TrainOptions
 
 # Below this ratio of the largest to the smallest class nothing is done: on a data set with a ratio of 7
-# none of the treatments raised macro F1 (benchmarks/results/strategies.json).
+# neither weights nor focal raised macro F1 (benchmarks/results/strategies.json).
 BALANCED = 10.0
 
 
