@@ -100,7 +100,7 @@ def test_after_an_epoch_the_best_weights_can_be_used_and_reported(
     assert kept.meta["checkpoint_sha256"] == store.sha256_file(kept.path / "checkpoint.pt")
     assert len(kept.meta["history"]) == 1
     said = capsys.readouterr().err
-    assert "the best weights of 1 finished epochs are kept" in said
+    assert "the best weights of 1 finished epoch are kept" in said
     assert ("go on with: edgekit train --resume photos-mobilenet_v2" in said) is (ended == "interrupted")
     assert "input 224 px" in report_of(kept)
 

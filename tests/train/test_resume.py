@@ -107,9 +107,9 @@ def test_a_training_killed_at_random_moments_ends_with_the_same_bytes(
     kills = 0
     for round_ in range(2):
         folder = tmp_path / str(round_)
-        for _ in range(50):
+        for attempt in range(50):
             process = start(colours, options, folder)
-            process.join(rng.uniform(0.1, 1.2) * seconds)
+            process.join(rng.uniform(0.1, 1.2 if attempt else 0.4) * seconds)
             if process.exitcode == 0:
                 break
             os.kill(process.pid or 0, rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
