@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgekit.errors import DataError, MissingError, UsageError, unknown
-from edgekit.records import CalibrationRecipe, Device, Suite
+from edgekit.quantization import CalibrationRecipe
+from edgekit.records import Device, Suite
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -107,63 +107,6 @@ class OnnxModel:
 
 
 @dataclass(frozen=True)
-class CalibrationRecipe:
-    """A ``calibration/*.toml``: which samples are shown and how ranges are taken from them."""
-
-    name: str
-    samples: int = 256
-    seed: int = 0
-    observer: str = "percentile"
-    description: str = ""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.samples <= 100_000:
-            raise UsageError(f"calibration recipe {self.name!r}: samples must be 1 to 100000")
-
-
-@dataclass(frozen=True)
-class CalibrationSet:
-    """The samples that are shown to the observers, in order."""
-
-    samples: tuple[Sample, ...]
-    fingerprint: str
-
-
-@dataclass(frozen=True)
-class Range:
-    """The float interval that a tensor's integers will cover; always contains zero."""
-
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        if not (self.low <= 0.0 <= self.high):
-            raise DataError(f"a quantization range must contain zero, got [{self.low}, {self.high}]")
-
-
-@dataclass(frozen=True)
-class CalibrationTable:
-    """Tensor name of the folded torch graph -> range. `parent` is the checkpoint's sha256."""
-
-    ranges: dict[str, Range]
-    observer: str
-    recipe: str
-    samples: str
-    parent: str
-
-
-@dataclass(frozen=True)
-class QuantScheme:
-    """How a runtime wants its activations: zero point 0, or free."""
-
-    symmetric: bool
-
-
-TENSORRT_SCHEME = QuantScheme(symmetric=True)
-LITERT_SCHEME = QuantScheme(symmetric=False)
-
-
-@dataclass(frozen=True)
 class Artifact:
     """A model file for one target. `name` is unique in its run: ``<target>/<file>``."""
 

@@ -15,7 +15,8 @@ from torch import fx, nn
 from edgekit.data.images import fit
 from edgekit.export import onnx, tflite
 from edgekit.quant import calibrate, fp16, litert, match, qdq
-from edgekit.records import CalibrationRecipe, CalibrationSet, CalibrationTable, Preprocess, Range
+from edgekit.quantization import CalibrationRecipe, CalibrationSet, CalibrationTable, Range
+from edgekit.records import Preprocess
 from edgekit.train.zoo import ModelRow
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from edgekit import config
 from edgekit.errors import DataError, MissingError, UsageError
-from edgekit.records import CalibrationRecipe, CalibrationTable, Device, Preprocess, Range, Suite
+from edgekit.quantization import CalibrationRecipe, CalibrationTable, Range
+from edgekit.records import Device, Preprocess, Suite
 from edgekit.targets.base import FAMILIES
 
 

@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit import records
+from edgekit import quantization, records
 from edgekit.errors import DataError, EdgekitError, UsageError
-from edgekit.records import Artifact, BenchmarkResult, CalibrationRecipe, DatasetIndex, Preprocess, Range, Sample
+from edgekit.quantization import CalibrationRecipe, Range
+from edgekit.records import Artifact, BenchmarkResult, DatasetIndex, Preprocess, Sample
 
 ARTIFACT = Artifact("jetson/model.fp32.onnx", "jetson", "fp32", "tensorrt", "NCHW", "a" * 64, "b" * 64)
 
 
 def test_every_record_is_frozen() -> None:
-    kinds = [v for v in vars(records).values() if dataclasses.is_dataclass(v)]
-    assert len(kinds) > 10
+    nouns = {**vars(records), **vars(quantization)}
+    kinds = [v for v in nouns.values() if dataclasses.is_dataclass(v)]
+    assert len(kinds) > 15
     assert all(kind.__dataclass_params__.frozen for kind in kinds)
 
 

@@ -16,7 +16,7 @@ from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, 
 
 
 def test_json_round_trips_text_paths_and_records(tmp_path: Path) -> None:
-    from edgekit.records import Range
+    from edgekit.quantization import Range
 
     path = tmp_path / "a.json"
     store.save_json(path, {"é\ud7ff": [1, None, Path("x/y")], "range": Range(-1.0, 2.0)})

@@ -22,15 +22,16 @@ MAY_IMPORT = {
     "errors": set(),
     "labels": {"errors"},
     "records": {"errors", "labels"},
-    "config": {"errors", "labels", "records"},
+    "quantization": {"errors", "records"},
+    "config": {"errors", "labels", "records", "quantization"},
     "atomic": {"errors"},
     "store": {"errors", "labels", "records", "config", "atomic"},
-    "data": {"errors", "labels", "records", "config", "atomic", "store"},
+    "data": {"errors", "labels", "records", "quantization", "config", "atomic", "store"},
     "ondevice": set(),
     "statistics": set(),
     "scores": {"errors", "labels"},
 }
-LOWER = {"statistics", "scores", "atomic", "errors", "labels", "records", "config", "store", "data"}
+LOWER = {"statistics", "scores", "quantization", "atomic", "errors", "labels", "records", "config", "store", "data"}
 RUNTIMES = {
     "run_tensorrt": {"tensorrt", "pycuda", "cuda"},
     "run_tflite": {"ai_edge_litert", "tflite_runtime"},

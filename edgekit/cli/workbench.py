@@ -18,7 +18,8 @@ from edgekit.cli import show
 from edgekit.config import from_table
 from edgekit.data import calibration, dataset, images
 from edgekit.errors import DataError
-from edgekit.records import CalibrationRecipe, CalibrationTable, Checkpoint, DatasetIndex
+from edgekit.quantization import CalibrationRecipe, CalibrationTable
+from edgekit.records import Checkpoint, DatasetIndex
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from edgekit import store
-from edgekit.records import CalibrationRecipe, CalibrationSet, Sample
+from edgekit.quantization import CalibrationRecipe, CalibrationSet
+from edgekit.records import Sample
 
 
 def choose(samples: Sequence[Sample], recipe: CalibrationRecipe) -> CalibrationSet:

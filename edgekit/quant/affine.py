@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgekit.errors import DataError
-from edgekit.records import Range
+from edgekit.quantization import Range
 
 QMIN, QMAX, WEIGHT_QMAX = -128, 127, 127
 # A range narrower than this is a constant tensor; a float32 scale below it would lose bits.

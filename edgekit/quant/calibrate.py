@@ -13,7 +13,7 @@ from torch import fx
 from edgekit.errors import DataError
 from edgekit.quant import observers
 from edgekit.quant.observers import OBSERVERS, Histogram
-from edgekit.records import CalibrationRecipe, CalibrationSet, CalibrationTable
+from edgekit.quantization import CalibrationRecipe, CalibrationSet, CalibrationTable
 
 INPUT = "image"
 

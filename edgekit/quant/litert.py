@@ -14,7 +14,7 @@ import numpy as np
 from edgekit import atomic
 from edgekit.errors import EdgekitError
 from edgekit.quant import affine
-from edgekit.records import LITERT_SCHEME, CalibrationTable, Range
+from edgekit.quantization import LITERT_SCHEME, CalibrationTable, Range
 
 _CONV = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from edgekit.errors import DataError, unknown
-from edgekit.records import Range
+from edgekit.quantization import Range
 
 BINS = 4096
 PERCENTILE = 99.99

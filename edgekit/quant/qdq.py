@@ -24,7 +24,7 @@ import onnx_ir as ir
 
 from edgekit.errors import EdgekitError
 from edgekit.quant import affine
-from edgekit.records import TENSORRT_SCHEME, CalibrationTable
+from edgekit.quantization import TENSORRT_SCHEME, CalibrationTable
 
 _LEAST_CHANNELS = 16
 _WEIGHTED = ("Conv", "Gemm")

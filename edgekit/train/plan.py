@@ -14,7 +14,8 @@ from torch import nn
 
 from edgekit.config import from_table
 from edgekit.data.calibration import choose
-from edgekit.records import CalibrationRecipe, DatasetIndex, Sample
+from edgekit.quantization import CalibrationRecipe
+from edgekit.records import DatasetIndex, Sample
 from edgekit.train import losses, models, precision
 from edgekit.train.distributed import Team
 from edgekit.train.features import Update, View, backbone, extract, views_of

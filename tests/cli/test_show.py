@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edgekit.cli import show
-from edgekit.records import Range
+from edgekit.quantization import Range
 from edgekit.report import tables
 from tests.bench.results import row
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from edgekit.data.calibration import choose
-from edgekit.records import CalibrationRecipe, CalibrationSet, Sample
+from edgekit.quantization import CalibrationRecipe, CalibrationSet
+from edgekit.records import Sample
 
 
 def samples(*counts: int) -> list[Sample]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edgekit.errors import DataError
 from edgekit.quant import affine
-from edgekit.records import Range
+from edgekit.quantization import Range
 
 MAGNITUDES = st.one_of(st.just(0.0), st.floats(1e-4, 1e6))
 SPANS = st.tuples(MAGNITUDES, MAGNITUDES).map(lambda pair: Range(-pair[0], pair[1]))

@@ -13,7 +13,7 @@ from edgekit.errors import DataError, UsageError
 from edgekit.export.fold import fold
 from edgekit.quant import calibrate
 from edgekit.quant.observers import OBSERVERS
-from edgekit.records import CalibrationRecipe, CalibrationSet
+from edgekit.quantization import CalibrationRecipe, CalibrationSet
 from tests.nets import observe, random_images
 
 SHOWN = CalibrationSet((), "the samples")

@@ -13,7 +13,7 @@ from edgekit.errors import EdgekitError
 from edgekit.export import tflite
 from edgekit.export.fold import fold
 from edgekit.quant import affine, calibrate, litert, match
-from edgekit.records import CalibrationTable, Range
+from edgekit.quantization import CalibrationTable, Range
 from tests.nets import emit_tflite, observe, random_images, relative_error, run_tflite, table_of
 
 pytestmark = [pytest.mark.xdist_group("litert"), pytest.mark.filterwarnings("ignore")]

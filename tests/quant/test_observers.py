@@ -8,7 +8,7 @@ import torch
 
 from edgekit.errors import DataError
 from edgekit.quant.observers import BINS, OBSERVERS, Histogram
-from edgekit.records import Range
+from edgekit.quantization import Range
 
 
 def noise(count: int = 20_000, seed: int = 0) -> torch.Tensor:

@@ -1,0 +1,82 @@
+"""Crops of photographs that come with packages: no labels, no download, the same everywhere.
+
+The photographs are those of scikit-image and scikit-learn, and the wallpapers under a folder into
+which Debian packages were unpacked:
+
+    mkdir walls && cd walls
+    apt-get download gnome-backgrounds plasma-workspace-wallpapers mate-backgrounds ukui-wallpapers \\
+        lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 sway-backgrounds
+    for package in *.deb; do dpkg-deb -x $package .; done
+
+Calibration and evaluation crops come from different photographs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from edgekit.data.images import fit
+from edgekit.records import Preprocess
+
+PACKAGES = "scikit-image (data), scikit-learn (datasets/images), Debian's wallpaper packages"
+_SCIENCE = (
+    "astronaut.png",
+    "chelsea.png",
+    "coffee.png",
+    "rocket.jpg",
+    "motorcycle_left.png",
+    "flower.jpg",
+    "china.jpg",
+)
+_WALLS = (".jpg", ".jpeg")  # wallpapers that are PNG or WebP are drawings
+_SMALLEST = 300  # pixels of the shorter side
+
+
+def find(walls: Path) -> list[Path]:
+    """One file per photograph, the largest of its sizes, in an order that depends on names alone."""
+    import skimage
+    import sklearn.datasets
+
+    science = [Path(skimage.__file__).parent / "data", Path(sklearn.datasets.__file__).parent / "images"]
+    photographs: dict[str, list[Path]] = defaultdict(list)
+    for folder in science:
+        for path in (folder / name for name in _SCIENCE if (folder / name).is_file()):
+            photographs[path.stem].append(path)
+    for path in sorted(p for p in walls.rglob("*") if p.suffix.lower() in _WALLS):
+        photographs[_subject(path)].append(path)
+    largest = (max(paths, key=lambda p: (p.stat().st_size, p.name)) for paths in photographs.values())
+    kept = [path for path in largest if min(Image.open(path).size) >= _SMALLEST]
+    return sorted(kept, key=lambda p: hashlib.sha256(_subject(p).encode()).digest())
+
+
+def _subject(path: Path) -> str:
+    """What is on a photograph, by its names: ``Elephants_3840x2160.jpg`` and ``Elephants.jpg`` are one."""
+    if path.parent.name.startswith("images"):  # Plasma: wallpapers/<name>/contents/images*/<size>.jpg
+        return path.parents[2].name
+    if path.stem == "screenshot":
+        return path.parents[1].name
+    return re.sub(r"[-_]?\d+x\d+$", "", path.stem)
+
+
+def crops(photographs: list[Path], count: int, preprocess: Preprocess, seed: int) -> np.ndarray:
+    """Seeded random square crops, uint8 (count, image_size, image_size, 3), the same number of each photograph."""
+    made: list[tuple[int, np.ndarray]] = []
+    for number, path in enumerate(photographs):
+        pixels = np.asarray(Image.open(path).convert("RGB"))
+        rng = np.random.default_rng([seed, number])
+        for turn in range(number, count, len(photographs)):
+            side = int(min(pixels.shape[:2]) * rng.uniform(0.3, 1.0))
+            top, left = (int(rng.integers(0, length - side + 1)) for length in pixels.shape[:2])
+            made.append((turn, fit(Image.fromarray(pixels[top : top + side, left : left + side]), preprocess)))
+    return np.stack([crop for _, crop in sorted(made, key=lambda pair: pair[0])])
+
+
+def split(photographs: list[Path]) -> tuple[list[Path], list[Path]]:
+    """The photographs to calibrate with and those to evaluate with: every other one."""
+    return photographs[::2], photographs[1::2]

@@ -1,0 +1,101 @@
+"""Which tensors hold integers, told on the folded torch graph: what both emitters write, for simulation."""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from edgekit.quant.calibrate import tensor_names
+from edgekit.quantization import QuantScheme
+
+Weighted = nn.Conv2d | nn.Linear
+_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
+_ACTIVATION_CALLS = (F.relu, F.relu6, F.hardtanh, torch.relu)
+_LEAST_CHANNELS = 16
+
+
+def module_of(folded: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    """The module that a node calls, if it calls one."""
+    return folded.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def layers(folded: fx.GraphModule) -> dict[str, tuple[fx.Node, Weighted]]:
+    """Every Conv2d and Linear by name, in the order of the graph."""
+    names = tensor_names(folded.graph)
+    found = {}
+    for node in folded.graph.nodes:
+        module = module_of(folded, node)
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            found[names[node]] = node, module
+    return found
+
+
+def conv_runs_in_int8(outputs: int, inputs: int, groups: int) -> bool:
+    """Whether TensorRT has an INT8 kernel worth taking for so many channels.
+
+    At least 16 of both, or multiples of 8; a depthwise convolution needs a multiple of 8.
+    """
+    if groups == inputs and groups > 1:
+        return outputs % 8 == 0
+    return min(inputs, outputs) >= _LEAST_CHANNELS or (inputs % 8 == 0 and outputs % 8 == 0)
+
+
+def runs_in_int8(module: Weighted, scheme: QuantScheme) -> bool:
+    """Whether a layer runs in INT8 under `scheme`."""
+    if scheme.everywhere or isinstance(module, nn.Linear):
+        return True
+    return conv_runs_in_int8(module.out_channels, module.in_channels, module.groups)
+
+
+def is_fused_activation(folded: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether LiteRT computes this node as part of the operator before it."""
+    return isinstance(module_of(folded, node), _ACTIVATIONS) or node.target in _ACTIVATION_CALLS
+
+
+def quantized_tensors(folded: fx.GraphModule, scheme: QuantScheme, float_layers: tuple[str, ...] = ()) -> set[str]:
+    """The tensors, by name, that are rounded to int8.
+
+    Rules:
+    1. `everywhere` (LiteRT): every tensor but those that go only into a fused activation.
+    2. Else (TensorRT): what an INT8 Conv2d or Linear reads, and both sides of the product that
+       scales channels in squeeze-and-excitation, and what its pool reads.
+    3. A tensor that only float layers read stays float.
+
+    What is left out: the residual Add's shortcut where nothing else reads it in INT8.
+    """
+    names, weighted = tensor_names(folded.graph), layers(folded)
+    chosen: set[str] = set()
+    for node in folded.graph.nodes:
+        if node not in names:
+            continue
+        users = list(node.users)
+        read = [names[u] for u in users if names.get(u) in weighted]
+        only_float = bool(read) and len(read) == len(users) and all(name in float_layers for name in read)
+        if only_float:
+            continue
+        if scheme.everywhere:
+            fused = len(users) == 1 and is_fused_activation(folded, users[0])
+            if users and not (fused and not is_fused_activation(folded, node)):
+                chosen.add(names[node])
+            continue
+        if any(name not in float_layers and runs_in_int8(weighted[name][1], scheme) for name in read):
+            chosen.add(names[node])
+    if not scheme.everywhere:
+        chosen |= _around_gates(folded, names)
+    return chosen
+
+
+def _around_gates(folded: fx.GraphModule, names: dict[fx.Node, str]) -> set[str]:
+    """Rule 2, squeeze-and-excitation."""
+    found = set()
+    for node in folded.graph.nodes:
+        if node.op == "call_function" and node.target in (operator.mul, torch.mul) and len(node.all_input_nodes) == 2:
+            for gate, other in (node.all_input_nodes, reversed(node.all_input_nodes)):
+                module = module_of(folded, gate)
+                is_gate = isinstance(module, nn.Sigmoid | nn.Hardsigmoid) or gate.target is torch.sigmoid
+                if is_gate and gate.all_input_nodes[0] is not other:
+                    found |= {names[gate], names[other]}
+    return found
