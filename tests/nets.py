@@ -14,8 +14,15 @@ from torch import fx, nn
 
 from edgekit.data.images import fit
 from edgekit.export import onnx, tflite
-from edgekit.quant import calibrate, fp16, litert, match, qdq
-from edgekit.quantization import CalibrationRecipe, CalibrationSet, CalibrationTable, Range
+from edgekit.quant import calibrate, fp16, litert, match, placement, qdq, recover
+from edgekit.quantization import (
+    LITERT_SCHEME,
+    CalibrationRecipe,
+    CalibrationSet,
+    CalibrationTable,
+    QuantizedModel,
+    Range,
+)
 from edgekit.records import Preprocess
 from edgekit.train.zoo import ModelRow
 
@@ -72,6 +79,17 @@ def table_of(**ranges: tuple[float, float]) -> CalibrationTable:
     return CalibrationTable({name: Range(*span) for name, span in ranges.items()}, "minmax", "test", "samples", "w")
 
 
+def plain(folded: fx.GraphModule, table: CalibrationTable) -> QuantizedModel:
+    """`folded` with every weight rounded to nearest."""
+    return recover.recover(folded, table, CalibrationRecipe("plain"), LITERT_SCHEME, torch.empty(0))
+
+
+def naming(folded: fx.GraphModule, tensors: dict[str, np.ndarray], images: torch.Tensor) -> match.Naming:
+    """What the tensors of an exported graph, run on the first of `images`, are in torch."""
+    reference = calibrate.run_all(folded, images[:1])
+    return match.naming(reference, placement.written_by(folded), placement.trained(folded), tensors)
+
+
 def tiny(num_classes: int) -> nn.Module:
     """A network that learns colours in a second, for a row of `MODELS` of its own."""
     features = [nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
@@ -107,8 +125,7 @@ def emit_onnx(folded: fx.GraphModule, size: int, folder: Path, images: torch.Ten
     """Write model.{fp32,fp32.dynamic,fp16,int8,int8.typed}.onnx, calibrated on `images`."""
     table, path = observe(folded, images), emit_float_onnx(folded, size, folder)
     integer = ir.load(path)
-    names = match.match_by_value(calibrate.run_all(folded, images[:1]), onnx.run_all(path, images[:1].numpy()))
-    nodes = qdq.quantize(integer, table, names)
+    nodes = qdq.quantize(integer, plain(folded, table), naming(folded, onnx.run_all(path, images[:1].numpy()), images))
     onnx.save(integer, folder / "model.int8.onnx")
     fp16.to_fp16(integer)
     onnx.save(integer, folder / "model.int8.typed.onnx")
@@ -129,9 +146,9 @@ def emit_tflite(
 ) -> CalibrationTable:
     """Write model.{fp32,fp16,int8}.tflite with `table`, or calibrated on `images`; returns the table."""
     table, path = table or observe(folded, images), emit_float_tflite(folded, size, folder)
-    names = match.match_by_value(calibrate.run_all(folded, images[:1]), tflite.run_all(path, images[:1].numpy()))
+    names = naming(folded, tflite.run_all(path, images[:1].numpy()), images)
     with tflite.quiet():
-        litert.quantize(path, table, names, folder / "model.int8.tflite")
+        litert.quantize(path, plain(folded, table), names, folder / "model.int8.tflite")
     return table
 
 

@@ -11,7 +11,20 @@ from typing import Annotated, NoReturn
 import typer
 
 from edgekit import __version__
-from edgekit.cli import benchmark, compare, data, devices, doctor, evaluate, export, models, predict, report, train
+from edgekit.cli import (
+    benchmark,
+    compare,
+    data,
+    devices,
+    doctor,
+    evaluate,
+    export,
+    models,
+    predict,
+    quant,
+    report,
+    train,
+)
 from edgekit.cli.show import printable
 from edgekit.errors import EdgekitError, ExitStatus, UsageError, from_os_error
 
@@ -40,6 +53,7 @@ app.command()(models.models)
 app.command()(devices.devices)
 app.command()(doctor.doctor)
 app.add_typer(data.data_app, name="data", help="Look into a folder of images before training.")
+app.add_typer(quant.quant_app, name="quant", help="Look into the quantized network.")
 
 
 def _version(wanted: bool) -> None:

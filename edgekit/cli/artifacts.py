@@ -156,7 +156,7 @@ def _onnx_int8(bench: Workbench, folder: Path, resolved: base.Resolved) -> Emitt
     from edgekit.quant import fp16, qdq
 
     model = onnx_ir.load(bench.onnx)
-    nodes = qdq.quantize(model, bench.table, bench.onnx_names)
+    nodes = qdq.quantize(model, bench.quantized, bench.onnx_naming)
     onnx.save(model, folder / "model.int8.onnx")
     emitted: Emitted = [("model.int8.onnx", {"int8_nodes": len(nodes)})]
     if resolved.target.runtime == "tensorrt":
@@ -180,9 +180,9 @@ def _tflite_int8(bench: Workbench, folder: Path, resolved: base.Resolved) -> Emi
     from edgekit.export.tflite import quiet
     from edgekit.quant import litert
 
-    source, table, names = bench.tflite, bench.table, bench.tflite_names
+    source, quantized, naming = bench.tflite, bench.quantized, bench.tflite_naming
     with quiet():
-        litert.quantize(source, table, names, folder / "model.int8.tflite")
+        litert.quantize(source, quantized, naming, folder / "model.int8.tflite")
     return [("model.int8.tflite", {})]
 
 

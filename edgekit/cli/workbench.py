@@ -18,12 +18,14 @@ from edgekit.cli import show
 from edgekit.config import from_table
 from edgekit.data import calibration, dataset, images
 from edgekit.errors import DataError
-from edgekit.quantization import CalibrationRecipe, CalibrationTable
+from edgekit.quantization import CalibrationRecipe, CalibrationSet, CalibrationTable, QuantizedModel, QuantScheme
 from edgekit.records import Checkpoint, DatasetIndex
 
 if TYPE_CHECKING:
     import torch
     from torch import fx, nn
+
+    from edgekit.quant.match import Naming
 
 SCHEMA = 1  # of calibration/<recipe>.json
 _BATCH = 16
@@ -32,9 +34,11 @@ _BATCH = 16
 class Workbench:
     """The intermediate models of a run. Files are kept in ``export/common`` and used again."""
 
-    def __init__(self, run: store.Run, recipe: CalibrationRecipe | None = None) -> None:
+    def __init__(self, run: store.Run, recipe: CalibrationRecipe | None = None, symmetric: bool = False) -> None:
+        """`symmetric`: both targets get symmetric activations (``--parity strict``)."""
         self.run = run
         self.recipe = recipe or CalibrationRecipe("default")
+        self.symmetric = symmetric
 
     @cached_property
     def trained(self) -> tuple[Checkpoint, nn.Module]:
@@ -99,9 +103,14 @@ class Workbench:
         atomic.save_bytes(path, buffer.getvalue())
 
     @cached_property
+    def calibration_set(self) -> CalibrationSet:
+        """The samples that are shown to the observers."""
+        return calibration.choose(self.data.split("train"), self.recipe)
+
+    @cached_property
     def table(self) -> CalibrationTable:
         """The one calibration, from the train split; read from the run if it is there already."""
-        chosen = calibration.choose(self.data.split("train"), self.recipe)
+        chosen = self.calibration_set
         made_by = {"recipe": dataclasses.asdict(self.recipe), "samples": chosen.fingerprint}
         path = self.table_path
         if path.is_file():
@@ -127,18 +136,45 @@ class Workbench:
         return self.run.path / "calibration" / f"{self.recipe.name}-{store.sha256_text([recipe])[:8]}.json"
 
     @cached_property
-    def onnx_names(self) -> dict[str, str]:
-        """ONNX tensor name -> name in the table."""
-        from edgekit.export import onnx
+    def quantized(self) -> QuantizedModel:
+        """What every INT8 file holds: decided once, kept beside the table."""
+        from edgekit.quant import keep, recover
 
-        return self._match(onnx.run_all(self.onnx, self._probe.numpy()))
+        table, scheme = self.table, QuantScheme(self.symmetric, everywhere=True)
+        path = self.table_path.with_suffix(".symmetric.npz" if self.symmetric else ".npz")
+        made_by = {"table": store.sha256_file(self.table_path), "checkpoint": self.checkpoint.sha256}
+        if (kept := keep.load(path, table, made_by)) is not None:
+            return QuantizedModel(table, kept, self.symmetric, self.recipe.steps)
+        count = self.recipe.recovery_samples if self.recipe.steps else 1
+        with show.bar("recovering accuracy") as update:
+            images = self.calibration_images(count)
+            model = recover.recover(self.folded, table, self.recipe, scheme, images, update)
+        if self.recipe.steps:
+            keep.save(path, model, made_by)
+            show.note(f"recovery: {', '.join(self.recipe.steps)} on up to {len(images)} images")
+        return model
+
+    def calibration_images(self, limit: int) -> torch.Tensor:
+        """The first `limit` images of the calibration set, normalized float32 (N, 3, H, W)."""
+        import torch
+
+        samples = self.calibration_set.samples[:limit]
+        paths = dataset.check_unchanged(self.data, samples)
+        return torch.cat(list(self._batches(paths, lambda done, total: None)))
 
     @cached_property
-    def tflite_names(self) -> dict[str, str]:
-        """LiteRT tensor name -> name in the table."""
+    def onnx_naming(self) -> Naming:
+        """What the tensors and nodes of the ONNX file are in torch."""
+        from edgekit.export import onnx
+
+        return self._name(onnx.run_all(self.onnx, self._probe.numpy()))
+
+    @cached_property
+    def tflite_naming(self) -> Naming:
+        """What the tensors and operators of the LiteRT file are in torch."""
         from edgekit.export import tflite
 
-        return self._match(tflite.run_all(self.tflite, self._probe.numpy()))
+        return self._name(tflite.run_all(self.tflite, self._probe.numpy()))
 
     @cached_property
     def _probe(self) -> torch.Tensor:
@@ -148,10 +184,11 @@ class Workbench:
         size = self.checkpoint.preprocess.image_size
         return torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1))
 
-    def _match(self, tensors: dict[str, np.ndarray]) -> dict[str, str]:
-        from edgekit.quant import calibrate, match
+    def _name(self, tensors: dict[str, np.ndarray]) -> Naming:
+        from edgekit.quant import calibrate, match, placement
 
-        return match.match_by_value(calibrate.run_all(self.folded, self._probe), tensors)
+        reference = calibrate.run_all(self.folded, self._probe)
+        return match.naming(reference, placement.written_by(self.folded), placement.trained(self.folded), tensors)
 
     def _batches(self, paths: list[Path], update: Callable[[int, int], None]) -> Iterator[torch.Tensor]:
         """Normalized batches; only one is in memory at a time."""

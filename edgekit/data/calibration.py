@@ -1,14 +1,27 @@
-"""Which training images the observers are shown: seeded, and balanced over the classes."""
+"""Which images the observers are shown: seeded, balanced over the classes; and what is wrong with them."""
 
 from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from edgekit import store
-from edgekit.quantization import CalibrationRecipe, CalibrationSet
+from edgekit.data import dataset
+from edgekit.data.listing import Listing, _images
+from edgekit.data.threads import in_order
+from edgekit.errors import DataError, MissingError
+from edgekit.labels import visible
+from edgekit.quantization import FEW_SAMPLES, CalibrationRecipe, CalibrationSet
 from edgekit.records import Sample
+
+UNLABELLED = -1
+SPLIT = "calibration"
+_MOST_NAMED = 3
 
 
 def choose(samples: Sequence[Sample], recipe: CalibrationRecipe) -> CalibrationSet:
@@ -25,5 +38,126 @@ def choose(samples: Sequence[Sample], recipe: CalibrationRecipe) -> CalibrationS
         rng.shuffle(members)
     rounds = max(map(len, classes.values()), default=0)
     dealt = [members[turn] for turn in range(rounds) for members in classes.values() if turn < len(members)]
-    chosen = tuple(dealt[: recipe.samples])
-    return CalibrationSet(chosen, store.sha256_text([s.sha256 for s in chosen]))
+    return _set(dealt[: recipe.samples])
+
+
+class FromFolder(NamedTuple):
+    """Unlabelled images: what was chosen, its files in the same order, and what was passed over (path: reason)."""
+
+    chosen: CalibrationSet
+    paths: list[Path]
+    skipped: list[str]
+
+
+def from_folder(folder: Path, recipe: CalibrationRecipe) -> FromFolder:
+    """Pick `recipe.samples` of the images anywhere below `folder`; equal files count once.
+
+    Which files are images, hidden or linked, is told as in a data set (`listing`). Every file is
+    hashed, and the choice depends on the hashes and the seed alone; only what is chosen is decoded.
+    What cannot be decoded is passed over and the next one takes its place.
+
+    Returns samples with the label `UNLABELLED` and paths relative to `folder`.
+    Raises:
+        MissingError: there is no such folder. DataError: it holds no image that can be read.
+    """
+    if not folder.is_dir():
+        raise MissingError(f"{str(folder)!r} is not a folder", "--calibration-data takes a folder of images")
+    listing = Listing(folder, ("",))
+    files = [path.removeprefix("./") for path in _images(folder, ".", listing)]
+    skipped = [f"{_shown(path)}: the folder cannot be listed ({why})" for path, why in listing.closed]
+    skipped += [f"{_shown(path)}: a linked folder, which is not followed" for path in listing.links]
+    by_hash: dict[str, str] = {}
+    for path, digest in zip(files, in_order(lambda path: _digest(folder / path), files)):
+        if isinstance(digest, DataError):
+            skipped.append(f"{_shown(path)}: {digest.message}")
+        else:
+            by_hash.setdefault(digest, path)
+    order = sorted(by_hash)
+    random.Random(recipe.seed).shuffle(order)  # noqa: S311  a choice, not a secret
+    samples: list[Sample] = []
+    for digest in order:
+        if len(samples) == recipe.samples:
+            break
+        try:
+            dataset.read_image(folder, by_hash[digest])
+            samples.append(Sample(by_hash[digest], UNLABELLED, SPLIT, digest))
+        except DataError as error:
+            skipped.append(f"{_shown(by_hash[digest])}: {error.message}")
+    if not samples:
+        why = f"; {skipped[0]}" if skipped else ""
+        raise DataError(
+            f"no image that can be read below {folder}{why}", f"put about {recipe.samples} images there, in any folders"
+        )
+    return FromFolder(_set(samples), [folder / s.path for s in samples], skipped)
+
+
+def _shown(path: str) -> str:
+    return visible(path.removeprefix("./"))
+
+
+def _digest(path: Path) -> str | DataError:
+    try:
+        return store.sha256_file(path)
+    except OSError as error:
+        return DataError(f"cannot be read ({error.strerror or error})")
+
+
+def _set(samples: Sequence[Sample]) -> CalibrationSet:
+    return CalibrationSet(tuple(samples), store.sha256_text([s.sha256 for s in samples]))
+
+
+def problems(chosen: CalibrationSet, labels: Sequence[str], recipe: CalibrationRecipe) -> list[str]:
+    """What makes a calibration set doubtful, a sentence each: too few images, copies, missing classes.
+
+    Args:
+        labels: the classes of the network; unlabelled samples are not held against them.
+    Raises:
+        DataError: there is no image at all.
+    """
+    count, different = len(chosen.samples), len({s.sha256 for s in chosen.samples})
+    if not count:
+        raise DataError("the calibration set is empty", "give the data set more training images")
+    found = []
+    if different < FEW_SAMPLES:
+        found.append(f"only {different} different images to calibrate with; below {FEW_SAMPLES} ranges are guesses")
+    elif count < recipe.samples:
+        found.append(f"{count} images to calibrate with, {recipe.samples} were asked for")
+    if different < count:
+        found.append(f"{count - different} of the {count} calibration images are copies of others")
+    seen = {s.label for s in chosen.samples} - {UNLABELLED}
+    missing = [visible(name) for label, name in enumerate(labels) if label not in seen]
+    if len(seen) == 1:
+        found.append(f"all calibration images are of one class, {visible(labels[min(seen)])!r}")
+    elif seen and missing:
+        found.append(f"{len(missing)} of {len(labels)} classes have no calibration image: {_first(missing)}")
+    return found
+
+
+def watched(batches: Iterable[np.ndarray], paths: Sequence[Path], say: Callable[[str], None]) -> Iterator[np.ndarray]:
+    """Pass `batches` on, and tell at the end which images are of a single colour: their ranges say nothing.
+
+    Args:
+        batches: uint8 (N, H, W, 3), the images of `paths` in order.
+        say: called with one sentence if there are such images.
+    Raises:
+        DataError: all of them are.
+    """
+    constant: list[str] = []
+    count = 0
+    for pixels in batches:
+        flat = (pixels == pixels[:, :1, :1]).all((1, 2, 3))
+        constant += [visible(str(paths[count + row])) for row in np.flatnonzero(flat)]
+        count += len(pixels)
+        yield pixels
+    if constant and len(constant) == count:
+        raise DataError(
+            f"every calibration image is of a single colour: {_first(constant)}",
+            "calibrate with images like those that the network will see",
+        )
+    if constant:
+        say(f"{len(constant)} of {count} calibration images are of a single colour: {_first(constant)}")
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more

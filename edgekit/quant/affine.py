@@ -17,7 +17,7 @@ QMIN, QMAX, WEIGHT_QMAX = -128, 127, 127
 # A range narrower than this is a constant tensor; a float32 scale below it would lose bits.
 _LEAST_WIDTH = 1e-6
 # The smallest float16: the typed ONNX file has float16 scales, and both files have the same integers.
-_LEAST_SCALE = 2.0**-24
+LEAST_SCALE = 2.0**-24
 # LiteRT stores round(bias / (scale_x * scale_w)) as int32; half of its range leaves headroom.
 BIAS_LIMIT = 2**30
 
@@ -60,7 +60,7 @@ def weight_scales(weight: np.ndarray, bias: np.ndarray | None, input_scale: floa
     if not all(np.isfinite(array).all() for array in (weight, bias) if array is not None):
         raise DataError("the weights hold NaN or infinite values", "train again with a lower --lr")
     largest = np.abs(weight.reshape(len(weight), -1)).max(1)
-    scales = np.maximum(largest / WEIGHT_QMAX, _LEAST_SCALE)
+    scales = np.maximum(largest / WEIGHT_QMAX, LEAST_SCALE)
     if bias is not None:
         scales = np.maximum(scales, np.abs(bias) / (input_scale * BIAS_LIMIT))
     return scales.astype(np.float32)

@@ -1,61 +1,256 @@
-"""Typed FP16 ONNX: float16 tensors inside, float32 at the border."""
+"""Typed FP16 ONNX: float16 tensors inside, float32 at the border and where float16 would not do.
+
+Rules:
+1. Inputs and outputs stay float32.
+2. A node stays in float32 (all its float inputs and outputs) where
+   a. an initializer holds more than 65,504, or would become all zeros;
+   b. the weights of a channel vanish: float16 rounds off more than 1 % of them, which happens far below
+      its smallest normal number (6.1e-5). A dead channel does not count: one whose bias is so large that
+      float16 rounds off as much of it, or whose weights and bias are a millionth of the layer's largest;
+   c. the calibration table shows an input or an output beyond 32,752, half of float16's largest (what was
+      not in the calibration set may be larger), or a nonzero one wholly below 6.1e-5;
+   d. it reads a DequantizeLinear whose scale float16 cannot hold (below 6e-8 or above 65,504).
+3. QuantizeLinear has the type of what it quantizes, DequantizeLinear that of its readers: a Conv and its
+   Q/DQ never have a Cast between them. Readers of both types get a DequantizeLinear each.
+4. All else is float16. One Cast lies wherever types meet, shared by all who read that type.
+5. Float16 scales of Q/DQ nodes need opset 19, where ReduceMean has its axes as an input.
+
+Tensors without a counterpart in the table are taken to fit. What a node adds up inside is not looked at:
+TensorRT's convolutions and matrix products accumulate in float32.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
 
-from edgekit.errors import EdgekitError
+from edgekit.errors import DataError
+from edgekit.quantization import CalibrationTable, Range
 
-_LARGEST = float(np.finfo(np.float16).max)
+_HALF = np.finfo(np.float16)
+LARGEST, SMALLEST_NORMAL = float(_HALF.max), float(_HALF.smallest_normal)
+LEAST_SCALE = float(_HALF.smallest_subnormal)
+HEADROOM = 2.0
+_LOST_SHARE = 0.01  # of a channel's weights
+_NOISE = 2.0**-11  # relative rounding error of float16
+_DEAD = 1e-6
 _TYPED_OPSET, _TYPED_IR = 19, 9  # QuantizeLinear takes float16 from opset 19 on
-_QDQ = ("QuantizeLinear", "DequantizeLinear")
+_Q, _DQ = "QuantizeLinear", "DequantizeLinear"
+# Where the outputs' axis of a weight is; of these alone, input 1 is the weight and input 2 the bias.
+_WEIGHTED = {"Conv": 0, "Gemm": 0, "MatMul": -1}
 
 
-def to_fp16(model: ir.Model) -> None:
-    """Make every float32 tensor between input and output float16, in place.
+def to_fp16(model: ir.Model, table: CalibrationTable | None = None, names: dict[str, str] | None = None) -> list[str]:
+    """Make every float32 tensor between input and output float16, in place, by the rules above.
 
-    Rules:
-    1. Inputs and outputs stay float32, with one Cast behind or before each.
-    2. Float32 initializers become float16; one that float16 cannot hold is an error.
-    3. With Q/DQ nodes the scales become float16 too, which needs opset 19.
+    Args:
+        table: what the tensors were seen to hold; without it only the initializers are looked at.
+        names: ONNX tensor name -> name in `table` (see `match.match_by_value`).
+    Returns:
+        The names of the nodes that stay in float32, in the order of the graph.
+    Raises:
+        DataError: an initializer holds NaN or infinite values; names it.
     """
+    ranges = {} if table is None else {n: table.ranges[t] for n, t in (names or {}).items() if t in table.ranges}
     graph = model.graph
-    for value in graph.initializers.values():
-        tensor = value.const_value
-        if tensor is not None and tensor.dtype == ir.DataType.FLOAT:
-            value.const_value = ir.tensor(_half(str(value.name), tensor.numpy()), name=value.name)
-            value.dtype = ir.DataType.FLOAT16
-    for value in list(graph.inputs):
-        cast = _cast(value, ir.DataType.FLOAT16, f"{value.name}_fp16")
-        ir.convenience.replace_all_uses_with(value, cast.outputs[0])
-        cast.replace_input_with(0, value)
-        graph.insert_before(graph[0], cast)
-    for index, value in enumerate(list(graph.outputs)):
-        name, shape = value.name, value.shape
-        value.name = f"{name}_fp16"
-        cast = _cast(value, ir.DataType.FLOAT, str(name))
-        cast.outputs[0].shape, cast.outputs[0].dtype = shape, ir.DataType.FLOAT
-        graph.append(cast)
-        graph.outputs[index] = cast.outputs[0]
-        value.shape, value.type = None, None
-    if any(node.op_type in _QDQ for node in graph):
-        graph.opset_imports[""] = _TYPED_OPSET
-        model.ir_version = _TYPED_IR
+    kept = _kept(graph, ranges)
+    _split_dequantizers(graph, kept)
+    staying = [str(node.name) for node in graph if node in kept]
+    _convert(graph, kept)
+    if any(node.op_type in (_Q, _DQ) for node in graph):
+        _raise_opset(model)
+    return staying
 
 
-def _cast(value: ir.Value, dtype: ir.DataType, name: str) -> ir.Node:
-    cast = ir.node("Cast", [value], {"to": dtype.value}, name=f"{name}_cast")
-    cast.outputs[0].name = name
-    return cast
+def _raise_opset(model: ir.Model) -> None:
+    """Rule 5. The other operators of `export.onnx` mean the same in opset 17 and 19."""
+    graph = model.graph
+    for node in graph:
+        if node.op_type == "ReduceMean" and "axes" in node.attributes:
+            name = f"{node.name}_axes"
+            axes = ir.tensor(np.array(node.attributes.pop("axes").as_ints(), np.int64), name=name)
+            value = ir.Value(name=name, shape=axes.shape, type=ir.TensorType(axes.dtype), const_value=axes)
+            graph.register_initializer(value)
+            node.resize_inputs(2)
+            node.replace_input_with(1, value)
+    graph.opset_imports[""] = _TYPED_OPSET
+    model.ir_version = _TYPED_IR
 
 
-def _half(name: str, array: np.ndarray) -> np.ndarray:
-    """float32 to float16.
+# Which nodes stay in float32 ------------------------------------------------------------------
+
+
+def _kept(graph: ir.Graph, ranges: dict[str, Range]) -> set[ir.Node]:
+    """Rules 2 and 3, but for the DequantizeLinear."""
+    kept = {node for node in graph if _needs_float32(node, ranges)}
+    for node in graph:
+        if node.op_type == _DQ and node in kept:
+            kept |= {use.node for use in node.outputs[0].uses()}
+    for node in graph:
+        source = node.inputs[0].producer() if node.op_type == _Q and node.inputs[0] is not None else None
+        if source is not None and source in kept:
+            kept.add(node)
+    return kept
+
+
+def _needs_float32(node: ir.Node, ranges: dict[str, Range]) -> bool:
+    """Rules 2a to 2c, and whether float16 cannot hold a scale of this node."""
+    for index, value in enumerate(node.inputs):
+        if value is None or not _is_float_constant(value):
+            continue
+        array = _array(value)
+        if np.abs(array).max(initial=0) > LARGEST:
+            return True
+        if node.op_type in (_Q, _DQ):
+            if index == 1 and array.min() < LEAST_SCALE:
+                return True
+        elif not _is_bias(node, index) and array.any() and not array.astype(np.float16).any():
+            return True
+    return _weights_vanish(node, ranges) or any(
+        _does_not_fit(span) for value in (*node.inputs, *node.outputs) if (span := _span(value, ranges)) is not None
+    )
+
+
+def _is_bias(node: ir.Node, index: int) -> bool:
+    return node.op_type in _WEIGHTED and index > 1
+
+
+def _does_not_fit(span: Range) -> bool:
+    """Rule 2c."""
+    largest = max(-span.low, span.high)
+    return largest > LARGEST / HEADROOM or 0 < largest < SMALLEST_NORMAL
+
+
+def _span(value: ir.Value | None, ranges: dict[str, Range]) -> Range | None:
+    """What a tensor was seen to hold; a dequantized one holds what was quantized."""
+    producer = value.producer() if value is not None else None
+    if producer is not None and producer.op_type in (_Q, _DQ):
+        return _span(producer.inputs[0], ranges)
+    return ranges.get(str(value.name)) if value is not None else None
+
+
+def _weights_vanish(node: ir.Node, ranges: dict[str, Range]) -> bool:
+    """Rule 2b, for a weight that is a float initializer."""
+    weight = node.inputs[1] if node.op_type in _WEIGHTED and len(node.inputs) > 1 else None
+    if weight is None or not _is_float_constant(weight) or _array(weight).ndim < 2:
+        return False
+    axis = _WEIGHTED[node.op_type]
+    if node.op_type == "Gemm" and not ("transB" in node.attributes and node.attributes["transB"].as_int()):
+        axis = -1
+    channels = np.moveaxis(_array(weight).astype(np.float64), axis, 0)
+    channels = channels.reshape(len(channels), -1)
+    total = np.abs(channels).sum(1)
+    lost = np.abs(channels - channels.astype(np.float16)).sum(1)
+    bias = np.zeros(len(channels))
+    if len(node.inputs) > 2 and node.inputs[2] is not None and _is_float_constant(node.inputs[2]):
+        bias = np.abs(np.broadcast_to(_array(node.inputs[2]), bias.shape)).astype(np.float64)
+    seen = _span(node.inputs[0], ranges)
+    largest = max(-seen.low, seen.high) if seen is not None else 1.0
+    reach = total * largest + bias
+    drowned = lost * largest <= _NOISE * bias
+    return bool(((lost > _LOST_SHARE * total) & ~drowned & (reach > _DEAD * reach.max())).any())
+
+
+def _is_float_constant(value: ir.Value) -> bool:
+    return value.const_value is not None and value.const_value.dtype == ir.DataType.FLOAT
+
+
+def _array(value: ir.Value) -> np.ndarray:
+    """The values of a float32 initializer.
 
     Raises:
-        EdgekitError: a value beyond 65,504.
+        DataError: NaN or infinite values.
     """
-    if array.size and not np.abs(array).max() <= _LARGEST:
-        raise EdgekitError(f"{name!r} holds {np.abs(array).max():.3g}, which float16 cannot", "use --precision fp32")
-    return array.astype(np.float16)
+    assert value.const_value is not None
+    array = value.const_value.numpy()
+    if not np.isfinite(array).all():
+        raise DataError(f"{value.name!r} holds NaN or infinite values", "train again with a lower --lr")
+    return array
+
+
+# The conversion -------------------------------------------------------------------------------
+
+
+def _split_dequantizers(graph: ir.Graph, kept: set[ir.Node]) -> None:
+    """Rule 3: each DequantizeLinear has readers of one type; those that serve float32 join `kept`."""
+    for node in list(graph):
+        if node.op_type != _DQ or node in kept:
+            continue
+        uses = list(node.outputs[0].uses())
+        staying = [use for use in uses if use.node in kept]
+        if len(staying) == len(uses):
+            kept.add(node)
+        elif staying:
+            twin = ir.node(
+                _DQ, node.inputs, {a.name: a.value for a in node.attributes.values()}, name=f"{node.name}_fp32"
+            )
+            twin.outputs[0].name = f"{node.outputs[0].name}_fp32"
+            graph.insert_after(node, twin)
+            kept.add(twin)
+            for use in staying:
+                use.node.replace_input_with(use.idx, twin.outputs[0])
+
+
+def _convert(graph: ir.Graph, kept: set[ir.Node]) -> None:
+    """Rules 1 and 4."""
+    nodes = list(graph)
+    for value in list(graph.initializers.values()):
+        if _is_float_constant(value):
+            _convert_initializer(graph, value, kept)
+    casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
+    for node in nodes:
+        wanted = _type_of(node, kept)
+        for index, value in enumerate(node.inputs):
+            if value is None or _activation_type(value, kept) in (None, wanted):
+                continue
+            if (value, wanted) not in casts:
+                casts[value, wanted] = _cast(graph, value, wanted)
+            node.replace_input_with(index, casts[value, wanted])
+    for index, value in enumerate(list(graph.outputs)):
+        if _activation_type(value, kept) == ir.DataType.FLOAT16:
+            name, value.name = value.name, f"{value.name}_fp16"
+            graph.outputs[index] = result = _cast(graph, value, ir.DataType.FLOAT)
+            result.name, result.shape, result.dtype = name, value.shape, ir.DataType.FLOAT
+            value.shape, value.type = None, None
+
+
+def _type_of(node: ir.Node, kept: set[ir.Node]) -> ir.DataType:
+    return ir.DataType.FLOAT if node in kept else ir.DataType.FLOAT16
+
+
+def _convert_initializer(graph: ir.Graph, value: ir.Value, kept: set[ir.Node]) -> None:
+    """float16, with a float32 twin for the nodes of `kept` where both kinds read it."""
+    uses = list(value.uses())
+    staying = [use for use in uses if use.node in kept]
+    if uses and len(staying) == len(uses):
+        return
+    array = _array(value)
+    if staying:
+        twin = ir.Value(name=f"{value.name}_fp32", const_value=ir.tensor(array, name=f"{value.name}_fp32"))
+        twin.shape, twin.dtype = value.shape, ir.DataType.FLOAT
+        graph.register_initializer(twin)
+        for use in staying:
+            use.node.replace_input_with(use.idx, twin)
+    value.const_value = ir.tensor(array.astype(np.float16), name=value.name)
+    value.dtype = ir.DataType.FLOAT16
+
+
+def _activation_type(value: ir.Value, kept: set[ir.Node]) -> ir.DataType | None:
+    """The float type that a tensor has after the conversion; None: a constant, or integers."""
+    producer = value.producer()
+    if producer is None:
+        return ir.DataType.FLOAT if value.is_graph_input() and value.dtype == ir.DataType.FLOAT else None
+    return None if producer.op_type in (_Q, "Cast") else _type_of(producer, kept)
+
+
+def _cast(graph: ir.Graph, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+    """`value` in another type, by a Cast right behind it."""
+    name = f"{value.name}_{'fp32' if dtype == ir.DataType.FLOAT else 'fp16'}"
+    cast = ir.node("Cast", [value], {"to": dtype.value}, name=f"{name}_cast")
+    cast.outputs[0].name = name
+    producer = value.producer()
+    if producer is None:
+        graph.insert_before(graph[0], cast)
+    else:
+        graph.insert_after(producer, cast)
+    return cast.outputs[0]

@@ -1,11 +1,14 @@
-"""The LiteRT emitter: a float ``.tflite`` and a calibration table to INT8, and float16 weights.
+"""The LiteRT emitter: a float ``.tflite`` and a quantized model to INT8, and float16 weights.
 
 The quantizer is LiteRT's own (ai-edge-quantizer); it is given our table as its calibration result,
-so the file carries our scales and not the moving averages that it would take.
+so the file carries our scales and not the moving averages that it would take. It decides the form of
+the file; the integers and scales of the weights are then replaced by those of the quantized model.
 """
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +17,47 @@ import numpy as np
 from edgekit import atomic
 from edgekit.errors import EdgekitError
 from edgekit.quant import affine
-from edgekit.quantization import LITERT_SCHEME, CalibrationTable, Range
+from edgekit.quant.match import Naming
+from edgekit.quantization import LITERT_SCHEME, LayerWeights, QuantizedModel, Range
 
-_CONV = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
-
-def quantize(float_path: Path, table: CalibrationTable, names: dict[str, str], path: Path) -> None:
+def quantize(float_path: Path, quantized: QuantizedModel, naming: Naming, path: Path) -> None:
     """Write the full-INT8 file: int8 weights and activations, float32 input and output.
 
-    Args:
-        names: LiteRT tensor name -> name in `table` (see `match.match_by_value`).
+    Layers that the quantized model keeps in floating point read and write float32.
+
     Raises:
-        EdgekitError: an activation without a counterpart in the table; the message names it.
+        EdgekitError: an activation without a counterpart in the table, or an operator without one
+            among the layers; the message names it.
     """
     from ai_edge_quantizer import qtyping, quantizer, recipe
 
     model, activations = _read(float_path)
-    spans = _spread(model, {n: table.ranges[names[n]] for n in activations if names.get(n) in table.ranges})
+    ranges, scheme = quantized.table.ranges, quantized.scheme(LITERT_SCHEME)
+    known = {n: ranges[naming.tensors[n]] for n in activations if naming.tensors.get(n) in ranges}
+    spans = _spread(model, known)
     if lost := [n for n in activations if n not in spans]:
         raise EdgekitError(f"LiteRT tensors without a counterpart in the calibration table: {', '.join(lost[:5])}")
-    grids = {n: affine.activation_grid(spans[n], LITERT_SCHEME.symmetric) for n in activations}
-    _lift_small_weights(model, grids)
+    layers = _layers(model, quantized, naming)
+    for op, layer in layers:
+        _write_floats(model, op, layer)
     q = quantizer.Quantizer(_serialize(model))
     q.load_quantization_recipe(recipe.static_wi8_ai8())
+    unquantized = {"algorithm_key": recipe.AlgorithmName.NO_QUANTIZE}
     for border in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
-        q.update_quantization_recipe(regex=".*", operation_name=border, algorithm_key=recipe.AlgorithmName.NO_QUANTIZE)
-    ranges = {n: {"min": _array(g.low), "max": _array(g.high)} for n, g in grids.items()}
-    result = q.quantize(ranges, enable_progress_report=False)
-    atomic.save_bytes(path, result.quantized_model)
+        q.update_quantization_recipe(regex=".*", operation_name=border, **unquantized)
+    for op, layer in layers:
+        if layer.scales is None:
+            output = model.subgraphs[0].tensors[op.outputs[0]].name.decode()
+            everything = qtyping.TFLOperationName.ALL_SUPPORTED
+            q.update_quantization_recipe(regex=re.escape(output), operation_name=everything, **unquantized)
+    grids = {n: affine.activation_grid(spans[n], scheme.symmetric) for n in activations}
+    seen = {n: {"min": _array(g.low), "max": _array(g.high)} for n, g in grids.items()}
+    result = _parse(q.quantize(seen, enable_progress_report=False).quantized_model)
+    for op, (_, layer) in zip(_weighted(result), layers, strict=True):
+        if layer.scales is not None:
+            _write_integers(result, op, layer)
+    atomic.save_bytes(path, _serialize(result))
 
 
 def to_fp16(float_path: Path, path: Path) -> None:
@@ -115,34 +131,102 @@ def _operator(model: Any, op: Any) -> str:
     return flat.flatbuffer_utils.opcode_to_name(model, op.opcodeIndex)
 
 
+def _parse(content: bytes) -> Any:
+    from ai_edge_quantizer.utils import tfl_flatbuffer_utils as flat
+
+    return flat.read_model(bytes(content))
+
+
 def _serialize(model: Any) -> bytes:
     from ai_edge_quantizer.utils import tfl_flatbuffer_utils as flat
 
     return bytes(flat.flatbuffer_utils.convert_object_to_bytearray(model))
 
 
-def _lift_small_weights(model: Any, grids: dict[str, affine.Grid]) -> None:
-    """Raise one weight of each nearly dead channel, so that LiteRT's int32 bias cannot overflow.
+def _weighted(model: Any) -> list[Any]:
+    """The operators that carry weights, in the order of the file."""
+    kinds = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+    return [op for op in model.subgraphs[0].operators if _operator(model, op) in kinds]
 
-    The weight grows to at most 127 * |bias| / (input_scale * 2**30), which moves the channel's
-    output by less than 2e-5 of its bias.
+
+def _layers(model: Any, quantized: QuantizedModel, naming: Naming) -> list[tuple[Any, LayerWeights]]:
+    """Every operator with weights, and what it is to carry.
+
+    The converter moves what is added behind a layer into its bias (the 3 of a hard sigmoid): then the
+    tensor has no counterpart in torch, and the layer is known by its weights. Whatever the bias in the
+    file is, it changes by what the layer's bias changed.
     """
-    graph = model.subgraphs[0]
-    for op in graph.operators:
-        kind = _operator(model, op)
-        if kind not in _CONV or len(op.inputs) < 3 or op.inputs[2] < 0:
-            continue
-        x, w, b = (graph.tensors[i] for i in op.inputs[:3])
-        weight, bias = (model.buffers[t.buffer].data for t in (w, b))
-        if weight is None or bias is None:
-            continue
-        values = np.frombuffer(bytes(weight), np.float32).reshape(w.shape).copy()
-        channels = np.moveaxis(values, -1, 0) if kind == "DEPTHWISE_CONV_2D" else values
-        scales = affine.weight_scales(channels, np.frombuffer(bytes(bias), np.float32), grids[x.name.decode()].scale)
-        flatter = channels.reshape(len(channels), -1)
-        wanted = scales * affine.WEIGHT_QMAX
-        for channel in np.flatnonzero(wanted > np.abs(flatter).max(1) * (1 + 1e-6)):
-            at = np.unravel_index(np.abs(channels[channel]).argmax(), channels.shape[1:])
-            place = (channel, *at)
-            channels[place] = np.copysign(wanted[channel], channels[place])
-        model.buffers[w.buffer].data = np.frombuffer(values.tobytes(), np.uint8)
+    found = []
+    for op in _weighted(model):
+        output = model.subgraphs[0].tensors[op.outputs[0]].name.decode()
+        name = naming.layers.get(output) or _by_weight(model, op, naming)
+        if name not in quantized.layers:
+            raise EdgekitError(f"the LiteRT operator that writes {output!r} has no counterpart among the layers")
+        layer, bias = quantized.layers[name], _constant(model, op, 2)
+        before = naming.trained[name].bias if name in naming.trained else None
+        if layer.bias is not None and before is not None and bias is not None:
+            layer = replace(layer, bias=(bias + (layer.bias - before)).astype(np.float32))
+        found.append((op, layer))
+    return found
+
+
+def _by_weight(model: Any, op: Any, naming: Naming) -> str | None:
+    """The layer that was exported with this operator's weight."""
+    weight = _constant(model, op, 1)
+    for name, layer in naming.trained.items():
+        if weight is not None and layer.weight.size == weight.size and layer.weight.ndim in (2, 4):
+            same = (layer.weight.ndim == 2) == (_operator(model, op) == "FULLY_CONNECTED")
+            if same and np.array_equal(_in_litert(model, op, layer.weight).ravel(), weight):
+                return name
+    return None
+
+
+def _constant(model: Any, op: Any, index: int) -> np.ndarray | None:
+    """The float32 values, flat, of a constant input of an operator."""
+    if len(op.inputs) <= index or op.inputs[index] < 0:
+        return None
+    data = model.buffers[model.subgraphs[0].tensors[op.inputs[index]].buffer].data
+    return None if data is None else np.frombuffer(bytes(data), np.float32)
+
+
+def _in_litert(model: Any, op: Any, weight: np.ndarray) -> np.ndarray:
+    """A weight of torch's layout (outputs, inputs, height, width) in LiteRT's: OHWI, 1HWO or (outputs, inputs)."""
+    kind = _operator(model, op)
+    if kind == "CONV_2D":
+        return weight.transpose(0, 2, 3, 1)
+    return weight.transpose(1, 2, 3, 0) if kind == "DEPTHWISE_CONV_2D" else weight
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    return np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
+
+
+def _write_floats(model: Any, op: Any, layer: LayerWeights) -> None:
+    """Put the layer's weight and bias into the float model."""
+    tensors = model.subgraphs[0].tensors
+    arrays = [_in_litert(model, op, layer.weight), layer.bias]
+    for index, array in zip(op.inputs[1:3], arrays):
+        if index >= 0 and array is not None:
+            buffer = model.buffers[tensors[index].buffer]
+            if buffer.data is None or len(buffer.data) != array.nbytes:
+                raise EdgekitError(f"{tensors[index].name.decode()!r} is not the constant that its layer has")
+            buffer.data = _bytes(array)
+
+
+def _write_integers(model: Any, op: Any, layer: LayerWeights) -> None:
+    """Put the layer's integers and scales in place of the quantizer's, and the bias in their product."""
+    tensors = model.subgraphs[0].tensors
+    x, w = (tensors[i] for i in op.inputs[:2])
+    assert layer.scales is not None
+    w.quantization.scale = layer.scales.tolist()
+    w.quantization.zeroPoint = [0] * len(layer.scales)
+    model.buffers[w.buffer].data = _bytes(_in_litert(model, op, layer.integers))
+    if len(op.inputs) < 3 or op.inputs[2] < 0:
+        return
+    b = tensors[op.inputs[2]]
+    scales = np.float64(np.float32(x.quantization.scale[0])) * layer.scales.astype(np.float64)
+    steps = np.rint((0.0 if layer.bias is None else layer.bias) / scales)
+    if np.abs(steps).max() >= 2**31:
+        raise EdgekitError(f"the bias of {w.name.decode()!r} leaves int32", "use a recipe with another observer")
+    b.quantization.scale = scales.astype(np.float32).tolist()
+    model.buffers[b.buffer].data = _bytes(steps.astype(np.int32))

@@ -18,15 +18,27 @@ from edgekit.quantization import Range
 BINS = 4096
 PERCENTILE = 99.99
 _MOST_COUNTED = 2**24  # torch.histc counts in float32, which is exact up to here
+_LEAST_LIMIT = 1e-12  # bins stay wide enough for float32, whatever the tensor
+_MOST_LIMIT = 1e37  # torch.histc works in float32, where twice a larger limit is infinite
+_FAR = 256.0  # a value so many times larger than the rest leaves it no step of 8 bits
+_LEVELS = 128  # of either sign, in 8 bits
 
 
 @dataclass
 class Histogram:
-    """Counts over the symmetric interval [-limit, limit], which doubles when a value leaves it."""
+    """Counts over the symmetric interval [-limit, limit], which doubles when a value leaves it.
+
+    It does not follow a few values that lie hundreds of times farther out than all others: with them
+    inside, everything else would share two bins. They are counted in the outermost bins.
+
+    Attributes:
+        far: how many values lay outside of the bins when they came.
+    """
 
     low: float = float("inf")
     high: float = float("-inf")
     limit: float = 0.0
+    far: int = 0
     counts: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
 
     def update(self, values: torch.Tensor) -> None:
@@ -39,16 +51,39 @@ class Histogram:
         if not (np.isfinite(low) and np.isfinite(high)):
             raise DataError("NaN or infinite activations")
         self.low, self.high = min(self.low, low), max(self.high, high)
-        largest = max(-low, high, 1e-12)
+        flat = values.float().flatten()
+        reach = max(self._reach(flat, max(-low, high)), _LEAST_LIMIT)
         if self.limit == 0.0:
-            self.limit = largest
-        while largest > self.limit:
+            self.limit = reach
+        while reach > self.limit:
             quarter = BINS // 4
             pairs = self.counts.reshape(-1, 2).sum(1)
             self.counts = np.pad(pairs, quarter)
             self.limit *= 2
-        for part in torch.split(values.float().flatten(), _MOST_COUNTED):
-            self.counts += torch.histc(part, BINS, -self.limit, self.limit).numpy().astype(np.int64)
+        for part in torch.split(flat, _MOST_COUNTED):
+            self._count(part)
+        if max(-low, high) > self.limit:
+            below, above = (int((flat * sign > self.limit).sum()) for sign in (-1, 1))
+            self.counts[[0, -1]] += below, above
+            self.far += below + above
+
+    def _reach(self, flat: torch.Tensor, largest: float) -> float:
+        """The largest magnitude that the bins must hold: all but too few to matter that are too far to hold."""
+        few = int((self.counts.sum() + len(flat)) * (100 - PERCENTILE) / 100) - self.far
+        if few <= 0 or largest <= _FAR * self.limit:
+            return largest
+        sizes = flat.abs()
+        if largest <= _FAR * float(sizes.mean(dtype=torch.float64)):  # so few far values cannot lift the mean so much
+            return largest
+        kept = len(flat) - few
+        rest = max(self.limit, float(sizes.kthvalue(kept).values) if kept > 0 else 0.0)
+        return largest if rest <= _LEAST_LIMIT or largest <= _FAR * rest else rest
+
+    def _count(self, part: torch.Tensor) -> None:
+        limit = self.limit
+        if limit > _MOST_LIMIT:
+            part, limit = part / limit, 1.0
+        self.counts += torch.histc(part, BINS, -limit, limit).numpy().astype(np.int64)
 
     @property
     def centers(self) -> np.ndarray:
@@ -66,8 +101,8 @@ def percentile(seen: Histogram) -> Range:
     """All but the outermost 0.01 % on either side (McKinstry et al. 2018, arXiv:1809.04191)."""
     share = seen.counts.cumsum() / max(1, seen.counts.sum())
     edges = np.append(-seen.limit, seen.centers + seen.limit / BINS)
-    low = edges[np.searchsorted(share, 1 - PERCENTILE / 100, side="right")]
-    high = edges[np.searchsorted(share, PERCENTILE / 100) + 1]
+    low = float(edges[np.searchsorted(share, 1 - PERCENTILE / 100, side="right")])
+    high = float(edges[np.searchsorted(share, PERCENTILE / 100) + 1])
     return Range(min(max(low, seen.low), 0.0), max(min(high, seen.high), 0.0))
 
 
@@ -76,12 +111,15 @@ def mse(seen: Histogram) -> Range:
 
     Choukroun et al. 2019, arXiv:1902.06822: a line search over the clipping threshold.
     """
-    full, best, least = minmax(seen), minmax(seen), float("inf")
+    full, least = _binned(seen), float("inf")
+    best = full
     occupied = seen.counts > 0
     values, counts = seen.centers[occupied], seen.counts[occupied]
-    for shrink in np.linspace(1.0, 0.2, 81):
+    if full.low == full.high:
+        return full
+    for shrink in np.linspace(1.0, 0.2, 81).tolist():
         low, high = full.low * shrink, full.high * shrink
-        step = max(high - low, 1e-12) / 255
+        step = (high - low) / 255
         rounded = np.clip(np.rint((values - low) / step), 0, 255) * step + low
         error = float((counts * (values - rounded) ** 2).sum())
         if error < least:
@@ -89,7 +127,73 @@ def mse(seen: Histogram) -> Range:
     return best
 
 
-OBSERVERS: dict[str, Callable[[Histogram], Range]] = {"minmax": minmax, "percentile": percentile, "mse": mse}
+def entropy(seen: Histogram) -> Range:
+    """The range whose 8-bit histogram keeps most of what the full one says (least KL divergence).
+
+    Migacz 2017, "8-bit Inference with TensorRT" (NVIDIA, GTC 2017, S7310), with the sign kept: a threshold
+    on the magnitude, 128 levels on either side of zero; what lies beyond is counted in the outermost
+    bin within. An end that lies inside the threshold stays where it is, so that of a one-sided tensor one
+    end is searched. The bins next to zero count like their neighbours: every grid holds zero exactly,
+    and the many zeros behind a ReLU would decide alone.
+    """
+    sides = [seen.counts[BINS // 2 :].astype(float), seen.counts[: BINS // 2][::-1].astype(float)]
+    for side in sides:
+        side[0] = min(side[0], side[1])
+    occupied = np.flatnonzero(sides[0] + sides[1])
+    full, last = _binned(seen), int(occupied[-1]) + 1 if len(occupied) else 0
+    if last <= _LEVELS:
+        return full
+    candidates = np.arange(_LEVELS, last + 1)
+    within, divergence = np.zeros(len(candidates)), np.zeros(len(candidates))
+    for side in sides:
+        inside, loss = _information_loss(side, candidates)
+        within, divergence = within + inside, divergence + loss
+    total = sum(side.sum() for side in sides)
+    divergence = divergence / total + np.log(np.maximum(within, 1) / total)
+    best = len(candidates) - 1 - int(np.argmin(divergence[::-1]))  # the widest of equals
+    threshold = float(candidates[best]) * 2 * seen.limit / BINS
+    return Range(max(full.low, -threshold), min(full.high, threshold))
+
+
+def _information_loss(counts: np.ndarray, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each threshold: how many values lie within, and the sum of p * log(p / q).
+
+    p are the counts with all beyond in the last bin, q those within, evened out over the occupied bins
+    of each level; the last bin of q holds at least one count, else no threshold could lie in a gap.
+    Sums over bins are differences of running sums, so that all thresholds are tried at once.
+
+    Args:
+        counts: of one side, from zero outwards. candidates: thresholds in bins, (T,).
+    """
+
+    def running(values: np.ndarray) -> np.ndarray:
+        return np.concatenate([[0.0], np.cumsum(values)])
+
+    def times_log(values: np.ndarray, of: np.ndarray | None = None) -> np.ndarray:
+        return values * np.log(np.where(values > 0, values if of is None else of, 1.0))
+
+    edges = np.rint(np.outer(candidates, np.arange(_LEVELS + 1) / _LEVELS)).astype(int)
+    mass, filled, own = running(counts), running(counts > 0), running(times_log(counts))
+    level, bins = np.diff(mass[edges]), np.maximum(np.diff(filled[edges]), 1)
+    within, last = mass[candidates], counts[candidates - 1]
+    beyond = mass[-1] - within
+    piled = own[candidates] - times_log(last) + times_log(last + beyond)
+    even = np.where(level > 0, level, 1.0) / bins
+    outermost = np.where(last > 0, even[:, -1], 1.0)
+    return within, piled - times_log(level, even).sum(1) - beyond * np.log(outermost)
+
+
+def _binned(seen: Histogram) -> Range:
+    """All that was seen, but for values too far out to have a bin."""
+    return Range(min(max(seen.low, -seen.limit), 0.0), max(min(seen.high, seen.limit), 0.0))
+
+
+OBSERVERS: dict[str, Callable[[Histogram], Range]] = {
+    "minmax": minmax,
+    "percentile": percentile,
+    "mse": mse,
+    "entropy": entropy,
+}
 
 
 def check(name: str) -> None:

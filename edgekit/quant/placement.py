@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from edgekit.quant.calibrate import tensor_names
-from edgekit.quantization import QuantScheme
+from edgekit.quantization import LayerWeights, QuantScheme
 
 Weighted = nn.Conv2d | nn.Linear
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
@@ -53,6 +53,27 @@ def runs_in_int8(module: Weighted, scheme: QuantScheme) -> bool:
 def is_fused_activation(folded: fx.GraphModule, node: fx.Node) -> bool:
     """Whether LiteRT computes this node as part of the operator before it."""
     return isinstance(module_of(folded, node), _ACTIVATIONS) or node.target in _ACTIVATION_CALLS
+
+
+def trained(folded: fx.GraphModule) -> dict[str, LayerWeights]:
+    """Every Conv2d and Linear with the weights that it has."""
+    return {
+        name: LayerWeights(
+            module.weight.detach().numpy(), None if module.bias is None else module.bias.detach().numpy()
+        )
+        for name, (_, module) in layers(folded).items()
+    }
+
+
+def written_by(folded: fx.GraphModule) -> dict[str, str]:
+    """Tensor name -> the layer that writes it, by itself or with the activation that is fused into it."""
+    names, written = tensor_names(folded.graph), {}
+    for name, (node, _) in layers(folded).items():
+        written[name] = name
+        users = list(node.users)
+        if len(users) == 1 and is_fused_activation(folded, users[0]):
+            written[names[users[0]]] = name
+    return written
 
 
 def quantized_tensors(folded: fx.GraphModule, scheme: QuantScheme, float_layers: tuple[str, ...] = ()) -> set[str]:

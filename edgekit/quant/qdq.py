@@ -1,4 +1,4 @@
-"""The TensorRT emitter: FP32 ONNX and a calibration table to INT8 ONNX with explicit Q/DQ.
+"""The TensorRT emitter: FP32 ONNX and a quantized model to INT8 ONNX with explicit Q/DQ.
 
 Placement (NVIDIA TensorRT documentation, "Working with quantized types"; TensorRT 8.5's parser):
 1. Conv and Gemm: Q/DQ on the data input; the weight is an int8 initializer with a
@@ -11,7 +11,8 @@ Placement (NVIDIA TensorRT documentation, "Working with quantized types"; Tensor
    something else reads too (MobileNetV2), else the second (a ResNet's downsampling Conv).
 5. Squeeze-and-excitation: Q/DQ on the input of the average pool that feeds a Conv, and on both
    inputs of the Mul that scales the channels.
-6. All readers of a tensor share one Q/DQ pair. Every scale is float32, every zero point is 0 and
+6. A layer that the quantized model keeps in floating point has neither a pair nor an int8 weight.
+7. All readers of a tensor share one Q/DQ pair. Every scale is float32, every zero point is 0 and
    written out: TensorRT 8.5 reads scales as float32 and insists on three inputs.
 """
 
@@ -24,45 +25,57 @@ import onnx_ir as ir
 
 from edgekit.errors import EdgekitError
 from edgekit.quant import affine
-from edgekit.quantization import TENSORRT_SCHEME, CalibrationTable
+from edgekit.quant.match import Naming
+from edgekit.quant.placement import conv_runs_in_int8
+from edgekit.quantization import TENSORRT_SCHEME, LayerWeights, QuantizedModel
 
-_LEAST_CHANNELS = 16
 _WEIGHTED = ("Conv", "Gemm")
 
 
-def quantize(model: ir.Model, table: CalibrationTable, names: dict[str, str]) -> list[str]:
-    """Insert Q/DQ pairs and int8 weights in place.
+def quantize(model: ir.Model, quantized: QuantizedModel, naming: Naming) -> list[str]:
+    """Insert Q/DQ pairs and the quantized model's weights and biases in place.
 
-    Args:
-        names: ONNX tensor name -> name in `table` (see `match.match_by_value`).
     Returns:
         The names of the Conv and Gemm nodes that now run in INT8.
     Raises:
-        EdgekitError: a tensor that needs a range has none; the message names it.
+        EdgekitError: a tensor that needs a range has none, or a layer no weights; the message names it.
     """
-    graph = model.graph
-    pairs: dict[str, tuple[ir.Value, float]] = {}
+    graph, scheme = model.graph, quantized.scheme(TENSORRT_SCHEME)
+    pairs: dict[str, ir.Value] = {}
 
-    def dequantized(value: ir.Value) -> tuple[ir.Value, float]:
-        """The quantized and dequantized twin of an activation, and its scale."""
+    def dequantized(value: ir.Value) -> ir.Value:
+        """The quantized and dequantized twin of an activation."""
         name = str(value.name)
         if name not in pairs:
-            if name not in names or names[name] not in table.ranges:
+            known = naming.tensors.get(name)
+            if known not in quantized.table.ranges:
                 raise EdgekitError(f"the ONNX tensor {name!r} has no counterpart in the calibration table")
-            scale = affine.activation_grid(table.ranges[names[name]], TENSORRT_SCHEME.symmetric).scale
-            pairs[name] = _insert_pair(graph, value, scale), scale
+            grid = affine.activation_grid(quantized.table.ranges[known], scheme.symmetric)
+            pairs[name] = _insert_pair(graph, value, grid.scale)
         return pairs[name]
 
-    plan = list(_plan(graph))
+    layers = {node: _layer_of(node, quantized, naming) for node in graph if _is_layer(node)}
+    plan = [(node, index) for node, index in _plan(graph) if node not in layers or layers[node].scales is not None]
+    in_int8 = [node for node, _ in plan if node in layers]
+    for node, layer in layers.items():
+        _set_weights(graph, node, layer, node in in_int8)
     for node, index in plan:
         value = node.inputs[index]
         assert value is not None
-        twin, scale = dequantized(value)
-        node.replace_input_with(index, twin)
-        if node.op_type in _WEIGHTED:
-            _quantize_weight(graph, node, scale)
+        node.replace_input_with(index, dequantized(value))
     graph.sort()
-    return [str(node.name) for node, _ in plan if node.op_type in _WEIGHTED]
+    return [str(node.name) for node in in_int8]
+
+
+def _is_layer(node: ir.Node) -> bool:
+    return node.op_type in _WEIGHTED and _has_constant(node, 1)
+
+
+def _layer_of(node: ir.Node, quantized: QuantizedModel, naming: Naming) -> LayerWeights:
+    name = naming.layers.get(str(node.outputs[0].name))
+    if name not in quantized.layers:
+        raise EdgekitError(f"the ONNX node {node.name!r} has no counterpart among the layers of the network")
+    return quantized.layers[name]
 
 
 def _plan(graph: ir.Graph) -> Iterator[tuple[ir.Node, int]]:
@@ -94,10 +107,7 @@ def _conv_runs_in_int8(node: ir.Node) -> bool:
         return False
     shape = node.inputs[1].const_value.shape.numpy()
     groups = node.attributes["group"].as_int() if "group" in node.attributes else 1
-    outputs, inputs = shape[0], shape[1] * groups
-    if groups == inputs and groups > 1:
-        return outputs % 8 == 0
-    return min(inputs, outputs) >= _LEAST_CHANNELS or (inputs % 8 == 0 and outputs % 8 == 0)
+    return conv_runs_in_int8(shape[0], shape[1] * groups, groups)
 
 
 def _shortcut(node: ir.Node) -> list[int]:
@@ -136,25 +146,40 @@ def _insert_pair(graph: ir.Graph, value: ir.Value, scale: float) -> ir.Value:
     return restored.outputs[0]
 
 
-def _quantize_weight(graph: ir.Graph, node: ir.Node, input_scale: float) -> None:
-    """Rule 1, for the weight (input 1) of a Conv or of a Gemm with transB=1."""
+def _set_weights(graph: ir.Graph, node: ir.Node, layer: LayerWeights, in_int8: bool) -> None:
+    """Rule 1, for the weight (input 1) of a Conv or of a Gemm with transB=1, and the bias (input 2)."""
     value = node.inputs[1]
     assert value is not None
-    assert value.const_value is not None
     if node.op_type == "Gemm" and not (node.attributes.get("transB") and node.attributes["transB"].as_int()):
         raise EdgekitError(f"{node.name}: a Gemm whose weight is not (outputs, inputs)")
-    weight = value.const_value.numpy()
-    bias = node.inputs[2].const_value.numpy() if _has_constant(node, 2) else None
-    scales = affine.weight_scales(weight, bias, input_scale)
-    integers = constant(graph, f"{value.name}_int8", affine.quantize_weight(weight, scales))
-    factor = constant(graph, f"{value.name}_scale", scales)
-    zero = constant(graph, f"{value.name}_zero_point", np.zeros(len(scales), np.int8))
+    if _has_constant(node, 2) and layer.bias is not None:
+        _replace(graph, node, 2, layer.bias)
+    if not in_int8:
+        _replace(graph, node, 1, layer.weight)
+        return
+    assert layer.scales is not None
+    integers = constant(graph, f"{value.name}_int8", layer.integers)
+    factor = constant(graph, f"{value.name}_scale", layer.scales)
+    zero = constant(graph, f"{value.name}_zero_point", np.zeros(len(layer.scales), np.int8))
     restored = ir.node("DequantizeLinear", [integers, factor, zero], {"axis": 0}, name=f"{value.name}_dequantize")
     restored.outputs[0].name = f"{value.name}_dequantized"
     graph.insert_before(node, restored)
     node.replace_input_with(1, restored.outputs[0])
     if not value.uses():
         del graph.initializers[str(value.name)]
+
+
+def _replace(graph: ir.Graph, node: ir.Node, index: int, array: np.ndarray) -> None:
+    """Give a node another constant, under the old one's name where nothing else reads that."""
+    old = node.inputs[index]
+    assert old is not None
+    name = str(old.name)
+    if len(old.uses()) > 1:
+        name = f"{node.name}_{name}"
+    else:
+        node.replace_input_with(index, None)
+        del graph.initializers[name]
+    node.replace_input_with(index, constant(graph, name, np.ascontiguousarray(array)))
 
 
 def constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:

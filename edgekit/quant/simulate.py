@@ -60,7 +60,7 @@ class Simulation(fx.Interpreter):
     def run_node(self, node: fx.Node) -> Any:
         name = self.names.get(node, "")
         if name in self.weights:
-            inputs: Any = self.map_nodes_to_values(node.args[0], node)  # type: ignore[arg-type]
+            inputs: Any = self.map_nodes_to_values(node.args[0], node)
             module = placement.module_of(self.module, node)  # type: ignore[arg-type]
             assert module is not None
             value = apply(module, inputs, *self.weights[name])

@@ -7,7 +7,9 @@ import onnx
 import onnx_ir as ir
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from edgekit.quant import qdq
+from edgekit.quant import affine, qdq
+from edgekit.quant.match import Naming
+from edgekit.quantization import LayerWeights, QuantizedModel
 from tests.nets import table_of
 
 RNG = np.random.default_rng(0)
@@ -49,10 +51,35 @@ def graph(*parts: tuple[NodeProto, dict], channels: int = 16, extra: dict | None
     return ir.from_proto(model)
 
 
-def quantize(model: ir.Model) -> list[str]:
-    """Run the pass under test; every tensor has the range [-1, 1]."""
+def layers_of(model: ir.Model) -> dict[str, LayerWeights]:
+    """Every Conv and Gemm with a constant weight, by its name, rounded to nearest."""
+    found = {}
+    for each in model.graph:
+        if each.op_type in ("Conv", "Gemm") and each.inputs[1].const_value is not None:
+            arrays = [v.const_value.numpy() for v in each.inputs[1:]]
+            scales = affine.weight_scales(arrays[0], None, 1.0)
+            shape = (-1, *[1] * (arrays[0].ndim - 1))
+            rounded = affine.quantize_weight(arrays[0], scales) * scales.reshape(shape)
+            found[each.name] = LayerWeights(rounded, arrays[1] if len(arrays) > 1 else None, scales)
+    return found
+
+
+def quantized_of(model: ir.Model, **ranges: tuple[float, float]) -> QuantizedModel:
+    """The model with the table that is given, or a range of [-1, 1] for every tensor."""
     tensors = ["image", *(node.outputs[0].name for node in model.graph)]
-    nodes = qdq.quantize(model, table_of(**dict.fromkeys(tensors, (-1.0, 1.0))), {t: t for t in tensors})
+    return QuantizedModel(table_of(**(ranges or dict.fromkeys(tensors, (-1.0, 1.0)))), layers_of(model))
+
+
+def naming_of(model: ir.Model, tensors: dict[str, str] | None = None) -> Naming:
+    """Every tensor and layer under its own name."""
+    own = {t: t for t in ["image", *(node.outputs[0].name for node in model.graph)]}
+    return Naming(own if tensors is None else tensors, own)
+
+
+def quantize(model: ir.Model, **layers: LayerWeights) -> list[str]:
+    """Run the pass under test; every tensor has the range [-1, 1], some layers other weights."""
+    quantized = quantized_of(model)
+    nodes = qdq.quantize(model, QuantizedModel(quantized.table, {**quantized.layers, **layers}), naming_of(model))
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
     return nodes
 

@@ -12,9 +12,9 @@ from torch import nn
 from edgekit.errors import EdgekitError
 from edgekit.export import tflite
 from edgekit.export.fold import fold
-from edgekit.quant import affine, calibrate, litert, match
-from edgekit.quantization import CalibrationTable, Range
-from tests.nets import emit_tflite, observe, random_images, relative_error, run_tflite, table_of
+from edgekit.quant import affine, litert, match
+from edgekit.quantization import CalibrationTable, LayerWeights, QuantizedModel, Range
+from tests.nets import emit_tflite, naming, plain, random_images, relative_error, run_tflite, table_of
 
 pytestmark = [pytest.mark.xdist_group("litert"), pytest.mark.filterwarnings("ignore")]
 SIZE = 16
@@ -63,10 +63,15 @@ def details(path: Path) -> dict[str, dict]:
     return {detail["name"]: detail for detail in interpreter.get_tensor_details()}
 
 
+def naming_of(path: Path, model: nn.Module) -> match.Naming:
+    """What the LiteRT tensors and operators are in torch."""
+    probe = random_images(1, SIZE, 9)
+    return naming(fold(model), tflite.run_all(path, probe.numpy()), probe)
+
+
 def names_of(path: Path, model: nn.Module) -> dict[str, str]:
     """LiteRT tensor name -> name in the table."""
-    probe = random_images(1, SIZE, 9)
-    return match.match_by_value(calibrate.run_all(fold(model), probe), tflite.run_all(path, probe.numpy()))
+    return naming_of(path, model).tensors
 
 
 def test_activations_carry_our_grids_bit_for_bit(small: tuple) -> None:
@@ -139,17 +144,58 @@ def test_what_is_multiplied_by_a_constant_takes_the_range_of_the_product_over_it
 def test_an_activation_without_a_range_is_named(small: tuple, tmp_path: Path) -> None:
     path = small[0] / "model.fp32.tflite"
     name = next(name for name, ours in names_of(path, small[1]).items() if ours == "add")
-    names = {n: o for n, o in names_of(path, small[1]).items() if n != name}
+    known = naming_of(path, small[1])
+    lacking = match.Naming({n: o for n, o in known.tensors.items() if n != name}, known.layers)
     with pytest.raises(EdgekitError) as caught:
-        litert.quantize(path, small[2], names, tmp_path / "out.tflite")
+        litert.quantize(path, plain(fold(small[1]), small[2]), lacking, tmp_path / "out.tflite")
     assert name in caught.value.message
     assert not list(tmp_path.iterdir())
 
 
 def test_a_table_of_another_network_is_refused(small: tuple, tmp_path: Path) -> None:
     path = small[0] / "model.fp32.tflite"
+    other = QuantizedModel(table_of(other=(-1.0, 1.0)), {})
     with pytest.raises(EdgekitError, match="without a counterpart"):
-        litert.quantize(path, table_of(other=(-1.0, 1.0)), names_of(path, small[1]), tmp_path / "out.tflite")
+        litert.quantize(path, other, naming_of(path, small[1]), tmp_path / "out.tflite")
+
+
+def test_a_layer_without_weights_is_named(small: tuple, tmp_path: Path) -> None:
+    path, quantized = small[0] / "model.fp32.tflite", plain(fold(small[1]), small[2])
+    few = {name: layer for name, layer in quantized.layers.items() if name != "depthwise.2"}
+    with pytest.raises(EdgekitError, match="no counterpart among the layers"):
+        litert.quantize(path, QuantizedModel(small[2], few), naming_of(path, small[1]), tmp_path / "out.tflite")
+
+
+@pytest.mark.parametrize("kept", [("depthwise.0",), ("stem.0", "depthwise.0"), ("head.2",)])
+def test_a_layer_that_stays_in_floating_point_computes_with_its_float_weights(
+    small: tuple, tmp_path: Path, kept: tuple[str, ...]
+) -> None:
+    folder, model, table = small
+    quantized = plain(fold(model), table)
+    exact = {name: LayerWeights(p.weight.detach().numpy(), p.bias.detach().numpy()) for name, p in named_layers(model)}
+    layers = {name: exact[name] if name in kept else layer for name, layer in quantized.layers.items()}
+    path, images = tmp_path / "mixed.tflite", random_images(32, SIZE)
+    with tflite.quiet():
+        naming = naming_of(folder / "model.fp32.tflite", model)
+        litert.quantize(folder / "model.fp32.tflite", QuantizedModel(table, layers), naming, path)
+    types = [d["dtype"] for d in details(path).values() if len(d["shape"]) in (2, 4) and "quant" not in d["name"]]
+    assert np.float32 in types
+    assert relative_error(run_tflite(path, images), model(images).detach().numpy()) < 0.03
+
+
+def named_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+
+
+def test_strict_parity_has_symmetric_activations(small: tuple, tmp_path: Path) -> None:
+    folder, model, table = small
+    quantized = QuantizedModel(table, plain(fold(model), table).layers, symmetric=True)
+    with tflite.quiet():
+        naming = naming_of(folder / "model.fp32.tflite", model)
+        litert.quantize(folder / "model.fp32.tflite", quantized, naming, tmp_path / "strict.tflite")
+    int8 = [d for d in details(tmp_path / "strict.tflite").values() if d["dtype"] == np.int8]
+    assert int8
+    assert not any(d["quantization_parameters"]["zero_points"].any() for d in int8)
 
 
 class NearlyDead(nn.Module):
@@ -168,16 +214,16 @@ class NearlyDead(nn.Module):
 
 
 @pytest.mark.parametrize("depthwise", [False, True])
-def test_small_weights_are_lifted_so_that_the_int32_bias_does_not_overflow(
-    depthwise: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scales_of_nearly_dead_channels_keep_the_int32_bias_from_overflowing(depthwise: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, images = NearlyDead(depthwise).eval(), random_images(16, SIZE)
     expected = model(images).detach().numpy()
-    emit_tflite(fold(model), SIZE, tmp_path, images)
+    table = emit_tflite(fold(model), SIZE, tmp_path, images)
     assert relative_error(run_tflite(tmp_path / "model.int8.tflite", images), expected) < 0.03
-    monkeypatch.setattr(litert, "_lift_small_weights", lambda model, grids: None)
-    path = tmp_path / "model.fp32.tflite"
-    with tflite.quiet():
-        litert.quantize(path, observe(fold(model), images), names_of(path, model), tmp_path / "unlifted.tflite")
-    assert relative_error(run_tflite(tmp_path / "unlifted.tflite", images), expected) > 0.2
+    quantized, path = plain(fold(model), table), tmp_path / "model.fp32.tflite"
+    conv = quantized.layers["conv"]
+    tiny = LayerWeights(conv.weight, conv.bias, np.full_like(conv.scales, 1e-12))
+    with pytest.raises(EdgekitError, match="leaves int32"):
+        litert.quantize(
+            path, QuantizedModel(table, {**quantized.layers, "conv": tiny}), naming_of(path, model), tmp_path / "out"
+        )

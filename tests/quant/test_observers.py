@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from edgekit import config
 from edgekit.errors import DataError
 from edgekit.quant.observers import BINS, OBSERVERS, Histogram
 from edgekit.quantization import Range
@@ -56,8 +61,10 @@ def test_streaming_equals_one_shot_to_a_bin(observer: str, data: str) -> None:
     whole = histogram(values)
     streamed = histogram(*values.split(997))
     left, right = OBSERVERS[observer](whole), OBSERVERS[observer](streamed)
-    # mse searches in steps of 1 % of the range; the others are exact to the width of a bin.
-    step = 0.011 * max(-whole.low, whole.high) if observer == "mse" else 4 * max(whole.limit, streamed.limit) / BINS
+    # mse searches in steps of 1 % of the range, entropy's divergence is flat around its least;
+    # the others are exact to the width of a bin.
+    search = {"mse": 0.011, "entropy": 0.1}
+    step = search.get(observer, 0) * max(-left.low, left.high) + 4 * max(whole.limit, streamed.limit) / BINS
     assert left.low == pytest.approx(right.low, abs=step)
     assert left.high == pytest.approx(right.high, abs=step)
 
@@ -120,3 +127,137 @@ def test_memory_does_not_grow_with_the_number_of_values() -> None:
     for seed in range(20):
         seen.update(noise(50_000, seed) * seed)
     assert seen.counts.nbytes == before
+
+
+# Entropy --------------------------------------------------------------------------------------
+
+
+def divergence(seen: Histogram, bins: int) -> float:
+    """Migacz's KL divergence for a threshold of so many bins on either side, bin by bin as he writes it."""
+    half = BINS // 2
+    counts = seen.counts.astype(float)
+    counts[half], counts[half - 1] = min(counts[half], counts[half + 1]), min(counts[half - 1], counts[half - 2])
+    p, q = [], []
+    for side in (counts[half:], counts[:half][::-1]):
+        inside, beyond = side[:bins].copy(), side[bins:].sum()
+        edges = np.rint(bins * np.arange(129) / 128).astype(int)
+        for a, b in pairwise(edges):
+            level = inside[a:b]
+            q += list(np.where(level > 0, level.sum() / max(1, (level > 0).sum()), 0.0))
+        if beyond and inside[-1] == 0:
+            q[-1] = 1.0
+        inside[-1] += beyond
+        p += list(inside)
+    p, q = np.array(p), np.array(q)
+    within = counts[half - bins : half + bins].sum()
+    return float(sum(a / p.sum() * np.log((a / p.sum()) / (b / within)) for a, b in zip(p, q) if a > 0))
+
+
+@pytest.mark.parametrize("data", ["normal", "one-sided", "uniform", "outlier"])
+def test_entropy_chooses_the_threshold_of_least_divergence(data: str) -> None:
+    seen = histogram(DATA[data])
+    span = OBSERVERS["entropy"](seen)
+    width = 2 * seen.limit / BINS
+    chosen = divergence(seen, int(np.ceil(max(-span.low, span.high) / width - 1e-6)))
+    some = {bins: divergence(seen, bins) for bins in range(128, BINS // 2 + 1, 61)}
+    assert chosen <= min(some.values()) + 1e-9
+
+
+def test_entropy_cuts_a_long_thin_tail_and_nothing_of_a_uniform_tensor() -> None:
+    tail = torch.cat([noise(200_000), torch.linspace(5, 60, 50)])
+    assert 3 < OBSERVERS["entropy"](histogram(tail)).high < 15
+    assert OBSERVERS["entropy"](histogram(DATA["uniform"])) == Range(-1.0, 3.0)
+
+
+def test_entropy_searches_only_the_end_that_a_one_sided_tensor_has() -> None:
+    span = OBSERVERS["entropy"](histogram(noise(200_000).abs() ** 3))
+    assert span.low == 0
+    assert 10 < span.high < float(noise(200_000).abs().max()) ** 3
+
+
+def test_entropy_leaves_an_end_inside_the_threshold_where_it_is() -> None:
+    values = torch.nn.functional.silu(noise(500_000) * 3)
+    span = OBSERVERS["entropy"](histogram(values))
+    assert span.low == float(values.min())
+    assert span.high < float(values.max())
+
+
+def test_entropy_is_not_decided_by_the_zeros_behind_a_relu() -> None:
+    values = noise(200_000).abs()
+    zeros = torch.zeros(1_000_000)
+    plain, many = (OBSERVERS["entropy"](histogram(values, *more)) for more in ((), (zeros,)))
+    assert many == plain
+
+
+# Hard cases -----------------------------------------------------------------------------------
+
+BROKEN = {
+    "denormal": torch.full((20_000,), 1e-40),
+    "near float32's end": torch.linspace(-1, 1, 20_000) * 3.4e38,
+    "one value": torch.tensor([-2.5]),
+    "two values": torch.tensor([-1.0, 1.0]).repeat(10_000),
+    "scalar": torch.tensor(3.0),
+}
+
+
+@pytest.mark.parametrize("observer", OBSERVERS)
+@pytest.mark.parametrize("data", BROKEN)
+def test_hard_tensors_have_a_sound_range(observer: str, data: str) -> None:
+    seen = histogram(BROKEN[data], BROKEN[data])
+    assert seen.counts.sum() == 2 * BROKEN[data].numel()
+    span = OBSERVERS[observer](seen)
+    assert min(0.0, seen.low) <= span.low <= 0.0 <= span.high <= max(0.0, seen.high)
+    assert type(span.low) is type(span.high) is float
+    if data != "denormal":
+        assert span.high - span.low >= 0.9 * (max(0.0, seen.high) - min(0.0, seen.low))
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["in the first batch", "in the last batch"])
+@pytest.mark.parametrize("observer", sorted(set(OBSERVERS) - {"minmax"}))
+def test_one_absurd_value_does_not_blur_the_others(observer: str, first: bool) -> None:
+    batches = [torch.cat([noise(), torch.tensor([1e30])]), noise(seed=1), noise(seed=2)]
+    span = OBSERVERS[observer](histogram(*(batches if first else reversed(batches))))
+    assert -6 < span.low < -2
+    assert 2 < span.high < 8
+
+
+def test_minmax_shows_an_absurd_value() -> None:
+    seen = histogram(torch.cat([noise(), torch.tensor([1e30])]))
+    assert OBSERVERS["minmax"](seen).high == pytest.approx(1e30)
+    assert seen.counts.sum() == 20_001
+
+
+def test_far_values_that_are_not_few_are_kept() -> None:
+    seen = histogram(noise())
+    for seed in range(30):
+        seen.update(torch.cat([noise(1000, seed), torch.tensor([5000.0])]))
+    assert seen.limit >= 5000
+
+
+@given(
+    values=st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=60),
+    repeat=st.sampled_from([1, 500]),
+    observer=st.sampled_from(sorted(OBSERVERS)),
+)
+@settings(max_examples=150, deadline=None)
+def test_any_finite_tensor_has_a_range_that_holds_zero_and_nothing_unseen(
+    values: list[float], repeat: int, observer: str
+) -> None:
+    tensor = torch.tensor(values).repeat(repeat)
+    seen = histogram(*tensor.split(37))
+    assert seen.counts.sum() == len(tensor)
+    span = OBSERVERS[observer](seen)
+    assert min(0.0, seen.low) <= span.low <= 0.0 <= span.high <= max(0.0, seen.high)
+
+
+@given(scale=st.floats(1e-6, 1e6), observer=st.sampled_from(sorted(OBSERVERS)))
+@settings(max_examples=40, deadline=None)
+def test_ranges_grow_with_the_tensor(scale: float, observer: str) -> None:
+    values = noise(5000)
+    plain, scaled = (OBSERVERS[observer](histogram(v)) for v in (values, values * scale))
+    assert (scaled.low, scaled.high) == pytest.approx((plain.low * scale, plain.high * scale), rel=0.02)
+
+
+@pytest.mark.parametrize("name", config.names("calibration"))
+def test_every_packaged_recipe_names_a_known_observer(name: str) -> None:
+    assert config.load_recipe(name).observer in OBSERVERS

@@ -12,8 +12,9 @@ from torch import nn
 from edgekit.errors import EdgekitError
 from edgekit.export.fold import fold
 from edgekit.quant import qdq
-from tests.nets import emit_onnx, random_images, relative_error, run_onnx, table_of
-from tests.quant.graphs import conv, gemm, graph, node, op, paired, quantize
+from edgekit.quantization import LayerWeights, QuantizedModel
+from tests.nets import emit_onnx, random_images, relative_error, run_onnx
+from tests.quant.graphs import conv, gemm, graph, naming_of, node, op, paired, quantize, quantized_of
 
 RELU = op("Relu", ["image"], "relu")
 
@@ -122,14 +123,34 @@ def test_rule_5_the_last_pool_and_silu_stay_float() -> None:
     assert (paired(model, "silu"), paired(model, "pool"), paired(model, "scores")) == ([], [], [0])
 
 
-def test_rule_6_all_readers_share_one_pair() -> None:
+def test_rule_6_a_layer_in_floating_point_has_no_pair_and_its_own_weights() -> None:
+    model = graph(conv("image", "c1"), conv("c1", "c2"))
+    weight, bias = np.ones((16, 16, 1, 1), np.float32), np.ones(16, np.float32)
+    assert quantize(model, c1=LayerWeights(weight, bias)) == ["c2"]
+    assert (paired(model, "c1"), paired(model, "c2")) == ([], [0])
+    inputs = node(model, "c1").inputs
+    assert all(np.array_equal(inputs[n + 1].const_value.numpy(), a) for n, a in enumerate((weight, bias)))
+
+
+def test_weights_and_biases_are_those_of_the_quantized_model() -> None:
+    model = graph(conv("image", "c1"))
+    scales = np.full(16, 0.5, np.float32)
+    weight, bias = np.full((16, 16, 1, 1), 1.5, np.float32), np.full(16, 7.0, np.float32)
+    quantize(model, c1=LayerWeights(weight, bias, scales))
+    restored, held = node(model, "c1").inputs[1].producer(), node(model, "c1").inputs[2]
+    assert (restored.inputs[0].const_value.numpy() == 3).all()
+    assert np.array_equal(restored.inputs[1].const_value.numpy(), scales)
+    assert np.array_equal(held.const_value.numpy(), bias)
+
+
+def test_rule_7_all_readers_share_one_pair() -> None:
     model = graph(RELU, conv("relu", "c1"), conv("relu", "c2"), op("Add", ["c1", "relu"], "sum"))
     quantize(model)
     assert node(model, "c1").inputs[0] is node(model, "c2").inputs[0] is node(model, "sum").inputs[1]
     assert sum(n.op_type == "QuantizeLinear" for n in model.graph) == 1
 
 
-def test_rule_6_scales_are_float32_and_zero_points_written_out_as_zero() -> None:
+def test_rule_7_scales_are_float32_and_zero_points_written_out_as_zero() -> None:
     model = graph(conv("image", "c1"), op("Relu", ["c1"], "act"), conv("act", "c2"))
     quantize(model)
     pairs = [n for n in model.graph if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
@@ -142,14 +163,23 @@ def test_rule_6_scales_are_float32_and_zero_points_written_out_as_zero() -> None
 
 def test_scale_of_an_activation_is_that_of_the_table() -> None:
     model = graph(conv("image", "c1"))
-    qdq.quantize(model, table_of(torch_name=(-0.5, 3.0)), {"image": "torch_name"})
+    qdq.quantize(model, quantized_of(model, torch_name=(-0.5, 3.0)), naming_of(model, {"image": "torch_name"}))
     assert model.graph.initializers["image_scale"].const_value.numpy() == np.float32(3.0 / 127)
 
 
 @pytest.mark.parametrize("names", [{}, {"image": "not in the table"}])
 def test_a_tensor_without_a_range_is_named(names: dict[str, str]) -> None:
+    model = graph(conv("image", "c1"))
+    quantized = quantized_of(model, other=(-1.0, 1.0))
     with pytest.raises(EdgekitError, match="'image'"):
-        qdq.quantize(graph(conv("image", "c1")), table_of(other=(-1.0, 1.0)), names)
+        qdq.quantize(model, quantized, naming_of(model, names))
+
+
+def test_a_layer_without_weights_is_named() -> None:
+    model = graph(conv("image", "c1"))
+    quantized = QuantizedModel(quantized_of(model).table, {})
+    with pytest.raises(EdgekitError, match="'c1'"):
+        qdq.quantize(model, quantized, naming_of(model))
 
 
 def test_a_gemm_with_its_weight_the_other_way_round_is_refused() -> None:

@@ -1,0 +1,202 @@
+"""How near INT8 files are to FP32: efficientnet_lite0 with its ImageNet weights, on photographs, edgekit and peers.
+
+    python -m benchmarks.fidelity make FOLDER WALLPAPERS
+    python -m benchmarks.fidelity judge FOLDER FILES...
+
+``make`` writes what every quantizer is given: model.fp32.onnx (batch 1; model.fp32.dynamic.onnx any batch) and
+model.fp32.tflite, calibration.npy, and what none of them sees: evaluation.npy. Both arrays are normalized
+float32 (N, 3, 224, 224), crops of different photographs (see `photographs`); evaluation.logits.npy is what the FP32
+ONNX says. ``judge`` runs .onnx files in ONNX Runtime and .tflite files in LiteRT, prints a table, and merges it into
+results/fidelity.json by file name. The peers, each in an environment of its own: see peers/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import photographs
+from edgekit import store
+
+RESULT = Path(__file__).parent / "results" / "fidelity.json"
+ARCH, SIZE = "efficientnet_lite0", 224
+CALIBRATION, EVALUATION = 256, 1000  # crops
+SEEDS = 0, 1
+THREADS = 2
+REFERENCE, LOGITS = "model.fp32.onnx", "evaluation.logits.npy"
+
+
+def make(folder: Path, walls: Path | None, crops: tuple[Path, Path] | None = None) -> None:
+    """Export the float model and write the crops; `crops`, two ready uint8 arrays, replace cutting them."""
+    import torch
+
+    from edgekit.export import fold, onnx, tflite
+    from edgekit.train import models
+    from edgekit.train.learner import normalize
+
+    folder.mkdir(parents=True, exist_ok=True)
+    preprocess = models.preprocess_for(ARCH, SIZE)
+    if crops:
+        pixels = [np.load(path, mmap_mode="r") for path in crops]
+    else:
+        assert walls is not None
+        sides = photographs.split(photographs.find(walls))
+        counts = CALIBRATION, EVALUATION
+        pixels = [photographs.crops(s, n, preprocess, seed) for s, n, seed in zip(sides, counts, SEEDS)]
+    for name, values, count in zip(("calibration", "evaluation"), pixels, (CALIBRATION, EVALUATION)):
+        images = normalize(torch.from_numpy(np.array(values[:count])), preprocess)
+        np.save(folder / f"{name}.npy", images.contiguous().numpy())
+    model = models.build(ARCH, 1000, SIZE).eval()
+    models.load_weights(model, ARCH, "pretrained")
+    folded = fold.fold(model, SIZE)
+    onnx.export(folded, SIZE, "pretrained", folder / REFERENCE, folder / "model.fp32.dynamic.onnx")
+    tflite.export(folded, SIZE, folder / "model.fp32.tflite")
+    np.save(folder / LOGITS, logits(folder / REFERENCE, np.load(folder / "evaluation.npy")))
+
+
+def logits(path: Path, images: np.ndarray) -> np.ndarray:
+    """What a model file says of `images`, float32 (N, 3, H, W), one at a time: float32 (N, classes)."""
+    return (_tflite_logits if path.suffix == ".tflite" else _onnx_logits)(path, images)
+
+
+def _onnx_logits(path: Path, images: np.ndarray) -> np.ndarray:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()  # every graph optimization: Q/DQ become integer kernels
+    options.intra_op_num_threads, options.log_severity_level = THREADS, 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    source = session.get_inputs()[0]
+    kind = np.float16 if "float16" in source.type else np.float32
+    return np.concatenate([session.run(None, {source.name: image[None].astype(kind)})[0] for image in images]).astype(
+        np.float32
+    )
+
+
+def _tflite_logits(path: Path, images: np.ndarray) -> np.ndarray:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path), num_threads=THREADS)
+    interpreter.allocate_tensors()
+    (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
+    found = []
+    for image in images:
+        interpreter.set_tensor(source["index"], _quantize(image.transpose(1, 2, 0)[None], source))
+        interpreter.invoke()
+        found.append(_dequantize(interpreter.get_tensor(target["index"]), target))
+    return np.concatenate(found)
+
+
+def _quantize(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
+    """`values` in the type of a LiteRT tensor."""
+    if detail["dtype"] == np.float32:
+        return np.ascontiguousarray(values)
+    scale, zero_point = detail["quantization"]
+    limits = np.iinfo(detail["dtype"])
+    return np.clip(np.round(values / scale) + zero_point, limits.min, limits.max).astype(detail["dtype"])
+
+
+def _dequantize(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
+    if detail["dtype"] == np.float32:
+        return values
+    scale, zero_point = detail["quantization"]
+    return ((values.astype(np.float32) - zero_point) * scale).astype(np.float32)
+
+
+def compare(got: np.ndarray, expected: np.ndarray) -> dict[str, float]:
+    """Fidelity of logits (N, classes) to those of FP32.
+
+    agreement: images with the same top-1 class, %. snr_db: power of the FP32 logits over that of the
+    difference, dB. kl: mean KL(fp32 || int8) of the softmaxes, nats.
+    """
+    got, expected = got.astype(np.float64), expected.astype(np.float64)
+    agreement = (got.argmax(1) == expected.argmax(1)).mean() * 100
+    snr = 10 * np.log10(np.square(expected).sum() / max(np.square(got - expected).sum(), 1e-30))
+    log_p, log_q = (x - np.logaddexp.reduce(x, axis=1, keepdims=True) for x in (expected, got))
+    kl = (np.exp(log_p) * (log_p - log_q)).sum(1).mean()
+    return {"agreement": round(float(agreement), 1), "snr_db": round(float(snr), 2), "kl": round(float(kl), 4)}
+
+
+def judge(path: Path, evaluation: np.ndarray, reference_logits: np.ndarray) -> dict[str, Any]:
+    """One row: `compare`, the file's size and hash, and what the JSON beside it says of how it was made.
+
+    `evaluation` is float32 (N, 3, H, W), normalized; `reference_logits` (N, classes) are those of FP32.
+    """
+    row = compare(logits(path, evaluation), reference_logits)
+    beside = path.with_suffix(".json")
+    made = json.loads(beside.read_text()) if beside.is_file() else {}
+    return {**row, "mb": round(path.stat().st_size / 1e6, 2), "sha256": store.sha256_file(path), **made}
+
+
+def load(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The evaluation images of a folder and the FP32 logits, in ONNX Runtime, of each."""
+    return np.load(folder / "evaluation.npy"), np.load(folder / LOGITS)
+
+
+def judge_all(folder: Path, paths: list[Path]) -> None:
+    """Judge, print and record files; the other rows of the record stay."""
+    if missing := [str(path) for path in paths if not path.is_file()]:
+        raise SystemExit(f"no such file: {', '.join(missing)}")
+    images, expected = load(folder)
+    about = {
+        "model": f"{ARCH}, ImageNet weights, {SIZE} px",
+        "images": f"{CALIBRATION} crops to calibrate, {len(images)} of other photographs to evaluate: "
+        + photographs.PACKAGES,
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("onnxruntime", "ai-edge-litert", "numpy")},
+        "processor": _processor(),
+        "command": "python -m benchmarks.fidelity judge FOLDER FILES...",
+    }
+    print(f"{'file':36} {'agreement %':>11} {'SNR dB':>7} {'KL nats':>8} {'MB':>6}")
+    for path in paths:
+        row = judge(path, images, expected)
+        print(
+            f"{path.name:36} {row['agreement']:11.1f} {row['snr_db']:7.2f} {row['kl']:8.4f} {row['mb']:6.2f}",
+            flush=True,
+        )
+        merge(path.name, row, about)
+
+
+def merge(name: str, row: dict[str, Any], about: dict[str, Any]) -> None:
+    """Put one row into the record."""
+    kept = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
+    rows = {**kept.get("files", {}), name: row}
+    store.save_json(RESULT, {**about, "files": dict(sorted(rows.items()))})
+
+
+def _processor() -> str:
+    """The name of the processor and whether it multiplies int8 into int32 exactly (VNNI)."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor()
+    name = next((line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")), "")
+    return f"{name}, {'with' if 'vnni' in text else 'without'} VNNI"
+
+
+def main() -> None:
+    """The command line of the module's docstring."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    maker = verbs.add_parser("make", help="export the float model, cut the crops")
+    maker.add_argument("folder", type=Path)
+    source = maker.add_mutually_exclusive_group(required=True)
+    source.add_argument("walls", type=Path, nargs="?", help="where the wallpapers lie (see benchmarks/photographs.py)")
+    source.add_argument("--crops", type=Path, nargs=2, metavar="NPY", help="ready ones: to calibrate, to evaluate")
+    judger = verbs.add_parser("judge", help="compare model files with FP32, and record it")
+    judger.add_argument("folder", type=Path)
+    judger.add_argument("files", type=Path, nargs="+")
+    options = parser.parse_args()
+    if options.verb == "make":
+        make(options.folder, options.walls, options.crops)
+    else:
+        judge_all(options.folder, options.files)
+
+
+if __name__ == "__main__":
+    main()

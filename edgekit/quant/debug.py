@@ -1,0 +1,282 @@
+"""Where the error of a quantized network comes from: every layer and every rounded tensor, one by one.
+
+The float and the quantized network go through the folded graph side by side, so that only the values
+that are still needed are in memory. What quantizing one thing alone does to the logits is seen by
+running what follows it again, in floating point: about half a forward pass for each layer and tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+from edgekit.errors import DataError
+from edgekit.quant import affine, placement, simulate
+from edgekit.quant.agreement import Agreement, Effect, EffectSums, PairSums
+from edgekit.quant.observers import Histogram
+from edgekit.quantization import QuantizedModel, QuantScheme
+
+MOST_BINS = 128
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One Conv2d or Linear.
+
+    Activations are the layer's outputs, behind the activation that is fused into it, before they are rounded.
+
+    Attributes:
+        position: from 0, in the order of the graph. int8: whether it runs in INT8 on this runtime.
+        weight: its weights against those of the float network; recovery steps move weights on purpose.
+        alone: its activations, with nothing quantized but its weights and its input.
+        accumulated: its activations, with everything before it quantized too.
+        effect: of quantizing its weights and its input, and nothing else.
+    """
+
+    name: str
+    kind: str
+    position: int
+    int8: bool
+    weight: Agreement
+    alone: Agreement
+    accumulated: Agreement
+    effect: Effect
+
+
+@dataclass(frozen=True)
+class Bins:
+    """A histogram: `counts` of neighbouring bins, `width` wide, the first from `start` on."""
+
+    start: float
+    width: float
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TensorReport:
+    """One tensor that is rounded to int8.
+
+    Attributes:
+        low, high: the chosen range: the least and the largest number that its integers hold.
+        seen_low, seen_high: the least and the largest value over the images.
+        clipped: the share of values that lie outside by more than half a step, which rounding explains.
+        rounding: the rounded against the float values. effect: of rounding it, and nothing else.
+    """
+
+    name: str
+    low: float
+    high: float
+    seen_low: float
+    seen_high: float
+    clipped: float
+    rounding: Agreement
+    effect: Effect
+    bins: Bins
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found over so many images; `layers` and `tensors` with the greatest effect first.
+
+    Attributes:
+        effect: of the whole quantized network.
+    """
+
+    images: int
+    effect: Effect
+    layers: tuple[LayerReport, ...]
+    tensors: tuple[TensorReport, ...]
+
+
+@torch.inference_mode()
+def inspect(
+    folded: fx.GraphModule,
+    model: QuantizedModel,
+    native: QuantScheme,
+    batches: Sequence[torch.Tensor],
+    update: Callable[[int, int], None] = lambda done, total: None,
+) -> Inspection:
+    """Compare `model`, as the runtime with the scheme `native` runs it, with the float network.
+
+    Args:
+        batches: normalized float32 images (N, 3, H, W). Memory does not grow with their number.
+        update: called with how many layers of all batches are done.
+    Raises:
+        DataError: no images, or NaN and infinite activations.
+    """
+    if not sum(map(len, batches)):
+        raise DataError("there are no images to compare the networks on", "edgekit quant debug --images 32")
+    quantized = simulate.of(folded, model, native)
+    layers = placement.layers(folded)
+    sums = _Sums(
+        {name: _LayerSums() for name in layers},
+        {name: _TensorSums() for name in quantized.rounded},
+    )
+    done, total = 0, len(layers) * len(batches)
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        update(done, total)
+
+    for images in batches:
+        _Walk(folded, quantized, sums, count).run(images)
+    scheme = model.scheme(native)
+    reports = []
+    for position, (name, (_, module)) in enumerate(layers.items()):
+        seen, carried = sums.layers[name], model.layers[name]
+        weight = PairSums()
+        weight.add(torch.from_numpy(carried.weight), module.weight)
+        int8 = carried.scales is not None and placement.runs_in_int8(module, scheme)
+        found = weight.result(), seen.alone.result(), seen.accumulated.result(), seen.effect.result()
+        reports.append(LayerReport(name, kind(module), position, int8, *found))
+    tensors = [_tensor_report(name, seen, quantized.rounded[name]) for name, seen in sums.tensors.items()]
+    return Inspection(
+        sum(map(len, batches)), sums.effect.result(), tuple(_worst_first(reports)), tuple(_worst_first(tensors))
+    )
+
+
+def kind(module: nn.Module) -> str:
+    """A layer in a word or two: ``conv 3x3``, ``depthwise 5x5``, ``linear``."""
+    if not isinstance(module, nn.Conv2d):
+        return "linear"
+    size = "x".join(map(str, module.kernel_size))
+    return f"{'depthwise' if module.groups == module.in_channels > 1 else 'conv'} {size}"
+
+
+def _worst_first(reports: Iterable[Any]) -> list[Any]:
+    return sorted(reports, key=lambda report: report.effect.logits.sqnr_db)
+
+
+@dataclass
+class _LayerSums:
+    alone: PairSums = field(default_factory=PairSums)
+    accumulated: PairSums = field(default_factory=PairSums)
+    effect: EffectSums = field(default_factory=EffectSums)
+
+
+@dataclass
+class _TensorSums:
+    rounding: PairSums = field(default_factory=PairSums)
+    effect: EffectSums = field(default_factory=EffectSums)
+    seen: Histogram = field(default_factory=Histogram)
+    clipped: int = 0
+    values: int = 0
+
+
+@dataclass
+class _Sums:
+    layers: dict[str, _LayerSums]
+    tensors: dict[str, _TensorSums]
+    effect: EffectSums = field(default_factory=EffectSums)
+
+
+class _Walk(simulate.Simulation):
+    """One batch through the float network; `twin` follows node by node with everything quantized."""
+
+    def __init__(
+        self, folded: fx.GraphModule, quantized: simulate.Simulation, sums: _Sums, count: Callable[[], None]
+    ) -> None:
+        super().__init__(folded, {})
+        self.grids, self.quantized, self.sums, self.count = quantized.rounded, quantized.weights, sums, count
+        self.twin = simulate.Simulation(folded, {}, quantized.weights)
+        self.rest, self.fused = fx.Interpreter(folded), fx.Interpreter(folded)
+        self.layers = {node: name for name, (node, _) in placement.layers(folded).items()}
+        # Layer -> what it writes last, which is the activation that is fused into it, else its own output.
+        self.ends = {layer: tensor for tensor, layer in placement.written_by(folded).items()}
+        self.layer_of = {tensor: layer for layer, tensor in self.ends.items()}
+        self.logits = torch.empty(0)
+
+    def run(self, images: torch.Tensor) -> Any:  # type: ignore[override]
+        self.logits = self.rest.run(images)
+        self.twin.env = {}
+        return super().run(images)
+
+    def run_node(self, node: fx.Node) -> Any:
+        value, name = super().run_node(node), self.names.get(node, "")
+        twin = value if node.op == "placeholder" else self.twin.run_node(node)
+        if node.op == "output":
+            self.sums.effect.add(twin, value)
+            return value
+        if name in self.layer_of:
+            self.sums.layers[self.layer_of[name]].accumulated.add(twin, value)
+        if node in self.layers:
+            self._look_at_layer(node, value)
+        if name in self.grids:
+            self._look_at_tensor(node, value)
+            twin = simulate.fake_quantize(twin, self.grids[name])
+        self.twin.env[node] = twin
+        for used_up in self.user_to_last_uses.get(node, ()):
+            del self.twin.env[used_up]
+        return value
+
+    def _look_at_layer(self, node: fx.Node, value: torch.Tensor) -> None:
+        name, source = self.layers[node], node.all_input_nodes[0]
+        inputs = self.env[source]
+        if self.names[source] in self.grids:
+            inputs = simulate.fake_quantize(inputs, self.grids[self.names[source]])
+        module = placement.module_of(self.module, node)  # type: ignore[arg-type]
+        assert module is not None
+        alone = simulate.apply(module, inputs, *self.quantized[name])
+        sums = self.sums.layers[name]
+        sums.alone.add(self._activated(node, alone), self._activated(node, value))
+        sums.effect.add(self._logits(node, alone), self.logits)
+        self.count()
+
+    def _look_at_tensor(self, node: fx.Node, value: torch.Tensor) -> None:
+        name = self.names[node]
+        sums, grid = self.sums.tensors[name], self.grids[name]
+        try:
+            sums.seen.update(value)
+        except DataError as error:
+            raise DataError(f"{error.message} in tensor {name!r}", "check the checkpoint") from None
+        half = grid.scale / 2
+        sums.clipped += int(((value < grid.low - half) | (value > grid.high + half)).sum())
+        sums.values += value.numel()
+        rounded = simulate.fake_quantize(value, grid)
+        sums.rounding.add(rounded, value)
+        sums.effect.add(self._logits(node, rounded), self.logits)
+
+    def _activated(self, node: fx.Node, value: torch.Tensor) -> torch.Tensor:
+        """What the layer `node` gives behind its fused activation, from what it gives before."""
+        if self.ends[self.names[node]] == self.names[node]:
+            return value
+        self.fused.env = {node: value.clone()}  # it may work in place
+        return self.fused.run_node(next(iter(node.users)))
+
+    def _logits(self, node: fx.Node, value: torch.Tensor) -> torch.Tensor:
+        """The logits with `value` in place of what `node` gives, all that follows in floating point."""
+        before: dict[fx.Node, Any] = {}
+        for earlier in self.module.graph.nodes:  # type: ignore[union-attr]
+            if earlier is node:
+                break
+            before[earlier] = fx.node.map_aggregate(self.env.get(earlier), _copy)
+        return self.rest.run(initial_env={**before, node: value})
+
+
+def _copy(value: Any) -> Any:
+    """What follows may work in place."""
+    return value.clone() if isinstance(value, torch.Tensor) else value
+
+
+def _tensor_report(name: str, sums: _TensorSums, grid: affine.Grid) -> TensorReport:
+    return TensorReport(
+        name, grid.low, grid.high, sums.seen.low, sums.seen.high, sums.clipped / max(1, sums.values),
+        sums.rounding.result(), sums.effect.result(), _bins(sums.seen),
+    )  # fmt: skip
+
+
+def _bins(seen: Histogram) -> Bins:
+    """The occupied part of a histogram in at most `MOST_BINS` bins."""
+    width = 2 * seen.limit / len(seen.counts)
+    occupied = np.flatnonzero(seen.counts)
+    first, last = int(occupied[0]), int(occupied[-1])
+    together = -(-(last + 1 - first) // MOST_BINS)
+    part = seen.counts[first : last + 1]
+    counts = np.pad(part, (0, -len(part) % together)).reshape(-1, together).sum(1)
+    return Bins(-seen.limit + first * width, together * width, tuple(map(int, counts)))

@@ -1,0 +1,97 @@
+"""Second moments of what a layer reads and should write: all that the recovery steps need to know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from edgekit.quant.placement import Weighted
+
+# Rows of the least-squares problem: at least so many, and so many for each unknown, where there are that many.
+_LEAST_ROWS, _ROWS_PER_WEIGHT = 65_536, 32
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Centred second moments, float64, over images and places.
+
+    With G groups, K weights per output and O outputs per group:
+
+    Attributes:
+        gram: (G, K, K), covariance of the inputs as the quantized network has them.
+        cross: (G, O, K), covariance of the wanted outputs with these inputs.
+        power: sum over all outputs of their variance.
+    """
+
+    gram: torch.Tensor
+    cross: torch.Tensor
+    power: float
+
+    def error(self, weight: torch.Tensor) -> float:
+        """Mean squared error of the outputs, the mean left out (the bias takes it), summed over outputs.
+
+        Args:
+            weight: (G, O, K), float64.
+        """
+        quadratic = torch.einsum("gok,gkl,gol->", weight, self.gram, weight)
+        return float(self.power + quadratic - 2 * (weight * self.cross).sum())
+
+
+def grouped(module: Weighted) -> tuple[int, int, int]:
+    """Groups, outputs per group, weights per output."""
+    groups = module.groups if isinstance(module, nn.Conv2d) else 1
+    outputs = len(module.weight)
+    return groups, outputs // groups, module.weight[0].numel()
+
+
+def collect(module: Weighted, pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], images: int) -> Moments:
+    """Moments over chunks of (inputs, wanted outputs), both float32 in torch's layout.
+
+    Places are thinned evenly where there are more than the solution can use.
+
+    Args:
+        images: how many all chunks hold.
+    """
+    groups, outputs, weights = grouped(module)
+    gram = torch.zeros(groups, weights, weights, dtype=torch.float64)
+    cross = torch.zeros(groups, outputs, weights, dtype=torch.float64)
+    total_in = torch.zeros(groups, weights, dtype=torch.float64)
+    total_out = torch.zeros(groups, outputs, dtype=torch.float64)
+    power = torch.zeros(groups, outputs, dtype=torch.float64)
+    rows, wanted_rows = 0, max(_LEAST_ROWS, _ROWS_PER_WEIGHT * weights)
+    for number, (inputs, wanted) in enumerate(pairs):
+        step = max(1, wanted.shape[2:].numel() * images // wanted_rows) if wanted.ndim == 4 else 1
+        a, y = _rows(module, inputs, wanted, slice(number % step, None, step))
+        gram += torch.bmm(a.transpose(1, 2), a).double()
+        cross += torch.bmm(y.transpose(1, 2), a).double()
+        total_in += a.sum(1).double()
+        total_out += y.sum(1).double()
+        power += y.double().square().sum(1)
+        rows += a.shape[1]
+    mean_in, mean_out = total_in / rows, total_out / rows
+    return Moments(
+        gram / rows - mean_in[:, :, None] * mean_in[:, None, :],
+        cross / rows - mean_out[:, :, None] * mean_in[:, None, :],
+        float((power / rows - mean_out.square()).sum()),
+    )
+
+
+def _rows(
+    module: Weighted, inputs: torch.Tensor, wanted: torch.Tensor, places: slice
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The layer as a matrix product: (G, rows, K) inputs and (G, rows, O) outputs."""
+    groups, outputs, weights = grouped(module)
+    if isinstance(module, nn.Linear):
+        return inputs.reshape(1, -1, weights), wanted.reshape(1, -1, outputs)
+    y = wanted.flatten(2)[:, :, places].reshape(len(wanted), groups, outputs, -1)
+    pad, stride = module.padding, module.stride
+    if weights * groups == inputs.shape[1] and pad in (0, (0, 0)):  # 1x1: no patches to cut out
+        patches = inputs[:, :, :: stride[0], :: stride[1]].flatten(2)[:, :, places]
+    else:
+        patches = F.unfold(inputs, module.kernel_size, module.dilation, pad, stride)[:, :, places]  # type: ignore[arg-type]
+    a = patches.reshape(len(inputs), groups, weights, -1)
+    return tuple(t.permute(1, 0, 3, 2).reshape(groups, -1, t.shape[2]) for t in (a, y))  # type: ignore[return-value]
