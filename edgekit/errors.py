@@ -60,6 +60,12 @@ class StorageError(EdgekitError):
     status = ExitStatus.STORAGE
 
 
+class GateError(EdgekitError):
+    """What was asked for was done, and does not keep the limit that was set."""
+
+    status = ExitStatus.GATE
+
+
 class ParityError(EdgekitError):
     """Two runtimes that must agree do not."""
 

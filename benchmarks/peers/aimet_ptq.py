@@ -5,10 +5,9 @@
 Packages: aimet-onnx==2.42.0 onnx==1.23.2 onnxruntime==1.31.1
 https://github.com/quic/aimet
 
-default    ``QuantizationSimModel`` as it comes: min-max, asymmetric activations, one weight scale per tensor
-channels   its per-channel configuration
-equalize   per channel, after cross-layer equalization (``equalize_model``, which replaces ReLU6 by ReLU)
-adaround   per channel, weights rounded by AdaRound, with fewer iterations than its default to end in minutes
+default    ``QuantizationSimModel`` as it comes: min-max, asymmetric activations, one weight scale per channel
+equalize   the default after cross-layer equalization (``equalize_model``, which replaces ReLU6 by ReLU)
+htp        the configuration of Qualcomm's HTP v81
 """
 
 from __future__ import annotations
@@ -22,12 +21,9 @@ from pathlib import Path
 import aimet_onnx
 import numpy as np
 import onnx
-from aimet_onnx.common import quantsim_config
 from aimet_onnx.cross_layer_equalization import equalize_model
 
-VARIANTS = ("default", "channels", "equalize", "adaround")
-PER_CHANNEL = Path(quantsim_config.__file__).parent / "default_config_per_channel.json"
-ITERATIONS = 500  # of AdaRound, for each layer
+VARIANTS = {"default": "default", "equalize": "default", "htp": "htp_v81"}  # name -> configuration
 
 
 def quantize(model: onnx.ModelProto, images: np.ndarray, variant: str) -> onnx.ModelProto:
@@ -35,10 +31,7 @@ def quantize(model: onnx.ModelProto, images: np.ndarray, variant: str) -> onnx.M
     feeds = [{"image": np.ascontiguousarray(image[None])} for image in images]
     if variant == "equalize":
         equalize_model(model)
-    config = None if variant == "default" else str(PER_CHANNEL)
-    sim = aimet_onnx.QuantizationSimModel(model, config_file=config, providers=["CPUExecutionProvider"])
-    if variant == "adaround":
-        aimet_onnx.apply_adaround(sim, feeds, num_iterations=ITERATIONS)
+    sim = aimet_onnx.QuantizationSimModel(model, config_file=VARIANTS[variant], providers=["CPUExecutionProvider"])
     sim.compute_encodings(feeds)
     return sim.to_onnx_qdq(prequantize_constants=True)  # int8 weights in the file, as the others have
 

@@ -44,6 +44,7 @@ def main() -> None:
             calibration_method=options.variant,
             calibration_eps=["cpu"],
             output_path=str(path),
+            high_precision_dtype="fp32",
         )
     about = {"versions": {name: version(name) for name in ("nvidia-modelopt", "onnx", "onnxruntime")}}
     path.with_suffix(".json").write_text(json.dumps({**about, "seconds": round(time.perf_counter() - started, 1)}))

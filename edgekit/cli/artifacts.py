@@ -50,7 +50,8 @@ def _artifact(
     if precision == "int8":
         table = bench.table
         lineage = {"recipe": table.recipe, "observer": table.observer, "samples": table.samples}
-        details = {**lineage, "calibration_sha256": store.sha256_file(bench.table_path), **details}
+        made = {"steps": bench.quantized.steps, "float_layers": bench.quantized.float_layers}
+        details = {**lineage, **made, "calibration_sha256": store.sha256_file(bench.table_path), **details}
     return Artifact(
         name=f"{resolved.name}/{path.name}",
         target=resolved.name,
@@ -143,9 +144,9 @@ def _onnx_fp16(bench: Workbench, folder: Path, resolved: base.Resolved) -> Emitt
     from edgekit.quant import fp16
 
     model = onnx_ir.load(bench.onnx)
-    fp16.to_fp16(model)
+    kept = fp16.to_fp16(model, *bench.observed_onnx)
     onnx.save(model, folder / "model.fp16.onnx")
-    return [("model.fp16.onnx", {})]
+    return [("model.fp16.onnx", {"float32_nodes": kept} if kept else {})]
 
 
 def _onnx_int8(bench: Workbench, folder: Path, resolved: base.Resolved) -> Emitted:
@@ -160,7 +161,7 @@ def _onnx_int8(bench: Workbench, folder: Path, resolved: base.Resolved) -> Emitt
     onnx.save(model, folder / "model.int8.onnx")
     emitted: Emitted = [("model.int8.onnx", {"int8_nodes": len(nodes)})]
     if resolved.target.runtime == "tensorrt":
-        fp16.to_fp16(model)
+        fp16.to_fp16(model, *bench.observed_onnx)
         onnx.save(model, folder / "model.int8.typed.onnx")
         details = {"for": "TensorRT 10.12 and newer", "host_runtime": "onnxruntime-unoptimized"}
         emitted.append(("model.int8.typed.onnx", details))

@@ -29,14 +29,26 @@ if TYPE_CHECKING:
 
 SCHEMA = 1  # of calibration/<recipe>.json
 _BATCH = 16
+_MOST_SAID = 3
 
 
 class Workbench:
     """The intermediate models of a run. Files are kept in ``export/common`` and used again."""
 
-    def __init__(self, run: store.Run, recipe: CalibrationRecipe | None = None, symmetric: bool = False) -> None:
-        """`symmetric`: both targets get symmetric activations (``--parity strict``)."""
+    def __init__(
+        self,
+        run: store.Run,
+        recipe: CalibrationRecipe | None = None,
+        symmetric: bool = False,
+        calibration_data: Path | None = None,
+    ) -> None:
+        """
+        Args:
+            symmetric: both targets get symmetric activations (``--parity strict``).
+            calibration_data: a folder of unlabelled images instead of the train split.
+        """
         self.run = run
+        self.calibration_data = calibration_data
         self.recipe = recipe or CalibrationRecipe("default")
         self.symmetric = symmetric
 
@@ -104,8 +116,29 @@ class Workbench:
 
     @cached_property
     def calibration_set(self) -> CalibrationSet:
-        """The samples that are shown to the observers."""
-        return calibration.choose(self.data.split("train"), self.recipe)
+        """The samples that are shown to the observers; what is doubtful about them is said."""
+        chosen, _ = self._chosen
+        for problem in calibration.problems(chosen, self.checkpoint.labels, self.recipe):
+            show.note(f"calibration: {problem}")
+        return chosen
+
+    @cached_property
+    def _chosen(self) -> tuple[CalibrationSet, list[Path]]:
+        """The calibration samples and their files."""
+        if self.calibration_data is None:
+            chosen = calibration.choose(self.data.split("train"), self.recipe)
+            return chosen, [self.data.root / sample.path for sample in chosen.samples]
+        found = calibration.from_folder(self.calibration_data, self.recipe)
+        for passed_over in found.skipped[:_MOST_SAID]:
+            show.note(f"calibration: passed over {passed_over}")
+        return found.chosen, found.paths
+
+    def _calibration_paths(self, limit: int | None = None) -> list[Path]:
+        """The first files of the calibration set; those of the data set must be as they were indexed."""
+        samples = self.calibration_set.samples[:limit]
+        if self.calibration_data is None:
+            return dataset.check_unchanged(self.data, samples)
+        return self._chosen[1][:limit]
 
     @cached_property
     def table(self) -> CalibrationTable:
@@ -119,15 +152,39 @@ class Workbench:
             if kept["made_by"] == made_by and table.parent == self.checkpoint.sha256:
                 show.note(f"calibration: {path} (made before, used again)")
                 return table
-        from edgekit.quant import calibrate
+        from edgekit.quant import calibrate, soundness
 
-        paths = dataset.check_unchanged(self.data, chosen.samples)
+        soundness.check_operators(self.folded)
+        for doubt in soundness.check_weights(self.folded):
+            show.note(f"weights: {doubt}")
+        paths = self._calibration_paths()
         with show.bar("calibrating") as update:
             batches = self._batches(paths, update)
             table = calibrate.calibrate(self.folded, batches, self.recipe, chosen, self.checkpoint.sha256)
         store.save_json(path, {"schema": SCHEMA, "made_by": made_by, "table": table})
+        if self.calibration_data is not None:
+            self._compare_with_evaluation(paths)
         show.note(f"calibration: {len(chosen.samples)} images, {len(table.ranges)} tensors, {self.recipe.observer}")
         return table
+
+    def _compare_with_evaluation(self, paths: list[Path]) -> None:
+        """Say it where foreign calibration images do not look like the val split."""
+        from edgekit.data import likeness
+        from edgekit.quant import soundness
+
+        ignore: Callable[[int, int], None] = lambda done, total: None  # noqa: E731
+        val = dataset.check_unchanged(self.data, self.data.split("val"))
+        with show.working("comparing with val"):
+            seen, judged = (
+                soundness.features(self.folded, self._batches(files[: self.recipe.samples], ignore))
+                for files in (paths, val)
+            )
+        found = likeness.compare(seen, judged)
+        if found.unlike:
+            show.note(
+                f"calibration: these images do not look like those of val: their features are {found.distance:.2f} "
+                f"variances apart, {found.expected:.2f} would be chance"
+            )
 
     @property
     def table_path(self) -> Path:
@@ -158,9 +215,7 @@ class Workbench:
         """The first `limit` images of the calibration set, normalized float32 (N, 3, H, W)."""
         import torch
 
-        samples = self.calibration_set.samples[:limit]
-        paths = dataset.check_unchanged(self.data, samples)
-        return torch.cat(list(self._batches(paths, lambda done, total: None)))
+        return torch.cat(list(self._batches(self._calibration_paths(limit), lambda done, total: None)))
 
     @cached_property
     def onnx_naming(self) -> Naming:
@@ -168,6 +223,14 @@ class Workbench:
         from edgekit.export import onnx
 
         return self._name(onnx.run_all(self.onnx, self._probe.numpy()))
+
+    @property
+    def observed_onnx(self) -> tuple[CalibrationTable | None, dict[str, str] | None]:
+        """What the tensors of the ONNX file were seen to hold; nothing for networks that are not quantized."""
+        from edgekit.train import zoo
+
+        row = zoo.MODELS.get(self.checkpoint.arch)
+        return (self.table, self.onnx_naming.tensors) if row is None or row.quantizes else (None, None)
 
     @cached_property
     def tflite_naming(self) -> Naming:
@@ -196,7 +259,9 @@ class Workbench:
 
         from edgekit.train.finetune import normalize
 
-        for number, pixels in enumerate(images.load_batches(paths, self.checkpoint.preprocess, _BATCH)):
+        loaded = images.load_batches(paths, self.checkpoint.preprocess, _BATCH)
+        watched = calibration.watched(loaded, paths, lambda text: show.note(f"calibration: {text}"))
+        for number, pixels in enumerate(watched):
             yield normalize(torch.from_numpy(pixels), self.checkpoint.preprocess).contiguous()
             update(number * _BATCH + len(pixels), len(paths))
 

@@ -88,5 +88,7 @@ def calibrate(
         watching.run(images)
     if not seen:
         raise DataError("the calibration set is empty", "give the data set more training images")
-    ranges = {name: OBSERVERS[recipe.observer](histogram) for name, histogram in seen.items()}
+    # The scores keep all that was seen: what clips there makes the best answers equal.
+    scores = {watching.names[node] for node in folded.graph.output_node().all_input_nodes}
+    ranges = {n: OBSERVERS["minmax" if n in scores else recipe.observer](histogram) for n, histogram in seen.items()}
     return CalibrationTable(ranges, recipe.observer, recipe.name, shown.fingerprint, parent)

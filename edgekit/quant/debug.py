@@ -128,11 +128,11 @@ def inspect(
         _Walk(folded, quantized, sums, count).run(images)
     scheme = model.scheme(native)
     reports = []
-    for position, (name, (_, module)) in enumerate(layers.items()):
+    for position, (name, (node, module)) in enumerate(layers.items()):
         seen, carried = sums.layers[name], model.layers[name]
         weight = PairSums()
         weight.add(torch.from_numpy(carried.weight), module.weight)
-        int8 = carried.scales is not None and placement.runs_in_int8(module, scheme)
+        int8 = carried.scales is not None and placement.runs_in_int8(folded, node, scheme)
         found = weight.result(), seen.alone.result(), seen.accumulated.result(), seen.effect.result()
         reports.append(LayerReport(name, kind(module), position, int8, *found))
     tensors = [_tensor_report(name, seen, quantized.rounded[name]) for name, seen in sums.tensors.items()]

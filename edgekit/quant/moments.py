@@ -63,9 +63,13 @@ def collect(module: Weighted, pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]
     total_out = torch.zeros(groups, outputs, dtype=torch.float64)
     power = torch.zeros(groups, outputs, dtype=torch.float64)
     rows, wanted_rows = 0, max(_LEAST_ROWS, _ROWS_PER_WEIGHT * weights)
+    shift: tuple[torch.Tensor, torch.Tensor] | None = None
     for number, (inputs, wanted) in enumerate(pairs):
         step = max(1, wanted.shape[2:].numel() * images // wanted_rows) if wanted.ndim == 4 else 1
         a, y = _rows(module, inputs, wanted, slice(number % step, None, step))
+        # About any fixed point near the mean: float32 products about zero lose a variance far below the mean.
+        shift = shift or (a.mean(1, keepdim=True), y.mean(1, keepdim=True))
+        a, y = a - shift[0], y - shift[1]
         gram += torch.bmm(a.transpose(1, 2), a).double()
         cross += torch.bmm(y.transpose(1, 2), a).double()
         total_in += a.sum(1).double()

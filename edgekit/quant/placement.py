@@ -38,16 +38,38 @@ def conv_runs_in_int8(outputs: int, inputs: int, groups: int) -> bool:
 
     At least 16 of both, or multiples of 8; a depthwise convolution needs a multiple of 8.
     """
-    if groups == inputs and groups > 1:
+    if is_depthwise(inputs, groups):
         return outputs % 8 == 0
     return min(inputs, outputs) >= _LEAST_CHANNELS or (inputs % 8 == 0 and outputs % 8 == 0)
 
 
-def runs_in_int8(module: Weighted, scheme: QuantScheme) -> bool:
-    """Whether a layer runs in INT8 under `scheme`."""
+def runs_in_int8(folded: fx.GraphModule, node: fx.Node, scheme: QuantScheme) -> bool:
+    """Whether the layer of `node` runs in INT8 under `scheme`; see `quant.qdq`, rules 2 and 3."""
+    module = module_of(folded, node)
     if scheme.everywhere or isinstance(module, nn.Linear):
         return True
-    return conv_runs_in_int8(module.out_channels, module.in_channels, module.groups)
+    assert isinstance(module, nn.Conv2d)
+    if not conv_runs_in_int8(module.out_channels, module.in_channels, module.groups):
+        return False
+    writer = _writer(folded, node.all_input_nodes[0])
+    follows_float = writer is not None and not runs_in_int8(folded, writer, scheme)
+    return not (follows_float and is_depthwise(module.in_channels, module.groups))
+
+
+def is_depthwise(inputs: int, groups: int) -> bool:
+    """Whether every channel has a filter of its own."""
+    return groups == inputs and groups > 1
+
+
+def _writer(folded: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """The convolution that writes a tensor, by itself or through its activation."""
+    while not isinstance(module_of(folded, node), nn.Conv2d):
+        kinds = (*_ACTIVATIONS, nn.Hardswish, nn.Sigmoid, nn.ZeroPad2d)
+        gate = node.target in (operator.mul, torch.mul, torch.sigmoid) or is_fused_activation(folded, node)
+        if not (gate or isinstance(module_of(folded, node), kinds)) or not node.all_input_nodes:
+            return None
+        node = node.all_input_nodes[0]
+    return node
 
 
 def is_fused_activation(folded: fx.GraphModule, node: fx.Node) -> bool:
@@ -102,7 +124,7 @@ def quantized_tensors(folded: fx.GraphModule, scheme: QuantScheme, float_layers:
             if users and not (fused and not is_fused_activation(folded, node)):
                 chosen.add(names[node])
             continue
-        if any(name not in float_layers and runs_in_int8(weighted[name][1], scheme) for name in read):
+        if any(name not in float_layers and runs_in_int8(folded, weighted[name][0], scheme) for name in read):
             chosen.add(names[node])
     if not scheme.everywhere:
         chosen |= _around_gates(folded, names)

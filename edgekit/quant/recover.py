@@ -29,8 +29,9 @@ STEPS = {
     "bias": "every output's mean made that of the float network (Nagel et al. 2019, arXiv:1906.04721, section 4.2)",
 }
 CHUNK = 8  # images at a time
-# Layers with more weights per output than this keep nearest rounding: their moments would take gigabytes.
-MOST_WEIGHTS = 4608
+# Layers with more weights per output than this keep nearest rounding: solving would take minutes each,
+# and where so many products are added up, rounding errors even out.
+MOST_WEIGHTS = 2304
 MOST_BYTES = 2 * 10**9  # of tensors held between two layers
 _HELD_OUT = 4  # every fourth chunk judges
 _DAMPINGS = (0.3, 1.0, 3.0)  # times the recipe's
@@ -138,16 +139,17 @@ class _Sweep:
         outputs = [simulate.apply(module, values, weight, None) for values in inputs]
         if bias is not None:
             if "bias" in self.recipe.steps and outputs:
-                bias = _channel_mean(wanted) - _channel_mean(outputs)
+                bias = _mean_outputs(module, wanted) - _mean_outputs(module, outputs)
             shape = (1, -1, 1, 1) if isinstance(module, nn.Conv2d) else (1, -1)
             outputs = [values.add_(bias.view(shape)) for values in outputs]
         self.rounded[node] = outputs
         return LayerWeights(weight.numpy(), None if bias is None else bias.detach().numpy(), scales.numpy())
 
 
-def _channel_mean(chunks: list[torch.Tensor]) -> torch.Tensor:
+def _mean_outputs(module: Weighted, chunks: list[torch.Tensor]) -> torch.Tensor:
     """The mean of every output over images and places, float32 (outputs,)."""
-    ordered = [c.transpose(0, 1).flatten(1) if c.ndim == 4 else c.flatten(0, -2).T for c in chunks]
+    axis = 1 if isinstance(module, nn.Conv2d) else -1
+    ordered = [chunk.movedim(axis, 0).flatten(1) for chunk in chunks]
     total = torch.stack([values.double().sum(1) for values in ordered]).sum(0)
     return (total / sum(values.shape[1] for values in ordered)).float()
 

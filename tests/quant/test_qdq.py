@@ -64,8 +64,21 @@ def test_rule_2_which_convolutions_stay_float(inputs: int, outputs: int, group: 
     assert ("layer_w" in model.graph.initializers) is not in_int8
 
 
+@pytest.mark.parametrize(("inputs", "in_int8"), [(3, False), (16, True)])
+@pytest.mark.parametrize("activation", ["Relu", "Clip", "HardSwish"])
+def test_rule_3_depthwise_behind_a_float_convolution_stays_float(inputs: int, in_int8: bool, activation: str) -> None:
+    stem, depthwise = conv("image", "stem", inputs, 16), conv("act", "depthwise", group=16)
+    model = graph(stem, op(activation, ["stem"], "act"), depthwise, conv("depthwise", "project"), channels=inputs)
+    wanted = ["stem", "depthwise", "project"] if in_int8 else ["project"]
+    assert quantize(model) == wanted
+
+
+def test_rule_3_any_other_convolution_behind_a_float_one_is_quantized() -> None:
+    assert quantize(graph(conv("image", "stem", 3, 16), conv("stem", "next"), channels=3)) == ["next"]
+
+
 @pytest.mark.parametrize("activation", ["Relu", "Sigmoid", "HardSwish", "Clip"])
-def test_rule_3_no_pair_between_conv_and_activation_nor_on_outputs(activation: str) -> None:
+def test_rule_4_no_pair_between_conv_and_activation_nor_on_outputs(activation: str) -> None:
     model = graph(conv("image", "c1"), op(activation, ["c1"], "act"), conv("act", "c2"))
     quantize(model)
     assert node(model, "act").inputs[0].producer() is node(model, "c1")
@@ -77,27 +90,27 @@ def test_rule_3_no_pair_between_conv_and_activation_nor_on_outputs(activation: s
     ("inputs", "expected"),
     [(["c1", "relu"], [1]), (["relu", "c1"], [0]), (["c1", "c2"], [1]), (["c2", "c1"], [1]), (["relu", "image"], [])],
 )
-def test_rule_4_residual_add_has_a_pair_on_its_shortcut_only(inputs: list[str], expected: list[int]) -> None:
+def test_rule_5_residual_add_has_a_pair_on_its_shortcut_only(inputs: list[str], expected: list[int]) -> None:
     model = graph(RELU, conv("relu", "c1"), conv("relu", "c2"), op("Add", inputs, "sum"))
     quantize(model)
     assert paired(model, "sum") == expected
 
 
 @pytest.mark.parametrize("inputs", [["trunk", "branch"], ["branch", "trunk"]])
-def test_rule_4_of_two_convs_the_one_with_other_readers_is_the_shortcut(inputs: list[str]) -> None:
+def test_rule_5_of_two_convs_the_one_with_other_readers_is_the_shortcut(inputs: list[str]) -> None:
     model = graph(conv("image", "trunk"), conv("trunk", "branch"), op("Add", inputs, "sum"))
     quantize(model)
     assert paired(model, "sum") == [inputs.index("trunk")]
 
 
-def test_rule_4_an_add_of_a_constant_is_no_residual() -> None:
+def test_rule_5_an_add_of_a_constant_is_no_residual() -> None:
     model = graph(conv("image", "c1"), op("Add", ["c1", "k"], "sum"), extra={"k": np.ones((1, 16, 1, 1), np.float32)})
     quantize(model)
     assert paired(model, "sum") == []
 
 
 @pytest.mark.parametrize("gate", ["Sigmoid", "HardSigmoid"])
-def test_rule_5_squeeze_and_excitation(gate: str) -> None:
+def test_rule_6_squeeze_and_excitation(gate: str) -> None:
     model = graph(
         RELU,
         op("GlobalAveragePool", ["relu"], "pool"),
@@ -110,7 +123,7 @@ def test_rule_5_squeeze_and_excitation(gate: str) -> None:
     assert (paired(model, "pool"), paired(model, "scaled")) == ([0], [0, 1])
 
 
-def test_rule_5_the_last_pool_and_silu_stay_float() -> None:
+def test_rule_6_the_last_pool_and_silu_stay_float() -> None:
     model = graph(
         conv("image", "c1"),
         op("Sigmoid", ["c1"], "sigmoid"),
@@ -123,7 +136,7 @@ def test_rule_5_the_last_pool_and_silu_stay_float() -> None:
     assert (paired(model, "silu"), paired(model, "pool"), paired(model, "scores")) == ([], [], [0])
 
 
-def test_rule_6_a_layer_in_floating_point_has_no_pair_and_its_own_weights() -> None:
+def test_rule_7_a_layer_in_floating_point_has_no_pair_and_its_own_weights() -> None:
     model = graph(conv("image", "c1"), conv("c1", "c2"))
     weight, bias = np.ones((16, 16, 1, 1), np.float32), np.ones(16, np.float32)
     assert quantize(model, c1=LayerWeights(weight, bias)) == ["c2"]
@@ -143,14 +156,14 @@ def test_weights_and_biases_are_those_of_the_quantized_model() -> None:
     assert np.array_equal(held.const_value.numpy(), bias)
 
 
-def test_rule_7_all_readers_share_one_pair() -> None:
+def test_rule_8_all_readers_share_one_pair() -> None:
     model = graph(RELU, conv("relu", "c1"), conv("relu", "c2"), op("Add", ["c1", "relu"], "sum"))
     quantize(model)
     assert node(model, "c1").inputs[0] is node(model, "c2").inputs[0] is node(model, "sum").inputs[1]
     assert sum(n.op_type == "QuantizeLinear" for n in model.graph) == 1
 
 
-def test_rule_7_scales_are_float32_and_zero_points_written_out_as_zero() -> None:
+def test_rule_8_scales_are_float32_and_zero_points_written_out_as_zero() -> None:
     model = graph(conv("image", "c1"), op("Relu", ["c1"], "act"), conv("act", "c2"))
     quantize(model)
     pairs = [n for n in model.graph if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
