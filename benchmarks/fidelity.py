@@ -70,8 +70,6 @@ def _onnx_logits(path: Path, images: np.ndarray) -> np.ndarray:
 
     options = onnxruntime.SessionOptions()  # every graph optimization: Q/DQ become integer kernels
     options.intra_op_num_threads, options.log_severity_level = THREADS, 3
-    if path.name.startswith("model_optimizer"):  # float16 Q/DQ, which the optimizer of 1.31 computes wrongly
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     source = session.get_inputs()[0]
     kind = np.float16 if "float16" in source.type else np.float32

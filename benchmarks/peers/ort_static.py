@@ -5,7 +5,7 @@
 Packages: onnxruntime==1.31.1 onnx==1.23.2 (edgekit's own environment has them).
 https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
 
-default     every default: QDQ, min-max, uint8 activations, int8 weights, one scale per tensor
+default     every default: QDQ, min-max, asymmetric int8 activations, symmetric int8 weights with one scale per tensor
 symmetric   min-max, symmetric int8 activations and weights, one weight scale per channel: what TensorRT asks for
 channels    the default, with one weight scale per channel
 """
