@@ -3,7 +3,7 @@
     python benchmarks/peers/litert_quantizer.py FOLDER [--variant NAME]
 
 Packages: ai-edge-quantizer==0.10.0 ai-edge-litert==2.3.0 (edgekit's own environment has them).
-https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/post_training_quantization
+https://github.com/google-ai-edge/ai-edge-quantizer
 
 default   the recipe and ``calibrate`` as they come: a moving average of each image's minimum and maximum
 minmax    the lowest minimum and the highest maximum over all images (``qsv_utils.min_max_update``)

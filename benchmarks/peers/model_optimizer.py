@@ -4,7 +4,7 @@
 
 Packages: nvidia-modelopt==0.47.0 onnx==1.21.0 onnxruntime==1.24.4 onnx-graphsurgeon onnxconverter-common onnxslim
 polygraphy cppimport lief (what nvidia-modelopt[onnx] names, with onnxruntime in place of onnxruntime-gpu).
-https://nvidia.github.io/Model-Optimizer/guides/_onnx_quantization.html
+https://github.com/NVIDIA/Model-Optimizer
 
 max       calibration_method max: the largest magnitude
 entropy   calibration_method entropy, its default for INT8

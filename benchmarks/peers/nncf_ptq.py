@@ -3,7 +3,7 @@
     python benchmarks/peers/nncf_ptq.py FOLDER [--variant NAME]
 
 Packages: nncf==3.4.0 onnx==1.23.2 onnxruntime==1.31.1
-https://docs.openvino.ai/2026/openvino-workflow/model-optimization-guide/quantizing-models-post-training.html
+https://github.com/openvinotoolkit/nncf
 
 default    preset performance (symmetric activations), fast bias correction
 mixed      preset mixed (asymmetric activations), fast bias correction
