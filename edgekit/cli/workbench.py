@@ -144,7 +144,8 @@ class Workbench:
     def table(self) -> CalibrationTable:
         """The one calibration, from the train split; read from the run if it is there already."""
         chosen = self.calibration_set
-        made_by = {"recipe": dataclasses.asdict(self.recipe), "samples": chosen.fingerprint}
+        recipe = json.loads(json.dumps(dataclasses.asdict(self.recipe)))  # as it is read back: lists, not tuples
+        made_by = {"recipe": recipe, "samples": chosen.fingerprint}
         path = self.table_path
         if path.is_file():
             kept = store.load_document(path, SCHEMA, "made_by", "table")

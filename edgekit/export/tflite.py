@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -88,7 +89,8 @@ def quiet() -> Iterator[None]:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
             logging.disable(logging.WARNING)
-            with warnings.catch_warnings():
+            unread = io.StringIO()  # also what Python writes to streams that are not the descriptors 1 and 2
+            with warnings.catch_warnings(), contextlib.redirect_stdout(unread), contextlib.redirect_stderr(unread):
                 warnings.simplefilter("ignore")
                 yield
         finally:

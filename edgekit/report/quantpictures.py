@@ -12,7 +12,7 @@ from edgekit.report import svg
 MOST_HISTOGRAMS = 12
 _COLUMNS = 3
 _WIDTH, _ROW, _HISTOGRAM = 9.5, 0.165, 1.55  # inches: the picture; a layer; a row of histograms
-_LONGEST, _LONGEST_TITLE = 36, 28  # characters of a name
+_LONGEST, _LONGEST_TITLE = 42, 28  # characters of a name
 _RANKED = 5
 _EXACT_DB = 150.0  # stands for no error
 
