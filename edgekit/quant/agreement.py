@@ -66,9 +66,11 @@ class EffectSums:
     images: int = 0
 
     def add(self, got: torch.Tensor, wanted: torch.Tensor) -> None:
+        """Take in the logits (N, classes) of some images, the quantized and the float ones."""
         self.logits.add(got, wanted)
         self.changed += int((got.argmax(1) != wanted.argmax(1)).sum())
         self.images += len(got)
 
     def result(self) -> Effect:
+        """The effect on all that was added."""
         return Effect(self.logits.result(), self.changed / max(1, self.images))

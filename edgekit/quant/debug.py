@@ -100,12 +100,14 @@ def inspect(
     native: QuantScheme,
     batches: Sequence[torch.Tensor],
     update: Callable[[int, int], None] = lambda done, total: None,
+    tensors: bool = True,
 ) -> Inspection:
     """Compare `model`, as the runtime with the scheme `native` runs it, with the float network.
 
     Args:
         batches: normalized float32 images (N, 3, H, W). Memory does not grow with their number.
         update: called with how many layers of all batches are done.
+        tensors: whether to look at the rounded tensors too, which takes as long as the layers.
     Raises:
         DataError: no images, or NaN and infinite activations.
     """
@@ -115,7 +117,7 @@ def inspect(
     layers = placement.layers(folded)
     sums = _Sums(
         {name: _LayerSums() for name in layers},
-        {name: _TensorSums() for name in quantized.rounded},
+        {name: _TensorSums() for name in quantized.rounded if tensors},
     )
     done, total = 0, len(layers) * len(batches)
 
@@ -135,9 +137,9 @@ def inspect(
         int8 = carried.scales is not None and placement.runs_in_int8(folded, node, scheme)
         found = weight.result(), seen.alone.result(), seen.accumulated.result(), seen.effect.result()
         reports.append(LayerReport(name, kind(module), position, int8, *found))
-    tensors = [_tensor_report(name, seen, quantized.rounded[name]) for name, seen in sums.tensors.items()]
+    rounded = [_tensor_report(name, seen, quantized.rounded[name]) for name, seen in sums.tensors.items()]
     return Inspection(
-        sum(map(len, batches)), sums.effect.result(), tuple(_worst_first(reports)), tuple(_worst_first(tensors))
+        sum(map(len, batches)), sums.effect.result(), tuple(_worst_first(reports)), tuple(_worst_first(rounded))
     )
 
 
@@ -146,7 +148,7 @@ def kind(module: nn.Module) -> str:
     if not isinstance(module, nn.Conv2d):
         return "linear"
     size = "x".join(map(str, module.kernel_size))
-    return f"{'depthwise' if module.groups == module.in_channels > 1 else 'conv'} {size}"
+    return f"{'depthwise' if placement.is_depthwise(module.in_channels, module.groups) else 'conv'} {size}"
 
 
 def _worst_first(reports: Iterable[Any]) -> list[Any]:
@@ -207,8 +209,9 @@ class _Walk(simulate.Simulation):
             self.sums.layers[self.layer_of[name]].accumulated.add(twin, value)
         if node in self.layers:
             self._look_at_layer(node, value)
-        if name in self.grids:
+        if name in self.sums.tensors:
             self._look_at_tensor(node, value)
+        if name in self.grids:
             twin = simulate.fake_quantize(twin, self.grids[name])
         self.twin.env[node] = twin
         for used_up in self.user_to_last_uses.get(node, ()):

@@ -49,9 +49,9 @@ def _layers(figure: Any, layers: Sequence[Mapping[str, Any]], ranking: Sequence[
     values = {key: np.array([_drawn(layer[key]["sqnr_db"]) for layer in layers]) for key in ("alone", "accumulated")}
     left.hlines(rows, values["accumulated"], values["alone"], color=svg.INK, alpha=0.3, linewidth=0.8)
     weights = [_drawn(layer["weight"]["sqnr_db"]) for layer in layers]
-    left.scatter(weights, rows, 16, svg.GREEN, "|", label="weights")
+    left.scatter(weights, rows, 16, svg.GREEN, marker="|", label="weights")
     left.scatter(values["alone"], rows, 14, svg.BLUE, label="outputs, this layer alone")
-    left.scatter(values["accumulated"], rows, 14, svg.RED, "D", label="outputs, all before it too")
+    left.scatter(values["accumulated"], rows, 14, svg.RED, marker="D", label="outputs, all before it too")
     left.set_yticks(rows, [_name(layer) for layer in layers], fontsize=7)
     left.set_ylim(len(layers) - 0.4, -0.6)
     left.set_xlabel("SQNR, dB (more is better)")

@@ -241,7 +241,7 @@ from edgekit.train import models
 from tests.train import small
 models.MODELS.update(small.ROWS)
 pages = int(open("/proc/self/statm").read().split()[0])
-most = pages * resource.getpagesize() + 500 * 2**20
+most = pages * resource.getpagesize() + 600 * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (most, most))
 sys.exit(run(sys.argv[1:]))
 """
