@@ -87,7 +87,7 @@ class Search:
         native = LITERT_SCHEME if self.resolved.target.runtime == "litert" else TENSORRT_SCHEME
         with show.bar("ranking layers by sensitivity") as update:
             batches = bench.calibration_images(_RANKED_ON).split(_BATCH)
-            found = debug.inspect(bench.folded, bench.quantized, native, batches, update)
+            found = debug.inspect(bench.folded, bench.quantized, native, batches, update, tensors=False)
         return [layer.name for layer in found.layers if layer.int8]
 
     def _bench(self, recipe: str) -> Workbench:

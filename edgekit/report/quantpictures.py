@@ -64,7 +64,7 @@ def _layers(figure: Any, layers: Sequence[Mapping[str, Any]], ranking: Sequence[
         if text := _remark(layer, ranking):
             right.text(error, row, f"  {text}", fontsize=7, va="center")
     right.tick_params(axis="y", labelleft=False, length=0)
-    right.set_xlim(0, 1.3 * max(errors, default=0.0) or 1.0)
+    right.set_xlim(0, 1.6 * max(errors, default=0.0) or 1.0)
     right.set_xlabel("error of the logits, % (this layer alone)")
     right.set_title(f"sensitivity; the worst {min(_RANKED, len(layers))} in red", fontsize=8)
     right.grid(axis="x", linewidth=0.5)
