@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from edgekit import config
 from edgekit.errors import DataError
+from edgekit.quant import observers
 from edgekit.quant.observers import BINS, OBSERVERS, Histogram
 from edgekit.quantization import Range
 
@@ -159,8 +160,18 @@ def test_entropy_chooses_the_threshold_of_least_divergence(data: str) -> None:
     span = OBSERVERS["entropy"](seen)
     width = 2 * seen.limit / BINS
     chosen = divergence(seen, int(np.ceil(max(-span.low, span.high) / width - 1e-6)))
-    some = {bins: divergence(seen, bins) for bins in range(128, BINS // 2 + 1, 61)}
-    assert chosen <= min(some.values()) + 1e-9
+    assert chosen <= min(divergence(seen, bins) for bins in range(128, BINS // 2 + 1, 61)) + 1e-9
+
+
+@pytest.mark.parametrize("data", ["normal", "one-sided", "outlier"])
+def test_entropy_s_running_sums_give_the_divergence_of_every_threshold(data: str) -> None:
+    side = histogram(DATA[data]).counts[BINS // 2 :].astype(float)
+    side[0] = side[1]
+    mirrored = Histogram(limit=1.0, counts=np.concatenate([np.zeros(BINS // 2, int), side.astype(int)]))
+    thresholds = np.array([128, 129, 500, 1111, BINS // 2])
+    within, loss = observers._information_loss(side, thresholds)
+    got = loss / side.sum() + np.log(within / side.sum())
+    assert got == pytest.approx([divergence(mirrored, bins) for bins in thresholds], abs=1e-9)
 
 
 def test_entropy_cuts_a_long_thin_tail_and_nothing_of_a_uniform_tensor() -> None:
