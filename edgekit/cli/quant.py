@@ -55,9 +55,10 @@ def debug(
 
     Signal to quantization noise (SQNR, dB: more is better) and cosine against the float network. weights: of the
     layer; alone: its outputs with nothing but this layer quantized; accumulated: with all before it quantized too;
-    logits: what quantizing this layer alone does to the answers, by which the layers are ranked. It writes
-    quant/debug-<target>.svg, with the histograms of the most sensitive tensors and the ranges chosen for them, and
-    quant/debug-<target>.json, which has every tensor.
+    logits: what quantizing this layer alone does to the answers, by which the layers are ranked. Layers that run
+    in float for want of an INT8 kernel carry rounded weights too. It writes quant/debug-<target>.svg, with the
+    histograms of the most sensitive tensors and the ranges chosen for them, and quant/debug-<target>.json, which
+    has every tensor.
     """
     resolved = base.resolve(target)
     able = base.precisions(resolved, ("int8",))

@@ -31,7 +31,9 @@ class LayerReport:
     Activations are the layer's outputs, behind the activation that is fused into it, before they are rounded.
 
     Attributes:
-        position: from 0, in the order of the graph. int8: whether it runs in INT8 on this runtime.
+        position: from 0, in the order of the graph.
+        int8: whether it runs in INT8 on this runtime. One that does not for want of a kernel carries the
+            rounded weights all the same, and so has an error; one that is kept in float does not.
         weight: its weights against those of the float network; recovery steps move weights on purpose.
         alone: its activations, with nothing quantized but its weights and its input.
         accumulated: its activations, with everything before it quantized too.

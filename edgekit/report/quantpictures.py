@@ -49,12 +49,13 @@ def _layers(figure: Any, layers: Sequence[Mapping[str, Any]], ranking: Sequence[
     values = {key: np.array([_drawn(layer[key]["sqnr_db"]) for layer in layers]) for key in ("alone", "accumulated")}
     left.hlines(rows, values["accumulated"], values["alone"], color=svg.INK, alpha=0.3, linewidth=0.8)
     weights = [_drawn(layer["weight"]["sqnr_db"]) for layer in layers]
-    left.scatter(weights, rows, 16, svg.GREEN, marker="|", label="weights")
+    left.scatter(weights, rows, 16, svg.GREEN, marker="|", label="weights", zorder=3)
     left.scatter(values["alone"], rows, 14, svg.BLUE, label="outputs, this layer alone")
     left.scatter(values["accumulated"], rows, 14, svg.RED, marker="D", label="outputs, all before it too")
     left.set_yticks(rows, [_name(layer) for layer in layers], fontsize=7)
     left.set_ylim(len(layers) - 0.4, -0.6)
-    left.set_xlabel("SQNR, dB (more is better)")
+    note = "" if all(layer["int8"] for layer in layers) else "\n(float): no INT8 here; rounded weights if marked green"
+    left.set_xlabel(f"SQNR, dB (more is better){note}")
     left.grid(axis="both", linewidth=0.5)
     left.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8, columnspacing=1, handletextpad=0.2)
     errors = [error_percent(layer["effect"]["logits"]["sqnr_db"]) for layer in layers]

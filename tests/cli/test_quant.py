@@ -100,8 +100,10 @@ def test_json_is_the_file_and_nothing_else(fruit: Path, capsys: pytest.CaptureFi
 def test_the_target_says_what_runs_in_int8(
     fruit: Path, capsys: pytest.CaptureFixture[str], target: str, stem: bool
 ) -> None:
-    debugged(capsys, "--target", target)
+    out, _ = debugged(capsys, "--target", target)
     found = kept(fruit, target)
+    shown = {line.split()[0]: " INT8 " in line for line in out.splitlines()[1:3]}
+    assert shown == {"0": stem, "5": True}
     assert {layer["name"]: layer["int8"] for layer in found["layers"]} == {"0": stem, "5": True}
     names = {tensor["name"] for tensor in found["tensors"]}
     assert ("image" in names) == stem  # of so few channels, TensorRT's convolution stays float

@@ -160,6 +160,30 @@ def test_a_layer_that_stays_float_with_a_float_input_is_exact() -> None:
     assert found.layers[-1] == stem
 
 
+def test_int8_is_what_has_a_kernel_and_is_not_kept_in_float() -> None:
+    """The stem, of 3 channels, and the depthwise convolution behind it have no INT8 kernel worth taking."""
+    folded, model, images = network()
+    kept = replace(model, layers={**model.layers, "short": placement.trained(folded)["short"]})
+    for scheme, in_float in ((LITERT_SCHEME, {"short"}), (TENSORRT_SCHEME, {"stem", "wide", "short"})):
+        found = debug.inspect(folded, kept, scheme, [images], tensors=False).layers
+        assert {layer.name for layer in found if not layer.int8} == in_float
+    assert layers(inspected(everywhere=False))["stem"].weight.sqnr_db < EXACT_DB  # rounded all the same
+
+
+def test_a_spoilt_layer_comes_first_and_is_blamed_alone() -> None:
+    folded, model, images = network()
+    layer = model.layers["short"]
+    assert layer.scales is not None
+    coarse = np.rint(layer.integers / 32.0) * 32 * layer.scales.reshape(-1, 1, 1, 1)  # 3 bits
+    spoilt = replace(model, layers={**model.layers, "short": replace(layer, weight=coarse.astype(np.float32))})
+    found, sound = debug.inspect(folded, spoilt, LITERT_SCHEME, images.split(5)), layers(inspected())
+    assert inspected().layers[0].name != "short"
+    assert found.layers[0].name == "short"
+    assert found.layers[0].alone.sqnr_db < sound["short"].alone.sqnr_db - 10
+    assert layers(found)["head"].alone == sound["head"].alone
+    assert layers(found)["head"].accumulated.sqnr_db < sound["head"].accumulated.sqnr_db
+
+
 def test_the_whole_is_the_simulation_of_the_whole() -> None:
     folded, model, images = network()
     with torch.inference_mode():

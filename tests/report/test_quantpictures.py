@@ -96,6 +96,8 @@ def test_a_float_layer_is_marked_and_no_error_has_no_dot() -> None:
     exact = {key: pair(150.0) for key in ("weight", "alone", "accumulated")}
     drawn = inspection([layer("conv", 0), layer("stem", 1, 150.0, int8=False, **exact)], [])
     assert "stem (float)" in texts(drawn)
+    assert any("rounded weights if marked green" in text for text in texts(drawn))
+    assert not any("(float)" in text for text in texts(inspection([layer("conv", 0)], [])))
     assert "150" not in texts(drawn)
     assert drawn.count("<use") < inspection([layer("conv", 0), layer("stem", 1)], []).count("<use")
 
