@@ -160,9 +160,11 @@ class Workbench:
             show.note(f"weights: {doubt}")
         paths = self._calibration_paths()
         with show.bar("calibrating") as update:
-            batches = self._batches(paths, update)
+            batches = self._batches(paths, update, lambda text: show.note(f"calibration: {text}"))
             table = calibrate.calibrate(self.folded, batches, self.recipe, chosen, self.checkpoint.sha256)
         store.save_json(path, {"schema": SCHEMA, "made_by": made_by, "table": table})
+        for doubt in soundness.dead_tensors(table):
+            show.note(f"calibration: {doubt}")
         if self.calibration_data is not None:
             self._compare_with_evaluation(paths)
         show.note(f"calibration: {len(chosen.samples)} images, {len(table.ranges)} tensors, {self.recipe.observer}")
@@ -174,12 +176,10 @@ class Workbench:
         from edgekit.quant import soundness
 
         ignore: Callable[[int, int], None] = lambda done, total: None  # noqa: E731
-        val = dataset.check_unchanged(self.data, self.data.split("val"))
+        judged_on = calibration.choose(self.data.split("val"), self.recipe)  # the split's own order is by class
+        val = dataset.check_unchanged(self.data, judged_on.samples)
         with show.working("comparing with val"):
-            seen, judged = (
-                soundness.features(self.folded, self._batches(files[: self.recipe.samples], ignore))
-                for files in (paths, val)
-            )
+            seen, judged = (soundness.features(self.folded, self._batches(files, ignore)) for files in (paths, val))
         found = likeness.compare(seen, judged)
         if found.unlike:
             show.note(
@@ -254,15 +254,16 @@ class Workbench:
         reference = calibrate.run_all(self.folded, self._probe)
         return match.naming(reference, placement.written_by(self.folded), placement.trained(self.folded), tensors)
 
-    def _batches(self, paths: list[Path], update: Callable[[int, int], None]) -> Iterator[torch.Tensor]:
-        """Normalized batches; only one is in memory at a time."""
+    def _batches(
+        self, paths: list[Path], update: Callable[[int, int], None], say: Callable[[str], None] | None = None
+    ) -> Iterator[torch.Tensor]:
+        """Normalized batches; only one is in memory at a time. `say` hears of images of a single colour."""
         import torch
 
         from edgekit.train.finetune import normalize
 
         loaded = images.load_batches(paths, self.checkpoint.preprocess, _BATCH)
-        watched = calibration.watched(loaded, paths, lambda text: show.note(f"calibration: {text}"))
-        for number, pixels in enumerate(watched):
+        for number, pixels in enumerate(calibration.watched(loaded, paths, say) if say else loaded):
             yield normalize(torch.from_numpy(pixels), self.checkpoint.preprocess).contiguous()
             update(number * _BATCH + len(pixels), len(paths))
 
