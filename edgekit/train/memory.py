@@ -25,6 +25,12 @@ def keep_freed_memory() -> bool:
     return bool(mallopt and mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
 
 
+def give_back_freed_memory() -> None:
+    """Return what the C allocator keeps to the system: code and threads cannot be placed in it."""
+    if sys.platform.startswith("linux") and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
+
+
 def reset_peak() -> None:
     """Begin a new peak, where the system can (Linux: ``/proc/self/clear_refs``, proc(5))."""
     with contextlib.suppress(OSError):

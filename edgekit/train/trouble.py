@@ -13,6 +13,7 @@ import torch
 from edgekit.errors import EdgekitError
 from edgekit.labels import visible
 from edgekit.train.learner import Learner
+from edgekit.train.memory import give_back_freed_memory
 from edgekit.train.options import TrainOptions
 
 _MOST_NAMED = 3
@@ -114,6 +115,7 @@ def _fits(learner: Learner, images: int) -> bool:
     learner.leave_team()
     learner.optimizer.zero_grad(set_to_none=True)
     gc.collect()
+    give_back_freed_memory()  # else oneDNN finds no room for the code that it generates
     if learner.team.device.type == "cuda":
         torch.cuda.empty_cache()
     size = learner.preprocess.image_size

@@ -1,0 +1,36 @@
+"""What the C allocator keeps, seen from outside in a process of its own."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+
+SCRIPT = """
+import torch
+from edgekit.train import memory
+
+def mapped():
+    return int(open("/proc/self/statm").read().split()[0]) * 4096
+
+memory.keep_freed_memory()
+begun = mapped()
+tensors = [torch.empty(10 * 2**20) for _ in range(10)]
+del tensors
+kept = mapped() - begun
+memory.give_back_freed_memory()
+print(kept, mapped() - begun)
+"""
+
+
+@GLIBC
+@pytest.mark.slow
+def test_freed_memory_is_kept_until_it_is_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+    kept, left = map(int, done.stdout.split())
+    assert kept > 300e6
+    assert left < 100e6
