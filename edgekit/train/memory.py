@@ -26,7 +26,10 @@ def keep_freed_memory() -> bool:
 
 
 def give_back_freed_memory() -> None:
-    """Return what the C allocator keeps to the system: code and threads cannot be placed in it."""
+    """Return the pages that the C allocator keeps to the system, where others can use them.
+
+    Generated code and the stacks of threads, for one, cannot lie in them.
+    """
     if sys.platform.startswith("linux") and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)
 

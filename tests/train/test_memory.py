@@ -14,16 +14,16 @@ SCRIPT = """
 import torch
 from edgekit.train import memory
 
-def mapped():
-    return int(open("/proc/self/statm").read().split()[0]) * 4096
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
 
 memory.keep_freed_memory()
-begun = mapped()
-tensors = [torch.empty(10 * 2**20) for _ in range(10)]
+begun = resident()
+tensors = [torch.ones(10 * 2**20) for _ in range(10)]
 del tensors
-kept = mapped() - begun
+kept = resident() - begun
 memory.give_back_freed_memory()
-print(kept, mapped() - begun)
+print(kept, resident() - begun)
 """
 
 
