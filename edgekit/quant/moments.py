@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,13 +48,19 @@ def grouped(module: Weighted) -> tuple[int, int, int]:
     return groups, outputs // groups, module.weight[0].numel()
 
 
-def collect(module: Weighted, pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], images: int) -> Moments:
-    """Moments over chunks of (inputs, wanted outputs), both float32 in torch's layout.
+@dataclass(frozen=True)
+class Chunk:
+    """A few images at one layer: inputs as the quantized network has them, float outputs, weights (n,)."""
+
+    inputs: torch.Tensor
+    wanted: torch.Tensor
+    weights: torch.Tensor
+
+
+def collect(module: Weighted, chunks: Sequence[Chunk]) -> Moments:
+    """Moments over all chunks, each image counted by its weight; tensors float32 in torch's layout.
 
     Places are thinned evenly where there are more than the solution can use.
-
-    Args:
-        images: how many all chunks hold.
     """
     groups, outputs, weights = grouped(module)
     gram = torch.zeros(groups, weights, weights, dtype=torch.float64)
@@ -62,20 +68,24 @@ def collect(module: Weighted, pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]
     total_in = torch.zeros(groups, weights, dtype=torch.float64)
     total_out = torch.zeros(groups, outputs, dtype=torch.float64)
     power = torch.zeros(groups, outputs, dtype=torch.float64)
-    rows, wanted_rows = 0, max(_LEAST_ROWS, _ROWS_PER_WEIGHT * weights)
+    rows, wanted_rows = 0.0, max(_LEAST_ROWS, _ROWS_PER_WEIGHT * weights)
+    images = sum(len(chunk.inputs) for chunk in chunks)
     shift: tuple[torch.Tensor, torch.Tensor] | None = None
-    for number, (inputs, wanted) in enumerate(pairs):
-        step = max(1, wanted.shape[2:].numel() * images // wanted_rows) if wanted.ndim == 4 else 1
-        a, y = _rows(module, inputs, wanted, slice(number % step, None, step))
+    for number, chunk in enumerate(chunks):
+        places = chunk.wanted.shape[2:].numel() if chunk.wanted.ndim == 4 else 1
+        step = max(1, places * images // wanted_rows)
+        a, y = _rows(module, chunk.inputs, chunk.wanted, slice(number % step, None, step))
         # About any fixed point near the mean: float32 products about zero lose a variance far below the mean.
         shift = shift or (a.mean(1, keepdim=True), y.mean(1, keepdim=True))
         a, y = a - shift[0], y - shift[1]
-        gram += torch.bmm(a.transpose(1, 2), a).double()
-        cross += torch.bmm(y.transpose(1, 2), a).double()
-        total_in += a.sum(1).double()
-        total_out += y.sum(1).double()
-        power += y.double().square().sum(1)
-        rows += a.shape[1]
+        weight = chunk.weights.repeat_interleave(a.shape[1] // len(chunk.weights))[:, None]
+        weighted_a, weighted_y = a * weight, y * weight
+        gram += torch.bmm(weighted_a.transpose(1, 2), a).double()
+        cross += torch.bmm(weighted_y.transpose(1, 2), a).double()
+        total_in += weighted_a.sum(1).double()
+        total_out += weighted_y.sum(1).double()
+        power += (y.double() * weighted_y).sum(1)
+        rows += float(weight.sum())
     mean_in, mean_out = total_in / rows, total_out / rows
     return Moments(
         gram / rows - mean_in[:, :, None] * mean_in[:, None, :],

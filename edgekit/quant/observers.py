@@ -13,6 +13,8 @@ import numpy as np
 import torch
 
 from edgekit.errors import DataError, unknown
+from edgekit.quant import imagewise
+from edgekit.quant.imagewise import ImageHistograms
 from edgekit.quantization import Range
 
 BINS = 4096
@@ -33,6 +35,7 @@ class Histogram:
 
     Attributes:
         far: how many values lay outside of the bins when they came.
+        images: what the first images held, each for itself.
     """
 
     low: float = float("inf")
@@ -40,9 +43,10 @@ class Histogram:
     limit: float = 0.0
     far: int = 0
     counts: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    images: ImageHistograms = field(default_factory=ImageHistograms)
 
     def update(self, values: torch.Tensor) -> None:
-        """Add a tensor of any shape, float32.
+        """Add a tensor, float32, images first.
 
         Raises:
             DataError: NaN or infinite values.
@@ -51,6 +55,7 @@ class Histogram:
         if not (np.isfinite(low) and np.isfinite(high)):
             raise DataError("NaN or infinite activations")
         self.low, self.high = min(self.low, low), max(self.high, high)
+        self.images.update(values)
         flat = values.float().flatten()
         reach = max(self._reach(flat, max(-low, high)), _LEAST_LIMIT)
         if self.limit == 0.0:
@@ -183,6 +188,14 @@ def _information_loss(counts: np.ndarray, candidates: np.ndarray) -> tuple[np.nd
     return within, piled - times_log(level, even).sum(1) - beyond * np.log(outermost)
 
 
+def relative(seen: Histogram) -> Range:
+    """The range with the least error relative to each image, averaged over images: none decides alone."""
+    full = _binned(seen)
+    if seen.limit > imagewise.LARGEST:
+        return full
+    return Range(*imagewise.best_range(seen.images, full.low, full.high))
+
+
 def _binned(seen: Histogram) -> Range:
     """All that was seen, but for values too far out to have a bin."""
     return Range(min(max(seen.low, -seen.limit), 0.0), max(min(seen.high, seen.limit), 0.0))
@@ -193,6 +206,7 @@ OBSERVERS: dict[str, Callable[[Histogram], Range]] = {
     "percentile": percentile,
     "mse": mse,
     "entropy": entropy,
+    "relative": relative,
 }
 
 

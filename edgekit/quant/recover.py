@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from torch import fx, nn
 from edgekit.errors import unknown
 from edgekit.quant import affine, compensate, rounding, simulate
 from edgekit.quant.calibrate import tensor_names
-from edgekit.quant.moments import Moments, collect, grouped
+from edgekit.quant.moments import Chunk, Moments, collect, grouped
 from edgekit.quant.placement import Weighted, layers
 from edgekit.quantization import CalibrationRecipe, CalibrationTable, LayerWeights, QuantizedModel, QuantScheme
 
@@ -134,24 +134,30 @@ class _Sweep:
         inputs = self.rounded.get(source, [])
         grid = self.grids.get(self.names[source])
         decide = _Decision(module, grid.scale if grid else 1.0, self.recipe)
-        weight, scales = decide.weight(inputs, wanted)
+        chunks = decide.weighted(inputs, wanted) if self.recipe.steps else []
+        weight, scales = decide.weight(chunks)
         bias = module.bias
         outputs = [simulate.apply(module, values, weight, None) for values in inputs]
         if bias is not None:
             if "bias" in self.recipe.steps and outputs:
-                bias = _mean_outputs(module, wanted) - _mean_outputs(module, outputs)
-            shape = (1, -1, 1, 1) if isinstance(module, nn.Conv2d) else (1, -1)
-            outputs = [values.add_(bias.view(shape)) for values in outputs]
+                shares = [chunk.weights for chunk in chunks]
+                bias = _mean_outputs(module, wanted, shares) - _mean_outputs(module, outputs, shares)
+            outputs = [values.add_(_as_outputs(module, bias)) for values in outputs]
         self.rounded[node] = outputs
         return LayerWeights(weight.numpy(), None if bias is None else bias.detach().numpy(), scales.numpy())
 
 
-def _mean_outputs(module: Weighted, chunks: list[torch.Tensor]) -> torch.Tensor:
-    """The mean of every output over images and places, float32 (outputs,)."""
+def _as_outputs(module: Weighted, values: torch.Tensor) -> torch.Tensor:
+    """One value for each output, shaped to be added to the layer's outputs."""
+    return values.view((1, -1, 1, 1) if isinstance(module, nn.Conv2d) else (1, -1))
+
+
+def _mean_outputs(module: Weighted, chunks: list[torch.Tensor], shares: list[torch.Tensor]) -> torch.Tensor:
+    """The mean of every output over images, counted by their shares, and places; float32 (outputs,)."""
     axis = 1 if isinstance(module, nn.Conv2d) else -1
-    ordered = [chunk.movedim(axis, 0).flatten(1) for chunk in chunks]
-    total = torch.stack([values.double().sum(1) for values in ordered]).sum(0)
-    return (total / sum(values.shape[1] for values in ordered)).float()
+    means = [c.movedim(axis, 1).flatten(2).double().mean(2) if c.ndim > 2 else c.double() for c in chunks]
+    weights = torch.cat(shares).double()[:, None]
+    return ((torch.cat(means) * weights).sum(0) / weights.sum()).float()
 
 
 # Weights before rounding, their scales, and the whole numbers.
@@ -166,7 +172,22 @@ class _Decision:
     input_scale: float
     recipe: CalibrationRecipe
 
-    def weight(self, inputs: list[torch.Tensor], wanted: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def weighted(self, inputs: list[torch.Tensor], wanted: list[torch.Tensor]) -> list[Chunk]:
+        """Chunks whose images count less, the larger their error is beside that of the median image.
+
+        Errors are heavy-tailed where a range leaves out what a few images hold; without weights,
+        these few would decide every sum of squares (Geman and McClure's weights, one step).
+        """
+        plain = _Decision(self.module, self.input_scale, replace(self.recipe, steps=()))
+        weight, _ = plain.weight([])
+        errors = []
+        for values, target in zip(inputs, wanted):
+            off = simulate.apply(self.module, values, weight, self.module.bias) - target
+            errors.append(off.flatten(1).square().mean(1))
+        middle = torch.cat(errors).median().clamp_min(1e-30)
+        return [Chunk(x, y, 1 / (1 + error / middle)) for x, y, error in zip(inputs, wanted, errors)]
+
+    def weight(self, chunks: list[Chunk]) -> tuple[torch.Tensor, torch.Tensor]:
         """The weight on its grid, float32 as torch has it, and the scales (outputs,)."""
         array = self.module.weight.detach().numpy()
         bias = None if self.module.bias is None else self.module.bias.detach().numpy()
@@ -176,21 +197,21 @@ class _Decision:
         scales = torch.from_numpy(plain).double().reshape(groups, outputs)
         start = torch.from_numpy(array).double().reshape(groups, outputs, count)
         chosen: _Candidate = start, scales, rounding.nearest(start, scales)
-        if solving and inputs and count <= MOST_WEIGHTS:
-            chosen = self._solved(start, scales, list(zip(inputs, wanted)))
+        if solving and chunks and count <= MOST_WEIGHTS:
+            chosen = self._solved(start, scales, chunks)
         _, scales, whole = chosen
         exact = scales.float()
         weight = (whole.float() * exact[..., None]).reshape(self.module.weight.shape)
         return weight, exact.flatten()
 
-    def _solved(self, start: torch.Tensor, plain: torch.Tensor, pairs: Any) -> _Candidate:
+    def _solved(self, start: torch.Tensor, plain: torch.Tensor, chunks: list[Chunk]) -> _Candidate:
         """The candidate with the least error on the images that none was solved on, solved on all."""
-        judging = pairs[_HELD_OUT - 1 :: _HELD_OUT]
-        solving = [pair for number, pair in enumerate(pairs) if number % _HELD_OUT != _HELD_OUT - 1]
-        fit = collect(self.module, solving, sum(len(x) for x, _ in solving))
+        judging = chunks[_HELD_OUT - 1 :: _HELD_OUT]
+        solving = [chunk for number, chunk in enumerate(chunks) if number % _HELD_OUT != _HELD_OUT - 1]
+        fit = collect(self.module, solving)
         if not judging:
             return self._candidate(start, plain, fit, None)
-        held_out = collect(self.module, judging, sum(len(x) for x, _ in judging))
+        held_out = collect(self.module, judging)
         errors = {}
         for damping in self._dampings():
             _, scales, whole = self._candidate(start, plain, fit, damping)
@@ -199,7 +220,7 @@ class _Decision:
         best = min(errors, key=lambda damping: errors[damping])
         if held_out.error(nearest * plain[..., None]) <= errors[best]:
             return start, plain, nearest
-        share = sum(len(x) for x, _ in judging) / sum(len(x) for x, _ in pairs)
+        share = len(judging) / len(chunks)
         return self._candidate(start, plain, _joined(fit, held_out, share), best)
 
     def _dampings(self) -> list[float | None]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from edgekit.quant import moments
+from edgekit.quant.moments import Chunk
 
 LAYERS = {
     "1x1": lambda: nn.Conv2d(6, 5, 1),
@@ -28,14 +31,19 @@ SHAPES = {"linear": (6,), "linear on tokens": (7, 6), "linear on places": (4, 3,
 each_layer = pytest.mark.parametrize("kind", LAYERS)
 
 
+def chunks(inputs: torch.Tensor, wanted: torch.Tensor, size: int, weights: torch.Tensor | None = None) -> list[Chunk]:
+    weights = torch.ones(len(inputs)) if weights is None else weights
+    return [Chunk(*parts) for parts in zip(inputs.split(size), wanted.split(size), weights.split(size))]
+
+
 @torch.no_grad()
-def example(kind: str) -> tuple[nn.Conv2d | nn.Linear, list[tuple[torch.Tensor, torch.Tensor]]]:
-    """A layer and two chunks of (inputs with a mean of 2, wanted outputs), of 4 and 3 images."""
+def example(kind: str) -> tuple[nn.Conv2d | nn.Linear, list[Chunk]]:
+    """A layer and two chunks, of 4 and 3 images: inputs with a mean of 2, wanted outputs, all weights 1."""
     torch.manual_seed(0)
     module = LAYERS[kind]()
     inputs = torch.randn(7, *SHAPES.get(kind, (6, 9, 8))) + 2
     wanted = module(inputs + 0.1 * torch.randn_like(inputs))
-    return module, list(zip(inputs.split(4), wanted.split(4)))
+    return module, chunks(inputs, wanted, 4)
 
 
 def apply(module: nn.Conv2d | nn.Linear, inputs: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -54,8 +62,8 @@ def rows(module: nn.Conv2d | nn.Linear, values: torch.Tensor) -> torch.Tensor:
 
 @each_layer
 def test_gram_and_cross_are_the_covariances_of_the_patches(kind: str) -> None:
-    module, pairs = example(kind)
-    seen = moments.collect(module, pairs, 7)
+    module, shown = example(kind)
+    seen = moments.collect(module, shown)
     groups, outputs, count = moments.grouped(module)
     # A unit weight picks one entry of the patch: the layer itself cuts the patches out.
     patches = []
@@ -63,10 +71,10 @@ def test_gram_and_cross_are_the_covariances_of_the_patches(kind: str) -> None:
         unit = torch.zeros(groups, 1, count, dtype=torch.float64)
         unit[:, :, entry] = 1
         weight = unit.expand(groups, outputs, count).reshape(module.weight.shape)
-        picked = torch.cat([apply(module, x, weight) for x, _ in pairs])
+        picked = torch.cat([apply(module, chunk.inputs, weight) for chunk in shown])
         patches.append(picked.reshape(len(picked), groups, outputs)[:, :, 0])
     x = torch.stack(patches, 2)
-    y = torch.cat([rows(module, wanted) for _, wanted in pairs]).reshape(len(x), groups, outputs)
+    y = torch.cat([rows(module, chunk.wanted) for chunk in shown]).reshape(len(x), groups, outputs)
     x, y = x - x.mean(0), y - y.mean(0)
     torch.testing.assert_close(seen.gram, torch.einsum("rgk,rgl->gkl", x, x) / len(x), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(seen.cross, torch.einsum("rgo,rgk->gok", y, x) / len(x), rtol=1e-4, atol=1e-4)
@@ -75,12 +83,23 @@ def test_gram_and_cross_are_the_covariances_of_the_patches(kind: str) -> None:
 
 @each_layer
 def test_the_error_is_the_mean_squared_error_without_the_mean(kind: str) -> None:
-    module, pairs = example(kind)
+    module, shown = example(kind)
     weight = module.weight.detach().double() + 0.1 * torch.randn_like(module.weight).double()
-    difference = torch.cat([apply(module, x, weight) - rows(module, y) for x, y in pairs])
+    difference = torch.cat([apply(module, c.inputs, weight) - rows(module, c.wanted) for c in shown])
     expected = float((difference - difference.mean(0)).square().mean(0).sum())
-    seen = moments.collect(module, pairs, 7)
+    seen = moments.collect(module, shown)
     assert seen.error(weight.reshape(seen.cross.shape)) == pytest.approx(expected, rel=1e-4)
+
+
+@each_layer
+def test_a_whole_weight_counts_an_image_so_many_times(kind: str) -> None:
+    module, (first, second) = example(kind)
+    weighted = moments.collect(module, [replace(first, weights=torch.tensor([1.0, 2.0, 0.0, 1.0])), second])
+    order = torch.tensor([0, 1, 1, 3])
+    repeated = moments.collect(module, [Chunk(first.inputs[order], first.wanted[order], torch.ones(4)), second])
+    torch.testing.assert_close(weighted.gram, repeated.gram, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(weighted.cross, repeated.cross, rtol=1e-5, atol=1e-5)
+    assert weighted.power == pytest.approx(repeated.power, rel=1e-5)
 
 
 def test_weights_and_outputs_are_counted_per_group() -> None:
@@ -97,11 +116,11 @@ def test_thinned_places_stay_inputs_and_outputs_of_the_same_place(kind: str, mon
     torch.manual_seed(0)
     module = LAYERS[kind]()
     inputs = torch.randn(40, 6, 16, 16)
-    pairs = list(zip(inputs.split(8), module(inputs).split(8)))
+    shown = chunks(inputs, module(inputs), 8)
     looked: list[int] = []
     rows_of = moments._rows
     monkeypatch.setattr(moments, "_rows", lambda *a: looked.append((r := rows_of(*a))[0].shape[1]) or r)
-    seen = moments.collect(module, pairs, 40)
+    seen = moments.collect(module, shown)
     weight = module.weight.detach().double().reshape(seen.cross.shape)
     assert 100 <= sum(looked) < 250
     assert seen.error(weight) == pytest.approx(0, abs=1e-5 * seen.power)
@@ -112,7 +131,7 @@ def test_moments_are_centred_exactly_enough_where_the_mean_is_large() -> None:
     torch.manual_seed(0)
     module = nn.Conv2d(8, 4, 1, bias=False)
     inputs = torch.randn(16, 8, 20, 20) * 0.01 + 50
-    seen = moments.collect(module, [(x, module(x)) for x in inputs.split(8)], 16)
+    seen = moments.collect(module, chunks(inputs, module(inputs), 8))
     variance = inputs.double().var((0, 2, 3), unbiased=False)
     torch.testing.assert_close(torch.diagonal(seen.gram[0]), variance, rtol=1e-2, atol=0)
     assert float(torch.linalg.eigvalsh(seen.gram[0]).min()) > 0

@@ -226,7 +226,7 @@ def test_hard_tensors_have_a_sound_range(observer: str, data: str) -> None:
 @pytest.mark.parametrize("first", [True, False], ids=["in the first batch", "in the last batch"])
 @pytest.mark.parametrize("observer", sorted(set(OBSERVERS) - {"minmax"}))
 def test_one_absurd_value_does_not_blur_the_others(observer: str, first: bool) -> None:
-    batches = [torch.cat([noise(), torch.tensor([1e30])]), noise(seed=1), noise(seed=2)]
+    batches = [torch.cat([noise(), torch.tensor([1e30])])[None], noise(seed=1)[None], noise(seed=2)[None]]
     span = OBSERVERS[observer](histogram(*(batches if first else reversed(batches))))
     assert -6 < span.low < -2
     assert 2 < span.high < 8
@@ -266,7 +266,8 @@ def test_any_finite_tensor_has_a_range_that_holds_zero_and_nothing_unseen(
 def test_ranges_grow_with_the_tensor(scale: float, observer: str) -> None:
     values = noise(5000)
     plain, scaled = (OBSERVERS[observer](histogram(v)) for v in (values, values * scale))
-    assert (scaled.low, scaled.high) == pytest.approx((plain.low * scale, plain.high * scale), rel=0.02)
+    tolerance = 0.15 if observer == "relative" else 0.02  # its bins lie on a fixed scale
+    assert (scaled.low, scaled.high) == pytest.approx((plain.low * scale, plain.high * scale), rel=tolerance)
 
 
 @pytest.mark.parametrize("name", config.names("calibration"))

@@ -167,7 +167,7 @@ def test_every_weight_is_a_whole_multiple_of_its_scale(network: str, steps: tupl
 
 @each_network
 @pytest.mark.parametrize("steps", [("bias",), ALL])
-def test_the_mean_error_of_every_layer_with_a_bias_vanishes(network: str, steps: tuple[str, ...]) -> None:
+def test_the_mean_error_of_every_layer_with_a_bias_all_but_vanishes(network: str, steps: tuple[str, ...]) -> None:
     folded, images, _ = NETWORKS[network]()
     after, exact = mean_outputs(folded, recovered(network, steps), images)
     before, _ = mean_outputs(folded, recovered(network, ()), images)
@@ -175,7 +175,7 @@ def test_the_mean_error_of_every_layer_with_a_bias_vanishes(network: str, steps:
     for name, (_, module) in placement.layers(folded).items():
         errors[name] = [float((each[name] - exact[name]).abs().max()) for each in (before, after)]
         if module.bias is not None:
-            assert errors[name][1] < 2e-5, name
+            assert errors[name][1] < max(2e-5, 0.3 * errors[name][0]), name  # images do not count alike
     assert max(first for first, _ in errors.values()) > 1e-3
 
 
@@ -339,3 +339,16 @@ def test_images_above_the_bound_are_left_out(monkeypatch: pytest.MonkeyPatch) ->
     recipe = CalibrationRecipe("r", steps=("bias",))
     some, eight = (recover.recover(folded, table, recipe, LITERT_SCHEME, i) for i in (images, images[: recover.CHUNK]))
     assert all(same(layer, eight.layers[name]) for name, layer in some.layers.items())
+
+
+def test_an_image_that_the_ranges_leave_out_does_not_decide() -> None:
+    folded, images, table = fragile()
+    unlike = images.clone()
+    unlike[::16] = images[::16] * 100  # 4 of 64, far beyond the ranges of the table
+    recipe, judged = CalibrationRecipe("r", steps=ALL), pictures(64, 1)
+    wanted = folded(judged)
+    errors = [
+        float((logits(folded, recover.recover(folded, table, recipe, LITERT_SCHEME, shown), judged) - wanted).norm())
+        for shown in (images, unlike)
+    ]
+    assert errors[1] < 1.3 * errors[0]
