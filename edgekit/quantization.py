@@ -43,8 +43,8 @@ class CalibrationRecipe:
             raise UsageError(f"calibration recipe {self.name!r}: samples must be 1 to 100000")
         if not 1 <= self.recovery_samples <= 1024:
             raise UsageError(f"calibration recipe {self.name!r}: recovery_samples must be 1 to 1024")
-        if not 0 < self.damping <= 1000:
-            raise UsageError(f"calibration recipe {self.name!r}: damping must be above 0, at most 1000")
+        if not 1e-3 <= self.damping <= 1000:
+            raise UsageError(f"calibration recipe {self.name!r}: damping must be 0.001 to 1000")
 
 
 @dataclass(frozen=True)

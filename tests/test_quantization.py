@@ -24,7 +24,7 @@ from tests.nets import table_of
     [
         ("samples", (0, -1, 100_001), (1, 100_000)),
         ("recovery_samples", (0, 1025), (1, 1024)),
-        ("damping", (0, -0.1, 1001, float("nan")), (1e-6, 1000)),
+        ("damping", (0, 1e-4, -0.1, 1001, float("nan")), (1e-3, 1000)),
     ],
 )
 def test_a_recipe_refuses_numbers_out_of_range_and_names_itself(field: str, wrong: tuple, right: tuple) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from edgekit.bench import metrics
 from edgekit.errors import MissingError
@@ -32,6 +34,29 @@ def summarize(results: Sequence[BenchmarkResult]) -> list[Summary]:
     return sorted(
         rows, key=lambda r: (not r.baseline, r.device, r.target, r.precision != "fp32", r.precision, r.artifact)
     )
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How often two models of one precision, made for two runtimes, give the same top-1, in percent."""
+
+    one: str
+    other: str
+    agreement: float
+    samples: int
+
+
+def parities(results: Sequence[BenchmarkResult]) -> list[Parity]:
+    """INT8 models of different runtimes, each measured on its first device, against each other."""
+    first: dict[str, BenchmarkResult] = {}
+    for result in sorted(results, key=lambda r: (r.artifact.name, r.device)):
+        if result.artifact.precision == "int8":
+            first.setdefault(result.artifact.sha256, result)
+    return [
+        Parity(a.artifact.name, b.artifact.name, 100 * metrics.agreement(a.logits, b.logits), len(a.expected))
+        for a, b in itertools.combinations(first.values(), 2)
+        if a.artifact.runtime != b.artifact.runtime and a.logits.shape == b.logits.shape
+    ]
 
 
 def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:

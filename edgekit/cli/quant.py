@@ -71,7 +71,7 @@ def debug(
     bench = Workbench(opened, chosen)
     found = _inspect(bench, resolved, images)
     document = _document(bench, resolved, found)
-    path = opened.path / "quant" / f"debug-{resolved.name}"
+    path = opened.path / "quant" / _stem(resolved.name, chosen.name)
     with show.working("drawing"):
         picture = svg.standalone(quantpictures.inspection(document))
     atomic.save_bytes(path.with_name(f"{path.name}.svg"), picture.encode())
@@ -82,6 +82,11 @@ def debug(
         _print(found)
     show.note(f"picture: {path}.svg")
     show.note(f"figures: {path}.json")
+
+
+def _stem(target: str, recipe: str) -> str:
+    """The name of both files: other recipes are told apart by theirs."""
+    return f"debug-{target}" if recipe == "default" else f"debug-{target}-{recipe}"
 
 
 def _inspect(bench: Workbench, resolved: base.Resolved, images: int) -> Inspection:

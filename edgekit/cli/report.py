@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # A file that edgekit did not draw is not taken into the page.
 _MOST_BYTES = 8_000_000
+# What --parity strict holds, percent of images.
+_PARITY = 99.0
 
 
 def report(run: Run = None, json: Json = False, runs_dir: RunsDir = Path("runs")) -> None:
@@ -33,6 +35,7 @@ def report(run: Run = None, json: Json = False, runs_dir: RunsDir = Path("runs")
     results, rows = measured(opened)
     page = html.page(opened, rows, results, judged, save_pictures(opened, judged))
     print_rows(rows, json)
+    _say_parity(results)
     for line in verdict.trained(judged) if judged else ():
         show.note(line)
     path = opened.path / "report.html"
@@ -75,7 +78,21 @@ def print_table(run: store.Run, json: bool) -> tuple[list[BenchmarkResult], list
     if not results:
         raise MissingError(f"the run {run.name!r} has no measurements yet", f"edgekit benchmark {run.handle}")
     print_rows(rows, json)
+    _say_parity(results)
     return results, rows
+
+
+def _say_parity(results: list[BenchmarkResult]) -> None:
+    """How far the targets of one calibration differ from each other."""
+    from edgekit.bench import summary
+
+    found = summary.parities(results)
+    for pair in found:
+        show.note(f"same top-1: {pair.one} and {pair.other}, {pair.agreement:.1f} % of {pair.samples} images")
+    if found and min(pair.agreement for pair in found) < _PARITY:
+        show.note(
+            "each has the grid that suits its runtime; edgekit export --parity strict gives all the same integers"
+        )
 
 
 def measured(run: store.Run) -> tuple[list[BenchmarkResult], list[Summary]]:

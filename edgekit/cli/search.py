@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgekit.quant.search import Drop, Trial
 
 # From cheap to dear: seconds of calibration, then of recovery.
-RECIPES = ("percentile", "bias", "default")
+RECIPES = ("relative", "default")
 MOST_FLOAT_LAYERS = 12
 _RANKED_ON = 32  # images
 _BATCH = 8

@@ -101,9 +101,9 @@ def _as_tensorrt(bench: Workbench) -> str:
 
 
 def _as_litert(bench: Workbench) -> str:
-    from edgekit.quant import exchange
+    from edgekit.quant import exchange, litert
 
-    text = _json(exchange.litert_result(bench.table, bench.tflite_naming.tensors, LITERT_SCHEME))
+    text = _json(exchange.litert_result(litert.spans(bench.tflite, bench.table, bench.tflite_naming), LITERT_SCHEME))
     show.note(f"for {bench.tflite}")
     return text
 

@@ -189,9 +189,10 @@ class Workbench:
 
     @property
     def table_path(self) -> Path:
-        """``calibration/<recipe>-<hash>.json``: recipes of one name and other contents lie side by side."""
+        """``calibration/<recipe>-<hash>.json``: other recipes of the name, and other images, lie beside it."""
         recipe = json.dumps(dataclasses.asdict(self.recipe), sort_keys=True)
-        return self.run.path / "calibration" / f"{self.recipe.name}-{store.sha256_text([recipe])[:8]}.json"
+        digest = store.sha256_text([recipe, self.calibration_set.fingerprint])
+        return self.run.path / "calibration" / f"{self.recipe.name}-{digest[:8]}.json"
 
     @cached_property
     def quantized(self) -> QuantizedModel:
@@ -201,8 +202,12 @@ class Workbench:
         table, scheme = self.table, QuantScheme(self.symmetric, everywhere=True)
         path = self.table_path.with_suffix(".symmetric.npz" if self.symmetric else ".npz")
         made_by = {"table": store.sha256_file(self.table_path), "checkpoint": self.checkpoint.sha256}
-        if (kept := keep.load(path, table, made_by)) is not None:
+        if (kept := keep.load(path, made_by)) is not None:
             return QuantizedModel(table, kept, self.symmetric, self.recipe.steps)
+        if "rounding" in self.recipe.steps and "bias" not in self.recipe.steps:
+            show.note(
+                'recovery: "rounding" moves the mean of every output; without "bias" it can lose more than it gains'
+            )
         count = self.recipe.recovery_samples if self.recipe.steps else 1
         with show.bar("recovering accuracy") as update:
             images = self.calibration_images(count)

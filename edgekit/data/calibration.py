@@ -12,7 +12,7 @@ import numpy as np
 
 from edgekit import store
 from edgekit.data import dataset
-from edgekit.data.listing import Listing, _images
+from edgekit.data.listing import Listing, image_files
 from edgekit.data.threads import in_order
 from edgekit.errors import DataError, MissingError
 from edgekit.labels import visible
@@ -63,7 +63,7 @@ def from_folder(folder: Path, recipe: CalibrationRecipe) -> FromFolder:
     if not folder.is_dir():
         raise MissingError(f"{str(folder)!r} is not a folder", "--calibration-data takes a folder of images")
     listing = Listing(folder, ("",))
-    files = [path.removeprefix("./") for path in _images(folder, ".", listing)]
+    files = [path.removeprefix("./") for path in image_files(folder, ".", listing)]
     skipped = [f"{_shown(path)}: the folder cannot be listed ({why})" for path, why in listing.closed]
     skipped += [f"{_shown(path)}: a linked folder, which is not followed" for path in listing.links]
     by_hash: dict[str, str] = {}

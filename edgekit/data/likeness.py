@@ -71,13 +71,3 @@ def _distances(features: np.ndarray, members: np.ndarray) -> np.ndarray:
         moments.append((mean, np.sqrt(np.maximum(weights @ features**2 - mean**2, 0))))
     (mean, deviation), (other_mean, other_deviation) = moments
     return ((mean - other_mean) ** 2 + (deviation - other_deviation) ** 2).sum(1)
-
-
-def problems(found: Likeness) -> list[str]:
-    """The sentence for a calibration set that is unlike the evaluation data."""
-    if not found.unlike:
-        return []
-    return [
-        "the calibration images do not look like the evaluation data: the network's features are "
-        f"{found.ratio:.1f} times as far apart as chance makes them; calibrate with images like those that it will see"
-    ]

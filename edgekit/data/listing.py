@@ -56,7 +56,7 @@ def find(root: Path) -> Listing:
         for name in _class_folders(root / split):
             seen.add(name)
             relative = f"{split}/{name}" if split else name
-            listing.files += (Found(split, name, path) for path in _images(root, relative, listing))
+            listing.files += (Found(split, name, path) for path in image_files(root, relative, listing))
     listing.empty = sorted(seen - {found.label for found in listing.files})
     if not listing.files:
         loose = any(p.suffix.lower() in EXTENSIONS for p in root.iterdir())
@@ -87,7 +87,7 @@ def _is_presplit(root: Path) -> bool:
 def _holds_classes(folder: Path) -> bool:
     nowhere = Listing(folder, ())
     try:
-        return any(True for name in _class_folders(folder) for _ in _images(folder, name, nowhere))
+        return any(True for name in _class_folders(folder) for _ in image_files(folder, name, nowhere))
     except PermissionError:
         return False
 
@@ -98,7 +98,7 @@ def _class_folders(folder: Path) -> list[str]:
     return sorted(p.name for p in shown if p.is_dir())
 
 
-def _images(root: Path, relative: str, listing: Listing) -> Iterator[str]:
+def image_files(root: Path, relative: str, listing: Listing) -> Iterator[str]:
     """The image files below ``root/relative``, depth first, sorted by name; oddities go into `listing`."""
     stack = [_entries(root, relative, listing)]
     while stack:

@@ -44,9 +44,7 @@ def tensorrt_cache(
     return "\n".join(lines) + "\n"
 
 
-def litert_result(
-    table: CalibrationTable, names: dict[str, str], scheme: QuantScheme = LITERT_SCHEME
-) -> dict[str, dict[str, Any]]:
+def litert_result(spans: dict[str, Range], scheme: QuantScheme = LITERT_SCHEME) -> dict[str, dict[str, Any]]:
     """The calibration result that LiteRT's quantizer (ai-edge-quantizer) takes.
 
     Tensor -> ``{"min": [[[[a]]]], "max": [[[[b]]]]}``: the ends of the int8 grid, so that the quantizer
@@ -54,11 +52,9 @@ def litert_result(
     ``ai_edge_quantizer.utils.calibration_utils.load_calibration_results`` reads it.
 
     Args:
-        names: LiteRT tensor name -> name in `table`.
-    Raises:
-        EdgekitError: no tensor has a range.
+        spans: LiteRT tensor name -> range (`litert.spans`).
     """
-    grids = {name: affine.activation_grid(span, scheme.symmetric) for name, span in _named(table, names).items()}
+    grids = {name: affine.activation_grid(span, scheme.symmetric) for name, span in spans.items()}
     return {name: {"min": [[[[grid.low]]]], "max": [[[[grid.high]]]]} for name, grid in grids.items()}
 
 

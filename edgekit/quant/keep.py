@@ -11,7 +11,7 @@ import numpy as np
 
 from edgekit import atomic
 from edgekit.errors import DataError
-from edgekit.quantization import CalibrationTable, LayerWeights, QuantizedModel
+from edgekit.quantization import LayerWeights, QuantizedModel
 
 _PARTS = ("weight", "bias", "scales")
 
@@ -31,7 +31,7 @@ def save(path: Path, model: QuantizedModel, made_by: dict[str, Any]) -> None:
     atomic.save_bytes(path, buffer.getvalue())
 
 
-def load(path: Path, table: CalibrationTable, made_by: dict[str, Any]) -> dict[str, LayerWeights] | None:
+def load(path: Path, made_by: dict[str, Any]) -> dict[str, LayerWeights] | None:
     """The layers that were kept, if they were made by the same; else None.
 
     Raises:

@@ -18,7 +18,7 @@ from edgekit import atomic
 from edgekit.errors import EdgekitError
 from edgekit.quant import affine
 from edgekit.quant.match import Naming
-from edgekit.quantization import LITERT_SCHEME, LayerWeights, QuantizedModel, Range
+from edgekit.quantization import LITERT_SCHEME, CalibrationTable, LayerWeights, QuantizedModel, Range
 
 
 def quantize(float_path: Path, quantized: QuantizedModel, naming: Naming, path: Path) -> None:
@@ -33,11 +33,7 @@ def quantize(float_path: Path, quantized: QuantizedModel, naming: Naming, path: 
     from ai_edge_quantizer import qtyping, quantizer, recipe
 
     model, activations = _read(float_path)
-    ranges, scheme = quantized.table.ranges, quantized.scheme(LITERT_SCHEME)
-    known = {n: ranges[naming.tensors[n]] for n in activations if naming.tensors.get(n) in ranges}
-    spans = _spread(model, known)
-    if lost := [n for n in activations if n not in spans]:
-        raise EdgekitError(f"LiteRT tensors without a counterpart in the calibration table: {', '.join(lost[:5])}")
+    ranges, scheme = _ranges(model, activations, quantized.table, naming), quantized.scheme(LITERT_SCHEME)
     layers = _layers(model, quantized, naming)
     for op, layer in layers:
         _write_floats(model, op, layer)
@@ -51,13 +47,22 @@ def quantize(float_path: Path, quantized: QuantizedModel, naming: Naming, path: 
             output = model.subgraphs[0].tensors[op.outputs[0]].name.decode()
             everything = qtyping.TFLOperationName.ALL_SUPPORTED
             q.update_quantization_recipe(regex=re.escape(output), operation_name=everything, **unquantized)
-    grids = {n: affine.activation_grid(spans[n], scheme.symmetric) for n in activations}
+    grids = {n: affine.activation_grid(span, scheme.symmetric) for n, span in ranges.items()}
     seen = {n: {"min": _array(g.low), "max": _array(g.high)} for n, g in grids.items()}
     result = _parse(q.quantize(seen, enable_progress_report=False).quantized_model)
     for op, (_, layer) in zip(_weighted(result), layers, strict=True):
         if layer.scales is not None:
             _write_integers(result, op, layer)
     atomic.save_bytes(path, _serialize(result))
+
+
+def spans(float_path: Path, table: CalibrationTable, naming: Naming) -> dict[str, Range]:
+    """The range of every activation of the float file, by its name there.
+
+    Raises:
+        EdgekitError: an activation without a counterpart in the table.
+    """
+    return _ranges(*_read(float_path), table, naming)
 
 
 def to_fp16(float_path: Path, path: Path) -> None:
@@ -77,6 +82,14 @@ def to_fp16(float_path: Path, path: Path) -> None:
     )
     result = q.quantize(enable_progress_report=False)
     atomic.save_bytes(path, result.quantized_model)
+
+
+def _ranges(model: Any, activations: list[str], table: CalibrationTable, naming: Naming) -> dict[str, Range]:
+    known = {n: table.ranges[naming.tensors[n]] for n in activations if naming.tensors.get(n) in table.ranges}
+    found = _spread(model, known)
+    if lost := [n for n in activations if n not in found]:
+        raise EdgekitError(f"LiteRT tensors without a counterpart in the calibration table: {', '.join(lost[:5])}")
+    return {n: found[n] for n in activations}
 
 
 def _array(value: float) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekit.bench.summary import summarize
+from edgekit.bench.summary import Parity, parities, summarize
 from edgekit.errors import MissingError
 from tests.bench.results import artifact, result
 
@@ -85,3 +85,13 @@ def test_a_row_with_other_threads_than_the_baseline_has_no_speedup(threads: int,
 def test_a_row_knows_whether_other_work_ran(share: float, busy: bool) -> None:
     environment = {**result(INT8).environment, "busy_before": share}
     assert [r.busy for r in summarize([result(), result(INT8, environment=environment)])] == [False, busy]
+
+
+def test_parity_is_between_int8_models_of_different_runtimes_each_once() -> None:
+    jetson = artifact("jetson/model.int8.onnx", "int8", "tensorrt", sha256="c" * 64)
+    half = artifact("jetson/model.fp16.onnx", "fp16", "tensorrt")
+    results = [result(), result(INT8, right=20), result(jetson, right=30), result(half, right=1)]
+    wanted = [Parity(INT8.name, jetson.name, 75.0, 40)]
+    assert parities(results) == wanted
+    assert parities([*results, result(INT8, right=1, device="z board")]) == wanted
+    assert parities(results[:2]) == []

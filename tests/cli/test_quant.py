@@ -79,7 +79,7 @@ def test_a_table_a_picture_and_the_figures(fruit: Path, capsys: pytest.CaptureFi
 
 def test_the_figures_say_what_they_are_of(fruit: Path, capsys: pytest.CaptureFixture[str]) -> None:
     debugged(capsys, "fruit", "--recipe", "minmax", "--images", "9")
-    found = kept(fruit)
+    found = kept(fruit, "android-minmax")
     assert (found["run"], found["target"], found["images"]) == ("fruit", "android", 9)
     assert found["calibration"]["recipe"] == found["calibration"]["observer"] == "minmax"
     assert found["checkpoint_sha256"] == store.open_run(Path("runs"), "fruit").weights_sha256

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekit.data.likeness import Likeness, compare, problems
+from edgekit.data.likeness import compare
 from edgekit.errors import DataError
 
 
@@ -77,8 +77,3 @@ def test_nothing_and_nan_are_refused() -> None:
         compare(some, some[:0])
     with pytest.raises(DataError, match="NaN"):
         compare(some, np.where(some > 1, np.nan, some))
-
-
-def test_the_sentence_says_how_far_apart() -> None:
-    assert problems(Likeness(0.2, 0.1, unlike=False)) == []
-    assert "4.5 times" in problems(Likeness(0.9, 0.2, unlike=True))[0]

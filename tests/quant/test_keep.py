@@ -33,7 +33,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_what_was_kept_comes_back_to_the_bit_and_in_order(path: Path) -> None:
-    got = keep.load(path, TABLE, MADE_BY)
+    got = keep.load(path, MADE_BY)
     assert list(got) == list(LAYERS)
     for name, layer in LAYERS.items():
         for part in ("weight", "bias", "scales"):
@@ -44,22 +44,22 @@ def test_what_was_kept_comes_back_to_the_bit_and_in_order(path: Path) -> None:
 
 
 def test_the_order_of_what_it_was_made_by_does_not_matter(path: Path) -> None:
-    assert keep.load(path, TABLE, dict(reversed(MADE_BY.items()))) is not None
+    assert keep.load(path, dict(reversed(MADE_BY.items()))) is not None
 
 
 @pytest.mark.parametrize("other", [{}, {**MADE_BY, "parent": "another"}, {**MADE_BY, "more": None}])
 def test_what_was_made_by_something_else_is_not_taken(path: Path, other: dict) -> None:
-    assert keep.load(path, TABLE, other) is None
+    assert keep.load(path, other) is None
 
 
 def test_nothing_kept_is_nothing(tmp_path: Path) -> None:
-    assert keep.load(tmp_path / "none.npz", TABLE, MADE_BY) is None
+    assert keep.load(tmp_path / "none.npz", MADE_BY) is None
 
 
 def test_a_second_model_replaces_the_first(path: Path) -> None:
     keep.save(path, QuantizedModel(TABLE, {"head": LAYERS["head"]}), {"recipe": "s"})
-    assert keep.load(path, TABLE, MADE_BY) is None
-    assert list(keep.load(path, TABLE, {"recipe": "s"})) == ["head"]
+    assert keep.load(path, MADE_BY) is None
+    assert list(keep.load(path, {"recipe": "s"})) == ["head"]
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
@@ -92,7 +92,7 @@ def damages(whole: bytes) -> dict[str, bytes]:
 def test_a_damaged_file_is_refused_and_says_what_to_do(path: Path, kind: str) -> None:
     path.write_bytes(damages(path.read_bytes())[kind])
     with pytest.raises(DataError, match="damaged") as caught:
-        keep.load(path, TABLE, MADE_BY)
+        keep.load(path, MADE_BY)
     assert "remove it" in caught.value.hint
     assert str(path) in caught.value.message
 
@@ -106,7 +106,7 @@ def test_an_array_of_objects_is_refused_unopened(tmp_path: Path) -> None:
     head = json.dumps({"made_by": MADE_BY, "arrays": ["a|weight"]})
     np.savez(path, made_by=np.array(head), **{"a|weight": objects})
     with pytest.raises(DataError, match="damaged"):
-        keep.load(path, TABLE, MADE_BY)
+        keep.load(path, MADE_BY)
     assert not ran
 
 
@@ -127,11 +127,11 @@ def test_a_name_that_is_damaged_in_the_index_is_no_layer_without_a_bias(path: Pa
     whole = path.read_bytes()
     path.write_bytes(with_byte(whole, whole.rfind(b"head|bias"), ord("b")))
     with pytest.raises(DataError, match="damaged"):
-        keep.load(path, TABLE, MADE_BY)
+        keep.load(path, MADE_BY)
 
 
 def test_a_file_of_other_arrays_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.npz"
     np.savez(path, something=np.ones(3))
     with pytest.raises(DataError, match="damaged"):
-        keep.load(path, TABLE, MADE_BY)
+        keep.load(path, MADE_BY)
