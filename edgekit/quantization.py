@@ -1,6 +1,6 @@
 """The nouns of quantization: what was observed, what was decided, and what a runtime takes.
 
-Tensors and layers are named as in the folded torch graph (`quant.calibrate.tensor_names`).
+Tensors and layers are named as in the folded torch graph (`quant.names.tensor_names`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,27 +10,10 @@ import torch
 from torch import fx
 
 from edgekit.errors import DataError
-from edgekit.quant import observers
-from edgekit.quant.observers import OBSERVERS, Histogram
+from edgekit.quant import choose, observers
+from edgekit.quant.names import tensor_names
+from edgekit.quant.observers import MEASURED, OBSERVERS, Histogram
 from edgekit.quantization import CalibrationRecipe, CalibrationSet, CalibrationTable
-
-INPUT = "image"
-
-
-def tensor_names(graph: fx.Graph) -> dict[fx.Node, str]:
-    """A stable name for the output of each node: the module's path, or the function's name.
-
-    A module that is called again gets ``:2``, ``:3``; the input is called ``image``.
-    """
-    names, calls = {}, Counter[str]()
-    for node in graph.nodes:
-        if node.op in ("call_module", "call_function", "call_method"):
-            base = str(node.target) if node.op == "call_module" else node.name
-            calls[base] += 1
-            names[node] = base if calls[base] == 1 else f"{base}:{calls[base]}"
-        elif node.op == "placeholder":
-            names[node] = INPUT
-    return names
 
 
 class _Watching(fx.Interpreter):
@@ -67,7 +49,8 @@ def calibrate(
 ) -> CalibrationTable:
     """Observe every tensor over `batches`, normalized float32 images (N, 3, H, W).
 
-    Memory does not grow with the number of images; one pass serves every observer.
+    Memory does not grow with the number of images; one pass serves every observer. The recipe's observer
+    `MEASURED` stands for the one of `choose.CANDIDATES` that is best for this network.
 
     Args:
         shown: which samples the batches hold (recorded). parent: sha256 of the checkpoint.
@@ -76,6 +59,7 @@ def calibrate(
     """
     observers.check(recipe.observer)
     seen: dict[str, Histogram] = {}
+    first: list[torch.Tensor] = []
 
     def see(name: str, value: torch.Tensor) -> None:
         try:
@@ -86,9 +70,17 @@ def calibrate(
     watching = _Watching(folded, see)
     for images in batches:
         watching.run(images)
+        if (room := choose.IMAGES - sum(len(kept) for kept in first)) > 0:
+            first.append(images[:room].clone())
     if not seen:
         raise DataError("the calibration set is empty", "give the data set more training images")
     # The scores keep all that was seen: what clips there makes the best answers equal.
     scores = {watching.names[node] for node in folded.graph.output_node().all_input_nodes}
-    ranges = {n: OBSERVERS["minmax" if n in scores else recipe.observer](histogram) for n, histogram in seen.items()}
-    return CalibrationTable(ranges, recipe.observer, recipe.name, shown.fingerprint, parent)
+
+    def table(observer: str) -> CalibrationTable:
+        ranges = {n: OBSERVERS["minmax" if n in scores else observer](histogram) for n, histogram in seen.items()}
+        return CalibrationTable(ranges, observer, recipe.name, shown.fingerprint, parent)
+
+    if recipe.observer != MEASURED:
+        return table(recipe.observer)
+    return choose.best(folded, [table(observer) for observer in choose.CANDIDATES], torch.cat(first))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from edgekit.quant.calibrate import tensor_names
+from edgekit.quant.names import tensor_names
 from edgekit.quantization import LayerWeights, QuantScheme
 
 Weighted = nn.Conv2d | nn.Linear

@@ -18,8 +18,8 @@ from torch import fx, nn
 
 from edgekit.errors import unknown
 from edgekit.quant import affine, compensate, rounding, simulate
-from edgekit.quant.calibrate import tensor_names
 from edgekit.quant.moments import Chunk, Moments, collect, grouped
+from edgekit.quant.names import tensor_names
 from edgekit.quant.placement import Weighted, layers
 from edgekit.quantization import CalibrationRecipe, CalibrationTable, LayerWeights, QuantizedModel, QuantScheme
 

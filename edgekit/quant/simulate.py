@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from edgekit.quant import affine, placement
-from edgekit.quant.calibrate import tensor_names
+from edgekit.quant.names import tensor_names
 from edgekit.quantization import CalibrationTable, LayerWeights, QuantizedModel, QuantScheme
 
 Weights = dict[str, tuple[torch.Tensor, torch.Tensor | None]]

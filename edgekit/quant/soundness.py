@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from edgekit.errors import DataError, EdgekitError
-from edgekit.quant import calibrate, placement, simulate
+from edgekit.quant import placement, simulate
+from edgekit.quant.names import tensor_names
 from edgekit.quantization import CalibrationTable
 
 # What the networks of `MODELS` consist of once they are folded: both emitters have been tried on each.
@@ -36,7 +37,7 @@ def check_operators(folded: fx.GraphModule) -> None:
     Raises:
         EdgekitError: names every such operator and its type.
     """
-    names = calibrate.tensor_names(folded.graph)
+    names = tensor_names(folded.graph)
     unknown = [f"{_path(node, names)} ({kind})" for node in folded.graph.nodes if (kind := _unknown(folded, node))]
     if unknown:
         raise EdgekitError(
@@ -99,7 +100,7 @@ def features(folded: fx.GraphModule, batches: Iterable[torch.Tensor]) -> np.ndar
         batches: normalized float32 images (N, 3, H, W).
     """
     node, _ = list(placement.layers(folded).values())[-1]
-    wanted = calibrate.tensor_names(folded.graph)[node.all_input_nodes[0]]
+    wanted = tensor_names(folded.graph)[node.all_input_nodes[0]]
     found: list[np.ndarray] = []
 
     def see(name: str, value: torch.Tensor) -> None:

@@ -9,7 +9,7 @@ from torchvision.ops import StochasticDepth
 
 from edgekit.errors import EdgekitError
 from edgekit.export.fold import fold
-from edgekit.quant.calibrate import tensor_names
+from edgekit.quant.names import tensor_names
 from edgekit.train import models
 from tests.nets import random_images, relative_error, settle
 

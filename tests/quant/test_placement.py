@@ -10,7 +10,8 @@ from torch import nn
 
 from edgekit.export import onnx
 from edgekit.export.fold import fold
-from edgekit.quant import calibrate, placement, qdq
+from edgekit.quant import placement, qdq
+from edgekit.quant.names import tensor_names
 from edgekit.quantization import LITERT_SCHEME, TENSORRT_SCHEME
 from edgekit.train import models
 from tests.nets import naming, observe, plain, random_images, settle
@@ -63,7 +64,7 @@ def test_litert_rounds_every_tensor_but_what_a_fused_activation_takes() -> None:
 
 
 def test_an_activation_that_is_not_fused_is_rounded_on_both_sides() -> None:
-    every = set(calibrate.tensor_names(GATED.graph).values())
+    every = set(tensor_names(GATED.graph).values())
     assert placement.quantized_tensors(GATED, LITERT_SCHEME) == every
     assert {"conv", "reduce", "gate"} < every
 
@@ -89,7 +90,7 @@ def test_tensorrt_rounds_what_int8_layers_read() -> None:
 def test_tensorrt_rounds_both_sides_of_a_channel_gate() -> None:
     """Rule 2, squeeze-and-excitation: a gate by name, and what it scales; the SiLU's product is none."""
     chosen = placement.quantized_tensors(GATED, TENSORRT_SCHEME)
-    names = calibrate.tensor_names(GATED.graph)
+    names = tensor_names(GATED.graph)
     product = next(n for n in GATED.graph.nodes if names.get(n) == "gate").users
     sides = {names[source] for user in product for source in user.all_input_nodes}
     assert "gate" in sides
@@ -179,7 +180,7 @@ def test_torch_and_onnx_agree_on_which_layers_run_in_int8(emitted) -> None:
 def test_torch_and_onnx_agree_on_which_tensors_are_rounded(emitted) -> None:
     """All but the shortcuts of residual Adds, which `quantized_tensors` says that it leaves out."""
     folded, graph, _, names = emitted
-    torch_names = calibrate.tensor_names(folded.graph)
+    torch_names = tensor_names(folded.graph)
     flat = {torch_names[n]: torch_names[n.all_input_nodes[0]] for n in folded.graph.nodes if n.target is torch.flatten}
     expected = {flat.get(name, name) for name in placement.quantized_tensors(folded, TENSORRT_SCHEME)}
     found = {}

@@ -12,7 +12,8 @@ from torch import nn
 
 from edgekit.export import onnx
 from edgekit.export.fold import fold
-from edgekit.quant import affine, calibrate, qdq, recover, simulate
+from edgekit.quant import affine, qdq, recover, simulate
+from edgekit.quant.names import tensor_names
 from edgekit.quantization import LITERT_SCHEME, TENSORRT_SCHEME, CalibrationRecipe, LayerWeights, QuantizedModel
 from tests.nets import cosine, naming, observe, plain, random_images, run_onnx, settle, table_of
 
@@ -99,7 +100,7 @@ def test_every_tensor_is_seen_once_by_its_name_as_it_is_read() -> None:
         values[name] = value
 
     simulate.Simulation(folded, grids, see=see).run(images[:2])
-    assert [name for name in seen if name] == list(calibrate.tensor_names(folded.graph).values())
+    assert [name for name in seen if name] == list(tensor_names(folded.graph).values())
     for name, grid in grids.items():
         steps = values[name] / grid.scale
         assert torch.allclose(steps, steps.round(), atol=2e-3)

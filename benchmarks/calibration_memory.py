@@ -1,0 +1,70 @@
+"""Peak memory of the calibration and the recovery with 64, 512 and 4,096 images: it must not grow with them.
+
+    python -m benchmarks.calibration_memory FOLDER
+
+FOLDER was made by ``python -m benchmarks.fidelity make``; its crops are shown again and again. Each count runs
+in a process of its own. Writes ``results/calibration_memory.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks import fidelity
+from edgekit import config, store
+from edgekit.export import fold
+from edgekit.quant import calibrate, recover
+from edgekit.quantization import CalibrationSet, QuantScheme
+from edgekit.train import memory, models
+
+COUNTS = (64, 512, 4096)
+_BATCH = 16
+
+
+def batches(crops: np.ndarray, count: int) -> Iterator[torch.Tensor]:
+    """`count` images, a batch at a time, from the start again when there are no more."""
+    for start in range(0, count, _BATCH):
+        yield torch.from_numpy(crops[np.arange(start, min(start + _BATCH, count)) % len(crops)])
+
+
+def peaks(folder: Path, count: int) -> dict[str, int]:
+    """Peak resident megabytes of this process after each stage."""
+    recipe = config.load_recipe("default")
+    crops = np.load(folder / "calibration.npy", mmap_mode="r")
+    model = models.build(fidelity.ARCH, 1000, fidelity.SIZE).eval()
+    models.load_weights(model, fidelity.ARCH, "pretrained")
+    folded = fold.fold(model, fidelity.SIZE)
+    table = calibrate.calibrate(folded, batches(crops, count), recipe, CalibrationSet((), "crops"), "pretrained")
+    found = {"images": count, "calibrate_mb": memory.peak_mb()}
+    shown = torch.cat(list(batches(crops, min(count, recipe.recovery_samples))))
+    recover.recover(folded, table, recipe, QuantScheme(symmetric=False, everywhere=True), shown)
+    return {**found, "recover_mb": memory.peak_mb()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(peaks(arguments.folder, arguments.one)))
+        return
+    rows = []
+    for count in COUNTS:
+        command = [sys.executable, "-m", "benchmarks.calibration_memory", str(arguments.folder), "--one", str(count)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+        print(rows[-1], flush=True)
+    store.save_json(Path(__file__).parent / "results" / "calibration_memory.json", {"rows": rows})
+
+
+if __name__ == "__main__":
+    main()
