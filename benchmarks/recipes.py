@@ -48,7 +48,12 @@ def write(folder: Path, name: str) -> list[Path]:
     known = calibrate.run_all(folded, probe), placement.written_by(folded), placement.trained(folded)
     paths = [folder / f"edgekit.{name}.onnx", folder / f"edgekit.{name}.tflite"]
     graph = ir.load(folder / fidelity.REFERENCE)
-    qdq.quantize(graph, quantized, match.naming(*known, onnx.run_all(folder / fidelity.REFERENCE, probe.numpy())))
+    qdq.quantize(
+        graph,
+        quantized,
+        match.naming(*known, onnx.run_all(folder / fidelity.REFERENCE, probe.numpy())),
+        name == "strict",
+    )
     onnx.save(graph, paths[0])
     source = folder / "model.fp32.tflite"
     with tflite.quiet():

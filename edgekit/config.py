@@ -6,6 +6,7 @@ A key that the record does not have is an error that names the file and the know
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 import typing
 from pathlib import Path
@@ -104,7 +105,10 @@ def _load_named(kind: str, noun: str, name: str, record: type[T]) -> T:
 
 
 def load_device(name: str) -> Device:
-    """The device `name` (``devices/<name>.toml``), or the file `name` if it ends in .toml."""
+    """The device `name`: packaged, or ``devices/<name>.toml`` of the current folder; or a path that ends in .toml."""
+    own = Path("devices") / f"{name}.toml"
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) and name not in names("devices") and own.is_file():
+        return load_toml(own, Device)
     if name.endswith(".toml") and Path(name).stem in names("devices"):
         raise UsageError(f"edgekit ships a device called {Path(name).stem!r}", f"rename {name}")
     return _load_named("devices", "device", name, Device)

@@ -138,6 +138,7 @@ class Artifact:
 @dataclass(frozen=True)
 class Device:
     """A ``devices/*.toml``: how to reach a device, what runs on it, what it can do.
+    `host` is a destination of ssh; what an `emulated` device says of time is no latency.
     `precisions` empty means that every precision of the target works. Figures carry their source.
     """
 
@@ -147,6 +148,8 @@ class Device:
     transport: str = "none"
     runtime: str = ""
     python: str = ""
+    host: str = ""
+    emulated: bool = False
     threads: int = 1
     precisions: tuple[str, ...] = ()
     compute_capability: str = ""

@@ -122,10 +122,14 @@ def emit_float_onnx(folded: fx.GraphModule, size: int, folder: Path) -> Path:
 
 
 def emit_onnx(folded: fx.GraphModule, size: int, folder: Path, images: torch.Tensor) -> Emitted:
-    """Write model.{fp32,fp32.dynamic,fp16,int8,int8.typed}.onnx, calibrated on `images`."""
+    """Write model.{fp32,fp32.dynamic,fp16,int8,int8.typed,int8.strict}.onnx, calibrated on `images`."""
     table, path = observe(folded, images), emit_float_onnx(folded, size, folder)
+    quantized, names = plain(folded, table), naming(folded, onnx.run_all(path, images[:1].numpy()), images)
+    strict = ir.load(path)
+    qdq.quantize(strict, quantized, names, everywhere=True)
+    onnx.save(strict, folder / "model.int8.strict.onnx")
     integer = ir.load(path)
-    nodes = qdq.quantize(integer, plain(folded, table), naming(folded, onnx.run_all(path, images[:1].numpy()), images))
+    nodes = qdq.quantize(integer, quantized, names)
     onnx.save(integer, folder / "model.int8.onnx")
     fp16.to_fp16(integer)
     onnx.save(integer, folder / "model.int8.typed.onnx")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 import re
 import tempfile
 from collections.abc import Iterable
@@ -17,11 +18,14 @@ from edgekit import atomic, store
 from edgekit.bench.transport import open_transport
 from edgekit.config import from_table
 from edgekit.errors import DataError, MissingError, StorageError
+from edgekit.labels import visible
 from edgekit.records import Artifact, BenchmarkResult, Device, Preprocess, Suite
 
 SCHEMA = 1
 # Artifacts run in the runtime of their target, where this machine can, or in a stand-in.
 _HOST_RUNTIME = {"tensorrt": "onnxruntime", "onnxruntime": "onnxruntime", "litert": "litert", "torch": "torch"}
+_SAID = ("runtime", "version", "processor", "threads")
+_MOST_TEXT = 200
 _DESCRIBED = ("artifact", "device", "runtime", "source", "environment", "size_bytes")
 
 
@@ -76,10 +80,8 @@ def benchmark(artifact: Artifact, path: Path, device: Device, suite: Suite, samp
     with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
         work = Path(name)
         open_transport(device).run(job, {model: path, "pixels.npy": samples.pixels}, work)
-        environment = store.load_json(work / "result.json")
-        latencies = np.load(work / "latencies_ns.npy", allow_pickle=False)
-        logits = np.load(work / "logits.npy", allow_pickle=False)
-    source = "host" if device.transport == "local" else "device"
+        environment, latencies, logits = _read_answer(work, device, len(samples.expected))
+    source = "emulated" if device.emulated else "host" if device.transport == "local" else "device"
     return BenchmarkResult(
         artifact=artifact,
         device=device.name,
@@ -91,6 +93,34 @@ def benchmark(artifact: Artifact, path: Path, device: Device, suite: Suite, samp
         expected=samples.expected,
         size_bytes=path.stat().st_size,
     )
+
+
+def _read_answer(work: Path, device: Device, samples: int) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    """What a job left: environment, int64 latencies in ns, float32 (samples, classes) logits; nothing is trusted.
+
+    Raises:
+        DataError: it is not what a runner writes.
+    """
+    try:
+        said = json.loads((work / "result.json").read_text(encoding="utf-8"))
+        latencies = np.load(work / "latencies_ns.npy", allow_pickle=False)
+        logits = np.load(work / "logits.npy", allow_pickle=False)
+    except (ValueError, EOFError, RecursionError) as error:
+        raise DataError(f"{device.name} sent results that cannot be read: {visible(str(error))}") from None
+    sound = (
+        isinstance(said, dict)
+        and (latencies.dtype, latencies.ndim) == (np.int64, 1)
+        and (logits.dtype, logits.ndim, len(logits)) == (np.float32, 2, samples)
+        and bool((latencies > 0).all())
+    )
+    if not sound or any(name not in said for name in _SAID):
+        raise DataError(f"{device.name} sent results that no runner of edgekit writes", "edgekit benchmark again")
+    return {visible(str(k))[:_MOST_TEXT]: _plain(v) for k, v in said.items()}, latencies, logits
+
+
+def _plain(value: Any) -> Any:
+    """A number as it is, anything else as short printable text."""
+    return value if isinstance(value, bool | int | float | None) else visible(str(value))[:_MOST_TEXT]
 
 
 def save(folder: Path, result: BenchmarkResult) -> None:

@@ -63,7 +63,8 @@ def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
     right = metrics.top1(result.logits, result.expected)
     right_baseline = metrics.top1(baseline.logits, baseline.expected)
     low, high = wilson(int(right.sum()), len(right))
-    p50, p90, p99 = (metrics.percentile_ms(result.latencies_ns, p) for p in (50, 90, 99))
+    quoted = () if result.source == "emulated" else result.latencies_ns
+    p50, p90, p99 = (metrics.percentile_ms(quoted, p) for p in (50, 90, 99))
     environment = result.environment
     comparable = environment["threads"] == baseline.environment["threads"]
     reference = metrics.percentile_ms(baseline.latencies_ns, 50) if comparable else None

@@ -7,11 +7,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import edgekit.ondevice
+from edgekit.bench.remote import SshTransport
 from edgekit.errors import EdgekitError, MissingError, UsageError
+from edgekit.ondevice.runner import RUNNERS
 from edgekit.records import Device
 
 _ONDEVICE = Path(edgekit.ondevice.__file__).parent
@@ -61,7 +64,7 @@ class LocalTransport:
             shutil.copytree(work / "out", results, dirs_exist_ok=True)
 
 
-TRANSPORTS = {"local": LocalTransport}
+TRANSPORTS: dict[str, Callable[[Device], Transport]] = {"local": LocalTransport, "ssh": SshTransport}
 
 
 def open_transport(device: Device) -> Transport:
@@ -73,6 +76,11 @@ def open_transport(device: Device) -> Transport:
     if device.transport not in TRANSPORTS:
         raise UsageError(
             f"edgekit cannot reach {device.name!r} by itself yet (transport {device.transport!r})",
-            f"copy runs/<run>/export/{device.family} there; benchmarking works on: local",
+            f"copy runs/<run>/export/{device.family} there; benchmarking works over: {', '.join(TRANSPORTS)}",
+        )
+    if device.runtime not in RUNNERS:
+        raise UsageError(
+            f"edgekit does not run {device.runtime!r} on {device.name!r} by itself yet",
+            f"copy runs/<run>/export/{device.family} there; what runs: {', '.join(sorted(RUNNERS))}",
         )
     return TRANSPORTS[device.transport](device)

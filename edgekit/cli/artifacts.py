@@ -157,14 +157,16 @@ def _onnx_int8(bench: Workbench, folder: Path, resolved: base.Resolved) -> Emitt
     from edgekit.quant import fp16, qdq
 
     model = onnx_ir.load(bench.onnx)
-    nodes = qdq.quantize(model, bench.quantized, bench.onnx_naming)
+    for_tensorrt = resolved.target.runtime == "tensorrt"
+    everywhere = bench.symmetric and for_tensorrt
+    nodes = qdq.quantize(model, bench.quantized, bench.onnx_naming, everywhere)
     onnx.save(model, folder / "model.int8.onnx")
-    emitted: Emitted = [("model.int8.onnx", {"int8_nodes": len(nodes)})]
-    if resolved.target.runtime == "tensorrt":
+    unoptimized = {"host_runtime": "onnxruntime-unoptimized"}  # its optimizer computes such files wrongly
+    emitted: Emitted = [("model.int8.onnx", {"int8_nodes": len(nodes), **(unoptimized if everywhere else {})})]
+    if for_tensorrt:
         fp16.to_fp16(model, *bench.observed_onnx)
         onnx.save(model, folder / "model.int8.typed.onnx")
-        details = {"for": "TensorRT 10.12 and newer", "host_runtime": "onnxruntime-unoptimized"}
-        emitted.append(("model.int8.typed.onnx", details))
+        emitted.append(("model.int8.typed.onnx", {"for": "TensorRT 10.12 and newer", **unoptimized}))
     return emitted
 
 

@@ -12,6 +12,7 @@ import typer
 from edgekit import config, store
 from edgekit.cli import show
 from edgekit.cli.options import Json, Run, RunsDir, open_run
+from edgekit.errors import UsageError
 from edgekit.records import Artifact, Device, Suite
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ def benchmark(
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads. Default: the device's.", show_default=False)
     ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Where the device is: user@address, or a Host of ~/.ssh/config.")
+    ] = None,
     json: Json = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
@@ -45,6 +49,8 @@ def benchmark(
     from edgekit.cli.workbench import Workbench
 
     devices = [_with_threads(config.load_device(name), threads) for name in device or ["local"]]
+    if host is not None:
+        devices = _at(devices, host)
     for each in devices:
         transport.open_transport(each)
     limits = config.load_suite(suite)
@@ -74,10 +80,24 @@ def _plan(bench: Workbench, devices: list[Device], scratch: Path) -> list[tuple[
     plan = []
     for device in devices:
         work = [(artifact, path) for artifact, path in files if _runs(artifact, device)]
-        plan.append((device, work if device.python else [baseline, *work]))
-    if all(device.python for device in devices):
+        plan.append((device, work if _is_apart(device) else [baseline, *work]))
+    if all(_is_apart(device) for device in devices):
         plan.insert(0, (_with_threads(config.load_device("local"), devices[0].threads), [baseline]))
     return plan
+
+
+def _at(devices: list[Device], host: str) -> list[Device]:
+    """The one device of the request, at `host`."""
+    if len(devices) != 1 or devices[0].transport != "ssh":
+        raise UsageError(
+            "--host goes with one --device that is reached over ssh", "edgekit devices probe HOST --name X"
+        )
+    return [dataclasses.replace(devices[0], host=host)]
+
+
+def _is_apart(device: Device) -> bool:
+    """Whether it runs models by another Python than this one: the baseline stays here."""
+    return bool(device.python) or device.transport != "local"
 
 
 def _baseline(bench: Workbench, scratch: Path) -> tuple[Artifact, Path]:
@@ -93,7 +113,7 @@ def _runs(artifact: Artifact, device: Device) -> bool:
     """Whether `device` can run the artifact; what this machine lacks a runtime for is named."""
     from edgekit.bench.session import host_runtime, is_installed
 
-    if device.python:
+    if _is_apart(device):
         return host_runtime(artifact) == device.runtime
     if not is_installed(host_runtime(artifact)):
         show.note(f"left out: {artifact.name} (no runtime for it here; edgekit doctor says what brings it)")

@@ -1,21 +1,38 @@
-"""``edgekit devices``."""
+"""``edgekit devices``, ``devices probe``, ``devices clean``."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from edgekit import config
+import typer
+
+from edgekit import atomic, config, store
 from edgekit.cli import show
 from edgekit.cli.options import Json
+from edgekit.errors import UsageError
 from edgekit.records import Device
 from edgekit.targets import base
 
+if TYPE_CHECKING:
+    from edgekit.bench.probe import Probe
 
-def devices(json: Json = False) -> None:
-    """List what --target and --device take.
+devices_app = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})
+Host = Annotated[str, typer.Argument(help="user@address, or a Host of ~/.ssh/config.", metavar="HOST")]
+_UNKNOWN = "not found"
 
-    A .toml file of your own works too: see docs/devices.md for its keys.
+
+@devices_app.callback(invoke_without_command=True)
+def devices(context: typer.Context, json: Json = False) -> None:
+    """List what --target and --device take, or look at a device over ssh.
+
+    A .toml file of your own works too, and devices/NAME.toml in the current folder is known as NAME: see
+    docs/devices.md for its keys.
     """
+    if context.invoked_subcommand is not None:
+        return
     known = config.load_devices()
     if json:
         show.as_json([{**dataclasses.asdict(d), "precisions": _precisions(d)} for d in known])
@@ -33,6 +50,73 @@ def devices(json: Json = False) -> None:
     ]
     columns = ["device", "family", "runtime", "precisions", "tried", "description"]
     show.table(columns, rows, narrow=["device", "family", "description"])
+
+
+@devices_app.command()
+def probe(
+    host: Host,
+    name: Annotated[
+        str | None, typer.Option(help="Keep it as devices/NAME.toml, for --device NAME.", show_default=False)
+    ] = None,
+    python: Annotated[str, typer.Option(help="The Python there that is to run models.")] = "python3",
+    json: Json = False,
+) -> None:
+    """Ask a board over ssh what it is: module, versions, memory, power mode, temperatures, runtimes.
+
+    It logs in as your own ssh would (~/.ssh/config, agent, known_hosts) and never asks for a password.
+    """
+    path = None if name is None else _own_path(name)
+    from edgekit.bench import probe as probing
+
+    with show.working(f"asking {host}"):
+        found = probing.probe(host, python)
+    if json:
+        show.as_json(dataclasses.asdict(found))
+    else:
+        show.table(["", ""], [list(row) for row in _rows(found)])
+    if path is not None:
+        device = dataclasses.replace(probing.profile(found, path.stem, store.now()[:10]))
+        extra = "" if python == "python3" else f"python = {_quoted(python)}\n"
+        path.parent.mkdir(exist_ok=True)
+        atomic.save_bytes(path, (probing.to_toml(device) + extra).encode())
+        show.note(f"written: {path}; next: edgekit export --target {path.stem}, edgekit benchmark --device {path.stem}")
+
+
+@devices_app.command()
+def clean(host: Host) -> None:
+    """Remove all that edgekit keeps on a board: models and images that were sent, and jobs that were cut off."""
+    from edgekit.bench import remote
+
+    with show.working(f"cleaning {host}"):
+        megabytes = remote.clean(host)
+    show.note(f"removed {megabytes:.1f} MB from {host}")
+
+
+def _own_path(name: str) -> Path:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise UsageError(f"a device cannot be called {name!r}", "letters, digits, dots, dashes: it names a file")
+    if name in config.names("devices") or name in base.FAMILIES:
+        raise UsageError(f"edgekit has a device or a family called {name!r}", "choose another name")
+    return Path("devices") / f"{name}.toml"
+
+
+def _quoted(text: str) -> str:
+    import json
+
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _rows(found: Probe) -> list[tuple[str, str]]:
+    temperatures = ", ".join(f"{zone} {value:.0f}" for zone, value in found.temperatures.items())
+    runtimes = ", ".join(f"{package} {version}" for package, version in found.runtimes.items())
+    rows: list[tuple[str, Any]] = [
+        ("host", found.host), ("module", found.model), ("machine", found.machine), ("cores", found.cores),
+        ("memory, GB", found.memory_gb), ("free disk, GB", found.free_gb), ("L4T", found.l4t),
+        ("JetPack", found.jetpack), ("CUDA", found.cuda), ("TensorRT", found.tensorrt),
+        ("power mode", found.power_mode), ("temperatures, C", temperatures), ("Python", found.python),
+        ("runtimes", runtimes),
+    ]  # fmt: skip
+    return [(what, _UNKNOWN if value in ("", None) else str(value)) for what, value in rows]
 
 
 def _precisions(device: Device) -> tuple[str, ...]:

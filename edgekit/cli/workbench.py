@@ -167,7 +167,7 @@ class Workbench:
             show.note(f"calibration: {doubt}")
         if self.calibration_data is not None:
             self._compare_with_evaluation(paths)
-        show.note(f"calibration: {len(chosen.samples)} images, {len(table.ranges)} tensors, {self.recipe.observer}")
+        show.note(f"calibration: {len(chosen.samples)} images, {len(table.ranges)} tensors, {table.observer}")
         return table
 
     def _compare_with_evaluation(self, paths: list[Path]) -> None:

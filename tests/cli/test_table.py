@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgekit import config, store
+from edgekit import store
 from edgekit.cli.app import run
 from edgekit.data import dataset
 from edgekit.train import checkpoints, models
@@ -58,7 +58,8 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0
 def test_every_tensor_has_a_row_with_its_range_and_scales(fruit: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, err = printed(capsys)
     rows = [line.split() for line in out.splitlines()[1:]]
-    kept = json.loads(next((fruit / "calibration").glob("default-*.json")).read_text())["table"]["ranges"]
+    whole = json.loads(next((fruit / "calibration").glob("default-*.json")).read_text())["table"]
+    kept, observer = whole["ranges"], whole["observer"]
     assert [row[0] for row in rows] == list(kept)
     for name, low, high, symmetric, asymmetric, zero_point in rows:
         assert float(low) == pytest.approx(kept[name]["low"], rel=1e-3)
@@ -66,7 +67,7 @@ def test_every_tensor_has_a_row_with_its_range_and_scales(fruit: Path, capsys: p
         assert float(symmetric) == pytest.approx(max(-float(low), float(high)) / 127, rel=1e-3)
         assert float(asymmetric) == pytest.approx((float(high) - float(low)) / 255, rel=1e-3)
         assert -128 <= int(zero_point) <= 127
-    assert f"{len(rows)} tensors, observer {config.load_recipe('default').observer}, recipe default" in err
+    assert f"{len(rows)} tensors, observer {observer}, recipe default" in err
 
 
 def test_as_json_is_the_file_of_the_run_and_goes_where_it_is_told(

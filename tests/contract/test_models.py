@@ -148,6 +148,13 @@ def test_fp32_engine_is_built(files: Files) -> None:
     assert set(types_read(files, "fp32.onnx").values()) == {"Float"}
 
 
+@pytest.mark.parametrize("files", grouped(("efficientnet_lite0",)), indirect=True)
+def test_engine_takes_pairs_on_every_tensor(files: Files) -> None:
+    """What ``--parity strict`` writes."""
+    types = types_read(files, "int8.strict.onnx")
+    assert list(types.values()).count("Int8") >= 0.85 * len(weighted_nodes(files))
+
+
 @pytest.mark.parametrize("arch", grouped(LIGHT))
 def test_a_network_of_another_family_agrees_everywhere_and_parses(arch: str, tmp_path: Path) -> None:
     """One test and no engines, which would take minutes."""

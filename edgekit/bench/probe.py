@@ -1,0 +1,183 @@
+"""What a device says of itself: read over ssh by a shell script, parsed here, believed in nothing.
+
+Formats: ``/etc/nv_tegra_release``, ``nvpmodel -q`` (NVIDIA Jetson Linux Developer Guide), ``dpkg-query -W``,
+proc(5), and the kernel's sysfs thermal ABI.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from dataclasses import dataclass, field
+
+from edgekit.bench.ssh import Connection
+from edgekit.labels import visible
+from edgekit.records import Device
+
+_MOST_TEXT = 100
+RUNTIMES = ("ai-edge-litert", "tflite-runtime", "onnxruntime", "onnxruntime-gpu", "tensorrt", "numpy")
+_PACKAGES = ("nvidia-jetpack", "tensorrt", "libnvinfer-bin", "libnvinfer10", "libnvinfer8")
+# $1: a mark that no file holds, $2: a Python.
+_SCRIPT = """
+mark=$1 python=$2; shift 2
+section() { printf '\\n%s %s\\n' "$mark" "$1"; }
+section machine; uname -m
+section cores; nproc
+section model; head -c 200 /proc/device-tree/model 2>/dev/null
+section tegra; head -c 1000 /etc/nv_tegra_release 2>/dev/null
+section meminfo; head -c 200 /proc/meminfo
+section cuda; head -c 4000 /usr/local/cuda/version.json 2>/dev/null
+section packages; command -v dpkg-query >/dev/null && dpkg-query -W "$@" 2>/dev/null
+section power; command -v nvpmodel >/dev/null && nvpmodel -q 2>/dev/null | head -c 1000
+section thermal; for z in /sys/class/thermal/thermal_zone*; do
+    [ -r "$z/temp" ] && printf '%s %s\\n' "$(head -c 50 "$z/type")" "$(head -c 20 "$z/temp" 2>/dev/null)"; done
+section free; df -Pk "$cache" | tail -1
+section python; "$python" -c '
+import json, sys
+try:
+    from importlib import metadata
+except ImportError:
+    metadata = None
+found = {}
+for name in sys.argv[1].split():
+    try:
+        found[name] = metadata.version(name)
+    except Exception:
+        pass
+print(json.dumps([sys.version.split()[0], found]))' "$RUNTIMES" 2>/dev/null
+exit 0
+"""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A device as it is now; empty or None where it does not say.
+
+    Attributes:
+        l4t, jetpack, cuda, tensorrt: versions. memory_gb: total. power_mode: as nvpmodel calls it.
+        temperatures: thermal zone -> degrees Celsius. runtimes: package -> version, in its `python`.
+        free_gb: where edgekit keeps its files.
+    """
+
+    host: str
+    machine: str = ""
+    model: str = ""
+    cores: int | None = None
+    memory_gb: float | None = None
+    l4t: str = ""
+    jetpack: str = ""
+    cuda: str = ""
+    tensorrt: str = ""
+    power_mode: str = ""
+    temperatures: dict[str, float] = field(default_factory=dict)
+    python: str = ""
+    runtimes: dict[str, str] = field(default_factory=dict)
+    free_gb: float | None = None
+
+    @property
+    def family(self) -> str:
+        """The family whose exports it runs; an unknown Linux board is like a Raspberry Pi."""
+        return "jetson" if self.l4t or "jetson" in self.model.lower() else "rpi"
+
+    @property
+    def runtime(self) -> str:
+        """What its exports run in."""
+        return "tensorrt" if self.family == "jetson" else "litert"
+
+
+def probe(host: str, python: str = "python3") -> Probe:
+    """Ask a host.
+
+    Raises:
+        MissingError: it cannot be reached, or refuses the login.
+    """
+    mark = secrets.token_hex(8)
+    script = f"RUNTIMES='{' '.join(RUNTIMES)}'\n{_SCRIPT}"
+    with Connection(host) as connection:
+        said = connection.insist(script, mark, python, *_PACKAGES).decode("utf-8", "replace")
+    return parse(host, sections(said, mark))
+
+
+def sections(said: str, mark: str) -> dict[str, str]:
+    """Section name -> its text, of a reply whose sections begin with `mark`."""
+    found = {}
+    for part in said.split(f"\n{mark} ")[1:]:
+        name, _, text = part.partition("\n")
+        found[name.strip()] = text.strip("\n\x00 ")
+    return found
+
+
+def parse(host: str, said: dict[str, str]) -> Probe:
+    """The probe from its sections; what cannot be understood is left out."""
+    packages = dict(re.findall(r"^([a-z0-9.+-]+)(?::\w+)?\s+(\S+)$", said.get("packages", ""), re.MULTILINE))
+    release = re.search(r"# R(\d+) \(release\), REVISION: ([\d.]+)", said.get("tegra", ""))
+    memory = re.search(r"MemTotal:\s+(\d{1,15}) kB", said.get("meminfo", ""))
+    mode = re.search(r"NV Power Mode: *(\S.*)", said.get("power", ""))
+    free = re.search(r"\s\d+\s+\d+\s+(\d{1,15})\s+\d+%", said.get("free", ""))
+    python, runtimes = _python(said.get("python", ""))
+    nvinfer = (packages[name] for name in _PACKAGES[1:] if name in packages)
+    return Probe(
+        host=host,
+        machine=_text(said.get("machine", "")),
+        model=_text(said.get("model", "")),
+        cores=int(said["cores"]) if re.fullmatch(r"\d{1,5}", said.get("cores", "")) else None,
+        memory_gb=round(int(memory[1]) * 1024 / 1e9, 1) if memory else None,
+        l4t=_text(f"{release[1]}.{release[2]}") if release else "",
+        jetpack=_text(packages.get("nvidia-jetpack", "").partition("+")[0].partition("-")[0]),
+        cuda=_cuda(said.get("cuda", "")),
+        tensorrt=_text(next(nvinfer, "").partition("-")[0]),
+        power_mode=_text(mode[1]) if mode else "",
+        temperatures=_temperatures(said.get("thermal", "")),
+        python=python,
+        runtimes=runtimes,
+        free_gb=round(int(free[1]) * 1024 / 1e9, 1) if free else None,
+    )
+
+
+def profile(found: Probe, name: str, when: str) -> Device:
+    """The device file that a user can keep."""
+    return Device(
+        name,
+        found.family,
+        description=found.model or found.machine,
+        transport="ssh",
+        runtime=found.runtime,
+        host=found.host,
+        memory_gb=found.memory_gb,
+        sources=(f"the device itself, {when}",),
+    )
+
+
+def to_toml(device: Device) -> str:
+    """A device file with what is set; strings and arrays of TOML are those of JSON."""
+    fields = {k: getattr(device, k) for k in ("family", "description", "transport", "host", "runtime", "memory_gb")}
+    lines = [f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in fields.items() if v not in ("", None)]
+    return "\n".join([*lines, f"sources = {json.dumps(list(device.sources), ensure_ascii=False)}"]) + "\n"
+
+
+def _text(value: str) -> str:
+    """One short printable line."""
+    return visible(value.strip("\x00 \n"))[:_MOST_TEXT]
+
+
+def _cuda(text: str) -> str:
+    try:
+        return _text(str(json.loads(text)["cuda"]["version"]))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return ""
+
+
+def _temperatures(text: str) -> dict[str, float]:
+    """Zones that give a plausible temperature; sysfs has thousandths of a degree."""
+    found = re.findall(r"^(\S{1,50}) (-?\d{1,7})$", text, re.MULTILINE)
+    return {_text(zone): int(value) / 1000 for zone, value in found if -60_000 < int(value) < 200_000}
+
+
+def _python(text: str) -> tuple[str, dict[str, str]]:
+    """Version and runtimes, as the probe's own Python printed them."""
+    try:
+        version, found = json.loads(text)
+        return _text(str(version)), {name: _text(str(found[name])) for name in RUNTIMES if name in found}
+    except (ValueError, TypeError, RecursionError):
+        return "", {}

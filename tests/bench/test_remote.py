@@ -1,0 +1,129 @@
+"""Jobs on a real sshd: results come back whole, whatever happens to the connection or the runner."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgekit.bench import remote
+from edgekit.bench.transport import open_transport
+from edgekit.errors import EdgekitError, UsageError
+from edgekit.records import Device
+from tests.bench import sshd
+from tests.bench.test_transport import JOB, LIMITS
+
+BOARD = Device("board", "rpi", transport="ssh", runtime="litert", host="board", python=sys.executable)
+
+
+def run(files: dict[str, Path], results: Path, device: Device = BOARD, **changes: Any) -> Path:
+    open_transport(device).run({**JOB, **changes}, files, results)
+    return results
+
+
+def test_a_job_brings_back_its_three_files_and_leaves_only_the_cache(
+    board: sshd.Server, files: dict[str, Path], tmp_path: Path
+) -> None:
+    results = run(files, tmp_path / "results")
+    assert {p.name for p in results.iterdir()} == {"latencies_ns.npy", "logits.npy", "result.json"}
+    assert np.load(results / "latencies_ns.npy").shape == (5,)
+    assert np.load(results / "logits.npy").tolist() == [[0, 0]] * 4
+    assert json.loads((results / "result.json").read_text())["runtime"] == "null"
+    assert list((board.cache / "jobs").iterdir()) == []
+    assert len(list((board.cache / "objects").iterdir())) == 4
+    assert remote.clean(board.host) > 0
+    assert not board.cache.exists()
+
+
+def test_the_same_files_are_not_sent_again(board: sshd.Server, files: dict[str, Path], tmp_path: Path) -> None:
+    run(files, tmp_path / "one")
+    before = {p.name: p.stat().st_mtime_ns for p in (board.cache / "objects").iterdir()}
+    run(files, tmp_path / "two")
+    assert {p.name: p.stat().st_mtime_ns for p in (board.cache / "objects").iterdir()} == before
+
+
+def test_what_the_runner_said_is_the_error(board: sshd.Server, files: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(EdgekitError, match="unknown runtime 'odd'") as caught:
+        run(files, tmp_path / "results", runtime="odd")
+    assert "edgekit devices probe board" in caught.value.hint
+    assert list((board.cache / "jobs").iterdir()) == []
+
+
+def test_a_python_that_is_not_there_is_named(board: sshd.Server, files: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(EdgekitError, match="no-such-python"):
+        run(files, tmp_path / "results", replace(BOARD, python="no-such-python"))
+
+
+def test_a_device_without_a_host_says_how_to_give_one(files: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no host") as caught:
+        run(files, tmp_path / "results", replace(BOARD, host=""))
+    assert "--host" in caught.value.hint
+
+
+def runner_of(board: sshd.Server, seconds: float = 20) -> int:
+    """The process that runs the job, once it is there."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = [p for p in (board.cache / "jobs").glob("*/started/pid") if p.read_text().strip()]
+        if found:
+            return int(found[0].read_text())
+        time.sleep(0.05)
+    raise AssertionError("no job was started")
+
+
+def slowly(seconds: float) -> dict[str, Any]:
+    return {"limits": {**LIMITS, "min_s": seconds, "max_s": 60.0}}
+
+
+@pytest.mark.slow
+def test_a_runner_that_is_killed_once_is_started_again(
+    board: sshd.Server, files: dict[str, Path], tmp_path: Path
+) -> None:
+    def kill() -> None:
+        subprocess.run(["kill", "-KILL", "--", f"-{runner_of(board)}"], check=True)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    results = run(files, tmp_path / "results", **slowly(2.0))
+    killer.join()
+    assert np.load(results / "logits.npy").shape == (4, 2)
+
+
+@pytest.mark.slow
+def test_connections_broken_at_random_moments_lose_nothing(
+    board: sshd.Server, files: dict[str, Path], tmp_path: Path
+) -> None:
+    """50 breaks over as many jobs as it takes; every job must end with all of its results, measured once."""
+    random.seed(0)
+    breaks, rounds = 0, 0
+    while breaks < 50:
+        rounds += 1
+        ended = threading.Event()
+
+        def drop(ended: threading.Event = ended) -> None:
+            nonlocal breaks
+            while not ended.wait(random.uniform(0.02, 0.6)):
+                if board.sessions():
+                    board.drop()
+                    breaks += 1
+                    ended.wait(1.2)  # an attempt every few seconds, as a bad radio link
+
+        dropper = threading.Thread(target=drop)
+        dropper.start()
+        try:
+            results = run(files, tmp_path / f"results{rounds}", **slowly(6.0))
+        finally:
+            ended.set()
+            dropper.join()
+        assert np.load(results / "logits.npy").shape == (4, 2)
+        assert json.loads((results / "result.json").read_text())["runtime"] == "null"
+    assert rounds < 50
