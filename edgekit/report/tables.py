@@ -67,6 +67,6 @@ def footnotes(rows: Sequence[Summary]) -> list[str]:
         notes.append("!: the machine was busy with other work: do not trust these latencies; edgekit benchmark again")
     if any(row.source == "emulated" for row in rows):
         notes.append("emulated: the accuracy tells; how long an emulator takes is no latency, and is not shown")
-    if any(row.source == "host" for row in rows):
+    if all(row.source == "host" for row in rows):
         notes.append("every latency was measured on this machine; none says how fast a phone or a Jetson is")
     return notes

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from edgekit import config, store
 from edgekit.bench import session
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError
-from edgekit.records import Artifact, Preprocess, Suite
+from edgekit.records import Artifact, Device, Preprocess, Suite
 from tests.bench.results import artifact, result
 
 QUICK = Suite("quick", warmup_queries=1, warmup_s=0.0, min_queries=9, min_s=0.0, max_s=60.0)
@@ -147,3 +147,62 @@ def test_raw_values_are_never_unpickled(tmp_path: Path) -> None:
     described.write_text(json.dumps({**content, "raw_sha256": store.sha256_file(raw)}))
     with pytest.raises(ValueError, match="allow_pickle"):
         session.load(tmp_path)
+
+
+# What a device sends ---------------------------------------------------------------------------
+
+BOARD = Device("board", "rpi", transport="ssh", runtime="litert", host="board")
+
+
+def answer(folder: Path, **changes: object) -> Path:
+    """The three files of a sound answer for three images, with changes."""
+    sound = {
+        "result": {"runtime": "r", "version": "1", "processor": "cpu", "threads": 1},
+        "latencies": np.array([5, 6], np.int64),
+        "logits": np.zeros((3, 2), np.float32),
+        **changes,
+    }
+    folder.mkdir(exist_ok=True)
+    (folder / "result.json").write_text(json.dumps(sound["result"]))
+    np.save(folder / "latencies_ns.npy", sound["latencies"])
+    np.save(folder / "logits.npy", sound["logits"])
+    return folder
+
+
+def test_texts_of_a_device_are_printable_and_short(tmp_path: Path) -> None:
+    said = {"runtime": "\x1b[2Jr", "version": "1" * 9999, "processor": ["<b>"], "threads": 1, "k\n": None}
+    environment, _, _ = session._read_answer(answer(tmp_path / "a", result=said), BOARD, 3)
+    assert environment["runtime"] == "\\x1b[2Jr"
+    assert len(environment["version"]) == 200
+    assert (environment["processor"], environment["threads"], environment["k\\n"]) == ("['<b>']", 1, None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"logits": np.zeros((4, 2), np.float32)},
+        {"logits": np.zeros((3, 2), np.float64)},
+        {"logits": np.zeros(3, np.float32)},
+        {"latencies": np.array([5, -6], np.int64)},
+        {"latencies": np.array([5.0])},
+        {"latencies": np.zeros((2, 2), np.int64)},
+        {"result": []},
+        {"result": {"runtime": "r"}},
+    ],
+)
+def test_what_no_runner_writes_is_refused(tmp_path: Path, changes: dict[str, object]) -> None:
+    with pytest.raises(DataError, match="board sent results that no runner"):
+        session._read_answer(answer(tmp_path / "a", **changes), BOARD, 3)
+
+
+@pytest.mark.parametrize("name", ["result.json", "latencies_ns.npy", "logits.npy"])
+def test_damaged_and_pickled_replies_are_refused(tmp_path: Path, name: str) -> None:
+    folder = answer(tmp_path / "a")
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="cannot be read"):
+        session._read_answer(folder, BOARD, 3)
+    if name.endswith(".npy"):
+        np.save(folder / name, np.array([object()]), allow_pickle=True)
+        with pytest.raises(DataError, match="cannot be read"):
+            session._read_answer(folder, BOARD, 3)

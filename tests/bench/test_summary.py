@@ -95,3 +95,9 @@ def test_parity_is_between_int8_models_of_different_runtimes_each_once() -> None
     assert parities(results) == wanted
     assert parities([*results, result(INT8, right=1, device="z board")]) == wanted
     assert parities(results[:2]) == []
+
+
+def test_what_an_emulator_takes_is_no_latency() -> None:
+    (_, row) = summarize([result(), result(INT8, source="emulated", device="qemu")])
+    assert (row.p50_ms, row.p90_ms, row.p99_ms, row.speedup) == (None, None, None, None)
+    assert row.top1 == 75.0

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edgekit import config
-from edgekit.bench.transport import LocalTransport, open_transport
+from edgekit.bench.transport import TRANSPORTS, LocalTransport, open_transport
 from edgekit.errors import EdgekitError, MissingError, UsageError
 from edgekit.records import Device
 
@@ -119,7 +119,10 @@ def test_nothing_is_left_in_the_folder_for_temporary_files(
     assert list(temporary.iterdir()) == []
 
 
-@pytest.mark.parametrize("device", [d for d in config.load_devices() if d.transport != "local"], ids=lambda d: d.name)
+OUT_OF_REACH = [d for d in config.load_devices() if d.transport not in TRANSPORTS or d.runtime == "tensorrt"]
+
+
+@pytest.mark.parametrize("device", OUT_OF_REACH, ids=lambda d: d.name)
 def test_a_device_out_of_reach_says_what_can_be_done_instead(device: Device) -> None:
     with pytest.raises(UsageError, match=device.name) as caught:
         open_transport(device)

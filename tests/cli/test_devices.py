@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 
 from edgekit import config
 from edgekit.cli.app import run
+from tests.bench import sshd
+from tests.bench.conftest import board
+
+__all__ = ["board"]
 
 
 def test_json_holds_every_device_with_every_field(capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,3 +31,33 @@ def test_the_table_says_what_was_never_tried_on_hardware(capsys: pytest.CaptureF
     for device in config.load_devices():
         assert device.description in lines[device.name]
         assert ("not verified on hardware" in lines[device.name]) is not device.verified
+
+
+def test_a_device_of_the_current_folder_is_known_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["devices", "probe", "--name", "a/b", "somewhere"]) == 2
+    assert run(["devices", "probe", "--name", "jetson", "somewhere"]) == 2
+    assert run(["devices", "probe", "--name", "local", "somewhere"]) == 2
+    assert run(["devices", "probe", "-oProxyCommand=touch x", "--name", "mine"]) == 2
+    assert not (tmp_path / "devices").exists()
+    capsys.readouterr()
+
+
+def test_probe_keeps_a_file_and_clean_empties_the_board(
+    board: sshd.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["devices", "probe", board.host, "--name", "mine", "--python", sys.executable]) == 0
+    output = capsys.readouterr()
+    assert "TensorRT" in output.out
+    assert "not found" in output.out
+    assert "devices/mine.toml" in output.err
+    device = config.load_device("mine")
+    assert (device.family, device.host, device.python) == ("rpi", "board", sys.executable)
+    assert run(["devices", "probe", board.host, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["host"] == "board"
+    assert board.cache.exists()
+    assert run(["devices", "clean", board.host]) == 0
+    assert not board.cache.exists()
