@@ -69,13 +69,19 @@ class Range:
 
 @dataclass(frozen=True)
 class CalibrationTable:
-    """Tensor name of the folded torch graph -> range. `parent` is the checkpoint's sha256."""
+    """Tensor name of the folded torch graph -> range.
+
+    Attributes:
+        observer: that gave the ranges. samples: fingerprint of what it was shown. parent: the checkpoint's sha256.
+        seen: the least and the largest value of each tensor, whatever the observer made of them.
+    """
 
     ranges: dict[str, Range]
     observer: str
     recipe: str
     samples: str
     parent: str
+    seen: dict[str, Range] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -77,9 +77,11 @@ def calibrate(
     # The scores keep all that was seen: what clips there makes the best answers equal.
     scores = {watching.names[node] for node in folded.graph.output_node().all_input_nodes}
 
+    ends = {name: OBSERVERS["minmax"](histogram) for name, histogram in seen.items()}
+
     def table(observer: str) -> CalibrationTable:
         ranges = {n: OBSERVERS["minmax" if n in scores else observer](histogram) for n, histogram in seen.items()}
-        return CalibrationTable(ranges, observer, recipe.name, shown.fingerprint, parent)
+        return CalibrationTable(ranges, observer, recipe.name, shown.fingerprint, parent, ends)
 
     if recipe.observer != MEASURED:
         return table(recipe.observer)

@@ -51,7 +51,8 @@ def to_fp16(model: ir.Model, table: CalibrationTable | None = None, names: dict[
     Raises:
         DataError: an initializer holds NaN or infinite values; names it.
     """
-    ranges = {} if table is None else {n: table.ranges[t] for n, t in (names or {}).items() if t in table.ranges}
+    known = {} if table is None else table.seen or table.ranges  # also what an observer left out must fit
+    ranges = {n: known[t] for n, t in (names or {}).items() if t in known}
     graph = model.graph
     kept = _kept(graph, ranges)
     _split_dequantizers(graph, kept)

@@ -95,3 +95,10 @@ def test_run_all_gives_every_tensor_of_the_graph() -> None:
     tensors = calibrate.run_all(folded, images)
     assert np.array_equal(tensors["image"], images.numpy())
     assert np.array_equal(tensors["add"], folded(images).numpy())
+
+
+def test_the_table_also_has_what_was_seen() -> None:
+    images = random_images(20, 8)
+    folded = fold(Twice())
+    narrow, whole = observe(folded, images, "percentile"), observe(folded, images, "minmax")
+    assert narrow.seen == whole.seen == whole.ranges

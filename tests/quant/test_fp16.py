@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from edgekit.export import onnx as export
 from edgekit.export.fold import fold
 from edgekit.quant import calibrate, match, qdq
 from edgekit.quant.fp16 import to_fp16
-from edgekit.quantization import CalibrationTable
+from edgekit.quantization import CalibrationTable, Range
 from tests import nets, rtx
 from tests.nets import table_of
 from tests.quant.graphs import conv, graph, node, op
@@ -219,6 +219,23 @@ def test_rule_4_readers_of_one_type_share_a_cast_and_initializers_are_split() ->
         extra={"factor": np.array(0.1, np.float32)},
     )
     assert to_fp16(model, table_of(big=HUGE), {"big": "big"}) == ["big", "sum"]
+    assert types(model)["small"] == "16"
+    assert casts(model) == [("image", "image_fp16"), ("c1", "c1_fp32")]
+    assert {n: v.const_value.dtype.name for n, v in model.graph.initializers.items() if "factor" in n} == {
+        "factor": "FLOAT16",
+        "factor_fp32": "FLOAT",
+    }
+
+
+def test_what_the_observer_left_out_counts_too() -> None:
+    model = graph(
+        conv("image", "c1"),
+        op("Mul", ["c1", "factor"], "big"),
+        op("Mul", ["c1", "factor"], "small"),
+        op("Add", ["big", "c1"], "sum"),
+        extra={"factor": np.array(0.1, np.float32)},
+    )
+    assert to_fp16(model, replace(table_of(big=USUAL), seen={"big": Range(*HUGE)}), {"big": "big"}) == ["big", "sum"]
     assert types(model)["small"] == "16"
     assert casts(model) == [("image", "image_fp16"), ("c1", "c1_fp32")]
     assert {n: v.const_value.dtype.name for n, v in model.graph.initializers.items() if "factor" in n} == {
