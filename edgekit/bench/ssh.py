@@ -24,7 +24,8 @@ from edgekit.store import sha256_file
 # A command instead of ssh, with its first arguments: ``EDGEKIT_SSH="ssh -F other/config"``.
 PROGRAM = "EDGEKIT_SSH"
 _HOST = re.compile(r"(ssh://)?[A-Za-z0-9_][A-Za-z0-9_.%@:\[\]-]*")
-_TRIES = 6
+_TRIES = 8
+_LONGEST_PAUSE_S = 10.0
 _LIVED_S = 1.0  # a connection that lasted so long was one: waiting for a long job may take many
 _OPTIONS = {
     "BatchMode": "yes",
@@ -134,7 +135,7 @@ class Connection:
     def insist(self, script: str, *arguments: str, stdin: Path | None = None, most: int = MOST_REPLY) -> bytes:
         """`run` what may run twice, again after each break of the connection.
 
-        It gives up after `_TRIES` connections in a row that broke at once, which takes half a minute.
+        It gives up after `_TRIES` connections in a row that broke at once, which takes a minute.
         """
         failed = 0
         while True:
@@ -145,7 +146,7 @@ class Connection:
                 failed = 0 if time.monotonic() - start > _LIVED_S else failed + 1
                 if failed == _TRIES:
                     raise
-                time.sleep(0.5 * 2**failed)
+                time.sleep(min(_LONGEST_PAUSE_S, 0.5 * 2**failed))
 
     def push(self, files: dict[str, Path]) -> None:
         """Bring files, by their sha256, into the cache of the host; those that it has stay.
