@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import warnings
 from collections.abc import Iterable
@@ -81,7 +82,9 @@ def lower(model: ir.Model) -> None:
     1. ReduceMean over the two spatial axes becomes GlobalAveragePool, over others it carries its
        axes as an attribute: opset 18 moved them into an input, which TensorRT 8.5 would ignore.
     2. The batch dimension is called ``batch``; intermediate shapes are dropped (they are inferred).
-    3. Any other operator must be one that, as torch writes it, means the same in opset 17 and 18.
+    3. Nodes are called as the network's modules: ``features.1.conv.0`` what has its weight, and
+       ``features.1.conv.0/Clip`` what follows, so that profiles of any runtime name them.
+    4. Any other operator must be one that, as torch writes it, means the same in opset 17 and 18.
        Only LayerNormalization is as young as 17 (TensorRT takes it from 8.6 on).
     """
     graph = model.graph
@@ -95,6 +98,7 @@ def lower(model: ir.Model) -> None:
                 f"edgekit exports networks made of {', '.join(sorted(_SAME_IN_17))}",
             )
         node.metadata_props.clear()
+    _name_nodes(graph)
     for value in list(graph.initializers.values()):
         if not value.uses() and not value.is_graph_output():
             del graph.initializers[value.name]
@@ -105,6 +109,20 @@ def lower(model: ir.Model) -> None:
     graph.opset_imports[""] = OPSET
     model.ir_version = _IR_VERSION
     model.producer_name, model.producer_version = "edgekit", ""
+
+
+def _name_nodes(graph: ir.Graph) -> None:
+    """Rule 3."""
+    module, taken = "", set()
+    for node in graph:
+        weights = [v.name or "" for v in node.inputs if v is not None and v.is_initializer()]
+        own = next((name.removesuffix(".weight") for name in weights if name.endswith(".weight")), "")
+        module = own or module
+        wanted = own or f"{module}/{node.op_type}".lstrip("/")
+        numbered = (f"{wanted}_{k}" for k in itertools.count(1))
+        name = next(n for n in itertools.chain([wanted], numbered) if n not in taken)
+        taken.add(name)
+        node.name = name
 
 
 def _lower_mean(graph: ir.Graph, node: ir.Node) -> None:
@@ -131,6 +149,29 @@ def _fix_batch(model: ir.Model, batch: int) -> None:
     for value in (*model.graph.inputs, *model.graph.outputs):
         assert value.shape is not None
         value.shape = ir.Shape([batch, *value.shape[1:]])
+
+
+def with_batch(path: Path, batch: int) -> bytes:
+    """A file of batch 1 for another batch, checked: each row must be what the image alone gives.
+
+    Raises:
+        EdgekitError: the network mixes the images of a batch, or fixes its size.
+    """
+    model = ir.load(path)
+    _fix_batch(model, batch)
+    content = ir.to_proto(model).SerializeToString()
+    shape = [int(side) for side in model.graph.inputs[0].shape or ()]
+    images = np.random.default_rng(0).standard_normal(shape, np.float32)
+    refused = EdgekitError(f"{path.name} cannot be run in batches of {batch}", "leave `batch` out of the device's file")
+    try:
+        (rows,) = session(content, optimize=False).run(None, {"image": images})
+    except Exception as error:
+        raise refused from error
+    alone = session(path, optimize=False)
+    wanted = np.concatenate([alone.run(None, {"image": image[None]})[0] for image in images])
+    if rows.shape != wanted.shape or not np.abs(rows - wanted).max() <= PARITY * (np.abs(wanted).max() + 1e-12):
+        raise refused
+    return content
 
 
 def save(model: ir.Model, path: Path) -> None:

@@ -160,11 +160,21 @@ def test_nodes_that_nothing_reads_are_left_out() -> None:
     model = model_of(helper.make_node("Relu", ["image"], ["scores"], name="read"))
     model.graph.append(ir.node("Shape", [model.graph.inputs[0]], name="unread"))
     export_onnx.lower(model)
-    assert [node.name for node in model.graph] == ["read"]
+    assert [node.op_type for node in model.graph] == ["Relu"]
+
+
+def test_nodes_are_called_as_the_modules_of_the_network(tmp_path: Path) -> None:
+    inner = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU6(), nn.Conv2d(4, 4, 1), nn.ReLU())
+    model = fold(
+        nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), inner, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    )
+    export_onnx.export(model, 32, "parent", tmp_path / "static.onnx", tmp_path / "dynamic.onnx")
+    names = [node.name for node in onnx.load(tmp_path / "static.onnx").graph.node]
+    assert names == ["0", "0/Relu", "2.0", "2.0/Clip", "2.2", "2.2/Relu", "2.2/GlobalAveragePool", "2.2/Reshape", "5"]
 
 
 def test_every_operator_that_is_let_through_means_the_same_in_both_opsets() -> None:
-    for kind in export_onnx._SAME_IN_17 - {"Pad"}:  # rule 3 looks at its inputs
+    for kind in export_onnx._SAME_IN_17 - {"Pad"}:  # rule 4 looks at its inputs
         newest, declared = (onnx.defs.get_schema(kind, opset, "") for opset in (18, export_onnx.OPSET))
         assert newest.since_version == declared.since_version
 
@@ -194,3 +204,32 @@ def test_run_all_gives_inner_tensors_and_the_output(exported: Exported) -> None:
     assert np.array_equal(tensors["image"], images.numpy())
     assert (1, 8, SIZE - 2, SIZE - 2) in {tensor.shape for tensor in tensors.values()}
     assert relative_error(tensors["scores"], exported.model(images).detach().numpy()) < 1e-4
+
+
+def test_a_file_of_batch_1_becomes_one_of_another_batch(tmp_path: Path) -> None:
+    model = fold(nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)))
+    export_onnx.export(model, 32, "parent", tmp_path / "static.onnx", tmp_path / "dynamic.onnx")
+    runtime = export_onnx.session(export_onnx.with_batch(tmp_path / "static.onnx", 3))
+    assert [value.shape for value in (*runtime.get_inputs(), *runtime.get_outputs())] == [[3, 3, 32, 32], [3, 2]]
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        helper.make_node("ReduceMean", ["image"], ["scores"], axes=[0, 2, 3], keepdims=0),  # one row for all
+        helper.make_node("Softmax", ["image"], ["scores"], axis=0),  # each image depends on the others
+    ],
+)
+def test_a_network_that_mixes_the_images_of_a_batch_is_refused(tmp_path: Path, node: onnx.NodeProto) -> None:
+    shape = [1, 3, 4, 4] if node.op_type == "Softmax" else [3]
+    image, scores = (
+        helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s)
+        for n, s in (("image", [1, 3, 4, 4]), ("scores", shape))
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(
+        helper.make_model(helper.make_graph([node], "g", [image], [scores]), opset_imports=opset, ir_version=8),
+        tmp_path / "m.onnx",
+    )
+    with pytest.raises(EdgekitError, match="batches of 2"):
+        export_onnx.with_batch(tmp_path / "m.onnx", 2)
