@@ -139,7 +139,9 @@ class Artifact:
 class Device:
     """A ``devices/*.toml``: how to reach a device, what runs on it, what it can do.
     `host` is a destination of ssh; what an `emulated` device says of time is no latency.
-    `precisions` empty means that every precision of the target works. Figures carry their source.
+    `precisions` empty means that every precision of the target works. Figures carry their source; peaks are
+    of dense arithmetic, on the GPU. `trtexec`, `dla_core`, `workspace_mb`, `cuda_graph` and `batch` are of
+    TensorRT: with a `dla_core` the engines run on that DLA, what it cannot do on the GPU.
     """
 
     name: str
@@ -152,9 +154,16 @@ class Device:
     emulated: bool = False
     threads: int = 1
     precisions: tuple[str, ...] = ()
+    trtexec: str = ""
+    dla_core: int | None = None
+    workspace_mb: int | None = None
+    cuda_graph: bool = True
+    batch: int = 1
     compute_capability: str = ""
+    dla_cores: int | None = None
     memory_gb: float | None = None
     memory_bandwidth_gb_s: float | None = None
+    peak_fp16_tflops: float | None = None
     peak_int8_tops: float | None = None
     power_modes: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
@@ -164,6 +173,12 @@ class Device:
     def __post_init__(self) -> None:
         if self.threads < 1:
             raise DataError(f"device {self.name!r}: threads must be at least 1")
+        if self.dla_core is not None and not 0 <= self.dla_core < 8:
+            raise DataError(f"device {self.name!r}: dla_core must be 0 to 7")
+        if not 1 <= self.batch <= 1024 or (self.batch > 1 and self.runtime != "tensorrt"):
+            raise DataError(f"device {self.name!r}: batch must be 1, or with the runtime tensorrt up to 1024")
+        if self.workspace_mb is not None and self.workspace_mb < 1:
+            raise DataError(f"device {self.name!r}: workspace_mb must be at least 1")
         for precision in self.precisions:
             if precision not in PRECISIONS:
                 raise unknown("precision", precision, PRECISIONS)
@@ -171,7 +186,9 @@ class Device:
 
 @dataclass(frozen=True)
 class Suite:
-    """A ``benchmarks/suites/*.toml``: when a latency measurement has seen enough."""
+    """A ``benchmarks/suites/*.toml``: when a latency measurement has seen enough.
+    `power_s`: how long power is measured idle, and busy, where a board can tell; 0: not at all.
+    """
 
     name: str
     description: str = ""
@@ -180,9 +197,10 @@ class Suite:
     min_queries: int = 662
     min_s: float = 2.0
     max_s: float = 60.0
+    power_s: float = 5.0
 
     def __post_init__(self) -> None:
-        times = (self.warmup_s, self.min_s, self.max_s)
+        times = (self.warmup_s, self.min_s, self.max_s, self.power_s)
         if not all(0 <= t <= 86_400 for t in times) or self.warmup_queries < 0 or self.min_queries < 1:
             raise DataError(f"suite {self.name!r}: times must be 0 to 86400 seconds, min_queries at least 1")
 
@@ -191,7 +209,8 @@ class Suite:
 class BenchmarkResult:
     """One artifact on one device: raw latencies and logits; statistics are derived when read.
     `latencies_ns` one integer per query (single stream, batch 1). `logits` is samples x classes,
-    in the order of the test split; `top1` per sample the expected label.
+    in the order of the test split; `expected` per sample the label. Where the device tells: `compute_ns` by its
+    own clock, of the model alone; `layers` name and median ms; `power` (n, 2), seconds and mW of the whole board.
     """
 
     artifact: Artifact
@@ -203,6 +222,9 @@ class BenchmarkResult:
     logits: Any
     expected: Any
     size_bytes: int
+    compute_ns: tuple[int, ...] = ()
+    layers: tuple[tuple[str, float], ...] = ()
+    power: Any = None
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
@@ -218,6 +240,9 @@ class Summary:
     where the samples cannot carry it. `stand_in` says that another runtime than the artifact's own
     was measured. `speedup` is the baseline's p50 over this one's: the baseline of the same device if
     there is one, else the desktop's; None where the numbers of threads differ. `busy`: other work ran.
+    Of a board that tells: `compute_ms` the p50 of the model alone, by the device's clock; `state` of the board
+    afterwards; milliwatts and millijoules per image, or why there are none; what slowed it down.
+    Latencies are of a whole `batch`, `speedup` is per image.
     """
 
     artifact: str
@@ -244,3 +269,12 @@ class Summary:
     p90_ms: float | None
     p99_ms: float | None
     speedup: float | None
+    compute_ms: float | None = None
+    state: dict[str, Any] = field(default_factory=dict)
+    rail: str = ""
+    idle_mw: float | None = None
+    gross_mj: float | None = None
+    net_mj: float | None = None
+    no_energy: str = ""
+    batch: int = 1
+    throttling: tuple[str, ...] = ()
