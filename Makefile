@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO := runs/demo
 ROAD := litert,digits,efficientnet-lite
 
-.PHONY: demo test fast lint format bench clean
+.PHONY: demo test fast lint format bench verify-jetson clean
 
 demo: $(VENV)/.demo  ## real images to measured INT8 models, in minutes
 	rm -rf $(DEMO)
@@ -32,6 +32,10 @@ format: $(VENV)/.test
 bench: $(VENV)/.test  ## figures of this machine, written to benchmarks/results
 	$(BIN)/python benchmarks/startup.py
 
+verify-jetson: $(VENV)/.demo  ## HOST=user@orin [RUN=runs/mine] [MODE=15W]: what a person with a board would check
+	@test -n "$(HOST)" || { echo "usage: make verify-jetson HOST=user@orin [RUN=runs/mine] [MODE=15W]"; exit 2; }
+	$(BIN)/python -m benchmarks.verify_jetson "$(HOST)" --run "$(or $(RUN),verify)" --mode "$(MODE)"
+
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' || \
 		{ echo "edgekit needs Python 3.10, 3.11 or 3.12: make PYTHON=python3.11"; exit 1; }
@@ -42,8 +46,10 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --editable ".[$(ROAD)]"
 	touch $@
 
+# tensorrt-stubs needs gigabytes of TensorRT, of which no test needs any; without it its test says so.
 $(VENV)/.test: pyproject.toml $(VENV)/.demo
 	$(BIN)/pip install --quiet --editable ".[$(ROAD),tensorrt-rtx,dev]"
+	-$(BIN)/pip install --quiet --no-deps tensorrt-stubs==10.13.0.35.1
 	touch $@
 
 # tflite-runtime needs numpy < 2 and Python < 3.12, so it lives apart; without it its tests say so.

@@ -104,11 +104,20 @@ def _load_named(kind: str, noun: str, name: str, record: type[T]) -> T:
     return load_toml(data_dir(kind) / f"{name}.toml", record)
 
 
+def is_device(name: str) -> bool:
+    """Whether `name` is a packaged device, or one of the user's own in ``devices/`` of the current folder."""
+    plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None
+    return name in names("devices") or (plain and _own(name).is_file())
+
+
+def _own(name: str) -> Path:
+    return Path("devices") / f"{name}.toml"
+
+
 def load_device(name: str) -> Device:
     """The device `name`: packaged, or ``devices/<name>.toml`` of the current folder; or a path that ends in .toml."""
-    own = Path("devices") / f"{name}.toml"
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) and name not in names("devices") and own.is_file():
-        return load_toml(own, Device)
+    if name not in names("devices") and is_device(name):
+        return load_toml(_own(name), Device)
     if name.endswith(".toml") and Path(name).stem in names("devices"):
         raise UsageError(f"edgekit ships a device called {Path(name).stem!r}", f"rename {name}")
     return _load_named("devices", "device", name, Device)

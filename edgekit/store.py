@@ -11,6 +11,7 @@ import dataclasses
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -90,6 +91,11 @@ def load_document(path: Path, schema: int, *keys: str) -> dict[str, Any]:
     if missing := [key for key in keys if key not in document]:
         raise DataError(f"{path} is damaged: {', '.join(missing)} missing", "restore it, or make it again")
     return document
+
+
+def cache_dir(part: str) -> Path:
+    """Where edgekit keeps what it can make again: a folder in $EDGEKIT_CACHE, else in ~/.cache/edgekit."""
+    return Path(os.environ.get("EDGEKIT_CACHE") or Path.home() / ".cache" / "edgekit") / part
 
 
 def now() -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from edgekit.targets.tensorrt import parse
+from edgekit.ondevice.tensorrt_api import parse
 
 _LAYER = re.compile(
     r"Name: (.*?), LayerType: (\w+), Inputs: \[(.*?)\], Constants: \[(.*?)\], Outputs: \[(.*?)\], Tactic"

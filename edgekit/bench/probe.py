@@ -6,17 +6,26 @@ proc(5), and the kernel's sysfs thermal ABI.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import secrets
 from dataclasses import dataclass, field
+from typing import Any
 
 from edgekit.bench.ssh import Connection
 from edgekit.labels import visible
 from edgekit.records import Device
 
-_MOST_TEXT = 100
-RUNTIMES = ("ai-edge-litert", "tflite-runtime", "onnxruntime", "onnxruntime-gpu", "tensorrt", "numpy")
+_MOST_TEXT, _MOST_MODES = 100, 32
+# Package -> the module of it that is imported.
+RUNTIMES = {
+    "ai-edge-litert": "ai_edge_litert.interpreter",
+    "tflite-runtime": "tflite_runtime.interpreter",
+    "onnxruntime": "onnxruntime",
+    "tensorrt": "tensorrt",
+    "numpy": "numpy",
+}
 _PACKAGES = ("nvidia-jetpack", "tensorrt", "libnvinfer-bin", "libnvinfer10", "libnvinfer8")
 # $1: a mark that no file holds, $2: a Python.
 _SCRIPT = """
@@ -33,21 +42,51 @@ section power; command -v nvpmodel >/dev/null && nvpmodel -q 2>/dev/null | head 
 section thermal; for z in /sys/class/thermal/thermal_zone*; do
     [ -r "$z/temp" ] && printf '%s %s\\n' "$(head -c 50 "$z/type")" "$(head -c 20 "$z/temp" 2>/dev/null)"; done
 section free; df -Pk "$cache" | tail -1
-section python; "$python" -c '
-import json, sys
-try:
-    from importlib import metadata
-except ImportError:
-    metadata = None
-found = {}
-for name in sys.argv[1].split():
-    try:
-        found[name] = metadata.version(name)
-    except Exception:
-        pass
-print(json.dumps([sys.version.split()[0], found]))' "$RUNTIMES" 2>/dev/null
+section modes; grep -h POWER_MODEL "${NVPMODEL_CONF:-/etc/nvpmodel.conf}" 2>/dev/null | head -c 4000
+section gpu; for d in /sys/class/devfreq/*; do
+    case $d in *gpu*|*ga10b*|*gv11b*|*gp10b*|*gm20b*)
+        cat "$d/cur_freq" "$d/min_freq" "$d/max_freq" 2>/dev/null | tr '\\n' ' '
+        break ;; esac; done
+section python; limit=; command -v timeout >/dev/null && limit="timeout 60"; $limit "$python" -c '@PYTHON@' 2>/dev/null
 exit 0
 """
+# Python 3.6 takes it. Prints JSON: its version, what imports, the GPU's compute capability, and how many DLA cores
+# TensorRT sees. It must hold no single quote.
+_PYTHON = """
+import ctypes, importlib, json, os, sys
+found, gpu, dla = {}, "", None
+def version(package):
+    try:
+        from importlib import metadata
+        return metadata.version(package)
+    except Exception:
+        return ""
+for package, name in json.loads(sys.argv[1]).items():
+    try:
+        module = importlib.import_module(name)
+        found[package] = version(package) or getattr(module, "__version__", "unknown")
+    except ImportError as error:
+        if version(package):
+            found[package] = "%s, but it does not import: %s" % (version(package), error)
+    except Exception as error:
+        found[package] = "does not import: %r" % error
+names = ["libcudart.so" + end for end in ("", ".13", ".12", ".11.0")] + ["/usr/local/cuda/lib64/libcudart.so"]
+for name in [os.environ.get("EDGEKIT_CUDART") or names[0]] + names:
+    try:
+        value, parts = ctypes.c_int(), []
+        for attribute in (75, 76):
+            if ctypes.CDLL(name).cudaDeviceGetAttribute(ctypes.byref(value), attribute, 0) == 0:
+                parts.append(str(value.value))
+        gpu = ".".join(parts) if len(parts) == 2 else ""
+        break
+    except Exception:
+        pass
+try:
+    trt = sys.modules["tensorrt"]
+    dla = trt.Builder(trt.Logger(trt.Logger.ERROR)).num_DLA_cores
+except Exception:
+    pass
+print(json.dumps([sys.version.split()[0], found, gpu, dla]))"""
 
 
 @dataclass(frozen=True)
@@ -55,8 +94,10 @@ class Probe:
     """A device as it is now; empty or None where it does not say.
 
     Attributes:
-        l4t, jetpack, cuda, tensorrt: versions. memory_gb: total. power_mode: as nvpmodel calls it.
-        temperatures: thermal zone -> degrees Celsius. runtimes: package -> version, in its `python`.
+        l4t, jetpack, cuda, tensorrt: versions. memory_gb: total. power_mode, power_modes: as nvpmodel calls them.
+        compute_capability: of the GPU. dla_cores: that TensorRT sees. gpu_mhz: the clock now, the
+        lowest and the highest. temperatures: thermal zone -> degrees Celsius. runtimes: package -> version, in its
+        `python`; what is there but does not import says why.
         free_gb: where edgekit keeps its files.
     """
 
@@ -69,7 +110,11 @@ class Probe:
     jetpack: str = ""
     cuda: str = ""
     tensorrt: str = ""
+    compute_capability: str = ""
+    dla_cores: int | None = None
     power_mode: str = ""
+    power_modes: tuple[str, ...] = ()
+    gpu_mhz: tuple[float, ...] = ()
     temperatures: dict[str, float] = field(default_factory=dict)
     python: str = ""
     runtimes: dict[str, str] = field(default_factory=dict)
@@ -93,7 +138,7 @@ def probe(host: str, python: str = "python3") -> Probe:
         MissingError: it cannot be reached, or refuses the login.
     """
     mark = secrets.token_hex(8)
-    script = f"RUNTIMES='{' '.join(RUNTIMES)}'\n{_SCRIPT}"
+    script = _SCRIPT.replace("@PYTHON@", _PYTHON + "' '" + json.dumps(RUNTIMES))
     with Connection(host) as connection:
         said = connection.insist(script, mark, python, *_PACKAGES).decode("utf-8", "replace")
     return parse(host, sections(said, mark))
@@ -115,7 +160,9 @@ def parse(host: str, said: dict[str, str]) -> Probe:
     memory = re.search(r"MemTotal:\s+(\d{1,15}) kB", said.get("meminfo", ""))
     mode = re.search(r"NV Power Mode: *(\S.*)", said.get("power", ""))
     free = re.search(r"\s\d+\s+\d+\s+(\d{1,15})\s+\d+%", said.get("free", ""))
-    python, runtimes = _python(said.get("python", ""))
+    python = _python(said.get("python", ""))
+    modes = re.findall(r"^\s*<\s*POWER_MODEL\s+ID=\d+\s+NAME=([^\s>]+)", said.get("modes", ""), re.MULTILINE)
+    clocks = re.fullmatch(r"\s*(\d{1,12}) (\d{1,12}) (\d{1,12})\s*", said.get("gpu", ""))
     nvinfer = (packages[name] for name in _PACKAGES[1:] if name in packages)
     return Probe(
         host=host,
@@ -128,9 +175,10 @@ def parse(host: str, said: dict[str, str]) -> Probe:
         cuda=_cuda(said.get("cuda", "")),
         tensorrt=_text(next(nvinfer, "").partition("-")[0]),
         power_mode=_text(mode[1]) if mode else "",
+        power_modes=tuple(_text(mode) for mode in modes[:_MOST_MODES]),
+        gpu_mhz=tuple(int(hertz) / 1e6 for hertz in clocks.groups()) if clocks else (),
         temperatures=_temperatures(said.get("thermal", "")),
-        python=python,
-        runtimes=runtimes,
+        **python,
         free_gb=round(int(free[1]) * 1024 / 1e9, 1) if free else None,
     )
 
@@ -144,16 +192,22 @@ def profile(found: Probe, name: str, when: str) -> Device:
         transport="ssh",
         runtime=found.runtime,
         host=found.host,
+        compute_capability=found.compute_capability,
+        dla_cores=found.dla_cores,
         memory_gb=found.memory_gb,
+        power_modes=found.power_modes,
         sources=(f"the device itself, {when}",),
     )
 
 
 def to_toml(device: Device) -> str:
     """A device file with what is set; strings and arrays of TOML are those of JSON."""
-    fields = {k: getattr(device, k) for k in ("family", "description", "transport", "host", "runtime", "memory_gb")}
-    lines = [f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in fields.items() if v not in ("", None)]
-    return "\n".join([*lines, f"sources = {json.dumps(list(device.sources), ensure_ascii=False)}"]) + "\n"
+    given = [f.name for f in dataclasses.fields(device) if f.name != "name" and getattr(device, f.name) != f.default]
+    values = {name: getattr(device, name) for name in given}
+    lines = (
+        f"{k} = {json.dumps(list(v) if isinstance(v, tuple) else v, ensure_ascii=False)}" for k, v in values.items()
+    )
+    return "\n".join(lines) + "\n"
 
 
 def _text(value: str) -> str:
@@ -174,10 +228,15 @@ def _temperatures(text: str) -> dict[str, float]:
     return {_text(zone): int(value) / 1000 for zone, value in found if -60_000 < int(value) < 200_000}
 
 
-def _python(text: str) -> tuple[str, dict[str, str]]:
-    """Version and runtimes, as the probe's own Python printed them."""
+def _python(text: str) -> dict[str, Any]:
+    """Fields of the probe that the device's own Python printed."""
     try:
-        version, found = json.loads(text)
-        return _text(str(version)), {name: _text(str(found[name])) for name in RUNTIMES if name in found}
+        version, found, capability, dla = json.loads(text)
+        return {
+            "python": _text(str(version)),
+            "runtimes": {name: _text(str(found[name])) for name in RUNTIMES if name in found},
+            "compute_capability": capability if re.fullmatch(r"\d{1,2}\.\d{1,2}", capability) else "",
+            "dla_cores": dla if isinstance(dla, int) and not isinstance(dla, bool) and 0 <= dla < 8 else None,
+        }
     except (ValueError, TypeError, RecursionError):
-        return "", {}
+        return {}

@@ -5,30 +5,49 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import secrets
+import os
+import re
 import tempfile
 import time
 import zipfile
 from pathlib import Path
-from typing import Any
+from types import TracebackType
 
 import edgekit.ondevice
 from edgekit import store
-from edgekit.bench.ssh import Connection
+from edgekit.bench import powermode
+from edgekit.bench.job import OPTIONAL, Job, Said, failure, quiet
+from edgekit.bench.ssh import Connection, RemoteError
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.labels import visible
 from edgekit.records import Device
 
 _ONDEVICE = Path(edgekit.ondevice.__file__).parent
-# What a job may leave, and how many bytes of each are taken.
-_REPLIES = {"result.json": 1 << 20, "latencies_ns.npy": 1 << 26, "logits.npy": 1 << 28}
 _ERROR_LINES = 5
 _STARTS = 2  # a job whose process disappears is started once more
+_KILLED = ("lost", "137", "143")  # no process any more, or SIGKILL (as when memory runs out), or SIGTERM
+_ABSENT = 44  # what fetching ends with where there is no such file
 
-# $1: the job, then pairs of a name there and a hash. Linked, not copied.
+# $1: a job. Names the others that run, and whose they are.
+_OTHERS = """
+read -r boot </proc/sys/kernel/random/boot_id
+cd "$cache/jobs" || exit 0
+for job in *; do
+    [ "$job" != "$1" ] && [ ! -f "$job/status" ] || continue
+    read -r was <"$job/started/boot" && [ "$was" = "$boot" ] || continue
+    read -r pid <"$job/started/pid" && kill -0 "$pid" && echo "$job $(head -c 200 "$job/owner")"
+done 2>/dev/null
+exit 0
+"""
+# $1: the job, $2: whose it is, then pairs of a name there and a hash. Linked, not copied. The same job of an edgekit
+# that was killed is gone on with, unless it ended more than 15 minutes ago or failed.
 _PREPARE = """
-job="$cache/jobs/$1"; shift
-mkdir -p "$job" && cd "$job" || exit 1
+job="$cache/jobs/$1" owner=$2; shift 2
+[ -n "$(find "$job/status" -mmin +15 2>/dev/null)" ] && rm -rf "$job"
+mkdir -p "$job" "$cache/keep" && cd "$job" && ln -sfn "$cache/keep" keep || exit 1
+printf '%s\\n' "$owner" >owner
+[ ! -f status ] || [ "$(cat status)" = 0 ] || rm -rf started status
+[ -z "$(find out -name 'latencies.part.*' -mmin +15 2>/dev/null)" ] || rm -f out/latencies.part.*
 while [ $# -gt 0 ]; do ln -sf "$cache/objects/$2" "$1" || exit 1; shift 2; done
 """
 # $1: the job, $2: a Python. Started once however often this runs; it outlives the connection.
@@ -44,28 +63,33 @@ echo $? >status.part; mv status.part status' edgekit "$2" >/dev/null 2>&1 </dev/
 for i in 1 2 3 4 5 6 7 8 9 10; do [ -s started/pid ] && break; sleep 1; done
 exit 0
 """
-# $1: the job. Prints its status, or "lost" where its process is no more.
+# $1: the job, $2: whether to show a sign of life. Says how far it is, and at last its status, or "lost" where its
+# process is no more. Whoever measures wants no other work beside it: nothing but sleep is started in the loop.
 _WAIT = """
-cd "$cache/jobs/$1" 2>/dev/null || { echo lost; exit 0; }
+cd "$cache/jobs/$1" 2>/dev/null || { echo status lost; exit 0; }
+boot= pid= now= last=
 alive() {
-    [ "$(cat started/boot 2>/dev/null)" = "$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)" ] &&
-        kill -0 "$(cat started/pid 2>/dev/null)" 2>/dev/null
-}
+    read -r was <started/boot && read -r is </proc/sys/kernel/random/boot_id && read -r pid <started/pid
+    [ "$was" = "$is" ] && kill -0 "$pid"
+} 2>/dev/null
 while [ ! -f status ]; do
-    alive || { sleep 1; [ -f status ] && break; echo lost; exit 0; }
-    sleep 0.2 2>/dev/null || sleep 1
+    alive || { sleep 1; [ -f status ] && break; echo status lost; exit 0; }
+    [ -z "$2" ] || : >"$cache/alive"
+    [ -f progress ] && read -r now <progress
+    [ "$now" = "$last" ] || { echo "said $now"; last="$now"; }
+    sleep 0.5 2>/dev/null || sleep 1
 done
-cat status
+echo "status $(cat status)"
 """
-_AGAIN = 'cd "$cache/jobs/$1" && rm -rf started status out\n'
+_AGAIN = 'cd "$cache/jobs/$1" && rm -rf started status\n'
 _LOG = 'tail -c 4000 "$cache/jobs/$1/log" 2>/dev/null; exit 0\n'
-_FETCH = 'cat "$cache/jobs/$1/out/$2"\n'
+_FETCH = f'[ -f "$cache/jobs/$1/out/$2" ] || exit {_ABSENT}\ncat "$cache/jobs/$1/out/$2"\n'
 _END = """
 job="$cache/jobs/$1"
 if [ ! -f "$job/status" ] && pid="$(cat "$job/started/pid" 2>/dev/null)"; then
     { kill -TERM -- "-$pid" || kill "$pid"; } 2>/dev/null
 fi
-rm -rf "$job"
+rm -f "$(readlink "$job/job.json")"; rm -rf "$job"
 """
 _CLEAN = 'du -sk "$cache" | cut -f1; rm -rf "$cache"\n'
 
@@ -73,7 +97,7 @@ _CLEAN = 'du -sk "$cache" | cut -f1; rm -rf "$cache"\n'
 class SshTransport:
     """A device that `Device.host` names: files go by their hash, and only known replies come back."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, said: Said = quiet, power_mode: str = "") -> None:
         """
         Raises:
             UsageError: the device has no host, or one that is none.
@@ -82,58 +106,127 @@ class SshTransport:
             raise UsageError(
                 f"device {device.name!r} has no host", f"edgekit benchmark --device {device.name} --host user@address"
             )
-        self.device = device
+        self.device, self.said, self.power_mode = device, said, power_mode
         self.connection = Connection(device.host)
+        self._open = contextlib.ExitStack()
 
-    def run(self, job: dict[str, Any], files: dict[str, Path], results: Path) -> None:
-        with self.connection as connection, tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
+    def __enter__(self) -> SshTransport:
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(self.connection)
+            opened.enter_context(powermode.held(self.connection, self.power_mode, self.said))
+            self._open = opened.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, where)
+
+    def stop(self) -> None:
+        self.connection.stop()
+
+    def run(self, job: Job, results: Path) -> None:
+        connection = self.connection
+        with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
             own = Path(scratch)
             (own / "ondevice.zip").write_bytes(_package())
-            (own / "job.json").write_text(json.dumps({**job, "out": "out"}), encoding="utf-8")
-            sent = {**files, "ondevice.zip": own / "ondevice.zip", "job.json": own / "job.json"}
+            (own / "job.json").write_text(json.dumps({**job.settings, "out": "out"}), encoding="utf-8")
+            sent = {**job.files, "ondevice.zip": own / "ondevice.zip", "job.json": own / "job.json"}
             digests = {name: store.sha256_file(path) for name, path in sent.items()}
+            self.said("sending files")
             connection.push({digests[name]: path for name, path in sent.items()})
-            token = secrets.token_hex(8)
-            try:
-                connection.insist(_PREPARE, token, *(part for pair in digests.items() for part in pair))
-                self._finish(connection, token, job)
-                results.mkdir(parents=True, exist_ok=True)
-                for name, most in _REPLIES.items():
-                    (results / name).write_bytes(connection.insist(_FETCH, token, name, most=most))
-            finally:
-                self._end(connection, token)
+        pairs = [part for pair in digests.items() for part in pair]
+        settings = [self.device.name, self.device.python, self.power_mode, powermode.who()]
+        token = store.sha256_text([*pairs, *settings])[:16]
+        self._be_alone(token)
+        if self.power_mode:
+            powermode.hold(connection, self.power_mode)
+        lost = False
+        try:
+            connection.insist(_PREPARE, token, f"{powermode.who()} {os.getpid()}", *pairs)
+            lost = not self._finish(token, job)
+            if not lost:
+                self._fetch(token, job, results)
+        finally:
+            if not lost:
+                self._end(token)
+        if lost:
+            raise EdgekitError(
+                f"{job.title} on {self.device.name} was killed {_STARTS} times, or the device restarted",
+                "out of memory? see what else runs there; the same command goes on with what was measured",
+            )
 
-    def _finish(self, connection: Connection, token: str, job: dict[str, Any]) -> None:
-        """Start the job, and wait for its end."""
-        python = self.device.python or "python3"
+    def _be_alone(self, token: str) -> None:
+        """End jobs that an edgekit of this user left behind.
+
+        Raises:
+            EdgekitError: another edgekit is measuring there.
+        """
+        for line in self.connection.insist(_OTHERS, token).decode("ascii", "replace").splitlines():
+            other, _, owner = line.partition(" ")
+            if not re.fullmatch(r"[0-9a-f]{16}", other):
+                continue
+            whose, _, pid = owner.rpartition(" ")
+            if whose != powermode.who() or powermode.is_running(pid):
+                raise EdgekitError(
+                    f"another edgekit ({visible(owner)}) is at work on {self.device.name}", "wait until it has ended"
+                )
+            self._end(other)
+
+    def _finish(self, token: str, job: Job) -> bool:
+        """Start the job, and wait for its end; returns whether it came to one.
+
+        Raises:
+            EdgekitError: it failed.
+        """
+        status = ""
+
+        def hear(line: str) -> None:
+            nonlocal status
+            kind, _, text = line.partition(" ")
+            if kind == "status":
+                status = text
+            elif kind == "said":
+                self.said(text)
+
         for start in range(_STARTS):
             if start:
-                connection.insist(_AGAIN, token)
-            connection.insist(_START, token, python)
-            status = connection.insist(_WAIT, token).decode("ascii", "replace").strip()
+                self.connection.insist(_AGAIN, token)
+            self.connection.insist(_START, token, self.device.python or "python3")
+            self.connection.insist_on_listening(_WAIT, token, "1" if self.power_mode else "", line=hear)
             if status == "0":
-                return
-            if status != "lost":
+                return True
+            if status not in _KILLED:
                 break
             time.sleep(1)
-        said = connection.insist(_LOG, token).decode("utf-8", "replace").strip().splitlines()[-_ERROR_LINES:]
+        if status in _KILLED:
+            return False
+        said = self.connection.insist(_LOG, token).decode("utf-8", "replace").strip().splitlines()[-_ERROR_LINES:]
         tail = "".join(f"\n  {visible(line)}" for line in said)
-        where = f"{job['model']} in {job['runtime']} on {self.device.name}"
-        if status == "lost":
-            raise EdgekitError(
-                f"{where} was killed twice, or the device restarted{tail}", "out of memory? a smaller model, or batch"
-            )
-        raise EdgekitError(f"{where} failed:{tail}", f"edgekit devices probe {self.device.host}")
+        raise failure(f"{job.title} on {self.device.name} failed:{tail}", f"edgekit devices probe {self.device.host}")
 
-    def _end(self, connection: Connection, token: str) -> None:
+    def _fetch(self, token: str, job: Job, results: Path) -> None:
+        """Take the files that a job of its kind may leave, and no others."""
+        results.mkdir(parents=True, exist_ok=True)
+        for name, most in job.replies.items():
+            try:
+                content = self.connection.insist(_FETCH, token, name, most=most)
+            except RemoteError as error:
+                if error.status_there == _ABSENT and name in OPTIONAL:
+                    continue
+                raise
+            (results / name).write_bytes(content)
+
+    def _end(self, token: str) -> None:
         """Stop what still runs, and leave nothing but the cache."""
         with contextlib.suppress(EdgekitError):  # then the job's folder stays for `edgekit devices clean`
-            connection.run(_END, token)
+            self.connection.tidy(_END, token)
 
 
 def clean(host: str) -> float:
     """Empty the cache of a host; returns the megabytes that it held."""
     with Connection(host) as connection:
+        powermode.release(connection)
         said = connection.insist(_CLEAN).split()
     return int(said[0]) / 1024 if said and said[0].isdigit() else 0.0
 

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import json
 import re
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgekit import atomic, store
-from edgekit.bench.transport import open_transport
+from edgekit.bench import replies
+from edgekit.bench.job import Job
+from edgekit.bench.transport import Transport
 from edgekit.config import from_table
 from edgekit.errors import DataError, MissingError, StorageError
-from edgekit.labels import visible
 from edgekit.records import Artifact, BenchmarkResult, Device, Preprocess, Suite
 
 SCHEMA = 1
 # Artifacts run in the runtime of their target, where this machine can, or in a stand-in.
 _HOST_RUNTIME = {"tensorrt": "onnxruntime", "onnxruntime": "onnxruntime", "litert": "litert", "torch": "torch"}
-_SAID = ("runtime", "version", "processor", "threads")
-_MOST_TEXT = 200
-_DESCRIBED = ("artifact", "device", "runtime", "source", "environment", "size_bytes")
+_DESCRIBED = ("artifact", "device", "runtime", "source", "environment", "size_bytes", "layers")
+_TIMES = ("latencies_ns", "compute_ns")
+_RAW = ("logits", "expected", "power")
 
 
 @dataclass(frozen=True)
@@ -57,70 +57,75 @@ def verify(artifact: Artifact, path: Path) -> None:
         raise StorageError(f"{path} has changed since export", again)
 
 
-def benchmark(artifact: Artifact, path: Path, device: Device, suite: Suite, samples: EvaluationSet) -> BenchmarkResult:
+@dataclass(frozen=True)
+class Model:
+    """What is measured: an artifact, the file that runs, and what runs it.
+
+    Attributes:
+        path: the artifact's file, or the engine that was built from it.
+        runtime: a row of `edgekit.ondevice.runner.RUNNERS`. options: of the runtime, as `ondevice.main` has them.
+    """
+
+    artifact: Artifact
+    path: Path
+    runtime: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def as_exported(artifact: Artifact, path: Path) -> Model:
+    """An artifact as it was exported, for this machine or a device that runs such files.
+
+    Raises:
+        MissingError: its file is gone. StorageError: it has changed.
+    """
+    verify(artifact, path)
+    return Model(artifact, path, host_runtime(artifact))
+
+
+def benchmark(
+    model: Model, device: Device, suite: Suite, samples: EvaluationSet, transport: Transport
+) -> BenchmarkResult:
     """Measure latency, then run every sample.
 
     Raises:
-        StorageError: the file is not the one that was exported. EdgekitError: the job failed.
+        EdgekitError: the job failed.
     """
-    verify(artifact, path)
-    runtime = host_runtime(artifact)
-    limits = {k: v for k, v in dataclasses.asdict(suite).items() if k not in ("name", "description")}
-    model = f"model{path.suffix}"  # never the file's own name: the job's folder is on Python's path
-    job = {
-        "model": model,
-        "runtime": runtime,
+    limits = {k: v for k, v in dataclasses.asdict(suite).items() if k not in ("name", "description", "power_s")}
+    file = f"model{model.path.suffix}"  # never the file's own name: the job's folder is on Python's path
+    settings = {
+        "model": file,
+        "runtime": model.runtime,
+        "options": model.options,
         "threads": device.threads,
+        "batch": device.batch,
         "pixels": "pixels.npy",
         "mean": samples.preprocess.mean,
         "std": samples.preprocess.std,
-        "layout": artifact.layout,
+        "layout": model.artifact.layout,
         "limits": limits,
+        "power_s": suite.power_s,
     }
     with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
         work = Path(name)
-        open_transport(device).run(job, {model: path, "pixels.npy": samples.pixels}, work)
-        environment, latencies, logits = _read_answer(work, device, len(samples.expected))
+        transport.run(Job(settings, {file: model.path, "pixels.npy": samples.pixels}), work)
+        answer = replies.read(work, device.name, len(samples.expected))
+        if answer.logits.shape[1] <= int(samples.expected.max()):
+            raise DataError(f"{device.name} sent answers of too few classes", "edgekit benchmark again")
     source = "emulated" if device.emulated else "host" if device.transport == "local" else "device"
     return BenchmarkResult(
-        artifact=artifact,
+        artifact=model.artifact,
         device=device.name,
-        runtime=runtime,
+        runtime=model.runtime,
         source=source,
-        environment={**environment, "suite": suite.name, "measured": store.now()},
-        latencies_ns=tuple(int(v) for v in latencies),
-        logits=logits,
+        environment={**answer.environment, "batch": device.batch, "suite": suite.name, "measured": store.now()},
+        latencies_ns=answer.latencies_ns,
+        logits=answer.logits,
         expected=samples.expected,
-        size_bytes=path.stat().st_size,
+        size_bytes=model.path.stat().st_size,
+        compute_ns=answer.compute_ns,
+        layers=answer.layers,
+        power=answer.power,
     )
-
-
-def _read_answer(work: Path, device: Device, samples: int) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
-    """What a job left: environment, int64 latencies in ns, float32 (samples, classes) logits; nothing is trusted.
-
-    Raises:
-        DataError: it is not what a runner writes.
-    """
-    try:
-        said = json.loads((work / "result.json").read_text(encoding="utf-8"))
-        latencies = np.load(work / "latencies_ns.npy", allow_pickle=False)
-        logits = np.load(work / "logits.npy", allow_pickle=False)
-    except (ValueError, EOFError, RecursionError) as error:
-        raise DataError(f"{device.name} sent results that cannot be read: {visible(str(error))}") from None
-    sound = (
-        isinstance(said, dict)
-        and (latencies.dtype, latencies.ndim) == (np.int64, 1)
-        and (logits.dtype, logits.ndim, len(logits)) == (np.float32, 2, samples)
-        and bool((latencies > 0).all())
-    )
-    if not sound or any(name not in said for name in _SAID):
-        raise DataError(f"{device.name} sent results that no runner of edgekit writes", "edgekit benchmark again")
-    return {visible(str(k))[:_MOST_TEXT]: _plain(v) for k, v in said.items()}, latencies, logits
-
-
-def _plain(value: Any) -> Any:
-    """A number as it is, anything else as short printable text."""
-    return value if isinstance(value, bool | int | float | None) else visible(str(value))[:_MOST_TEXT]
 
 
 def save(folder: Path, result: BenchmarkResult) -> None:
@@ -128,8 +133,9 @@ def save(folder: Path, result: BenchmarkResult) -> None:
     stem = folder / _slug(result.device) / _slug(result.artifact.name)
     raw = stem.with_name(stem.name + ".npz")
     with atomic.writing(raw) as temporary, open(temporary, "wb") as file:
-        latencies = np.array(result.latencies_ns, np.int64)
-        np.savez_compressed(file, latencies_ns=latencies, logits=result.logits, expected=result.expected)
+        values: dict[str, Any] = {name: np.array(getattr(result, name), np.int64) for name in _TIMES}
+        values.update({name: getattr(result, name) for name in _RAW if getattr(result, name) is not None})
+        np.savez_compressed(file, **values)
     described: dict[str, Any] = {"schema": SCHEMA, "raw_sha256": store.sha256_file(raw)}
     for name in _DESCRIBED:
         described[name] = getattr(result, name)
@@ -147,18 +153,16 @@ def load(folder: Path) -> list[BenchmarkResult]:
 
 def _load_all(paths: Iterable[Path]) -> Iterable[BenchmarkResult]:
     for path in paths:
-        described = store.load_document(path, SCHEMA, "raw_sha256", *_DESCRIBED)
+        described = store.load_document(path, SCHEMA, "raw_sha256", *_DESCRIBED[:-1])
         raw = path.with_suffix(".npz")
         if not raw.is_file() or store.sha256_file(raw) != described["raw_sha256"]:
             raise DataError(f"{raw} does not belong to {path.name}", "edgekit benchmark")
+        layers = tuple((str(name), float(ms)) for name, ms in described.get("layers", ()))
         with np.load(raw, allow_pickle=False) as values:
-            yield BenchmarkResult(
-                artifact=from_table(described["artifact"], Artifact, str(path)),
-                latencies_ns=tuple(int(v) for v in values["latencies_ns"]),
-                logits=values["logits"],
-                expected=values["expected"],
-                **{k: described[k] for k in _DESCRIBED if k != "artifact"},
-            )
+            fields: dict[str, Any] = {name: values[name] for name in _RAW if name in values}
+            fields.update({name: tuple(int(v) for v in values[name]) for name in _TIMES if name in values})
+        fields.update({k: described[k] for k in _DESCRIBED if k not in ("artifact", "layers")})
+        yield BenchmarkResult(artifact=from_table(described["artifact"], Artifact, str(path)), layers=layers, **fields)
 
 
 def _slug(name: str) -> str:

@@ -13,14 +13,17 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, TypeVar
 
 from edgekit.errors import EdgekitError, MissingError, StorageError, UsageError
 from edgekit.labels import visible
 from edgekit.store import sha256_file
 
+T = TypeVar("T")
 # A command instead of ssh, with its first arguments: ``EDGEKIT_SSH="ssh -F other/config"``.
 PROGRAM = "EDGEKIT_SSH"
 _HOST = re.compile(r"(ssh://)?[A-Za-z0-9_][A-Za-z0-9_.%@:\[\]-]*")
@@ -38,6 +41,7 @@ _OPTIONS = {
 }
 _LOST = 255  # what OpenSSH ends with when itself fails; no script here does
 _MOST_ERROR = 8192
+_MOST_LINE = 1000
 MOST_REPLY = 1 << 20
 
 # Everything lies in one private folder. Given: HASH. The upload is kept only if it is what was sent.
@@ -59,6 +63,10 @@ class ConnectionLost(EdgekitError):
     """The connection broke; what was asked for may or may not have happened."""
 
 
+class Stopped(EdgekitError):
+    """Somebody else, or the user, ended the work."""
+
+
 class RemoteError(EdgekitError):
     """A command ended with another status than 0 over there. `status_there` is that status."""
 
@@ -77,6 +85,14 @@ def check_host(host: str) -> None:
         raise UsageError(f"{host!r} is not a host", "user@name, a Host of ~/.ssh/config, or ssh://user@name:port")
 
 
+def address(host: str) -> str:
+    """Where `host` leads by the user's configuration, ``name:port``: two names of one machine are the same."""
+    command = shlex.split(os.environ.get(PROGRAM, "ssh"))
+    done = subprocess.run([*command, "-G", host], capture_output=True, text=True, errors="replace", check=False)
+    found = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+    return f"{found.get('hostname', host)}:{found.get('port', '')}"
+
+
 class Connection:
     """One host, connected once for all that is done in a ``with`` block."""
 
@@ -93,6 +109,10 @@ class Connection:
                 f"{command[0] if command else 'ssh'} is not installed here", "apt install openssh-client"
             )
         self._program = command
+        self._process: subprocess.Popen[bytes] | None = None
+        self.stopped = False
+        self.sign_of_life = False  # each command then shows the watcher of `powermode` that somebody is there
+        self._ending = False  # what tidies up runs to its end, also when stopped
 
     def __enter__(self) -> Connection:
         self._folder = tempfile.mkdtemp(prefix="ek-")  # short: a socket's path has at most 104 characters
@@ -115,33 +135,78 @@ class Connection:
             ConnectionLost: the connection broke. MissingError: the host cannot be reached.
             RemoteError: it failed there. EdgekitError: it wrote more than `most`.
         """
-        remote = shlex.join(["sh", "-c", _CACHE + script, "edgekit", *arguments])
+        with self._running(script, arguments, stdin) as reply:
+            content = reply.read(most + 1)
+            if len(content) > most:
+                raise EdgekitError(f"{self.host} sent more than the {most} bytes that were expected")
+        return content
+
+    def listen(self, script: str, *arguments: str, line: Callable[[str], None]) -> None:
+        """`run` a script whose lines are heard as they come, printable and not long.
+
+        Raises:
+            As `run`.
+        """
+        with self._running(script, arguments, None) as reply:
+            while said := reply.readline(_MOST_LINE):
+                line(visible(said.decode("utf-8", "replace").strip()))
+
+    @contextmanager
+    def _running(self, script: str, arguments: tuple[str, ...], stdin: Path | None) -> Iterator[IO[bytes]]:
+        """A script that runs over there, and what it writes; its end is awaited and judged."""
+        sign = ': >"$cache/alive"\n' if self.sign_of_life else ""
+        remote = shlex.join(["sh", "-c", _CACHE + sign + script, "edgekit", *arguments])
         with open(stdin or os.devnull, "rb") as source, tempfile.TemporaryFile() as errors:
             with subprocess.Popen(
                 [*self._ssh, self.host, "--", remote], stdin=source, stdout=subprocess.PIPE, stderr=errors
             ) as process:
+                self._process = process
+                if self.stopped and not self._ending:
+                    process.kill()  # `stop` came while it started
                 assert process.stdout is not None
-                reply = process.stdout.read(most + 1)
-                if len(reply) > most:
+                try:
+                    yield process.stdout
+                except BaseException:
                     process.kill()
-                    raise EdgekitError(f"{self.host} sent more than the {most} bytes that were expected")
+                    raise
             said = _tail(errors)
+        if self.stopped and process.returncode < 0:
+            raise Stopped(f"stopped what ran on {self.host}")
         if process.returncode == _LOST:
             raise self._unreachable(said)
         if process.returncode != 0:
             raise RemoteError(f"{self.host}: {said or f'status {process.returncode}'}", process.returncode)
-        return reply
+
+    def tidy(self, script: str, *arguments: str) -> bytes:
+        """`run` what puts things back, also after `stop`."""
+        self._ending = True
+        return self.run(script, *arguments)
+
+    def stop(self) -> None:
+        """From another thread: end what runs, and begin nothing that insists."""
+        self.stopped = True
+        if self._process is not None:
+            self._process.kill()
 
     def insist(self, script: str, *arguments: str, stdin: Path | None = None, most: int = MOST_REPLY) -> bytes:
         """`run` what may run twice, again after each break of the connection.
 
         It gives up after `_TRIES` connections in a row that broke at once, which takes a minute.
         """
+        return self._again(lambda: self.run(script, *arguments, stdin=stdin, most=most))
+
+    def insist_on_listening(self, script: str, *arguments: str, line: Callable[[str], None]) -> None:
+        """`listen` to what may run twice, again after each break of the connection."""
+        self._again(lambda: self.listen(script, *arguments, line=line))
+
+    def _again(self, work: Callable[[], T]) -> T:
         failed = 0
         while True:
+            if self.stopped:
+                raise Stopped(f"stopped what ran on {self.host}")
             start = time.monotonic()
             try:
-                return self.run(script, *arguments, stdin=stdin, most=most)
+                return work()
             except ConnectionLost:
                 failed = 0 if time.monotonic() - start > _LIVED_S else failed + 1
                 if failed == _TRIES:

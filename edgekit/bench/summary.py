@@ -5,13 +5,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from edgekit.bench import metrics
+from edgekit.bench.energy import energy, throttling
 from edgekit.errors import MissingError
 from edgekit.records import BenchmarkResult, Summary
 from edgekit.statistics import mcnemar, wilson
 
 BASELINE_RUNTIME = "torch"
+# What else runs the files of a runtime as it does.
+_ALSO = {"tensorrt": "trtexec"}
 # The share of all cores that other work took just before, above which latencies are called doubtful.
 BUSY = 0.2
 
@@ -67,6 +71,9 @@ def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
     p50, p90, p99 = (metrics.percentile_ms(quoted, p) for p in (50, 90, 99))
     environment = result.environment
     comparable = environment["threads"] == baseline.environment["threads"]
+    batch = max(1, int(environment.get("batch", 1)))
+    before, after = _state(environment, "_before"), _state(environment, "_after")
+    spent = None if result.power is None or result.source == "emulated" else energy(environment, result.power)
     reference = metrics.percentile_ms(baseline.latencies_ns, 50) if comparable else None
     return Summary(
         artifact=result.artifact.name,
@@ -77,7 +84,7 @@ def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
         device=result.device,
         threads=environment["threads"],
         source=result.source,
-        stand_in=result.runtime != result.artifact.runtime,
+        stand_in=result.runtime not in (result.artifact.runtime, _ALSO.get(result.artifact.runtime)),
         baseline=result.artifact.runtime == BASELINE_RUNTIME,
         busy=environment.get("busy_before", -1.0) > BUSY,
         size_mb=result.size_bytes / 1e6,
@@ -92,5 +99,26 @@ def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
         p50_ms=p50,
         p90_ms=p90,
         p99_ms=p99,
-        speedup=reference / p50 if reference and p50 else None,
+        speedup=reference * batch / p50 if reference and p50 else None,
+        compute_ms=metrics.percentile_ms(result.compute_ns, 50) if quoted else None,
+        state=after,
+        rail=spent.rail if spent else "",
+        idle_mw=spent.idle_mw if spent else None,
+        gross_mj=spent.gross_mj / batch if spent else None,
+        net_mj=spent.net_mj / batch if spent else None,
+        batch=batch,
+        no_energy="" if spent else _why_no_energy(result),
+        throttling=tuple(throttling(before, after)),
     )
+
+
+def _why_no_energy(result: BenchmarkResult) -> str:
+    """In words; nothing where nobody asked for it."""
+    if "power_why_not" in result.environment:
+        return str(result.environment["power_why_not"])
+    return "" if result.power is None else "the samples do not cover the measurement, or cannot be true"
+
+
+def _state(environment: dict[str, Any], when: str) -> dict[str, Any]:
+    """The state of the board before or after, by the names of `edgekit.ondevice.jetson.state`."""
+    return {name.removesuffix(when): value for name, value in environment.items() if name.endswith(when)}

@@ -12,7 +12,7 @@ from edgekit import __version__, atomic, store
 from edgekit.cli import show
 from edgekit.cli.workbench import Workbench
 from edgekit.config import from_table
-from edgekit.errors import StorageError
+from edgekit.errors import DataError, StorageError
 from edgekit.records import PRECISIONS, Artifact
 from edgekit.targets import base
 
@@ -37,6 +37,7 @@ def export_target(bench: Workbench, resolved: base.Resolved, precisions: tuple[s
         manifest = _manifest(bench, resolved, artifacts)
         store.save_json(staging / "preprocess.json", bench.checkpoint.preprocess)
         (staging / "labels.txt").write_text("\n".join(bench.checkpoint.labels) + "\n", encoding="utf-8")
+        _keep_engines(folder, staging, artifacts)
         base.package(resolved)(staging, artifacts, resolved.device)
         store.save_json(staging / "manifest.json", manifest)
     for artifact in artifacts:
@@ -102,6 +103,21 @@ def _kept_artifacts(bench: Workbench, folder: Path, replaced: tuple[str, ...]) -
     ]
 
 
+def _keep_engines(folder: Path, staging: Path, artifacts: list[Artifact]) -> None:
+    """Engines that were built from files that stay the same stay too."""
+    for record in (folder / "engines").glob("*/*.engine.json"):
+        try:
+            content = store.load_json(record)
+        except DataError:
+            continue
+        if isinstance(content, dict) and content.get("exported_sha256") in {a.sha256 for a in artifacts}:
+            place = staging / "engines" / record.parent.name
+            place.mkdir(parents=True, exist_ok=True)
+            for path in (record, record.with_suffix(""), record.with_suffix(".log")):
+                if path.is_file():
+                    shutil.copy2(path, place)
+
+
 def load_artifacts(folder: Path) -> list[Artifact]:
     """The artifacts that ``folder/manifest.json`` lists."""
     path = folder / "manifest.json"
@@ -154,7 +170,7 @@ def _onnx_int8(bench: Workbench, folder: Path, resolved: base.Resolved) -> Emitt
     import onnx_ir
 
     from edgekit.export import onnx
-    from edgekit.quant import fp16, qdq
+    from edgekit.quant import exchange, fp16, qdq
 
     model = onnx_ir.load(bench.onnx)
     for_tensorrt = resolved.target.runtime == "tensorrt"
@@ -164,6 +180,9 @@ def _onnx_int8(bench: Workbench, folder: Path, resolved: base.Resolved) -> Emitt
     unoptimized = {"host_runtime": "onnxruntime-unoptimized"}  # its optimizer computes such files wrongly
     emitted: Emitted = [("model.int8.onnx", {"int8_nodes": len(nodes), **(unoptimized if everywhere else {})})]
     if for_tensorrt:
+        # For DLAs, which know no Q/DQ before TensorRT 11.
+        cache = exchange.tensorrt_cache(bench.table, bench.onnx_naming.tensors)
+        (folder / "model.int8.dla.cache").write_text(cache, encoding="utf-8")
         fp16.to_fp16(model, *bench.observed_onnx)
         onnx.save(model, folder / "model.int8.typed.onnx")
         emitted.append(("model.int8.typed.onnx", {"for": "TensorRT 10.12 and newer", **unoptimized}))

@@ -13,12 +13,11 @@ from edgekit import config, store
 from edgekit.cli import show
 from edgekit.cli.options import Json, Run, RunsDir, open_run
 from edgekit.errors import UsageError
-from edgekit.records import Artifact, Device, Suite
+from edgekit.records import Artifact, Device
 
 if TYPE_CHECKING:
     from edgekit.bench.session import EvaluationSet
     from edgekit.cli.workbench import Workbench
-    from edgekit.records import BenchmarkResult
 
     Work = list[tuple[Artifact, Path]]
 
@@ -35,6 +34,17 @@ def benchmark(
     host: Annotated[
         str | None, typer.Option(help="Where the device is: user@address, or a Host of ~/.ssh/config.")
     ] = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Build TensorRT engines anew, also those that fit.")
+    ] = False,
+    set_power_mode: Annotated[
+        str | None,
+        typer.Option(
+            help="Jetson: a mode of nvpmodel and locked clocks meanwhile; both are put back, whatever happens.",
+            metavar="MODE",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
@@ -42,25 +52,28 @@ def benchmark(
 
     Each model runs in a process of its own through the runner that also travels to devices: single
     stream, batch 1, every latency kept. The baseline is PyTorch on CUDA where there is a GPU, else on
-    the CPU. ONNX made for TensorRT runs in ONNX Runtime here: its accuracy tells, its latency does not.
+    the CPU. ONNX made for TensorRT runs in ONNX Runtime here: its accuracy tells, its latency does not; on a
+    Jetson over ssh its engines are built, where they are not yet, and measured. Several devices are measured at once.
     """
     from edgekit.bench import transport
+    from edgekit.cli import measuring
     from edgekit.cli.report import print_table
     from edgekit.cli.workbench import Workbench
 
     devices = [_with_threads(config.load_device(name), threads) for name in device or ["local"]]
     if host is not None:
-        devices = _at(devices, host)
+        devices = [at(devices, host)]
+    if len({each.name for each in devices}) < len(devices):
+        raise UsageError("two devices of one name: their engines and results would mix", "rename one .toml file")
     for each in devices:
-        transport.open_transport(each)
+        transport.open_transport(each, power_mode=set_power_mode or "")
     limits = config.load_suite(suite)
     opened = open_run(runs_dir, run)
     bench = Workbench(opened)
     with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
         plan = _plan(bench, devices, Path(scratch))
         samples = _test_set(bench, Path(scratch))
-        for each, work in plan:
-            _benchmark_device(opened, each, limits, work, samples)
+        measuring.measure_all(measuring.Wanted(opened, limits, samples, rebuild, set_power_mode or ""), plan)
     print_table(opened, json)
 
 
@@ -79,25 +92,24 @@ def _plan(bench: Workbench, devices: list[Device], scratch: Path) -> list[tuple[
     baseline = _baseline(bench, scratch)
     plan = []
     for device in devices:
-        work = [(artifact, path) for artifact, path in files if _runs(artifact, device)]
+        own = [(artifact, path) for artifact, path in files if artifact.target == device.name]
+        work = [(artifact, path) for artifact, path in own or files if _runs(artifact, device)]
         plan.append((device, work if _is_apart(device) else [baseline, *work]))
     if all(_is_apart(device) for device in devices):
         plan.insert(0, (_with_threads(config.load_device("local"), devices[0].threads), [baseline]))
     return plan
 
 
-def _at(devices: list[Device], host: str) -> list[Device]:
+def at(devices: list[Device], host: str) -> Device:
     """The one device of the request, at `host`."""
     if len(devices) != 1 or devices[0].transport != "ssh":
-        raise UsageError(
-            "--host goes with one --device that is reached over ssh", "edgekit devices probe HOST --name X"
-        )
-    return [dataclasses.replace(devices[0], host=host)]
+        raise UsageError("--host goes with one device that is reached over ssh", "edgekit devices probe HOST --name X")
+    return dataclasses.replace(devices[0], host=host)
 
 
 def _is_apart(device: Device) -> bool:
-    """Whether it runs models by another Python than this one: the baseline stays here."""
-    return bool(device.python) or device.transport != "local"
+    """Whether it runs models by something else than this Python's CPU runtimes: the baseline stays here."""
+    return bool(device.python) or device.transport != "local" or device.runtime == "tensorrt"
 
 
 def _baseline(bench: Workbench, scratch: Path) -> tuple[Artifact, Path]:
@@ -113,6 +125,10 @@ def _runs(artifact: Artifact, device: Device) -> bool:
     """Whether `device` can run the artifact; what this machine lacks a runtime for is named."""
     from edgekit.bench.session import host_runtime, is_installed
 
+    if device.precisions and artifact.precision not in device.precisions:
+        return False
+    if device.runtime == "tensorrt":
+        return artifact.runtime == "tensorrt"
     if _is_apart(device):
         return host_runtime(artifact) == device.runtime
     if not is_installed(host_runtime(artifact)):
@@ -134,17 +150,3 @@ def _test_set(bench: Workbench, scratch: Path) -> EvaluationSet:
     with show.working(f"reading {len(paths)} test images"):
         images.save_pixels(paths, preprocess, scratch / "pixels.npy")
     return EvaluationSet(scratch / "pixels.npy", np.array([s.label for s in chosen]), preprocess)
-
-
-def _benchmark_device(run: store.Run, device: Device, suite: Suite, work: Work, samples: EvaluationSet) -> None:
-    """Measure one artifact after the other, equal files once; each result is kept as soon as it is there."""
-    from edgekit.bench import session
-
-    measured: dict[tuple[str, str], BenchmarkResult] = {}
-    with show.bar(f"benchmarking on {device.name}") as update:
-        for number, (artifact, path) in enumerate(work):
-            update(number, len(work), artifact.name)
-            key = artifact.sha256, session.host_runtime(artifact)
-            if key not in measured:
-                measured[key] = session.benchmark(artifact, path, device, suite, samples)
-            session.save(run.path / "bench", dataclasses.replace(measured[key], artifact=artifact))

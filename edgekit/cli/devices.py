@@ -75,10 +75,10 @@ def probe(
     else:
         show.table(["", ""], [list(row) for row in _rows(found)])
     if path is not None:
-        device = dataclasses.replace(probing.profile(found, path.stem, store.now()[:10]))
-        extra = "" if python == "python3" else f"python = {_quoted(python)}\n"
+        device = probing.profile(found, path.stem, store.now()[:10])
+        device = dataclasses.replace(device, python="" if python == "python3" else python)
         path.parent.mkdir(exist_ok=True)
-        atomic.save_bytes(path, (probing.to_toml(device) + extra).encode())
+        atomic.save_bytes(path, probing.to_toml(device).encode())
         show.note(f"written: {path}; next: edgekit export --target {path.stem}, edgekit benchmark --device {path.stem}")
 
 
@@ -100,20 +100,17 @@ def _own_path(name: str) -> Path:
     return Path("devices") / f"{name}.toml"
 
 
-def _quoted(text: str) -> str:
-    import json
-
-    return json.dumps(text, ensure_ascii=False)
-
-
 def _rows(found: Probe) -> list[tuple[str, str]]:
     temperatures = ", ".join(f"{zone} {value:.0f}" for zone, value in found.temperatures.items())
     runtimes = ", ".join(f"{package} {version}" for package, version in found.runtimes.items())
+    clock = "{:.0f} ({:.0f} to {:.0f})".format(*found.gpu_mhz) if found.gpu_mhz else ""
     rows: list[tuple[str, Any]] = [
         ("host", found.host), ("module", found.model), ("machine", found.machine), ("cores", found.cores),
         ("memory, GB", found.memory_gb), ("free disk, GB", found.free_gb), ("L4T", found.l4t),
         ("JetPack", found.jetpack), ("CUDA", found.cuda), ("TensorRT", found.tensorrt),
-        ("power mode", found.power_mode), ("temperatures, C", temperatures), ("Python", found.python),
+        ("compute capability", found.compute_capability), ("DLA cores", found.dla_cores),
+        ("power mode", found.power_mode), ("power modes", ", ".join(found.power_modes)),
+        ("GPU clock, MHz", clock), ("temperatures, C", temperatures), ("Python", found.python),
         ("runtimes", runtimes),
     ]  # fmt: skip
     return [(what, _UNKNOWN if value in ("", None) else str(value)) for what, value in rows]

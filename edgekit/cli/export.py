@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,10 +10,11 @@ import typer
 
 from edgekit import config, store
 from edgekit.cli import show
+from edgekit.cli.benchmark import at
 from edgekit.cli.options import Json, Run, RunsDir, open_run
 from edgekit.errors import GateError, UsageError
 from edgekit.quantization import check_parity_mode
-from edgekit.records import PRECISIONS
+from edgekit.records import PRECISIONS, Device
 from edgekit.targets import base
 from edgekit.train import models
 
@@ -37,35 +39,46 @@ Parity = Annotated[
 ]
 
 
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target", "-t", help=f"A family ({', '.join(base.FAMILIES)}), a device (edgekit devices), or a .toml file."
+    ),
+]
+Precisions = Annotated[
+    list[str] | None, typer.Option("--precision", "-p", help=f"Only these: {', '.join(PRECISIONS)}.")
+]
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Calibration: {', '.join(config.names('calibration'))}, or a .toml file. Default: default.",
+        show_default=False,
+    ),
+]
+Host = Annotated[
+    str | None,
+    typer.Option(help="A Jetson, user@address: its engines are built there over ssh.", show_default=False),
+]
+Build = Annotated[bool, typer.Option(help="Build engines where the device is known, by --host or its .toml file.")]
+
+
 def export(
     run: Run = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--target",
-            "-t",
-            help=f"A family ({', '.join(base.FAMILIES)}), a device (edgekit devices), or a .toml file.",
-        ),
-    ] = None,
-    precision: Annotated[
-        list[str] | None, typer.Option("--precision", "-p", help=f"Only these: {', '.join(PRECISIONS)}.")
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Calibration: {', '.join(config.names('calibration'))}, or a .toml file. Default: default.",
-            show_default=False,
-        ),
-    ] = None,
+    target: Targets = None,
+    precision: Precisions = None,
+    recipe: Recipe = None,
     max_drop: MaxDrop = None,
     calibration_data: CalibrationData = None,
     parity: Parity = "best",
+    host: Host = None,
+    build: Build = True,
     json: Json = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Write the models that a target runs.
 
-    jetson: FP32, typed FP16 and QDQ INT8 ONNX with build.sh, which builds the TensorRT engines on the device.
+    jetson: FP32, typed FP16 and QDQ INT8 ONNX, and TensorRT engines built on the device that --host names; without
+    one, build.sh builds them there.
     android, ios, rpi: FP32, FP16 and INT8 .tflite. desktop: ONNX. All INT8 files come from one calibration, kept in
     the run. Repeat --target and --precision for several.
     """
@@ -73,11 +86,17 @@ def export(
         raise UsageError(
             "export needs a target", f"edgekit export --target jetson   (known: {', '.join(base.FAMILIES)})"
         )
+    from edgekit.bench import transport
+
     wanted = [(r, base.precisions(r, tuple(precision or ()))) for r in map(base.resolve, target)]
+    builders = _builders([r for r, _ in wanted], host) if build else []
     chosen = config.load_recipe(recipe or "default")
     check_parity_mode(parity)
+    for device, _ in builders:
+        transport.open_transport(device)
     opened = open_run(runs_dir, run)
     wanted = [(r, _writable(opened, r, able, precision)) for r, able in wanted]
+    wanted = [(r, _beside(r, able) if r.name in [name for _, name in builders] else able) for r, able in wanted]
     from edgekit.cli.workbench import Workbench
     from edgekit.quant import observers, recover
 
@@ -86,6 +105,8 @@ def export(
     bench = Workbench(opened, chosen, parity == "strict", calibration_data)
     recipes = (recipe,) if recipe else ()
     each = [_export(bench, r, precisions, max_drop, recipes) for r, precisions in wanted]
+    for device, name in builders:
+        _build(opened, device, name)
     if json:
         show.as_json([manifest for manifest, _ in each])
     else:
@@ -95,6 +116,29 @@ def export(
             f"no INT8 model was shown to keep {max_drop:g} points; the nearest was written: {over}",
             f"edgekit quant debug {opened.handle}, or a higher --max-drop, or --precision fp16",
         )
+
+
+def _builders(targets: list[base.Resolved], host: str | None) -> list[tuple[Device, str]]:
+    """The devices whose engines are built, and the target that each gets them from."""
+    if host is not None:
+        if len(targets) != 1 or targets[0].target.runtime != "tensorrt":
+            raise UsageError(
+                "--host goes with one --target of family jetson", "edgekit export --target jetson --host X"
+            )
+        own = targets[0].device or Device(
+            re.sub(r"[^A-Za-z0-9._-]", "_", host), targets[0].family, transport="ssh", runtime="tensorrt"
+        )
+        return [(at([own], host), targets[0].name)]
+    known = [(r.device, r.name) for r in targets if r.device and r.device.runtime == "tensorrt"]
+    return [(device, name) for device, name in known if device.host or device.transport == "local"]
+
+
+def _build(run: store.Run, device: Device, target: str) -> None:
+    """Build the engines of one exported target."""
+    from edgekit.cli import artifacts, measuring
+
+    folder = run.path / "export" / target
+    measuring.build_all(device, [(a, folder / a.file) for a in artifacts.load_artifacts(folder)])
 
 
 def _export(
@@ -112,6 +156,15 @@ def _export(
     found, trial, kept = search.Search(bench, resolved, recipes or search.RECIPES).run(max_drop)
     missed = "" if kept else f"{resolved.name}: {search.described(trial)}"
     return artifacts.export_target(found, resolved, precisions), missed
+
+
+def _beside(resolved: base.Resolved, chosen: tuple[str, ...]) -> tuple[str, ...]:
+    """FP16 too, where INT8 engines are built: only against it does INT8 show what it is worth."""
+    able = resolved.device.precisions if resolved.device and resolved.device.precisions else PRECISIONS
+    if "int8" not in chosen or "fp16" in chosen or "fp16" not in able:
+        return chosen
+    show.note(f"{resolved.name}: fp16 too, which INT8 is judged against")
+    return tuple(p for p in PRECISIONS if p in (*chosen, "fp16"))
 
 
 def _writable(

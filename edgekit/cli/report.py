@@ -118,11 +118,19 @@ def measured(run: store.Run) -> tuple[list[BenchmarkResult], list[Summary]]:
 
 def print_rows(rows: list[Summary], json: bool) -> None:
     """Judged measurements as a table, or as JSON."""
-    from edgekit.report import tables
+    from edgekit.report import tables, verdict
 
     if json:
         show.as_json([dataclasses.asdict(row) for row in rows])
-    elif rows:
+        return
+    if rows:
         show.table(tables.COLUMNS, [tables.cells(row) for row in rows], right=tables.RIGHT, narrow=tables.NARROW)
         for line in tables.footnotes(rows):
             show.note(line)
+    if boards := [row for row in rows if tables.is_board(row)]:
+        print()
+        show.table(tables.BOARD_COLUMNS, [tables.board_cells(row) for row in boards], right=tables.BOARD_COLUMNS[4:])
+        for line in tables.board_notes(rows):
+            show.note(line)
+    for line in verdict.worth(rows):
+        show.note(line)

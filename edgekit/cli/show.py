@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from edgekit.labels import visible
 if TYPE_CHECKING:
     from rich.console import Console
 
+Update = Callable[..., None]
 # A table that goes to a file or a pipe is this wide: nothing is folded.
 _WIDE = 200
 
@@ -82,8 +83,15 @@ def table(
 
 
 @contextmanager
-def bar(description: str) -> Iterator[Any]:
+def bar(description: str) -> Iterator[Update]:
     """A progress bar on a terminal; the value is called as ``update(done, total, text="")``."""
+    with bars() as add:
+        yield add(description)
+
+
+@contextmanager
+def bars() -> Iterator[Callable[[str], Update]]:
+    """Progress bars below each other: the value adds one and returns what moves it. Threads may each have theirs."""
     from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -97,12 +105,16 @@ def bar(description: str) -> Iterator[Any]:
     console = _notes()
     shown = console.is_terminal and os.environ.get("RANK", "0") == "0"
     with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
-        task = progress.add_task(escape(printable(description)), text="", total=None)
 
-        def update(done: int, total: int, text: str = "") -> None:
-            progress.update(task, completed=done, total=total, text=escape(printable(text)))
+        def add(description: str) -> Update:
+            task = progress.add_task(escape(printable(description)), text="", total=None)
 
-        yield update
+            def update(done: int, total: int, text: str = "") -> None:
+                progress.update(task, completed=done, total=total, text=escape(printable(text)))
+
+            return update
+
+        yield add
 
 
 @contextmanager

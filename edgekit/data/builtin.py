@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
-from edgekit import atomic
+from edgekit import atomic, store
 from edgekit.errors import missing_package
 
 
@@ -29,14 +28,9 @@ def _digits(folder: Path) -> None:
 BUILTIN: dict[str, Callable[[Path], None]] = {"digits": _digits}
 
 
-def cache_dir() -> Path:
-    """Where edgekit keeps what it can make again: $EDGEKIT_CACHE, else ~/.cache/edgekit."""
-    return Path(os.environ.get("EDGEKIT_CACHE") or Path.home() / ".cache" / "edgekit")
-
-
 def materialize(name: str) -> Path:
     """The folder of a built-in data set as <class>/<image>.png, written on first use."""
-    folder = cache_dir() / "datasets" / f"{name}-v1"
+    folder = store.cache_dir("datasets") / f"{name}-v1"
     if not folder.is_dir():
         with atomic.writing_folder(folder) as staging:
             BUILTIN[name](staging)

@@ -16,8 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edgekit import atomic
-from edgekit.data import builtin
+from edgekit import atomic, store
 from edgekit.errors import EdgekitError
 
 # A file can change twice within one tick of its clock; one this young is read again next time (as git does).
@@ -92,7 +91,7 @@ def opened(root: Path) -> Iterator[IndexCache]:
 def _path(root: Path) -> Path | None:
     name = hashlib.sha256(os.fsencode(os.path.abspath(root))).hexdigest()[:32]  # noqa: PTH100
     try:
-        return builtin.cache_dir() / "index" / name
+        return store.cache_dir("index") / name
     except RuntimeError:  # neither EDGEKIT_CACHE nor a home folder
         return None
 

@@ -3,3 +3,6 @@
 Nothing here imports the rest of edgekit. ``python -m ondevice JOB.json`` runs one job; the desktop
 baseline and every device go through the same loop in `measure`.
 """
+
+# How the message begins that an engine was built for something else.
+MISFIT = "the engine does not fit"

@@ -1,28 +1,34 @@
-"""One job: load a model, measure its latency, run it over every sample, write what came out.
+"""One job: what its file says is built or measured, and what came out is written.
 
-The job is a JSON file: ``model``, ``runtime``, ``threads``, ``pixels`` (an .npy file, uint8
-(N, H, W, 3)), ``mean``, ``std``, ``layout``, ``limits`` (see `measure`), ``out`` (a folder).
-Paths are relative to the job file. Written to ``out``: ``latencies_ns.npy`` (int64),
-``logits.npy`` (float32, N x classes) and, last, ``result.json``.
+A job is a JSON file; paths are relative to it. ``do`` is "measure" (if it is not there) or "build" (see `build`).
+A measurement: ``model``, ``runtime``, ``threads``, ``options`` (of the runtime), ``pixels`` (an .npy file, uint8
+(N, H, W, 3)), ``mean``, ``std``, ``layout``, ``limits`` (see `measure`), ``batch`` (images
+in a query, 1 if it is not there), ``power_s`` (how long power is measured,
+where a board can), ``out`` (a folder). Written to ``out``: ``latencies_ns.npy`` (int64), ``logits.npy`` (float32,
+N x classes); where there is any, ``compute_ns.npy`` (int64), ``layers.json`` ([name, ms] each) and ``power.npy``
+(see `power.measure_energy`); and, last, ``result.json``. A job that was killed goes on with the latencies it had.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 import sys
-import time
-from typing import Any, Dict, List, Tuple
+from typing import Any, Callable, Dict, List
 
 import numpy as np
 
+from . import build, jetson, power
+from .environment import busy_share, environment, peak_rss_mb
 from .measure import measure, warm_up
 from .preprocess import normalize
-from .runner import open_runner
+from .progress import say
+from .runner import Runner, open_runner
 
 # So many different inputs take turns while latency is measured; all of them lie in memory.
 _LATENCY_INPUTS = 32
+_COMPUTE_RUNS, _LAYER_RUNS = 200, 50
+_PART = "latencies.part.npy"
 
 
 def main(arguments: List[str]) -> int:
@@ -47,88 +53,107 @@ def run_job(path: str) -> Dict[str, Any]:
     base = os.path.dirname(os.path.abspath(path))
     out = os.path.join(base, job["out"])
     os.makedirs(out, exist_ok=True)
+    if job.get("do") == "build":
+        return build.build(job, base)
     pixels = np.load(os.path.join(base, job["pixels"]), mmap_mode="r", allow_pickle=False)
     busy_before = busy_share()
-    runner = open_runner(job["runtime"], os.path.join(base, job["model"]), job["threads"])
+    say("loading the model")
+    runner = open_runner(job["runtime"], os.path.join(base, job["model"]), job["threads"], job.get("options"))
     try:
 
         def prepare(image: np.ndarray) -> np.ndarray:
             return normalize(image, job["mean"], job["std"], job["layout"])
 
-        inputs = [prepare(image) for image in pixels[:_LATENCY_INPUTS]]
-        warmed = warm_up(runner.infer, inputs, job["limits"])
-        latencies = measure(runner.infer, inputs, job["limits"])
-        np.save(os.path.join(out, "latencies_ns.npy"), np.array(latencies, np.int64))
-        logits = np.stack([runner.infer(prepare(image)).astype(np.float32) for image in pixels])
+        batch = job.get("batch", 1)
+        inputs = [_stack(pixels, n, batch, prepare) for n in range(min(len(pixels), max(2, _LATENCY_INPUTS // batch)))]
+        result = _measure(runner, inputs, job, out)
+        logits = _answers(runner, pixels, batch, prepare)
         np.save(os.path.join(out, "logits.npy"), logits)
-        result = dict(runner.info(), threads=job["threads"], warmup_queries=warmed, **_environment())
+        result.update(runner.info(), threads=job["threads"], batch=batch, **environment())
     finally:
         runner.close()
-    result.update(busy_before=busy_before, peak_rss_mb=_peak_rss_mb())
+    result.update(busy_before=busy_before, peak_rss_mb=peak_rss_mb())
     with open(os.path.join(out, "result.json"), "w", encoding="utf-8") as file:
         json.dump(result, file, indent=1)
     return result
 
 
-def _environment() -> Dict[str, Any]:
-    """What else decides a latency: machine, processor, Python, clock governor."""
-    return {
-        "machine": platform.machine(),
-        "cpu": _cpu_model(),
-        "cores": os.cpu_count(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "governor": _first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "board": _first_line("/proc/device-tree/model"),
-    }
+def _measure(runner: Runner, inputs: List[np.ndarray], job: Dict[str, Any], out: str) -> Dict[str, Any]:
+    """Latency first, then what would disturb it; returns the state of the board before and after."""
+    limits, part = job["limits"], os.path.join(out, _PART)
+    before = jetson.state()
+    earlier = _earlier(part, [before.get("power_mode"), before.get("clocks_locked"), runner.info()])
+    result: Dict[str, Any] = {"resumed": bool(earlier), "warmup_queries": 0}
+    latencies = runner.measure(inputs, limits)
+    if latencies is None:
+        result["warmup_queries"] = warm_up(runner.infer, inputs, limits)
+
+        def keep(so_far: List[int]) -> None:
+            _save(part, np.array(so_far, np.int64))
+            say("latency: {} queries".format(len(so_far)))
+
+        before = jetson.state()
+        latencies = measure(runner.infer, inputs, limits, earlier=earlier, keep=keep)
+    result.update({name + "_before": value for name, value in before.items()})
+    result.update({name + "_after": value for name, value in jetson.state().items()})
+    np.save(os.path.join(out, "latencies_ns.npy"), np.array(latencies, np.int64))
+    computed = runner.compute_times(inputs, _COMPUTE_RUNS)
+    if computed:
+        np.save(os.path.join(out, "compute_ns.npy"), np.array(computed, np.int64))
+    if job.get("power_s"):
+        result.update(_energy(runner, inputs, job["power_s"], out))
+    layers = runner.layer_times(inputs, _LAYER_RUNS)
+    if layers:
+        with open(os.path.join(out, "layers.json"), "w", encoding="utf-8") as file:
+            json.dump(layers, file)
+    return result
 
 
-def _first_line(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.readline().strip("\x00\n ")
-    except OSError:
-        return ""
+def _earlier(part: str, circumstances: List[Any]) -> List[int]:
+    """The latencies of a part that was cut off, if it was measured under the same circumstances."""
+    described = part + ".json"
+    now = json.dumps(circumstances, sort_keys=True)
+    if os.path.isfile(part) and os.path.isfile(described):
+        with open(described, encoding="utf-8") as file:
+            if file.read() == now:
+                return [int(value) for value in np.load(part, allow_pickle=False)]
+    if os.path.isfile(part):
+        os.remove(part)
+    with open(described, "w", encoding="utf-8") as file:
+        file.write(now)
+    return []
 
 
-def _cpu_model() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            for line in file:
-                if line.lower().startswith(("model name", "hardware")):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor()
+def _energy(runner: Runner, inputs: List[np.ndarray], seconds: float, out: str) -> Dict[str, Any]:
+    """What the board draws, idle and busy; a board that cannot tell says why."""
+    meter, why_not = power.find_meter()
+    if meter is None:
+        return {"power_why_not": why_not}
+    if not runner.steady:
+        return {"power_why_not": "{} answers each query in a process of its own".format(runner.info()["runtime"])}
+    say("power: {:.0f} s idle, {:.0f} s busy".format(seconds, seconds))
+    described, samples = power.measure_energy(runner.infer, inputs, seconds, meter)
+    np.save(os.path.join(out, "power.npy"), samples)
+    return described
 
 
-def busy_share(seconds: float = 0.3) -> float:
-    """The share of all cores, 0 to 1, that other processes take while this one waits; -1 if unknown."""
-    before = _cpu_times()
-    time.sleep(seconds)
-    after = _cpu_times()
-    total = after[0] - before[0]
-    return round(1 - (after[1] - before[1]) / total, 3) if total > 0 else -1.0
+def _stack(pixels: Any, start: int, batch: int, prepare: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """The batch that begins with image `start`; after the last image comes the first one again."""
+    return np.concatenate([prepare(pixels[(start + n) % len(pixels)]) for n in range(batch)])
 
 
-def _cpu_times() -> Tuple[int, int]:
-    """Ticks of all cores since the start of the system: in all, and idle or waiting for a disk."""
-    try:
-        with open("/proc/stat", encoding="ascii") as file:
-            ticks = [int(value) for value in file.readline().split()[1:]]
-        return sum(ticks[:8]), ticks[3] + ticks[4]
-    except (OSError, ValueError, IndexError):
-        return 0, 0
+def _answers(runner: Runner, pixels: Any, batch: int, prepare: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """float32 (N, classes) logits of every image."""
+    logits: List[np.ndarray] = []
+    for start in range(0, len(pixels), batch):
+        answer = runner.infer(_stack(pixels, start, batch, prepare)).astype(np.float32)
+        logits.extend(answer.reshape(batch, -1))
+        say("accuracy: {} of {} images".format(len(logits), len(pixels)))
+    return np.stack(logits[: len(pixels)])
 
 
-def _peak_rss_mb() -> float:
-    # Not getrusage: its peak is inherited from the process that started this one.
-    try:
-        with open("/proc/self/status", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("VmHWM:"):
-                    return round(int(line.split()[1]) / 1024, 1)
-    except (OSError, ValueError):
-        pass
-    return -1.0
+def _save(path: str, values: np.ndarray) -> None:
+    """Whole or not at all."""
+    with open(path + ".new", "wb") as file:
+        np.save(file, values)
+    os.replace(path + ".new", path)

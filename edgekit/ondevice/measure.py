@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import gc
 import time
-from typing import Any, Callable, Dict, List, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import numpy as np
 
 Clock = Callable[[], int]
+_KEEP_EVERY_NS = 1_000_000_000
 Infer = Callable[[np.ndarray], Any]
 
 
@@ -27,19 +28,28 @@ def warm_up(
 
 
 def measure(
-    infer: Infer, inputs: Sequence[np.ndarray], limits: Dict[str, Any], clock: Clock = time.perf_counter_ns
+    infer: Infer,
+    inputs: Sequence[np.ndarray],
+    limits: Dict[str, Any],
+    clock: Clock = time.perf_counter_ns,
+    earlier: Sequence[int] = (),
+    keep: Optional[Callable[[List[int]], None]] = None,
 ) -> List[int]:
     """Latencies in nanoseconds, one query after the other, inputs in turn.
 
     Stops once both `min_queries` and `min_s` are reached, or at `max_s` whatever was reached. The
     garbage collector is off meanwhile.
+
+    Args:
+        earlier: latencies of a part that was cut off; they count. keep: called with all of them now and then,
+            between two queries.
     """
-    latencies: List[int] = []
+    latencies: List[int] = list(earlier)
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
-        started = ended = clock()
+        started = ended = kept = clock()
         while len(latencies) < limits["min_queries"] or ended - started < limits["min_s"] * 1e9:
             image = inputs[len(latencies) % len(inputs)]
             begun = clock()
@@ -48,6 +58,9 @@ def measure(
             latencies.append(ended - begun)
             if ended - started >= limits["max_s"] * 1e9:
                 break
+            if keep is not None and ended - kept >= _KEEP_EVERY_NS:
+                keep(latencies)
+                kept = ended
     finally:
         if collecting:
             gc.enable()

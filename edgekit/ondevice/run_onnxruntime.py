@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 import numpy as np
 import onnxruntime
@@ -15,13 +15,13 @@ class OnnxRuntimeRunner(Runner):
 
     level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
 
-    def __init__(self, path: str, threads: int) -> None:
-        super().__init__(path, threads)
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = self.level
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    def __init__(self, path: str, threads: int, options: Optional[Dict[str, Any]] = None) -> None:
+        super().__init__(path, threads, options)
+        settings = onnxruntime.SessionOptions()
+        settings.graph_optimization_level = self.level
+        settings.intra_op_num_threads = threads
+        settings.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
         self.input = self.session.get_inputs()[0].name
 
     def infer(self, image: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 import numpy as np
 
@@ -21,8 +21,8 @@ except ImportError:
 class TfliteRunner(Runner):
     """A ``.tflite`` file with one image input and one output, float32 or 8 bits."""
 
-    def __init__(self, path: str, threads: int) -> None:
-        super().__init__(path, threads)
+    def __init__(self, path: str, threads: int, options: Optional[Dict[str, Any]] = None) -> None:
+        super().__init__(path, threads, options)
         self.interpreter = Interpreter(model_path=path, num_threads=threads)
         self.interpreter.allocate_tensors()
         self.input = self.interpreter.get_input_details()[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 import numpy as np
 import torch
@@ -13,8 +13,8 @@ from .runner import Runner
 class TorchRunner(Runner):
     """An exported program (``.pt2``) run eagerly; a CUDA run waits for the device every time."""
 
-    def __init__(self, path: str, threads: int) -> None:
-        super().__init__(path, threads)
+    def __init__(self, path: str, threads: int, options: Optional[Dict[str, Any]] = None) -> None:
+        super().__init__(path, threads, options)
         torch.set_num_threads(threads)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = torch.export.load(path).module().to(self.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, Dict
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -14,23 +14,44 @@ RUNNERS = {
     "onnxruntime-unoptimized": "run_onnxruntime:UnoptimizedRunner",
     "litert": "run_tflite:TfliteRunner",
     "torch": "run_torch:TorchRunner",
+    "tensorrt": "run_tensorrt:TensorRtRunner",
+    "trtexec": "run_trtexec:TrtexecRunner",
 }
 
 
 class Runner:
-    """One loaded model. Subclasses load in ``__init__(path, threads)``."""
+    """One loaded model. Subclasses load in ``__init__``; `options` are the job's, of some runtimes only."""
 
-    def __init__(self, path: str, threads: int) -> None:
+    # Whether queries follow each other without pause, so that power can be measured meanwhile.
+    steady = True
+
+    def __init__(self, path: str, threads: int, options: Optional[Dict[str, Any]] = None) -> None:
         self.path = path
         self.threads = threads
+        self.options = options or {}
 
     def infer(self, image: np.ndarray) -> np.ndarray:
-        """float32 (1, ...) in the model's layout to float32 (classes,) logits; blocks until done."""
+        """float32 (batch, ...) in the model's layout to float32 logits; blocks until done.
+
+        They are (classes,) for one image, else (batch, classes).
+        """
         raise NotImplementedError
 
     def info(self) -> Dict[str, Any]:
         """Which runtime this is: name, version, what it runs on."""
         raise NotImplementedError
+
+    def measure(self, inputs: Sequence[np.ndarray], limits: Dict[str, Any]) -> Optional[List[int]]:
+        """Latencies in nanoseconds of a runtime that measures by itself; None: the loop does."""
+        return None
+
+    def compute_times(self, inputs: Sequence[np.ndarray], count: int) -> List[int]:
+        """Nanoseconds of the model alone, by the device's own clock; empty where there is none."""
+        return []
+
+    def layer_times(self, inputs: Sequence[np.ndarray], count: int) -> List[Tuple[str, float]]:
+        """Each layer and its median time in milliseconds; empty where the runtime does not tell."""
+        return []
 
     def close(self) -> None:
         """Free the model."""
@@ -46,7 +67,7 @@ class NullRunner(Runner):
         return {"runtime": "null", "version": "0", "processor": "none"}
 
 
-def open_runner(runtime: str, path: str, threads: int) -> Runner:
+def open_runner(runtime: str, path: str, threads: int, options: Optional[Dict[str, Any]] = None) -> Runner:
     """The runner for `runtime` with the model at `path` loaded.
 
     Raises:
@@ -55,5 +76,5 @@ def open_runner(runtime: str, path: str, threads: int) -> Runner:
     if runtime not in RUNNERS:
         raise ValueError("unknown runtime {!r}; known: {}".format(runtime, ", ".join(RUNNERS)))
     module, _, name = RUNNERS[runtime].partition(":")
-    runner: Runner = getattr(importlib.import_module("." + module, __package__), name)(path, threads)
+    runner: Runner = getattr(importlib.import_module("." + module, __package__), name)(path, threads, options)
     return runner

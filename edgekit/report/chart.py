@@ -35,7 +35,7 @@ def accuracy_latency(rows: Sequence[Summary]) -> str:
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_formatter(lambda *_: "")
-        axes.set_xlabel("p50 latency on this machine, milliseconds (log scale)")
+        axes.set_xlabel("p50 latency, milliseconds (log scale)")
         axes.set_ylabel("top-1 on the test split, %")
         axes.grid()
         return svg.to_svg(figure, "accuracy against latency; the table has the figures")

@@ -60,7 +60,15 @@ def page(
         columns=tables.COLUMNS,
         phone=tables.PHONE,
         notes=tables.footnotes(rows) if rows else [],
-        verdicts=verdict.sentences(rows),
+        boards=[tables.board_cells(row) for row in rows if tables.is_board(row)],
+        board_columns=tables.BOARD_COLUMNS,
+        board_notes=tables.board_notes(rows),
+        blocks=[
+            {"title": f"{r.artifact.name} on {r.device}", "blocks": tables.blocks(r.layers)}
+            for r in results
+            if r.layers
+        ],
+        verdicts=[*verdict.worth(rows), *verdict.sentences(rows)],
         chart=Markup(chart.accuracy_latency(rows)) if rows else "",  # noqa: S704  its only text is numbers
         results=results,
         drawn=shown,

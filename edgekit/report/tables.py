@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from edgekit.records import LEAST_SAMPLES, Summary
 
@@ -36,7 +38,7 @@ def cells(row: Summary) -> list[str]:
     return [
         row.artifact,
         row.ran_in + (" (stand-in)" if row.stand_in else ""),
-        f"{row.device} x{row.threads}",
+        f"{row.device} x{row.threads}" + (f", batch {row.batch}" if row.batch > 1 else ""),
         number(row.size_mb, 1),
         f"{row.top1:.1f} ({row.top1_low:.1f}-{row.top1_high:.1f})",
         f"{row.drop:+.1f}" + ("*" if row.p_value < SIGNIFICANT else "") if compared else "",
@@ -48,13 +50,101 @@ def cells(row: Summary) -> list[str]:
     ]
 
 
+BOARD_COLUMNS = ("model", "on", "power mode", "rail", "p50 ms", "compute ms", "GPU MHz", "C", "idle W", "mJ", "mJ net")
+
+
+def is_board(row: Summary) -> bool:
+    """Whether a device told more of itself than its latency."""
+    return row.compute_ms is not None or row.gross_mj is not None or "power_mode" in row.state
+
+
+def board_cells(row: Summary) -> list[str]:
+    """One line of the table of boards, in the order of `BOARD_COLUMNS`."""
+    clock, locked = row.state.get("gpu_mhz"), row.state.get("clocks_locked") is True
+    degrees = row.state.get("temperature_gpu_c", row.state.get("temperature_c"))
+    return [
+        row.artifact,
+        row.device + ("!" if row.throttling else ""),
+        str(row.state.get("power_mode", "-")),
+        row.rail or "-",
+        latency(row.p50_ms),
+        latency(row.compute_ms),
+        (f"{clock:.0f}" + (" locked" if locked else "")) if _is_number(clock) else "-",
+        f"{degrees:.0f}" if _is_number(degrees) else "-",
+        number(None if row.idle_mw is None else row.idle_mw / 1000, 2),
+        latency(row.gross_mj),
+        number(row.net_mj, 2),
+    ]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def board_notes(rows: Sequence[Summary]) -> list[str]:
+    """What a reader must know to read the table of boards right."""
+    shown = [row for row in rows if is_board(row)]
+    notes = []
+    if any(row.compute_ms is not None for row in shown):
+        notes.append("p50: with the transfers in and out; compute: the model alone, by the GPU's own clock, p50")
+    if any(row.gross_mj is not None for row in shown):
+        notes.append(
+            "mJ: of one image, all that the rail carries; net: without the idle power. VDD_IN and POM_5V_IN are the "
+            "module's power, VIN that of module and carrier board: not comparable"
+        )
+    reasons = {row.device: row.no_energy for row in shown if row.no_energy}
+    notes += [f"no energy on {device}: {reason}" for device, reason in reasons.items()]
+    for row in shown:
+        if row.throttling:
+            notes.append(f"! {row.artifact} on {row.device} may have been slowed down: {'; '.join(row.throttling)}")
+    return notes
+
+
+@dataclass(frozen=True)
+class Block:
+    """Layers of a network that belong together: how many, their milliseconds, and percent of all."""
+
+    name: str
+    layers: int
+    ms: float
+    percent: float
+
+
+_COPY = re.compile(r"^Reformatting CopyNode for .*? (?:to|from) ")
+_NO_LAYER = re.compile(r"_(?:de)?quantized?$|^(?:node|val|n)_?\d*(?:_|$)")
+_DEPTH = 2
+
+
+def block_of(layer: str) -> str:
+    """The block of the network that an engine's layer belongs to, by the names that its ONNX nodes have.
+
+    TensorRT joins the nodes that it fuses: ``features.4.layers.0 + features.4.layers.0/Clip`` is of
+    ``features.4``. What holds none of the network's names is ``(other)``.
+    """
+    for part in re.split(r" \+ |, *|\.\.\.", _COPY.sub("", layer).strip("{}")):
+        name = part.rpartition("[")[2].strip("]} ").partition("/")[0]
+        if name and not _NO_LAYER.search(name) and re.fullmatch(r"[A-Za-z_][\w.]*", name):
+            return ".".join(name.split(".")[:_DEPTH])
+    return "(other)"
+
+
+def blocks(layers: Sequence[tuple[str, float]]) -> list[Block]:
+    """The layers' times by block, in the order in which the blocks come."""
+    found: dict[str, list[float]] = {}
+    for name, ms in layers:
+        found.setdefault(block_of(name), []).append(ms)
+    total = sum(ms for _, ms in layers) or 1.0
+    return [Block(name, len(times), sum(times), 100 * sum(times) / total) for name, times in found.items()]
+
+
 def footnotes(rows: Sequence[Summary]) -> list[str]:
     """What a reader must know to read the table right."""
     base = next(row for row in rows if row.baseline)
     where = "the CPU (no CUDA GPU here)" if base.processor == "cpu" else base.processor
     notes = [
         f"baseline: {base.ran_in} on {where}; batch 1, single stream; {base.samples} test images",
-        "on: device x threads; x base: p50 of the baseline over this p50",
+        "on: device x threads; x base: p50 of the baseline over this p50"
+        + (", per image; a batch's milliseconds are of all its images" if any(row.batch > 1 for row in rows) else ""),
         "drop: points of top-1 below the baseline; * p < 0.05 (McNemar, paired); agree: same top-1 as the baseline",
     ]
     if any(row.stand_in for row in rows):

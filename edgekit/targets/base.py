@@ -61,7 +61,7 @@ def resolve(name: str) -> Resolved:
     """
     if name in FAMILIES:
         return Resolved(name, name, FAMILIES[name], None)
-    if not name.endswith(".toml") and name not in config.names("devices"):
+    if not name.endswith(".toml") and not config.is_device(name):
         raise unknown("target", name, [*FAMILIES, *config.names("devices")])
     device = config.load_device(name)
     if device.name in (*FAMILIES, "common") or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", device.name):

@@ -21,7 +21,6 @@ import torch
 from torch import nn
 
 from edgekit import atomic, store
-from edgekit.data.builtin import cache_dir
 from edgekit.data.images import fit, load_image
 from edgekit.errors import DataError
 from edgekit.records import Preprocess, Sample
@@ -128,7 +127,7 @@ def extract(source: Backbone, root: Path, samples: Sequence[Sample], views: Sequ
 
 def _folder(source: Backbone, view: View) -> Path:
     key = hashlib.sha256(f"{source.key} {json.dumps(asdict(view))}".encode()).hexdigest()
-    return cache_dir() / "features" / key[:32]
+    return store.cache_dir("features") / key[:32]
 
 
 def _compute(source: Backbone, root: Path, samples: Sequence[Sample], view: View) -> Iterator[np.ndarray]:

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from edgekit import store
-from edgekit.data.builtin import cache_dir
 from edgekit.errors import DataError, EdgekitError, StorageError, UsageError
 from edgekit.train import memory, models, trouble
 from edgekit.train.distributed import Team
@@ -50,7 +49,7 @@ def choose(options: TrainOptions, classes: int, images: int, team: Team) -> tupl
         return plain, "float32: only the head is trained"
     if images * options.epochs < WORTH_MEASURING:
         return plain, "float32: too few images to measure what is faster"
-    path = cache_dir() / "speed" / f"{store.sha256_text(_circumstances(options, team))[:24]}.json"
+    path = store.cache_dir("speed") / f"{store.sha256_text(_circumstances(options, team))[:24]}.json"
     try:
         times = {str(k): float(v) for k, v in store.load_document(path, 1, "seconds")["seconds"].items()}
         if _name(plain) not in times:

@@ -27,13 +27,15 @@ ORIN = {
     "power": "NV Power Mode: MAXN_SUPER\n2",
     "thermal": "cpu-thermal 48312\ngpu-thermal 47781\ncv0-thermal -256000\ntj-thermal 48312",
     "free": "/dev/nvme0n1p1 239000000 60000000 168000000      27% /",
-    "python": '["3.10.12", {"onnxruntime-gpu": "1.23.0", "numpy": "1.26.4"}]',
+    "modes": "< POWER_MODEL ID=0 NAME=15W >\n< POWER_MODEL ID=1 NAME=7W >",
+    "gpu": "306000000 306000000 624750000 ",
+    "python": '["3.10.12", {"onnxruntime": "1.23.0", "numpy": "1.26.4"}, "8.7", 0]',
 }
 OLD = {
     "tegra": "# R35 (release), REVISION: 4.1, GCID: 33958178, BOARD: t186ref, EABI: aarch64",
     "packages": "libnvinfer8:arm64 8.5.2-1+cuda11.4\nnvidia-jetpack 5.1.2-b104",
     "power": "NV Fan Mode:quiet\nNV Power Mode: MODE_15W_6CORE\n2",
-    "python": '["3.8.10", {}]',
+    "python": '["3.8.10", {}, "", null]',
 }
 
 
@@ -43,7 +45,9 @@ def test_an_orin_nano_is_read() -> None:
     assert (found.machine, found.cores, found.memory_gb, found.free_gb) == ("aarch64", 6, 8.0, 172.0)
     assert (found.power_mode, found.python, found.family) == ("MAXN_SUPER", "3.10.12", "jetson")
     assert found.temperatures == {"cpu-thermal": 48.312, "gpu-thermal": 47.781, "tj-thermal": 48.312}
-    assert found.runtimes == {"onnxruntime-gpu": "1.23.0", "numpy": "1.26.4"}
+    assert found.runtimes == {"onnxruntime": "1.23.0", "numpy": "1.26.4"}
+    assert (found.compute_capability, found.dla_cores) == ("8.7", 0)
+    assert (found.power_modes, found.gpu_mhz) == (("15W", "7W"), (306.0, 306.0, 624.75))
 
 
 def test_an_older_jetpack_is_read() -> None:
@@ -89,6 +93,7 @@ def test_the_device_file_is_one_that_edgekit_reads(tmp_path, monkeypatch) -> Non
     device = config.load_device("orin")
     assert (device.family, device.transport, device.host, device.memory_gb) == ("jetson", "ssh", "me@orin", 8.0)
     assert device.description == 'Jetson "quoted" \\ \\x1b[2J'
+    assert (device.compute_capability, device.dla_cores, device.power_modes) == ("8.7", 0, ("15W", "7W"))
     assert device.sources == ("the device itself, 2026-01-01",)
 
 

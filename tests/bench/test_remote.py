@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit.bench import remote
+from edgekit.bench import powermode, remote
+from edgekit.bench.job import Job
+from edgekit.bench.ssh import Stopped
 from edgekit.bench.transport import open_transport
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.records import Device
@@ -26,7 +28,8 @@ BOARD = Device("board", "rpi", transport="ssh", runtime="litert", host="board", 
 
 
 def run(files: dict[str, Path], results: Path, device: Device = BOARD, **changes: Any) -> Path:
-    open_transport(device).run({**JOB, **changes}, files, results)
+    with open_transport(device) as transport:
+        transport.run(Job({**JOB, **changes}, files), results)
     return results
 
 
@@ -39,7 +42,7 @@ def test_a_job_brings_back_its_three_files_and_leaves_only_the_cache(
     assert np.load(results / "logits.npy").tolist() == [[0, 0]] * 4
     assert json.loads((results / "result.json").read_text())["runtime"] == "null"
     assert list((board.cache / "jobs").iterdir()) == []
-    assert len(list((board.cache / "objects").iterdir())) == 4
+    assert len(list((board.cache / "objects").iterdir())) == 3
     assert remote.clean(board.host) > 0
     assert not board.cache.exists()
 
@@ -85,17 +88,79 @@ def slowly(seconds: float) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_a_runner_that_is_killed_once_is_started_again(
-    board: sshd.Server, files: dict[str, Path], tmp_path: Path
+@pytest.mark.parametrize("whole", [True, False], ids=["with its shell", "alone, as when memory runs out"])
+def test_a_runner_that_is_killed_once_is_started_again_and_keeps_what_it_measured(
+    board: sshd.Server, files: dict[str, Path], tmp_path: Path, whole: bool
 ) -> None:
     def kill() -> None:
-        subprocess.run(["kill", "-KILL", "--", f"-{runner_of(board)}"], check=True)
+        shell = runner_of(board)
+        end = time.monotonic() + 20
+        while time.monotonic() < end and not list((board.cache / "jobs").glob("*/out/latencies.part.npy")):
+            time.sleep(0.1)
+        command = ["kill", "-KILL", "--", f"-{shell}"] if whole else ["pkill", "-KILL", "-P", str(shell)]
+        subprocess.run(command, check=True)
 
     killer = threading.Thread(target=kill)
     killer.start()
-    results = run(files, tmp_path / "results", **slowly(2.0))
+    results = run(files, tmp_path / "results", **slowly(3.0))
     killer.join()
     assert np.load(results / "logits.npy").shape == (4, 2)
+    assert json.loads((results / "result.json").read_text())["resumed"] is True
+
+
+def test_a_runner_that_is_always_killed_leaves_what_it_measured_for_the_next_time(
+    board: sshd.Server, files: dict[str, Path], tmp_path: Path
+) -> None:
+    deadly = tmp_path / "python"
+    deadly.write_text("#!/bin/sh\nmkdir -p out; touch out/latencies.part.npy; kill -KILL $$\n")
+    deadly.chmod(0o755)
+    with pytest.raises(EdgekitError, match="was killed 2 times") as caught:
+        run(files, tmp_path / "results", replace(BOARD, python=str(deadly)))
+    assert "the same command goes on" in caught.value.hint
+    assert len(list((board.cache / "jobs").glob("*/out/latencies.part.npy"))) == 1
+
+
+def leave_job(board: sshd.Server, token: str, owner: str) -> subprocess.Popen[bytes]:
+    """A job that runs on the board, of somebody."""
+    job = board.cache / "jobs" / token / "started"
+    job.mkdir(parents=True)
+    (job / "boot").write_text(Path("/proc/sys/kernel/random/boot_id").read_text())
+    process = subprocess.Popen(["sleep", "100"], start_new_session=True)
+    (job / "pid").write_text(f"{process.pid}\n")
+    (job.parent / "owner").write_text(owner)
+    return process
+
+
+def test_a_job_that_a_killed_edgekit_left_is_ended_before_the_next_is_measured(
+    board: sshd.Server, files: dict[str, Path], tmp_path: Path
+) -> None:
+    left = leave_job(board, "0123456789abcdef", f"{powermode.who()} 99999999")
+    run(files, tmp_path / "results")
+    assert left.wait(10) != 0
+    assert list((board.cache / "jobs").iterdir()) == []
+
+
+@pytest.mark.parametrize("owner", ["somebody@elsewhere 7", f"{powermode.who()} 1"])
+def test_nothing_is_measured_beside_the_job_of_another_edgekit(
+    board: sshd.Server, files: dict[str, Path], tmp_path: Path, owner: str
+) -> None:
+    left = leave_job(board, "0123456789abcdef", owner)
+    with pytest.raises(EdgekitError, match="another edgekit"):
+        run(files, tmp_path / "results")
+    assert left.poll() is None
+    left.kill()
+    left.wait(10)
+    run(files, tmp_path / "results")
+
+
+def test_what_was_stopped_before_it_connected_does_nothing(
+    board: sshd.Server, files: dict[str, Path], tmp_path: Path
+) -> None:
+    transport = open_transport(BOARD)
+    transport.stop()
+    with pytest.raises(Stopped), transport:
+        transport.run(Job(JOB, files), tmp_path / "results")
+    assert not board.cache.exists() or list((board.cache / "jobs").iterdir()) == []
 
 
 @pytest.mark.slow

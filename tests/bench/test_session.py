@@ -12,9 +12,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgekit import config, store
-from edgekit.bench import session
+from edgekit.bench import replies, session
+from edgekit.bench.transport import open_transport
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError
-from edgekit.records import Artifact, Device, Preprocess, Suite
+from edgekit.records import Artifact, BenchmarkResult, Preprocess, Suite
 from tests.bench.results import artifact, result
 
 QUICK = Suite("quick", warmup_queries=1, warmup_s=0.0, min_queries=9, min_s=0.0, max_s=60.0)
@@ -48,9 +49,15 @@ def evaluation_set(beside: Path) -> session.EvaluationSet:
     return session.EvaluationSet(beside.with_name("pixels.npy"), np.arange(3), PREPROCESS)
 
 
+def measure(made: Artifact, path: Path) -> BenchmarkResult:
+    local = config.load_device("local")
+    with open_transport(local) as transport:
+        return session.benchmark(session.as_exported(made, path), local, QUICK, evaluation_set(path), transport)
+
+
 def test_a_benchmark_keeps_every_latency_and_every_answer(mean_color: tuple[Artifact, Path]) -> None:
     made, path = mean_color
-    measured = session.benchmark(made, path, config.load_device("local"), QUICK, evaluation_set(path))
+    measured = measure(made, path)
     assert measured.logits == pytest.approx(np.eye(3), abs=1e-5)
     assert len(measured.latencies_ns) == 9
     assert all(isinstance(ns, int) and ns > 0 for ns in measured.latencies_ns)
@@ -68,11 +75,11 @@ def test_a_file_that_changed_since_export_is_not_measured(mean_color: tuple[Arti
     made, path = mean_color
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(StorageError, match="has changed since export") as caught:
-        session.benchmark(made, path, config.load_device("local"), QUICK, evaluation_set(path))
+        measure(made, path)
     assert caught.value.hint == "edgekit export --target jetson"
     path.unlink()
     with pytest.raises(MissingError, match="is missing"):
-        session.benchmark(made, path, config.load_device("local"), QUICK, evaluation_set(path))
+        measure(made, path)
 
 
 @pytest.mark.parametrize("name", ["numpy.py", "json.py", "ondevice.py"])
@@ -80,8 +87,8 @@ def test_a_model_called_like_a_module_is_never_run_as_one(tmp_path: Path, name: 
     trace, path = tmp_path / "ran", tmp_path / name
     path.write_text(f"open({str(trace)!r}, 'w')\n")
     made = artifact(f"android/{name}", runtime="tensorrt", sha256=store.sha256_file(path))
-    with pytest.raises(EdgekitError, match=r"model\.py failed in onnxruntime"):
-        session.benchmark(made, path, config.load_device("local"), QUICK, evaluation_set(path))
+    with pytest.raises(EdgekitError, match=r"model\.py in onnxruntime failed"):
+        measure(made, path)
     assert not trace.exists()
 
 
@@ -151,8 +158,6 @@ def test_raw_values_are_never_unpickled(tmp_path: Path) -> None:
 
 # What a device sends ---------------------------------------------------------------------------
 
-BOARD = Device("board", "rpi", transport="ssh", runtime="litert", host="board")
-
 
 def answer(folder: Path, **changes: object) -> Path:
     """The three files of a sound answer for three images, with changes."""
@@ -171,7 +176,7 @@ def answer(folder: Path, **changes: object) -> Path:
 
 def test_texts_of_a_device_are_printable_and_short(tmp_path: Path) -> None:
     said = {"runtime": "\x1b[2Jr", "version": "1" * 9999, "processor": ["<b>"], "threads": 1, "k\n": None}
-    environment, _, _ = session._read_answer(answer(tmp_path / "a", result=said), BOARD, 3)
+    environment = replies.read(answer(tmp_path / "a", result=said), "board", 3).environment
     assert environment["runtime"] == "\\x1b[2Jr"
     assert len(environment["version"]) == 200
     assert (environment["processor"], environment["threads"], environment["k\\n"]) == ("['<b>']", 1, None)
@@ -183,6 +188,8 @@ def test_texts_of_a_device_are_printable_and_short(tmp_path: Path) -> None:
         {"logits": np.zeros((4, 2), np.float32)},
         {"logits": np.zeros((3, 2), np.float64)},
         {"logits": np.zeros(3, np.float32)},
+        {"logits": np.float32(1)},
+        {"logits": np.zeros((3, 0), np.float32)},
         {"latencies": np.array([5, -6], np.int64)},
         {"latencies": np.array([5.0])},
         {"latencies": np.zeros((2, 2), np.int64)},
@@ -192,7 +199,58 @@ def test_texts_of_a_device_are_printable_and_short(tmp_path: Path) -> None:
 )
 def test_what_no_runner_writes_is_refused(tmp_path: Path, changes: dict[str, object]) -> None:
     with pytest.raises(DataError, match="board sent results that no runner"):
-        session._read_answer(answer(tmp_path / "a", **changes), BOARD, 3)
+        replies.read(answer(tmp_path / "a", **changes), "board", 3)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (1125899906842624, 3), }"
+        + b" " * 40
+        + b"\n",
+        b"PK\x03\x04 a zip",
+        b"\x80\x04K\x01. a pickle",
+        b"",
+        b"\x93NUMPY",
+    ],
+)
+@pytest.mark.parametrize("name", ["logits.npy", "latencies_ns.npy", "compute_ns.npy", "power.npy"])
+def test_arrays_that_no_numpy_wrote_are_refused(tmp_path: Path, name: str, header: bytes) -> None:
+    folder = answer(tmp_path / "a")
+    (folder / name).write_bytes(header)
+    with pytest.raises(DataError, match="board sent results"):
+        replies.read(folder, "board", 3)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    ["{}", "[1]", '[["a"]]', '[["a", "b"]]', '[["a", -1]]', '[["a", NaN]]', f'[["a", 1{"0" * 400}]]', "[" * 9999],
+)
+def test_layers_that_are_none_are_refused(tmp_path: Path, layers: str) -> None:
+    (answer(tmp_path / "a") / "layers.json").write_text(layers)
+    with pytest.raises(DataError, match="board sent results"):
+        replies.read(tmp_path / "a", "board", 3)
+
+
+def test_numbers_that_no_board_has_are_texts(tmp_path: Path) -> None:
+    said = {
+        "runtime": "r",
+        "version": "1",
+        "processor": "cpu",
+        "threads": 1,
+        "a": 10**400,
+        "b": 1e200,
+        "c": float("inf"),
+    }
+    environment = replies.read(answer(tmp_path / "a", result=said), "board", 3).environment
+    assert [environment[name] for name in "abc"] == ["huge", "1e+200", "inf"]
+
+
+@pytest.mark.parametrize("changes", [{"threads": "many"}, {"busy_before": None}, {"batch": 1e300}, {"peak_rss_mb": []}])
+def test_numbers_that_are_none_are_refused(tmp_path: Path, changes: dict[str, object]) -> None:
+    said = {"runtime": "r", "version": "1", "processor": "cpu", "threads": 1, **changes}
+    with pytest.raises(DataError, match="no runner"):
+        replies.read(answer(tmp_path / "a", result=said), "board", 3)
 
 
 @pytest.mark.parametrize("name", ["result.json", "latencies_ns.npy", "logits.npy"])
@@ -201,8 +259,8 @@ def test_damaged_and_pickled_replies_are_refused(tmp_path: Path, name: str) -> N
     whole = (folder / name).read_bytes()
     (folder / name).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="cannot be read"):
-        session._read_answer(folder, BOARD, 3)
+        replies.read(folder, "board", 3)
     if name.endswith(".npy"):
         np.save(folder / name, np.array([object()]), allow_pickle=True)
         with pytest.raises(DataError, match="cannot be read"):
-            session._read_answer(folder, BOARD, 3)
+            replies.read(folder, "board", 3)

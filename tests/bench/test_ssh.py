@@ -136,3 +136,9 @@ def test_a_full_disk_there_is_named_with_what_frees_it(board: sshd.Server, tmp_p
         assert list((board.cache / "objects").iterdir()) == []
     finally:
         subprocess.run(["umount", "-l", str(board.cache.parent)], check=True)
+
+
+def test_two_names_of_one_host_have_one_address(board: sshd.Server) -> None:
+    assert ssh.address("board") == f"127.0.0.1:{board.port}"
+    assert ssh.address("me@board") == ssh.address("board")
+    assert ssh.address("other") != ssh.address("board")

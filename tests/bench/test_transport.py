@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from edgekit import config
+from edgekit.bench.job import Job
 from edgekit.bench.transport import TRANSPORTS, LocalTransport, open_transport
 from edgekit.errors import EdgekitError, MissingError, UsageError
 from edgekit.records import Device
@@ -32,7 +33,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
 
 
 def run(device: Device, files: dict[str, Path], results: Path, **changes: object) -> Path:
-    LocalTransport(device).run({**JOB, **changes}, files, results)
+    LocalTransport(device).run(Job({**JOB, **changes}, files), results)
     return results
 
 
@@ -76,7 +77,7 @@ def test_a_failing_job_says_what_it_printed(
 ) -> None:
     with pytest.raises(EdgekitError) as caught:
         run(LOCAL, files, tmp_path / "results", **changes)
-    assert caught.value.message.startswith("model failed in ")
+    assert caught.value.message.startswith("model in ")
     assert says in caught.value.message
     assert not (tmp_path / "results").exists()
 
@@ -119,7 +120,8 @@ def test_nothing_is_left_in_the_folder_for_temporary_files(
     assert list(temporary.iterdir()) == []
 
 
-OUT_OF_REACH = [d for d in config.load_devices() if d.transport not in TRANSPORTS or d.runtime == "tensorrt"]
+OUT_OF_REACH = [d for d in config.load_devices() if d.transport not in TRANSPORTS]
+WITHOUT_HOST = [d for d in config.load_devices() if d.transport == "ssh"]
 
 
 @pytest.mark.parametrize("device", OUT_OF_REACH, ids=lambda d: d.name)
@@ -128,3 +130,10 @@ def test_a_device_out_of_reach_says_what_can_be_done_instead(device: Device) -> 
         open_transport(device)
     assert f"export/{device.family}" in caught.value.hint
     assert isinstance(open_transport(config.load_device("local")), LocalTransport)
+
+
+@pytest.mark.parametrize("device", WITHOUT_HOST, ids=lambda d: d.name)
+def test_a_device_over_ssh_wants_a_host(device: Device) -> None:
+    with pytest.raises(UsageError, match=f"{device.name!r} has no host") as caught:
+        open_transport(device)
+    assert f"--device {device.name} --host" in caught.value.hint

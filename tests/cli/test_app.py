@@ -58,7 +58,7 @@ ERRORS = {
     "export -t jetson --recipe no.toml": (4, "'no.toml' does not exist", "known: bias, default"),
     "export -t jetson none": (4, "there is no run 'none'", "runs in runs: "),
     "benchmark -d pixle-8": (2, "unknown device 'pixle-8'", "did you mean 'pixel-8'? known: iphone-15"),
-    "benchmark -d jetson-thor": (2, "does not run 'tensorrt' on 'jetson-thor'", "export/jetson there"),
+    "benchmark -d jetson-thor": (2, "device 'jetson-thor' has no host", "--device jetson-thor --host"),
     "benchmark -d pixel-8": (2, "cannot reach 'pixel-8'", "benchmarking works over: local, ssh"),
     "benchmark -d rpi-5": (2, "has no host", "--host user@address"),
     "benchmark -d bad.toml": (3, "bad.toml: unknown key 'colour'", "known: name, family"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +14,11 @@ import pytest
 from edgekit import store
 from edgekit.cli import artifacts
 from edgekit.cli.app import run
-from edgekit.train import models
-from tests import nets
 from tests.conftest import write_images
 
 pytestmark = [pytest.mark.xdist_group("road"), pytest.mark.filterwarnings("ignore")]
 SUITE = "warmup_queries = 1\nwarmup_s = 0\nmin_queries = 8\nmin_s = 0\nmax_s = 60\n"
 BOARD = 'family = "desktop"\ntransport = "local"\nruntime = "onnxruntime"\npython = "{}"\n'
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with runs/fruit, trained and exported for jetson and desktop."""
-    models.MODELS["tiny"] = nets.TINY
-    folder = tmp_path_factory.mktemp("road")
-    data = write_images(folder / "photos", {"apple": 20, "banana": 20, "cherry": 20})
-    options = ["--model", "tiny", "--weights", "none", "--epochs", "4", "--batch-size", "8", "--lr", "0.03"]
-    runs = ["--runs-dir", str(folder / "runs")]
-    assert run(["train", str(data), *options, "--augment", "none", "--name", "fruit", *runs]) == 0
-    assert run(["export", "fruit", "-t", "jetson", "-t", "desktop", *runs]) == 0
-    yield folder
-    del models.MODELS["tiny"]
-
-
-@pytest.fixture
-def road(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the run, in ./runs/fruit, that a test may spoil."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("EDGEKIT_RUNS_DIR", raising=False)
-    shutil.copytree(made / "runs", tmp_path / "runs")
-    return tmp_path / "runs" / "fruit"
 
 
 @pytest.fixture

@@ -66,11 +66,3 @@ def test_without_its_package_the_command_that_brings_it_is_named(
     with pytest.raises(MissingError, match="scikit-learn") as caught:
         builtin.materialize("digits")
     assert caught.value.hint.startswith('pip install "scikit-learn')
-
-
-def test_the_cache_is_in_the_home_folder_unless_it_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("EDGEKIT_CACHE", raising=False)
-    assert builtin.cache_dir() == tmp_path / ".cache" / "edgekit"
-    monkeypatch.setenv("EDGEKIT_CACHE", "/else/where")
-    assert builtin.cache_dir() == Path("/else/where")

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import edgekit.ondevice
-from edgekit.ondevice import runner
-from edgekit.ondevice.main import busy_share, main, run_job
+from edgekit.ondevice import measure, progress, runner
+from edgekit.ondevice.environment import busy_share
+from edgekit.ondevice.main import main, run_job
 
 LIMITS = {"warmup_queries": 3, "warmup_s": 0.0, "min_queries": 6, "min_s": 0.0, "max_s": 60.0}
 
@@ -37,6 +38,63 @@ def test_a_job_writes_latencies_logits_and_what_decided_them(tmp_path: Path) -> 
     assert (described["warmup_queries"], described["threads"], described["processor"]) == (3, 2, "none")
     assert described["peak_rss_mb"] > 0
     assert {"machine", "cpu", "cores", "python", "numpy", "governor", "busy_before"} <= described.keys()
+
+
+def test_a_job_that_was_killed_goes_on_with_the_latencies_it_had(tmp_path: Path) -> None:
+    path = job_file(tmp_path)
+    assert run_job(str(path))["resumed"] is False
+    np.save(tmp_path / "out" / "latencies.part.npy", np.array([11, 12, 13, 14], np.int64))
+    result = run_job(str(path))
+    assert result["resumed"] is True
+    assert result["warmup_queries"] == 3
+    latencies = np.load(tmp_path / "out" / "latencies_ns.npy")
+    assert latencies[:4].tolist() == [11, 12, 13, 14]
+    assert (latencies.dtype, latencies.shape) == (np.int64, (6,))
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["resumed"] is True
+
+
+@pytest.mark.parametrize("other", ["mode", "runtime", "nothing is known"])
+def test_latencies_of_other_circumstances_do_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    path = job_file(tmp_path)
+    monkeypatch.setattr("edgekit.ondevice.jetson.state", lambda: {"power_mode": "15W"})
+    run_job(str(path))
+    part = tmp_path / "out" / "latencies.part.npy"
+    np.save(part, np.array([11, 12, 13, 14], np.int64))
+    if other == "mode":
+        monkeypatch.setattr("edgekit.ondevice.jetson.state", lambda: {"power_mode": "25W"})
+    elif other == "runtime":
+        monkeypatch.setattr(runner.NullRunner, "info", lambda _: {"runtime": "null", "version": "1"})
+    else:
+        part.with_name(part.name + ".json").unlink()
+    assert run_job(str(path))["resumed"] is False
+    latencies = np.load(tmp_path / "out" / "latencies_ns.npy")
+    assert latencies.shape == (6,)
+    assert latencies[:4].tolist() != [11, 12, 13, 14]
+    assert not part.exists()
+
+
+def test_a_killed_job_leaves_what_it_has_measured_and_says_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries = iter(range(1000))
+
+    def infer(*_: object) -> None:
+        if next(queries) == 3 + 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(measure, "_KEEP_EVERY_NS", 0)
+        patch.setattr(progress, "_EVERY_S", 0.0)
+        patch.setattr(runner.NullRunner, "infer", infer)
+        assert main([str(job_file(tmp_path))]) == 130
+    part = np.load(tmp_path / "out" / "latencies.part.npy")
+    assert (part.dtype, part.shape) == (np.int64, (4,))
+    assert (tmp_path / "progress").read_text() == "latency: 4 queries\n"
+    assert not list((tmp_path / "out").glob("*.new"))
+    run_job(str(tmp_path / "job.json"))
+    assert np.load(tmp_path / "out" / "latencies_ns.npy")[:4].tolist() == part.tolist()
 
 
 def test_every_sample_is_answered_but_few_are_measured_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,5 +167,5 @@ def test_the_folder_runs_as_a_program_from_anywhere(tmp_path: Path) -> None:
 def test_the_share_of_other_work_is_that_of_the_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert -1 <= busy_share(0.05) <= 1
     ticks = iter([(1000, 500), (1100, 580), (7, 7), (7, 7)])
-    monkeypatch.setattr("edgekit.ondevice.main._cpu_times", lambda: next(ticks))
+    monkeypatch.setattr("edgekit.ondevice.environment._cpu_times", lambda: next(ticks))
     assert (busy_share(0), busy_share(0)) == (0.2, -1.0)

@@ -76,6 +76,50 @@ def test_inputs_take_turns() -> None:
         assert [int(image[0]) for image in clock.seen] == [0, 1, 2, 0, 1, 2, 0]
 
 
+@pytest.mark.parametrize(("queries", "more"), [(7, 4), (3, 0), (2, 0), (0, 0)])
+def test_latencies_of_a_part_that_was_cut_off_count(queries: int, more: int) -> None:
+    clock = Clock(0.1)
+    found = measure(clock.infer, INPUTS, limits(min_queries=queries), clock, earlier=(5, 6, 7))
+    assert found == [5, 6, 7] + [100_000_000] * more
+    assert [int(image[0]) for image in clock.seen] == [0, 1, 2, 0][:more]  # goes on with the input whose turn it is
+
+
+def test_time_that_was_cut_off_does_not_count() -> None:
+    clock = Clock(0.1)
+    assert len(measure(clock.infer, INPUTS, limits(min_s=0.5), clock, earlier=[1] * 20)) == 25
+
+
+def test_the_list_of_earlier_ones_is_left_as_it_is() -> None:
+    clock, earlier = Clock(0.1), [5]
+    measure(clock.infer, INPUTS, limits(min_queries=3), clock, earlier=earlier)
+    assert earlier == [5]
+
+
+def test_now_and_then_all_so_far_is_kept() -> None:
+    clock, kept = Clock(0.4), []
+    found = measure(
+        clock.infer, INPUTS, limits(min_queries=8), clock, earlier=[5, 6], keep=lambda so_far: kept.append(list(so_far))
+    )
+    one = 400_000_000
+    assert kept == [[5, 6, one, one, one], [5, 6, *[one] * 6]]  # once a second has passed since the last time
+    assert found == [5, 6, *[one] * 6]
+
+
+def test_a_short_measurement_keeps_nothing() -> None:
+    clock, kept = Clock(0.1), []
+    measure(clock.infer, INPUTS, limits(min_queries=9), clock, keep=kept.append)
+    assert kept == []
+
+
+def test_keeping_takes_no_time_of_a_query() -> None:
+    clock = Clock(0.6)
+
+    def keep(so_far: list[int]) -> None:
+        clock.now += 10_000_000_000
+
+    assert measure(clock.infer, INPUTS, limits(min_queries=6), clock, keep=keep) == [600_000_000] * 6
+
+
 def test_the_real_clock_never_runs_backwards() -> None:
     assert all(ns >= 0 for ns in measure(lambda _: None, INPUTS, limits(min_queries=100)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from edgekit.report import tables
 from edgekit.report.tables import COLUMNS, NARROW, RIGHT, cells, footnotes, latency, number
 from tests.bench.results import BASELINE_ROW, row
 
@@ -81,3 +82,62 @@ def test_the_footnotes_say_what_the_baseline_ran_on(processor: str, says: str) -
 
 def test_figures_of_this_machine_are_not_passed_off_as_a_device_s() -> None:
     assert any("none says how fast a phone" in note for note in footnotes([BASELINE_ROW, row()]))
+
+
+# Boards -----------------------------------------------------------------------------------------
+
+BOARD = {
+    "device": "orin", "source": "device", "compute_ms": 1.25, "rail": "VDD_IN", "idle_mw": 5012.0, "gross_mj": 21.5,
+    "net_mj": 9.0, "state": {"power_mode": "15W", "gpu_mhz": 624.75, "clocks_locked": True, "temperature_gpu_c": 48.3},
+}  # fmt: skip
+
+
+def test_a_board_says_mode_power_clock_and_temperature() -> None:
+    cells = dict(zip(tables.BOARD_COLUMNS, tables.board_cells(row(**BOARD))))
+    assert cells == {
+        "model": "android/model.int8.tflite", "on": "orin", "power mode": "15W", "rail": "VDD_IN", "p50 ms": "3.00",
+        "compute ms": "1.25", "GPU MHz": "625 locked", "C": "48", "idle W": "5.01", "mJ": "21.5", "mJ net": "9.00",
+    }  # fmt: skip
+
+
+def test_what_a_board_does_not_say_is_a_dash() -> None:
+    cells = tables.board_cells(row(device="orin", state={"gpu_mhz": "fast", "temperature_c": None}))
+    assert cells[2:] == ["-", "-", "3.00", "-", "-", "-", "-", "-", "-"]
+    assert not tables.is_board(row())
+    assert tables.is_board(row(state={"power_mode": "15W"}))
+
+
+def test_throttling_is_marked_and_explained() -> None:
+    slowed = row(**BOARD, throttling=("3 over-current events",))
+    assert tables.board_cells(slowed)[1] == "orin!"
+    assert any("3 over-current events" in note for note in tables.board_notes([slowed]))
+    assert not any(note.startswith("!") for note in tables.board_notes([row(**BOARD)]))
+
+
+@pytest.mark.parametrize(
+    ("layer", "block"),
+    [
+        ("features.4.layers.0 + features.4.layers.0/Clip", "features.4"),
+        ("features.4.layers.3.weight_dequantize + features.4.layers.3", "features.4"),
+        ("hardtanh_1_quantize", "(other)"),
+        ("hardtanh_1_quantize + features.5.layers.0", "features.5"),
+        ("Reformatting CopyNode for Input Tensor 0 to features.1 + features.1/Clip", "features.1"),
+        ("{ForeignNode[features.1...classifier.1]}", "features.1"),
+        ("conv1 + conv1/Relu", "conv1"),
+        ("layer1.0.conv1 + layer1.0.conv1/Relu", "layer1.0"),
+        ("fc", "fc"),
+        ("", "(other)"),
+        ("<script>alert(1)</script>", "(other)"),
+        ("node_conv2d_3", "(other)"),
+    ],
+)
+def test_a_layer_belongs_to_the_block_that_its_nodes_name(layer: str, block: str) -> None:
+    assert tables.block_of(layer) == block
+
+
+def test_blocks_add_up_in_the_order_of_the_network() -> None:
+    found = tables.blocks([("a.1.x", 1.0), ("b.2", 2.0), ("a.1.y", 1.0), ("?", 0.0)])
+    assert [(b.name, b.layers, b.ms, b.percent) for b in found] == [
+        ("a.1", 2, 2.0, 50.0), ("b.2", 1, 2.0, 50.0), ("(other)", 1, 0.0, 0.0)
+    ]  # fmt: skip
+    assert tables.blocks([]) == []

@@ -6,6 +6,8 @@ import dataclasses
 
 import pytest
 
+from edgekit.records import Summary
+from edgekit.report import verdict
 from edgekit.report.verdict import sentences, trained
 from tests.bench.results import BASELINE_ROW, row
 from tests.report.evaluations import evaluation, split
@@ -103,3 +105,64 @@ def test_classes_that_test_does_not_have_are_mentioned() -> None:
     short = split(judged.raw["test_logits"][kept], judged.raw["test_labels"][kept])
     judged = dataclasses.replace(judged, splits={"val": short, "test": short})
     assert "2 of 4 classes have no test image and are left out" in trained(judged)[0]
+
+
+# INT8 against FP16 -------------------------------------------------------------------------------
+
+
+def on_orin(precision: str, /, **changes: object) -> Summary:
+    fields = {"target": "jetson", "device": "orin", "source": "device", "ran_in": "tensorrt 10.3.0"}
+    return row(**{**fields, "artifact": f"jetson/model.{precision}.onnx", "precision": precision, **changes})
+
+
+@pytest.mark.parametrize(
+    ("int8", "fp16_ms", "says"),
+    [
+        ({"p50_ms": 1.0}, 1.5, "On orin ship int8: INT8 is 1.50 times as fast as FP16"),
+        ({"p50_ms": 1.0}, 1.14, "On orin ship fp16: INT8 is 1.14 times as fast as FP16"),
+        ({"p50_ms": 1.0}, 1.15, "On orin ship int8"),
+        ({"p50_ms": 1.0, "drop": 1.1}, 1.5, "On orin ship fp16"),
+        ({"p50_ms": 1.0, "drop": 1.0}, 1.5, "On orin ship int8"),
+        ({"p50_ms": 1.0, "drop": -3.0}, 1.5, "On orin ship int8"),
+    ],
+)
+def test_int8_is_shipped_where_it_is_fast_and_right_enough(int8: dict[str, float], fp16_ms: float, says: str) -> None:
+    (line,) = verdict.worth([on_orin("fp16", p50_ms=fp16_ms), on_orin("int8", **int8)])
+    assert line.startswith(says)
+
+
+def test_where_fp16_is_too_wrong_as_well_neither_is_shipped() -> None:
+    (line,) = verdict.worth([on_orin("fp16", p50_ms=2.0, drop=60.0), on_orin("int8", p50_ms=1.0, drop=40.0)])
+    assert line.startswith("On orin ship fp32")
+    assert "FP16 is 60.0 below" in line
+
+
+def test_figures_of_different_power_modes_are_called_so() -> None:
+    rows = [on_orin("fp16", p50_ms=2.0, state={"power_mode": "MAXN"}), on_orin("int8", state={"power_mode": "15W"})]
+    assert "different power modes (15W, MAXN)" in verdict.worth(rows)[0]
+
+
+def test_a_verdict_on_a_board_that_was_slowed_down_says_so() -> None:
+    rows = [on_orin("fp16", p50_ms=2.0), on_orin("int8", p50_ms=1.0, throttling=("hot",))]
+    assert "slowed down" in verdict.worth(rows)[0]
+    assert "slowed down" not in verdict.worth([rows[0], on_orin("int8", p50_ms=1.0)])[0]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"stand_in": True}, {"p50_ms": None}, {"device": "other"}, {"target": "other"}, {"precision": "fp32"}]
+)
+def test_without_two_latencies_of_one_device_nothing_is_said(changes: dict[str, object]) -> None:
+    assert verdict.worth([on_orin("fp16", **changes), on_orin("int8", p50_ms=1.0)]) == []
+
+
+def test_equal_files_of_two_targets_give_one_verdict_and_the_desktop_none() -> None:
+    rows = [on_orin("fp16", p50_ms=2.0), on_orin("int8", p50_ms=1.0)]
+    twins = [dataclasses.replace(r, target="jetson-orin-nano") for r in rows]
+    assert len(verdict.worth([*rows, *twins])) == 1
+    assert verdict.worth([dataclasses.replace(r, source="host") for r in rows]) == []
+
+
+def test_what_ran_on_the_device_replaces_what_its_stand_in_said() -> None:
+    stand_in = on_orin("int8", device="local", source="host", stand_in=True)
+    (line,) = sentences([BASELINE_ROW, stand_in, on_orin("int8")])
+    assert line.startswith("jetson/model.int8.onnx on orin ")

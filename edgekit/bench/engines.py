@@ -1,0 +1,188 @@
+"""TensorRT engines: built on the device that runs them, kept beside the ONNX files, and known by what built them.
+
+``export/<target>/engines/<device>/model.<precision>.engine`` and, last, ``.engine.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgekit import atomic, store
+from edgekit.bench import replies
+from edgekit.bench.job import Job
+from edgekit.bench.session import Model
+from edgekit.bench.transport import Transport
+from edgekit.errors import DataError, MissingError
+from edgekit.labels import visible
+from edgekit.records import Artifact, Device
+
+_TYPED, _CACHE = ".typed.onnx", "model.int8.dla.cache"
+_MOST_TEXT, _MOST_LAYERS = 200, 2000
+# What built an engine -> what runs it.
+RUNTIMES = {"api": "tensorrt", "trtexec": "trtexec"}
+# What a record of an engine must have, and what of it is compared where the engine is loaded.
+_SAID = ("tensorrt", "builder", "precision", "flags", "onnx", "onnx_sha256", "engine_sha256")
+_FIT = ("tensorrt", "compute_capability", "machine", "dla_core")
+
+
+@dataclass(frozen=True)
+class Kit:
+    """The ONNX files of one precision and target: which of them is built, the TensorRT of the device decides.
+
+    Attributes:
+        files: name in the job -> the artifact and the file that is built: the artifact's own, or one made of it.
+        folder: of the export.
+    """
+
+    precision: str
+    folder: Path
+    files: dict[str, tuple[Artifact, Path]]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A built engine: its file, what it was built by and from, and the artifact that it was built from."""
+
+    path: Path
+    record: dict[str, Any]
+    source: Artifact
+
+    @property
+    def fits(self) -> dict[str, Any]:
+        """What must be the same where it is loaded."""
+        return {name: self.record[name] for name in _FIT if self.record.get(name) is not None}
+
+
+def kits(work: list[tuple[Artifact, Path]]) -> list[Kit]:
+    """Group the artifacts for TensorRT by target and precision."""
+    found: dict[tuple[str, str], Kit] = {}
+    plain = {a.target: (a, path) for a, path in work if a.runtime == "tensorrt" and a.precision == "fp32"}
+    for artifact, path in work:
+        if artifact.runtime != "tensorrt":
+            continue
+        kit = found.setdefault((artifact.target, artifact.precision), Kit(artifact.precision, path.parent, {}))
+        kit.files["typed_onnx" if artifact.name.endswith(_TYPED) else "onnx"] = artifact, path
+        if artifact.precision == "int8" and artifact.target in plain and (path.parent / _CACHE).is_file():
+            kit.files["plain_onnx"] = plain[artifact.target]
+    return [kit for kit in found.values() if "onnx" in kit.files]
+
+
+def find(kit: Kit, device: Device) -> Engine | None:
+    """The engine that was built for `device` from these files, as it was built; None where there is none."""
+    path = _place(kit, device)
+    try:
+        record = store.load_json(path.with_name(path.name + ".json"))
+    except (MissingError, DataError):
+        return None
+    if not isinstance(record, dict) or any(name not in record for name in _SAID):
+        return None
+    source = _source(kit, record["onnx_sha256"])
+    whole = path.is_file() and store.sha256_file(path) == record["engine_sha256"]
+    same = (record.get("dla_core"), record.get("workspace_mb")) == (device.dla_core, device.workspace_mb)
+    same = same and (not device.trtexec or record["builder"] == "trtexec")
+    return Engine(path, record, source) if source is not None and whole and same else None
+
+
+def in_batches(kit: Kit, device: Device, rewrite: Callable[[Path, int], bytes]) -> Kit:
+    """The kit for the batch of the device: the same artifacts, their files rewritten beside its engines.
+
+    Args:
+        rewrite: a file of batch 1 and a batch -> the file for that batch.
+    """
+    if device.batch == 1:
+        return kit
+    files = {}
+    for name, (artifact, path) in kit.files.items():
+        place = _place(kit, device).with_name(f"{path.stem}.batch{device.batch}{path.suffix}")
+        content = rewrite(path, device.batch)
+        if not place.is_file() or place.read_bytes() != content:
+            atomic.save_bytes(place, content)
+        files[name] = artifact, place
+    return replace(kit, files=files)
+
+
+def build(kit: Kit, device: Device, transport: Transport) -> Engine:
+    """Build on the device; the engine and its record are kept in the export.
+
+    Raises:
+        EdgekitError: it cannot be built there. DataError: the device sent something else.
+    """
+    settings: dict[str, Any] = {
+        "do": "build",
+        "precision": kit.precision,
+        "trtexec": device.trtexec,
+        "dla_core": device.dla_core,
+        "workspace_mb": device.workspace_mb,
+    }
+    files = {}
+    for name, (_, path) in kit.files.items():
+        settings[name] = f"model.{name}"
+        files[f"model.{name}"] = path
+    if device.dla_core is not None and (kit.folder / _CACHE).is_file():
+        settings["calibration"] = "model.cache"
+        files["model.cache"] = kit.folder / _CACHE
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
+        work = Path(scratch)
+        transport.run(Job(settings, files), work)
+        record, source = _read_record(work, kit, device)
+        path = _place(kit, device)
+        with atomic.writing(path) as temporary:
+            temporary.write_bytes((work / "model.engine").read_bytes())
+        with atomic.writing(path.with_name(path.name + ".log")) as temporary:
+            said = (work / "build.log").read_text(encoding="utf-8", errors="replace")
+            temporary.write_text("\n".join(visible(line) for line in said.splitlines()) + "\n", encoding="utf-8")
+    store.save_json(path.with_name(path.name + ".json"), record)
+    return Engine(path, record, source)
+
+
+def as_model(engine: Engine, device: Device) -> Model:
+    """An engine, to be run by what built it."""
+    options = {
+        "built": engine.fits,
+        "dla_core": device.dla_core,
+        "cuda_graph": device.cuda_graph and device.dla_core is None,  # NVIDIA/TensorRT issue 3524
+        "trtexec": device.trtexec,
+    }
+    return Model(engine.source, engine.path, RUNTIMES[engine.record["builder"]], options)
+
+
+def _place(kit: Kit, device: Device) -> Path:
+    return kit.folder / "engines" / device.name / f"model.{kit.precision}.engine"
+
+
+def _source(kit: Kit, digest: str) -> Artifact | None:
+    """The artifact whose file, as it was built, has this hash; INT8 of a DLA is built from the FP32 file."""
+    name = next((name for name, (_, path) in kit.files.items() if store.sha256_file(path) == digest), None)
+    return None if name is None else kit.files["onnx" if name == "plain_onnx" else name][0]
+
+
+def _read_record(work: Path, kit: Kit, device: Device) -> tuple[dict[str, Any], Artifact]:
+    """What a build job left, checked: the record, and the artifact that was built."""
+    try:
+        said = json.loads((work / "result.json").read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        said = None
+    readable = isinstance(said, dict) and all(isinstance(said.get(name), str) for name in _SAID)
+    if not readable or said["builder"] not in RUNTIMES:
+        raise DataError(f"{device.name} sent a record of its engine that cannot be read", "the same command again")
+    source = _source(kit, said["onnx_sha256"])
+    if source is None or store.sha256_file(work / "model.engine") != said["engine_sha256"]:
+        raise DataError(f"{device.name} sent an engine of another model", "the same command again")
+    record: dict[str, Any] = {
+        visible(str(k))[:_MOST_TEXT]: replies.plain(v) for k, v in said.items() if k != "placement"
+    }
+    file = next(path.name for _, path in kit.files.values() if store.sha256_file(path) == said["onnx_sha256"])
+    record.update(onnx=file, exported_sha256=source.sha256, workspace_mb=device.workspace_mb, made=store.now())
+    if isinstance(said.get("placement"), dict):
+        record["placement"] = {k: _names(said["placement"].get(k)) for k in ("dla", "gpu", "refused")}
+    return record, source
+
+
+def _names(value: Any) -> list[str]:
+    """A list of names, printable and not long."""
+    return [visible(str(name))[:_MOST_TEXT] for name in value[:_MOST_LAYERS]] if isinstance(value, list) else []

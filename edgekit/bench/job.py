@@ -1,0 +1,66 @@
+"""What a device is to do, and what may come back of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.errors import EdgekitError
+from edgekit.ondevice import MISFIT
+
+Said = Callable[[str], None]
+# What each kind of job leaves, and how many bytes of it are taken.
+_REPLIES = {
+    "measure": {
+        "result.json": 1 << 20,
+        "latencies_ns.npy": 1 << 26,
+        "logits.npy": 1 << 28,
+        "compute_ns.npy": 1 << 26,
+        "layers.json": 1 << 22,
+        "power.npy": 1 << 24,
+    },
+    "build": {"result.json": 1 << 22, "model.engine": 1 << 31, "build.log": 1 << 21},
+}
+# What only some jobs leave.
+OPTIONAL = {"compute_ns.npy", "layers.json", "power.npy"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of `edgekit.ondevice.main`.
+
+    Attributes:
+        settings: the job file, without ``out``. files: name on the device -> file here.
+    """
+
+    settings: dict[str, Any]
+    files: dict[str, Path]
+
+    @property
+    def replies(self) -> dict[str, int]:
+        """The files that may come back, and the most bytes of each."""
+        return _REPLIES[self.settings.get("do", "measure")]
+
+    @property
+    def title(self) -> str:
+        """What is done with what, for messages."""
+        if self.settings.get("do") == "build":
+            return f"building the {self.settings['precision']} engine"
+        return f"{self.settings['model']} in {self.settings['runtime']}"
+
+
+class MisfitError(EdgekitError):
+    """An engine was built by another TensorRT, for another GPU or for a DLA core; the message says what differs."""
+
+
+def failure(message: str, hint: str) -> EdgekitError:
+    """The error of a job that failed."""
+    if MISFIT in message:
+        return MisfitError(message, "the same command with --rebuild")
+    return EdgekitError(message, hint)
+
+
+def quiet(text: str) -> None:
+    """Nobody hears how far a job is."""

@@ -1,0 +1,127 @@
+"""What a measuring job sends back: read, checked, and believed in nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit.errors import DataError
+from edgekit.labels import visible
+
+_SAID = ("runtime", "version", "processor", "threads")
+_MAGIC = b"\x93NUMPY"
+_ARRAYS = ("compute_ns.npy", "power.npy")
+_NUMBERS = ("threads", "batch", "warmup_queries", "busy_before", "peak_rss_mb")
+_MOST_NUMBER, _LARGEST = 1e15, 10**300
+_MOST_TEXT, _MOST_LAYERS, _MOST_KEYS = 200, 5000, 300
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The files of one job.
+
+    Attributes:
+        environment: scalars by name. logits: float32 (samples, classes). compute_ns: of the model alone.
+        layers: name and median milliseconds. power: float64 (n, 2), seconds and milliwatts; None where not measured.
+    """
+
+    environment: dict[str, Any]
+    latencies_ns: tuple[int, ...]
+    logits: np.ndarray
+    compute_ns: tuple[int, ...] = ()
+    layers: tuple[tuple[str, float], ...] = ()
+    power: np.ndarray | None = None
+
+
+def read(folder: Path, device: str, samples: int) -> Answer:
+    """The answer of `device` for so many samples.
+
+    Raises:
+        DataError: it is not what a runner writes.
+    """
+    try:
+        said = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        latencies, logits = _array(folder / "latencies_ns.npy"), _array(folder / "logits.npy")
+        compute, power = (_array(path) if path.is_file() else None for path in (folder / n for n in _ARRAYS))
+        layers = _layers(folder / "layers.json")
+    except (ValueError, EOFError, OSError, TypeError, OverflowError, MemoryError, RecursionError) as error:
+        raise DataError(f"{device} sent results that cannot be read: {visible(str(error))[:_MOST_TEXT]}") from None
+    sound = (
+        isinstance(said, dict)
+        and len(said) <= _MOST_KEYS
+        and _are_times(latencies)
+        and (compute is None or _are_times(compute))
+        and (logits.dtype == np.float32 and logits.ndim == 2 and len(logits) == samples and logits.shape[1] > 0)
+        and (power is None or (power.dtype == np.float64 and power.shape[1:] == (2,)))
+    )
+    if (
+        not sound
+        or any(name not in said for name in _SAID)
+        or not all(_is_number(said[n]) for n in _NUMBERS if n in said)
+    ):
+        raise DataError(f"{device} sent results that no runner of edgekit writes", "edgekit benchmark again")
+    return Answer(
+        {visible(str(k))[:_MOST_TEXT]: plain(v) for k, v in said.items()},
+        tuple(int(v) for v in latencies),
+        logits,
+        () if compute is None else tuple(int(v) for v in compute),
+        layers,
+        power,
+    )
+
+
+def plain(value: Any) -> Any:
+    """A number as it is, anything else as short printable text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        value = str(value)
+    if isinstance(value, int | float) and abs(value) > _MOST_NUMBER:
+        value = f"{float(value):g}" if abs(value) < _LARGEST else "huge"
+    return value if isinstance(value, bool | int | float | None) else visible(str(value))[:_MOST_TEXT]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1 <= value < 1e12
+
+
+def _are_times(values: np.ndarray) -> bool:
+    return values.dtype == np.int64 and values.ndim == 1 and bool((values > 0).all())
+
+
+def _array(path: Path) -> np.ndarray:
+    """One array, by numpy's own format: `np.load` alone also takes zips and pickles.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    with open(path, "rb") as file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            raise ValueError(f"{path.name} is no array")
+    loaded = np.load(path, allow_pickle=False)
+    if not isinstance(loaded, np.ndarray):
+        raise ValueError(f"{path.name} is no array")
+    return loaded
+
+
+def _layers(path: Path) -> tuple[tuple[str, float], ...]:
+    """Names and times of at most `_MOST_LAYERS` layers.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not path.is_file():
+        return ()
+    entries = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(entries, list) or len(entries) > _MOST_LAYERS:
+        raise ValueError("layers.json is no list of layers")
+    try:
+        found = tuple((visible(str(name))[:_MOST_TEXT], float(ms)) for name, ms in entries)
+    except TypeError:
+        raise ValueError("layers.json is no list of names and times") from None
+    if not all(0 <= ms < 1e6 for _, ms in found):
+        raise ValueError("layers.json has times that cannot be")
+    return found

@@ -1,0 +1,195 @@
+"""What is done on the devices of one ``edgekit benchmark``: engines are built, models measured, results kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit import store
+from edgekit.bench import engines, session, ssh
+from edgekit.bench.transport import Transport, open_transport
+from edgekit.cli import show
+from edgekit.errors import EdgekitError
+from edgekit.records import Artifact, BenchmarkResult, Device, Suite
+
+Work = list[tuple[Artifact, Path]]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is measured, of every device.
+
+    Attributes:
+        rebuild: engines are built anew. power_mode: that devices have meanwhile; "" leaves theirs.
+    """
+
+    run: store.Run
+    suite: Suite
+    samples: session.EvaluationSet
+    rebuild: bool = False
+    power_mode: str = ""
+
+
+def measure_all(wanted: Wanted, plan: list[tuple[Device, Work]]) -> None:
+    """Devices on this machine one after the other, then those on other hosts at once, each with its own line.
+
+    Raises:
+        EdgekitError: of the first device that failed; the others are measured all the same.
+    """
+    hosts: dict[str, list[Task]] = {}
+    failed: list[EdgekitError] = []
+    with show.bars() as add:
+        for device, work in plan:
+            task = _task(wanted, device, work, add(f"benchmarking on {device.name}"), failed)
+            hosts.setdefault("" if device.transport == "local" else ssh.address(device.host), []).append(task)
+        for task in hosts.pop("", []):
+            task(lambda transport: None)
+        _at_once(list(hosts.values()))
+    for error in failed[1:]:
+        show.note(f"error: {error.message}")
+    if failed:
+        raise failed[0]
+
+
+# Measures one device; called with what hears which transport it opened.
+Task = Callable[[Callable[[Transport], None]], None]
+
+
+def _task(wanted: Wanted, device: Device, work: Work, update: show.Update, failed: list[EdgekitError]) -> Task:
+    def task(opened: Callable[[Transport], None]) -> None:
+        try:
+            _measure_device(wanted, device, work, update, opened)
+        except EdgekitError as error:
+            failed.append(error)
+
+    return task
+
+
+def _at_once(hosts: list[list[Task]]) -> None:
+    """Run the tasks of each host one after the other, the hosts in threads; Ctrl-C and bugs end them all."""
+    if not hosts:
+        return
+    opened: list[Transport] = []
+    ended = threading.Event()
+
+    def in_turn(tasks: list[Task]) -> None:
+        for task in tasks:
+            if not ended.is_set():
+                task(opened.append)
+
+    with ThreadPoolExecutor(len(hosts)) as pool:
+        try:
+            for future in as_completed([pool.submit(in_turn, tasks) for tasks in hosts]):
+                future.result()
+        except BaseException:
+            ended.set()
+            for transport in opened:
+                transport.stop()
+            raise
+
+
+def _measure_device(
+    wanted: Wanted, device: Device, work: Work, update: show.Update, opened: Callable[[Transport], None]
+) -> None:
+    """Measure one model after the other, equal files once; each result is kept as soon as it is there."""
+    steps = _steps(device, work)
+    number = 0
+    title = ""
+
+    def said(text: str) -> None:
+        update(number, len(steps), f"{title}: {text}")
+
+    measured: dict[str, BenchmarkResult] = {}
+    transport = open_transport(device, said, wanted.power_mode)
+    opened(transport)  # before it connects: Ctrl-C ends that too
+    with transport:
+        for number, step in enumerate(steps):  # `said` reads it
+            title = step.title
+            update(number, len(steps), title)
+            if step.key not in measured:
+                model = step.model(transport, wanted)
+                measured[step.key] = session.benchmark(model, device, wanted.suite, wanted.samples, transport)
+            result = measured[step.key]
+            artifact = next(a for a in step.artifacts if a.sha256 == result.artifact.sha256)
+            session.save(wanted.run.path / "bench", dataclasses.replace(result, artifact=artifact))
+        update(len(steps), len(steps))
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One measurement: equal keys give equal results; `model` makes ready what is measured."""
+
+    title: str
+    key: str
+    artifacts: tuple[Artifact, ...]
+    model: Callable[[Transport, Wanted], session.Model]
+
+
+def _steps(device: Device, work: Work) -> list[_Step]:
+    """A step for each artifact; on TensorRT one for each precision of a target."""
+    if device.runtime == "tensorrt":
+        return [_engine_step(device, kit) for kit in engines.kits(work)]
+    return [_file_step(artifact, path) for artifact, path in work]
+
+
+def _file_step(artifact: Artifact, path: Path) -> _Step:
+    key = f"{artifact.sha256} {session.host_runtime(artifact)}"
+    return _Step(artifact.name, key, (artifact,), lambda transport, wanted: session.as_exported(artifact, path))
+
+
+def _engine_step(device: Device, kit: engines.Kit) -> _Step:
+    artifacts = tuple(artifact for artifact, _ in kit.files.values())
+
+    def model(transport: Transport, wanted: Wanted) -> session.Model:
+        for artifact, path in kit.files.values():
+            session.verify(artifact, path)
+        ready = _in_batches(kit, device)
+        engine = None if wanted.rebuild else engines.find(ready, device)
+        return engines.as_model(engine or build(ready, device, transport), device)
+
+    key = " ".join(sorted(artifact.sha256 for artifact in artifacts))
+    return _Step(f"{artifacts[0].target}, {kit.precision}", key, artifacts, model)
+
+
+def build_all(device: Device, work: Work) -> None:
+    """Build the engines of every precision on the device."""
+    kits = engines.kits(work)
+    number = 0
+    with show.bar(f"building on {device.name}") as update:
+
+        def said(text: str) -> None:
+            update(number, len(kits), f"{kits[number].precision}: {text}")
+
+        with open_transport(device, said) as transport:
+            for number, kit in enumerate(kits):  # `said` reads it
+                update(number, len(kits), kit.precision)
+                for artifact, path in kit.files.values():
+                    session.verify(artifact, path)
+                build(_in_batches(kit, device), device, transport)
+
+
+def _in_batches(kit: engines.Kit, device: Device) -> engines.Kit:
+    """The kit for the batch of the device."""
+    from edgekit.export import onnx
+
+    return engines.in_batches(kit, device, onnx.with_batch)
+
+
+def build(kit: engines.Kit, device: Device, transport: Transport) -> engines.Engine:
+    """Build one engine, and say what was built by what."""
+    engine = engines.build(kit, device, transport)
+    record = engine.record
+    show.note(
+        f"  {engine.path}  {engine.path.stat().st_size / 1e6:.1f} MB, from {record['onnx']} by TensorRT "
+        f"{record['tensorrt']} on {device.name} in {record.get('seconds', '?')} s"
+    )
+    if placement := record.get("placement"):
+        show.note(
+            f"  on the DLA: {len(placement['dla'])} layers; on the GPU: {len(placement['gpu'])}"
+            + (f"; the DLA refuses: {', '.join(placement['refused'][:8])}" if placement["refused"] else "")
+        )
+    return engine

@@ -1,0 +1,53 @@
+"""Devices in turn and at once, and what Ctrl-C does to them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from edgekit.cli import measuring
+
+
+class Recorder:
+    """A transport that can be stopped."""
+
+    def __init__(self) -> None:
+        self.stopped = threading.Event()
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+
+def test_the_tasks_of_one_host_run_in_turn_and_hosts_at_once() -> None:
+    meeting, seen = threading.Barrier(2, timeout=10), []
+
+    def task(name: str, wait: bool) -> measuring.Task:
+        def run(opened: Callable[[Any], None]) -> None:
+            if wait:
+                meeting.wait()  # the first ones of both hosts meet, so they ran at once
+            seen.append(name)
+
+        return run
+
+    measuring._at_once([[task("a1", True), task("a2", False)], [task("b1", True)]])
+    assert sorted(seen) == ["a1", "a2", "b1"]
+    assert seen.index("a1") < seen.index("a2")
+    measuring._at_once([])
+
+
+def test_a_bug_or_ctrl_c_stops_what_runs_and_begins_nothing_more() -> None:
+    transport, begun = Recorder(), []
+
+    def runs(opened: Callable[[Any], None]) -> None:
+        opened(transport)
+        assert transport.stopped.wait(10)
+
+    def breaks(opened: Callable[[Any], None]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measuring._at_once([[runs, lambda opened: begun.append(1)], [breaks]])
+    assert begun == []
