@@ -49,6 +49,7 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 # tensorrt-stubs needs gigabytes of TensorRT, of which no test needs any; without it its test says so.
 $(VENV)/.test: pyproject.toml $(VENV)/.demo
 	$(BIN)/pip install --quiet --editable ".[$(ROAD),tensorrt-rtx,dev]"
+	$(BIN)/pip install --quiet --no-deps tensorrt-stubs==10.13.0.35.1  # alone: what it names is not on PyPI
 	-$(BIN)/pip install --quiet --no-deps tensorrt-stubs==10.13.0.35.1
 	touch $@
 
