@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edgekit import store
+from edgekit.bench.job import Job
 from edgekit.bench.transport import LocalTransport
 from edgekit.records import Device, Preprocess
 
@@ -39,6 +40,6 @@ def run(path: Path, pixels: np.ndarray, preprocess: Preprocess, folder: Path) ->
         "limits": _ONCE,
     }
     device = Device("old board", "rpi", transport="local", python=python())
-    LocalTransport(device).run(job, {path.name: path, "pixels.npy": folder / "pixels.npy"}, folder)
+    LocalTransport(device).run(Job(job, {path.name: path, "pixels.npy": folder / "pixels.npy"}), folder)
     assert store.load_json(folder / "result.json")["runtime"] == "tflite-runtime"
     return np.load(folder / "logits.npy")
