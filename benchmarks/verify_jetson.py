@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from edgekit import config, store
-from edgekit.bench import probe, session
+from edgekit.bench import metrics, probe, session
 from edgekit.bench.remote import clean
 from edgekit.bench.ssh import Connection
 from edgekit.cli.app import run
@@ -142,13 +142,9 @@ def int8_agrees(board: Board) -> str:
     demand(run(["benchmark", board.run, "--suite", "verify.toml"]) == 0, "benchmark failed")
     results = [r for r in session.load(board.path / "bench") if r.device == "local"]
     stand_in = next(r for r in results if r.artifact.sha256 == engine.artifact.sha256)
-    share, cosine = agreement(engine, stand_in), _cosine(engine.logits, stand_in.logits)
+    share, cosine = agreement(engine, stand_in), metrics.cosine(engine.logits, stand_in.logits)
     demand(share >= INT8_AGREEMENT, f"same top-1 on {100 * share:.1f} %, cosine {cosine:.4f}")
     return f"same top-1 on {100 * share:.1f} %, cosine {cosine:.4f}"
-
-
-def _cosine(a: np.ndarray, b: np.ndarray) -> float:
-    return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
 
 
 def clocks_agree(board: Board) -> str:

@@ -63,6 +63,34 @@ def parities(results: Sequence[BenchmarkResult]) -> list[Parity]:
     ]
 
 
+@dataclass(frozen=True)
+class Twin:
+    """One file on a device and here: how often both give the same top-1, in percent, and the cosine of all logits."""
+
+    artifact: str
+    device: str
+    agreement: float
+    cosine: float
+    samples: int
+
+
+def twins(results: Sequence[BenchmarkResult]) -> list[Twin]:
+    """The answers of other devices against those that this machine computed from the same file."""
+    here = {r.artifact.sha256: r for r in results if r.source == "host" and r.artifact.runtime != BASELINE_RUNTIME}
+    pairs = ((r, here.get(r.artifact.sha256)) for r in results if r.source != "host")
+    return [
+        Twin(
+            there.artifact.name,
+            there.device,
+            100 * metrics.agreement(there.logits, same.logits),
+            metrics.cosine(there.logits, same.logits),
+            len(there.expected),
+        )
+        for there, same in pairs
+        if same is not None and there.logits.shape == same.logits.shape
+    ]
+
+
 def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
     right = metrics.top1(result.logits, result.expected)
     right_baseline = metrics.top1(baseline.logits, baseline.expected)

@@ -86,6 +86,11 @@ def _say_parity(results: list[BenchmarkResult]) -> None:
     """How far the targets of one calibration differ from each other."""
     from edgekit.bench import summary
 
+    for twin in summary.twins(results):
+        show.note(
+            f"{twin.artifact} on {twin.device} and the same file here: same top-1 on {twin.agreement:.1f} % of "
+            f"{twin.samples} images, cosine of the logits {twin.cosine:.5f}"
+        )
     found = summary.parities(results)
     for pair in found:
         show.note(f"same top-1: {pair.one} and {pair.other}, {pair.agreement:.1f} % of {pair.samples} images")

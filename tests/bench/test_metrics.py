@@ -77,3 +77,11 @@ def test_top1_and_agreement_compare_the_largest_logit() -> None:
     assert metrics.top1(logits, np.array([1, 0, 0])).tolist() == [True, True, False]
     assert metrics.agreement(logits, logits * 100) == 1
     assert metrics.agreement(logits, np.array([[9.0, 0, 0]] * 3)) == pytest.approx(1 / 3)
+
+
+def test_the_cosine_is_that_of_the_angle_whatever_the_length() -> None:
+    a = np.array([[1.0, 0.0], [0.0, 2.0]], np.float32)
+    assert metrics.cosine(a, 3 * a) == pytest.approx(1)
+    assert metrics.cosine(a, -a) == pytest.approx(-1)
+    assert metrics.cosine(a, a[:, ::-1]) == 0
+    assert metrics.cosine(a, 0 * a) == 0

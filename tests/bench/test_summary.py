@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekit.bench.summary import Parity, parities, summarize
+from edgekit.bench.summary import Parity, parities, summarize, twins
 from edgekit.errors import MissingError
 from tests.bench.results import artifact, result
 
@@ -101,3 +101,13 @@ def test_what_an_emulator_takes_is_no_latency() -> None:
     (_, row) = summarize([result(), result(INT8, source="emulated", device="qemu")])
     assert (row.p50_ms, row.p90_ms, row.p99_ms, row.speedup) == (None, None, None, None)
     assert row.top1 == 75.0
+
+
+def test_a_device_is_compared_with_what_this_machine_computes_from_the_same_file() -> None:
+    int8 = artifact("jetson/model.int8.onnx", "int8", "tensorrt", sha256="c" * 64)
+    here = result(int8, right=30, runtime="onnxruntime")
+    there = result(int8, right=29, device="orin", source="device")
+    (twin,) = twins([result(), here, there, result(device="orin", source="device")])
+    assert (twin.artifact, twin.device, twin.samples) == ("jetson/model.int8.onnx", "orin", 40)
+    assert twin.agreement == pytest.approx(97.5)
+    assert 0 < twin.cosine < 1
