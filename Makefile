@@ -50,7 +50,6 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.test: pyproject.toml $(VENV)/.demo
 	$(BIN)/pip install --quiet --editable ".[$(ROAD),tensorrt-rtx,dev]"
 	$(BIN)/pip install --quiet --no-deps tensorrt-stubs==10.13.0.35.1  # alone: what it names is not on PyPI
-	-$(BIN)/pip install --quiet --no-deps tensorrt-stubs==10.13.0.35.1
 	touch $@
 
 # tflite-runtime needs numpy < 2 and Python < 3.12, so it lives apart; without it its tests say so.

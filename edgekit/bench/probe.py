@@ -64,6 +64,8 @@ def version(package):
 for package, name in json.loads(sys.argv[1]).items():
     try:
         module = importlib.import_module(name)
+        if getattr(module, "__file__", None) is None:
+            continue  # a folder without code, as type stubs leave it
         found[package] = version(package) or getattr(module, "__version__", "unknown")
     except ImportError as error:
         if version(package):

@@ -173,21 +173,22 @@ def test_power_and_state_of_a_board_reach_the_table(
 def test_an_engine_is_built_once_and_again_with_rebuild(
     boards: Path, road: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with open("devices/xavier.toml", "a") as file:
+    with open("devices/orin.toml", "a") as file:
         file.write('precisions = ["int8"]\n')
-    table(capsys, "-d", "xavier")
-    path = road / "export" / "jetson" / "engines" / "xavier" / "model.int8.engine"
+    table(capsys, "-d", "orin")
+    path = road / "export" / "jetson" / "engines" / "orin" / "model.int8.engine"
     before = path.stat().st_mtime_ns
-    table(capsys, "-d", "xavier")
+    table(capsys, "-d", "orin")
     assert path.stat().st_mtime_ns == before
-    plant.trtexec(boards / "xavier", 8601)  # the board was upgraded
-    table(capsys, "-d", "xavier", status=5)
+    python = boards / "orin" / "python-tensorrt"  # the board was upgraded
+    python.write_text(python.read_text().replace("EDGEKIT_CUDART=", "DOUBLE_TRT_VERSION=10.7.0 EDGEKIT_CUDART="))
+    table(capsys, "-d", "orin", status=5)
     said = capsys.readouterr().err
-    assert "the engine does not fit: tensorrt 8.5.2, here 8.6.1" in said
+    assert "the engine does not fit: tensorrt 10.3.0, here 10.7.0" in said
     assert "--rebuild" in said
     assert path.stat().st_mtime_ns == before
-    rows = table(capsys, "-d", "xavier", "--rebuild")
-    assert {r["ran_in"] for r in rows if r["device"] == "xavier"} == {"trtexec 8.6.1"}
+    rows = table(capsys, "-d", "orin", "--rebuild")
+    assert {r["ran_in"] for r in rows if r["device"] == "orin"} == {"tensorrt 10.7.0"}
     assert path.stat().st_mtime_ns != before
 
 
