@@ -33,7 +33,7 @@ from edgekit.bench import metrics, probe, session
 from edgekit.bench.remote import clean
 from edgekit.bench.ssh import Connection
 from edgekit.cli.app import run
-from edgekit.records import BenchmarkResult
+from edgekit.measurements import BenchmarkResult
 from edgekit.report import tables
 
 SUITE = "warmup_queries = 10\nwarmup_s = 0.5\nmin_queries = 200\nmin_s = {}\nmax_s = 60\npower_s = {}\n"

@@ -19,9 +19,11 @@ RESAMPLES = ("bilinear", "bicubic")
 RUNTIMES = ("torch", "tensorrt", "onnxruntime", "litert")
 _ARTIFACT_NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]*/[A-Za-z0-9_-][A-Za-z0-9._-]*"
 LAYOUTS = ("NCHW", "NHWC")
-# The fewest samples that carry a latency percentile: MLPerf early stopping, confidence 0.99, d = 0.
-LEAST_SAMPLES = {90: 64, 95: 130, 99: 662}
-SOURCES = ("device", "host", "emulated")
+# What the tensor `image` of an artifact takes: normalized float32, RGB bytes, or RGB bytes less 128.
+INPUTS = ("float32", "uint8", "int8")
+ACCELERATORS = ("cpu", "gpu", "npu")
+# How LiteRT is run: through `Interpreter`, `CompiledModel`, or by the program benchmark_model.
+LITERT_APIS = ("interpreter", "compiled-model", "benchmark-model")
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class OnnxModel:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A model file for one target. `name` is unique in its run: ``<target>/<file>``."""
+    """A model file for one target. `name` is unique in its run: ``<target>/<file>``; `input`: of `INPUTS`."""
 
     name: str
     target: str
@@ -118,8 +120,11 @@ class Artifact:
     sha256: str
     parent: str
     details: dict[str, Any] = field(default_factory=dict)
+    input: str = "float32"
 
     def __post_init__(self) -> None:
+        if self.input not in INPUTS:
+            raise unknown("input", self.input, INPUTS)
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
         if self.layout not in LAYOUTS:
@@ -141,7 +146,8 @@ class Device:
     `host` is a destination of ssh; what an `emulated` device says of time is no latency.
     `precisions` empty means that every precision of the target works. Figures carry their source; peaks are
     of dense arithmetic, on the GPU. `trtexec`, `dla_core`, `workspace_mb`, `cuda_graph` and `batch` are of
-    TensorRT: with a `dla_core` the engines run on that DLA, what it cannot do on the GPU.
+    TensorRT: with a `dla_core` the engines run on that DLA, what it cannot do on the GPU. `api`, `accelerator`
+    and `xnnpack` are of LiteRT.
     """
 
     name: str
@@ -159,6 +165,9 @@ class Device:
     workspace_mb: int | None = None
     cuda_graph: bool = True
     batch: int = 1
+    api: str = "interpreter"
+    accelerator: str = "cpu"
+    xnnpack: bool = True
     compute_capability: str = ""
     dla_cores: int | None = None
     memory_gb: float | None = None
@@ -179,102 +188,10 @@ class Device:
             raise DataError(f"device {self.name!r}: batch must be 1, or with the runtime tensorrt up to 1024")
         if self.workspace_mb is not None and self.workspace_mb < 1:
             raise DataError(f"device {self.name!r}: workspace_mb must be at least 1")
-        for precision in self.precisions:
-            if precision not in PRECISIONS:
-                raise unknown("precision", precision, PRECISIONS)
-
-
-@dataclass(frozen=True)
-class Suite:
-    """A ``benchmarks/suites/*.toml``: when a latency measurement has seen enough.
-    `power_s`: how long power is measured idle, and busy, where a board can tell; 0: not at all.
-    """
-
-    name: str
-    description: str = ""
-    warmup_queries: int = 10
-    warmup_s: float = 0.5
-    min_queries: int = 662
-    min_s: float = 2.0
-    max_s: float = 60.0
-    power_s: float = 5.0
-
-    def __post_init__(self) -> None:
-        times = (self.warmup_s, self.min_s, self.max_s, self.power_s)
-        if not all(0 <= t <= 86_400 for t in times) or self.warmup_queries < 0 or self.min_queries < 1:
-            raise DataError(f"suite {self.name!r}: times must be 0 to 86400 seconds, min_queries at least 1")
-
-
-@dataclass(frozen=True)
-class BenchmarkResult:
-    """One artifact on one device: raw latencies and logits; statistics are derived when read.
-    `latencies_ns` one integer per query (single stream, batch 1). `logits` is samples x classes,
-    in the order of the test split; `expected` per sample the label. Where the device tells: `compute_ns` by its
-    own clock, of the model alone; `layers` name and median ms; `power` (n, 2), seconds and mW of the whole board.
-    """
-
-    artifact: Artifact
-    device: str
-    runtime: str
-    source: str
-    environment: dict[str, Any]
-    latencies_ns: tuple[int, ...]
-    logits: Any
-    expected: Any
-    size_bytes: int
-    compute_ns: tuple[int, ...] = ()
-    layers: tuple[tuple[str, float], ...] = ()
-    power: Any = None
-
-    def __post_init__(self) -> None:
-        if self.source not in SOURCES:
-            raise unknown("source", self.source, SOURCES)
-        if len(self.logits) != len(self.expected):
-            raise DataError(f"{self.artifact.name}: {len(self.logits)} outputs for {len(self.expected)} samples")
-
-
-@dataclass(frozen=True)
-class Summary:
-    """One artifact on one device, judged. Accuracies in percent, `drop` in points below the baseline.
-    `p_value` is of McNemar's test against the baseline's answers. A latency percentile is None
-    where the samples cannot carry it. `stand_in` says that another runtime than the artifact's own
-    was measured. `speedup` is the baseline's p50 over this one's: the baseline of the same device if
-    there is one, else the desktop's; None where the numbers of threads differ. `busy`: other work ran.
-    Of a board that tells: `compute_ms` the p50 of the model alone, by the device's clock; `state` of the board
-    afterwards; milliwatts and millijoules per image, or why there are none; what slowed it down.
-    Latencies are of a whole `batch`, `speedup` is per image.
-    """
-
-    artifact: str
-    target: str
-    precision: str
-    ran_in: str
-    processor: str
-    device: str
-    threads: int
-    source: str
-    stand_in: bool
-    baseline: bool
-    busy: bool
-    size_mb: float
-    samples: int
-    top1: float
-    top1_low: float
-    top1_high: float
-    drop: float
-    p_value: float
-    agreement: float
-    queries: int
-    p50_ms: float | None
-    p90_ms: float | None
-    p99_ms: float | None
-    speedup: float | None
-    compute_ms: float | None = None
-    state: dict[str, Any] = field(default_factory=dict)
-    rail: str = ""
-    idle_mw: float | None = None
-    gross_mj: float | None = None
-    net_mj: float | None = None
-    no_energy: str = ""
-    batch: int = 1
-    throttling: tuple[str, ...] = ()
+        for what, value, known in (
+            ("accelerator", self.accelerator, ACCELERATORS),
+            ("api", self.api, LITERT_APIS),
+            *(("precision", precision, PRECISIONS) for precision in self.precisions),
+        ):
+            if value not in known:
+                raise unknown(what, value, known)

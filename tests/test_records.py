@@ -11,8 +11,9 @@ import pytest
 
 from edgekit import quantization, records
 from edgekit.errors import DataError, EdgekitError, UsageError
+from edgekit.measurements import BenchmarkResult
 from edgekit.quantization import CalibrationRecipe, Range
-from edgekit.records import Artifact, BenchmarkResult, DatasetIndex, Preprocess, Sample
+from edgekit.records import Artifact, DatasetIndex, Preprocess, Sample
 
 ARTIFACT = Artifact("jetson/model.fp32.onnx", "jetson", "fp32", "tensorrt", "NCHW", "a" * 64, "b" * 64)
 

@@ -23,7 +23,8 @@ MAY_IMPORT = {
     "labels": {"errors"},
     "records": {"errors", "labels"},
     "quantization": {"errors", "records"},
-    "config": {"errors", "labels", "records", "quantization"},
+    "measurements": {"errors", "records"},
+    "config": {"errors", "labels", "records", "quantization", "measurements"},
     "atomic": {"errors"},
     "store": {"errors", "labels", "records", "config", "atomic"},
     "data": {"errors", "labels", "records", "quantization", "config", "atomic", "store"},
@@ -31,7 +32,19 @@ MAY_IMPORT = {
     "statistics": set(),
     "scores": {"errors", "labels"},
 }
-LOWER = {"statistics", "scores", "quantization", "atomic", "errors", "labels", "records", "config", "store", "data"}
+LOWER = {
+    "statistics",
+    "scores",
+    "quantization",
+    "measurements",
+    "atomic",
+    "errors",
+    "labels",
+    "records",
+    "config",
+    "store",
+    "data",
+}
 RUNTIMES = {
     "run_tensorrt": {"tensorrt", "pycuda", "cuda"},
     "run_tflite": {"ai_edge_litert", "tflite_runtime"},

@@ -19,7 +19,8 @@ from edgekit.bench.job import Job
 from edgekit.bench.transport import Transport
 from edgekit.config import from_table
 from edgekit.errors import DataError, MissingError, StorageError
-from edgekit.records import Artifact, BenchmarkResult, Device, Preprocess, Suite
+from edgekit.measurements import BenchmarkResult, Suite
+from edgekit.records import Artifact, Device, Preprocess
 
 SCHEMA = 1
 # Artifacts run in the runtime of their target, where this machine can, or in a stand-in.
@@ -102,6 +103,7 @@ def benchmark(
         "mean": samples.preprocess.mean,
         "std": samples.preprocess.std,
         "layout": model.artifact.layout,
+        "input": model.artifact.input,
         "limits": limits,
         "power_s": suite.power_s,
     }
@@ -184,7 +186,7 @@ def infer_here(artifact: Artifact, path: Path, pixels: Iterable[np.ndarray], pre
         MissingError: its file, or its runtime here. StorageError: the file has changed.
     """
     verify(artifact, path)
-    from edgekit.ondevice.preprocess import normalize
+    from edgekit.ondevice.preprocess import prepare
     from edgekit.ondevice.runner import open_runner
 
     try:
@@ -194,7 +196,7 @@ def infer_here(artifact: Artifact, path: Path, pixels: Iterable[np.ndarray], pre
             f"{artifact.name} needs {error.name}, which is not installed here", "edgekit doctor"
         ) from None
     try:
-        inputs = (normalize(image, preprocess.mean, preprocess.std, artifact.layout) for image in pixels)
-        return np.stack([runner.infer(image) for image in inputs])
+        feed = {"mean": preprocess.mean, "std": preprocess.std, "layout": artifact.layout, "input": artifact.input}
+        return np.stack([runner.infer(prepare(image, feed)) for image in pixels])
     finally:
         runner.close()

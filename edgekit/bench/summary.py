@@ -10,7 +10,7 @@ from typing import Any
 from edgekit.bench import metrics
 from edgekit.bench.energy import energy, throttling
 from edgekit.errors import MissingError
-from edgekit.records import BenchmarkResult, Summary
+from edgekit.measurements import BenchmarkResult, Summary
 from edgekit.statistics import mcnemar, wilson
 
 BASELINE_RUNTIME = "torch"

@@ -14,7 +14,8 @@ from edgekit.bench import engines, session, ssh
 from edgekit.bench.transport import Transport, open_transport
 from edgekit.cli import show
 from edgekit.errors import EdgekitError
-from edgekit.records import Artifact, BenchmarkResult, Device, Suite
+from edgekit.measurements import BenchmarkResult, Suite
+from edgekit.records import Artifact, Device
 
 Work = list[tuple[Artifact, Path]]
 

@@ -12,7 +12,7 @@ from edgekit.cli.options import Json, Run, RunsDir, open_run
 from edgekit.errors import MissingError
 
 if TYPE_CHECKING:
-    from edgekit.records import BenchmarkResult, Summary
+    from edgekit.measurements import BenchmarkResult, Summary
     from edgekit.scores import Evaluation
 
 # A file that edgekit did not draw is not taken into the page.

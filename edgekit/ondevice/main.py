@@ -2,11 +2,11 @@
 
 A job is a JSON file; paths are relative to it. ``do`` is "measure" (if it is not there) or "build" (see `build`).
 A measurement: ``model``, ``runtime``, ``threads``, ``options`` (of the runtime), ``pixels`` (an .npy file, uint8
-(N, H, W, 3)), ``mean``, ``std``, ``layout``, ``limits`` (see `measure`), ``batch`` (images
-in a query, 1 if it is not there), ``power_s`` (how long power is measured,
-where a board can), ``out`` (a folder). Written to ``out``: ``latencies_ns.npy`` (int64), ``logits.npy`` (float32,
-N x classes); where there is any, ``compute_ns.npy`` (int64), ``layers.json`` ([name, ms] each) and ``power.npy``
-(see `power.measure_energy`); and, last, ``result.json``. A job that was killed goes on with the latencies it had.
+(N, H, W, 3)), ``input``, ``mean``, ``std``, ``layout`` (see `preprocess`), ``limits`` (see `measure`), ``batch``
+(images in a query, 1 if it is not there), ``power_s`` (how long power is measured, where a board can), ``out`` (a
+folder). Written to ``out``: ``latencies_ns.npy`` (int64), ``logits.npy`` (float32, N x classes); where there is any,
+``compute_ns.npy`` (int64), ``layers.json`` ([name, ms] each) and ``power.npy`` (see `power.measure_energy`); and, last,
+``result.json``. A job that was killed goes on with the latencies it had.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from . import build, jetson, power
 from .environment import busy_share, environment, peak_rss_mb
 from .measure import measure, warm_up
-from .preprocess import normalize
+from .preprocess import prepare as prepared
 from .progress import say
 from .runner import Runner, open_runner
 
@@ -62,7 +62,7 @@ def run_job(path: str) -> Dict[str, Any]:
     try:
 
         def prepare(image: np.ndarray) -> np.ndarray:
-            return normalize(image, job["mean"], job["std"], job["layout"])
+            return prepared(image, job)
 
         batch = job.get("batch", 1)
         inputs = [_stack(pixels, n, batch, prepare) for n in range(min(len(pixels), max(2, _LATENCY_INPUTS // batch)))]

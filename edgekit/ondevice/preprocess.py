@@ -1,16 +1,27 @@
-"""uint8 RGB pixels to the float tensor that a model takes."""
+"""uint8 RGB pixels to the tensor that a model takes."""
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Any, Dict
 
 import numpy as np
 
 
-def normalize(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float], layout: str) -> np.ndarray:
-    """One uint8 (H, W, 3) image to float32 (1, 3, H, W) for layout NCHW, (1, H, W, 3) for NHWC."""
-    center, width = np.asarray(mean, np.float32) * 255, np.asarray(std, np.float32) * 255
-    scaled = (pixels.astype(np.float32) - center) / width
-    if layout == "NCHW":
-        scaled = scaled.transpose(2, 0, 1)
-    return np.ascontiguousarray(scaled[None], dtype=np.float32)
+def prepare(pixels: np.ndarray, job: Dict[str, Any]) -> np.ndarray:
+    """One uint8 (H, W, 3) image to what the job's ``input`` says, (1, 3, H, W) for layout NCHW, (1, H, W, 3) for NHWC.
+
+    "float32": ``(pixel / 255 - mean) / std``. "uint8": the pixels, which the model normalizes itself; "int8": less 128.
+    """
+    taken = job.get("input", "float32")
+    if taken == "float32":
+        center, width = np.asarray(job["mean"], np.float32) * 255, np.asarray(job["std"], np.float32) * 255
+        values = ((pixels.astype(np.float32) - center) / width).astype(np.float32)
+    elif taken == "int8":
+        values = (pixels ^ 128).view(np.int8)
+    elif taken == "uint8":
+        values = pixels
+    else:
+        raise ValueError("unknown input {!r}".format(taken))
+    if job["layout"] == "NCHW":
+        values = values.transpose(2, 0, 1)
+    return np.ascontiguousarray(values[None])

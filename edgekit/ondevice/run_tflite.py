@@ -19,7 +19,7 @@ except ImportError:
 
 
 class TfliteRunner(Runner):
-    """A ``.tflite`` file with one image input and one output, float32 or 8 bits."""
+    """A ``.tflite`` file with one image input and one output, float32 or of 8 bits."""
 
     def __init__(self, path: str, threads: int, options: Optional[Dict[str, Any]] = None) -> None:
         super().__init__(path, threads, options)
@@ -38,8 +38,8 @@ class TfliteRunner(Runner):
 
 
 def _to_type(values: np.ndarray, detail: Dict[str, Any]) -> np.ndarray:
-    """float32 to the tensor's type, by its scale and zero point."""
-    if detail["dtype"] == np.float32:
+    """float32 to the tensor's type, by its scale and zero point; what has the type already is what it is."""
+    if detail["dtype"] == values.dtype:
         return values
     scale, zero_point = detail["quantization"]
     limits = np.iinfo(detail["dtype"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgekit.records import Summary
+from edgekit.measurements import Summary
 from edgekit.report import svg
 
 _COLORS = {"fp32": svg.BLUE, "fp16": svg.YELLOW, "int8": svg.RED}

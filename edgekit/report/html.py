@@ -10,7 +10,7 @@ from typing import Any
 
 from edgekit import __version__, store
 from edgekit.errors import DataError
-from edgekit.records import BenchmarkResult, Summary
+from edgekit.measurements import BenchmarkResult, Summary
 from edgekit.report import chart, tables, verdict
 from edgekit.scores import Evaluation
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgekit.records import LEAST_SAMPLES, Summary
+from edgekit.measurements import LEAST_SAMPLES, Summary
 
 COLUMNS = (
     "model", "ran in", "on", "MB", "top-1 % (95 %)", "drop", "agree %", "p50 ms", "p90 ms", "p99 ms", "x base",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgekit.records import Summary
+from edgekit.measurements import Summary
 from edgekit.report.tables import SIGNIFICANT
 from edgekit.scores import Evaluation
 

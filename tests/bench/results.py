@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.records import Artifact, BenchmarkResult, Summary
+from edgekit.measurements import BenchmarkResult, Summary
+from edgekit.records import Artifact
 
 CLASSES = 3
 

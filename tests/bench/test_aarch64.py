@@ -19,7 +19,8 @@ from edgekit.bench import probe, session
 from edgekit.bench.summary import summarize
 from edgekit.bench.transport import open_transport
 from edgekit.export.fold import fold
-from edgekit.records import Artifact, BenchmarkResult, Device, Preprocess, Suite
+from edgekit.measurements import BenchmarkResult, Suite
+from edgekit.records import Artifact, Device, Preprocess
 from tests import nets
 from tests.bench import aarch64, results
 

@@ -22,7 +22,8 @@ from edgekit.bench.session import EvaluationSet, benchmark
 from edgekit.bench.transport import open_transport
 from edgekit.errors import DataError, EdgekitError
 from edgekit.export.onnx import with_batch
-from edgekit.records import Artifact, Device, Preprocess, Suite
+from edgekit.measurements import Suite
+from edgekit.records import Artifact, Device, Preprocess
 from tests.bench import sshd
 from tests.bench.results import artifact
 from tests.doubles import plant

@@ -10,7 +10,7 @@ import pytest
 
 from edgekit.bench import metrics
 from edgekit.bench.metrics import early_stopping_rank, percentile_ms
-from edgekit.records import LEAST_SAMPLES
+from edgekit.measurements import LEAST_SAMPLES
 from tests.test_statistics import at_most
 
 # Percentiles ---------------------------------------------------------------------------------

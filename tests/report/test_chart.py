@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from edgekit.records import Summary
+from edgekit.measurements import Summary
 from edgekit.report.chart import accuracy_latency
 from edgekit.statistics import wilson
 from tests.bench.results import BASELINE_ROW, row

@@ -12,7 +12,7 @@ import pytest
 from edgekit import store
 from edgekit.bench.summary import summarize
 from edgekit.errors import DataError
-from edgekit.records import BenchmarkResult
+from edgekit.measurements import BenchmarkResult
 from edgekit.report import pictures
 from edgekit.report.html import page
 from edgekit.scores import Evaluation

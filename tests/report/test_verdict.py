@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from edgekit.records import Summary
+from edgekit.measurements import Summary
 from edgekit.report import verdict
 from edgekit.report.verdict import sentences, trained
 from tests.bench.results import BASELINE_ROW, row
