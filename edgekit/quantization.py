@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgekit.errors import DataError, UsageError, unknown
-from edgekit.records import Sample
+from edgekit.records import INPUTS, Sample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,6 +100,22 @@ class QuantScheme:
 TENSORRT_SCHEME = QuantScheme(symmetric=True, everywhere=False)
 LITERT_SCHEME = QuantScheme(symmetric=False, everywhere=True)
 PARITIES = ("best", "strict")
+# What the tensor `scores` of a LiteRT file may hold.
+OUTPUTS = ("float32", "int8", "uint8")
+
+
+@dataclass(frozen=True)
+class Border:
+    """What a LiteRT file takes and gives: a row of `INPUTS`, and one of `OUTPUTS`."""
+
+    input: str = "float32"
+    output: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.input not in INPUTS:
+            raise unknown("input", self.input, INPUTS)
+        if self.output not in OUTPUTS:
+            raise unknown("output", self.output, OUTPUTS)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from typing import Any
 from edgekit.errors import DataError, UsageError, unknown
 from edgekit.labels import check_labels
 
-PRECISIONS = ("fp32", "fp16", "int8")
+# "w8": int8 weights, float32 activations; "16x8": int8 weights, int16 activations.
+PRECISIONS = ("fp32", "fp16", "int8", "w8", "16x8")
 SPLITS = ("train", "val", "test")
 RESAMPLES = ("bilinear", "bicubic")
 RUNTIMES = ("torch", "tensorrt", "onnxruntime", "litert")

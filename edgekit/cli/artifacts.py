@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
-from collections.abc import Callable
-from importlib import metadata
+from importlib import metadata as packages
 from pathlib import Path
 from typing import Any
 
 from edgekit import __version__, atomic, store
 from edgekit.cli import show
+from edgekit.cli.emitters import EMITTERS, Emitted
 from edgekit.cli.workbench import Workbench
 from edgekit.config import from_table
 from edgekit.errors import DataError, StorageError
 from edgekit.records import PRECISIONS, Artifact
-from edgekit.targets import base
+from edgekit.targets import base, metadata
+from edgekit.targets.metadata import About, Facts
 
 SCHEMA = 1
 _PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "litert-torch", "ai-edge-quantizer", "numpy")
 
 
-def export_target(bench: Workbench, resolved: base.Resolved, precisions: tuple[str, ...]) -> dict[str, Any]:
-    """Write ``export/<target>/`` whole; precisions exported before from this checkpoint stay."""
+def export_target(
+    bench: Workbench, resolved: base.Resolved, precisions: tuple[str, ...], about: About | None = None
+) -> dict[str, Any]:
+    """Write ``export/<target>/`` whole; precisions exported before from this checkpoint stay.
+
+    Args:
+        about: what LiteRT files say of themselves.
+    """
     folder = bench.run.path / "export" / resolved.name
     atomic.recover(folder)
     assert bench.onnx  # every export has the FP32 ONNX files, in export/common
@@ -31,8 +39,10 @@ def export_target(bench: Workbench, resolved: base.Resolved, precisions: tuple[s
             shutil.copy2(folder / artifact.file, staging)
         artifacts = list(kept)
         for precision in precisions:
-            for name, details in EMITTERS[resolved.target.suffix, precision](bench, staging, resolved):
-                artifacts.append(_artifact(bench, resolved, precision, staging / name, details))
+            for emitted in EMITTERS[resolved.target.suffix, precision](bench, staging, resolved):
+                if resolved.target.runtime == "litert":
+                    _describe(bench, staging / emitted.file, emitted, about)
+                artifacts.append(_artifact(bench, resolved, precision, staging, emitted))
         artifacts.sort(key=lambda a: (PRECISIONS.index(a.precision), a.name))
         manifest = _manifest(bench, resolved, artifacts)
         store.save_json(staging / "preprocess.json", bench.checkpoint.preprocess)
@@ -45,13 +55,29 @@ def export_target(bench: Workbench, resolved: base.Resolved, precisions: tuple[s
     return manifest
 
 
-def _artifact(
-    bench: Workbench, resolved: base.Resolved, precision: str, path: Path, details: dict[str, Any]
-) -> Artifact:
-    if precision == "int8":
-        table = bench.table
+def _describe(bench: Workbench, path: Path, emitted: Emitted, about: About | None) -> None:
+    """Put the metadata into a LiteRT file."""
+    from edgekit.train import evaluation, platt
+
+    checkpoint = bench.checkpoint
+    about = about or About()
+    judged = evaluation.load(bench.run.path, checkpoint.sha256)
+    known = dataclasses.replace(
+        about,
+        title=about.title or f"{checkpoint.arch}, {len(checkpoint.labels)} classes",
+        version=about.version or f"weights {checkpoint.sha256[:12]}",
+    )
+    calibrated = platt.fit(judged.raw["val_logits"], judged.raw["val_labels"]) if judged else None
+    facts = Facts(checkpoint.labels, checkpoint.preprocess, emitted.input, calibrated)
+    path.write_bytes(metadata.attach(path.read_bytes(), known, facts))
+
+
+def _artifact(bench: Workbench, resolved: base.Resolved, precision: str, folder: Path, emitted: Emitted) -> Artifact:
+    path, details = folder / emitted.file, emitted.details
+    if precision not in ("fp32", "fp16"):
+        table, quantized = bench.table, bench.quantized if precision == "int8" else bench.weights_only
         lineage = {"recipe": table.recipe, "observer": table.observer, "samples": table.samples}
-        made = {"steps": bench.quantized.steps, "float_layers": bench.quantized.float_layers}
+        made = {"steps": quantized.steps, "float_layers": quantized.float_layers}
         details = {**lineage, **made, "calibration_sha256": store.sha256_file(bench.table_path), **details}
     return Artifact(
         name=f"{resolved.name}/{path.name}",
@@ -62,6 +88,7 @@ def _artifact(
         sha256=store.sha256_file(path),
         parent=bench.checkpoint.sha256,
         details=details,
+        input=emitted.input,
     )
 
 
@@ -75,7 +102,7 @@ def _manifest(bench: Workbench, resolved: base.Resolved, artifacts: list[Artifac
         "checkpoint_sha256": bench.checkpoint.sha256,
         "target": resolved.name,
         "family": resolved.family,
-        "versions": {p: metadata.version(p) for p in _PACKAGES if _is_there(p)},
+        "versions": {p: packages.version(p) for p in _PACKAGES if _is_there(p)},
         "labels": bench.checkpoint.labels,
         "preprocess": bench.checkpoint.preprocess,
         "artifacts": artifacts,
@@ -84,8 +111,8 @@ def _manifest(bench: Workbench, resolved: base.Resolved, artifacts: list[Artifac
 
 def _is_there(package: str) -> bool:
     try:
-        return bool(metadata.version(package))
-    except metadata.PackageNotFoundError:
+        return bool(packages.version(package))
+    except packages.PackageNotFoundError:
         return False
 
 
@@ -142,77 +169,3 @@ def current_artifacts(run: store.Run, checkpoint_sha256: str) -> list[Artifact]:
                 )
             found.append(artifact)
     return found
-
-
-# An emitter writes the files of one precision into a folder: (file name, details) for each.
-Emitted = list[tuple[str, dict[str, Any]]]
-
-
-def _copy(source: Path, folder: Path, name: str) -> Emitted:
-    shutil.copyfile(source, folder / name)
-    return [(name, {})]
-
-
-def _onnx_fp16(bench: Workbench, folder: Path, resolved: base.Resolved) -> Emitted:
-    import onnx_ir
-
-    from edgekit.export import onnx
-    from edgekit.quant import fp16
-
-    model = onnx_ir.load(bench.onnx)
-    kept = fp16.to_fp16(model, *bench.observed_onnx)
-    onnx.save(model, folder / "model.fp16.onnx")
-    return [("model.fp16.onnx", {"float32_nodes": kept} if kept else {})]
-
-
-def _onnx_int8(bench: Workbench, folder: Path, resolved: base.Resolved) -> Emitted:
-    """For TensorRT twice: float32 between the INT8 parts (8.5 to 10.11), and float16 (10.12 on)."""
-    import onnx_ir
-
-    from edgekit.export import onnx
-    from edgekit.quant import exchange, fp16, qdq
-
-    model = onnx_ir.load(bench.onnx)
-    for_tensorrt = resolved.target.runtime == "tensorrt"
-    everywhere = bench.symmetric and for_tensorrt
-    nodes = qdq.quantize(model, bench.quantized, bench.onnx_naming, everywhere)
-    onnx.save(model, folder / "model.int8.onnx")
-    unoptimized = {"host_runtime": "onnxruntime-unoptimized"}  # its optimizer computes such files wrongly
-    emitted: Emitted = [("model.int8.onnx", {"int8_nodes": len(nodes), **(unoptimized if everywhere else {})})]
-    if for_tensorrt:
-        # For DLAs, which know no Q/DQ before TensorRT 11.
-        cache = exchange.tensorrt_cache(bench.table, bench.onnx_naming.tensors)
-        (folder / "model.int8.dla.cache").write_text(cache, encoding="utf-8")
-        fp16.to_fp16(model, *bench.observed_onnx)
-        onnx.save(model, folder / "model.int8.typed.onnx")
-        emitted.append(("model.int8.typed.onnx", {"for": "TensorRT 10.12 and newer", **unoptimized}))
-    return emitted
-
-
-def _tflite_fp16(bench: Workbench, folder: Path, resolved: base.Resolved) -> Emitted:
-    from edgekit.export.tflite import quiet
-    from edgekit.quant import litert
-
-    with quiet():
-        litert.to_fp16(bench.tflite, folder / "model.fp16.tflite")
-    return [("model.fp16.tflite", {})]
-
-
-def _tflite_int8(bench: Workbench, folder: Path, resolved: base.Resolved) -> Emitted:
-    from edgekit.export.tflite import quiet
-    from edgekit.quant import litert
-
-    source, quantized, naming = bench.tflite, bench.quantized, bench.tflite_naming
-    with quiet():
-        litert.quantize(source, quantized, naming, folder / "model.int8.tflite")
-    return [("model.int8.tflite", {})]
-
-
-EMITTERS: dict[tuple[str, str], Callable[[Workbench, Path, base.Resolved], Emitted]] = {
-    (".onnx", "fp32"): lambda bench, folder, _: _copy(bench.onnx, folder, "model.fp32.onnx"),
-    (".onnx", "fp16"): _onnx_fp16,
-    (".onnx", "int8"): _onnx_int8,
-    (".tflite", "fp32"): lambda bench, folder, _: _copy(bench.tflite, folder, "model.fp32.tflite"),
-    (".tflite", "fp16"): _tflite_fp16,
-    (".tflite", "int8"): _tflite_int8,
-}

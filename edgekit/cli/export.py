@@ -12,10 +12,10 @@ from edgekit import config, store
 from edgekit.cli import show
 from edgekit.cli.benchmark import at
 from edgekit.cli.options import Json, Run, RunsDir, open_run
-from edgekit.errors import GateError, UsageError
-from edgekit.quantization import check_parity_mode
+from edgekit.errors import GateError, UsageError, unknown
+from edgekit.quantization import Border, check_parity_mode
 from edgekit.records import PRECISIONS, Device
-from edgekit.targets import base
+from edgekit.targets import base, metadata
 from edgekit.train import models
 
 if TYPE_CHECKING:
@@ -59,6 +59,24 @@ Host = Annotated[
     str | None,
     typer.Option(help="A Jetson, user@address: its engines are built there over ssh.", show_default=False),
 ]
+Input = Annotated[
+    str | None,
+    typer.Option(
+        "--input",
+        help="What LiteRT files take: uint8 (RGB bytes, normalized inside), int8 (those less 128), float (normalized "
+        "outside). Default: uint8; float with --parity strict.",
+        show_default=False,
+    ),
+]
+Output = Annotated[str, typer.Option(help="What INT8 LiteRT files give: float, int8 or uint8.")]
+About = Annotated[
+    Path | None,
+    typer.Option(
+        help="A .toml file with title, description, version, author, license: the metadata of LiteRT files.",
+        metavar="FILE",
+        show_default=False,
+    ),
+]
 Build = Annotated[bool, typer.Option(help="Build engines where the device is known, by --host or its .toml file.")]
 
 
@@ -70,6 +88,9 @@ def export(
     max_drop: MaxDrop = None,
     calibration_data: CalibrationData = None,
     parity: Parity = "best",
+    input_: Input = None,
+    output: Output = "float",
+    about: About = None,
     host: Host = None,
     build: Build = True,
     json: Json = False,
@@ -79,7 +100,8 @@ def export(
 
     jetson: FP32, typed FP16 and QDQ INT8 ONNX, and TensorRT engines built on the device that --host names; without
     one, build.sh builds them there.
-    android, ios, rpi: FP32, FP16 and INT8 .tflite. desktop: ONNX. All INT8 files come from one calibration, kept in
+    android, ios, rpi: FP32, FP16 and INT8 .tflite; asked for, w8 (int8 weights only) and 16x8 (int16 activations) too.
+    desktop: ONNX. All INT8 files come from one calibration, kept in
     the run. Repeat --target and --precision for several.
     """
     if not target:
@@ -92,6 +114,8 @@ def export(
     builders = _builders([r for r, _ in wanted], host) if build else []
     chosen = config.load_recipe(recipe or "default")
     check_parity_mode(parity)
+    border = _border(input_, output, parity)
+    described = None if about is None else config.load_toml(about, metadata.About)
     for device, _ in builders:
         transport.open_transport(device)
     opened = open_run(runs_dir, run)
@@ -102,9 +126,9 @@ def export(
 
     observers.check(chosen.observer)
     recover.check(chosen.steps)
-    bench = Workbench(opened, chosen, parity == "strict", calibration_data)
+    bench = Workbench(opened, chosen, parity == "strict", calibration_data, border)
     recipes = (recipe,) if recipe else ()
-    each = [_export(bench, r, precisions, max_drop, recipes) for r, precisions in wanted]
+    each = [_export(bench, r, precisions, max_drop, recipes, described) for r, precisions in wanted]
     for device, name in builders:
         _build(opened, device, name)
     if json:
@@ -116,6 +140,26 @@ def export(
             f"no INT8 model was shown to keep {max_drop:g} points; the nearest was written: {over}",
             f"edgekit quant debug {opened.handle}, or a higher --max-drop, or --precision fp16",
         )
+
+
+def _border(taken: str | None, given: str, parity: str) -> Border:
+    """What LiteRT files take and give.
+
+    Raises:
+        UsageError: integers of pixels are not those of normalized values: strict parity cannot be kept.
+    """
+    if parity == "strict" and taken not in (None, "float"):
+        raise UsageError(
+            f"--parity strict gives all targets the same integers, which --input {taken} would change",
+            "--parity strict --input float",
+        )
+    plain = {"float": "float32"}
+    known = ["uint8", "int8", "float"]
+    taken = taken or ("float" if parity == "strict" else "uint8")
+    for what, value in (("input", taken), ("output", given)):
+        if value not in known:
+            raise unknown(what, value, known)
+    return Border(plain.get(taken, taken), plain.get(given, given))
 
 
 def _builders(targets: list[base.Resolved], host: str | None) -> list[tuple[Device, str]]:
@@ -147,15 +191,16 @@ def _export(
     precisions: tuple[str, ...],
     max_drop: float | None,
     recipes: tuple[str, ...],
+    about: metadata.About | None,
 ) -> tuple[dict[str, Any], str]:
     """Write one target; returns its manifest, and what misses the budget, if there is one and it does."""
     from edgekit.cli import artifacts, search
 
     if max_drop is None or "int8" not in precisions:
-        return artifacts.export_target(bench, resolved, precisions), ""
+        return artifacts.export_target(bench, resolved, precisions, about), ""
     found, trial, kept = search.Search(bench, resolved, recipes or search.RECIPES).run(max_drop)
     missed = "" if kept else f"{resolved.name}: {search.described(trial)}"
-    return artifacts.export_target(found, resolved, precisions), missed
+    return artifacts.export_target(found, resolved, precisions, about), missed
 
 
 def _beside(resolved: base.Resolved, chosen: tuple[str, ...]) -> tuple[str, ...]:

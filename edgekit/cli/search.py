@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgekit import config, store
 from edgekit.cli import show
-from edgekit.cli.artifacts import EMITTERS
+from edgekit.cli.emitters import EMITTERS, Emitted
 from edgekit.cli.workbench import Workbench
 from edgekit.data import dataset, images
 from edgekit.quantization import LITERT_SCHEME, TENSORRT_SCHEME, QuantizedModel
@@ -66,7 +66,7 @@ class Search:
         try:
             with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
                 emitted = EMITTERS[self.resolved.target.suffix, "int8"](bench, Path(scratch), self.resolved)
-                drop = self._judge(Path(scratch) / emitted[0][0])
+                drop = self._judge(Path(scratch), emitted[0])
         finally:
             vars(bench)["quantized"] = whole
         return Trial(recipe, float_layers, drop, time.monotonic() - start)
@@ -94,20 +94,30 @@ class Search:
         if recipe not in self.benches:
             same = self.bench
             self.benches[recipe] = Workbench(
-                same.run, config.load_recipe(recipe), same.symmetric, same.calibration_data
+                same.run, config.load_recipe(recipe), same.symmetric, same.calibration_data, same.border
             )
         return self.benches[recipe]
 
-    def _judge(self, path: Path) -> Drop:
+    def _judge(self, folder: Path, emitted: Emitted) -> Drop:
         """The drop of a file against the network as trained."""
         import numpy as np
 
         from edgekit.bench import session
         from edgekit.quant.search import paired_drop
 
+        path, parent = folder / emitted.file, self.bench.checkpoint.sha256
         target, expected = self.resolved.target, np.array([sample.label for sample in self.val])
-        digest, parent = store.sha256_file(path), self.bench.checkpoint.sha256
-        artifact = Artifact(f"search/{path.name}", "search", "int8", target.runtime, target.layout, digest, parent)
+        artifact = Artifact(
+            f"search/{path.name}",
+            "search",
+            "int8",
+            target.runtime,
+            target.layout,
+            store.sha256_file(path),
+            parent,
+            emitted.details,
+            emitted.input,
+        )
         logits = session.infer_here(artifact, path, self._pixels(), self.bench.checkpoint.preprocess)
         return paired_drop(self._before(), logits.argmax(1), expected)
 

@@ -14,11 +14,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekit import atomic, store
-from edgekit.cli import show
+from edgekit.cli import decisions, show
 from edgekit.config import from_table
 from edgekit.data import calibration, dataset, images
 from edgekit.errors import DataError
-from edgekit.quantization import CalibrationRecipe, CalibrationSet, CalibrationTable, QuantizedModel, QuantScheme
+from edgekit.quantization import (
+    Border,
+    CalibrationRecipe,
+    CalibrationSet,
+    CalibrationTable,
+    LayerWeights,
+    QuantizedModel,
+)
 from edgekit.records import Checkpoint, DatasetIndex
 
 if TYPE_CHECKING:
@@ -41,9 +48,11 @@ class Workbench:
         recipe: CalibrationRecipe | None = None,
         symmetric: bool = False,
         calibration_data: Path | None = None,
+        border: Border | None = None,
     ) -> None:
         """
         Args:
+            border: what LiteRT files take and give.
             symmetric: both targets get symmetric activations (``--parity strict``).
             calibration_data: a folder of unlabelled images instead of the train split.
         """
@@ -51,6 +60,7 @@ class Workbench:
         self.calibration_data = calibration_data
         self.recipe = recipe or CalibrationRecipe("default")
         self.symmetric = symmetric
+        self.border = border or Border()
 
     @cached_property
     def trained(self) -> tuple[Checkpoint, nn.Module]:
@@ -197,25 +207,16 @@ class Workbench:
     @cached_property
     def quantized(self) -> QuantizedModel:
         """What every INT8 file holds: decided once, kept beside the table."""
-        from edgekit.quant import keep, recover
+        return decisions.quantized(self)
 
-        table, scheme = self.table, QuantScheme(self.symmetric, everywhere=True)
-        path = self.table_path.with_suffix(".symmetric.npz" if self.symmetric else ".npz")
-        made_by = {"table": store.sha256_file(self.table_path), "checkpoint": self.checkpoint.sha256}
-        if (kept := keep.load(path, made_by)) is not None:
-            return QuantizedModel(table, kept, self.symmetric, self.recipe.steps)
-        if "rounding" in self.recipe.steps and "bias" not in self.recipe.steps:
-            show.note(
-                'recovery: "rounding" moves the mean of every output; without "bias" it can lose more than it gains'
-            )
-        count = self.recipe.recovery_samples if self.recipe.steps else 1
-        with show.bar("recovering accuracy") as update:
-            images = self.calibration_images(count)
-            model = recover.recover(self.folded, table, self.recipe, scheme, images, update)
-        if self.recipe.steps:
-            keep.save(path, model, made_by)
-            show.note(f"recovery: {', '.join(self.recipe.steps)} on up to {len(images)} images")
-        return model
+    @cached_property
+    def weights_only(self) -> QuantizedModel:
+        """What the files hold that have int8 weights and (all but) exact activations."""
+        return decisions.weights_only(self)
+
+    def first_layer(self, precision: str) -> LayerWeights | None:
+        """The first layer on pixels less their mean, for files that normalize by themselves; None if it cannot be."""
+        return decisions.first_layer(self, precision)
 
     def calibration_images(self, limit: int) -> torch.Tensor:
         """The first `limit` images of the calibration set, normalized float32 (N, 3, H, W)."""

@@ -16,15 +16,22 @@ import numpy as np
 
 from edgekit import atomic
 from edgekit.errors import EdgekitError
-from edgekit.quant import affine
+from edgekit.quant import affine, flatbuffer
 from edgekit.quant.match import Naming
 from edgekit.quantization import LITERT_SCHEME, CalibrationTable, LayerWeights, QuantizedModel, Range
 
+# Form of a quantized file -> the quantizer's own recipe for it.
+FORMS = {"int8": "static_wi8_ai8", "16x8": "static_wi8_ai16", "w8": "weight_only_wi8_afp32"}
 
-def quantize(float_path: Path, quantized: QuantizedModel, naming: Naming, path: Path) -> None:
-    """Write the full-INT8 file: int8 weights and activations, float32 input and output.
+
+def quantize(float_path: Path, quantized: QuantizedModel, naming: Naming, path: Path, form: str = "int8") -> None:
+    """Write a file with int8 weights, float32 input and output.
 
     Layers that the quantized model keeps in floating point read and write float32.
+
+    Args:
+        form: "int8": int8 activations. "16x8": int16 activations, which cover all that was seen. "w8": float32
+            activations; the weights are widened when the model is loaded or while it runs.
 
     Raises:
         EdgekitError: an activation without a counterpart in the table, or an operator without one
@@ -33,12 +40,12 @@ def quantize(float_path: Path, quantized: QuantizedModel, naming: Naming, path: 
     from ai_edge_quantizer import qtyping, quantizer, recipe
 
     model, activations = _read(float_path)
-    ranges, scheme = _ranges(model, activations, quantized.table, naming), quantized.scheme(LITERT_SCHEME)
+    seen = None if form == "w8" else _seen(model, activations, quantized, naming, form)
     layers = _layers(model, quantized, naming)
     for op, layer in layers:
         _write_floats(model, op, layer)
-    q = quantizer.Quantizer(_serialize(model))
-    q.load_quantization_recipe(recipe.static_wi8_ai8())
+    q = quantizer.Quantizer(flatbuffer.serialize(model))
+    q.load_quantization_recipe(getattr(recipe, FORMS[form])())
     unquantized = {"algorithm_key": recipe.AlgorithmName.NO_QUANTIZE}
     for border in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
         q.update_quantization_recipe(regex=".*", operation_name=border, **unquantized)
@@ -47,13 +54,29 @@ def quantize(float_path: Path, quantized: QuantizedModel, naming: Naming, path: 
             output = model.subgraphs[0].tensors[op.outputs[0]].name.decode()
             everything = qtyping.TFLOperationName.ALL_SUPPORTED
             q.update_quantization_recipe(regex=re.escape(output), operation_name=everything, **unquantized)
-    grids = {n: affine.activation_grid(span, scheme.symmetric) for n, span in ranges.items()}
-    seen = {n: {"min": _array(g.low), "max": _array(g.high)} for n, g in grids.items()}
-    result = _parse(q.quantize(seen, enable_progress_report=False).quantized_model)
+    result = flatbuffer.parse(q.quantize(seen, enable_progress_report=False).quantized_model)
     for op, (_, layer) in zip(_weighted(result), layers, strict=True):
         if layer.scales is not None:
-            _write_integers(result, op, layer)
-    atomic.save_bytes(path, _serialize(result))
+            write_weights(result, op, layer)
+            if form != "w8":
+                write_bias(result, op, layer, float(flatbuffer.tensor(result, op, 0).quantization.scale[0]))
+    atomic.save_bytes(path, flatbuffer.serialize(result))
+
+
+def _seen(
+    model: Any, activations: list[str], quantized: QuantizedModel, naming: Naming, form: str
+) -> dict[str, dict[str, np.ndarray]]:
+    """What the quantizer takes for the least and the largest value of each activation."""
+    table = quantized.table
+    if form == "16x8":
+        ranges = _ranges(model, activations, replace(table, ranges={**table.ranges, **table.seen}), naming)
+        spans = {n: (-(most := max(-span.low, span.high)), most) for n, span in ranges.items()}
+    else:
+        symmetric = quantized.scheme(LITERT_SCHEME).symmetric
+        ranges = _ranges(model, activations, table, naming)
+        grids = {n: affine.activation_grid(span, symmetric) for n, span in ranges.items()}
+        spans = {n: (grid.low, grid.high) for n, grid in grids.items()}
+    return {n: {"min": _array(low), "max": _array(high)} for n, (low, high) in spans.items()}
 
 
 def spans(float_path: Path, table: CalibrationTable, naming: Naming) -> dict[str, Range]:
@@ -97,14 +120,12 @@ def _array(value: float) -> np.ndarray:
 
 
 def _read(path: Path) -> tuple[Any, list[str]]:
-    """The model's flatbuffer as objects, and the names of its float activations."""
-    from ai_edge_quantizer.utils import tfl_flatbuffer_utils as flat
-
-    model = flat.read_model(path)
+    """The model of a file, and the names of its float activations."""
+    model = flatbuffer.read(path)
     graph = model.subgraphs[0]
     touched = {i for op in graph.operators for i in (*op.inputs, *op.outputs) if i >= 0}
     tensors = [(i, graph.tensors[i]) for i in sorted(touched)]
-    is_float = flat.TENSOR_TYPE_TO_CODE["FLOAT32"]
+    is_float = flatbuffer.type_of("FLOAT32")
     return model, [t.name.decode() for _, t in tensors if t.type == is_float and model.buffers[t.buffer].data is None]
 
 
@@ -118,7 +139,7 @@ def _spread(model: Any, spans: dict[str, Range]) -> dict[str, Range]:
     """
     graph, known = model.subgraphs[0], dict(spans)
     for op in graph.operators:
-        kind, (target, *_) = _operator(model, op), (graph.tensors[i].name.decode() for i in op.outputs)
+        kind, (target, *_) = flatbuffer.kind(model, op), (graph.tensors[i].name.decode() for i in op.outputs)
         sources = [graph.tensors[i] for i in op.inputs if i >= 0]
         if kind in ("PAD", "PADV2") and (name := sources[0].name.decode()) in known:
             known.setdefault(target, known[name])
@@ -137,29 +158,10 @@ def _scalar(model: Any, tensor: Any) -> float | None:
     return float(np.frombuffer(bytes(data), np.float32)[0]) if data is not None and len(data) == 4 else None
 
 
-def _operator(model: Any, op: Any) -> str:
-    """The name of a LiteRT operator, such as CONV_2D."""
-    from ai_edge_quantizer.utils import tfl_flatbuffer_utils as flat
-
-    return flat.flatbuffer_utils.opcode_to_name(model, op.opcodeIndex)
-
-
-def _parse(content: bytes) -> Any:
-    from ai_edge_quantizer.utils import tfl_flatbuffer_utils as flat
-
-    return flat.read_model(bytes(content))
-
-
-def _serialize(model: Any) -> bytes:
-    from ai_edge_quantizer.utils import tfl_flatbuffer_utils as flat
-
-    return bytes(flat.flatbuffer_utils.convert_object_to_bytearray(model))
-
-
 def _weighted(model: Any) -> list[Any]:
     """The operators that carry weights, in the order of the file."""
     kinds = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-    return [op for op in model.subgraphs[0].operators if _operator(model, op) in kinds]
+    return [op for op in model.subgraphs[0].operators if flatbuffer.kind(model, op) in kinds]
 
 
 def _layers(model: Any, quantized: QuantizedModel, naming: Naming) -> list[tuple[Any, LayerWeights]]:
@@ -175,7 +177,7 @@ def _layers(model: Any, quantized: QuantizedModel, naming: Naming) -> list[tuple
         name = naming.layers.get(output) or _by_weight(model, op, naming)
         if name not in quantized.layers:
             raise EdgekitError(f"the LiteRT operator that writes {output!r} has no counterpart among the layers")
-        layer, bias = quantized.layers[name], _constant(model, op, 2)
+        layer, bias = quantized.layers[name], flatbuffer.constant(model, op, 2)
         before = naming.trained[name].bias if name in naming.trained else None
         if layer.bias is not None and before is not None and bias is not None:
             layer = replace(layer, bias=(bias + (layer.bias - before)).astype(np.float32))
@@ -185,33 +187,21 @@ def _layers(model: Any, quantized: QuantizedModel, naming: Naming) -> list[tuple
 
 def _by_weight(model: Any, op: Any, naming: Naming) -> str | None:
     """The layer that was exported with this operator's weight."""
-    weight = _constant(model, op, 1)
+    weight = flatbuffer.constant(model, op, 1)
     for name, layer in naming.trained.items():
         if weight is not None and layer.weight.size == weight.size and layer.weight.ndim in (2, 4):
-            same = (layer.weight.ndim == 2) == (_operator(model, op) == "FULLY_CONNECTED")
+            same = (layer.weight.ndim == 2) == (flatbuffer.kind(model, op) == "FULLY_CONNECTED")
             if same and np.array_equal(_in_litert(model, op, layer.weight).ravel(), weight):
                 return name
     return None
 
 
-def _constant(model: Any, op: Any, index: int) -> np.ndarray | None:
-    """The float32 values, flat, of a constant input of an operator."""
-    if len(op.inputs) <= index or op.inputs[index] < 0:
-        return None
-    data = model.buffers[model.subgraphs[0].tensors[op.inputs[index]].buffer].data
-    return None if data is None else np.frombuffer(bytes(data), np.float32)
-
-
 def _in_litert(model: Any, op: Any, weight: np.ndarray) -> np.ndarray:
     """A weight of torch's layout (outputs, inputs, height, width) in LiteRT's: OHWI, 1HWO or (outputs, inputs)."""
-    kind = _operator(model, op)
+    kind = flatbuffer.kind(model, op)
     if kind == "CONV_2D":
         return weight.transpose(0, 2, 3, 1)
     return weight.transpose(1, 2, 3, 0) if kind == "DEPTHWISE_CONV_2D" else weight
-
-
-def _bytes(array: np.ndarray) -> np.ndarray:
-    return np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
 
 
 def _write_floats(model: Any, op: Any, layer: LayerWeights) -> None:
@@ -223,23 +213,48 @@ def _write_floats(model: Any, op: Any, layer: LayerWeights) -> None:
             buffer = model.buffers[tensors[index].buffer]
             if buffer.data is None or len(buffer.data) != array.nbytes:
                 raise EdgekitError(f"{tensors[index].name.decode()!r} is not the constant that its layer has")
-            buffer.data = _bytes(array)
+            buffer.data = flatbuffer.as_bytes(array)
 
 
-def _write_integers(model: Any, op: Any, layer: LayerWeights) -> None:
-    """Put the layer's integers and scales in place of the quantizer's, and the bias in their product."""
-    tensors = model.subgraphs[0].tensors
-    x, w = (tensors[i] for i in op.inputs[:2])
-    assert layer.scales is not None
-    w.quantization.scale = layer.scales.tolist()
-    w.quantization.zeroPoint = [0] * len(layer.scales)
-    model.buffers[w.buffer].data = _bytes(_in_litert(model, op, layer.integers))
-    if len(op.inputs) < 3 or op.inputs[2] < 0:
+def write_weights(model: Any, op: Any, layer: LayerWeights) -> None:
+    """Put a layer's weights into a convolution or a fully connected operator: integers where it holds integers."""
+    held = _source(model, op.inputs[1])
+    if held.type == flatbuffer.type_of("INT8"):
+        assert layer.scales is not None
+        held.quantization.scale = layer.scales.tolist()
+        held.quantization.zeroPoint = [0] * len(layer.scales)
+        array: np.ndarray = layer.integers
+    else:
+        array = layer.weight.astype(np.float16 if held.type == flatbuffer.type_of("FLOAT16") else np.float32)
+    model.buffers[held.buffer].data = flatbuffer.as_bytes(_in_litert(model, op, array))
+
+
+def write_bias(model: Any, op: Any, layer: LayerWeights, input_scale: float) -> None:
+    """Put a layer's bias into an operator: in steps of the scales of its input and its weights, where it is integers.
+
+    Raises:
+        EdgekitError: a bias that does not fit.
+    """
+    if flatbuffer.tensor(model, op, 2) is None:
         return
-    b = tensors[op.inputs[2]]
-    scales = np.float64(np.float32(x.quantization.scale[0])) * layer.scales.astype(np.float64)
-    steps = np.rint((0.0 if layer.bias is None else layer.bias) / scales)
-    if np.abs(steps).max() >= 2**31:
-        raise EdgekitError(f"the bias of {w.name.decode()!r} leaves int32", "use a recipe with another observer")
-    b.quantization.scale = scales.astype(np.float32).tolist()
-    model.buffers[b.buffer].data = _bytes(steps.astype(np.int32))
+    held, bias = _source(model, op.inputs[2]), 0.0 if layer.bias is None else layer.bias
+    integers = {flatbuffer.type_of("INT32"): np.int32, flatbuffer.type_of("INT64"): np.int64}.get(held.type)
+    if integers is None:
+        dtype = np.float16 if held.type == flatbuffer.type_of("FLOAT16") else np.float32
+        model.buffers[held.buffer].data = flatbuffer.as_bytes(np.asarray(bias, dtype))
+        return
+    assert layer.scales is not None
+    scales = np.float64(np.float32(input_scale)) * layer.scales.astype(np.float64)
+    steps = np.rint(bias / scales)
+    if np.abs(steps).max() > np.iinfo(integers).max:
+        raise EdgekitError(f"the bias {held.name.decode()!r} leaves int32", "use a recipe with another observer")
+    held.quantization.scale = scales.astype(np.float32).tolist()
+    model.buffers[held.buffer].data = flatbuffer.as_bytes(steps.astype(integers))
+
+
+def _source(model: Any, number: int) -> Any:
+    """A constant, or the one that a DEQUANTIZE makes it of."""
+    graph = model.subgraphs[0]
+    if model.buffers[graph.tensors[number].buffer].data is not None:
+        return graph.tensors[number]
+    return graph.tensors[next(op.inputs[0] for op in graph.operators if list(op.outputs) == [number])]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from edgekit.measurements import Summary
 from edgekit.report import svg
 
-_COLORS = {"fp32": svg.BLUE, "fp16": svg.YELLOW, "int8": svg.RED}
+_COLORS = {"fp32": svg.BLUE, "fp16": svg.YELLOW, "int8": svg.RED, "w8": svg.GREEN, "16x8": svg.PURPLE}
 
 
 def accuracy_latency(rows: Sequence[Summary]) -> str:

@@ -13,7 +13,7 @@ from html import escape
 from typing import Any
 
 # Paul Tol's bright scheme: told apart with every kind of colour vision, on light and on dark.
-BLUE, YELLOW, RED, GREEN = "#4477aa", "#ccaa22", "#ee6677", "#228833"
+BLUE, YELLOW, RED, GREEN, PURPLE = "#4477aa", "#ccaa22", "#ee6677", "#228833", "#aa3377"
 # Drawn in this colour, shown in the page's text colour.
 INK = "#010203"
 # Looked for, in this order, for what DejaVu Sans cannot write. Colour emoji fonts cannot be drawn.

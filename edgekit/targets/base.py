@@ -19,6 +19,7 @@ class Target:
 
     Attributes:
         runtime: what executes the artifacts. suffix: of the model files.
+        precisions: that are built unless others are asked for. asked: that are built only where they are asked for.
         package: ``module:function``, called as ``function(folder, artifacts, device)`` once the
             model files lie in `folder`; writes what belongs beside them.
     """
@@ -29,12 +30,15 @@ class Target:
     layout: str
     precisions: tuple[str, ...]
     package: str
+    asked: tuple[str, ...] = ()
 
 
+_USUAL = ("fp32", "fp16", "int8")
 TARGETS: dict[str, Target] = {
-    "tensorrt": Target("tensorrt", ("jetson",), ".onnx", "NCHW", PRECISIONS, "edgekit.targets.tensorrt:write_kit"),
+    "tensorrt": Target("tensorrt", ("jetson",), ".onnx", "NCHW", _USUAL, "edgekit.targets.tensorrt:write_kit"),
     "litert": Target(
-        "litert", ("android", "ios", "rpi"), ".tflite", "NHWC", PRECISIONS, "edgekit.targets.tflite:write_kit"
+        *("litert", ("android", "ios", "rpi"), ".tflite", "NHWC", _USUAL, "edgekit.targets.tflite:write_kit"),
+        asked=("w8", "16x8"),
     ),
     "onnxruntime": Target(
         "onnxruntime", ("desktop",), ".onnx", "NCHW", ("fp32", "int8"), "edgekit.targets.onnxruntime:write_kit"
@@ -77,16 +81,16 @@ def precisions(resolved: Resolved, wanted: tuple[str, ...]) -> tuple[str, ...]:
     Raises:
         UsageError: one that was asked for does not exist there.
     """
-    able = resolved.target.precisions
+    usual, able = resolved.target.precisions, (*resolved.target.precisions, *resolved.target.asked)
     if resolved.device is not None and resolved.device.precisions:
-        able = tuple(p for p in able if p in resolved.device.precisions)
+        usual = able = tuple(p for p in able if p in resolved.device.precisions)
     for precision in wanted:
         if precision not in PRECISIONS:
             raise unknown("precision", precision, PRECISIONS)
         if precision not in able:
             note = f" ({resolved.device.note})" if resolved.device and resolved.device.note else ""
             raise UsageError(f"{resolved.name} does not run {precision}{note}", f"it runs: {', '.join(able)}")
-    return tuple(p for p in PRECISIONS if p in (wanted or able))
+    return tuple(p for p in PRECISIONS if p in (wanted or usual))
 
 
 def package(resolved: Resolved) -> Callable[[Path, list[Artifact], Device | None], None]:

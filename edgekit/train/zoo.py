@@ -51,7 +51,7 @@ class ModelRow:
     @property
     def precisions(self) -> tuple[str, ...]:
         """What edgekit can write of it."""
-        return tuple(p for p in PRECISIONS if self.quantizes or p != "int8")
+        return tuple(p for p in PRECISIONS if self.quantizes or p in ("fp32", "fp16"))
 
 
 _IMAGENET = Preprocess(224, 256)

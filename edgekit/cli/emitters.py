@@ -1,0 +1,100 @@
+"""Export: how each file is made."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from edgekit.cli.workbench import Workbench
+from edgekit.targets import base
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """A file that an emitter wrote: its name, what is to be known of it, and what its input takes."""
+
+    file: str
+    details: dict[str, Any] = field(default_factory=dict)
+    input: str = "float32"
+
+
+# Writes the files of one precision into a folder.
+Emitter = Callable[[Workbench, Path, base.Resolved], list[Emitted]]
+
+
+def _onnx_fp32(bench: Workbench, folder: Path, resolved: base.Resolved) -> list[Emitted]:
+    shutil.copyfile(bench.onnx, folder / "model.fp32.onnx")
+    return [Emitted("model.fp32.onnx")]
+
+
+def _onnx_fp16(bench: Workbench, folder: Path, resolved: base.Resolved) -> list[Emitted]:
+    import onnx_ir
+
+    from edgekit.export import onnx
+    from edgekit.quant import fp16
+
+    model = onnx_ir.load(bench.onnx)
+    kept = fp16.to_fp16(model, *bench.observed_onnx)
+    onnx.save(model, folder / "model.fp16.onnx")
+    return [Emitted("model.fp16.onnx", {"float32_nodes": kept} if kept else {})]
+
+
+def _onnx_int8(bench: Workbench, folder: Path, resolved: base.Resolved) -> list[Emitted]:
+    """For TensorRT twice: float32 between the INT8 parts (8.5 to 10.11), and float16 (10.12 on)."""
+    import onnx_ir
+
+    from edgekit.export import onnx
+    from edgekit.quant import exchange, fp16, qdq
+
+    model = onnx_ir.load(bench.onnx)
+    for_tensorrt = resolved.target.runtime == "tensorrt"
+    everywhere = bench.symmetric and for_tensorrt
+    nodes = qdq.quantize(model, bench.quantized, bench.onnx_naming, everywhere)
+    onnx.save(model, folder / "model.int8.onnx")
+    unoptimized = {"host_runtime": "onnxruntime-unoptimized"}  # its optimizer computes such files wrongly
+    emitted = [Emitted("model.int8.onnx", {"int8_nodes": len(nodes), **(unoptimized if everywhere else {})})]
+    if for_tensorrt:
+        # For DLAs, which know no Q/DQ before TensorRT 11.
+        cache = exchange.tensorrt_cache(bench.table, bench.onnx_naming.tensors)
+        (folder / "model.int8.dla.cache").write_text(cache, encoding="utf-8")
+        fp16.to_fp16(model, *bench.observed_onnx)
+        onnx.save(model, folder / "model.int8.typed.onnx")
+        emitted.append(Emitted("model.int8.typed.onnx", {"for": "TensorRT 10.12 and newer", **unoptimized}))
+    return emitted
+
+
+def _tflite(precision: str, bench: Workbench, folder: Path, resolved: base.Resolved) -> list[Emitted]:
+    """The file as its precision has it, then what goes in and out, then the metadata."""
+    from edgekit.export.tflite import quiet
+    from edgekit.quant import litert, litert_io
+    from edgekit.quantization import Border
+
+    path = folder / f"model.{precision}.tflite"
+    source = bench.tflite
+    if precision == "fp32":
+        shutil.copyfile(source, path)
+    elif precision == "fp16":
+        with quiet():
+            litert.to_fp16(source, path)
+    else:
+        quantized = bench.quantized if precision == "int8" else bench.weights_only
+        naming = bench.tflite_naming
+        with quiet():
+            litert.quantize(source, quantized, naming, path, precision)
+    border = bench.border if precision == "int8" else Border(bench.border.input)
+    first = bench.first_layer(precision) if border.input != "float32" else None
+    preprocess = bench.checkpoint.preprocess
+    path.write_bytes(litert_io.rewrite(path.read_bytes(), border, preprocess, first))
+    return [Emitted(path.name, {"output": border.output}, border.input)]
+
+
+EMITTERS: dict[tuple[str, str], Emitter] = {
+    (".onnx", "fp32"): _onnx_fp32,
+    (".onnx", "fp16"): _onnx_fp16,
+    (".onnx", "int8"): _onnx_int8,
+    **{(".tflite", p): partial(_tflite, p) for p in ("fp32", "fp16", "int8", "w8", "16x8")},
+}

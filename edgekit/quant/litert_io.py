@@ -1,0 +1,213 @@
+"""What goes into a LiteRT file and comes out: RGB bytes, normalized inside, and scores.
+
+The normalization costs next to nothing: its factors go into the first layer (`edgekit.quant.pixels`), its means
+
+1. into the zero point of the input, where they are one and the same whole number of 255ths (EfficientNet-Lite);
+2. else, in a file that computes in floating point, into one SUB, behind which padding with zeros is right;
+3. else, in an INT8 file, into the first layer's bias, and the pixels that its padding adds are written out: the means,
+   rounded to whole ones. All pixels are exact, while a normalized tensor has steps of more than one.
+
+Where the image goes into anything but a convolution, a SUB and a MUL stand in front.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from edgekit.errors import UsageError
+from edgekit.quant import flatbuffer, litert
+from edgekit.quant.affine import Grid
+from edgekit.quantization import Border, LayerWeights
+from edgekit.records import Preprocess
+
+# The byte of a black pixel.
+_BLACK = {"uint8": 0, "int8": -128}
+_SAME = 0  # Padding.SAME
+
+
+def rewrite(content: bytes, border: Border, preprocess: Preprocess, first: LayerWeights | None = None) -> bytes:
+    """A file with float32 input and output as `border` wants it, with the signature ``image -> scores``.
+
+    Args:
+        content: a file that normalized images go into. first: its first layer on pixels less 255 times the mean
+            (`edgekit.quant.pixels`), for a border that takes pixels; with scales where the file's has integers.
+    Raises:
+        UsageError: integers out of a file that computes its scores in floating point.
+    """
+    model = flatbuffer.parse(content)
+    if border.input != "float32":
+        _take_pixels(model, border.input, preprocess, first)
+    if border.output != "float32":
+        _give_integers(model, border.output)
+    _name(model)
+    return flatbuffer.serialize(model)
+
+
+def _take_pixels(model: Any, bytes_: str, preprocess: Preprocess, first: LayerWeights | None) -> None:
+    """Let the model normalize by itself what its input holds."""
+    graph = model.subgraphs[0]
+    image = graph.inputs[0]
+    center = np.asarray(preprocess.mean) * 255  # in pixels
+    reader = _reader(model, image)
+    quantize = reader if reader is not None and flatbuffer.kind(model, reader) == "QUANTIZE" else None
+    inside = image if quantize is None else quantize.outputs[0]
+    layer = _first_layer(model, inside)
+    if layer is None or first is None:
+        _widen(model, image, Grid(1.0, _BLACK[bytes_]), center, 1 / (255 * np.asarray(preprocess.std)))
+        return
+    whole = bool(np.ptp(center) == 0 and center[0] == round(center[0]))
+    zero = round(center[0]) if whole else 0
+    pixels = Grid(1.0, _BLACK[bytes_] + zero)
+    in_bytes = graph.tensors[inside].type == flatbuffer.type_of("INT8")
+    shifts = not whole and (in_bytes or not _pads(layer, inside))
+    if shifts:
+        first = _on_pixels(first, center)
+    farthest = 255 if shifts else np.abs(np.stack([center, 255 - center])).max()
+    grid = Grid(1.0, _BLACK["int8"] + zero) if in_bytes else Grid(float(farthest) / 32767, 0)
+    if quantize is not None:
+        for number in {inside, layer.inputs[0]}:
+            flatbuffer.set_grid(graph.tensors[number], grid)
+    litert.write_weights(model, layer, first)
+    litert.write_bias(model, layer, first, grid.scale)
+    if not in_bytes:
+        _widen(model, image, pixels, None if whole or shifts else center)
+        return
+    if shifts and _pads(layer, inside):
+        _write_padding_out(model, inside, layer, center)
+    if bytes_ == "int8":
+        graph.operators.remove(quantize)
+        graph.inputs = [inside]
+    else:
+        graph.tensors[image].type = flatbuffer.type_of("UINT8")
+        flatbuffer.set_grid(graph.tensors[image], pixels)
+
+
+def _pads(layer: Any, inside: int) -> bool:
+    """Whether zeros are put around the image, by the first layer or by an operator before it."""
+    return layer.inputs[0] != inside or layer.builtinOptions.padding == _SAME
+
+
+def _reader(model: Any, number: int) -> Any:
+    """The only operator that reads a tensor, if there is one."""
+    readers = [op for op in model.subgraphs[0].operators if number in op.inputs]
+    return readers[0] if len(readers) == 1 else None
+
+
+def _first_layer(model: Any, inside: int) -> Any:
+    """The convolution with a bias that reads the image, by itself or behind a padding with zeros; else None."""
+    found = _reader(model, inside)
+    if found is not None and flatbuffer.kind(model, found) == "PAD":
+        found = _reader(model, found.outputs[0])
+    plain = found is not None and flatbuffer.kind(model, found) == "CONV_2D" and len(found.inputs) > 2
+    return found if plain else None
+
+
+def _on_pixels(first: LayerWeights, center: np.ndarray) -> LayerWeights:
+    """The layer on pixels as they are: what it took off each goes into its bias, by the weights as they are rounded."""
+    off = (first.weight.astype(np.float64).sum((2, 3)) * center).sum(1)
+    return replace(first, bias=((0.0 if first.bias is None else first.bias) - off).astype(np.float32))
+
+
+def _write_padding_out(model: Any, inside: int, layer: Any, center: np.ndarray) -> None:
+    """Two CONCATENATIONs with constants around the image instead of a PAD, or of the convolution's own padding."""
+    graph = model.subgraphs[0]
+    (height, width), kernel = graph.tensors[inside].shape[1:3], flatbuffer.tensor(model, layer, 1).shape[1:3]
+    if layer.inputs[0] == inside:
+        options = layer.builtinOptions
+        sides = [
+            _same(size, k, stride, dilation)
+            for size, k, stride, dilation in (
+                (height, kernel[0], options.strideH, options.dilationHFactor),
+                (width, kernel[1], options.strideW, options.dilationWFactor),
+            )
+        ]
+        options.padding = 1 - _SAME
+        place, padded = graph.operators.index(layer), None
+    else:
+        pad = _reader(model, inside)
+        around = flatbuffer.constant(model, pad, 1, np.int32)
+        assert around is not None
+        sides = [(int(a), int(b)) for a, b in around.reshape(4, 2)[1:3]]
+        place, padded = graph.operators.index(pad), layer.inputs[0]
+        graph.operators.remove(pad)
+    colour = np.rint(center).astype(int) - 128
+    rows = _surrounded(model, inside, 1, sides[0], colour, None)
+    columns = _surrounded(model, rows.outputs[0], 2, sides[1], colour, padded)
+    graph.operators[place:place] = [rows, columns]
+    layer.inputs[0] = columns.outputs[0]
+
+
+def _same(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
+    """What padding SAME adds before and behind, as TensorFlow defines it."""
+    missing = max(0, (-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size)
+    return missing // 2, missing - missing // 2
+
+
+def _surrounded(
+    model: Any, number: int, axis: int, sides: tuple[int, int], colour: np.ndarray, into: int | None
+) -> Any:
+    """The operator that puts lines of a colour before and behind an int8 image, along an axis."""
+    tensors, grid = model.subgraphs[0].tensors, Grid(1.0, -128)
+    shape = [int(size) for size in tensors[number].shape]
+    parts = []
+    for place, count in zip(("before", "behind"), sides):
+        lines = (*shape[:axis], count, *shape[axis + 1 :])
+        name = f"padding {place}, axis {axis}"
+        constant = np.broadcast_to(colour, lines)
+        parts.append(flatbuffer.add_tensor(model, name, lines, "INT8", grid, constant) if count else -1)
+    shape[axis] += sum(sides)
+    if into is None:
+        into = flatbuffer.add_tensor(model, f"padded, axis {axis}", tuple(shape), "INT8", grid)
+    inputs = [n for n in (parts[0], number, parts[1]) if n >= 0]
+    return flatbuffer.add_operator(model, "CONCATENATION", inputs, into, axis=axis)
+
+
+def _widen(model: Any, image: int, pixels: Grid, center: np.ndarray | None, factors: np.ndarray | None = None) -> None:
+    """Make the float image out of bytes: a DEQUANTIZE, then a SUB and a MUL where they are needed."""
+    graph = model.subgraphs[0]
+    shape = tuple(int(size) for size in graph.tensors[image].shape)
+    given = flatbuffer.add_tensor(model, "image", shape, "UINT8" if pixels.zero_point >= 0 else "INT8", pixels)
+    graph.inputs = [given]
+    steps = [("SUB", center), ("MUL", factors)]
+    needed = [(name, values) for name, values in steps if values is not None]
+    tensors = [flatbuffer.add_tensor(model, f"before {name}", shape, "FLOAT32") for name, _ in needed] + [image]
+    added = [flatbuffer.add_operator(model, "DEQUANTIZE", [given], tensors[0])]
+    for (name, values), source, target in zip(needed, tensors, tensors[1:]):
+        constant = flatbuffer.add_tensor(model, f"{name} by", (len(values),), "FLOAT32", data=values)
+        added.append(flatbuffer.add_operator(model, name, [source, constant], target, fusedActivationFunction=0))
+    graph.operators[:0] = added
+
+
+def _give_integers(model: Any, bytes_: str) -> None:
+    """Let the scores out as the integers that they are inside.
+
+    Raises:
+        UsageError: the file computes its scores in another type.
+    """
+    graph = model.subgraphs[0]
+    last = next((op for op in graph.operators if graph.outputs[0] in op.outputs), None)
+    inside: Any = None if last is None else graph.tensors[last.inputs[0]]
+    if last is None or flatbuffer.kind(model, last) != "DEQUANTIZE" or inside.type != flatbuffer.type_of("INT8"):
+        raise UsageError("integer scores come out of INT8 files only", "edgekit export --output float32")
+    graph.operators.remove(last)
+    graph.outputs = [last.inputs[0]]
+    if bytes_ == "uint8":
+        grid = Grid(float(inside.quantization.scale[0]), int(inside.quantization.zeroPoint[0]) + 128)
+        shape = tuple(int(size) for size in inside.shape)
+        graph.outputs = [flatbuffer.add_tensor(model, "scores", shape, "UINT8", grid)]
+        graph.operators.append(flatbuffer.add_operator(model, "QUANTIZE", [last.inputs[0]], graph.outputs[0]))
+
+
+def _name(model: Any) -> None:
+    """Call the input ``image`` and the output ``scores``, in the signature too; there is one signature."""
+    graph = model.subgraphs[0]
+    (signature,) = model.signatureDefs
+    for tensors, mapped, name in (
+        (graph.inputs, signature.inputs, b"image"),
+        (graph.outputs, signature.outputs, b"scores"),
+    ):
+        graph.tensors[tensors[0]].name = name
+        mapped[0].name, mapped[0].tensorIndex = name, tensors[0]
