@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from torch import fx, nn
 
 from edgekit.data.images import fit
 from edgekit.export import onnx, tflite
-from edgekit.quant import calibrate, fp16, litert, match, placement, qdq, recover
+from edgekit.ondevice.run_tflite import TfliteRunner
+from edgekit.quant import calibrate, flatbuffer, fp16, litert, litert_io, match, pixels, placement, qdq, recover
 from edgekit.quantization import (
     LITERT_SCHEME,
+    Border,
     CalibrationRecipe,
     CalibrationSet,
     CalibrationTable,
@@ -154,6 +157,40 @@ def emit_tflite(
     with tflite.quiet():
         litert.quantize(path, plain(folded, table), names, folder / "model.int8.tflite")
     return table
+
+
+def emit_pixel_tflite(
+    folded: fx.GraphModule,
+    preprocess: Preprocess,
+    folder: Path,
+    images: torch.Tensor,
+    table: CalibrationTable,
+    forms: tuple[str, ...],
+) -> None:
+    """Write ``pixels.<form>.tflite``, which take bytes, beside the files of `emit_tflite`."""
+    names = naming(folded, tflite.run_all(folder / "model.fp32.tflite", images[:1].numpy()), images)
+    exact = pixels.trained(folded, preprocess)
+    rounded = pixels.decided(folded, preprocess, CalibrationRecipe("plain"), images[:0])
+    for form in forms:
+        path = folder / f"model.{form}.tflite"
+        if not path.exists():
+            with tflite.quiet():
+                litert.quantize(folder / "model.fp32.tflite", plain(folded, table), names, path, form)
+        first = exact if form in ("fp32", "fp16") else rounded
+        content = litert_io.rewrite(path.read_bytes(), Border("uint8"), preprocess, first)
+        (folder / f"pixels.{form}.tflite").write_bytes(content)
+
+
+def operators(path: Path) -> Counter[str]:
+    """How many operators of each kind a .tflite file has."""
+    model = flatbuffer.read(path)
+    return Counter(flatbuffer.kind(model, operator) for operator in model.subgraphs[0].operators)
+
+
+def run_pixels(path: Path, shown: np.ndarray) -> np.ndarray:
+    """The outputs of a .tflite file that takes bytes, for uint8 (N, H, W, 3)."""
+    runner = TfliteRunner(str(path), 1)
+    return np.stack([runner.infer(image[None]) for image in shown])
 
 
 def run_onnx(path: Path, images: torch.Tensor, optimize: bool = True) -> np.ndarray:

@@ -59,7 +59,7 @@ def test_an_artifact_stays_in_its_run(name: str) -> None:
 def test_an_artifact_of_an_unknown_kind_lists_the_known_ones(change: dict[str, str]) -> None:
     with pytest.raises(UsageError) as caught:
         dataclasses.replace(ARTIFACT, **change)
-    assert caught.value.hint.endswith(("fp32, fp16, int8", "NCHW, NHWC"))
+    assert caught.value.hint.endswith(("fp32, fp16, int8, w8, 16x8", "NCHW, NHWC"))
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.1, 1.0), (-1.0, -0.1), (1.0, -1.0), (float("nan"), 1.0)])

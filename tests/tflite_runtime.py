@@ -26,7 +26,7 @@ def python() -> str:
     return found
 
 
-def run(path: Path, pixels: np.ndarray, preprocess: Preprocess, folder: Path) -> np.ndarray:
+def run(path: Path, pixels: np.ndarray, preprocess: Preprocess, folder: Path, taken: str = "float32") -> np.ndarray:
     """The logits of uint8 (N, H, W, 3) pixels, through the runner that travels to devices."""
     np.save(folder / "pixels.npy", pixels)
     job = {
@@ -37,6 +37,7 @@ def run(path: Path, pixels: np.ndarray, preprocess: Preprocess, folder: Path) ->
         "mean": preprocess.mean,
         "std": preprocess.std,
         "layout": "NHWC",
+        "input": taken,
         "limits": _ONCE,
     }
     device = Device("old board", "rpi", transport="local", python=python())

@@ -8,8 +8,10 @@ tests/export has small transformers and VGG's pool.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ from tests import nets, rtx, tflite_runtime
 pytestmark = pytest.mark.slow
 SIZE = 64
 FULL = ("resnet18", "resnet50", "mobilenet_v2", "efficientnet_b0", "efficientnet_lite0")
+LARGE = ("resnet50",)  # no w8 and 16x8 of it: minutes
 LIGHT = ("mobilenet_v3_small", "densenet121", "inception_v3")
 # What a precision may cost: least cosine with torch (over what differs between images).
 LEAST_COSINE = {"fp32": 0.99999, "fp16": 0.999, "int8": 0.93}
@@ -56,9 +59,20 @@ def grouped(archs: tuple[str, ...]) -> list[object]:
     return [pytest.param(arch, marks=pytest.mark.xdist_group(arch)) for arch in archs]
 
 
-@pytest.fixture(scope="module", params=grouped(FULL))
-def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Files:
-    return write(request.param, tmp_path_factory.mktemp(request.param))
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Files]:
+    """Makes the files of each network once."""
+    return cache(lambda arch: write(arch, tmp_path_factory.mktemp(arch)))
+
+
+@pytest.fixture(params=grouped(FULL))
+def files(request: pytest.FixtureRequest, made: Callable[[str], Files]) -> Files:
+    return made(request.param)
+
+
+@pytest.fixture(params=grouped(tuple(arch for arch in FULL if arch not in LARGE)))
+def small_files(request: pytest.FixtureRequest, made: Callable[[str], Files]) -> Files:
+    return made(request.param)
 
 
 def write(arch: str, folder: Path) -> Files:
@@ -77,15 +91,17 @@ def write(arch: str, folder: Path) -> Files:
     folded = fold(model, size)
     emitted = nets.emit_onnx(folded, size, folder, images)
     nets.emit_tflite(folded, size, folder, images, emitted.table)
+    forms = ("fp32", "int8") if arch in LARGE else ("fp32", "fp16", "int8", "w8", "16x8")
+    nets.emit_pixel_tflite(folded, preprocess, folder, images, emitted.table, forms)
     with torch.inference_mode():
         expected = model(images).numpy()
     return Files(arch, emitted, folder, preprocess, pixels, images, expected)
 
 
-def assert_agrees(got: np.ndarray, files: Files, name: str) -> None:
+def assert_agrees(got: np.ndarray, files: Files, name: str, least: float | None = None) -> None:
     cosine = nets.cosine(got, files.expected)
     print(f"{files.arch} {name}: cosine {cosine:.5f}, error {nets.relative_error(got, files.expected):.4f}")
-    assert cosine >= LEAST_COSINE[name.split(".")[0]]
+    assert cosine >= (least or LEAST_COSINE[name.split(".")[0]])
 
 
 @pytest.mark.parametrize("name", ONNX_RUNS)
@@ -105,6 +121,54 @@ def test_tflite_runs_in_the_last_tflite_runtime(files: Files, precision: str, tm
     path = files.folder / f"model.{precision}.tflite"
     got = tflite_runtime.run(path, files.pixels, files.preprocess, tmp_path)
     assert_agrees(got, files, f"{precision}.tflite-runtime")
+
+
+@pytest.mark.parametrize("form", ["fp32", "int8"])
+def test_tflite_that_takes_bytes_agrees_with_torch(files: Files, form: str) -> None:
+    got = nets.run_pixels(files.folder / f"pixels.{form}.tflite", files.pixels)
+    assert_agrees(got, files, f"{form}.tflite of bytes")
+
+
+# What finer forms than int8 may cost.
+LEAST_COSINE_OF_FINER = 0.98
+
+
+@pytest.mark.parametrize("form", ["fp16", "w8", "16x8"])
+def test_finer_forms_agree_with_torch(small_files: Files, form: str) -> None:
+    got = nets.run_pixels(small_files.folder / f"pixels.{form}.tflite", small_files.pixels)
+    assert_agrees(got, small_files, f"{form}.tflite of bytes", LEAST_COSINE_OF_FINER)
+
+
+@pytest.mark.parametrize("form", ["int8", "w8", "16x8"])
+def test_tflite_that_takes_bytes_runs_in_the_last_tflite_runtime(small_files: Files, form: str, tmp_path: Path) -> None:
+    files = small_files
+    got = tflite_runtime.run(files.folder / f"pixels.{form}.tflite", files.pixels, files.preprocess, tmp_path, "uint8")
+    assert_agrees(got, files, f"{form}.tflite-runtime", LEAST_COSINE.get(form, LEAST_COSINE_OF_FINER))
+
+
+OPERATORS = {
+    "resnet18": {"CONV_2D": 20, "ADD": 8, "MAX_POOL_2D": 1, "PADV2": 1, "PAD": 3},
+    "resnet50": {"CONV_2D": 53, "ADD": 16, "MAX_POOL_2D": 1, "PADV2": 1, "PAD": 3},
+    "mobilenet_v2": {"CONV_2D": 35, "DEPTHWISE_CONV_2D": 17, "ADD": 10, "PAD": 4},
+    "efficientnet_b0": {
+        **{"CONV_2D": 65, "DEPTHWISE_CONV_2D": 16, "ADD": 9, "PAD": 4},
+        **{"MEAN": 16, "LOGISTIC": 65, "MUL": 65},  # squeeze-and-excitation, SiLU
+    },
+    "efficientnet_lite0": {"CONV_2D": 33, "DEPTHWISE_CONV_2D": 16, "ADD": 9},
+}
+
+
+def test_the_graph_holds_the_network_and_nothing_else(files: Files) -> None:
+    """No transposition, no activation of its own, no pair of Q and DQ inside; the image's mean costs what it must."""
+    inside = Counter({**OPERATORS[files.arch], "FULLY_CONNECTED": 1}) + Counter({"MEAN": 1})
+    one_mean = files.arch == "efficientnet_lite0"
+    before = {
+        "fp32": ["DEQUANTIZE"] if one_mean else ["DEQUANTIZE", "SUB", "PAD"],
+        "int8": ["QUANTIZE"] if one_mean else ["QUANTIZE", "CONCATENATION", "CONCATENATION"],
+    }
+    for form, behind in (("fp32", []), ("int8", ["DEQUANTIZE"])):
+        found = nets.operators(files.folder / f"pixels.{form}.tflite")
+        assert found == inside + Counter([*before[form], *behind]), form
 
 
 def test_both_int8_files_agree_with_each_other(files: Files) -> None:

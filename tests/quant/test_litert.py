@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,13 @@ from torch import nn
 from edgekit.errors import EdgekitError
 from edgekit.export import tflite
 from edgekit.export.fold import fold
-from edgekit.quant import affine, litert, match
+from edgekit.quant import affine, flatbuffer, litert, match
 from edgekit.quantization import CalibrationTable, LayerWeights, QuantizedModel, Range
 from tests.nets import emit_tflite, naming, plain, random_images, relative_error, run_tflite, table_of
 
 pytestmark = [pytest.mark.xdist_group("litert"), pytest.mark.filterwarnings("ignore")]
 SIZE = 16
+INT8 = 9  # of the schema
 
 
 class Small(nn.Module):
@@ -227,3 +229,31 @@ def test_scales_of_nearly_dead_channels_keep_the_int32_bias_from_overflowing(dep
         litert.quantize(
             path, QuantizedModel(table, {**quantized.layers, "conv": tiny}), naming_of(path, model), tmp_path / "out"
         )
+
+
+@pytest.mark.parametrize(("form", "held"), [("w8", "FLOAT32"), ("16x8", "INT16")])
+def test_other_forms_hold_our_integers_and_compute_more_finely(
+    small: tuple, tmp_path: Path, form: str, held: str
+) -> None:
+    folder, model, table = small
+    path, quantized = folder / "model.fp32.tflite", plain(fold(model), table)
+    with tflite.quiet():
+        litert.quantize(path, quantized, naming_of(path, model), tmp_path / "out.tflite", form)
+    written = flatbuffer.read(tmp_path / "out.tflite")
+    integers = [bytes(written.buffers[t.buffer].data) for t in written.subgraphs[0].tensors if t.type == INT8]
+    for name, layer in quantized.layers.items():
+        assert any(sorted(layer.integers.tobytes()) == sorted(found) for found in integers), name
+    convolutions = [op for op in written.subgraphs[0].operators if flatbuffer.kind(written, op) == "CONV_2D"]
+    assert {flatbuffer.tensor(written, op, 0).type for op in convolutions} == {flatbuffer.type_of(held)}
+    images = random_images(32, SIZE)
+    assert relative_error(run_tflite(tmp_path / "out.tflite", images), model(images).detach().numpy()) < 0.02
+
+
+def test_16_bits_cover_what_the_observer_left_out(small: tuple, tmp_path: Path) -> None:
+    folder, model, table = small
+    path = folder / "model.fp32.tflite"
+    narrow = replace(table, ranges={name: Range(span.low / 8, span.high / 8) for name, span in table.ranges.items()})
+    with tflite.quiet():
+        litert.quantize(path, plain(fold(model), narrow), naming_of(path, model), tmp_path / "out.tflite", "16x8")
+    images = random_images(32, SIZE)
+    assert relative_error(run_tflite(tmp_path / "out.tflite", images), model(images).detach().numpy()) < 0.02
