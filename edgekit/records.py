@@ -196,3 +196,17 @@ class Device:
         ):
             if value not in known:
                 raise unknown(what, value, known)
+        if problem := _litert_problem(self):
+            raise DataError(f"device {self.name!r}: {problem[0]}", problem[1])
+
+
+def _litert_problem(device: Device) -> tuple[str, str] | None:
+    """What is wrong with the LiteRT keys of a device together, and the remedy."""
+    chosen = (device.api, device.accelerator, device.xnnpack) != ("interpreter", "cpu", True)
+    if chosen and device.runtime != "litert":
+        return "api, accelerator and xnnpack are keys of LiteRT", 'add runtime = "litert", or remove them'
+    if device.accelerator != "cpu" and device.api == "interpreter":
+        return f"the interpreter has no {device.accelerator}", 'add api = "compiled-model"'
+    if device.accelerator != "cpu" and not device.xnnpack:
+        return f"XNNPACK is of the CPU, not of the {device.accelerator}", "remove xnnpack, or the accelerator"
+    return None

@@ -75,6 +75,26 @@ def test_a_recipe_asks_for_a_possible_number_of_samples(samples: int) -> None:
         CalibrationRecipe("mine", samples)
 
 
+@pytest.mark.parametrize(
+    ("keys", "hint"),
+    [
+        ({"runtime": "tensorrt", "accelerator": "gpu", "api": "compiled-model"}, 'add runtime = "litert"'),
+        ({"runtime": "onnxruntime", "xnnpack": False}, 'add runtime = "litert"'),
+        ({"runtime": "litert", "accelerator": "gpu"}, 'add api = "compiled-model"'),
+        ({"runtime": "litert", "accelerator": "npu", "api": "compiled-model", "xnnpack": False}, "remove xnnpack"),
+    ],
+)
+def test_a_device_is_run_in_one_way_that_exists(keys: dict[str, Any], hint: str) -> None:
+    with pytest.raises(DataError, match="device 'mine': ") as caught:
+        records.Device("mine", "rpi", **keys)
+    assert caught.value.hint.startswith(hint)
+
+
+def test_a_litert_device_may_name_its_interface_accelerator_and_delegate() -> None:
+    for keys in ({"xnnpack": False}, {"api": "compiled-model", "accelerator": "gpu"}, {"api": "benchmark-model"}):
+        records.Device("mine", "rpi", runtime="litert", **keys)
+
+
 def test_an_index_knows_its_splits_in_order() -> None:
     samples = tuple(Sample(str(i), 0, split, "") for i, split in enumerate(("train", "val", "train")))
     index = DatasetIndex(Path(), ("a", "b"), samples, "")

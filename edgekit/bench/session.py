@@ -25,6 +25,8 @@ from edgekit.records import Artifact, Device, Preprocess
 SCHEMA = 1
 # Artifacts run in the runtime of their target, where this machine can, or in a stand-in.
 _HOST_RUNTIME = {"tensorrt": "onnxruntime", "onnxruntime": "onnxruntime", "litert": "litert", "torch": "torch"}
+# What a device says of LiteRT, and `edgekit.ondevice.run_tflite` hears.
+_LITERT_OPTIONS = ("api", "accelerator", "xnnpack", "emulated")
 _DESCRIBED = ("artifact", "device", "runtime", "source", "environment", "size_bytes", "layers")
 _TIMES = ("latencies_ns", "compute_ns")
 _RAW = ("logits", "expected", "power")
@@ -73,14 +75,16 @@ class Model:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def as_exported(artifact: Artifact, path: Path) -> Model:
-    """An artifact as it was exported, for this machine or a device that runs such files.
+def as_exported(artifact: Artifact, path: Path, device: Device) -> Model:
+    """An artifact as it was exported, to be run as `device` says, where it runs such files.
 
     Raises:
         MissingError: its file is gone. StorageError: it has changed.
     """
     verify(artifact, path)
-    return Model(artifact, path, host_runtime(artifact))
+    runtime = host_runtime(artifact)
+    options = {name: getattr(device, name) for name in _LITERT_OPTIONS} if runtime == "litert" else {}
+    return Model(artifact, path, runtime, options)
 
 
 def benchmark(

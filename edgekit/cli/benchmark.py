@@ -108,8 +108,8 @@ def at(devices: list[Device], host: str) -> Device:
 
 
 def _is_apart(device: Device) -> bool:
-    """Whether it runs models by something else than this Python's CPU runtimes: the baseline stays here."""
-    return bool(device.python) or device.transport != "local" or device.runtime == "tensorrt"
+    """Whether it runs one kind of files in its own way, not all in this Python's runtimes: the baseline stays here."""
+    return bool(device.python) or device.transport != "local" or device.runtime in ("tensorrt", "litert")
 
 
 def _baseline(bench: Workbench, scratch: Path) -> tuple[Artifact, Path]:

@@ -134,12 +134,12 @@ def _steps(device: Device, work: Work) -> list[_Step]:
     """A step for each artifact; on TensorRT one for each precision of a target."""
     if device.runtime == "tensorrt":
         return [_engine_step(device, kit) for kit in engines.kits(work)]
-    return [_file_step(artifact, path) for artifact, path in work]
+    return [_file_step(device, artifact, path) for artifact, path in work]
 
 
-def _file_step(artifact: Artifact, path: Path) -> _Step:
+def _file_step(device: Device, artifact: Artifact, path: Path) -> _Step:
     key = f"{artifact.sha256} {session.host_runtime(artifact)}"
-    return _Step(artifact.name, key, (artifact,), lambda transport, wanted: session.as_exported(artifact, path))
+    return _Step(artifact.name, key, (artifact,), lambda transport, wanted: session.as_exported(artifact, path, device))
 
 
 def _engine_step(device: Device, kit: engines.Kit) -> _Step:

@@ -1,8 +1,19 @@
-"""LiteRT on the CPU: ``ai-edge-litert`` where it is installed, else ``tflite-runtime``."""
+"""LiteRT: ``ai-edge-litert`` where it is installed, else ``tflite-runtime``.
+
+Options of a job: ``api`` ("interpreter" or "compiled-model"), ``accelerator`` ("cpu", "gpu" or "npu"), ``xnnpack``
+(false: LiteRT's own kernels) and ``emulated`` (true: a GPU in software is taken). A GPU or NPU is asked for alone, so
+that LiteRT has no CPU to fall back to, and what was compiled is checked: there is an error, or the accelerator ran
+every operator.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional
+import contextlib
+import os
+import re
+import sys
+import tempfile
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set
 
 import numpy as np
 
@@ -17,24 +28,225 @@ except ImportError:
 
     PACKAGE = "tflite-runtime"
 
+_DEFAULTS = {"api": "interpreter", "accelerator": "cpu", "xnnpack": True, "emulated": False}
+_ADAPTER = re.compile(r"Selected adapter: (.*?), arch=.*adapterType=(.*)")
+_MOST_REASON = 300
+
 
 class TfliteRunner(Runner):
-    """A ``.tflite`` file with one image input and one output, float32 or of 8 bits."""
+    """A ``.tflite`` file with one image input and one output, float32 or of 8 bits.
+
+    Raises:
+        ValueError: options that do not go together, or not with this package. RuntimeError: the accelerator is not
+            there, is software, or does not run the whole model.
+    """
 
     def __init__(self, path: str, threads: int, options: Optional[Dict[str, Any]] = None) -> None:
         super().__init__(path, threads, options)
-        self.interpreter = Interpreter(model_path=path, num_threads=threads)
+        self.wanted = dict(_DEFAULTS, **self.options)
+        _check(self.wanted)
+        kind: Any = _Compiled if self.wanted["api"] == "compiled-model" else _Interpreted
+        self.model = kind(path, threads, self.wanted)
+
+    def infer(self, image: np.ndarray) -> np.ndarray:
+        raw = self.model.run(_to_type(image, self.model.input))
+        return _to_float(raw, self.model.output)
+
+    def info(self) -> Dict[str, Any]:
+        said = {"runtime": PACKAGE, "version": _version(PACKAGE), "processor": "cpu"}
+        said.update({name: self.wanted[name] for name in ("api", "accelerator")})
+        if self.wanted["accelerator"] == "cpu":
+            said["xnnpack"] = self.wanted["xnnpack"]
+        said.update(self.model.described)
+        return said
+
+    def close(self) -> None:
+        self.model.close()
+
+
+def _check(wanted: Dict[str, Any]) -> None:
+    if wanted["api"] not in ("interpreter", "compiled-model"):
+        raise ValueError("this runner has no api {!r}: interpreter, compiled-model".format(wanted["api"]))
+    if wanted["accelerator"] not in ("cpu", "gpu", "npu"):
+        raise ValueError("unknown accelerator {!r}: cpu, gpu, npu".format(wanted["accelerator"]))
+    if wanted["accelerator"] != "cpu" and wanted["api"] != "compiled-model":
+        raise ValueError('a {} needs api = "compiled-model"'.format(wanted["accelerator"].upper()))
+    if PACKAGE == "tflite-runtime" and wanted["api"] == "compiled-model":
+        raise ValueError('tflite-runtime has no CompiledModel: install ai-edge-litert, or set api = "interpreter"')
+
+
+class _Interpreted:
+    """The model in an `Interpreter`."""
+
+    def __init__(self, path: str, threads: int, wanted: Dict[str, Any]) -> None:
+        self.interpreter = _interpreter(path, threads, wanted["xnnpack"])
         self.interpreter.allocate_tensors()
         self.input = self.interpreter.get_input_details()[0]
         self.output = self.interpreter.get_output_details()[0]
+        self.described = _coverage(self.interpreter)
 
-    def infer(self, image: np.ndarray) -> np.ndarray:
-        self.interpreter.set_tensor(self.input["index"], _to_type(image, self.input))
+    def run(self, values: np.ndarray) -> np.ndarray:
+        self.interpreter.set_tensor(self.input["index"], values)
         self.interpreter.invoke()
-        return _to_float(self.interpreter.get_tensor(self.output["index"])[0], self.output)
+        answer: np.ndarray = self.interpreter.get_tensor(self.output["index"])[0]
+        return answer
 
-    def info(self) -> Dict[str, Any]:
-        return {"runtime": PACKAGE, "version": _version(PACKAGE), "processor": "cpu"}
+    def close(self) -> None:
+        del self.interpreter
+
+
+class _Compiled:
+    """The model in a `CompiledModel`, on one accelerator."""
+
+    def __init__(self, path: str, threads: int, wanted: Dict[str, Any]) -> None:
+        plain = _interpreter(path, 1, False)  # it alone tells scales and zero points
+        self.input, self.output = plain.get_input_details()[0], plain.get_output_details()[0]
+        self.count = int(np.prod(self.output["shape"]))
+        self.model, log = _compile(path, threads, wanted)
+        self.described: Dict[str, Any] = {"fully_accelerated": self.model.is_fully_accelerated()}
+        if wanted["accelerator"] != "cpu":
+            self.described["processor"] = _adapter(log)[0] or wanted["accelerator"]
+        self.inputs, self.outputs = self.model.create_input_buffers(0), self.model.create_output_buffers(0)
+
+    def run(self, values: np.ndarray) -> np.ndarray:
+        self.inputs[0].write(values)
+        self.model.run_by_index(0, self.inputs, self.outputs)
+        answer: np.ndarray = self.outputs[0].read(self.count, self.output["dtype"])
+        return answer
+
+    def close(self) -> None:
+        with _native_log():
+            del self.inputs, self.outputs, self.model
+
+
+def _interpreter(path: str, threads: int, xnnpack: bool) -> Any:
+    """An `Interpreter` with the delegate that LiteRT takes by default, or with none."""
+    if xnnpack:
+        return Interpreter(model_path=path, num_threads=threads)
+    kinds = sys.modules[Interpreter.__module__].OpResolverType
+    plain = kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    return Interpreter(model_path=path, num_threads=threads, experimental_op_resolver_type=plain)
+
+
+def _coverage(interpreter: Any) -> Dict[str, Any]:
+    """How many operators the delegate runs, and in how many parts; nothing where it cannot be known.
+
+    A delegate's node stands behind the file's own: what it runs are the operators between its inputs and outputs.
+    """
+    try:
+        nodes = interpreter._get_ops_details()
+    except (AttributeError, RuntimeError, ValueError):
+        return {}
+    own = [node for node in nodes if node["op_name"] != "DELEGATE"]
+    parts = [node for node in nodes if node["op_name"] == "DELEGATE"]
+    writes = {int(tensor): node["index"] for node in own for tensor in node["outputs"]}
+    reads = {node["index"]: [int(tensor) for tensor in node["inputs"]] for node in own}
+    covered: Set[int] = set()
+    for part in parts:
+        border, left = {int(tensor) for tensor in part["inputs"]}, [int(tensor) for tensor in part["outputs"]]
+        while left:
+            tensor = left.pop()
+            node = writes.get(tensor)
+            if tensor not in border and node is not None and node not in covered:
+                covered.add(node)
+                left.extend(reads[node])
+    return {"ops": len(own), "delegated_ops": len(covered), "partitions": len(parts)}
+
+
+def _compile(path: str, threads: int, wanted: Dict[str, Any]) -> Any:
+    """The compiled model, and what LiteRT said meanwhile.
+
+    Raises:
+        RuntimeError: the accelerator that is wanted did not take all of it; the message says what to do.
+    """
+    accelerator = wanted["accelerator"]
+    error, model = "", None
+    with _native_log() as read:
+        create = _creator(path, threads, accelerator, wanted["xnnpack"])
+        try:
+            model = create()
+        except RuntimeError as failed:
+            error = str(failed)
+        log = read()
+        whole = model is not None and model.is_fully_accelerated()
+        name, kind = _adapter(log)
+        software = "CPU" in kind and not wanted["emulated"]
+        if accelerator != "cpu" and (software or not whole):
+            model = None  # it goes while its last words are caught
+    if model is not None:
+        return model, log
+    if accelerator == "cpu":
+        raise RuntimeError("LiteRT cannot compile the model: " + _reason(log, error))
+    if software:
+        raise RuntimeError(
+            "the GPU here is software ({}): it would be a CPU under a GPU's name; install the GPU's driver, or set "
+            'accelerator = "cpu", or emulated = true to see its answers alone'.format(name)
+        )
+    raise RuntimeError(
+        "the {} does not run the whole model ({}), and nothing is left to the CPU in silence: install its driver, "
+        'look at edgekit inspect, or set accelerator = "cpu"'.format(accelerator.upper(), _reason(log, error))
+    )
+
+
+def _creator(path: str, threads: int, accelerator: str, xnnpack: bool) -> Callable[[], Any]:
+    """What creates the model on this accelerator and no other.
+
+    Raises:
+        ValueError: this ai-edge-litert is too old.
+    """
+    try:
+        from ai_edge_litert.compiled_model import CompiledModel
+        from ai_edge_litert.cpu_kernel_mode import CpuKernelMode
+        from ai_edge_litert.hardware_accelerator import HardwareAccelerator
+        from ai_edge_litert.options import CpuOptions, Options
+    except ImportError as error:
+        raise ValueError(
+            "CompiledModel with options needs ai-edge-litert 2.3 or newer, this is {} ({}): pip install -U "
+            "ai-edge-litert".format(_version(PACKAGE), error)
+        ) from None
+    mode = CpuKernelMode.DELEGATE if xnnpack else CpuKernelMode.BUILTIN
+    options = Options(
+        hardware_accelerators=HardwareAccelerator[accelerator.upper()],
+        cpu_options=CpuOptions(num_threads=threads, kernel_mode=mode) if accelerator == "cpu" else None,
+    )
+    return lambda: CompiledModel.from_file(path, options=options)
+
+
+@contextlib.contextmanager
+def _native_log() -> Iterator[Callable[[], str]]:
+    """Catch what LiteRT writes to standard error; the value reads it so far."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as log:
+
+        def read() -> str:
+            log.seek(0)
+            said = log.read().decode("utf-8", "replace")
+            log.seek(0, os.SEEK_END)
+            return said
+
+        os.dup2(log.fileno(), 2)
+        try:
+            yield read
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def _adapter(log: str) -> List[str]:
+    """Name and kind of the GPU that LiteRT chose; empty where it does not say."""
+    found = _ADAPTER.search(log)
+    return [found.group(1).strip(), found.group(2).strip()] if found else ["", ""]
+
+
+def _reason(log: str, error: str) -> str:
+    """The first error of LiteRT's log, else its last warning, else the last line of its exception."""
+    lines = log.splitlines()
+    errors = [line for line in lines if line.startswith("ERROR: ")]
+    warnings = [line for line in lines if line.startswith("WARNING: [")]
+    chosen = errors[:1] or warnings[-1:] or error.splitlines()[-1:] or ["no reason given"]
+    return re.sub(r"^(ERROR|WARNING): (\[[^]]*\] ?)?", "", chosen[0])[:_MOST_REASON]
 
 
 def _to_type(values: np.ndarray, detail: Dict[str, Any]) -> np.ndarray:
@@ -42,14 +254,16 @@ def _to_type(values: np.ndarray, detail: Dict[str, Any]) -> np.ndarray:
     if detail["dtype"] == values.dtype:
         return values
     scale, zero_point = detail["quantization"]
+    if scale == 0 or values.dtype != np.float32:
+        raise ValueError("the model takes {}, not {}".format(np.dtype(detail["dtype"]), values.dtype))
     limits = np.iinfo(detail["dtype"])
     return np.clip(np.rint(values / scale) + zero_point, limits.min, limits.max).astype(detail["dtype"])
 
 
 def _to_float(values: np.ndarray, detail: Dict[str, Any]) -> np.ndarray:
-    if detail["dtype"] == np.float32:
-        return values
     scale, zero_point = detail["quantization"]
+    if detail["dtype"] == np.float32 or scale == 0:
+        return values.astype(np.float32, copy=False)
     return ((values.astype(np.float32) - zero_point) * scale).astype(np.float32)
 
 

@@ -88,7 +88,7 @@ def case(request: pytest.FixtureRequest, board: aarch64.Board, models: Path, sam
     path = models / f"model.{request.param}.tflite"
     made = results.artifact(f"rpi/{path.name}", request.param, "litert", layout="NHWC", sha256=store.sha256_file(path))
     with open_transport(BOARD) as transport:
-        result = session.benchmark(session.as_exported(made, path), BOARD, ENOUGH, samples, transport)
+        result = session.benchmark(session.as_exported(made, path, BOARD), BOARD, ENOUGH, samples, transport)
     return Case(made, path, samples, result)
 
 

@@ -16,7 +16,7 @@ from edgekit.bench import replies, session
 from edgekit.bench.transport import open_transport
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError
 from edgekit.measurements import BenchmarkResult, Suite
-from edgekit.records import Artifact, Preprocess
+from edgekit.records import Artifact, Device, Preprocess
 from tests.bench.results import artifact, result
 
 QUICK = Suite("quick", warmup_queries=1, warmup_s=0.0, min_queries=9, min_s=0.0, max_s=60.0)
@@ -53,7 +53,7 @@ def evaluation_set(beside: Path) -> session.EvaluationSet:
 def measure(made: Artifact, path: Path) -> BenchmarkResult:
     local = config.load_device("local")
     with open_transport(local) as transport:
-        return session.benchmark(session.as_exported(made, path), local, QUICK, evaluation_set(path), transport)
+        return session.benchmark(session.as_exported(made, path, local), local, QUICK, evaluation_set(path), transport)
 
 
 def test_a_benchmark_keeps_every_latency_and_every_answer(mean_color: tuple[Artifact, Path]) -> None:
@@ -65,6 +65,15 @@ def test_a_benchmark_keeps_every_latency_and_every_answer(mean_color: tuple[Arti
     assert (measured.source, measured.device, measured.runtime) == ("host", "local", "onnxruntime")
     assert (measured.environment["suite"], measured.environment["warmup_queries"]) == ("quick", 1)
     assert measured.size_bytes == path.stat().st_size
+
+
+def test_only_litert_hears_how_litert_is_run(mean_color: tuple[Artifact, Path]) -> None:
+    made, path = mean_color
+    device = Device("pi", "rpi", runtime="litert", api="compiled-model", accelerator="gpu", emulated=True)
+    flat = dataclasses.replace(made, name="rpi/model.fp32.tflite", runtime="litert")
+    options = {"api": "compiled-model", "accelerator": "gpu", "xnnpack": True, "emulated": True}
+    assert session.as_exported(flat, path, device).options == options
+    assert session.as_exported(made, path, device).options == {}
 
 
 def test_in_process_the_answers_are_the_same(mean_color: tuple[Artifact, Path]) -> None:
