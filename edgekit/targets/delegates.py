@@ -1,0 +1,215 @@
+"""Which operators of a LiteRT file are expected to leave a delegate, and why.
+
+Predictions from documents, not measurements: the device decides. Of each delegate the rules are in `DELEGATES`, with
+their source. An operator that leaves runs on the CPU, and the data goes there and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import groupby
+
+from edgekit.targets.contents import Contents, OpInfo, TensorInfo
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_EIGHT_BITS = ("int8", "uint8")
+_FLOATS = ("float32", "float16")
+# CheckGpuDelegateCompatibility in tflite/tools/versioning/gpu_compatibility.cc of google-ai-edge/LiteRT. The documented
+# list ("GPU delegates for LiteRT", ai.google.dev) is older and shorter: it lacks MEAN and HARD_SWISH, for example.
+_GPU_OPS = _names(
+    """ADD ADD_N AVERAGE_POOL_2D BATCH_MATMUL BITCAST CAST CONCATENATION CONV_2D CUMSUM DENSIFY DEPTHWISE_CONV_2D
+    DEPTH_TO_SPACE DEQUANTIZE EMBEDDING_LOOKUP DYNAMIC_UPDATE_SLICE FULLY_CONNECTED GATHER HARD_SWISH LSTM MAX_POOL_2D
+    MEAN MUL PACK ONE_HOT QUANTIZE RELU_N1_TO_1 PRELU RESHAPE SELECT SELECT_V2 SLICE SOFTMAX SPACE_TO_DEPTH SPLIT
+    SPLIT_V STRIDED_SLICE TILE TOPK_V2 TRANSPOSE TRANSPOSE_CONV RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR RELU RELU6
+    LEAKY_RELU REDUCE_ALL REDUCE_ANY REDUCE_MAX REDUCE_MIN REDUCE_PROD SUM PAD PADV2 MIRROR_PAD REVERSE_V2 ABS CEIL COS
+    ELU EXP FLOOR GELU LOG LOGICAL_NOT LOGISTIC NEG ROUND RSQRT SIGN SIN SQRT SQUARE TANH ATAN2 DIV EQUAL FLOOR_DIV
+    FLOOR_MOD GREATER GREATER_EQUAL LOGICAL_AND LOGICAL_OR LESS LESS_EQUAL MAXIMUM MINIMUM NOT_EQUAL POW RIGHT_SHIFT
+    SQUARED_DIFFERENCE SUB"""
+)
+# tflite/delegates/xnnpack/README.md of google-ai-edge/LiteRT. It is older than the delegate, which takes more.
+_XNNPACK_FLOAT = _names(
+    """ABS ADD AVERAGE_POOL_2D CEIL CONCATENATION CONV_2D DEPTH_TO_SPACE DEPTHWISE_CONV_2D DIV ELU FULLY_CONNECTED FLOOR
+    HARD_SWISH LEAKY_RELU LOGISTIC MAX_POOL_2D MAXIMUM MEAN MINIMUM MUL NEG PAD PRELU RELU RELU6 RELU_N1_TO_1 RESHAPE
+    RESIZE_BILINEAR ROUND SLICE SOFTMAX SPACE_TO_DEPTH SPLIT SQRT SQUARE SQUARED_DIFFERENCE STRIDED_SLICE SUB TANH
+    TRANSPOSE TRANSPOSE_CONV DEQUANTIZE"""
+)
+_XNNPACK_EIGHT_BITS = _names(
+    """ADD CONCATENATION CONV_2D DEPTH_TO_SPACE DEPTHWISE_CONV_2D DEQUANTIZE ELU FULLY_CONNECTED LEAKY_RELU LOGISTIC
+    MAX_POOL_2D MEAN MUL PAD QUANTIZE RESHAPE RESIZE_BILINEAR SLICE SPACE_TO_DEPTH SPLIT SUB TANH TRANSPOSE
+    TRANSPOSE_CONV"""
+)
+# coral.ai/docs/edgetpu/models-intro, "Supported operations"; second-hand copies, behind RESIZE_BILINEAR not confirmed.
+_EDGE_TPU_OPS = _names(
+    """ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D EXPAND_DIMS FULLY_CONNECTED L2_NORMALIZATION LOGISTIC
+    LSTM MAXIMUM MAX_POOL_2D MEAN MINIMUM MUL PACK PAD PRELU QUANTIZE REDUCE_MAX REDUCE_MIN RELU RELU6 RELU_N1_TO_1
+    RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR RSQRT SLICE SOFTMAX SPACE_TO_DEPTH SPLIT SQUEEZE STRIDED_SLICE SUB
+    SUM SQUARED_DIFFERENCE TANH TRANSPOSE TRANSPOSE_CONV"""
+)
+_FUSED = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6")
+
+
+@dataclass(frozen=True)
+class Delegate:
+    """One row. `leaves` says why an operator leaves; "" is that it stays."""
+
+    title: str
+    source: str
+    leaves: Callable[[OpInfo], str]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is expected of one delegate.
+
+    Attributes:
+        leaving: (operator, why, how many). parts: pieces that the delegate gets, in the order of the file.
+    """
+
+    delegate: str
+    stays: int
+    ops: int
+    parts: int
+    leaving: tuple[tuple[str, str, int], ...]
+
+
+def verdicts(contents: Contents) -> list[Verdict]:
+    """The verdict of every row of `DELEGATES` on a LiteRT file."""
+    found = []
+    for name, delegate in DELEGATES.items():
+        reasons = [delegate.leaves(op) for op in contents.ops]
+        leaving: dict[tuple[str, str], int] = {}
+        for op, why in zip(contents.ops, reasons):
+            if why:
+                leaving[op.kind, why] = leaving.get((op.kind, why), 0) + 1
+        parts = sum(1 for stays, _ in groupby(reasons, key=lambda why: not why) if stays)
+        rows = tuple((kind, why, number) for (kind, why), number in leaving.items())
+        found.append(Verdict(name, reasons.count(""), len(reasons), parts, rows))
+    return found
+
+
+def _gpu(op: OpInfo) -> str:
+    """LiteRT's GPU delegate and ML Drift, floats and (quantized models allowed, as by default) 8 bits."""
+    if op.kind not in _GPU_OPS:
+        return "the delegate has no such operator"
+    if wrong := _types(op.activations, (*_FLOATS, *_EIGHT_BITS, "int32", "bool")):
+        return f"{wrong}: it computes floats, and takes 8 bits for them"
+    if op.options.get("FusedActivationFunction") == "SIGN_BIT":
+        return "fused SIGN_BIT"
+    if op.kind == "SOFTMAX" and op.options.get("Beta", 1.0) != 1.0:
+        return "beta is not 1"
+    if op.kind in ("SLICE", "STRIDED_SLICE") and _rank(op) not in (3, 4):
+        return f"{_rank(op)} dimensions: 3 or 4 are taken"
+    if op.kind in ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN") and not _constant(op, 1):
+        return "its axes are not constant"
+    if op.kind in ("PAD", "PADV2", "MIRROR_PAD") and _shape(op, 1) not in ((3, 2), (4, 2)):
+        return "padding of other than 3 or 4 dimensions"
+    if op.kind in ("ADD", "MUL") and not _gpu_broadcasts(_shape(op, 0), _shape(op, 1)):
+        return f"it does not broadcast {_shape(op, 0)} and {_shape(op, 1)}"
+    return ""
+
+
+def _gpu_broadcasts(one: tuple[int, ...] | None, other: tuple[int, ...] | None) -> bool:
+    """CheckAddMulBroadcastCompatibility of the same file, without its enhanced mode."""
+    if one is None or other is None or min(len(one), len(other)) < 2 or len(one) == len(other):
+        return True
+    long, short = sorted((one, other), key=len, reverse=True)
+    if len(long) != 4:
+        return False
+    if len(short) == 3:
+        return long[0] == 1
+    return (long[0] == 1 and short == (1, 1)) or (long[0] == short[0] and long[3] == short[1])
+
+
+def _xnnpack(op: OpInfo) -> str:
+    """XNNPACK, on the CPU: what leaves runs in LiteRT's own kernels."""
+    kinds = {tensor.dtype for tensor in op.activations}
+    eight = bool(kinds & set(_EIGHT_BITS))
+    if op.kind not in (_XNNPACK_EIGHT_BITS if eight else _XNNPACK_FLOAT):
+        return f"not in its list for {'8 bits' if eight else 'floats'}"
+    if wrong := _types(op.activations, ("float32", "float16", *_EIGHT_BITS)):
+        return f"{wrong} is not taken"
+    if op.options.get("FusedActivationFunction", "NONE") not in _FUSED:
+        return f"fused {op.options['FusedActivationFunction']}"
+    if op.kind == "SOFTMAX" and op.options.get("Beta", 1.0) != 1.0:
+        return "beta is not 1"
+    if op.kind == "CONCATENATION" and not 2 <= len(op.inputs) <= 4:
+        return "it takes 2 to 4 inputs"
+    if op.kind == "QUANTIZE" and eight and {"int8", "uint8"} <= kinds:
+        return "it does not change the sign of 8 bits"
+    if op.kind == "MEAN" and not _spatial(op):
+        return "it averages over height and width, or width, alone"
+    return ""
+
+
+def _spatial(op: OpInfo) -> bool:
+    axes = op.inputs[1].values if len(op.inputs) > 1 and op.inputs[1] is not None else ()
+    return _rank(op) == 4 and tuple(sorted(axes)) in ((1, 2), (2,))
+
+
+def _int8_npu(op: OpInfo) -> str:
+    """An NPU that computes 8 bits alone, such as Hexagon's HTP without FP16, or NNAPI drivers."""
+    if op.kind in ("QUANTIZE", "DEQUANTIZE") and (border := _types(op.activations, _EIGHT_BITS)):
+        return f"{border} at the border of the 8-bit part"
+    if wrong := _types(op.activations, (*_EIGHT_BITS, "int32", "bool")):
+        note = " (some NPUs take 16x8)" if wrong == "int16" else ""
+        return f"{wrong} activations{note}"
+    if any(tensor.count is None for tensor in op.activations):
+        return "an open dimension"
+    return ""
+
+
+def _edge_tpu(op: OpInfo) -> str:
+    """Coral's Edge TPU; its compiler puts everything behind the first operator that leaves on the CPU too."""
+    if why := _int8_npu(op):
+        return why
+    if op.kind not in _EDGE_TPU_OPS:
+        return "not in its table"
+    if op.kind in ("AVERAGE_POOL_2D", "MAX_POOL_2D", "CONCATENATION") and _activation(op) != "NONE":
+        return f"fused {_activation(op)}"
+    if any(max(tensor.shape[:-3], default=1) > 1 for tensor in op.activations if tensor.shape):
+        return "a dimension beside the last three is above 1"
+    return ""
+
+
+def _activation(op: OpInfo) -> str:
+    return str(op.options.get("FusedActivationFunction", "NONE"))
+
+
+def _types(tensors: Iterable[TensorInfo], allowed: tuple[str, ...]) -> str:
+    """The first type outside `allowed`; "" where there is none."""
+    return next((tensor.dtype or "an unknown type" for tensor in tensors if tensor.dtype not in allowed), "")
+
+
+def _shape(op: OpInfo, index: int) -> tuple[int, ...] | None:
+    tensor = op.inputs[index] if index < len(op.inputs) else None
+    return tensor.shape if tensor is not None else None
+
+
+def _rank(op: OpInfo) -> int:
+    return len(_shape(op, 0) or ())
+
+
+def _constant(op: OpInfo, index: int) -> bool:
+    tensor = op.inputs[index] if index < len(op.inputs) else None
+    return tensor is not None and tensor.constant
+
+
+DELEGATES: dict[str, Delegate] = {
+    "gpu": Delegate(
+        "LiteRT GPU (OpenCL, Metal, WebGPU)",
+        "google-ai-edge/LiteRT tflite/tools/versioning/gpu_compatibility.cc; ai.google.dev, GPU delegates for LiteRT",
+        _gpu,
+    ),
+    "int8-npu": Delegate(
+        "an NPU for 8 bits alone",
+        "Qualcomm AI Engine Direct Delegate, Acceleration Support: HTP takes 8-bit activations and operators",
+        _int8_npu,
+    ),
+    "edge-tpu": Delegate("Coral Edge TPU", "coral.ai/docs/edgetpu/models-intro, Supported operations", _edge_tpu),
+    "xnnpack": Delegate("XNNPACK (CPU)", "google-ai-edge/LiteRT tflite/delegates/xnnpack/README.md", _xnnpack),
+}
