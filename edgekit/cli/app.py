@@ -19,6 +19,7 @@ from edgekit.cli import (
     doctor,
     evaluate,
     export,
+    inspect,
     models,
     predict,
     quant,
@@ -49,6 +50,7 @@ app.command()(export.export)
 app.command()(benchmark.benchmark)
 app.command()(report.report)
 app.command()(predict.predict)
+app.command()(inspect.inspect)
 app.command()(models.models)
 app.command()(doctor.doctor)
 app.add_typer(devices.devices_app, name="devices", help="List devices, or look at one over ssh.")

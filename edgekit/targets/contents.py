@@ -8,11 +8,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-# Bytes of one value; half a byte for four bits.
-BITS = {
-    "float64": 64, "float32": 32, "float16": 16, "bfloat16": 16, "int64": 64, "int32": 32, "int16": 16, "int8": 8,
-    "int4": 4, "int2": 2, "uint64": 64, "uint32": 32, "uint16": 16, "uint8": 8, "bool": 8,
-}  # fmt: skip
+_MOST_VALUES = 1 << 62
 _LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
 
 
@@ -57,8 +53,11 @@ class TensorInfo:
 
     @property
     def count(self) -> int | None:
-        """Its number of values; None where a dimension is open or unknown."""
-        return None if self.shape is None or min(self.shape, default=0) < 0 else prod(self.shape)
+        """Its number of values; None where a dimension is open or unknown, or where no machine holds them."""
+        if self.shape is None or min(self.shape, default=0) < 0:
+            return None
+        number = prod(self.shape)
+        return number if number <= _MOST_VALUES else None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from edgekit.labels import visible
 from edgekit.targets.contents import Contents, OpInfo, TensorInfo
 
 _MOST_BYTES, _MOST_TEXT, _MOST_SCALES, _MOST_THINGS = 1 << 31, 200, 1 << 16, 200_000
+_MOST_NAMED = 10
 _QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 _WITH_WEIGHTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _INTEGERS = ("int8", "uint8", "int4", "uint4", "int16", "uint16")
@@ -66,11 +67,9 @@ def _contents(model: Any) -> Contents:
     ops = [_op(node, index, state) for index, node in enumerate(graph.node)]
     weights = tuple(known[t.name] for t in graph.initializer)
     about = {
-        "opset": ", ".join(
-            f"{visible(o.domain)[:_MOST_TEXT] or 'ai.onnx'} {o.version}" for o in model.opset_import[:20]
-        ),
+        "opset": ", ".join(f"{_name(o.domain) or 'ai.onnx'} {o.version}" for o in model.opset_import[:20]),
         "IR version": model.ir_version,
-        "producer": visible(f"{model.producer_name} {model.producer_version}".strip())[:_MOST_TEXT],
+        "producer": f"{_name(model.producer_name)} {_name(model.producer_version)}".strip(),
         "nodes": len(ops),
         **_precision(ops, weights),
     }
@@ -81,7 +80,7 @@ def _contents(model: Any) -> Contents:
         outputs=tuple(known[v.name] for v in graph.output),
         ops=tuple(ops),
         weights=weights,
-        metadata={visible(p.key)[:_MOST_TEXT]: visible(p.value)[:_MOST_TEXT] for p in model.metadata_props[:100]},
+        metadata={_name(p.key): _name(p.value) for p in model.metadata_props[:100]},
     )
 
 
@@ -99,6 +98,9 @@ def _precision(ops: list[OpInfo], weights: Iterable[TensorInfo]) -> dict[str, An
         _DEQUANTIZE: counted[_DEQUANTIZE],
         "INT8 by Q/DQ": f"{len(integer)} of {len(weighted)} {'/'.join(_WITH_WEIGHTS)}",
     }
+    if integer:
+        others = [op.name or op.outputs[0].name for op in weighted if op.outputs and not op.options.get("int8")]
+        about["in floats"] = ", ".join(others[:_MOST_NAMED]) + (", ..." if len(others) > _MOST_NAMED else "")
     if floats:
         about["float16 of float bytes"] = f"{100 * floats['float16'] / max(1, sum(floats.values())):.0f} %"
     return about
@@ -107,7 +109,8 @@ def _precision(ops: list[OpInfo], weights: Iterable[TensorInfo]) -> dict[str, An
 def _dtype(number: int) -> str:
     import onnx
 
-    return str(onnx.TensorProto.DataType.Name(number)).lower().replace("float", "float32", number == 1)
+    name = str(onnx.TensorProto.DataType.Name(number)).lower()
+    return {"float": "float32", "double": "float64"}.get(name, name)
 
 
 def _constant(tensor: Any) -> TensorInfo:
@@ -128,8 +131,10 @@ def _declared(value: Any) -> TensorInfo:
     return TensorInfo(_name(value.name), shape, _dtype(tensor.elem_type) if tensor.elem_type else "")
 
 
-def _name(name: str) -> str:
-    return visible(name)[:_MOST_TEXT]
+def _name(name: str | bytes) -> str:
+    """A name, printable and not long; protobuf gives bytes where it is no UTF-8."""
+    text = name[:_MOST_TEXT]
+    return visible(text if isinstance(text, str) else text.decode("utf-8", "replace"))
 
 
 def _scales(graph: Any) -> dict[str, tuple[float, ...]]:

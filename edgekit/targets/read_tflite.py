@@ -5,6 +5,7 @@ The file may be damaged or hostile: whatever is wrong with it is one `DataError`
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Sequence
 from math import prod
@@ -87,7 +88,7 @@ def _contents(schema: Any, content: bytes) -> Contents:
     kept = {file.text(entry.Name()): file.buffer(entry.Buffer()) for entry in entries}
     if "min_runtime_version" in kept:
         about["needs LiteRT"] = file.text(kept["min_runtime_version"].rstrip(b"\0"))
-    about["metadata"] = ", ".join(kept)
+    about["metadata buffers"] = ", ".join(kept)
     told = read_metadata.told(kept[read_metadata.BUFFER]) if read_metadata.BUFFER in kept else {}
     return Contents(
         form="LiteRT",
@@ -159,6 +160,8 @@ def _tensor(file: _File, tensor: Any) -> TensorInfo:
         return TensorInfo(name, shape, dtype, constant=nbytes > 0, nbytes=nbytes, values=values)
     scales = grid.ScaleAsNumpy()
     scales = () if isinstance(scales, int) else tuple(float(v) for v in scales[: file.count(len(scales))])
+    if not all(math.isfinite(scale) for scale in scales):
+        raise ValueError("a scale that is no number")
     zero_points = file.numbers(grid.ZeroPointAsNumpy(), _MOST_THINGS)
     axis = int(grid.QuantizedDimension())
     return TensorInfo(name, shape, dtype, scales, zero_points, axis, nbytes > 0, nbytes, values)

@@ -1,0 +1,228 @@
+"""``edgekit inspect``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgekit import store
+from edgekit.cli import show
+from edgekit.cli.options import Json, RunsDir, open_run
+from edgekit.errors import MissingError, UsageError, unknown
+
+if TYPE_CHECKING:
+    from edgekit.targets.contents import Contents, OpInfo, TensorInfo
+    from edgekit.targets.delegates import Verdict
+
+_SUFFIXES = (".tflite", ".onnx", ".engine")
+_LARGEST = 5
+
+
+def inspect(
+    model: Annotated[str, typer.Argument(help="A .tflite, .onnx or .engine file, or an artifact of a run.")],
+    run: Annotated[
+        str | None,
+        typer.Argument(help="The run whose artifact it is. Default: the newest.", show_default=False),
+    ] = None,
+    ops: Annotated[
+        bool, typer.Option("--ops", help="List every operator, with the tensors it reads and writes.")
+    ] = False,
+    json: Json = False,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Show what is in a model file: inputs and outputs, operators with types, sizes, hashes, where it comes from.
+
+    Of .tflite files also which operators are expected to leave a GPU or an NPU delegate, and why: by their
+    documents, the device decides. Nothing of the file is run. Of an engine its record is shown: what built it.
+    """
+    path = _find(model, run, runs_dir)
+    from edgekit.cli import lineage
+
+    found: dict[str, Any] = {"file": str(path), "size_bytes": path.stat().st_size, "sha256": store.sha256_file(path)}
+    if path.suffix == ".engine":
+        record = lineage.engine_record(path)
+        intact = "as built" if record.get("engine_sha256") == found["sha256"] else "changed since it was built"
+        origin = lineage.lineage(path, str(record.get("exported_sha256", "")))
+        found.update(form="TensorRT engine", engine={"file": intact, **record}, lineage=origin)
+        show.as_json(found) if json else _print_engine(found)
+        return
+    contents, verdicts = _read(path)
+    found["lineage"] = lineage.lineage(path, found["sha256"])
+    if json:
+        show.as_json({**found, **_plain(contents, verdicts, ops)})
+    else:
+        _print(found, contents, verdicts, ops)
+
+
+def _find(model: str, run: str | None, runs_dir: Path) -> Path:
+    """The file that is meant."""
+    if run is None and Path(model).is_file():
+        if Path(model).suffix not in _SUFFIXES:
+            raise UsageError(f"{model} is no model file", f"edgekit inspect reads {', '.join(_SUFFIXES)}")
+        return Path(model)
+    from edgekit.cli.artifacts import load_artifacts
+
+    try:
+        opened = open_run(runs_dir, run)
+    except MissingError as error:
+        raise (
+            error if run is not None else MissingError(f"there is no file {model!r}, and no run", error.hint)
+        ) from None
+    known = {}
+    for manifest in sorted((opened.path / "export").glob("[!.]*/manifest.json")):
+        known.update({a.name: manifest.parent / a.file for a in load_artifacts(manifest.parent)})
+    if not known:
+        raise MissingError(
+            f"nothing of {opened.name} is exported yet", f"edgekit export {opened.handle} --target android"
+        )
+    if model not in known:
+        raise unknown("file or artifact", model, sorted(known))
+    if not known[model].is_file():
+        raise MissingError(f"{known[model]} is gone", f"edgekit export {opened.handle} --target {model.split('/')[0]}")
+    return known[model]
+
+
+def _read(path: Path) -> tuple[Contents, list[Verdict]]:
+    from edgekit.targets import delegates, read_onnx, read_tflite
+
+    if path.suffix == ".onnx":
+        return read_onnx.read(path), []
+    contents = read_tflite.read(path)
+    return contents, delegates.verdicts(contents)
+
+
+def _plain(contents: Contents, verdicts: list[Verdict], ops: bool) -> dict[str, Any]:
+    from edgekit.targets import contents as figures
+    from edgekit.targets.delegates import DELEGATES
+
+    kinds = [
+        {"op": kind, "types": types, "count": n, "macs": macs} for kind, types, n, macs in figures.kinds(contents.ops)
+    ]
+    plain: dict[str, Any] = {
+        "form": contents.form,
+        "about": contents.about,
+        "metadata": contents.metadata,
+        "inputs": [_tensor(t) for t in contents.inputs],
+        "outputs": [_tensor(t) for t in contents.outputs],
+        "signatures": contents.signatures,
+        "kinds": kinds,
+        "macs": figures.macs(contents),
+        "weight_bytes": figures.weight_bytes(contents),
+        "largest": [{"name": t.name, "type": t.kind, "bytes": t.nbytes} for t in figures.largest(contents, _LARGEST)],
+        "delegates": [{**asdict(v), "source": DELEGATES[v.delegate].source, "verified": False} for v in verdicts],
+    }
+    if ops:
+        plain["ops"] = [
+            {
+                "index": op.index,
+                "op": op.kind,
+                "types": op.signature,
+                "macs": op.macs,
+                "inputs": [t.name if t else None for t in op.inputs],
+                "outputs": [t.name for t in op.outputs],
+                "leaves": {name: why for name, row in DELEGATES.items() if verdicts and (why := row.leaves(op))},
+            }
+            for op in contents.ops
+        ]
+    return plain
+
+
+def _tensor(tensor: TensorInfo) -> dict[str, Any]:
+    return {
+        "name": tensor.name,
+        "shape": tensor.shape,
+        "type": tensor.dtype,
+        "scale": tensor.scales[0] if len(tensor.scales) == 1 else None,
+        "zero_point": tensor.zero_points[0] if len(tensor.zero_points) == 1 else None,
+        "range": tensor.real_range,
+    }
+
+
+def _print(found: dict[str, Any], contents: Contents, verdicts: list[Verdict], ops: bool) -> None:
+    from edgekit.targets import contents as figures
+
+    total = figures.macs(contents)
+    facts = [[k, str(v)] for k, v in {**contents.about, **contents.metadata}.items() if v != ""]
+    facts += [["multiplications", f"{total / 1e6:.1f} million"]] if total is not None else []
+    _print_facts(found, contents.form, [*facts, *(["signature", text] for text in contents.signatures)])
+    rows = [["input", *_cells(t)] for t in contents.inputs] + [["output", *_cells(t)] for t in contents.outputs]
+    _section("inputs and outputs", ["", "name", "shape", "type", "scale", "zero point", "holds"], rows)
+    _print_operators(contents, total)
+    _print_weights(contents)
+    if ops:
+        _section("every operator", ["#", "operator", "reads", "writes"], [_op_cells(op) for op in contents.ops])
+    if verdicts:
+        _print_verdicts(verdicts)
+    _print_lineage(found["lineage"])
+
+
+def _print_operators(contents: Contents, total: int | None) -> None:
+    from edgekit.targets.contents import kinds
+
+    columns = ["operator", "types", "count", *(["% of multiplications"] if total else [])]
+    rows = []
+    for kind, types, count, macs in kinds(contents.ops):
+        share = [f"{100 * macs / total:.1f}" if macs else ""] if total else []
+        rows.append([kind, types, str(count), *share])
+    _section("operators", columns, rows, right=columns[2:])
+
+
+def _print_weights(contents: Contents) -> None:
+    from edgekit.targets.contents import largest, weight_bytes
+
+    held = weight_bytes(contents)
+    share = [[dtype, f"{n / 1e6:.3f}", f"{100 * n / max(1, sum(held.values())):.1f}"] for dtype, n in held.items()]
+    _section("weights", ["type", "MB", "%"], share, right=["MB", "%"])
+    rows = [[t.name, t.kind, _shape(t), f"{t.nbytes / 1e6:.3f}"] for t in largest(contents, _LARGEST)]
+    _section("the largest", ["tensor", "type", "shape", "MB"], rows, right=["MB"])
+
+
+def _print_verdicts(verdicts: list[Verdict]) -> None:
+    from edgekit.targets.delegates import DELEGATES
+
+    rows = []
+    for verdict in verdicts:
+        kept = f"{verdict.stays} of {verdict.ops}" + (f" in {verdict.parts} parts" if verdict.parts > 1 else "")
+        leaving = [f"{kind} x{n}: {why}" for kind, why, n in verdict.leaving] or ["nothing"]
+        rows += [[DELEGATES[verdict.delegate].title, kept, leaving[0]], *(["", "", text] for text in leaving[1:])]
+    title = "delegates, as their documents let expect (not verified on hardware: the device decides)"
+    _section(title, ["delegate", "expected to run", "expected to leave"], rows)
+
+
+def _print_engine(found: dict[str, Any]) -> None:
+    _print_facts(found, found["form"], [[k.replace("_", " "), str(v)] for k, v in found["engine"].items()])
+    _print_lineage(found["lineage"])
+
+
+def _print_lineage(lineage: dict[str, Any]) -> None:
+    rows = [[key, str(value)] for key, value in lineage.items()] or [["", "no manifest beside it says"]]
+    _section("where it comes from", ["", ""], rows)
+
+
+def _print_facts(found: dict[str, Any], form: str, rows: list[list[str]]) -> None:
+    size = f"{found['size_bytes'] / 1e6:.3f} MB"
+    show.table([found["file"], ""], [["form", form], ["size", size], ["sha256", found["sha256"]], *rows])
+
+
+def _section(title: str, columns: list[str], rows: list[list[str]], right: list[str] | None = None) -> None:
+    print(f"\n{title}")
+    show.table(columns, rows, right=right or [])
+
+
+def _cells(tensor: TensorInfo) -> list[str]:
+    scale = f"{tensor.scales[0]:.6g}" if len(tensor.scales) == 1 else "per channel" if tensor.scales else ""
+    zero = str(tensor.zero_points[0]) if len(tensor.zero_points) == 1 else ""
+    holds = "{:.4g} to {:.4g}".format(*tensor.real_range) if tensor.real_range else ""
+    return [tensor.name, _shape(tensor), tensor.dtype, scale, zero, holds]
+
+
+def _shape(tensor: TensorInfo) -> str:
+    return "?" if tensor.shape is None else str(list(tensor.shape))
+
+
+def _op_cells(op: OpInfo) -> list[str]:
+    reads = ", ".join(f"{t.name} {t.kind}" if t else "-" for t in op.inputs)
+    return [str(op.index), op.kind, reads, ", ".join(f"{t.name} {t.kind}" for t in op.outputs)]
