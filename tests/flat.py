@@ -1,6 +1,7 @@
 """A small .tflite file written by hand: no converter, so tests of readers and runners take no time.
 
-``image`` -> [QUANTIZE] -> CONV_2D with RELU6 -> MEAN -> FULLY_CONNECTED -> [DEQUANTIZE or QUANTIZE] -> ``scores``
+``image`` -> [QUANTIZE] -> CONV_2D with RELU6 -> MEAN -> FULLY_CONNECTED -> [DEQUANTIZE or QUANTIZE] -> ``scores``,
+and at the end L2_NORMALIZATION, if wanted: an operator that neither XNNPACK nor a GPU takes.
 """
 
 from __future__ import annotations
@@ -69,9 +70,9 @@ class _Graph:
         return bytes(builder.Output())
 
 
-def tflite(inner: str = "float32", source: str = "float32", target: str = "float32", seed: int = 0) -> bytes:
+def tflite(inner: str = "float32", source: str = "float32", target: str = "float32", normalized: bool = False) -> bytes:
     """The file. `inner`: float32 or int8. `source`, `target`: of the input and the output; not 8 bits around floats."""
-    rng, g = np.random.default_rng(seed), _Graph()
+    rng, g = np.random.default_rng(0), _Graph()
     real = inner == "float32"
     weights, dense = rng.normal(0, 0.3, (16, 3, 3, 3)), rng.normal(0, 0.5, (CLASSES, 16))
     scales = np.abs(weights).max((1, 2, 3)) / 127
@@ -100,6 +101,9 @@ def tflite(inner: str = "float32", source: str = "float32", target: str = "float
         scores = g.tensor("scores", (1, CLASSES), target, (SCORES[0], SCORES[1] + 128))
         code = schema.BuiltinOperator.DEQUANTIZE if target == "float32" else schema.BuiltinOperator.QUANTIZE
         g.op(code, [y], [scores], None, 2)
+    if normalized:
+        y, scores = scores, g.tensor("normalized", (1, CLASSES), target)
+        g.op(schema.BuiltinOperator.L2_NORMALIZATION, [y], [scores], schema.L2NormOptionsT())
     g.graph.inputs, g.graph.outputs = [image], [scores]
     g.model.signatureDefs = [_signature(image, scores)]
     return g.finish()

@@ -170,7 +170,9 @@ def python(code: str, *options: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"], ["benchmark", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["train", "--help"], ["benchmark", "--help"], ["inspect", "--help"]]
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     heavy = {"torch", "torchvision", "onnx", "onnx_ir", "onnxruntime", "numpy", "PIL", "tensorrt", "matplotlib"}
     code = f"import sys; from edgekit.cli.app import run; status = run({arguments!r}); print(*sys.modules); "

@@ -30,6 +30,9 @@ except ImportError:
 
 _DEFAULTS = {"api": "interpreter", "accelerator": "cpu", "xnnpack": True, "emulated": False}
 _ADAPTER = re.compile(r"Selected adapter: (.*?), arch=.*adapterType=(.*)")
+# "CONV_2D: Tensor type(INT16) is not supported. name", in the list of what a delegate refuses.
+_REFUSED = re.compile(r"[A-Z][A-Z0-9_]{2,}: [^.]*(?=\.)")
+_MARKS = ("ERROR", "WARNING", "INFO", "VERBOSE", "DEBUG")
 _MOST_REASON = 300
 
 
@@ -241,8 +244,13 @@ def _adapter(log: str) -> List[str]:
 
 
 def _reason(log: str, error: str) -> str:
-    """The first error of LiteRT's log, else its last warning, else the last line of its exception."""
+    """Which operators a delegate refuses, else the log's first error, its last warning, the exception's last line."""
     lines = log.splitlines()
+    refused = sorted(
+        {found.group(0) for found in map(_REFUSED.match, lines) if found and not found.group(0).startswith(_MARKS)}
+    )
+    if refused:
+        return "; ".join(refused)[:_MOST_REASON]
     errors = [line for line in lines if line.startswith("ERROR: ")]
     warnings = [line for line in lines if line.startswith("WARNING: [")]
     chosen = errors[:1] or warnings[-1:] or error.splitlines()[-1:] or ["no reason given"]

@@ -199,11 +199,27 @@ def test_a_gpu_in_software_is_taken_for_its_answers_alone(tmp_path: Path, monkey
     assert np.allclose(plain.logits, result.logits, atol=1e-4)
 
 
+def test_a_model_that_a_gpu_does_not_run_whole_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    software_gpu.plug_in(tmp_path, monkeypatch)
+    path = tmp_path / "model.tflite"
+    path.write_bytes(flat.tflite(normalized=True))
+    device = Device("emulated pc", "rpi", transport="local", runtime="litert", emulated=True, api="compiled-model",
+                    accelerator="gpu")  # fmt: skip
+    with pytest.raises(EdgekitError, match=r"the GPU does not run the whole model \(.*L2_NORMALIZATION"):
+        measured(path, device, pixels())
+    plain = measured(path, Device("plain", "rpi", transport="local", runtime="litert"), pixels())
+    assert (plain.environment["ops"], plain.environment["delegated_ops"]) == (4, 3)
+
+
 @pytest.mark.parametrize(("log", "error", "reason"), [
     ("INFO: a\nERROR: [x.cc:1] No adapters found\nERROR: [y.cc:2] then this", "e", "No adapters found"),
     ("WARNING: Logging before\nWARNING: [a.cc:1] one\nWARNING: [b.cc:2] the last", "e", "the last"),
     ("", "ERROR: [x]\n└ Some ops are not accelerated.", "└ Some ops are not accelerated."),
     ("", "", "no reason given"),
+    ("INFO: a. b\nERROR: Following operations are not supported by GPU delegate:\n"
+     "MEAN: Tensor type(INT16) is not supported. m\n"
+     "CONV_2D: Tensor type(INT16) is not supported. x\nCONV_2D: Tensor type(INT16) is not supported. y", "e",
+     "CONV_2D: Tensor type(INT16) is not supported; MEAN: Tensor type(INT16) is not supported"),
 ])  # fmt: skip
 def test_the_reason_is_the_first_error_of_the_log(log: str, error: str, reason: str) -> None:
     assert run_tflite._reason(log, error) == reason

@@ -61,6 +61,14 @@ def test_a_float_file_leaves_an_npu_whole_and_stays_on_a_gpu(tmp_path: Path) -> 
     assert expected["gpu"] == Verdict("gpu", 3, 3, 1, ())
 
 
+def test_an_operator_that_nobody_takes_leaves_them_all(tmp_path: Path) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(flat.tflite(normalized=True))
+    leaving = {v.delegate: v.leaving for v in delegates.verdicts(read_tflite.read(path))}
+    assert leaving["gpu"] == (("L2_NORMALIZATION", "the delegate has no such operator", 1),)
+    assert leaving["xnnpack"] == (("L2_NORMALIZATION", "not in its list for floats", 1),)
+
+
 def test_equal_reasons_are_counted_and_parts_too() -> None:
     ops = [op("ADD"), op("UNIQUE"), op("ADD"), op("UNIQUE"), op("UNIQUE")]
     verdict = delegates.verdicts(Contents("LiteRT", {}, (), (), tuple(ops), ()))[0]
