@@ -31,12 +31,12 @@ _GPU_OPS = _names(
     FLOOR_MOD GREATER GREATER_EQUAL LOGICAL_AND LOGICAL_OR LESS LESS_EQUAL MAXIMUM MINIMUM NOT_EQUAL POW RIGHT_SHIFT
     SQUARED_DIFFERENCE SUB"""
 )
-# tflite/delegates/xnnpack/README.md of google-ai-edge/LiteRT. It is older than the delegate, which takes more.
+# Floats: VisitNode in tflite/delegates/xnnpack/xnnpack_delegate.cc of google-ai-edge/LiteRT. 8 bits: the README there.
 _XNNPACK_FLOAT = _names(
-    """ABS ADD AVERAGE_POOL_2D CEIL CONCATENATION CONV_2D DEPTH_TO_SPACE DEPTHWISE_CONV_2D DIV ELU FULLY_CONNECTED FLOOR
-    HARD_SWISH LEAKY_RELU LOGISTIC MAX_POOL_2D MAXIMUM MEAN MINIMUM MUL NEG PAD PRELU RELU RELU6 RELU_N1_TO_1 RESHAPE
-    RESIZE_BILINEAR ROUND SLICE SOFTMAX SPACE_TO_DEPTH SPLIT SQRT SQUARE SQUARED_DIFFERENCE STRIDED_SLICE SUB TANH
-    TRANSPOSE TRANSPOSE_CONV DEQUANTIZE"""
+    """ABS CEIL COS DEQUANTIZE ELU EXP FLOOR GELU HARD_SWISH LEAKY_RELU LOGISTIC NEG RELU RELU6 RELU_N1_TO_1 ROUND RSQRT
+    SIN SQRT SQUARE TANH ADD DIV MAXIMUM MINIMUM MUL PRELU SQUARED_DIFFERENCE SUB AVERAGE_POOL_2D BATCH_MATMUL
+    CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEPTH_TO_SPACE EXPAND_DIMS FULLY_CONNECTED MAX_POOL_2D REDUCE_MIN REDUCE_MAX
+    SUM MEAN PAD RESHAPE RESIZE_BILINEAR SLICE SOFTMAX SPACE_TO_DEPTH SPLIT STRIDED_SLICE TRANSPOSE TRANSPOSE_CONV"""
 )
 _XNNPACK_EIGHT_BITS = _names(
     """ADD CONCATENATION CONV_2D DEPTH_TO_SPACE DEPTHWISE_CONV_2D DEQUANTIZE ELU FULLY_CONNECTED LEAKY_RELU LOGISTIC
@@ -50,6 +50,8 @@ _EDGE_TPU_OPS = _names(
     RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR RSQRT SLICE SOFTMAX SPACE_TO_DEPTH SPLIT SQUEEZE STRIDED_SLICE SUB
     SUM SQUARED_DIFFERENCE TANH TRANSPOSE TRANSPOSE_CONV"""
 )
+_GPU_RANK = 4  # "Tensor dimensions must be less than 5", says ai-edge-litert 2.3
+_XNNPACK_JOINED = 5  # tensors; the README says 4, ai-edge-litert 2.3 was seen to take 5
 _FUSED = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6")
 
 
@@ -98,6 +100,8 @@ def _gpu(op: OpInfo) -> str:
         return "the delegate has no such operator"
     if wrong := _types(op.activations, (*_FLOATS, *_EIGHT_BITS, "int32", "bool")):
         return f"{wrong}: it computes floats, and takes 8 bits for them"
+    if any(len(tensor.shape or ()) > _GPU_RANK for tensor in op.activations):
+        return f"more than {_GPU_RANK} dimensions"
     if op.options.get("FusedActivationFunction") == "SIGN_BIT":
         return "fused SIGN_BIT"
     if op.kind == "SOFTMAX" and op.options.get("Beta", 1.0) != 1.0:
@@ -137,18 +141,13 @@ def _xnnpack(op: OpInfo) -> str:
         return f"fused {op.options['FusedActivationFunction']}"
     if op.kind == "SOFTMAX" and op.options.get("Beta", 1.0) != 1.0:
         return "beta is not 1"
-    if op.kind == "CONCATENATION" and not 2 <= len(op.inputs) <= 4:
-        return "it takes 2 to 4 inputs"
+    if op.kind == "CONCATENATION" and not 2 <= len(op.inputs) <= _XNNPACK_JOINED:
+        return f"it takes 2 to {_XNNPACK_JOINED} inputs"
     if op.kind == "QUANTIZE" and eight and {"int8", "uint8"} <= kinds:
         return "it does not change the sign of 8 bits"
-    if op.kind == "MEAN" and not _spatial(op):
-        return "it averages over height and width, or width, alone"
+    if op.kind == "STRIDED_SLICE" and set(_values(op, 3)) != {1}:
+        return "its strides are not all 1"
     return ""
-
-
-def _spatial(op: OpInfo) -> bool:
-    axes = op.inputs[1].values if len(op.inputs) > 1 and op.inputs[1] is not None else ()
-    return _rank(op) == 4 and tuple(sorted(axes)) in ((1, 2), (2,))
 
 
 def _int8_npu(op: OpInfo) -> str:
@@ -190,6 +189,11 @@ def _shape(op: OpInfo, index: int) -> tuple[int, ...] | None:
     return tensor.shape if tensor is not None else None
 
 
+def _values(op: OpInfo, index: int) -> tuple[int, ...]:
+    tensor = op.inputs[index] if index < len(op.inputs) else None
+    return tensor.values if tensor is not None else ()
+
+
 def _rank(op: OpInfo) -> int:
     return len(_shape(op, 0) or ())
 
@@ -210,6 +214,12 @@ DELEGATES: dict[str, Delegate] = {
         "Qualcomm AI Engine Direct Delegate, Acceleration Support: HTP takes 8-bit activations and operators",
         _int8_npu,
     ),
-    "edge-tpu": Delegate("Coral Edge TPU", "coral.ai/docs/edgetpu/models-intro, Supported operations", _edge_tpu),
-    "xnnpack": Delegate("XNNPACK (CPU)", "google-ai-edge/LiteRT tflite/delegates/xnnpack/README.md", _xnnpack),
+    "edge-tpu": Delegate(
+        "Coral Edge TPU (its compiler takes the first part alone)",
+        "coral.ai/docs/edgetpu/models-intro, Supported operations",
+        _edge_tpu,
+    ),
+    "xnnpack": Delegate(
+        "XNNPACK (CPU)", "google-ai-edge/LiteRT tflite/delegates/xnnpack: xnnpack_delegate.cc, README.md", _xnnpack
+    ),
 }

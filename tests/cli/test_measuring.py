@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgekit.cli import measuring
+from edgekit import config, store
+from edgekit.cli import benchmark, measuring
+from tests.bench.results import artifact
 
 
 class Recorder:
@@ -51,3 +54,16 @@ def test_a_bug_or_ctrl_c_stops_what_runs_and_begins_nothing_more() -> None:
     with pytest.raises(KeyboardInterrupt):
         measuring._at_once([[runs, lambda opened: begun.append(1)], [breaks]])
     assert begun == []
+
+
+def test_a_litert_device_on_this_machine_runs_litert_files_alone_and_as_its_file_says(tmp_path: Path) -> None:
+    """Else files that ONNX Runtime runs on the CPU would stand under the name of a GPU."""
+    gpu = config.load_device("local-litert-gpu")
+    (tmp_path / "model").write_bytes(b"")
+    flat = artifact("rpi/model", runtime="litert", sha256=store.sha256_file(tmp_path / "model"))
+    assert benchmark._is_apart(gpu)
+    assert benchmark._runs(flat, gpu)
+    assert not benchmark._runs(artifact("desktop/model", runtime="onnxruntime"), gpu)
+    (step,) = measuring._steps(gpu, [(flat, tmp_path / "model")])
+    wanted: Any = None
+    assert step.model(wanted, wanted).options["accelerator"] == "gpu"

@@ -75,6 +75,7 @@ def test_equal_reasons_are_counted_and_parts_too() -> None:
     assert verdict == Verdict("gpu", 2, 5, 2, (("UNIQUE", "the delegate has no such operator", 3),))
 
 
+SLICE = op("STRIDED_SLICE", tensor(), constant(0, 0), constant(4, 4), constant(1, 1))
 # One operator that stays, one change that makes it leave, and why.
 RULES = [
     ("gpu", op("RELU"), {"kind": "UNIQUE"}, "no such operator"),
@@ -102,12 +103,13 @@ RULES = [
         "broad",
     ),
     ("xnnpack", op("HARD_SWISH"), {"inputs": (tensor("int8"),), "outputs": (tensor("int8"),)}, "list for 8 bits"),
-    ("xnnpack", op("RELU"), {"kind": "GELU"}, "list for floats"),
+    ("xnnpack", op("RELU"), {"kind": "PADV2"}, "list for floats"),
     ("xnnpack", op("ADD", FusedActivationFunction="RELU6"), {"options": {"FusedActivationFunction": "TANH"}}, "fused"),
     ("xnnpack", op("SOFTMAX"), {"options": {"Beta": 2.0}}, "beta"),
-    ("xnnpack", op("CONCATENATION", tensor(), tensor()), {"inputs": (tensor(),) * 5}, "2 to 4"),
+    ("xnnpack", op("CONCATENATION", tensor(), tensor()), {"inputs": (tensor(),) * 6}, "2 to 5"),
     ("xnnpack", op("QUANTIZE", tensor(), to="int8"), {"inputs": (tensor("uint8"),)}, "sign"),
-    ("xnnpack", op("MEAN", tensor(), constant(2, 1)), {"inputs": (tensor(), constant(3))}, "height and width"),
+    ("xnnpack", SLICE, {"inputs": (*SLICE.inputs[:3], constant(1, 2))}, "strides"),
+    ("gpu", op("RESHAPE"), {"outputs": (tensor(shape=(1, 2, 2, 2, 2)),)}, "more than 4 dimensions"),
     ("xnnpack", op("ADD"), {"inputs": (tensor("int64"),)}, "int64 is not taken"),
     ("int8-npu", op("ADD", to="int8"), {"inputs": (tensor("float32"),)}, "float32 activations"),
     ("int8-npu", op("ADD", to="int8"), {"inputs": (tensor("int16"),)}, "int16 activations .some NPUs take 16x8"),
