@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import EdgekitError
-from edgekit.ondevice import MISFIT
+from edgekit.ondevice import MISFIT, NOT_ACCELERATED
 
+_UNACCELERATED = (
+    'install its driver; edgekit inspect ARTIFACT says what is expected to stay out; or accelerator = "cpu" in the '
+    "device's .toml, or emulated = true for the answers of a GPU in software"
+)
 Said = Callable[[str], None]
 # What each kind of job leaves, and how many bytes of it are taken.
 _REPLIES = {
@@ -59,6 +63,8 @@ def failure(message: str, hint: str) -> EdgekitError:
     """The error of a job that failed."""
     if MISFIT in message:
         return MisfitError(message, "the same command with --rebuild")
+    if NOT_ACCELERATED in message:
+        return EdgekitError(message, _UNACCELERATED)
     return EdgekitError(message, hint)
 
 

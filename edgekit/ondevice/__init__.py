@@ -6,3 +6,5 @@ baseline and every device go through the same loop in `measure`.
 
 # How the message begins that an engine was built for something else.
 MISFIT = "the engine does not fit"
+# And that an accelerator does not run the whole model.
+NOT_ACCELERATED = "not accelerated as asked for"

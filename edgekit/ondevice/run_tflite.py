@@ -17,6 +17,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Set
 
 import numpy as np
 
+from . import NOT_ACCELERATED
 from .runner import Runner
 
 try:
@@ -181,14 +182,10 @@ def _compile(path: str, threads: int, wanted: Dict[str, Any]) -> Any:
     if accelerator == "cpu":
         raise RuntimeError("LiteRT cannot compile the model: " + _reason(log, error))
     if software:
-        raise RuntimeError(
-            "the GPU here is software ({}): it would be a CPU under a GPU's name; install the GPU's driver, or set "
-            'accelerator = "cpu", or emulated = true to see its answers alone'.format(name)
-        )
-    raise RuntimeError(
-        "the {} does not run the whole model ({}), and nothing is left to the CPU in silence: install its driver, "
-        'look at edgekit inspect, or set accelerator = "cpu"'.format(accelerator.upper(), _reason(log, error))
-    )
+        why = "the GPU here is software ({}), a CPU under a GPU's name".format(name)
+    else:
+        why = "the {} does not run the whole model ({})".format(accelerator.upper(), _reason(log, error))
+    raise RuntimeError("{}: {}; nothing is left to the CPU in silence".format(NOT_ACCELERATED, why))
 
 
 def _creator(path: str, threads: int, accelerator: str, xnnpack: bool) -> Callable[[], Any]:

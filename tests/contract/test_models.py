@@ -20,7 +20,9 @@ import pytest
 import torch
 
 from edgekit.export.fold import fold
+from edgekit.ondevice.runner import open_runner
 from edgekit.records import Preprocess
+from edgekit.targets import delegates, read_tflite
 from edgekit.train import models
 from edgekit.train.finetune import normalize
 from tests import nets, rtx, tflite_runtime
@@ -169,6 +171,16 @@ def test_the_graph_holds_the_network_and_nothing_else(files: Files) -> None:
     for form, behind in (("fp32", []), ("int8", ["DEQUANTIZE"])):
         found = nets.operators(files.folder / f"pixels.{form}.tflite")
         assert found == inside + Counter([*before[form], *behind]), form
+
+
+@pytest.mark.parametrize("precision", LEAST_COSINE)
+def test_xnnpack_takes_what_inspect_expects(files: Files, precision: str) -> None:
+    path = files.folder / f"model.{precision}.tflite"
+    runner = open_runner("litert", str(path), 1)
+    info = runner.info()
+    runner.close()
+    expected = next(v for v in delegates.verdicts(read_tflite.read(path)) if v.delegate == "xnnpack")
+    assert (info["ops"], info["delegated_ops"], info["partitions"]) == (expected.ops, expected.stays, expected.parts)
 
 
 def test_both_int8_files_agree_with_each_other(files: Files) -> None:

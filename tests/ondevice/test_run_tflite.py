@@ -181,6 +181,7 @@ def test_an_accelerator_that_is_not_there_is_an_error(
     assert f"the {accelerator.upper()} does not run the whole model (" in caught.value.message
     assert "nothing is left to the CPU in silence" in caught.value.message
     assert "INFO" not in caught.value.message
+    assert "edgekit inspect" in caught.value.hint
 
 
 def test_a_gpu_in_software_is_taken_for_its_answers_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
