@@ -88,7 +88,7 @@ def _tflite(precision: str, bench: Workbench, folder: Path, resolved: base.Resol
     border = bench.border if precision == "int8" else Border(bench.border.input)
     first = bench.first_layer(precision) if border.input != "float32" else None
     preprocess = bench.checkpoint.preprocess
-    path.write_bytes(litert_io.rewrite(path.read_bytes(), border, preprocess, first))
+    path.write_bytes(litert_io.rewrite(path.read_bytes(), border, preprocess, first, bench.tflite_naming))
     return [Emitted(path.name, {"output": border.output}, border.input)]
 
 

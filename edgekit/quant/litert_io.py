@@ -20,6 +20,7 @@ import numpy as np
 from edgekit.errors import UsageError
 from edgekit.quant import flatbuffer, litert
 from edgekit.quant.affine import Grid
+from edgekit.quant.match import Naming
 from edgekit.quantization import Border, LayerWeights
 from edgekit.records import Preprocess
 
@@ -28,16 +29,25 @@ _BLACK = {"uint8": 0, "int8": -128}
 _SAME = 0  # Padding.SAME
 
 
-def rewrite(content: bytes, border: Border, preprocess: Preprocess, first: LayerWeights | None = None) -> bytes:
+def rewrite(
+    content: bytes,
+    border: Border,
+    preprocess: Preprocess,
+    first: LayerWeights | None = None,
+    naming: Naming | None = None,
+) -> bytes:
     """A file with float32 input and output as `border` wants it, with the signature ``image -> scores``.
 
     Args:
         content: a file that normalized images go into. first: its first layer on pixels less 255 times the mean
             (`edgekit.quant.pixels`), for a border that takes pixels; with scales where the file's has integers.
+        naming: what the tensors of the float file are in torch: they get those names, so that a profile can be read.
     Raises:
         UsageError: integers out of a file that computes its scores in floating point.
     """
     model = flatbuffer.parse(content)
+    if naming is not None:
+        _name_tensors(model, naming)
     if border.input != "float32":
         _take_pixels(model, border.input, preprocess, first)
     if border.output != "float32":
@@ -199,6 +209,25 @@ def _give_integers(model: Any, bytes_: str) -> None:
         shape = tuple(int(size) for size in inside.shape)
         graph.outputs = [flatbuffer.add_tensor(model, "scores", shape, "UINT8", grid)]
         graph.operators.append(flatbuffer.add_operator(model, "QUANTIZE", [last.inputs[0]], graph.outputs[0]))
+
+
+def _name_tensors(model: Any, naming: Naming) -> None:
+    """Give what operators write, and what they hold, the names that these have in torch; each name once."""
+    graph, given = model.subgraphs[0], set()
+
+    def rename(tensor: Any, name: str) -> None:
+        if name not in given:
+            given.add(name)
+            tensor.name = name.encode()
+
+    for op in graph.operators:
+        target = graph.tensors[op.outputs[0]]
+        known = target.name.decode()
+        for index, part in ((1, "weight"), (2, "bias")):
+            if known in naming.layers and (held := flatbuffer.tensor(model, op, index)) is not None:
+                rename(held, f"{naming.layers[known]}.{part}")
+        if known in naming.tensors and op.outputs[0] not in graph.outputs:
+            rename(target, naming.tensors[known])
 
 
 def _name(model: Any) -> None:
