@@ -144,11 +144,12 @@ class Artifact:
 @dataclass(frozen=True)
 class Device:
     """A ``devices/*.toml``: how to reach a device, what runs on it, what it can do.
-    `host` is a destination of ssh; what an `emulated` device says of time is no latency.
+    `host` is a destination of ssh, or a serial of adb; what an `emulated` device says of time is no latency.
     `precisions` empty means that every precision of the target works. Figures carry their source; peaks are
     of dense arithmetic, on the GPU. `trtexec`, `dla_core`, `workspace_mb`, `cuda_graph` and `batch` are of
-    TensorRT: with a `dla_core` the engines run on that DLA, what it cannot do on the GPU. `api`, `accelerator`
-    and `xnnpack` are of LiteRT.
+    TensorRT: with a `dla_core` the engines run on that DLA, what it cannot do on the GPU. `api`, `accelerator`,
+    `xnnpack` and `benchmark_model` (the program's file, for that api) are of LiteRT. `cpu_mask` (hexadecimal) is
+    given to taskset; `cool_down_s` is how long a phone may cool down between two models.
     """
 
     name: str
@@ -169,6 +170,9 @@ class Device:
     api: str = "interpreter"
     accelerator: str = "cpu"
     xnnpack: bool = True
+    benchmark_model: str = ""
+    cpu_mask: str = ""
+    cool_down_s: float = 120.0
     compute_capability: str = ""
     dla_cores: int | None = None
     memory_gb: float | None = None
@@ -189,6 +193,10 @@ class Device:
             raise DataError(f"device {self.name!r}: batch must be 1, or with the runtime tensorrt up to 1024")
         if self.workspace_mb is not None and self.workspace_mb < 1:
             raise DataError(f"device {self.name!r}: workspace_mb must be at least 1")
+        if self.cpu_mask and not re.fullmatch(r"0*[1-9a-f][0-9a-f]{0,31}", self.cpu_mask):
+            raise DataError(f'device {self.name!r}: cpu_mask must be hexadecimal, such as "f0" for cores 4 to 7')
+        if not 0 <= self.cool_down_s <= 3600:
+            raise DataError(f"device {self.name!r}: cool_down_s must be 0 to 3600")
         for what, value, known in (
             ("accelerator", self.accelerator, ACCELERATORS),
             ("api", self.api, LITERT_APIS),

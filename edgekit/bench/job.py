@@ -26,6 +26,7 @@ _REPLIES = {
         "power.npy": 1 << 24,
     },
     "build": {"result.json": 1 << 22, "model.engine": 1 << 31, "build.log": 1 << 21},
+    "program": {"said.txt": 1 << 20},
 }
 # What only some jobs leave.
 OPTIONAL = {"compute_ns.npy", "layers.json", "power.npy"}
@@ -33,14 +34,16 @@ OPTIONAL = {"compute_ns.npy", "layers.json", "power.npy"}
 
 @dataclass(frozen=True)
 class Job:
-    """One job of `edgekit.ondevice.main`.
+    """One job of `edgekit.ondevice.main`, or of a program.
 
     Attributes:
         settings: the job file, without ``out``. files: name on the device -> file here.
+        command: what runs in the job's folder; empty: a Python, with the runner that travels.
     """
 
     settings: dict[str, Any]
     files: dict[str, Path]
+    command: tuple[str, ...] = ()
 
     @property
     def replies(self) -> dict[str, int]:
@@ -52,6 +55,8 @@ class Job:
         """What is done with what, for messages."""
         if self.settings.get("do") == "build":
             return f"building the {self.settings['precision']} engine"
+        if self.settings.get("do") == "program":
+            return str(self.settings["title"])
         return f"{self.settings['model']} in {self.settings['runtime']}"
 
 

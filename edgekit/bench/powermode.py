@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from edgekit.bench.job import Said
-from edgekit.bench.ssh import Connection, ConnectionLost, RemoteError
+from edgekit.bench.link import ConnectionLost, Link, RemoteError
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.labels import visible
 
@@ -101,7 +101,7 @@ _RESTORE = _SHARED + f'[ -f "$cache/restore" ] || exit 0\nalone\nput_back && ech
 
 
 @contextmanager
-def held(connection: Connection, mode: str, said: Said) -> Iterator[None]:
+def held(connection: Link, mode: str, said: Said) -> Iterator[None]:
     """Give the device the power mode `mode` and locked clocks meanwhile; "" changes nothing.
 
     A mode that an earlier run could not put back is put back first.
@@ -128,7 +128,7 @@ def held(connection: Connection, mode: str, said: Said) -> Iterator[None]:
         _put_back(connection, insist=True)
 
 
-def hold(connection: Connection, mode: str) -> None:
+def hold(connection: Link, mode: str) -> None:
     """Set the mode, or see that it is still held."""
     try:
         connection.insist(_SET, mode, _ALONE_S, f"{who()} {os.getpid()}")
@@ -136,7 +136,7 @@ def hold(connection: Connection, mode: str) -> None:
         raise _meaning(error, connection.host, mode) from None
 
 
-def release(connection: Connection) -> bool:
+def release(connection: Link) -> bool:
     """Put back a mode that a run left which is no more; returns whether there was one.
 
     Raises:
@@ -172,7 +172,7 @@ def is_running(pid: str) -> bool:
     return True
 
 
-def _put_back(connection: Connection, insist: bool) -> bool:
+def _put_back(connection: Link, insist: bool) -> bool:
     try:
         return b"restored" in (connection.insist if insist else connection.tidy)(_RESTORE)
     except RemoteError as error:

@@ -1,4 +1,4 @@
-"""A job on a device behind ssh: it runs there by itself, so that a broken connection loses nothing."""
+"""A job on a device at the other end of a link: it runs there by itself, so that a broken connection loses nothing."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import time
 import zipfile
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import edgekit.ondevice
 from edgekit import store
-from edgekit.bench import powermode
+from edgekit.bench import adb, powermode
 from edgekit.bench.job import OPTIONAL, Job, Said, failure, quiet
-from edgekit.bench.ssh import Connection, RemoteError
+from edgekit.bench.link import Link, RemoteError
+from edgekit.bench.ssh import Connection
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.labels import visible
 from edgekit.records import Device
@@ -50,16 +52,17 @@ printf '%s\\n' "$owner" >owner
 [ -z "$(find out -name 'latencies.part.*' -mmin +15 2>/dev/null)" ] || rm -f out/latencies.part.*
 while [ $# -gt 0 ]; do ln -sf "$cache/objects/$2" "$1" || exit 1; shift 2; done
 """
-# $1: the job, $2: a Python. Started once however often this runs; it outlives the connection.
+# $1: the job, then a command. Started once however often this runs; it outlives the connection.
 _START = """
 cd "$cache/jobs/$1" || exit 1
+shift
 mkdir started 2>/dev/null || exit 0
 cat /proc/sys/kernel/random/boot_id >started/boot 2>/dev/null
 session=; command -v setsid >/dev/null && session=setsid
 $session sh -c '
 echo $$ >started/pid.part; mv started/pid.part started/pid
-PYTHONPATH=ondevice.zip PYTHONDONTWRITEBYTECODE=1 "$1" -m ondevice job.json >log 2>&1
-echo $? >status.part; mv status.part status' edgekit "$2" >/dev/null 2>&1 </dev/null &
+"$@" >log 2>&1
+echo $? >status.part; mv status.part status' edgekit "$@" >/dev/null 2>&1 </dev/null &
 for i in 1 2 3 4 5 6 7 8 9 10; do [ -s started/pid ] && break; sleep 1; done
 exit 0
 """
@@ -94,26 +97,22 @@ rm -f "$(readlink "$job/job.json")"; rm -rf "$job"
 _CLEAN = 'du -sk "$cache" | cut -f1; rm -rf "$cache"\n'
 
 
-class SshTransport:
-    """A device that `Device.host` names: files go by their hash, and only known replies come back."""
+class RemoteTransport:
+    """A device behind a `Link`: files go by their hash, and only known replies come back.
 
-    def __init__(self, device: Device, said: Said = quiet, power_mode: str = "") -> None:
-        """
-        Raises:
-            UsageError: the device has no host, or one that is none.
-        """
-        if not device.host:
-            raise UsageError(
-                f"device {device.name!r} has no host", f"edgekit benchmark --device {device.name} --host user@address"
-            )
-        self.device, self.said, self.power_mode = device, said, power_mode
-        self.connection = Connection(device.host)
+    Attributes:
+        environment: what is known of the last job's circumstances besides what the runner says of them.
+    """
+
+    def __init__(self, device: Device, connection: Link, said: Said = quiet, power_mode: str = "") -> None:
+        self.device, self.connection, self.said, self.power_mode = device, connection, said, power_mode
+        self.environment: dict[str, Any] = {}
         self._open = contextlib.ExitStack()
 
-    def __enter__(self) -> SshTransport:
+    def __enter__(self) -> RemoteTransport:
         with contextlib.ExitStack() as opened:
             opened.enter_context(self.connection)
-            opened.enter_context(powermode.held(self.connection, self.power_mode, self.said))
+            opened.enter_context(self._held())
             self._open = opened.pop_all()
         return self
 
@@ -122,6 +121,14 @@ class SshTransport:
     ) -> None:
         self._open.__exit__(kind, error, where)
 
+    def _held(self) -> contextlib.AbstractContextManager[None]:
+        """The power mode, while the device is used."""
+        raise NotImplementedError
+
+    def _hold(self) -> None:
+        """See that the power mode is still held."""
+        raise NotImplementedError
+
     def stop(self) -> None:
         self.connection.stop()
 
@@ -129,18 +136,20 @@ class SshTransport:
         connection = self.connection
         with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
             own = Path(scratch)
-            (own / "ondevice.zip").write_bytes(_package())
             (own / "job.json").write_text(json.dumps({**job.settings, "out": "out"}), encoding="utf-8")
-            sent = {**job.files, "ondevice.zip": own / "ondevice.zip", "job.json": own / "job.json"}
+            sent = {**job.files, "job.json": own / "job.json"}
+            if not job.command:
+                sent["ondevice.zip"] = own / "ondevice.zip"
+                sent["ondevice.zip"].write_bytes(_package())
             digests = {name: store.sha256_file(path) for name, path in sent.items()}
             self.said("sending files")
             connection.push({digests[name]: path for name, path in sent.items()})
         pairs = [part for pair in digests.items() for part in pair]
-        settings = [self.device.name, self.device.python, self.power_mode, powermode.who()]
+        settings = [self.device.name, *self._command(job), self.power_mode, powermode.who()]
         token = store.sha256_text([*pairs, *settings])[:16]
         self._be_alone(token)
         if self.power_mode:
-            powermode.hold(connection, self.power_mode)
+            self._hold()
         lost = False
         try:
             connection.insist(_PREPARE, token, f"{powermode.who()} {os.getpid()}", *pairs)
@@ -155,6 +164,12 @@ class SshTransport:
                 f"{job.title} on {self.device.name} was killed {_STARTS} times, or the device restarted",
                 "out of memory? see what else runs there; the same command goes on with what was measured",
             )
+
+    def _command(self, job: Job) -> tuple[str, ...]:
+        """What runs in the job's folder, on the cores that the device's file names."""
+        settings = "PYTHONPATH=ondevice.zip", "PYTHONDONTWRITEBYTECODE=1"
+        command = job.command or ("env", *settings, self.device.python or "python3", "-m", "ondevice", "job.json")
+        return ("taskset", self.device.cpu_mask, *command) if self.device.cpu_mask else command
 
     def _be_alone(self, token: str) -> None:
         """End jobs that an edgekit of this user left behind.
@@ -192,7 +207,7 @@ class SshTransport:
         for start in range(_STARTS):
             if start:
                 self.connection.insist(_AGAIN, token)
-            self.connection.insist(_START, token, self.device.python or "python3")
+            self.connection.insist(_START, token, *self._command(job))
             self.connection.insist_on_listening(_WAIT, token, "1" if self.power_mode else "", line=hear)
             if status == "0":
                 return True
@@ -203,7 +218,9 @@ class SshTransport:
             return False
         said = self.connection.insist(_LOG, token).decode("utf-8", "replace").strip().splitlines()[-_ERROR_LINES:]
         tail = "".join(f"\n  {visible(line)}" for line in said)
-        raise failure(f"{job.title} on {self.device.name} failed:{tail}", f"edgekit devices probe {self.device.host}")
+        raise failure(
+            f"{job.title} on {self.device.name} failed:{tail}", f"edgekit devices probe {self.connection.handle}"
+        )
 
     def _fetch(self, token: str, job: Job, results: Path) -> None:
         """Take the files that a job of its kind may leave, and no others."""
@@ -223,9 +240,31 @@ class SshTransport:
             self.connection.tidy(_END, token)
 
 
-def clean(host: str) -> float:
-    """Empty the cache of a host; returns the megabytes that it held."""
-    with Connection(host) as connection:
+class SshTransport(RemoteTransport):
+    """A device that `Device.host` names, behind ssh."""
+
+    def __init__(self, device: Device, said: Said = quiet, power_mode: str = "") -> None:
+        """
+        Raises:
+            UsageError: the device has no host, or one that is none.
+        """
+        if not device.host:
+            raise UsageError(
+                f"device {device.name!r} has no host", f"edgekit benchmark --device {device.name} --host user@address"
+            )
+        super().__init__(device, Connection(device.host), said, power_mode)
+
+    def _held(self) -> contextlib.AbstractContextManager[None]:
+        return powermode.held(self.connection, self.power_mode, self.said)
+
+    def _hold(self) -> None:
+        powermode.hold(self.connection, self.power_mode)
+
+
+def clean(handle: str) -> float:
+    """Empty the cache of a host, or of ``adb:SERIAL``; returns the megabytes that it held."""
+    connection = adb.Connection(handle[4:]) if adb.is_phone(handle) else Connection(handle)
+    with connection:
         powermode.release(connection)
         said = connection.insist(_CLEAN).split()
     return int(said[0]) / 1024 if said and said[0].isdigit() else 0.0

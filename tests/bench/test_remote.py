@@ -17,7 +17,7 @@ import pytest
 
 from edgekit.bench import powermode, remote
 from edgekit.bench.job import Job
-from edgekit.bench.ssh import Stopped
+from edgekit.bench.link import Stopped
 from edgekit.bench.transport import open_transport
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.records import Device

@@ -11,7 +11,8 @@ import pytest
 
 from edgekit import store
 from edgekit.bench import ssh
-from edgekit.bench.ssh import Connection, ConnectionLost, RemoteError
+from edgekit.bench.link import ConnectionLost, RemoteError
+from edgekit.bench.ssh import Connection
 from edgekit.errors import EdgekitError, MissingError, StorageError, UsageError
 from tests.bench import sshd
 
