@@ -22,13 +22,14 @@ from edgekit.labels import visible
 PROGRAM = "EDGEKIT_ADB"
 _SERIAL = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9._:()\[\]% -]{0,127}")
 _ASK_S = 60
-_MOST_DEVICES, _MOST_TEXT = 64, 200
+_MOST_DEVICES, _MOST_TEXT, _MOST_LINE = 64, 200, 1000
 _STATES = (
     "device", "offline", "unauthorized", "authorizing", "connecting", "bootloader", "recovery", "rescue", "sideload",
     "host", "detached", "unknown", "no device",
 )  # fmt: skip
 _LINE = re.compile(
-    rf"(?P<serial>\S(?:.{{0,126}}?\S)?)\s+(?P<state>{'|'.join(_STATES)}|no permissions[^\[]{{0,120}}(?:\[\S{{1,120}}\])?)"
+    r"(?P<serial>\S(?:.{0,126}?\S)?)\s+"
+    rf"(?P<state>{'|'.join(_STATES)}|no permissions[^\[]{{0,120}}(?:\[\S{{1,120}}\])?)"
     r"(?P<rest>(?:\s+\S{1,120}){0,12})\s*"
 )
 # TMPDIR is /data/local/tmp, the one folder where the shell's user may write and execute; old releases do not set it.
@@ -62,9 +63,9 @@ def check_serial(serial: str) -> None:
 
 def parse_devices(text: str) -> list[Listed]:
     """What ``adb devices -l`` lists; lines that are none of it (the server's start) are left out."""
-    found = []
+    found: list[Listed] = []
     for line in text.replace("\r", "").split("List of devices attached", 1)[-1].split("\n"):
-        match = _LINE.fullmatch(line)
+        match = _LINE.fullmatch(line[:_MOST_LINE])
         if match is not None and not line.startswith("*") and len(found) < _MOST_DEVICES:
             model = re.search(r"\smodel:(\S+)", match["rest"])
             state = "no permissions" if match["state"].startswith("no permissions") else match["state"]

@@ -7,14 +7,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol
+from types import MappingProxyType, TracebackType
+from typing import Any, Protocol
 
 import edgekit.ondevice
 from edgekit import store
 from edgekit.bench.job import OPTIONAL, Job, Said, failure, quiet
+from edgekit.bench.phone import AdbTransport
 from edgekit.bench.remote import SshTransport
 from edgekit.errors import MissingError, UsageError
 from edgekit.labels import visible
@@ -26,7 +27,14 @@ _ERROR_LINES = 5
 
 
 class Transport(Protocol):
-    """Runs jobs on a device, one after the other, in a ``with`` block."""
+    """Runs jobs on a device, one after the other, in a ``with`` block.
+
+    Attributes:
+        environment: what is known of the last job's circumstances besides what the runner says of them.
+    """
+
+    @property
+    def environment(self) -> Mapping[str, Any]: ...
 
     def __enter__(self) -> Transport: ...
 
@@ -50,6 +58,8 @@ class Transport(Protocol):
 class LocalTransport:
     """This machine: the runner in a process of its own, by any Python that has a runtime."""
 
+    environment: Mapping[str, Any] = MappingProxyType({})
+
     def __init__(self, device: Device, said: Said = quiet, power_mode: str = "") -> None:
         """
         Raises:
@@ -62,7 +72,9 @@ class LocalTransport:
                 "correct `python` in its .toml file",
             )
         if power_mode:
-            raise UsageError("--set-power-mode needs a device over ssh", "--host localhost, where this is the board")
+            raise UsageError(
+                "--set-power-mode needs a device over ssh or adb", "--host localhost, where this is the board"
+            )
         # The job has a working directory of its own. Not resolved: a link is what makes a venv.
         self.python = str(Path(python).absolute())
         self.said = said
@@ -120,7 +132,11 @@ class LocalTransport:
             self._process.terminate()
 
 
-TRANSPORTS: dict[str, Callable[[Device, Said, str], Transport]] = {"local": LocalTransport, "ssh": SshTransport}
+TRANSPORTS: dict[str, Callable[[Device, Said, str], Transport]] = {
+    "local": LocalTransport,
+    "ssh": SshTransport,
+    "adb": AdbTransport,
+}
 
 
 def open_transport(device: Device, said: Said = quiet, power_mode: str = "") -> Transport:

@@ -1,0 +1,48 @@
+"""A job on a phone behind adb: what `remote` does for a board, with the phone's heat before and after."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from edgekit.bench import adb, android
+from edgekit.bench.job import Job, Said, quiet
+from edgekit.bench.remote import RemoteTransport
+from edgekit.errors import UsageError
+from edgekit.records import Device
+
+
+class AdbTransport(RemoteTransport):
+    """A phone whose serial `Device.host` may name; between two jobs it may cool down."""
+
+    def __init__(self, device: Device, said: Said = quiet, power_mode: str = "") -> None:
+        """
+        Raises:
+            UsageError: no serial, or another power mode than a phone has. MissingError: there is no adb.
+        """
+        if power_mode not in ("", android.FIXED):
+            raise UsageError(f"an Android phone has no power mode {power_mode!r}", f"--set-power-mode {android.FIXED}")
+        super().__init__(device, adb.Connection(device.host), said, power_mode)
+        self._at_first: int | None = None
+
+    def _held(self) -> contextlib.AbstractContextManager[None]:
+        return android.held(self.connection, self.power_mode, self.said)
+
+    def _hold(self) -> None:
+        android.hold(self.connection)
+
+    def run(self, job: Job, results: Path) -> None:
+        waited = 0.0
+        if self._at_first is not None:
+            waited = android.cool_down(self.connection, self._at_first, self.device.cool_down_s, self.said)
+        before = android.state(self.connection)
+        if self._at_first is None:
+            self._at_first = before.get("thermal_status")
+        super().run(job, results)
+        after = android.state(self.connection)
+        mode = {"power_mode": self.power_mode} if self.power_mode else {}
+        found: dict[str, Any] = {"serial": self.connection.host, "cooled_s": waited}
+        found.update({f"{name}_before": value for name, value in {**before, **mode}.items()})
+        found.update({f"{name}_after": value for name, value in {**after, **mode}.items()})
+        self.environment = found
