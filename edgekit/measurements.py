@@ -107,3 +107,56 @@ class Summary:
     no_energy: str = ""
     batch: int = 1
     throttling: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Delegation:
+    """What a delegate took of a graph: `nodes` out of `of` (None where that is not said), in so many partitions."""
+
+    name: str
+    nodes: int
+    of: int | None
+    partitions: int
+
+
+@dataclass(frozen=True)
+class ProgramFigures:
+    """What a program that keeps no single times says of them, in milliseconds.
+    `first_ms` is the first measured run, `cold_ms` the first of the warm-up. Median, p5 and p95 are the program's
+    own, None where it has none. `delegation`: how much ran on the accelerator, full, partial, none or unknown.
+    """
+
+    runs: int
+    mean_ms: float
+    min_ms: float
+    max_ms: float
+    std_ms: float
+    first_ms: float
+    cold_ms: float
+    warmup_ms: float
+    init_ms: float
+    median_ms: float | None
+    p5_ms: float | None
+    p95_ms: float | None
+    delegation: str
+    delegates: tuple[Delegation, ...] = ()
+
+
+@dataclass(frozen=True)
+class ProgramResult:
+    """One artifact measured by a program on a device: no raw latencies and no answers, so it is no `BenchmarkResult`,
+    carries no percentile of edgekit's, and stands in a table of its own.
+    """
+
+    artifact: Artifact
+    device: str
+    program: str
+    program_sha256: str
+    source: str
+    environment: dict[str, Any]
+    figures: ProgramFigures
+    size_bytes: int
+
+    def __post_init__(self) -> None:
+        if self.source not in SOURCES:
+            raise unknown("source", self.source, SOURCES)

@@ -79,7 +79,7 @@ def energy(environment: dict[str, Any], samples: np.ndarray) -> Energy | None:
 
 
 def throttling(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Why the board was slower than it should have been, by its `edgekit.ondevice.jetson.state` before and after.
+    """Why the board was slower than it should have been, by its state before and after.
 
     No temperature is judged: boards slow down at different ones (passive trip points: 99 C in Linux's
     tegra234-p3737 device tree, 109 C on AGX Thor with L4T 39.2) and say so themselves, by an alarm.
@@ -96,6 +96,10 @@ def throttling(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
         reasons.append(f"{events[1] - events[0]:.0f} over-current or under-voltage events")
     if _number(after, "throttle_alarms"):
         reasons.append("an alarm of over-current or heat was set")
+    heat = [_number(state, "thermal_status") for state in (before, after)]
+    if heat[1] is not None and heat[1] > 0:
+        was = "" if heat[0] is None else f", {heat[0]:.0f} before"
+        reasons.append(f"the phone's thermal status was {heat[1]:.0f} of 6 afterwards{was}")
     modes = [_mode(state) for state in (before, after)]
     if modes[0] and modes[1] and modes[0] != modes[1]:
         reasons.append(f"the power mode changed from {modes[0]} to {modes[1]}")

@@ -52,7 +52,7 @@ exit 0
 """
 # Python 3.6 takes it. Prints JSON: its version, what imports, the GPU's compute capability, and how many DLA cores
 # TensorRT sees. It must hold no single quote.
-_PYTHON = """
+PYTHON = """
 import ctypes, importlib, json, os, sys
 found, gpu, dla = {}, "", None
 def version(package):
@@ -140,7 +140,7 @@ def probe(host: str, python: str = "python3") -> Probe:
         MissingError: it cannot be reached, or refuses the login.
     """
     mark = secrets.token_hex(8)
-    script = _SCRIPT.replace("@PYTHON@", _PYTHON + "' '" + json.dumps(RUNTIMES))
+    script = _SCRIPT.replace("@PYTHON@", PYTHON + "' '" + json.dumps(RUNTIMES))
     with Connection(host) as connection:
         said = connection.insist(script, mark, python, *_PACKAGES).decode("utf-8", "replace")
     return parse(host, sections(said, mark))
@@ -162,7 +162,7 @@ def parse(host: str, said: dict[str, str]) -> Probe:
     memory = re.search(r"MemTotal:\s+(\d{1,15}) kB", said.get("meminfo", ""))
     mode = re.search(r"NV Power Mode: *(\S.*)", said.get("power", ""))
     free = re.search(r"\s\d+\s+\d+\s+(\d{1,15})\s+\d+%", said.get("free", ""))
-    python = _python(said.get("python", ""))
+    python = python_fields(said.get("python", ""))
     modes = re.findall(r"^\s*<\s*POWER_MODEL\s+ID=\d+\s+NAME=([^\s>]+)", said.get("modes", ""), re.MULTILINE)
     clocks = re.fullmatch(r"\s*(\d{1,12}) (\d{1,12}) (\d{1,12})\s*", said.get("gpu", ""))
     nvinfer = (packages[name] for name in _PACKAGES[1:] if name in packages)
@@ -230,7 +230,7 @@ def _temperatures(text: str) -> dict[str, float]:
     return {_text(zone): int(value) / 1000 for zone, value in found if -60_000 < int(value) < 200_000}
 
 
-def _python(text: str) -> dict[str, Any]:
+def python_fields(text: str) -> dict[str, Any]:
     """Fields of the probe that the device's own Python printed."""
     try:
         version, found, capability, dla = json.loads(text)

@@ -142,7 +142,7 @@ def benchmark(
 
 def save(folder: Path, result: BenchmarkResult) -> None:
     """Write ``<device>/<artifact>.npz`` (raw values) and, last, the .json that describes it."""
-    stem = folder / _slug(result.device) / _slug(result.artifact.name)
+    stem = folder / slug(result.device) / slug(result.artifact.name)
     raw = stem.with_name(stem.name + ".npz")
     with atomic.writing(raw) as temporary, open(temporary, "wb") as file:
         values: dict[str, Any] = {name: np.array(getattr(result, name), np.int64) for name in _TIMES}
@@ -177,7 +177,7 @@ def _load_all(paths: Iterable[Path]) -> Iterable[BenchmarkResult]:
         yield BenchmarkResult(artifact=from_table(described["artifact"], Artifact, str(path)), layers=layers, **fields)
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
     """A file name out of an artifact's or a device's name; different names stay different."""
     slug = re.sub(r"[^A-Za-z0-9._-]", "_", name.replace("/", "__")).lstrip(".")
     return slug if slug == name.replace("/", "__") else f"{slug}-{store.sha256_text([name])[:8]}"

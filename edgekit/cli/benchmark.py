@@ -32,7 +32,8 @@ def benchmark(
         int | None, typer.Option(min=1, help="CPU threads. Default: the device's.", show_default=False)
     ] = None,
     host: Annotated[
-        str | None, typer.Option(help="Where the device is: user@address, or a Host of ~/.ssh/config.")
+        str | None,
+        typer.Option(help="Where the device is: user@address, or a Host of ~/.ssh/config; over adb its serial."),
     ] = None,
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Build TensorRT engines anew, also those that fit.")
@@ -40,7 +41,7 @@ def benchmark(
     set_power_mode: Annotated[
         str | None,
         typer.Option(
-            help="Jetson: a mode of nvpmodel and locked clocks meanwhile; both are put back, whatever happens.",
+            help="Jetson: a mode of nvpmodel, and locked clocks; Android: fixed-performance; put back, whatever happens.",
             metavar="MODE",
             show_default=False,
         ),
@@ -53,9 +54,10 @@ def benchmark(
     Each model runs in a process of its own through the runner that also travels to devices: single
     stream, batch 1, every latency kept. The baseline is PyTorch on CUDA where there is a GPU, else on
     the CPU. ONNX made for TensorRT runs in ONNX Runtime here: its accuracy tells, its latency does not; on a
-    Jetson over ssh its engines are built, where they are not yet, and measured. Several devices are measured at once.
+    Jetson over ssh its engines are built, where they are not yet, and measured. Phones are reached over adb. Several
+    devices are measured at once.
     """
-    from edgekit.bench import transport
+    from edgekit.bench import program, transport
     from edgekit.cli import measuring
     from edgekit.cli.report import print_table
     from edgekit.cli.workbench import Workbench
@@ -67,6 +69,8 @@ def benchmark(
         raise UsageError("two devices of one name: their engines and results would mix", "rename one .toml file")
     for each in devices:
         transport.open_transport(each, power_mode=set_power_mode or "")
+        if each.api == program.API:
+            program.find(each)
     limits = config.load_suite(suite)
     opened = open_run(runs_dir, run)
     bench = Workbench(opened)
@@ -102,8 +106,10 @@ def _plan(bench: Workbench, devices: list[Device], scratch: Path) -> list[tuple[
 
 def at(devices: list[Device], host: str) -> Device:
     """The one device of the request, at `host`."""
-    if len(devices) != 1 or devices[0].transport != "ssh":
-        raise UsageError("--host goes with one device that is reached over ssh", "edgekit devices probe HOST --name X")
+    if len(devices) != 1 or devices[0].transport not in ("ssh", "adb"):
+        raise UsageError(
+            "--host goes with one device that is reached over ssh or adb", "edgekit devices probe HOST --name X"
+        )
     return dataclasses.replace(devices[0], host=host)
 
 

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from edgekit.bench.probe import Probe
 
 devices_app = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})
-Host = Annotated[str, typer.Argument(help="user@address, or a Host of ~/.ssh/config.", metavar="HOST")]
+Host = Annotated[str, typer.Argument(help="user@address, a Host of ~/.ssh/config, adb, or adb:SERIAL.", metavar="HOST")]
 _UNKNOWN = "not found"
 
 
 @devices_app.callback(invoke_without_command=True)
 def devices(context: typer.Context, json: Json = False) -> None:
-    """List what --target and --device take, or look at a device over ssh.
+    """List what --target and --device take, or look at a device over ssh or adb.
 
     A .toml file of your own works too, and devices/NAME.toml in the current folder is known as NAME: see
     docs/devices.md for its keys.
@@ -61,13 +61,17 @@ def probe(
     python: Annotated[str, typer.Option(help="The Python there that is to run models.")] = "python3",
     json: Json = False,
 ) -> None:
-    """Ask a board over ssh what it is: module, versions, memory, power mode, temperatures, runtimes.
+    """Ask a board over ssh, or a phone over adb, what it is: module, versions, memory, temperatures, runtimes.
 
-    It logs in as your own ssh would (~/.ssh/config, agent, known_hosts) and never asks for a password.
+    ssh logs in as your own would (~/.ssh/config, agent, known_hosts) and never asks for a password.
     """
     path = None if name is None else _own_path(name)
+    from edgekit.bench import adb
     from edgekit.bench import probe as probing
 
+    if adb.is_phone(host):
+        _probe_phone(host, path, python, json)
+        return
     with show.working(f"asking {host}"):
         found = probing.probe(host, python)
     if json:
@@ -77,14 +81,36 @@ def probe(
     if path is not None:
         device = probing.profile(found, path.stem, store.now()[:10])
         device = dataclasses.replace(device, python="" if python == "python3" else python)
-        path.parent.mkdir(exist_ok=True)
-        atomic.save_bytes(path, probing.to_toml(device).encode())
-        show.note(f"written: {path}; next: edgekit export --target {path.stem}, edgekit benchmark --device {path.stem}")
+        _keep(path, device)
+
+
+def _probe_phone(handle: str, path: Path | None, python: str, json: bool) -> None:
+    from edgekit.bench import androidprobe
+
+    with show.working(f"asking {handle}"):
+        found = androidprobe.probe(handle, python)
+    if json:
+        show.as_json(androidprobe.as_json(found))
+    else:
+        show.table(["", ""], [[what, _known(value)] for what, value in androidprobe.rows(found)])
+    if path is not None:
+        device = androidprobe.profile(found, path.stem, store.now()[:10])
+        _keep(path, device)
+        if device.api == "benchmark-model":
+            show.note("no Python with LiteRT there: benchmark_model measures, without accuracy; see docs/devices.md")
+
+
+def _keep(path: Path, device: Device) -> None:
+    from edgekit.bench import probe as probing
+
+    path.parent.mkdir(exist_ok=True)
+    atomic.save_bytes(path, probing.to_toml(device).encode())
+    show.note(f"written: {path}; next: edgekit export --target {path.stem}, edgekit benchmark --device {path.stem}")
 
 
 @devices_app.command()
 def clean(host: Host) -> None:
-    """Remove all that edgekit keeps on a board: models and images that were sent, and jobs that were cut off."""
+    """Remove all that edgekit keeps on a board or a phone: models and images that were sent, and jobs that were cut off."""
     from edgekit.bench import remote
 
     with show.working(f"cleaning {host}"):
@@ -113,7 +139,11 @@ def _rows(found: Probe) -> list[tuple[str, str]]:
         ("GPU clock, MHz", clock), ("temperatures, C", temperatures), ("Python", found.python),
         ("runtimes", runtimes),
     ]  # fmt: skip
-    return [(what, _UNKNOWN if value in ("", None) else str(value)) for what, value in rows]
+    return [(what, _known(value)) for what, value in rows]
+
+
+def _known(value: Any) -> str:
+    return _UNKNOWN if value in ("", None) else str(value)
 
 
 def _precisions(device: Device) -> tuple[str, ...]:

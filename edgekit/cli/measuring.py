@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit import store
-from edgekit.bench import engines, session, ssh
+from edgekit.bench import engines, program, session, ssh
 from edgekit.bench.transport import Transport, open_transport
 from edgekit.cli import show
 from edgekit.errors import EdgekitError
@@ -46,7 +46,7 @@ def measure_all(wanted: Wanted, plan: list[tuple[Device, Work]]) -> None:
     with show.bars() as add:
         for device, work in plan:
             task = _task(wanted, device, work, add(f"benchmarking on {device.name}"), failed)
-            hosts.setdefault("" if device.transport == "local" else ssh.address(device.host), []).append(task)
+            hosts.setdefault(_where(device), []).append(task)
         for task in hosts.pop("", []):
             task(lambda transport: None)
         _at_once(list(hosts.values()))
@@ -54,6 +54,13 @@ def measure_all(wanted: Wanted, plan: list[tuple[Device, Work]]) -> None:
         show.note(f"error: {error.message}")
     if failed:
         raise failed[0]
+
+
+def _where(device: Device) -> str:
+    """What two devices share that must not be measured at once: "" is this machine."""
+    if device.transport == "local":
+        return ""
+    return f"adb {device.host}" if device.transport == "adb" else ssh.address(device.host)
 
 
 # Measures one device; called with what hears which transport it opened.
@@ -108,9 +115,16 @@ def _measure_device(
     transport = open_transport(device, said, wanted.power_mode)
     opened(transport)  # before it connects: Ctrl-C ends that too
     with transport:
+        if device.api == program.API:
+            title = program.NAME
+            asked = program.ask(device, transport)
         for number, step in enumerate(steps):  # `said` reads it
             title = step.title
             update(number, len(steps), title)
+            if device.api == program.API:
+                by_program = program.benchmark(*work[number], device, wanted.suite, asked, transport)
+                program.save(wanted.run.path / "bench", by_program)
+                continue
             if step.key not in measured:
                 model = step.model(transport, wanted)
                 measured[step.key] = session.benchmark(model, device, wanted.suite, wanted.samples, transport)

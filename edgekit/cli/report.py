@@ -12,7 +12,7 @@ from edgekit.cli.options import Json, Run, RunsDir, open_run
 from edgekit.errors import MissingError
 
 if TYPE_CHECKING:
-    from edgekit.measurements import BenchmarkResult, Summary
+    from edgekit.measurements import BenchmarkResult, ProgramResult, Summary
     from edgekit.scores import Evaluation
 
 # A file that edgekit did not draw is not taken into the page.
@@ -33,8 +33,10 @@ def report(run: Run = None, json: Json = False, runs_dir: RunsDir = Path("runs")
 
     judged = evaluation.load(opened.path, opened.weights_sha256)
     results, rows = measured(opened)
-    page = html.page(opened, rows, results, judged, save_pictures(opened, judged))
+    found = by_programs(opened)
+    page = html.page(opened, rows, results, judged, save_pictures(opened, judged), found)
     print_rows(rows, json)
+    print_programs(found, json)
     _say_parity(results)
     for line in verdict.trained(judged) if judged else ():
         show.note(line)
@@ -78,6 +80,7 @@ def print_table(run: store.Run, json: bool) -> tuple[list[BenchmarkResult], list
     if not results:
         raise MissingError(f"the run {run.name!r} has no measurements yet", f"edgekit benchmark {run.handle}")
     print_rows(rows, json)
+    print_programs(by_programs(run), json)
     _say_parity(results)
     return results, rows
 
@@ -119,6 +122,29 @@ def measured(run: store.Run) -> tuple[list[BenchmarkResult], list[Summary]]:
     if len(calibrations) > 1:
         show.note("these INT8 models come from different calibrations; edgekit export again to compare targets")
     return results, summary.summarize(results) if results else []
+
+
+def by_programs(run: store.Run) -> list[ProgramResult]:
+    """What programs on devices said of the files that the run has now."""
+    from edgekit.bench import program
+    from edgekit.cli.artifacts import current_artifacts
+
+    exported = {a.sha256 for a in current_artifacts(run, run.weights_sha256)}
+    return [found for found in program.load(run.path / "bench") if found.artifact.sha256 in exported]
+
+
+def print_programs(found: list[ProgramResult], json: bool) -> None:
+    """What programs said, as a table of its own; JSON lies in the run."""
+    from edgekit.report import programs
+
+    if found and json:
+        show.note("measured by a program on a device, not in this list: bench/*/benchmark_model/*.json of the run")
+    elif found:
+        print()
+        rows = [programs.cells(result) for result in found]
+        show.table(programs.COLUMNS, rows, right=programs.RIGHT, narrow=programs.NARROW)
+        for line in programs.notes(found):
+            show.note(line)
 
 
 def print_rows(rows: list[Summary], json: bool) -> None:

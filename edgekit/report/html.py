@@ -10,8 +10,8 @@ from typing import Any
 
 from edgekit import __version__, store
 from edgekit.errors import DataError
-from edgekit.measurements import BenchmarkResult, Summary
-from edgekit.report import chart, tables, verdict
+from edgekit.measurements import BenchmarkResult, ProgramResult, Summary
+from edgekit.report import chart, programs, tables, verdict
 from edgekit.scores import Evaluation
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
@@ -31,12 +31,14 @@ def page(
     results: Sequence[BenchmarkResult],
     evaluation: Evaluation | None = None,
     drawn: Mapping[str, str | bytes] | None = None,
+    by_programs: Sequence[ProgramResult] = (),
 ) -> str:
     """The report of one run as HTML; sections that have nothing to show say what brings it.
 
     Args:
         rows, results: judged and raw measurements; empty where nothing was measured.
         drawn: pictures by file name, from `pictures.draw_all`, and ``samples.png``.
+        by_programs: what programs on devices said.
     Raises:
         DataError: run.json is damaged.
     """
@@ -63,6 +65,10 @@ def page(
         boards=[tables.board_cells(row) for row in rows if tables.is_board(row)],
         board_columns=tables.BOARD_COLUMNS,
         board_notes=tables.board_notes(rows),
+        programs=[programs.cells(result) for result in by_programs],
+        program_columns=programs.COLUMNS,
+        program_text=len(programs.COLUMNS) - len(programs.RIGHT),
+        program_notes=programs.notes(by_programs) if by_programs else [],
         blocks=[
             {"title": f"{r.artifact.name} on {r.device}", "blocks": tables.blocks(r.layers)}
             for r in results

@@ -55,7 +55,11 @@ BOARD_COLUMNS = ("model", "on", "power mode", "rail", "p50 ms", "compute ms", "G
 
 def is_board(row: Summary) -> bool:
     """Whether a device told more of itself than its latency."""
-    return row.compute_ms is not None or row.gross_mj is not None or "power_mode" in row.state
+    return (
+        row.compute_ms is not None
+        or row.gross_mj is not None
+        or not {"power_mode", "thermal_status"}.isdisjoint(row.state)
+    )
 
 
 def board_cells(row: Summary) -> list[str]:

@@ -1,8 +1,8 @@
 """A phone for a real adb client: the device's side of the adb protocol on the loopback, with real shells behind it.
 
-Stands in for adbd and the USB cable, where there is no phone. Spoken: CNXN, AUTH (never granted), OPEN, OKAY, WRTE, CLSE
-and the shell service of both protocols (AOSP packages/modules/adb: protocol.txt, shell_protocol.h). What a shell runs
-is real; programs that only Android has are planted by `tests.bench.android_root`.
+Stands in for adbd and the USB cable, where there is no phone. Spoken: CNXN, AUTH (never granted), OPEN, OKAY, WRTE,
+CLSE and the shell service of both protocols (AOSP packages/modules/adb: protocol.txt, shell_protocol.h). What a shell
+runs is real; programs that only Android has are planted by `tests.bench.android_root`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,142 @@
+"""Benchmark artifacts by a program on the device, ``benchmark_model``, where no Python is; its file is the user's.
+
+Google's builds are at https://developers.google.com/edge/litert/next/benchmark. Nothing is fetched: no hash is
+published for them, so the one of the file that ran is kept with the figures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit import store
+from edgekit.bench import benchmodel
+from edgekit.bench.job import Job
+from edgekit.bench.session import as_exported, slug
+from edgekit.bench.transport import Transport
+from edgekit.config import from_table
+from edgekit.errors import MissingError, UsageError
+from edgekit.measurements import ProgramResult, Suite
+from edgekit.records import Artifact, Device
+
+API = "benchmark-model"
+SCHEMA = 1
+NAME = "benchmark_model"
+_WHERE = "https://developers.google.com/edge/litert/next/benchmark"
+# $1: "flags" for the list of what it takes; else its arguments. What it said of an error is the job's error.
+_SCRIPT = """
+program=$(readlink benchmark_model) && chmod 700 "$program" && mkdir -p out || exit 1
+if [ "$1" = flags ]; then "$program" --num_runs=none >out/said.txt 2>&1; exit 0; fi
+"$program" "$@" >out/said.txt 2>&1 && exit 0
+status=$?
+tail -c 2000 out/said.txt
+exit $status
+"""
+
+
+@dataclass(frozen=True)
+class Program:
+    """The file of a program, its hash, and the flags that it takes."""
+
+    path: Path
+    sha256: str
+    flags: frozenset[str]
+
+
+def find(device: Device) -> Path:
+    """The program of a device: the file that its .toml names, else the one in the cache.
+
+    Raises:
+        MissingError: neither is there; says where Google has it. UsageError: nothing can be sent to this device.
+    """
+    if device.transport not in ("adb", "ssh") or device.runtime != "litert":
+        raise UsageError(
+            f'device {device.name!r} has api = "{API}", which needs the runtime litert and transport adb or ssh',
+            "correct its .toml file",
+        )
+    path = Path(device.benchmark_model) if device.benchmark_model else store.cache_dir(NAME) / NAME
+    if not path.is_file():
+        raise MissingError(
+            f"there is no {NAME} to send to {device.name!r}: {path}",
+            f"{_WHERE} has builds (android_arm64 for phones); put one there, or name it by {NAME} = in the .toml file",
+        )
+    return path
+
+
+def ask(device: Device, transport: Transport) -> Program:
+    """Send the program of a device and ask what it takes.
+
+    Raises:
+        DataError: it is no benchmark_model. EdgekitError: it does not run there.
+    """
+    path = find(device)
+    said = _run(device, {}, ("flags",), f"{NAME} on {device.name}", transport)
+    return Program(path, store.sha256_file(path), benchmodel.parse_flags(said))
+
+
+def benchmark(
+    artifact: Artifact, path: Path, device: Device, suite: Suite, program: Program, transport: Transport
+) -> ProgramResult:
+    """Measure one model with random numbers for images.
+
+    Raises:
+        MissingError: the model's file is gone. StorageError: it has changed. EdgekitError: the program failed, or
+        nothing ran on the accelerator. DataError: what it says cannot be believed.
+    """
+    model = as_exported(artifact, path)
+    arguments = benchmodel.flags(device, suite, program.flags, "model.tflite")
+    said = _run(device, {"model.tflite": model.path}, arguments, f"{artifact.name} in {NAME}", transport)
+    return ProgramResult(
+        artifact=artifact,
+        device=device.name,
+        program=NAME,
+        program_sha256=program.sha256,
+        source="emulated" if device.emulated else "device",
+        environment={
+            **transport.environment,
+            "threads": device.threads,
+            "accelerator": device.accelerator,
+            "xnnpack": device.xnnpack,
+            "cpu_mask": device.cpu_mask,
+            "arguments": " ".join(arguments),
+            "suite": suite.name,
+            "measured": store.now(),
+        },
+        figures=benchmodel.parse(said, device.accelerator),
+        size_bytes=model.path.stat().st_size,
+    )
+
+
+def _run(device: Device, files: dict[str, Path], arguments: tuple[str, ...], title: str, transport: Transport) -> str:
+    """What the program prints."""
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
+        work = Path(name)
+        (work / "run.sh").write_text(_SCRIPT, encoding="utf-8")
+        sent = {**files, NAME: find(device), "run.sh": work / "run.sh"}
+        job = Job({"do": "program", "title": title}, sent, ("sh", "run.sh", *arguments))
+        transport.run(job, work / "results")
+        return (work / "results" / "said.txt").read_text(encoding="utf-8", errors="replace")
+
+
+def save(folder: Path, result: ProgramResult) -> None:
+    """Write ``<device>/benchmark_model/<artifact>.json``."""
+    path = folder / slug(result.device) / NAME / f"{slug(result.artifact.name)}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+    store.save_json(path, {"schema": SCHEMA, **fields})
+
+
+def load(folder: Path) -> list[ProgramResult]:
+    """Every result of a program below `folder`, sorted by device and artifact.
+
+    Raises:
+        DataError: a file that edgekit did not write.
+    """
+    names = [field.name for field in dataclasses.fields(ProgramResult)]
+    found = []
+    for path in sorted(folder.glob(f"*/{NAME}/*.json")):
+        document = store.load_document(path, SCHEMA, *names)
+        found.append(from_table({name: document[name] for name in names}, ProgramResult, str(path)))
+    return found
