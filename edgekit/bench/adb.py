@@ -155,7 +155,7 @@ class Connection(Link):
             )
         unready = not_ready(now[self.host])
         if unready is not None:
-            return ConnectionLost(unready.message, unready.hint)
+            return ConnectionLost(unready.message, f"{unready.hint}; then the same command: what was measured is kept")
         return ConnectionLost(
             f"the connection to {self.host} broke: {said or 'no reason given'}", f"adb -s {self.host} reconnect"
         )

@@ -220,7 +220,7 @@ def as_json(found: AndroidProbe) -> dict[str, Any]:
 
 
 def _pythons(said: dict[str, str]) -> dict[str, dict[str, str]]:
-    found = {}
+    found: dict[str, dict[str, str]] = {}
     for name, text in said.items():
         kind, _, path = name.partition(" ")
         fields = python_fields(text) if kind == "python" and len(found) < _MOST_PYTHONS else {}

@@ -135,7 +135,8 @@ def parse(said: str, accelerator: str = "cpu") -> ProgramFigures:
 def delegation(said: str, delegates: tuple[Delegation, ...], accelerator: str) -> str:
     """How much of the model ran where it should: ``full``, ``partial``, ``none``, or ``unknown``.
 
-    Of the CPU it is XNNPACK's part, which no error follows from. Of others only what is said counts: no line, no claim.
+    Of the CPU it is XNNPACK's part, which no error follows from. Only what is said counts: where the number of all
+    nodes is not, nothing is claimed.
     """
     cpu = accelerator == "cpu"
 
@@ -145,9 +146,13 @@ def delegation(said: str, delegates: tuple[Delegation, ...], accelerator: str) -
     own = [d for d in delegates if meant(d.name)]
     if any(meant(m) for m in _COMPLETELY.findall(said)) or any(d.of == d.nodes > 0 for d in own):
         return "full"
-    if any(meant(m) for m in _PARTIALLY.findall(said)) or any(d.nodes > 0 for d in own):
+    if any(meant(m) for m in _PARTIALLY.findall(said)) or any(d.nodes > 0 for d in own if d.of is not None):
         return "partial"
-    if own or any(meant(m) for m in _NOT_AT_ALL.findall(said)) or "acceleration is unsupported" in said:
+    if (
+        any(d.nodes == 0 for d in own)
+        or any(meant(m) for m in _NOT_AT_ALL.findall(said))
+        or "acceleration is unsupported" in said
+    ):
         return "unknown" if cpu else "none"
     return "unknown"
 

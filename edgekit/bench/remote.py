@@ -16,7 +16,7 @@ from typing import Any
 
 import edgekit.ondevice
 from edgekit import store
-from edgekit.bench import adb, powermode
+from edgekit.bench import adb, android, powermode
 from edgekit.bench.job import OPTIONAL, Job, Said, failure, quiet
 from edgekit.bench.link import Link, RemoteError
 from edgekit.bench.ssh import Connection
@@ -263,9 +263,10 @@ class SshTransport(RemoteTransport):
 
 def clean(handle: str) -> float:
     """Empty the cache of a host, or of ``adb:SERIAL``; returns the megabytes that it held."""
-    connection = adb.Connection(handle[4:]) if adb.is_phone(handle) else Connection(handle)
+    phone = adb.is_phone(handle)
+    connection = adb.Connection(handle[len("adb:") :]) if phone else Connection(handle)
     with connection:
-        powermode.release(connection)
+        (android if phone else powermode).release(connection)
         said = connection.insist(_CLEAN).split()
     return int(said[0]) / 1024 if said and said[0].isdigit() else 0.0
 

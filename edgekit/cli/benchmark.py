@@ -41,7 +41,7 @@ def benchmark(
     set_power_mode: Annotated[
         str | None,
         typer.Option(
-            help="Jetson: a mode of nvpmodel, and locked clocks; Android: fixed-performance; put back, whatever happens.",
+            help="Jetson: a mode of nvpmodel, and locked clocks; Android: fixed-performance. Put back, come what may.",
             metavar="MODE",
             show_default=False,
         ),

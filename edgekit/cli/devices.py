@@ -110,7 +110,7 @@ def _keep(path: Path, device: Device) -> None:
 
 @devices_app.command()
 def clean(host: Host) -> None:
-    """Remove all that edgekit keeps on a board or a phone: models and images that were sent, and jobs that were cut off."""
+    """Remove all that edgekit keeps on a board or a phone: models and images that were sent, jobs that were cut off."""
     from edgekit.bench import remote
 
     with show.working(f"cleaning {host}"):

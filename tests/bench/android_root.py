@@ -78,6 +78,55 @@ echo "$3" >>"$PHONE/fixed"
 """
 _GETPROP = '#!/bin/sh\ncat "$PHONE/properties"\n'
 
+# Stands in for benchmark_model: its flags, and the lines that it prints on a phone, by its source and by public logs
+# of it. It computes nothing. Files beside the phone's change what it does.
+BENCHMARK_MODEL = r"""#!/bin/sh
+if [ "$1" = --num_runs=none ]; then
+    echo "ERROR: Failed to parse flag 'num_runs' against argv '--num_runs=none'"
+    printf 'ERROR: usage: %s <flags>\nFlags:\n' "$0"
+    for flag in num_runs=50 min_secs=1 max_secs=150 num_threads=-1 warmup_runs=1 warmup_min_secs=0.5 graph= \
+        use_gpu=0 @FLAGS@; do
+        printf '\t--%s\tint32\toptional\tsome words\n' "$flag"
+    done
+    exit 1
+fi
+graph= gpu=
+for argument; do case $argument in --graph=*) graph=${argument#--graph=} ;; --use_gpu=true) gpu=1 ;; esac; done
+echo "$@" >>"$PHONE/arguments"
+[ -s "$graph" ] || { echo "ERROR: Failed to load model: $graph"; exit 1; }
+[ ! -f "$PHONE/slow" ] || sleep "$(cat "$PHONE/slow")"
+echo "INFO: STARTING!"
+[ ! -f "$PHONE/unknown" ] || echo "WARN: Unconsumed cmdline flags: --num_threads=1"
+echo "INFO: Graph: [$graph]"
+if [ -n "$gpu" ]; then
+    if [ -f "$PHONE/delegates" ]; then cat "$PHONE/delegates"; else
+        echo "VERBOSE: Replacing 66 out of 66 node(s) with delegate (TfLiteGpuDelegateV2) node, yielding 1 partitions" \
+            "for the whole graph."
+        echo "INFO: Explicitly applied GPU delegate, and the model graph will be completely executed by the delegate."
+    fi
+else
+    echo "VERBOSE: Replacing 58 out of 58 node(s) with delegate (TfLiteXNNPackDelegate) node, yielding 1 partitions" \
+        "for the whole graph."
+fi
+echo "INFO: The input model file size (MB): 3.27774"
+echo "INFO: Initialized session in 4.478ms."
+running() { echo "INFO: Running benchmark for at least $1 seconds but terminate if exceeding 150 seconds."; }
+running "1 iterations and at least 0.5"
+echo "INFO: count=1055 first=1033 curr=473 min=443 max=1033 avg=465.319 std=18 p5=459 median=463 p95=478"
+echo
+running "50 iterations and at least 1"
+echo "INFO: count=2112 first=463 curr=459 min=442 max=979 avg=464.545 std=13 p5=460 median=462 p95=478"
+echo
+echo "INFO: Inference timings in us: Init: 4478, First inference: 1033, Warmup (avg): 465.319, Inference (avg): 464.545"
+"""
+
+
+def benchmark_model(path: Path, *flags: str) -> Path:
+    """Write the double with more flags than those of every version."""
+    script = BENCHMARK_MODEL.replace("@FLAGS@", " ".join(f"{flag}=0" for flag in flags))
+    path.write_text(script.replace("#!/bin/sh", f"#!{require_shell()}", 1))
+    return path
+
 
 def require_shell() -> str:
     """Android's shell; without it and toybox the test is skipped."""

@@ -1,0 +1,152 @@
+"""benchmark_model on a phone: a double of the program, sent and run as the real one, behind a real adb client."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgekit import store
+from edgekit.bench import program, session
+from edgekit.bench.transport import open_transport
+from edgekit.errors import DataError, EdgekitError, MissingError, UsageError
+from edgekit.measurements import ProgramResult, Suite
+from edgekit.records import Artifact, Device
+from edgekit.report import programs
+from tests.bench import android_root, results
+from tests.bench.conftest import Lab
+
+SUITE = Suite("quick", warmup_queries=2, warmup_s=0.1, min_queries=50, min_s=0.5, max_s=9.0)
+XNNPACK = ("use_xnnpack",)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> tuple[Artifact, Path]:
+    """A file that nobody runs."""
+    path = tmp_path / "model.int8.tflite"
+    path.write_bytes(b"no flatbuffer")
+    digest = store.sha256_file(path)
+    return results.artifact("phone/model.int8.tflite", "int8", "litert", layout="NHWC", sha256=digest), path
+
+
+@pytest.fixture
+def device(lab: Lab, tmp_path: Path) -> Device:
+    """A phone that has the double."""
+    path = android_root.benchmark_model(tmp_path / "benchmark_model", *XNNPACK)
+    return Device("phone", "android", transport="adb", runtime="litert", api=program.API, threads=2, cpu_mask="3",
+                  benchmark_model=str(path))  # fmt: skip
+
+
+def measure(device: Device, model: tuple[Artifact, Path]) -> ProgramResult:
+    with open_transport(device) as transport:
+        return program.benchmark(*model, device, SUITE, program.ask(device, transport), transport)
+
+
+def test_figures_come_with_the_hash_of_the_program_and_the_heat(
+    lab: Lab, device: Device, model: tuple[Artifact, Path]
+) -> None:
+    lab.heat(0, 0, 0, 0, 1)
+    found = measure(device, model)
+    assert (found.figures.runs, found.figures.mean_ms, found.figures.median_ms) == (2112, 0.464545, 0.462) or (
+        found.figures.mean_ms == pytest.approx(0.464545)
+    )
+    assert found.program_sha256 == store.sha256_file(Path(device.benchmark_model))
+    assert (found.source, found.figures.delegation) == ("device", "full")
+    environment = found.environment
+    assert (environment["thermal_status_before"], environment["thermal_status_after"]) == (0, 1)
+    assert (environment["threads"], environment["cpu_mask"], environment["accelerator"]) == (2, "3", "cpu")
+    arguments = (lab.root / "arguments").read_text().split()
+    assert arguments == environment["arguments"].split()
+    assert {"--graph=model.tflite", "--num_threads=2", "--num_runs=50", "--max_secs=9", "--use_xnnpack=true"} <= set(
+        arguments
+    )
+    assert list((lab.cache / "jobs").iterdir()) == []
+
+
+def test_it_is_no_measurement_but_a_record_of_its_own(
+    device: Device, model: tuple[Artifact, Path], tmp_path: Path
+) -> None:
+    found = measure(device, model)
+    program.save(tmp_path / "bench", found)
+    assert program.load(tmp_path / "bench") == [found]
+    assert session.load(tmp_path / "bench") == []
+    (saved,) = (tmp_path / "bench").glob("phone/benchmark_model/*.json")
+    saved.write_text(saved.read_text().replace('"runs"', '"walks"'))
+    with pytest.raises(DataError):
+        program.load(tmp_path / "bench")
+
+
+def test_the_table_says_what_it_is_not(device: Device, model: tuple[Artifact, Path]) -> None:
+    found = measure(replace(device, accelerator="gpu"), model)
+    row = dict(zip(programs.COLUMNS, programs.cells(found)))
+    assert (row["accelerator"], row["mean ms"], row["median"]) == ("gpu on cores 3", "0.465", "0.462")
+    assert row["delegated"] == "full (66 of 66 in TfLiteGpuDelegateV2)"
+    assert found.program_sha256[:12] in programs.notes([found])[0]
+    assert "no accuracy" in programs.notes([found])[0]
+    emulated = replace(found, source="emulated")
+    row = dict(zip(programs.COLUMNS, programs.cells(emulated)))
+    assert [row[name] for name in ("mean ms", "std", "min", "max", "median", "init ms")] == ["-"] * 6
+    assert "emulated" in programs.notes([emulated])[-1]
+
+
+def test_a_part_on_the_gpu_is_called_one_and_nothing_is_an_error(
+    lab: Lab, device: Device, model: tuple[Artifact, Path]
+) -> None:
+    gpu = replace(device, accelerator="gpu")
+    (lab.root / "delegates").write_text(
+        "VERBOSE: Replacing 60 out of 66 node(s) with delegate (TfLiteGpuDelegateV2) node, yielding 3 partitions.\n"
+    )
+    found = measure(gpu, model)
+    assert programs.delegated(found) == "partial (60 of 66 in TfLiteGpuDelegateV2)"
+    assert "only a part of it ran on the GPU" in "".join(programs.notes([found]))
+    (lab.root / "delegates").write_text("INFO: nothing about it\n")
+    found = measure(gpu, model)
+    assert "an unknown part of it ran on the GPU" in "".join(programs.notes([found]))
+    (lab.root / "delegates").write_text(
+        "INFO: Though GPU delegate is explicitly applied, the model graph will not be executed by the delegate.\n"
+    )
+    with pytest.raises(EdgekitError, match="the figures would be the CPU's"):
+        measure(gpu, model)
+
+
+def test_what_the_program_does_not_know_is_asked_before_it_is_run(
+    lab: Lab, device: Device, model: tuple[Artifact, Path]
+) -> None:
+    with pytest.raises(UsageError, match="has no --use_npu"):
+        measure(replace(device, accelerator="npu"), model)
+    assert not (lab.root / "arguments").exists()
+    (lab.root / "unknown").touch()
+    with pytest.raises(EdgekitError, match="does not know --num_threads=1"):
+        measure(device, model)
+
+
+def test_a_program_that_fails_says_why(device: Device, model: tuple[Artifact, Path], tmp_path: Path) -> None:
+    model[1].write_bytes(b"")
+    empty = replace(model[0], sha256=store.sha256_file(model[1]))
+    with pytest.raises(EdgekitError, match="Failed to load model") as caught:
+        measure(device, (empty, model[1]))
+    assert "edgekit devices probe adb:" in caught.value.hint
+    other = tmp_path / "other"
+    other.write_text("#!/bin/sh\necho hello\n")
+    with pytest.raises(DataError, match="no benchmark_model"):
+        measure(replace(device, benchmark_model=str(other)), model)
+
+
+def test_without_the_program_the_error_says_where_google_has_it(
+    device: Device, model: tuple[Artifact, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
+    bare = replace(device, benchmark_model="")
+    with pytest.raises(MissingError, match="there is no benchmark_model") as caught:
+        measure(bare, model)
+    assert str(tmp_path / "cache" / "benchmark_model" / "benchmark_model") in caught.value.message
+    assert "developers.google.com/edge/litert" in caught.value.hint
+    (tmp_path / "cache" / "benchmark_model").mkdir(parents=True)
+    android_root.benchmark_model(tmp_path / "cache" / "benchmark_model" / "benchmark_model", *XNNPACK)
+    assert measure(bare, model).program_sha256 == store.sha256_file(Path(device.benchmark_model))
+
+
+def test_it_needs_a_device_that_files_can_be_sent_to() -> None:
+    with pytest.raises(UsageError, match="needs the runtime litert and transport adb or ssh"):
+        program.find(Device("here", "desktop", transport="local", runtime="litert", api=program.API))
