@@ -63,7 +63,7 @@ $session sh -c '
 echo $$ >started/pid.part; mv started/pid.part started/pid
 "$@" >log 2>&1
 echo $? >status.part; mv status.part status' edgekit "$@" >/dev/null 2>&1 </dev/null &
-for i in 1 2 3 4 5 6 7 8 9 10; do [ -s started/pid ] && break; sleep 1; done
+for i in 0.1 0.2 0.3 0.4 1 1 1 2 2 2; do [ -s started/pid ] && break; sleep $i 2>/dev/null || sleep 1; done
 exit 0
 """
 # $1: the job, $2: whether to show a sign of life. Says how far it is, and at last its status, or "lost" where its

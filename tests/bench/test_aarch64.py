@@ -1,4 +1,4 @@
-"""edgekit on an aarch64 board behind ssh: one that is emulated, so that its answers count and its time does not."""
+"""edgekit on an aarch64 board behind ssh and adb: one that is emulated, so its answers count and its time does not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +22,14 @@ from edgekit.export.fold import fold
 from edgekit.measurements import BenchmarkResult, Suite
 from edgekit.records import Artifact, Device, Preprocess
 from tests import nets
-from tests.bench import aarch64, results
+from tests.bench import aarch64, adbd, results
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("litert"), pytest.mark.filterwarnings("ignore")]
 BOARD = Device("emulated pi", "rpi", transport="ssh", runtime="litert", host="board", python=aarch64.PYTHON,
                emulated=True)  # fmt: skip
 # More queries than a p99 needs: that none is quoted is not for their number.
 ENOUGH = Suite("enough", warmup_queries=1, warmup_s=0.0, min_queries=700, min_s=0.0, max_s=60.0)
+QUICK = Suite("quick", warmup_queries=1, warmup_s=0.0, min_queries=20, min_s=0.0, max_s=30.0)
 PREPROCESS = Preprocess(32, 32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 SAMPLES = 12
 
@@ -152,3 +153,28 @@ def test_no_latency_of_it_is_quoted(case: Case) -> None:
     row = next(row for row in summarize([baseline, case.result]) if not row.baseline)
     assert (row.p50_ms, row.p90_ms, row.p99_ms, row.speedup) == (None, None, None, None)
     assert (row.source, row.top1, row.agreement) == ("emulated", 100.0, 100.0)
+
+
+@pytest.mark.parametrize("case", ["int8"], indirect=True)
+def test_over_adb_it_answers_as_over_ssh_bit_for_bit(
+    case: Case, board: aarch64.Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shells of the phone's side of adb run on the board, by its sshd."""
+    client = adbd.client(tmp_path / "home")
+    line = f'exec {board.ssh} {board.host} -- "export TMPDIR=/tmp; $1"'
+    phone = adbd.Phone(["/bin/sh", "-c", line, "sh"], dict(os.environ)).plug_in()
+    try:
+        monkeypatch.setenv("EDGEKIT_ADB", client.program)
+        client.connect(phone)
+        device = replace(BOARD, name="emulated phone", family="android", transport="adb", host=phone.serial)
+        with open_transport(device) as transport:
+            found = session.benchmark(
+                session.as_exported(case.artifact, case.path), device, QUICK, case.samples, transport
+            )
+    finally:
+        phone.unplug()
+        client.stop()
+    assert (found.source, found.environment["machine"], found.environment["serial"]) == (
+        "emulated", "aarch64", phone.serial,
+    )  # fmt: skip
+    assert (found.logits == case.result.logits).all()
