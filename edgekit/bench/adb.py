@@ -32,8 +32,11 @@ _LINE = re.compile(
     rf"(?P<state>{'|'.join(_STATES)}|no permissions[^\[]{{0,120}}(?:\[\S{{1,120}}\])?)"
     r"(?P<rest>(?:\s+\S{1,120}){0,12})\s*"
 )
-# TMPDIR is /data/local/tmp, the one folder where the shell's user may write and execute; old releases do not set it.
-_CACHE = 'umask 077; cache="${TMPDIR:-/data/local/tmp}/edgekit"; mkdir -p "$cache/objects" "$cache/jobs" || exit 1\n'
+# The one folder where the shell's user may write and execute. Old releases do not set TMPDIR; here-documents need it.
+_CACHE = (
+    'umask 077; export TMPDIR="${TMPDIR:-/data/local/tmp}"; cache="$TMPDIR/edgekit"\n'
+    'mkdir -p "$cache/objects" "$cache/jobs" || exit 1\n'
+)
 _PLUG_IN = "on the phone: Settings, About, seven taps on the build number; then Developer options, USB debugging"
 
 

@@ -33,7 +33,7 @@ section cores; for c in /sys/devices/system/cpu/cpu[0-9]*; do
 section meminfo; head -c 200 /proc/meminfo
 section free; df -Pk "$cache" | tail -n 1
 {android.STATE}
-section termux; [ ! -d /data/data/com.termux ] || echo there
+section termux; pm path com.termux 2>/dev/null </dev/null | head -c 200
 for python; do
     at=$(command -v "$python" 2>/dev/null) || continue
     section "python $at"; limit=; command -v timeout >/dev/null && limit="timeout 60"
@@ -132,7 +132,7 @@ def parse(serial: str, said: dict[str, str]) -> AndroidProbe:
         free_gb=round(int(free[1]) * 1024 / 1e9, 1) if free else None,
         state=android.parse_state(said),
         pythons=_pythons(said),
-        termux=said.get("termux", "") == "there",
+        termux=said.get("termux", "").startswith("package:"),
     )
 
 

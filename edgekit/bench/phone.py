@@ -24,6 +24,7 @@ class AdbTransport(RemoteTransport):
         if power_mode not in ("", android.FIXED):
             raise UsageError(f"an Android phone has no power mode {power_mode!r}", f"--set-power-mode {android.FIXED}")
         super().__init__(device, adb.Connection(device.host), said, power_mode)
+        self._known = dict(self.environment)
         self._at_first: int | None = None
 
     def _held(self) -> contextlib.AbstractContextManager[None]:
@@ -42,7 +43,7 @@ class AdbTransport(RemoteTransport):
         super().run(job, results)
         after = android.state(self.connection)
         mode = {"power_mode": self.power_mode} if self.power_mode else {}
-        found: dict[str, Any] = {"serial": self.connection.host, "cooled_s": waited}
+        found: dict[str, Any] = {**self._known, "serial": self.connection.host, "cooled_s": waited}
         found.update({f"{name}_before": value for name, value in {**before, **mode}.items()})
         found.update({f"{name}_after": value for name, value in {**after, **mode}.items()})
         self.environment = found

@@ -99,7 +99,6 @@ def benchmark(
             "threads": device.threads,
             "accelerator": device.accelerator,
             "xnnpack": device.xnnpack,
-            "cpu_mask": device.cpu_mask,
             "arguments": " ".join(arguments),
             "suite": suite.name,
             "measured": store.now(),

@@ -106,7 +106,7 @@ class RemoteTransport:
 
     def __init__(self, device: Device, connection: Link, said: Said = quiet, power_mode: str = "") -> None:
         self.device, self.connection, self.said, self.power_mode = device, connection, said, power_mode
-        self.environment: dict[str, Any] = {}
+        self.environment: dict[str, Any] = {"cpu_mask": device.cpu_mask} if device.cpu_mask else {}
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> RemoteTransport:

@@ -68,9 +68,9 @@ def benchmark(
     if len({each.name for each in devices}) < len(devices):
         raise UsageError("two devices of one name: their engines and results would mix", "rename one .toml file")
     for each in devices:
-        transport.open_transport(each, power_mode=set_power_mode or "")
         if each.api == program.API:
             program.find(each)
+        transport.open_transport(each, power_mode=set_power_mode or "")
     limits = config.load_suite(suite)
     opened = open_run(runs_dir, run)
     bench = Workbench(opened)

@@ -23,7 +23,7 @@ PIXEL = {
     "free": "/dev/block/dm-50 112000000 60000000  51000000      55% /data/user/0",
     "thermal": android_root.THERMAL.format(status=2),
     "battery": android_root.BATTERY,
-    "termux": "there",
+    "termux": "package:/data/app/~~x==/com.termux-y==/base.apk",
     "python /data/local/tmp/python/bin/python3": '["3.11.4", {"ai-edge-litert": "2.3.0", "numpy": "2.1.0"}, "", null]',
 }
 LISTS = """* daemon not running; starting now at tcp:5037

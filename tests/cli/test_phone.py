@@ -43,7 +43,7 @@ def test_probe_says_what_the_phone_is_and_clean_empties_it(
         (["devices", "probe", "adb"], 4, "no Android device is connected"),
         (["devices", "probe", "adb:1234"], 4, "1234 is not connected"),
         (["devices", "probe", "adb:-s"], 2, "no serial of an Android device"),
-        (["benchmark", "-d", "pixel-8", "--set-power-mode", "MAXN"], 2, "no power mode 'MAXN'"),
+        (["benchmark", "-d", "python.toml", "--set-power-mode", "MAXN"], 2, "no power mode 'MAXN'"),
         (["benchmark", "-d", "pixel-8"], 4, "there is no benchmark_model to send to 'pixel-8'"),
     ],
 )
@@ -52,6 +52,8 @@ def test_what_cannot_be_reached_says_why(
     arguments: list[str], status: int, words: str,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    Path("python.toml").write_text('family = "android"\ntransport = "adb"\nruntime = "litert"\n')
     assert run(arguments) == status
     assert words in capsys.readouterr().err
 
