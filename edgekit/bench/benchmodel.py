@@ -46,6 +46,8 @@ _PARTIALLY = re.compile(r"applied (\S{1,80}) delegate, and the model graph will 
 _NOT_AT_ALL = re.compile(r"Though (\S{1,80}) delegate is explicitly applied, the model graph will not be executed")
 _UNKNOWN_FLAGS = re.compile(r"Unconsumed cmdline flags: ([^\r\n]{1,500})")
 _FLAG = re.compile(r"^\t--([a-z][a-z0-9_]{0,63})=", re.MULTILINE)
+# Where LiteRT's program looks for what drives an NPU: in the job's folder.
+_LIBRARIES = ("dispatch_library_path", "compiler_plugin_library_path")
 _ALIKE = 0.02  # the summary is rounded to hundredths of a millisecond by one, to six digits by the other
 
 
@@ -81,6 +83,7 @@ def flags(device: Device, suite: Suite, known: frozenset[str], model: str) -> tu
     }
     if device.accelerator != "cpu":
         wanted[f"use_{device.accelerator}"] = "true"
+        wanted.update({name: "." for name in _LIBRARIES if name in known and device.accelerator == "npu"})
     elif "use_xnnpack" in known or not device.xnnpack:
         wanted["use_xnnpack"] = "true" if device.xnnpack else "false"
     missing = [name for name in wanted if name not in known]

@@ -19,11 +19,16 @@ class AdbTransport(RemoteTransport):
     def __init__(self, device: Device, said: Said = quiet, power_mode: str = "") -> None:
         """
         Raises:
-            UsageError: no serial, or another power mode than a phone has. MissingError: there is no adb.
+            UsageError: no serial, no Python, or another power mode than a phone has. MissingError: there is no adb.
         """
         if power_mode not in ("", android.FIXED):
             raise UsageError(f"an Android phone has no power mode {power_mode!r}", f"--set-power-mode {android.FIXED}")
-        super().__init__(device, adb.Connection(device.host), said, power_mode)
+        if not device.python and device.api != "benchmark-model":
+            raise UsageError(
+                f"device {device.name!r} names no Python, and a phone has none of its own",
+                'python or api = "benchmark-model" in its .toml; edgekit devices probe adb --name X looks for one',
+            )
+        super().__init__(device, adb.Connection(device.host.removeprefix("adb:")), said, power_mode)
         self._known = dict(self.environment)
         self._at_first: int | None = None
 

@@ -7,6 +7,7 @@ published for them, so the one of the file that ran is kept with the figures.
 from __future__ import annotations
 
 import dataclasses
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ _WHERE = "https://developers.google.com/edge/litert/next/benchmark"
 # $1: "flags" for the list of what it takes; else its arguments. What it said of an error is the job's error.
 _SCRIPT = """
 program=$(readlink benchmark_model) && chmod 700 "$program" && mkdir -p out || exit 1
+export LD_LIBRARY_PATH="$PWD${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" ADSP_LIBRARY_PATH="$PWD"
 if [ "$1" = flags ]; then "$program" --num_runs=none >out/said.txt 2>&1; exit 0; fi
 "$program" "$@" >out/said.txt 2>&1 && exit 0
 status=$?
@@ -46,7 +48,7 @@ class Program:
 
 
 def find(device: Device) -> Path:
-    """The program of a device: the file that its .toml names, else the one in the cache.
+    """The program of a device: the file that its .toml names, or the one in that folder, else the one in the cache.
 
     Raises:
         MissingError: neither is there; says where Google has it. UsageError: nothing can be sent to this device.
@@ -56,13 +58,25 @@ def find(device: Device) -> Path:
             f'device {device.name!r} has api = "{API}", which needs the runtime litert and transport adb or ssh',
             "correct its .toml file",
         )
-    path = Path(device.benchmark_model) if device.benchmark_model else store.cache_dir(NAME) / NAME
+    path = Path(device.benchmark_model) if device.benchmark_model else store.cache_dir(NAME)
+    path = path if device.benchmark_model and not path.is_dir() else path / NAME
     if not path.is_file():
         raise MissingError(
             f"there is no {NAME} to send to {device.name!r}: {path}",
             f"{_WHERE} has builds (android_arm64 for phones); put one there, or name it by {NAME} = in the .toml file",
         )
     return path
+
+
+def libraries(device: Device) -> list[Path]:
+    """What lies beside the program in its folder and goes with it, such as what drives an NPU.
+
+    Raises:
+        As `find`.
+    """
+    beside = find(device).parent if Path(device.benchmark_model or store.cache_dir(NAME)).is_dir() else None
+    found = sorted(beside.glob("*.so")) if beside else []
+    return [path for path in found if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", path.name)]
 
 
 def ask(device: Device, transport: Transport) -> Program:
@@ -100,6 +114,7 @@ def benchmark(
             "accelerator": device.accelerator,
             "xnnpack": device.xnnpack,
             "arguments": " ".join(arguments),
+            "libraries": " ".join(f"{each.name}:{store.sha256_file(each)[:12]}" for each in libraries(device)),
             "suite": suite.name,
             "measured": store.now(),
         },
@@ -114,6 +129,7 @@ def _run(device: Device, files: dict[str, Path], arguments: tuple[str, ...], tit
         work = Path(name)
         (work / "run.sh").write_text(_SCRIPT, encoding="utf-8")
         sent = {**files, NAME: find(device), "run.sh": work / "run.sh"}
+        sent.update({path.name: path for path in libraries(device)})
         job = Job({"do": "program", "title": title}, sent, ("sh", "run.sh", *arguments))
         transport.run(job, work / "results")
         return (work / "results" / "said.txt").read_text(encoding="utf-8", errors="replace")

@@ -43,10 +43,11 @@ def measure_all(wanted: Wanted, plan: list[tuple[Device, Work]]) -> None:
     """
     hosts: dict[str, list[Task]] = {}
     failed: list[EdgekitError] = []
+    one_phone = any(device.transport == "adb" and not device.host for device, _ in plan)
     with show.bars() as add:
         for device, work in plan:
             task = _task(wanted, device, work, add(f"benchmarking on {device.name}"), failed)
-            hosts.setdefault(_where(device), []).append(task)
+            hosts.setdefault(_where(device, one_phone), []).append(task)
         for task in hosts.pop("", []):
             task(lambda transport: None)
         _at_once(list(hosts.values()))
@@ -56,11 +57,17 @@ def measure_all(wanted: Wanted, plan: list[tuple[Device, Work]]) -> None:
         raise failed[0]
 
 
-def _where(device: Device) -> str:
-    """What two devices share that must not be measured at once: "" is this machine."""
+def _where(device: Device, one_phone: bool) -> str:
+    """What two devices share that must not be measured at once: "" is this machine.
+
+    Args:
+        one_phone: a device over adb is not named, so only one phone can be connected.
+    """
     if device.transport == "local":
         return ""
-    return f"adb {device.host}" if device.transport == "adb" else ssh.address(device.host)
+    if device.transport == "adb":
+        return "adb" if one_phone else f"adb {device.host}"
+    return ssh.address(device.host)
 
 
 # Measures one device; called with what hears which transport it opened.

@@ -91,7 +91,8 @@ if [ "$1" = --num_runs=none ]; then
     exit 1
 fi
 graph= gpu=
-for argument; do case $argument in --graph=*) graph=${argument#--graph=} ;; --use_gpu=true) gpu=1 ;; esac; done
+for argument; do case $argument in --graph=*) graph=${argument#--graph=} ;; --use_[gn]pu=true) gpu=1 ;; esac; done
+case $LD_LIBRARY_PATH in "$PWD"*) ls *.so 2>/dev/null >"$PHONE/beside" ;; esac
 echo "$@" >>"$PHONE/arguments"
 [ -s "$graph" ] || { echo "ERROR: Failed to load model: $graph"; exit 1; }
 [ ! -f "$PHONE/slow" ] || sleep "$(cat "$PHONE/slow")"

@@ -146,6 +146,25 @@ def test_without_the_program_the_error_says_where_google_has_it(
     assert measure(bare, model).program_sha256 == store.sha256_file(Path(device.benchmark_model))
 
 
+def test_what_lies_beside_it_in_its_folder_goes_with_it(
+    lab: Lab, device: Device, model: tuple[Artifact, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "litert"
+    folder.mkdir()
+    flags = "use_npu", "dispatch_library_path", "compiler_plugin_library_path"
+    android_root.benchmark_model(folder / "benchmark_model", *flags)
+    (folder / "libLiteRtDispatch_X.so").write_bytes(b"dispatch")
+    (folder / "notes.txt").write_text("stays here")
+    (lab.root / "delegates").write_text(
+        "INFO: Replacing 1 out of 1 node(s) with delegate (DispatchDelegate) node, yielding 1 partitions.\n"
+    )
+    found = measure(replace(device, benchmark_model=str(folder), accelerator="npu"), model)
+    assert found.figures.delegation == "full"
+    assert found.environment["libraries"].startswith("libLiteRtDispatch_X.so:")
+    assert (lab.root / "beside").read_text().split() == ["libLiteRtDispatch_X.so"]
+    assert "--dispatch_library_path=. --compiler_plugin_library_path=." in found.environment["arguments"]
+
+
 def test_it_needs_a_device_that_files_can_be_sent_to() -> None:
     with pytest.raises(UsageError, match="needs the runtime litert and transport adb or ssh"):
         program.find(Device("here", "desktop", transport="local", runtime="litert", api=program.API))

@@ -11,6 +11,7 @@ import pytest
 
 from edgekit import config, store
 from edgekit.cli import benchmark, measuring
+from edgekit.records import Device
 from tests.bench.results import artifact
 
 
@@ -67,3 +68,10 @@ def test_a_litert_device_on_this_machine_runs_litert_files_alone_and_as_its_file
     (step,) = measuring._steps(gpu, [(flat, tmp_path / "model")])
     wanted: Any = None
     assert step.model(wanted, wanted).options["accelerator"] == "gpu"
+
+
+def test_two_names_of_one_phone_are_not_measured_at_once() -> None:
+    phones = [Device(name, "android", transport="adb", host=host) for name, host in (("a", ""), ("b", "1"), ("c", "2"))]
+    assert {measuring._where(each, True) for each in phones} == {"adb"}
+    assert len({measuring._where(each, False) for each in phones[1:]}) == 2
+    assert measuring._where(Device("here", "desktop", transport="local"), True) == ""
