@@ -16,7 +16,7 @@ from edgekit.measurements import BenchmarkResult
 from edgekit.report import pictures
 from edgekit.report.html import page
 from edgekit.scores import Evaluation
-from tests.bench.results import artifact, result
+from tests.bench.results import artifact, by_program, result
 from tests.report.evaluations import HOSTILE as HOSTILE_NAMES
 from tests.report.evaluations import evaluation, split
 
@@ -150,6 +150,17 @@ def test_names_of_devices_are_shown_as_text() -> None:
     parsed = Page(rendered([result(device=device), int8(device=device)]))
     assert "script" not in parsed.tags
     assert parsed.text.count("<script>alert(1)<") >= 3
+
+
+def test_what_a_program_said_has_a_table_of_its_own_and_is_text() -> None:
+    said = [by_program(), by_program(artifact("phone/model.fp32.tflite", "fp32", "litert"), device=HOSTILE)]
+    results = [result(), int8()]
+    text = page(store.Run(Path("runs") / "digits", meta()), summarize(results), results, by_programs=said)
+    self_contained(text)
+    parsed = Page(text)
+    for words in ("By a program on the device", "partial (60 of 66 in GpuDelegate)", "2.50", "sha256 dddddddddddd",
+                  "only a part of it ran on the GPU", HOSTILE, "so no accuracy", "0 > 1"):  # fmt: skip
+        assert words in parsed.text
 
 
 def test_a_run_without_int8_says_what_brings_it() -> None:
