@@ -149,7 +149,10 @@ class Connection(Link):
 
     def _lost(self, said: str) -> EdgekitError:
         """Why a command came to no end, by the state of the device now."""
-        asked = subprocess.run([*self._program, "devices", "-l"], capture_output=True, timeout=_ASK_S, check=False)
+        try:
+            asked = subprocess.run([*self._program, "devices", "-l"], capture_output=True, timeout=_ASK_S, check=False)
+        except subprocess.TimeoutExpired:
+            return ConnectionLost(f"adb does not answer within {_ASK_S} s", "adb kill-server, then the same command")
         now = {each.serial: each for each in parse_devices(asked.stdout.decode("utf-8", "replace"))}
         if self.host not in now:
             return ConnectionLost(

@@ -190,6 +190,8 @@ def test_a_board_that_kept_its_clock_was_not_throttled() -> None:
         ({"clocks_locked": False}, {"gpu_mhz": 204.0, "gpu_mhz_min": 306.0}, "204 MHz afterwards, below the lowest"),
         ({}, {"throttle_events": 55}, "3 over-current or under-voltage events"),
         ({}, {"throttle_alarms": 1}, "an alarm of over-current or heat was set"),
+        ({}, {"thermal_status": 2}, "the phone's thermal status was 2 of 6 afterwards"),
+        ({"thermal_status": 0}, {"thermal_status": 3}, "the phone's thermal status was 3 of 6 afterwards, 0 before"),
         ({"throttle_alarms": 1}, {"throttle_alarms": 1}, "an alarm of over-current or heat was set"),
         ({}, {"power_mode": "15W"}, "the power mode changed from 25W to 15W"),
     ],
@@ -205,6 +207,7 @@ def test_reasons_are_said_in_words(before: dict[str, Any], after: dict[str, Any]
         ({"clocks_locked": False, "gpu_mhz_min": 306.0}, {"gpu_mhz": 306.0, "gpu_mhz_min": 306.0}),  # idles
         ({}, {"gpu_mhz": 0.0}),  # is switched off
         ({}, {"throttle_events": 3}),  # was restarted
+        ({"thermal_status": 2}, {"thermal_status": 0}),
         ({"clocks_locked": "yes"}, {"gpu_mhz": 612.0, "gpu_mhz_min": None}),
         ({"throttle_events": math.nan}, {"throttle_events": "55"}),
         ({"power_mode": 25}, {"power_mode": "15W"}),
