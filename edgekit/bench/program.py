@@ -99,7 +99,7 @@ def benchmark(
         MissingError: the model's file is gone. StorageError: it has changed. EdgekitError: the program failed, or
         nothing ran on the accelerator. DataError: what it says cannot be believed.
     """
-    model = as_exported(artifact, path)
+    model = as_exported(artifact, path, device)
     arguments = benchmodel.flags(device, suite, program.flags, "model.tflite")
     said = _run(device, {"model.tflite": model.path}, arguments, f"{artifact.name} in {NAME}", transport)
     return ProgramResult(
