@@ -169,7 +169,7 @@ def test_over_adb_it_answers_as_over_ssh_bit_for_bit(
         device = replace(BOARD, name="emulated phone", family="android", transport="adb", host=phone.serial)
         with open_transport(device) as transport:
             found = session.benchmark(
-                session.as_exported(case.artifact, case.path), device, QUICK, case.samples, transport
+                session.as_exported(case.artifact, case.path, device), device, QUICK, case.samples, transport
             )
     finally:
         phone.unplug()

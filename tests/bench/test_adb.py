@@ -168,7 +168,7 @@ def test_a_connection_that_breaks_again_and_again_loses_nothing(
     ended, breaks = threading.Event(), []
 
     def drop() -> None:
-        while not ended.wait(0.7):
+        while len(breaks) < 4 and not ended.wait(0.7):  # a busy machine connects again more slowly than this breaks it
             lab.phone.drop()
             breaks.append(1)
 

@@ -179,12 +179,12 @@ def test_only_flags_that_the_program_has_are_given_to_it() -> None:
     assert given[-1] == "--use_xnnpack=true"
     litert = known - {"use_xnnpack"} | {"use_npu"}
     assert not [flag for flag in benchmodel.flags(PHONE, SUITE, litert, "m") if "use_" in flag]
-    gpu = Device("p", "android", transport="adb", runtime="litert", accelerator="gpu")
+    gpu = Device("p", "android", transport="adb", runtime="litert", api="benchmark-model", accelerator="gpu")
     assert benchmodel.flags(gpu, SUITE, known, "m")[-1] == "--use_gpu=true"
-    npu = Device("p", "android", transport="adb", runtime="litert", accelerator="npu")
+    npu = Device("p", "android", transport="adb", runtime="litert", api="benchmark-model", accelerator="npu")
     assert benchmodel.flags(npu, SUITE, litert, "m")[-1] == "--use_npu=true"
     with pytest.raises(UsageError, match="has no --use_npu"):
         benchmodel.flags(npu, SUITE, known, "m")
-    plain = Device("p", "android", transport="adb", runtime="litert", xnnpack=False)
+    plain = Device("p", "android", transport="adb", runtime="litert", api="benchmark-model", xnnpack=False)
     with pytest.raises(UsageError, match="has no --use_xnnpack"):
         benchmodel.flags(plain, SUITE, litert, "m")
