@@ -14,6 +14,7 @@ import pytest
 from edgekit import store
 from edgekit.cli import artifacts
 from edgekit.cli.app import run
+from edgekit.cli.emitters import EMITTERS, Emitted
 from tests.conftest import write_images
 
 pytestmark = [pytest.mark.xdist_group("road"), pytest.mark.filterwarnings("ignore")]
@@ -41,12 +42,13 @@ def manifest(folder: Path) -> dict[str, Any]:
 
 
 def test_every_export_has_fp32_onnx_in_common(road: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def emit(_bench: object, folder: Path, _resolved: object) -> artifacts.Emitted:
+    def emit(_bench: object, folder: Path, _resolved: object) -> list[Emitted]:
         (folder / "model.fp32.tflite").write_bytes(b"")
-        return [("model.fp32.tflite", {})]
+        return [Emitted("model.fp32.tflite")]
 
     shutil.rmtree(road / "export")
-    monkeypatch.setitem(artifacts.EMITTERS, (".tflite", "fp32"), emit)
+    monkeypatch.setitem(EMITTERS, (".tflite", "fp32"), emit)
+    monkeypatch.setattr(artifacts, "_describe", lambda *_: None)
     assert run(["export", "fruit", "-t", "android", "-p", "fp32"]) == 0
     assert {p.name for p in (road / "export" / "common").glob("*.onnx")} == {
         "model.fp32.onnx",
