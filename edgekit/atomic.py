@@ -14,8 +14,8 @@ from edgekit.errors import EdgekitError, from_os_error
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is synced and renamed over `path`.
+def writing(path: Path, mode: int = 0o644) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is synced and renamed over `path`, with `mode`.
 
     On any error, also Ctrl-C, the temporary file is removed and `path` stays as it was.
 
@@ -33,7 +33,7 @@ def writing(path: Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
+        temporary.chmod(mode)
         os.replace(temporary, path)
     except Exception as error:
         _reraise(error, f"writing {path.name}")

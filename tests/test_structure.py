@@ -54,7 +54,7 @@ RUNTIMES = {
 MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 300, 60, 6
 # Typer commands whose parameters are the options of the command line.
 MANY_PARAMETERS = {("edgekit.cli.train", "train"), ("edgekit.cli.predict", "predict"), ("edgekit.cli.export", "export"),
-                   ("edgekit.cli.benchmark", "benchmark")}  # fmt: skip
+                   ("edgekit.cli.benchmark", "benchmark"), ("edgekit.cli.serve", "serve")}  # fmt: skip
 # Standard library, but younger than Python 3.8.
 TOO_YOUNG = {"graphlib", "tomllib", "zoneinfo"}
 

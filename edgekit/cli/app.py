@@ -24,6 +24,7 @@ from edgekit.cli import (
     predict,
     quant,
     report,
+    serve,
     train,
 )
 from edgekit.cli.show import printable
@@ -51,6 +52,7 @@ app.command()(benchmark.benchmark)
 app.command()(report.report)
 app.command()(predict.predict)
 app.command()(inspect.inspect)
+app.command()(serve.serve)
 app.command()(models.models)
 app.command()(doctor.doctor)
 app.add_typer(devices.devices_app, name="devices", help="List devices, or look at one over ssh.")

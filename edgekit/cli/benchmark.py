@@ -76,7 +76,7 @@ def benchmark(
     bench = Workbench(opened)
     with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
         plan = _plan(bench, devices, Path(scratch))
-        samples = _test_set(bench, Path(scratch))
+        samples = test_set(bench, Path(scratch))
         measuring.measure_all(measuring.Wanted(opened, limits, samples, rebuild, set_power_mode or ""), plan)
     print_table(opened, json)
 
@@ -143,7 +143,7 @@ def _runs(artifact: Artifact, device: Device) -> bool:
     return True
 
 
-def _test_set(bench: Workbench, scratch: Path) -> EvaluationSet:
+def test_set(bench: Workbench, scratch: Path) -> EvaluationSet:
     """The test split, decoded into one file; the images must be as they were indexed."""
     import numpy as np
 

@@ -1,0 +1,92 @@
+// Camera mode: what the lens sees, centre crop, top-5.
+
+import {Net, pause, preparer} from './measure.js';
+
+const FRAME_MS = 30;
+
+/** The best classes of logits; probabilities are calibrated where the run has a temperature. */
+export function best(logits, job, count = 5) {
+  const warm = Array.from(logits, (value) => value / (job.temperature ?? 1));
+  const most = Math.max(...warm);
+  const powers = warm.map((value) => Math.exp(value - most));
+  const sum = powers.reduce((a, b) => a + b, 0);
+  return [...powers.keys()]
+    .sort((a, b) => powers[b] - powers[a])
+    .slice(0, count)
+    .map((n) => ({label: job.labels[n], probability: powers[n] / sum}));
+}
+
+/** Draws a picture as `Preprocess` crops it; approximate, as a canvas resizes otherwise than the training did. */
+export class Lens {
+  constructor(job) {
+    this.job = job;
+    this.canvas = document.createElement('canvas');
+    this.canvas.width = this.canvas.height = job.image_size;
+    this.context = this.canvas.getContext('2d', {willReadFrequently: true});
+    this.context.imageSmoothingQuality = 'high';
+  }
+
+  /** uint8 RGB of the central square of a video or an image. */
+  pixels(picture, width, height) {
+    const size = this.job.image_size;
+    const side = (Math.min(width, height) * size) / this.job.resize_size;
+    this.context.fillStyle = '#fff';
+    this.context.fillRect(0, 0, size, size);
+    this.context.drawImage(picture, (width - side) / 2, (height - side) / 2, side, side, 0, 0, size, size);
+    const rgba = this.context.getImageData(0, 0, size, size).data;
+    const rgb = new Uint8Array(size * size * 3);
+    for (let from = 0, to = 0; from < rgba.length; from += 4) {
+      rgb[to++] = rgba[from];
+      rgb[to++] = rgba[from + 1];
+      rgb[to++] = rgba[from + 2];
+    }
+    return rgb;
+  }
+}
+
+/** Classifies pictures with one model until it is stopped. */
+export class Watcher {
+  constructor(job, net, model, show) {
+    this.lens = new Lens(job);
+    this.prepare = preparer(job, model.input);
+    Object.assign(this, {job, net, show, stream: null, running: false});
+  }
+
+  static async open(job, index, bytes, mode, threads, relaxed, show) {
+    const model = job.models[index];
+    return new Watcher(job, await Net.compile(bytes, model, job, mode, threads, relaxed), model, show);
+  }
+
+  async classify(picture, width, height) {
+    const begun = performance.now();
+    const logits = await this.net.infer(this.prepare(this.lens.pixels(picture, width, height)));
+    this.show(best(logits, this.job), performance.now() - begun);
+  }
+
+  /** Watches the camera in `video`; resolves when it is stopped. */
+  async watch(video) {
+    const wanted = {video: {facingMode: {ideal: 'environment'}, width: {ideal: 640}}, audio: false};
+    this.stream = await navigator.mediaDevices.getUserMedia(wanted);
+    video.srcObject = this.stream;
+    await video.play();
+    this.running = true;
+    while (this.running) {
+      if (video.videoWidth && !document.hidden) await this.classify(video, video.videoWidth, video.videoHeight);
+      await pause(FRAME_MS);
+    }
+    for (const track of this.stream.getTracks()) track.stop();
+    video.srcObject = null;
+    this.net.close();
+  }
+
+  async photo(file) {
+    const picture = await createImageBitmap(file, {imageOrientation: 'from-image'});
+    await this.classify(picture, picture.width, picture.height);
+    picture.close();
+  }
+
+  stop() {
+    this.running = false;
+    if (!this.stream) this.net.close();
+  }
+}

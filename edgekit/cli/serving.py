@@ -1,0 +1,184 @@
+"""What ``edgekit serve`` does while it runs: the link, what browsers do, what they sent."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+import ssl
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgekit import store
+from edgekit.bench import metrics, session
+from edgekit.bench.webdoor import Door
+from edgekit.bench.webjob import Offer, Visit
+from edgekit.bench.webserver import Desk, WebServer
+from edgekit.cli import show
+from edgekit.errors import MissingError
+from edgekit.measurements import BenchmarkResult
+
+HERE = "127.0.0.1"
+# An address of no network (RFC 5737). Nothing is sent: the kernel only says which of ours would be used.
+_ELSEWHERE = ("198.51.100.1", 9)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the server is.
+
+    Attributes:
+        name: its address or name in the link. lan: whether others than this machine may connect.
+        ports: the first free one is taken; 0 is any. secure, fingerprint: of https.
+    """
+
+    name: str
+    lan: bool
+    ports: tuple[int, ...]
+    secure: ssl.SSLContext | None
+    fingerprint: str
+
+
+def own_address() -> str:
+    """This machine's address in its local network.
+
+    Raises:
+        MissingError: it is in none.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(_ELSEWHERE)
+            address = str(probe.getsockname()[0])
+        except OSError:
+            address = HERE
+    if ipaddress.ip_address(address).is_loopback:
+        raise MissingError("this machine is in no network", "edgekit serve --lan --address ITS-ADDRESS")
+    return address
+
+
+def serve(offer: Offer, run: store.Run, place: Place, devices: int, once: bool) -> list[BenchmarkResult]:
+    """Serve until Ctrl-C, or with `once` until the first browser is done; returns what was kept, the last one last."""
+    received: list[BenchmarkResult] = []
+    over = threading.Event()
+
+    def keep(result: BenchmarkResult) -> None:
+        session.save(run.path / "bench", result)
+        received.append(result)
+        top1 = 100 * metrics.top1(result.logits, result.expected).mean()
+        p50 = metrics.percentile_ms(result.latencies_ns, 50)
+        time = "" if p50 is None else f"p50 {p50:.2f} ms, "
+        show.note(f"  {result.artifact.name} on {result.device}: {time}top-1 {top1:.1f} %{_doubts(result)}")
+
+    def ended(visit: Visit) -> None:
+        show.note(f"{visit.name} has sent everything")
+        if once:
+            over.set()
+
+    with show.bars() as add:
+
+        def entered(visit: Visit) -> Callable[[int, int, str], None]:
+            show.note(f"{visit.name} is in" + (", a browser of this machine" if visit.source == "host" else ""))
+            return add(visit.name)
+
+        door = Door(devices, (place.name,))
+        server = _listen(place, offer, Desk(entered, keep, ended, show.note), door)
+        _print_link(server, place, door)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            while not over.wait(0.5):  # a wait without end would not hear Ctrl-C everywhere
+                pass
+        except KeyboardInterrupt:
+            show.note("ended")
+        finally:
+            server.shutdown()
+            server.server_close()
+    return received
+
+
+def _doubts(result: BenchmarkResult) -> str:
+    """What a reader must know of these latencies."""
+    said = result.environment
+    doubts = []
+    if said["timed_together"] > 1:
+        doubts.append(f"{said['timed_together']} queries timed together, for its clock has steps of "
+                      f"{said['clock_step_ns'] / 1e6:g} ms")  # fmt: skip
+    if said["was_hidden"]:
+        doubts.append("the page was in the background: doubtful")
+    return "".join(f"; {doubt}" for doubt in doubts)
+
+
+def _listen(place: Place, offer: Offer, desk: Desk, door: Door) -> WebServer:
+    """A server on the first port that is free.
+
+    Raises:
+        MissingError: none is.
+    """
+    for port in place.ports:
+        try:
+            return WebServer(("0.0.0.0" if place.lan else HERE, port), offer, desk, door, place.secure)  # noqa: S104
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise
+    raise MissingError(f"port {place.ports[0]} cannot be had", "edgekit serve --port 0 takes a free one")
+
+
+def _print_link(server: WebServer, place: Place, door: Door) -> None:
+    scheme = "http" if place.secure is None else "https"
+    link = f"{scheme}://{place.name}:{server.server_port}/#{door.token}"
+    if place.lan:
+        _print_code(link)
+    show.note(f"open on the phone: {link}" if place.lan else f"open in a browser of this machine: {link}")
+    if place.fingerprint:
+        show.note(f"the browser will warn of an unknown certificate; its SHA-256 must be\n  {place.fingerprint}")
+    elif place.lan:
+        show.note("without --https: one thread, no WebGPU, no live camera, and others in the network can listen")
+    else:
+        show.note("phones: edgekit serve --lan --https")
+    show.note(f"the link is good for {door.devices} browser{'s' if door.devices > 1 else ''}; Ctrl-C ends")
+
+
+def _print_code(link: str) -> None:
+    """A QR code on standard error, if that is a terminal: black on white whatever its colours are."""
+    if not sys.stderr.isatty():
+        return
+    import segno
+    from rich.console import Console
+    from rich.text import Text
+
+    rows = [list(row) for row in segno.make(link, error="l", micro=False).matrix_iter(border=2)]
+    rows += [[0] * len(rows[0])] * (len(rows) % 2)
+    blocks = {(0, 0): " ", (1, 0): "▀", (0, 1): "▄", (1, 1): "█"}
+    console = Console(stderr=True, highlight=False)
+    for upper, lower in zip(rows[::2], rows[1::2]):
+        line = "".join(blocks[bool(a), bool(b)] for a, b in zip(upper, lower))
+        console.print(Text(line, style="#000000 on #ffffff", no_wrap=True, overflow="ignore"))
+
+
+def print_results(run: store.Run, received: list[BenchmarkResult], json: bool) -> None:
+    """The table of the run; without a baseline to compare with, what was received."""
+    from edgekit.cli.report import print_table
+
+    if not received:
+        show.note("nothing was received")
+        if json:
+            show.as_json([])
+        return
+    if any(result.runtime == "torch" for result in session.load(run.path / "bench")):
+        print_table(run, json)
+        return
+    rows = [_figures(result) for result in received]
+    if json:
+        show.as_json(rows)
+    else:
+        columns = list(rows[0])
+        cells = [[v if isinstance(v, str) else "-" if v is None else f"{v:.2f}" for v in row.values()] for row in rows]
+        show.table(columns, cells, right=columns[2:])
+    show.note(f"next, for the baseline that these are compared with: edgekit benchmark {run.handle}")
+
+
+def _figures(result: BenchmarkResult) -> dict[str, str | float | None]:
+    times = {f"p{p}_ms": metrics.percentile_ms(result.latencies_ns, p) for p in (50, 90, 99)}
+    top1 = 100 * float(metrics.top1(result.logits, result.expected).mean())
+    return {"artifact": result.artifact.name, "device": result.device, "top1": top1, **times}
