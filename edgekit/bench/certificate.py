@@ -39,13 +39,12 @@ def context(address: str) -> tuple[ssl.SSLContext, str]:
     secure = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     secure.minimum_version = ssl.TLSVersion.TLSv1_2
     secure.load_cert_chain(path)
-    return secure, fingerprint(path)
+    return secure, fingerprint(path.read_text(encoding="ascii"))
 
 
-def fingerprint(path: Path) -> str:
-    """SHA-256 of the certificate in a .pem file, as browsers show it."""
-    text = path.read_text(encoding="ascii")
-    der = ssl.PEM_cert_to_DER_cert(text[text.index("-----BEGIN CERTIFICATE-----") :])
+def fingerprint(pem: str) -> str:
+    """SHA-256 of the certificate in PEM text, as browsers show it."""
+    der = ssl.PEM_cert_to_DER_cert(pem[pem.index("-----BEGIN CERTIFICATE-----") :])
     return hashlib.sha256(der).digest().hex(":").upper()
 
 

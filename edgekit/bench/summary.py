@@ -14,6 +14,8 @@ from edgekit.measurements import BenchmarkResult, Summary
 from edgekit.statistics import mcnemar, wilson
 
 BASELINE_RUNTIME = "torch"
+# How the names of browsers begin; one may run on this machine.
+BROWSERS = "web:"
 # What else runs the files of a runtime as it does.
 _ALSO = {"tensorrt": "trtexec"}
 # The share of all cores that other work took just before, above which latencies are called doubtful.
@@ -75,9 +77,9 @@ class Twin:
 
 
 def twins(results: Sequence[BenchmarkResult]) -> list[Twin]:
-    """The answers of other devices against those that this machine computed from the same file."""
-    here = {r.artifact.sha256: r for r in results if r.source == "host" and r.artifact.runtime != BASELINE_RUNTIME}
-    pairs = ((r, here.get(r.artifact.sha256)) for r in results if r.source != "host")
+    """The answers of other devices and of browsers against those that this machine's runners gave to the same file."""
+    here = {r.artifact.sha256: r for r in results if _is_here(r) and r.artifact.runtime != BASELINE_RUNTIME}
+    pairs = ((r, here.get(r.artifact.sha256)) for r in results if not _is_here(r))
     return [
         Twin(
             there.artifact.name,
@@ -91,13 +93,26 @@ def twins(results: Sequence[BenchmarkResult]) -> list[Twin]:
     ]
 
 
+def percentiles_ms(latencies_ns: Sequence[int], environment: dict[str, Any]) -> tuple[float | None, ...]:
+    """p50, p90 and p99, each None where the latencies cannot carry it.
+
+    Where the clock of a browser made it time several queries together there is no p90 or p99: means hide the slow ones.
+    """
+    single = environment.get("timed_together", 1) == 1
+    return tuple(metrics.percentile_ms(latencies_ns, p) if single or p == 50 else None for p in (50, 90, 99))
+
+
+def _is_here(result: BenchmarkResult) -> bool:
+    return result.source == "host" and not result.device.startswith(BROWSERS)
+
+
 def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
     right = metrics.top1(result.logits, result.expected)
     right_baseline = metrics.top1(baseline.logits, baseline.expected)
     low, high = wilson(int(right.sum()), len(right))
     quoted = () if result.source == "emulated" else result.latencies_ns
-    p50, p90, p99 = (metrics.percentile_ms(quoted, p) for p in (50, 90, 99))
     environment = result.environment
+    p50, p90, p99 = percentiles_ms(quoted, environment)
     comparable = environment["threads"] == baseline.environment["threads"]
     batch = max(1, int(environment.get("batch", 1)))
     before, after = _state(environment, "_before"), _state(environment, "_after")

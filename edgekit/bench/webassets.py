@@ -38,11 +38,8 @@ ASSETS: dict[str, Asset] = {
     **{f"/litert/{name}": _asset(f"litert/{name}") for name in _LITERT},
     **{f"/litert/{b}.{kind}": _asset(f"litert/{b}.{kind}", packed=True) for b in _BUILDS for kind in ("js", "wasm")},
 }
-# Of every answer. The first three isolate the page, which threads and a fine clock need; the policy lets it load from
-# and speak to this server alone.
+# Of every answer; the policy lets the page load from and speak to this server alone.
 HEADERS = {
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Content-Security-Policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; "
     "img-src 'self'; connect-src 'self'; worker-src 'self'; media-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -52,3 +49,5 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
+# These isolate the page, which threads and a fine clock need. On origins that are not secure browsers complain of them.
+ISOLATION = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}

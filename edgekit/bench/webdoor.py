@@ -68,8 +68,22 @@ class Door:
 
     def knows(self, host: str) -> bool:
         """Whether the server is called that, with or without a port."""
-        name = urlsplit(f"//{host}").hostname or ""
+        name = _name(host)
         try:
             return bool(ipaddress.ip_address(name))
         except ValueError:
             return name == "localhost" or name in self.names
+
+
+def is_of_this_machine(host: str) -> bool:
+    """Whether a Host header names the machine that the browser runs on, which browsers trust without a certificate."""
+    name = _name(host)
+    return name in ("localhost", "::1") or name.startswith("127.")
+
+
+def _name(host: str) -> str:
+    """The host without its port; "" for what is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""

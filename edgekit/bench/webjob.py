@@ -15,6 +15,7 @@ import numpy as np
 from edgekit import store
 from edgekit.bench import metrics, webresults
 from edgekit.bench.session import EvaluationSet
+from edgekit.bench.summary import percentiles_ms
 from edgekit.errors import DataError
 from edgekit.measurements import BenchmarkResult, Suite
 from edgekit.records import Artifact
@@ -178,7 +179,7 @@ class Visit:
             "queries": len(result.latencies_ns),
             "images": len(right),
             "top1": round(100 * float(right.mean()), 2),
-            **{f"p{p}_ms": metrics.percentile_ms(result.latencies_ns, p) for p in (50, 90, 99)},
+            **dict(zip(("p50_ms", "p90_ms", "p99_ms"), percentiles_ms(result.latencies_ns, result.environment))),
             "strip_ms": _strip(result.latencies_ns),
             **{key: result.environment[key] for key in ("threads", "timed_together", "clock_step_ns", "was_hidden")},
         }

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.bench.summary import BROWSERS
 from edgekit.errors import DataError
 from edgekit.labels import visible
 
@@ -164,7 +165,7 @@ def device_name(user_agent: str, model: str = "") -> str:
     browser = next((f"{name} {match[1][:4]}" for name, match in found if match), "browser")
     platform = next((name for name in _PLATFORMS if name in user_agent), "unknown system")
     plain = re.sub(r"[^A-Za-z0-9 ._()+-]", "", model).strip()[:_MOST_NAME]
-    return f"web:{plain or platform}, {browser}"
+    return f"{BROWSERS}{plain or platform}, {browser}"
 
 
 def in_mode(device: str, way: str) -> str:

@@ -16,8 +16,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from edgekit.bench import webjob, webresults
-from edgekit.bench.webassets import ASSETS, HEADERS
-from edgekit.bench.webdoor import Door, Guest, Refused
+from edgekit.bench.webassets import ASSETS, HEADERS, ISOLATION
+from edgekit.bench.webdoor import Door, Guest, Refused, is_of_this_machine
 from edgekit.bench.webjob import Offer, Visit
 from edgekit.errors import DataError, EdgekitError
 from edgekit.labels import visible
@@ -48,6 +48,7 @@ class WebServer(ThreadingHTTPServer):
     """Listens when it is made; `serve_forever` answers. `secure` wraps its connections."""
 
     daemon_threads = True
+    request_queue_size = 64
     block_on_close = False
 
     def __init__(
@@ -195,10 +196,21 @@ class _Handler(BaseHTTPRequestHandler):
             visit = Visit(self.server.offer, name, agent, source)
             return Guest(visit, self.server.desk.entered(visit))
 
-        key = self.server.door.enter(said.get("token"), guest)
+        try:
+            self._guest()  # the link again, in a browser that is in
+        except Refused:
+            key = self.server.door.enter(said.get("token"), guest)
+        else:
+            self._send(b"", status=HTTPStatus.NO_CONTENT)
+            return
         secure = "" if self.server.secure is None else "; Secure"
         cookie = f"{self._cookie}={key}; Path=/; HttpOnly; SameSite=Strict{secure}"
         self._send(b"", status=HTTPStatus.NO_CONTENT, headers={"Set-Cookie": cookie})
+
+    def _is_secure(self) -> bool:
+        """Whether browsers call this a secure origin; the request may not have been read yet."""
+        headers = getattr(self, "headers", None)
+        return self.server.secure is not None or is_of_this_machine((headers and headers.get("Host")) or "")
 
     @property
     def _cookie(self) -> str:
@@ -244,7 +256,9 @@ class _Handler(BaseHTTPRequestHandler):
         status: HTTPStatus = HTTPStatus.OK,
     ) -> None:
         self.send_response(status)
-        given = {**HEADERS, **({} if status == HTTPStatus.NO_CONTENT else {"Content-Type": kind}), **(headers or {})}
+        isolation = ISOLATION if self._is_secure() else {}
+        described = {} if status == HTTPStatus.NO_CONTENT else {"Content-Type": kind}
+        given = {**HEADERS, **isolation, **described, **(headers or {})}
         for name, value in given.items():
             self.send_header(name, value)
         if status != HTTPStatus.NO_CONTENT:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from edgekit import store
 from edgekit.bench import metrics, session
+from edgekit.bench.summary import percentiles_ms
 from edgekit.bench.webdoor import Door
 from edgekit.bench.webjob import Offer, Visit
 from edgekit.bench.webserver import Desk, WebServer
@@ -179,6 +180,7 @@ def print_results(run: store.Run, received: list[BenchmarkResult], json: bool) -
 
 
 def _figures(result: BenchmarkResult) -> dict[str, str | float | None]:
-    times = {f"p{p}_ms": metrics.percentile_ms(result.latencies_ns, p) for p in (50, 90, 99)}
+    p50, p90, p99 = percentiles_ms(result.latencies_ns, result.environment)
     top1 = 100 * float(metrics.top1(result.logits, result.expected).mean())
-    return {"artifact": result.artifact.name, "device": result.device, "top1": top1, **times}
+    return {"artifact": result.artifact.name, "device": result.device, "top1": top1,
+            "p50_ms": p50, "p90_ms": p90, "p99_ms": p99}  # fmt: skip

@@ -159,6 +159,8 @@ def footnotes(rows: Sequence[Summary]) -> list[str]:
         notes.append(f"-: insufficient samples (p90 needs {LEAST_SAMPLES[90]}, p99 needs {LEAST_SAMPLES[99]})")
     if any(row.busy for row in rows):
         notes.append("!: the machine was busy with other work: do not trust these latencies; edgekit benchmark again")
+    if any(row.ran_in.startswith("LiteRT.js") for row in rows):
+        notes.append("LiteRT.js: in a browser, by WebAssembly or WebGPU; an app runs the same file by other code")
     if any(row.source == "emulated" for row in rows):
         notes.append("emulated: the accuracy tells; how long an emulator takes is no latency, and is not shown")
     if all(row.source == "host" for row in rows):

@@ -20,17 +20,14 @@ async function ask(path, body, binary) {
 
 const bytes = async (path) => new Uint8Array(await (await ask(path)).arrayBuffer());
 
-/** The job; whoever has no cookie yet shows the token that the link carries. */
+/** The job; the link's token is exchanged for a cookie, which a page that is loaded again has. */
 async function enter() {
-  try {
-    return await (await ask('/api/job')).json();
-  } catch (error) {
-    const token = location.hash.slice(1);
-    if (error.status !== 401 || !token) throw error;
+  const token = location.hash.slice(1);
+  if (token) {
     await ask('/api/enter', {token, phone: await phoneModel()});
     history.replaceState(null, '', location.pathname + location.search);
-    return (await ask('/api/job')).json();
   }
+  return (await ask('/api/job')).json();
 }
 
 const threadsOf = (mode) => (mode === 'threads' ? state.job.threads || Math.min(4, state.can.cores) : 1);
@@ -70,9 +67,9 @@ function card(figures) {
   const {queries, timed_together: group} = figures;
   const cells = [['p50', ms(figures.p50_ms), 'ms'], ['p90', ms(figures.p90_ms), ''], ['p99', ms(figures.p99_ms), ''],
     ['top-1', figures.top1.toFixed(1), '%']];
-  const notes = [`${queries} latencies in their order, ${figures.images} images`];
-  if (group > 1) notes.push(`the clock is coarse: ${group} queries were timed together, each value is their mean`);
-  if (figures.p99_ms === null) notes.push('p99 needs 662 latencies');
+  const why = group > 1 || figures.p99_ms !== null ? '' : ' (p99 needs 662)';
+  const notes = [`${queries} latencies${why}, ${figures.images} images`];
+  if (group > 1) notes.push(`the clock is coarse: each latency is the mean of ${group} queries, which has no p90 or p99`);
   if (figures.was_hidden) notes.push('the page was in the background meanwhile: doubtful');
   return el('article', {class: 'card result'},
     el('header', {}, el('h3', {}, figures.model), el('span', {class: 'quiet'}, titleOf(figures.mode))),
@@ -118,7 +115,7 @@ async function run({model, index, mode}) {
   const {job, can} = state;
   const what = `${model.name}, ${titleOf(mode)}`;
   $('plot').replaceChildren();
-  live(what, 'loading the model', 0.02);
+  live(model.name, `${titleOf(mode)}, loading`, 0.02);
   await ask('/api/begin', {model: index, mode});
   await tell(0, job.images, `${what}: loading`);
   const net = await Net.compile(await bytes(`/api/model/${index}`), model, job, mode, threadsOf(mode), can.relaxed);
@@ -134,12 +131,12 @@ async function run({model, index, mode}) {
     }
     await tell(0, job.images, `${what}: measuring latency`);
     const hid = watchHidden();
-    live(what, 'warming up', 0.05);
+    live(model.name, `${titleOf(mode)}, warming up`, 0.05);
     const warm = await warmUp(net, inputs, job.limits);
     const group = together(warm.ms, can.clock_step_ns);
     const latencies = await measure(net, inputs, job.limits, group, (so_far, seconds) => {
       const share = Math.min(so_far.length / job.limits.min_queries, seconds / job.limits.min_s);
-      live(what, `latency: ${so_far.length} queries`, 0.1 + 0.4 * Math.min(1, Math.max(share, seconds / job.limits.max_s)));
+      live(model.name, `${titleOf(mode)}, latency: ${so_far.length} queries`, 0.1 + 0.4 * Math.min(1, Math.max(share, seconds / job.limits.max_s)));
       $('plot').replaceChildren(strip(so_far.slice(-400).map((ns) => ns / 1e6)));
     });
     const was_hidden = hid();
@@ -151,7 +148,7 @@ async function run({model, index, mode}) {
       for (let n = 0; n < count; n++) {
         logits.set(await net.infer(image(chunk, n)), n * job.labels.length);
         if (++done % 8 === 0) {
-          live(what, `accuracy: ${done} of ${job.images} images`, 0.5 + (0.5 * done) / job.images);
+          live(model.name, `${titleOf(mode)}, accuracy: ${done} of ${job.images} images`, 0.5 + (0.5 * done) / job.images);
           await new Promise((resolve) => setTimeout(resolve));
         }
       }
@@ -229,7 +226,7 @@ function closeCamera() {
   state.watcher = null;
   $('closed').textContent = state.can.secure ? CAMERA_CLOSED
     : 'A live camera needs a secure page: edgekit serve --lan --https. Photos work here too.';
-  $('look').textContent = 'Open the camera';
+  $('look').textContent = 'Open';
   $('look').hidden = !state.can.secure;
 }
 
@@ -243,7 +240,7 @@ async function watcher() {
   return Watcher.open(job, index, model, mode, threadsOf(mode), can.relaxed, (best, took) => {
     $('top').replaceChildren(...ranking(best));
     const kind = job.temperature === null ? 'not calibrated' : 'calibrated';
-    $('speed').textContent = `${ms(took)} ms a picture, ${titleOf(mode)}; probabilities ${kind}`;
+    $('speed').textContent = `${ms(took)} ms a picture, ${titleOf(mode)}, ${kind}`;
     if (performance.now() - told > 1000) {
       told = performance.now();
       tell(0, 0, `camera: ${best[0].label} ${(100 * best[0].probability).toFixed(0)} %, ${ms(took)} ms`);
@@ -258,7 +255,7 @@ async function look() {
   try {
     const mine = (state.watcher = await watcher());
     $('closed').textContent = '';
-    $('look').textContent = 'Close the camera';
+    $('look').textContent = 'Close';
     $('look').disabled = false;
     await mine.watch($('video'));
   } catch (error) {

@@ -29,15 +29,19 @@ export function strip(values, median) {
   const least = sorted[0] ?? 0;
   const most = Math.max(sorted[Math.floor(sorted.length * 0.99)] ?? 1, least * 1.02);
   const middle = median ?? sorted[sorted.length >> 1];
+  const word = (text, at) => Object.assign(svg('text', {x: width, y: at, 'text-anchor': 'end'}), {textContent: text});
   const y = (value) => height - 8 - ((Math.min(value, most) - least) / (most - least || 1)) * (height - 20);
   const label = `latencies from ${ms(least)} to ${ms(most)} milliseconds, median ${ms(middle)}`;
   const made = svg('svg', {viewBox: `0 0 ${width} ${height}`, class: 'strip', role: 'img', 'aria-label': label});
   if (!values.length) return made;
-  made.append(svg('line', {x1: 0, x2: width, y1: y(middle), y2: y(middle), class: 'median'}));
-  const step = (width - 6) / Math.max(1, values.length - 1);
+  made.append(svg('line', {x1: 0, x2: width - 36, y1: y(middle), y2: y(middle), class: 'median'}));
+  const step = (width - 40) / Math.max(1, values.length - 1);
   values.forEach((value, n) => {
     made.append(svg('circle', {cx: (3 + n * step).toFixed(1), cy: y(value).toFixed(1), r: 1.6}));
   });
+  made.append(word(ms(most), y(most) + 4));
+  if (y(least) - y(middle) > 12) made.append(word(ms(least), y(least) + 4));
+  if (y(middle) - y(most) > 12) made.append(word(ms(middle), y(middle) + 4));
   return made;
 }
 

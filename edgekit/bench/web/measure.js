@@ -77,6 +77,9 @@ export function preparer(job, input) {
 
 let loaded = null;
 
+/** What the runtime says: its notes are no errors of the page, though it writes them where errors go. */
+const log = (line) => (/^(INFO|WARNING|VERBOSE|DEBUG)\b/.test(line) ? console.debug(line) : console.error(line));
+
 /** Loads the build of LiteRT.js that a mode needs, instead of another one; returns its name and load time. */
 async function runtime(mode, relaxed) {
   const build = mode === 'threads' ? 'threaded' : relaxed ? 'relaxed SIMD' : 'compat';
@@ -84,6 +87,7 @@ async function runtime(mode, relaxed) {
     if (loaded) unloadLiteRt();
     loaded = null;
     const begun = performance.now();
+    self.Module = {printErr: log};
     await loadLiteRt('/litert/', {threads: mode === 'threads'});
     loaded = {build, load_ms: performance.now() - begun};
   }
