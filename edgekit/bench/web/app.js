@@ -132,8 +132,8 @@ async function run({model, index, mode}) {
     await tell(0, job.images, `${what}: measuring latency`);
     const hid = watchHidden();
     live(model.name, `${titleOf(mode)}, warming up`, 0.05);
-    const warm = await warmUp(net, inputs, job.limits);
-    const group = together(warm.ms, can.clock_step_ns);
+    const warmup_queries = await warmUp(net, inputs, job.limits);
+    const group = await together(net, inputs, can.clock_step_ns);
     const latencies = await measure(net, inputs, job.limits, group, (so_far, seconds) => {
       const share = Math.min(so_far.length / job.limits.min_queries, seconds / job.limits.min_s);
       live(model.name, `${titleOf(mode)}, latency: ${so_far.length} queries`, 0.1 + 0.4 * Math.min(1, Math.max(share, seconds / job.limits.max_s)));
@@ -159,8 +159,8 @@ async function run({model, index, mode}) {
     const {build, load_ms, compile_ms} = net.described;
     const environment = {
       threads: threadsOf(mode), cores: can.cores, memory_gb: can.memory_gb, gpu: can.gpu, isolated: can.isolated,
-      secure: can.secure, clock_step_ns: can.clock_step_ns, timed_together: group, warmup_queries: warm.queries,
-      was_hidden, build, load_ms, compile_ms,
+      secure: can.secure, clock_step_ns: can.clock_step_ns, timed_together: group, warmup_queries, was_hidden,
+      build, load_ms, compile_ms,
     };
     return await (await ask('/api/finish', {latencies_ns: latencies, environment})).json();
   } finally {
@@ -281,7 +281,7 @@ async function photo() {
 
 try {
   state.job = await enter();
-  state.can = await capabilities();
+  state.can = await capabilities(asked.has('compat'));
   const {job, can} = state;
   for (const figures of job.figures) state.done.set(key(figures.model, figures.mode), figures);
   const wanted = (asked.get('modes') || job.mode).split(',');

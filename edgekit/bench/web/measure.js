@@ -8,6 +8,7 @@ const MOST_LATENCIES = 200000;
 // A timed stretch is at least so many ticks of the clock, so that the clock's step is at most a tenth of it.
 const LEAST_TICKS = 10;
 const MOST_TOGETHER = 1000;
+const TRIES = 5;
 
 /** Lets the page draw and answer before the next query. */
 export const pause = (ms = 0) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -23,9 +24,9 @@ export function clockStepNs() {
   return Math.max(1, Math.round(least * 1e6));
 }
 
-/** What this browser is and can do. */
-export async function capabilities() {
-  const relaxed = await supportsFeature('relaxedSimd');
+/** What this browser is and can do; `compat` keeps it from relaxed SIMD, as if it were Safari. */
+export async function capabilities(compat) {
+  const relaxed = !compat && (await supportsFeature('relaxedSimd'));
   const isolated = self.crossOriginIsolated === true;
   let gpu = '';
   if (navigator.gpu) {
@@ -88,7 +89,8 @@ async function runtime(mode, relaxed) {
     loaded = null;
     const begun = performance.now();
     self.Module = {printErr: log};
-    await loadLiteRt('/litert/', {threads: mode === 'threads'});
+    if (build === 'threaded') await loadLiteRt('/litert/', {threads: true});
+    else await loadLiteRt(`/litert/litert_wasm_${relaxed ? '' : 'compat_'}internal.js`);
     loaded = {build, load_ms: performance.now() - begun};
   }
   return loaded;
@@ -142,7 +144,7 @@ export const latencyInputs = (job) => {
   return Math.min(job.images, Math.max(2, Math.min(LATENCY_INPUTS, Math.floor(MOST_INPUT_BYTES / bytes))));
 };
 
-/** Runs until both limits of the suite are reached; returns the queries and the mean of the last ones, in ms. */
+/** Runs until both limits of the suite are reached; returns the number of queries. */
 export async function warmUp(net, inputs, limits) {
   const begun = performance.now();
   let queries = 0;
@@ -154,15 +156,23 @@ export async function warmUp(net, inputs, limits) {
       drawn = performance.now();
     }
   }
-  const last = performance.now();
-  const again = Math.max(1, Math.min(queries, 20));
-  for (let n = 0; n < again; n++) await net.infer(inputs[n % inputs.length]);
-  return {queries: queries + again, ms: (performance.now() - last) / again};
+  return queries;
 }
 
-/** So many queries are timed together that the clock's step does not matter. */
-export const together = (ms, clockNs) =>
-  Math.min(MOST_TOGETHER, Math.max(1, Math.ceil((LEAST_TICKS * clockNs) / Math.max(1, ms * 1e6))));
+/** How many queries must be timed together for the clock's step not to matter: the most of some tries. */
+export async function together(net, inputs, clockNs) {
+  const least = (LEAST_TICKS * clockNs) / 1e6;
+  let most = 1;
+  for (let attempt = 0; attempt < TRIES; attempt++) {
+    const begun = performance.now();
+    let queries = 0;
+    while (queries === 0 || (performance.now() - begun < least && queries < MOST_TOGETHER)) {
+      await net.infer(inputs[queries++ % inputs.length]);
+    }
+    most = Math.max(most, queries);
+  }
+  return most;
+}
 
 /**
  * Latencies in whole nanoseconds, inputs in turn; of queries that are timed together, their mean.
