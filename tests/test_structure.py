@@ -171,7 +171,8 @@ def python(code: str, *options: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["train", "--help"], ["benchmark", "--help"], ["inspect", "--help"]]
+    "arguments",
+    [["--help"], ["--version"], *([name, "--help"] for name in ("train", "benchmark", "inspect", "serve"))],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     heavy = {"torch", "torchvision", "onnx", "onnx_ir", "onnxruntime", "numpy", "PIL", "tensorrt", "matplotlib"}

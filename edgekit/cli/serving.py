@@ -85,9 +85,9 @@ def serve(offer: Offer, run: store.Run, place: Place, devices: int, once: bool) 
 
         door = Door(devices, (place.name,))
         server = _listen(place, offer, Desk(entered, keep, ended, show.note), door)
-        _print_link(server, place, door)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
+            _print_link(server, place, door)
             while not over.wait(0.5):  # a wait without end would not hear Ctrl-C everywhere
                 pass
         except KeyboardInterrupt:
@@ -152,6 +152,9 @@ def _print_code(link: str) -> None:
     rows += [[0] * len(rows[0])] * (len(rows) % 2)
     blocks = {(0, 0): " ", (1, 0): "▀", (0, 1): "▄", (1, 1): "█"}
     console = Console(stderr=True, highlight=False)
+    if console.width < len(rows[0]):
+        show.note(f"the terminal is too narrow for the code of the link: {len(rows[0])} columns show it")
+        return
     for upper, lower in zip(rows[::2], rows[1::2]):
         line = "".join(blocks[bool(a), bool(b)] for a, b in zip(upper, lower))
         console.print(Text(line, style="#000000 on #ffffff", no_wrap=True, overflow="ignore"))
