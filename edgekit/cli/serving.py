@@ -151,7 +151,7 @@ def _print_code(link: str) -> None:
     rows = [list(row) for row in segno.make(link, error="l", micro=False).matrix_iter(border=2)]
     rows += [[0] * len(rows[0])] * (len(rows) % 2)
     blocks = {(0, 0): " ", (1, 0): "▀", (0, 1): "▄", (1, 1): "█"}
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, no_color=False)  # NO_COLOR too: without its colours it is none
     if console.width < len(rows[0]):
         show.note(f"the terminal is too narrow for the code of the link: {len(rows[0])} columns show it")
         return
