@@ -22,6 +22,8 @@ from edgekit.records import Artifact
 
 RUNTIME, VERSION = "LiteRT.js", "2.5.3"
 _CHUNK_BYTES = 2_000_000
+# Of the environment, on the page: what a reader must know of the latencies.
+_SHOWN = ("threads", "timed_together", "was_hidden", "fully_accelerated")
 _MOST_COUNT = 1_000_000_000
 
 
@@ -181,7 +183,7 @@ class Visit:
             "top1": round(100 * float(right.mean()), 2),
             **dict(zip(("p50_ms", "p90_ms", "p99_ms"), percentiles_ms(result.latencies_ns, result.environment))),
             "strip_ms": _strip(result.latencies_ns),
-            **{key: result.environment[key] for key in ("threads", "timed_together", "clock_step_ns", "was_hidden")},
+            **{key: result.environment[key] for key in _SHOWN},
         }
         same = (figures["model"], figures["mode"])
         with self._lock:

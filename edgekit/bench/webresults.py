@@ -29,7 +29,7 @@ _NUMBERS = {
     "compile_ms": (0, 86_400_000),
 }
 _WHOLE = ("threads", "cores", "clock_step_ns", "timed_together", "warmup_queries")
-_SWITCHES = ("isolated", "secure", "was_hidden")
+_SWITCHES = ("isolated", "secure", "was_hidden", "fully_accelerated")
 _TEXTS = ("build", "gpu")
 _NEEDED = ("threads", "clock_step_ns", "timed_together", "warmup_queries", *_SWITCHES)
 _MOST_LATENCIES, _LONGEST_NS = 1_000_000, 3_600_000_000_000

@@ -105,6 +105,8 @@ def _doubts(result: BenchmarkResult) -> str:
     if said["timed_together"] > 1:
         doubts.append(f"{said['timed_together']} queries timed together, for its clock has steps of "
                       f"{said['clock_step_ns'] / 1e6:g} ms")  # fmt: skip
+    if not said["fully_accelerated"]:
+        doubts.append("XNNPACK runs only a part of it there")
     if said["was_hidden"]:
         doubts.append("the page was in the background: doubtful")
     return "".join(f"; {doubt}" for doubt in doubts)

@@ -110,6 +110,8 @@ def test_an_isolated_page_measures_with_one_thread_and_with_several(served: Offe
         assert said["clock_step_ns"] < 100_000
         assert len(result.latencies_ns) >= served.suite.min_queries
         assert (result.source, result.environment["threads"] > 1) == ("host", said["mode"] == "threads")
+    whole = {r.artifact.file: r.environment["fully_accelerated"] for r in seen.stand.kept}
+    assert whole == {"model.fp32.tflite": True, "model.int8.tflite": True, "model.uint8.tflite": False}
     assert seen.result("model.fp32.tflite", "wasm").environment["build"] == "relaxed SIMD"
     assert seen.result("model.fp32.tflite", "threads").environment["build"] == "threaded"
     assert "web:Linux, Headless Chrome" in seen.result("model.int8.tflite", "threads").device

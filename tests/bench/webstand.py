@@ -30,7 +30,8 @@ LABELS = ("apple", "banana", "cherry")
 BRIEF = Suite("brief", warmup_queries=2, warmup_s=0, min_queries=20, min_s=0.05, max_s=5)
 ENVIRONMENT = {
     "threads": 1, "clock_step_ns": 5000, "timed_together": 1, "warmup_queries": 5, "isolated": True, "secure": True,
-    "was_hidden": False, "cores": 8, "memory_gb": 8, "gpu": "", "build": "compat", "load_ms": 1.5, "compile_ms": 2,
+    "was_hidden": False, "fully_accelerated": True, "cores": 8, "memory_gb": 8, "gpu": "",
+    "build": "compat", "load_ms": 1.5, "compile_ms": 2,
 }  # fmt: skip
 
 

@@ -70,6 +70,7 @@ function card(figures) {
   const why = group > 1 || figures.p99_ms !== null ? '' : ' (p99 needs 662)';
   const notes = [`${queries} latencies${why}, ${figures.images} images`];
   if (group > 1) notes.push(`the clock is coarse: each latency is the mean of ${group} queries, which has no p90 or p99`);
+  if (!figures.fully_accelerated) notes.push('XNNPACK runs only a part of this file in this browser');
   if (figures.was_hidden) notes.push('the page was in the background meanwhile: doubtful');
   return el('article', {class: 'card result'},
     el('header', {}, el('h3', {}, figures.model), el('span', {class: 'quiet'}, titleOf(figures.mode))),
@@ -156,11 +157,10 @@ async function run({model, index, mode}) {
       tell(done, job.images, `${what}: accuracy`);
     }
     await telling;
-    const {build, load_ms, compile_ms} = net.described;
     const environment = {
       threads: threadsOf(mode), cores: can.cores, memory_gb: can.memory_gb, gpu: can.gpu, isolated: can.isolated,
       secure: can.secure, clock_step_ns: can.clock_step_ns, timed_together: group, warmup_queries, was_hidden,
-      build, load_ms, compile_ms,
+      ...net.described,
     };
     return await (await ask('/api/finish', {latencies_ns: latencies, environment})).json();
   } finally {

@@ -104,7 +104,8 @@ export class Net {
     const begun = performance.now();
     const accelerator = mode === 'webgpu' ? 'webgpu' : 'wasm';
     const net = await loadAndCompile(bytes, {accelerator, cpuOptions: {numThreads: threads}});
-    const made = new Net(net, {build, load_ms, compile_ms: performance.now() - begun});
+    const compile_ms = performance.now() - begun;
+    const made = new Net(net, {build, load_ms, compile_ms, fully_accelerated: net.isFullyAccelerated === true});
     const [input, output] = [net.getInputDetails()[0], net.getOutputDetails()[0]];
     const classes = [...output.shape].reduce((a, b) => a * b, 1);
     let why = '';
