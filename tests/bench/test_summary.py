@@ -111,3 +111,17 @@ def test_a_device_is_compared_with_what_this_machine_computes_from_the_same_file
     assert (twin.artifact, twin.device, twin.samples) == ("jetson/model.int8.onnx", "orin", 40)
     assert twin.agreement == pytest.approx(97.5)
     assert 0 < twin.cosine < 1
+
+
+def test_a_browser_of_this_machine_is_compared_with_its_runners_and_never_the_other_way() -> None:
+    here, browser = result(INT8), result(INT8, right=20, device="web:Linux, Chrome 140")
+    (twin,) = twins([result(), browser, here])
+    assert (twin.device, twin.agreement) == ("web:Linux, Chrome 140", 75.0)
+    assert twins([result(), browser]) == []
+
+
+def test_queries_that_were_timed_together_have_a_median_but_no_tail() -> None:
+    together = result(INT8, ms=0.5)
+    together.environment["timed_together"] = 4
+    row = next(row for row in summarize([result(), together]) if not row.baseline)
+    assert (row.p50_ms, row.p90_ms, row.p99_ms) == (0.5, None, None)

@@ -65,6 +65,7 @@ def test_a_latency_of_a_busy_machine_is_marked(busy: bool, text: str) -> None:
         ({"p99_ms": None}, "insufficient samples"),
         ({"p50_ms": None}, "insufficient"),
         ({"busy": True}, "busy with other work"),
+        ({"ran_in": "LiteRT.js 2.5.3"}, "in a browser"),
     ],
 )
 def test_a_footnote_stands_where_it_is_needed_and_only_there(change: dict[str, object], word: str) -> None:
