@@ -29,12 +29,14 @@ def worth(rows: Sequence[Summary]) -> list[str]:
     """For each device that runs INT8 and FP16 engines: which of them is worth shipping, and why.
 
     INT8 is, where it is at least `WORTH` times as fast and costs at most `BUDGET` points of top-1. Where a latency is
-    none of the device's own runtime, or not known, nothing is said; nor of this machine, unless it has TensorRT.
+    none of the device's own runtime, or not known, nothing is said; nor of browsers, nor of this machine, unless it
+    has TensorRT.
     """
     lines = []
     for int8 in rows:
         fp16 = next((r for r in rows if (r.target, r.device, r.precision) == (int8.target, int8.device, "fp16")), None)
-        shown = int8.precision == "int8" and (int8.source == "device" or int8.compute_ms is not None)
+        ours = int8.source == "device" and not int8.ran_in.startswith("LiteRT.js")
+        shown = int8.precision == "int8" and (ours or int8.compute_ms is not None)
         comparable = shown and fp16 is not None and not (int8.stand_in or fp16.stand_in)
         if comparable and fp16 is not None and int8.p50_ms and fp16.p50_ms:
             lines.append(_worth(int8, fp16, fp16.p50_ms / int8.p50_ms))

@@ -155,11 +155,12 @@ def test_without_two_latencies_of_one_device_nothing_is_said(changes: dict[str, 
     assert verdict.worth([on_orin("fp16", **changes), on_orin("int8", p50_ms=1.0)]) == []
 
 
-def test_equal_files_of_two_targets_give_one_verdict_and_the_desktop_none() -> None:
+def test_equal_files_of_two_targets_give_one_verdict_the_desktop_and_browsers_none() -> None:
     rows = [on_orin("fp16", p50_ms=2.0), on_orin("int8", p50_ms=1.0)]
     twins = [dataclasses.replace(r, target="jetson-orin-nano") for r in rows]
     assert len(verdict.worth([*rows, *twins])) == 1
     assert verdict.worth([dataclasses.replace(r, source="host") for r in rows]) == []
+    assert verdict.worth([dataclasses.replace(r, ran_in="LiteRT.js 2.5.3") for r in rows]) == []
 
 
 def test_what_ran_on_the_device_replaces_what_its_stand_in_said() -> None:
