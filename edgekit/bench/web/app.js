@@ -134,8 +134,8 @@ async function run({model, index, mode}) {
     const hid = watchHidden();
     live(model.name, `${titleOf(mode)}, warming up`, 0.05);
     const warmup_queries = await warmUp(net, inputs, job.limits);
-    const group = await together(net, inputs, can.clock_step_ns);
-    const latencies = await measure(net, inputs, job.limits, group, (so_far, seconds) => {
+    const first = await together(net, inputs, can.clock_step_ns);
+    const {latencies, group} = await measure(net, inputs, job.limits, first, can.clock_step_ns, (so_far, seconds) => {
       const share = Math.min(so_far.length / job.limits.min_queries, seconds / job.limits.min_s);
       live(model.name, `${titleOf(mode)}, latency: ${so_far.length} queries`, 0.1 + 0.4 * Math.min(1, Math.max(share, seconds / job.limits.max_s)));
       $('plot').replaceChildren(strip(so_far.slice(-400).map((ns) => ns / 1e6)));

@@ -9,6 +9,7 @@ const MOST_LATENCIES = 200000;
 const LEAST_TICKS = 10;
 const MOST_TOGETHER = 1000;
 const TRIES = 5;
+const JUDGED = 8;
 
 /** Lets the page draw and answer before the next query. */
 export const pause = (ms = 0) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -178,11 +179,12 @@ export async function together(net, inputs, clockNs) {
 /**
  * Latencies in whole nanoseconds, inputs in turn; of queries that are timed together, their mean.
  * Stops once both `min_queries` and `min_s` are reached, or at `max_s` whatever was reached. The page may draw
- * between two stretches, never in one.
+ * between two stretches, never in one. Where the first stretches are too short for the clock after all, more queries
+ * are timed together and it begins again.
  */
-export async function measure(net, inputs, limits, group, seen) {
+export async function measure(net, inputs, limits, group, clockNs, seen) {
   const latencies = [];
-  const started = performance.now();
+  let started = performance.now();
   let ended = started;
   let drawn = started;
   let query = 0;
@@ -191,6 +193,11 @@ export async function measure(net, inputs, limits, group, seen) {
     for (let n = 0; n < group; n++) await net.infer(inputs[query++ % inputs.length]);
     ended = performance.now();
     latencies.push(Math.max(1, Math.round(((ended - begun) * 1e6) / group)));
+    if (latencies.length === JUDGED && group < MOST_TOGETHER && isTooShort(latencies, group, clockNs)) {
+      group = Math.min(2 * group, MOST_TOGETHER);
+      latencies.length = 0;
+      started = ended;
+    }
     if (ended - started >= limits.max_s * 1e3 || latencies.length >= MOST_LATENCIES) break;
     if (ended - drawn > 100) {
       seen(latencies, (ended - started) / 1e3);
@@ -199,5 +206,9 @@ export async function measure(net, inputs, limits, group, seen) {
     }
   }
   seen(latencies, (ended - started) / 1e3);
-  return latencies;
+  return {latencies, group};
 }
+
+/** Whether the median stretch has less than half of the ticks that it should have. */
+const isTooShort = (latencies, group, clockNs) =>
+  [...latencies].sort((a, b) => a - b)[latencies.length >> 1] * group < (LEAST_TICKS * clockNs) / 2;
