@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Callable
 from importlib import metadata as packages
 from pathlib import Path
 from typing import Any
 
 from edgekit import __version__, atomic, store
-from edgekit.cli import show
+from edgekit.cli import decisions, show
 from edgekit.cli.emitters import EMITTERS, Emitted
 from edgekit.cli.workbench import Workbench
 from edgekit.config import from_table
@@ -31,45 +32,47 @@ def export_target(
         about: what LiteRT files say of themselves.
     """
     folder = bench.run.path / "export" / resolved.name
-    atomic.recover(folder)
-    assert bench.onnx  # every export has the FP32 ONNX files, in export/common
-    kept = _kept_artifacts(bench, folder, precisions)
-    with atomic.writing_folder(folder) as staging:
-        for artifact in kept:
-            shutil.copy2(folder / artifact.file, staging)
-        artifacts = list(kept)
-        for precision in precisions:
-            for emitted in EMITTERS[resolved.target.suffix, precision](bench, staging, resolved):
-                if resolved.target.runtime == "litert":
-                    _describe(bench, staging / emitted.file, emitted, about)
-                artifacts.append(_artifact(bench, resolved, precision, staging, emitted))
-        artifacts.sort(key=lambda a: (PRECISIONS.index(a.precision), a.name))
-        manifest = _manifest(bench, resolved, artifacts)
-        store.save_json(staging / "preprocess.json", bench.checkpoint.preprocess)
-        (staging / "labels.txt").write_text("\n".join(bench.checkpoint.labels) + "\n", encoding="utf-8")
-        _keep_engines(folder, staging, artifacts)
-        base.package(resolved)(staging, artifacts, resolved.device)
-        store.save_json(staging / "manifest.json", manifest)
+    describe = _describer(bench, about) if resolved.target.runtime == "litert" else None
+    with store.locked(folder.with_name(f".{folder.name}.lock"), f"export to {folder}"):
+        atomic.recover(folder)
+        assert bench.onnx  # every export has the FP32 ONNX files, in export/common
+        kept = _kept_artifacts(bench, folder, precisions)
+        with atomic.writing_folder(folder) as staging:
+            for artifact in kept:
+                shutil.copy2(folder / artifact.file, staging)
+            artifacts = list(kept)
+            for precision in precisions:
+                for emitted in EMITTERS[resolved.target.suffix, precision](bench, staging, resolved):
+                    if describe is not None:
+                        describe(staging / emitted.file, emitted)
+                    artifacts.append(_artifact(bench, resolved, precision, staging, emitted))
+            artifacts.sort(key=lambda a: (PRECISIONS.index(a.precision), a.name))
+            manifest = _manifest(bench, resolved, artifacts)
+            store.save_json(staging / "preprocess.json", bench.checkpoint.preprocess)
+            (staging / "labels.txt").write_text("\n".join(bench.checkpoint.labels) + "\n", encoding="utf-8")
+            _keep_engines(folder, staging, artifacts)
+            base.package(resolved)(staging, artifacts, resolved.device)
+            store.save_json(staging / "manifest.json", manifest)
     for artifact in artifacts:
         show.note(f"  {folder / artifact.file}  {(folder / artifact.file).stat().st_size / 1e6:.1f} MB")
     return manifest
 
 
-def _describe(bench: Workbench, path: Path, emitted: Emitted, about: About | None) -> None:
-    """Put the metadata into a LiteRT file."""
-    from edgekit.train import evaluation, platt
-
-    checkpoint = bench.checkpoint
-    about = about or About()
-    judged = evaluation.load(bench.run.path, checkpoint.sha256)
+def _describer(bench: Workbench, about: About | None) -> Callable[[Path, Emitted], None]:
+    """What puts the metadata into LiteRT files."""
+    checkpoint, about = bench.checkpoint, about or About()
     known = dataclasses.replace(
         about,
         title=about.title or f"{checkpoint.arch}, {len(checkpoint.labels)} classes",
         version=about.version or f"weights {checkpoint.sha256[:12]}",
     )
-    calibrated = platt.fit(judged.raw["val_logits"], judged.raw["val_labels"]) if judged else None
-    facts = Facts(checkpoint.labels, checkpoint.preprocess, emitted.input, calibrated)
-    path.write_bytes(metadata.attach(path.read_bytes(), known, facts))
+    calibrated = decisions.score_calibration(bench)
+
+    def describe(path: Path, emitted: Emitted) -> None:
+        facts = Facts(checkpoint.labels, checkpoint.preprocess, emitted.input, calibrated)
+        path.write_bytes(metadata.attach(path.read_bytes(), known, facts))
+
+    return describe
 
 
 def _artifact(bench: Workbench, resolved: base.Resolved, precision: str, folder: Path, emitted: Emitted) -> Artifact:
@@ -148,9 +151,10 @@ def _keep_engines(folder: Path, staging: Path, artifacts: list[Artifact]) -> Non
 def load_artifacts(folder: Path) -> list[Artifact]:
     """The artifacts that ``folder/manifest.json`` lists."""
     path = folder / "manifest.json"
-    return [
-        from_table(entry, Artifact, str(path)) for entry in store.load_document(path, SCHEMA, "artifacts")["artifacts"]
-    ]
+    listed = store.load_document(path, SCHEMA, "artifacts")["artifacts"]
+    if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
+        raise DataError(f"{path} is damaged: its artifacts are no list", "export again")
+    return [from_table(entry, Artifact, str(path)) for entry in listed]
 
 
 def current_artifacts(run: store.Run, checkpoint_sha256: str) -> list[Artifact]:

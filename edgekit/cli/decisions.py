@@ -12,6 +12,8 @@ from edgekit.quantization import CalibrationTable, LayerWeights, QuantizedModel,
 if TYPE_CHECKING:
     from edgekit.cli.workbench import Workbench
 
+_MOST_SCORES = 500_000  # for two numbers
+
 
 def quantized(bench: Workbench) -> QuantizedModel:
     """The weights for INT8 activations."""
@@ -44,14 +46,33 @@ def _recovered(bench: Workbench, table: CalibrationTable, suffix: str, symmetric
     return model
 
 
-def first_layer(bench: Workbench, precision: str) -> LayerWeights | None:
-    """The first layer on pixels less 255 times their mean, as a file of this precision has it; None if it cannot be."""
-    from edgekit.quant import pixels
+def first_layer(bench: Workbench, rounded: bool) -> LayerWeights | None:
+    """The first layer on pixels less 255 times their mean, as trained or rounded; None if it cannot normalize."""
+    from edgekit.quant import keep, litert_io, pixels
 
-    preprocess = bench.checkpoint.preprocess
-    layers = iter(bench.quantized.layers.values()) if precision == "int8" else iter(())
-    stays_float = (first := next(layers, None)) is not None and first.scales is None
-    if precision in ("fp32", "fp16") or stays_float:
+    preprocess, trained = bench.checkpoint.preprocess, pixels.exported(bench.folded)
+    if trained is None or not litert_io.begins_with(bench.tflite, trained):
+        return None
+    if not rounded:
         return pixels.trained(bench.folded, preprocess)
+    path = bench.table_path.with_suffix(".pixels.npz")
+    made_by = {"table": store.sha256_file(bench.table_path), "checkpoint": bench.checkpoint.sha256}
+    if (kept := keep.load(path, made_by)) is not None:
+        return next(iter(kept.values()))
     images = bench.calibration_images(bench.recipe.recovery_samples if bench.recipe.steps else 1)
-    return pixels.decided(bench.folded, preprocess, bench.recipe, images)
+    decided = pixels.decided(bench.folded, preprocess, bench.recipe, images)
+    if decided is not None:
+        keep.save(path, QuantizedModel(bench.table, {"first": decided}), made_by)
+    return decided
+
+
+def score_calibration(bench: Workbench) -> tuple[float, float] | None:
+    """Platt scaling on val; None, and a note, where the run was never evaluated."""
+    from edgekit.train import evaluation, platt
+
+    judged = evaluation.load(bench.run.path, bench.checkpoint.sha256)
+    if judged is None:
+        show.note(f"no score calibration in the files: it needs edgekit evaluate {bench.run.handle}, then export again")
+        return None
+    most = max(1, _MOST_SCORES // len(bench.checkpoint.labels))
+    return platt.fit(judged.raw["val_logits"][:most], judged.raw["val_labels"][:most])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.cli.workbench import Workbench
+from edgekit.errors import ParityError
+from edgekit.records import Preprocess
 from edgekit.targets import base
 
 
@@ -86,10 +89,59 @@ def _tflite(precision: str, bench: Workbench, folder: Path, resolved: base.Resol
         with quiet():
             litert.quantize(source, quantized, naming, path, precision)
     border = bench.border if precision == "int8" else Border(bench.border.input)
-    first = bench.first_layer(precision) if border.input != "float32" else None
-    preprocess = bench.checkpoint.preprocess
-    path.write_bytes(litert_io.rewrite(path.read_bytes(), border, preprocess, first, bench.tflite_naming))
-    return [Emitted(path.name, {"output": border.output}, border.input)]
+    rounded = precision not in ("fp32", "fp16") and not (precision == "int8" and _begins_in_float(bench))
+    first = bench.first_layer(rounded) if border.input != "float32" else None
+    preprocess, before = bench.checkpoint.preprocess, path.read_bytes()
+    path.write_bytes(litert_io.rewrite(before, border, preprocess, first, bench.tflite_naming))
+    _check(before, path, border.input, preprocess, precision)
+    details = {"output": border.output}
+    if first is not None:
+        details["first_layer"] = "on pixels"
+    return [Emitted(path.name, details, border.input)]
+
+
+def _begins_in_float(bench: Workbench) -> bool:
+    """Whether the first layer of the INT8 file stays in floating point."""
+    return next(iter(bench.quantized.layers.values())).scales is None
+
+
+# How far the answers of a file may move, relative to the largest, when its input becomes bytes: in quantized files the
+# first layer is another one.
+_MAY_MOVE = {"fp32": 1e-3, "fp16": 1e-2}
+_MAY_MOVE_ROUNDED = 0.5
+
+
+def _check(before: bytes, path: Path, taken: str, preprocess: Preprocess, precision: str) -> None:
+    """Compare a file with what it was before, on one seeded random image.
+
+    Raises:
+        ParityError: they do not agree.
+    """
+    import numpy as np
+
+    from edgekit.export.tflite import quiet
+    from edgekit.ondevice.preprocess import prepare
+    from edgekit.ondevice.runner import open_runner
+
+    size = preprocess.image_size
+    pixels = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
+    feed = {"mean": preprocess.mean, "std": preprocess.std, "layout": "NHWC"}
+    answers = []
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch, quiet():
+        plain = Path(scratch) / "before.tflite"
+        plain.write_bytes(before)
+        for file, kind in ((plain, "float32"), (path, taken)):
+            runner = open_runner("litert", str(file), 1)
+            answers.append(runner.infer(prepare(pixels, {**feed, "input": kind})))
+            runner.close()
+    moved = float(np.abs(answers[1] - answers[0]).max() / (np.abs(answers[0]).max() + 1e-12))
+    allowed = _MAY_MOVE.get(precision, _MAY_MOVE_ROUNDED)
+    if not moved <= allowed:
+        raise ParityError(
+            f"{path.name} with {taken} input answers otherwise than before, by {moved:.2g} (relative), "
+            f"allowed {allowed:g}",
+            "--input float",
+        )
 
 
 EMITTERS: dict[tuple[str, str], Emitter] = {

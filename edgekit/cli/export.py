@@ -12,7 +12,7 @@ from edgekit import config, store
 from edgekit.cli import show
 from edgekit.cli.benchmark import at
 from edgekit.cli.options import Json, Run, RunsDir, open_run
-from edgekit.errors import GateError, UsageError, unknown
+from edgekit.errors import GateError, MissingError, UsageError, unknown
 from edgekit.quantization import Border, check_parity_mode
 from edgekit.records import PRECISIONS, Device
 from edgekit.targets import base, metadata
@@ -115,7 +115,8 @@ def export(
     chosen = config.load_recipe(recipe or "default")
     check_parity_mode(parity)
     border = _border(input_, output, parity)
-    described = None if about is None else config.load_toml(about, metadata.About)
+    described = None if about is None else _about(about)
+    _check_effect(wanted, [name for name, given in (("--input", input_), ("--about", about)) if given], output)
     for device, _ in builders:
         transport.open_transport(device)
     opened = open_run(runs_dir, run)
@@ -160,6 +161,21 @@ def _border(taken: str | None, given: str, parity: str) -> Border:
         if value not in known:
             raise unknown(what, value, known)
     return Border(plain.get(taken, taken), plain.get(given, given))
+
+
+def _about(path: Path) -> metadata.About:
+    if not path.is_file():
+        raise MissingError(f"there is no file {str(path)!r}", "--about takes a .toml file")
+    return config.load_toml(path, metadata.About)
+
+
+def _check_effect(wanted: list[tuple[base.Resolved, tuple[str, ...]]], given: list[str], output: str) -> None:
+    """Refuse options of LiteRT files where none, or none in INT8, is written."""
+    litert = [precisions for resolved, precisions in wanted if resolved.target.runtime == "litert"]
+    if given and not litert:
+        raise UsageError(f"{given[0]} is for LiteRT files", "--target android")
+    if output != "float" and not any("int8" in precisions for precisions in litert):
+        raise UsageError(f"--output {output} is for INT8 LiteRT files", "--target android --precision int8")
 
 
 def _builders(targets: list[base.Resolved], host: str | None) -> list[tuple[Device, str]]:

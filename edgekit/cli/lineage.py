@@ -74,7 +74,8 @@ def _from_manifest(manifest: Path, path: Path, sha256: str) -> dict[str, Any]:
     state = "as exported" if same is not None else f"changed since export: there it was {artifact.sha256}"
     found: dict[str, Any] = {"file": state, "artifact": artifact.name}
     found.update({name: document.get(key) for name, key in _OF_MANIFEST.items()})
-    return {key: _plain(value) for key, value in {**found, **_of(artifact)}.items() if value not in (None, "", (), [])}
+    told = {**found, **_of(artifact), **found}  # what the file says of itself replaces nothing
+    return {key: _plain(value) for key, value in told.items() if value not in (None, "", (), [])}
 
 
 _OF_MANIFEST = {

@@ -24,7 +24,7 @@ BIAS_LIMIT = 2**30
 
 @dataclass(frozen=True)
 class Grid:
-    """The int8 grid of one activation tensor."""
+    """Scale and zero point of one activation tensor; int8, where `low` and `high` are asked for."""
 
     scale: float
     zero_point: int

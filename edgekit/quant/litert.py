@@ -7,6 +7,7 @@ the file; the integers and scales of the weights are then replaced by those of t
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -51,9 +52,9 @@ def quantize(float_path: Path, quantized: QuantizedModel, naming: Naming, path: 
         q.update_quantization_recipe(regex=".*", operation_name=border, **unquantized)
     for op, layer in layers:
         if layer.scales is None:
-            output = model.subgraphs[0].tensors[op.outputs[0]].name.decode()
-            everything = qtyping.TFLOperationName.ALL_SUPPORTED
-            q.update_quantization_recipe(regex=re.escape(output), operation_name=everything, **unquantized)
+            for output in _with_padding(model, op):
+                everything = qtyping.TFLOperationName.ALL_SUPPORTED
+                q.update_quantization_recipe(regex=re.escape(output), operation_name=everything, **unquantized)
     result = flatbuffer.parse(q.quantize(seen, enable_progress_report=False).quantized_model)
     for op, (_, layer) in zip(_weighted(result), layers, strict=True):
         if layer.scales is not None:
@@ -61,6 +62,16 @@ def quantize(float_path: Path, quantized: QuantizedModel, naming: Naming, path: 
             if form != "w8":
                 write_bias(result, op, layer, float(flatbuffer.tensor(result, op, 0).quantization.scale[0]))
     atomic.save_bytes(path, flatbuffer.serialize(result))
+
+
+def _with_padding(model: Any, op: Any) -> list[str]:
+    """What an operator writes, and what a PAD writes for it alone."""
+    graph = model.subgraphs[0]
+    writers = [
+        each for each in graph.operators if op.inputs[0] in each.outputs and flatbuffer.kind(model, each) == "PAD"
+    ]
+    before = writers if _readers(graph, op.inputs[0]) == 1 else []
+    return [graph.tensors[each.outputs[0]].name.decode() for each in (op, *before)]
 
 
 def _seen(
@@ -218,7 +229,7 @@ def _write_floats(model: Any, op: Any, layer: LayerWeights) -> None:
 
 def write_weights(model: Any, op: Any, layer: LayerWeights) -> None:
     """Put a layer's weights into a convolution or a fully connected operator: integers where it holds integers."""
-    held = _source(model, op.inputs[1])
+    held = _own(model, op, 1)
     if held.type == flatbuffer.type_of("INT8"):
         assert layer.scales is not None
         held.quantization.scale = layer.scales.tolist()
@@ -237,7 +248,7 @@ def write_bias(model: Any, op: Any, layer: LayerWeights, input_scale: float) -> 
     """
     if flatbuffer.tensor(model, op, 2) is None:
         return
-    held, bias = _source(model, op.inputs[2]), 0.0 if layer.bias is None else layer.bias
+    held, bias = _own(model, op, 2), 0.0 if layer.bias is None else layer.bias
     integers = {flatbuffer.type_of("INT32"): np.int32, flatbuffer.type_of("INT64"): np.int64}.get(held.type)
     if integers is None:
         dtype = np.float16 if held.type == flatbuffer.type_of("FLOAT16") else np.float32
@@ -252,9 +263,29 @@ def write_bias(model: Any, op: Any, layer: LayerWeights, input_scale: float) -> 
     model.buffers[held.buffer].data = flatbuffer.as_bytes(steps.astype(integers))
 
 
-def _source(model: Any, number: int) -> Any:
-    """A constant, or the one that a DEQUANTIZE makes it of."""
+def _own(model: Any, op: Any, index: int) -> Any:
+    """The constant that an operator reads, or that a DEQUANTIZE before it does, made its own: equal ones are shared."""
     graph = model.subgraphs[0]
-    if model.buffers[graph.tensors[number].buffer].data is not None:
-        return graph.tensors[number]
-    return graph.tensors[next(op.inputs[0] for op in graph.operators if list(op.outputs) == [number])]
+    maker = next((each for each in graph.operators if op.inputs[index] in each.outputs), None)
+    if _readers(graph, op.inputs[index]) > 1:
+        op.inputs[index] = _copied(graph, op.inputs[index])
+        if maker is not None:
+            maker = copy.deepcopy(maker)
+            maker.outputs = [op.inputs[index]]
+            graph.operators.insert(graph.operators.index(op), maker)
+    if maker is not None and _readers(graph, maker.inputs[0]) > 1:
+        maker.inputs[0] = _copied(graph, maker.inputs[0])
+    held = graph.tensors[op.inputs[index] if maker is None else maker.inputs[0]]
+    if sum(tensor.buffer == held.buffer for tensor in graph.tensors) > 1:
+        model.buffers.append(copy.deepcopy(model.buffers[held.buffer]))
+        held.buffer = len(model.buffers) - 1
+    return held
+
+
+def _readers(graph: Any, number: int) -> int:
+    return sum(list(op.inputs).count(number) for op in graph.operators)
+
+
+def _copied(graph: Any, number: int) -> int:
+    graph.tensors.append(copy.deepcopy(graph.tensors[number]))
+    return len(graph.tensors) - 1

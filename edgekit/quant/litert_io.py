@@ -7,12 +7,14 @@ The normalization costs next to nothing: its factors go into the first layer (`e
 3. else, in an INT8 file, into the first layer's bias, and the pixels that its padding adds are written out: the means,
    rounded to whole ones. All pixels are exact, while a normalized tensor has steps of more than one.
 
-Where the image goes into anything but a convolution, a SUB and a MUL stand in front.
+Where the image goes into anything but a convolution that stands in the file as it was trained, a SUB and a MUL stand
+in front.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,43 +58,78 @@ def rewrite(
     return flatbuffer.serialize(model)
 
 
+def begins_with(float_path: Path, layer: LayerWeights) -> bool:
+    """Whether a float file begins with this layer as it is, with nothing of what follows folded into it."""
+    model = flatbuffer.read(float_path)
+    found = _first_layer(model, model.subgraphs[0].inputs[0])
+    if found is None:
+        return False
+    weight, bias = flatbuffer.constant(model, found, 1), flatbuffer.constant(model, found, 2)
+    wanted = layer.weight.transpose(0, 2, 3, 1).ravel()
+    plain = np.zeros(len(layer.weight), np.float32) if layer.bias is None else layer.bias
+    return (
+        weight is not None
+        and bias is not None
+        and weight.size == wanted.size
+        and np.allclose(weight, wanted, rtol=1e-5, atol=1e-6 * np.abs(wanted).max())
+        and np.allclose(bias, plain, rtol=1e-5, atol=1e-6)
+    )
+
+
+@dataclass(frozen=True)
+class _Means:
+    """Where the means go: into the byte `zero` that is nothing (rule 1), into the bias, or into a SUB.
+
+    `grid` is that of the image inside, where it is integers.
+    """
+
+    zero: int
+    in_bias: bool
+    in_sub: bool
+    grid: Grid
+
+
+def _means(center: np.ndarray, in_bytes: bool, pads: bool) -> _Means:
+    """The rules of this module; `center` is the mean of each channel in pixels."""
+    whole = bool(np.ptp(center) == 0 and center[0] == round(center[0]))
+    zero = round(center[0]) if whole else 0
+    in_bias = not whole and (in_bytes or not pads)
+    farthest = 255.0 if in_bias else float(np.abs(np.stack([center, 255 - center])).max())
+    grid = Grid(1.0, _BLACK["int8"] + zero) if in_bytes else Grid(farthest / 32767, 0)
+    return _Means(zero, in_bias, not (whole or in_bias), grid)
+
+
 def _take_pixels(model: Any, bytes_: str, preprocess: Preprocess, first: LayerWeights | None) -> None:
     """Let the model normalize by itself what its input holds."""
     graph = model.subgraphs[0]
-    image = graph.inputs[0]
-    center = np.asarray(preprocess.mean) * 255  # in pixels
+    image, center = graph.inputs[0], np.asarray(preprocess.mean) * 255
     reader = _reader(model, image)
     quantize = reader if reader is not None and flatbuffer.kind(model, reader) == "QUANTIZE" else None
     inside = image if quantize is None else quantize.outputs[0]
     layer = _first_layer(model, inside)
-    if layer is None or first is None:
-        _widen(model, image, Grid(1.0, _BLACK[bytes_]), center, 1 / (255 * np.asarray(preprocess.std)))
+    if layer is None or first is None or center.min() < 0 or center.max() > 255:
+        _widen(model, bytes_, 0, [("SUB", center), ("MUL", 1 / (255 * np.asarray(preprocess.std)))])
         return
-    whole = bool(np.ptp(center) == 0 and center[0] == round(center[0]))
-    zero = round(center[0]) if whole else 0
-    pixels = Grid(1.0, _BLACK[bytes_] + zero)
     in_bytes = graph.tensors[inside].type == flatbuffer.type_of("INT8")
-    shifts = not whole and (in_bytes or not _pads(layer, inside))
-    if shifts:
+    means = _means(center, in_bytes, _pads(layer, inside))
+    if means.in_bias:
         first = _on_pixels(first, center)
-    farthest = 255 if shifts else np.abs(np.stack([center, 255 - center])).max()
-    grid = Grid(1.0, _BLACK["int8"] + zero) if in_bytes else Grid(float(farthest) / 32767, 0)
     if quantize is not None:
         for number in {inside, layer.inputs[0]}:
-            flatbuffer.set_grid(graph.tensors[number], grid)
+            flatbuffer.set_grid(graph.tensors[number], means.grid)
     litert.write_weights(model, layer, first)
-    litert.write_bias(model, layer, first, grid.scale)
+    litert.write_bias(model, layer, first, means.grid.scale)
     if not in_bytes:
-        _widen(model, image, pixels, None if whole or shifts else center)
+        _widen(model, bytes_, means.zero, [("SUB", center)] if means.in_sub else [])
         return
-    if shifts and _pads(layer, inside):
+    if means.in_bias and _pads(layer, inside):
         _write_padding_out(model, inside, layer, center)
     if bytes_ == "int8":
         graph.operators.remove(quantize)
         graph.inputs = [inside]
     else:
         graph.tensors[image].type = flatbuffer.type_of("UINT8")
-        flatbuffer.set_grid(graph.tensors[image], pixels)
+        flatbuffer.set_grid(graph.tensors[image], Grid(1.0, means.zero))
 
 
 def _pads(layer: Any, inside: int) -> bool:
@@ -122,30 +159,26 @@ def _on_pixels(first: LayerWeights, center: np.ndarray) -> LayerWeights:
 
 
 def _write_padding_out(model: Any, inside: int, layer: Any, center: np.ndarray) -> None:
-    """Two CONCATENATIONs with constants around the image instead of a PAD, or of the convolution's own padding."""
-    graph = model.subgraphs[0]
-    (height, width), kernel = graph.tensors[inside].shape[1:3], flatbuffer.tensor(model, layer, 1).shape[1:3]
-    if layer.inputs[0] == inside:
-        options = layer.builtinOptions
-        sides = [
-            _same(size, k, stride, dilation)
-            for size, k, stride, dilation in (
-                (height, kernel[0], options.strideH, options.dilationHFactor),
-                (width, kernel[1], options.strideW, options.dilationWFactor),
-            )
-        ]
-        options.padding = 1 - _SAME
-        place, padded = graph.operators.index(layer), None
-    else:
+    """Two CONCATENATIONs with constants around the image instead of a PAD, and of the convolution's own padding."""
+    graph, options = model.subgraphs[0], layer.builtinOptions
+    sides = np.zeros((2, 2), int)
+    place = graph.operators.index(layer)
+    if layer.inputs[0] != inside:
         pad = _reader(model, inside)
         around = flatbuffer.constant(model, pad, 1, np.int32)
         assert around is not None
-        sides = [(int(a), int(b)) for a, b in around.reshape(4, 2)[1:3]]
-        place, padded = graph.operators.index(pad), layer.inputs[0]
+        sides += around.reshape(4, 2)[1:3]
+        place = graph.operators.index(pad)
         graph.operators.remove(pad)
+    if options.padding == _SAME:
+        kernel = flatbuffer.tensor(model, layer, 1).shape[1:3]
+        sizes = np.asarray(graph.tensors[inside].shape[1:3]) + sides.sum(1)
+        strides, dilations = (options.strideH, options.strideW), (options.dilationHFactor, options.dilationWFactor)
+        sides += [_same(*each) for each in zip(sizes.tolist(), kernel, strides, dilations)]
+        options.padding = 1 - _SAME
     colour = np.rint(center).astype(int) - 128
-    rows = _surrounded(model, inside, 1, sides[0], colour, None)
-    columns = _surrounded(model, rows.outputs[0], 2, sides[1], colour, padded)
+    rows = _surrounded(model, inside, 1, sides[0], colour)
+    columns = _surrounded(model, rows.outputs[0], 2, sides[1], colour)
     graph.operators[place:place] = [rows, columns]
     layer.inputs[0] = columns.outputs[0]
 
@@ -156,36 +189,32 @@ def _same(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]
     return missing // 2, missing - missing // 2
 
 
-def _surrounded(
-    model: Any, number: int, axis: int, sides: tuple[int, int], colour: np.ndarray, into: int | None
-) -> Any:
+def _surrounded(model: Any, number: int, axis: int, sides: np.ndarray, colour: np.ndarray) -> Any:
     """The operator that puts lines of a colour before and behind an int8 image, along an axis."""
     tensors, grid = model.subgraphs[0].tensors, Grid(1.0, -128)
     shape = [int(size) for size in tensors[number].shape]
     parts = []
-    for place, count in zip(("before", "behind"), sides):
+    for place, count in zip(("before", "behind"), sides.tolist()):
         lines = (*shape[:axis], count, *shape[axis + 1 :])
         name = f"padding {place}, axis {axis}"
         constant = np.broadcast_to(colour, lines)
         parts.append(flatbuffer.add_tensor(model, name, lines, "INT8", grid, constant) if count else -1)
-    shape[axis] += sum(sides)
-    if into is None:
-        into = flatbuffer.add_tensor(model, f"padded, axis {axis}", tuple(shape), "INT8", grid)
+    shape[axis] += int(sides.sum())
+    padded = flatbuffer.add_tensor(model, f"padded, axis {axis}", tuple(shape), "INT8", grid)
     inputs = [n for n in (parts[0], number, parts[1]) if n >= 0]
-    return flatbuffer.add_operator(model, "CONCATENATION", inputs, into, axis=axis)
+    return flatbuffer.add_operator(model, "CONCATENATION", inputs, padded, axis=axis)
 
 
-def _widen(model: Any, image: int, pixels: Grid, center: np.ndarray | None, factors: np.ndarray | None = None) -> None:
-    """Make the float image out of bytes: a DEQUANTIZE, then a SUB and a MUL where they are needed."""
+def _widen(model: Any, bytes_: str, zero: int, steps: list[tuple[str, np.ndarray]]) -> None:
+    """Make the float image out of bytes: a DEQUANTIZE with the byte that is nothing, then operators with constants."""
     graph = model.subgraphs[0]
+    image = graph.inputs[0]
     shape = tuple(int(size) for size in graph.tensors[image].shape)
-    given = flatbuffer.add_tensor(model, "image", shape, "UINT8" if pixels.zero_point >= 0 else "INT8", pixels)
+    given = flatbuffer.add_tensor(model, "image", shape, bytes_.upper(), Grid(1.0, _BLACK[bytes_] + zero))
     graph.inputs = [given]
-    steps = [("SUB", center), ("MUL", factors)]
-    needed = [(name, values) for name, values in steps if values is not None]
-    tensors = [flatbuffer.add_tensor(model, f"before {name}", shape, "FLOAT32") for name, _ in needed] + [image]
+    tensors = [flatbuffer.add_tensor(model, f"before {name}", shape, "FLOAT32") for name, _ in steps] + [image]
     added = [flatbuffer.add_operator(model, "DEQUANTIZE", [given], tensors[0])]
-    for (name, values), source, target in zip(needed, tensors, tensors[1:]):
+    for (name, values), source, target in zip(steps, tensors, tensors[1:]):
         constant = flatbuffer.add_tensor(model, f"{name} by", (len(values),), "FLOAT32", data=values)
         added.append(flatbuffer.add_operator(model, name, [source, constant], target, fusedActivationFunction=0))
     graph.operators[:0] = added
@@ -201,7 +230,9 @@ def _give_integers(model: Any, bytes_: str) -> None:
     last = next((op for op in graph.operators if graph.outputs[0] in op.outputs), None)
     inside: Any = None if last is None else graph.tensors[last.inputs[0]]
     if last is None or flatbuffer.kind(model, last) != "DEQUANTIZE" or inside.type != flatbuffer.type_of("INT8"):
-        raise UsageError("integer scores come out of INT8 files only", "edgekit export --output float32")
+        raise UsageError(
+            "these scores are computed in floating point: they do not come out as integers", "--output float"
+        )
     graph.operators.remove(last)
     graph.outputs = [last.inputs[0]]
     if bytes_ == "uint8":

@@ -15,7 +15,7 @@ from edgekit.records import Preprocess
 def first_layer(folded: fx.GraphModule, preprocess: Preprocess) -> nn.Sequential | None:
     """A copy of the first convolution, and of a padding before it, that takes pixels less 255 times their mean.
 
-    None where the image goes into something else.
+    None where the image goes into something else, or into a convolution in groups.
     """
     (image,) = (node for node in folded.graph.nodes if node.op == "placeholder")
     found: list[nn.Module] = []
@@ -26,7 +26,7 @@ def first_layer(folded: fx.GraphModule, preprocess: Preprocess) -> nn.Sequential
         if not isinstance(module, nn.ZeroPad2d | nn.Conv2d):
             break
         found.append(copy.deepcopy(module))
-    if not found or not isinstance(found[-1], nn.Conv2d):
+    if not found or not isinstance(found[-1], nn.Conv2d) or found[-1].groups > 1:
         return None
     layer = found[-1]
     with torch.no_grad():
@@ -34,6 +34,12 @@ def first_layer(folded: fx.GraphModule, preprocess: Preprocess) -> nn.Sequential
         if layer.bias is None:
             layer.bias = nn.Parameter(torch.zeros(layer.out_channels))
     return nn.Sequential(*found).eval()
+
+
+def exported(folded: fx.GraphModule) -> LayerWeights | None:
+    """The weights of the first convolution on normalized images; None where `first_layer` is."""
+    plain = Preprocess(32, 32, mean=(0, 0, 0), std=(1 / 255, 1 / 255, 1 / 255))
+    return trained(folded, plain)
 
 
 def trained(folded: fx.GraphModule, preprocess: Preprocess) -> LayerWeights | None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgekit.errors import DataError
 from edgekit.records import Preprocess
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _LEAST_PARSER = "1.0.0"
 # Codes of the schema.
 _AXIS_LABELS, _AXIS_CALIBRATION, _RGB = 2, 4, 1
 _FEATURE, _IMAGE, _NORMALIZATION, _SCORE_CALIBRATION = 1, 2, 1, 2
+_MOST_TEXT = 10_000
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # of every file in the archive: equal models are equal files
 
 
@@ -37,6 +39,12 @@ class About:
     version: str = ""
     author: str = ""
     license: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("title", "description", "version", "author", "license"):
+            text = getattr(self, name)
+            if len(text) > _MOST_TEXT or any(ord(c) < 32 and c not in "\n\t" for c in text):
+                raise DataError(f"{name} must be printable text of at most {_MOST_TEXT} characters")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Fields by their place in ``metadata_schema.fbs`` of tensorflow/tflite-support (t
 
 from __future__ import annotations
 
+import lzma
 import struct
 import zipfile
 import zlib
@@ -22,7 +23,7 @@ _PROCESS_UNITS, _NORMALIZATION, _MEAN, _STD = 4, 1, 0, 1
 _MOST_TEXT, _MOST_ITEMS, _MOST_FILES, _MOST_READ = 1000, 16, 64, 1 << 20
 _ZIP_DAMAGE = (
     zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError, EOFError, ValueError, KeyError,
-    OverflowError, OSError, IndexError,
+    OverflowError, OSError, IndexError, lzma.LZMAError,
 )  # fmt: skip
 
 
@@ -106,7 +107,7 @@ def _text(table: Any, slot: int) -> str:
     if not place:
         return ""
     said: bytes = table.String(table.Pos + place)
-    return visible(said.decode("utf-8", "replace"))[:_MOST_TEXT]
+    return visible(said[: 4 * _MOST_TEXT].decode("utf-8", "replace"))[:_MOST_TEXT]
 
 
 def _floats(table: Any, slot: int) -> str:

@@ -22,6 +22,7 @@ from edgekit.targets.contents import Contents, OpInfo, TensorInfo
 _MOST_BYTES, _MOST_THINGS, _MOST_DIMENSIONS, _MOST_VALUES, _MOST_TEXT = 1 << 31, 100_000, 32, 64, 200
 # All numbers and tables that are read of one file: vectors may be shared, so its size is no bound.
 _MOST_READ = 5_000_000
+_MOST_BUFFER = 100_000
 _IDENTIFIER = b"TFL3"
 # What reading outside a table, a vector or the file raises in Python; nothing of it runs native code.
 _DAMAGE = (
@@ -136,9 +137,9 @@ class _File:
         return visible(said[:_MOST_TEXT].decode("utf-8", "replace"))
 
     def buffer(self, index: int) -> bytes:
-        """The bytes of a small buffer that lies inside the file's tables."""
+        """The bytes of a small buffer that lies inside the file's tables; of a larger one none."""
         data = self.model.Buffers(index).DataAsNumpy()
-        return b"" if isinstance(data, int) else bytes(data[: self.count(len(data), 1 << 20)])
+        return b"" if isinstance(data, int) or len(data) > _MOST_BUFFER else bytes(data[: self.count(len(data))])
 
     def buffer_size(self, index: int) -> int:
         """How many bytes a buffer has."""

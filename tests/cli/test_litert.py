@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from edgekit import store
 from edgekit.cli.app import run
 
 pytestmark = [pytest.mark.xdist_group("road"), pytest.mark.filterwarnings("ignore")]
@@ -108,14 +109,18 @@ def test_strict_parity_normalizes_outside(phone: Path) -> None:
         (["--input", "uint8", "--parity", "strict"], "--parity strict gives all targets the same integers"),
         (["--about", "bad.toml"], "unknown key 'licence'"),
         (["-p", "w4"], "unknown precision 'w4'"),
+        (["-p", "fp32", "--output", "int8"], "--output int8 is for INT8 LiteRT files"),
+        (["--about", "none.toml"], "there is no file 'none.toml'"),
+        (["--about", "long.toml"], "description must be printable text of at most 10000 characters"),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(
     phone: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("bad.toml").write_text('licence = "MIT"\n')
+    Path("long.toml").write_text(f'description = "{"x" * 20_000}"\n')
     before = (phone / "android" / "manifest.json").stat().st_mtime_ns
-    assert run(["export", "fruit", "-t", "android", *arguments]) in (2, 3)
+    assert run(["export", "fruit", "-t", "android", *arguments]) in (2, 3, 4)
     assert said in capsys.readouterr().err
     assert (phone / "android" / "manifest.json").stat().st_mtime_ns == before
 
@@ -123,3 +128,27 @@ def test_what_cannot_be_is_refused_before_any_work(
 def test_other_targets_have_no_such_forms(phone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["export", "fruit", "-t", "jetson", "-p", "w8"]) == 2
     assert "jetson does not run w8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--input", "int8"], ["--about", "about.toml"], ["--output", "uint8"]])
+def test_what_is_for_litert_files_is_refused_where_there_are_none(
+    phone: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("about.toml").write_text(ABOUT)
+    assert run(["export", "fruit", "-t", "jetson", *arguments]) == 2
+    assert "LiteRT files" in capsys.readouterr().err
+
+
+def test_another_export_to_the_folder_is_waited_for(phone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with store.locked(phone / ".android.lock", "export"):
+        assert run(["export", "fruit", "-t", "android", "-p", "fp32"]) == 2
+    assert "another export to" in capsys.readouterr().err
+
+
+def test_without_the_training_images_the_files_are_made_again(phone: Path, made: Path) -> None:
+    """All that was decided is in the run."""
+    moved = (made / "photos").rename(made / "elsewhere")
+    try:
+        assert run(["export", "fruit", "-t", "android", "-p", "int8"]) == 0
+    finally:
+        moved.rename(made / "photos")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from edgekit.export import tflite
 from edgekit.export.fold import fold
 from edgekit.ondevice.preprocess import prepare
 from edgekit.ondevice.run_tflite import TfliteRunner
-from edgekit.quant import flatbuffer, litert, litert_io, pixels
+from edgekit.quant import flatbuffer, litert, litert_io, pixels, placement
 from edgekit.quantization import Border, CalibrationRecipe
 from edgekit.records import Preprocess
 from edgekit.train.finetune import normalize
@@ -214,7 +214,7 @@ def test_a_network_that_does_not_begin_with_a_convolution_normalizes_in_front(fo
 @pytest.mark.parametrize("form", ["fp32", "w8", "16x8"])
 def test_integer_scores_out_of_a_file_without_any_are_refused(form: str, cases: Cases) -> None:
     case = cases("unpadded", IMAGENET)
-    with pytest.raises(UsageError, match="integer scores come out of INT8 files only"):
+    with pytest.raises(UsageError, match="computed in floating point"):
         written(case, form, Border("float32", "int8"))
 
 
@@ -222,3 +222,85 @@ def test_integer_scores_out_of_a_file_without_any_are_refused(form: str, cases: 
 def test_an_unknown_border_lists_the_known_ones(change: dict[str, str]) -> None:
     with pytest.raises(UsageError, match=r"unknown (input|output)"):
         Border(**change)
+
+
+def emitted(model: nn.Module, preprocess: Preprocess, folder: Path, forms: tuple[str, ...], kept: str = "") -> Case:
+    """Files of a network, a layer `kept` in floating point, and its first layer as an export has it."""
+    shown = nets.photographs(8, preprocess)
+    shown[0], shown[1] = 255, 0
+    images = normalize(torch.from_numpy(shown), preprocess).contiguous()
+    model = model.eval()
+    with torch.no_grad():
+        expected = model(images).numpy()
+    folded = fold(model, SIZE)
+    path, table = nets.emit_float_tflite(folded, SIZE, folder), nets.observe(folded, images)
+    names = nets.naming(folded, tflite.run_all(path, images[2:3].numpy()), images[2:])
+    quantized = nets.plain(folded, table)
+    exact, exported = pixels.trained(folded, preprocess), pixels.exported(folded)
+    layers = {n: placement.trained(folded)[n] if n == kept else layer for n, layer in quantized.layers.items()}
+    for form in set(forms) & set(litert.FORMS):
+        with tflite.quiet():
+            whole = replace(quantized, layers=layers)
+            litert.quantize(path, whole, names, folder / f"model.{form}.tflite", form)
+    rounded = pixels.decided(folded, preprocess, CalibrationRecipe("nearest"), images[:0])
+    plain = exported is not None and litert_io.begins_with(path, exported)
+    of = {form: exact if form in ("fp32", "fp16") or kept else rounded for form in forms}
+    return Case(folder, preprocess, of if plain else dict.fromkeys(forms), shown, expected)
+
+
+def seeded(*layers: nn.Module) -> nn.Module:
+    head = nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(3))
+    head(torch.zeros(1, 3, SIZE, SIZE))
+    return head
+
+
+class Scaled(nn.Module):
+    """A first layer whose outputs are scaled: converters fold that into it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Conv2d(3, 8, 3, 2, 1), nn.Linear(8 * 16 * 16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.first(x) * 3).flatten(1))
+
+
+ODD = Preprocess(SIZE, SIZE, mean=(128 / 255,) * 3, std=(0.5,) * 3)
+OUTSIDE = Preprocess(SIZE, SIZE, mean=(1.2, -0.3, 2.0), std=(0.5,) * 3)
+# Networks whose first layer is not what it seems, how they normalize, and the forms that are made of them.
+STRANGE = {
+    "a bias of zeros that two layers share": (
+        lambda: seeded(nn.Conv2d(3, 8, 4, 4, bias=False), nn.ReLU(), nn.Conv2d(8, 8, 3, bias=False)),
+        IMAGENET,
+        FORMS,
+    ),
+    "a factor that is folded into it": (Scaled, IMAGENET, ("fp32", "fp16")),
+    "a hard sigmoid behind it": (lambda: seeded(nn.Conv2d(3, 8, 3, 2, 1), nn.Hardsigmoid()), IMAGENET, FORMS),
+    "a padding before one that pads": (
+        lambda: seeded(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(3, 8, 3, 1, 1), nn.ReLU()),
+        IMAGENET,
+        ("fp32", "int8"),
+    ),
+    "groups": (lambda: seeded(nn.Conv2d(3, 9, 3, 2, 1, groups=3), nn.ReLU()), IMAGENET, ("fp32", "int8")),
+    "a mean of 128": (lambda: seeded(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU()), ODD, FORMS),
+    "means that are no colour": (lambda: seeded(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU()), OUTSIDE, ("fp32", "int8")),
+}
+
+
+@pytest.mark.parametrize("strange", STRANGE)
+def test_a_first_layer_that_is_not_what_it_seems_is_not_harmed(strange: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    build, preprocess, forms = STRANGE[strange]
+    case = emitted(build(), preprocess, tmp_path, forms)
+    for form in forms:
+        for taken in ("uint8", "int8"):
+            got = answers(written(case, form, Border(taken)), case, taken)
+            assert nets.relative_error(got, case.expected) < ALLOWED[form], (form, taken)
+
+
+def test_a_first_layer_that_stays_in_floating_point_does_so_with_its_padding(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    case = emitted(seeded(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU()), IMAGENET, tmp_path, ("int8",), kept="0")
+    path = written(case, "int8", Border("uint8"))
+    assert operators(path)[:4] == ["DEQUANTIZE", "SUB", "PAD", "CONV_2D"]
+    assert nets.relative_error(answers(path, case, "uint8"), case.expected) < 0.01

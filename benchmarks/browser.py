@@ -1,0 +1,77 @@
+"""The LiteRT files of runs in a real Chromium without a window, by ``edgekit serve``; into results/browser.json.
+
+    edgekit export RUN --target android -p fp32 -p fp16 -p int8 -p w8
+    python -m benchmarks.browser RUN... [--suite quick]
+
+One thread of WebAssembly on this machine: ratios between files of one network count, milliseconds are not a phone's.
+(16x8 would take minutes: WebAssembly has LiteRT's reference kernels alone for it.)
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from edgekit import store
+from edgekit.bench import metrics, session
+from edgekit.measurements import BenchmarkResult
+from edgekit.ondevice.environment import environment
+from edgekit.records import PRECISIONS
+from tests.bench import chromium
+
+RESULTS = Path(__file__).parent / "results" / "browser.json"
+FORMS = PRECISIONS[:4]
+
+
+def measure(run: str, suite: str, scratch: Path) -> dict[str, BenchmarkResult]:
+    """What the browser sent of one run, by form."""
+    wanted = [word for form in FORMS for word in ("-a", f"android/model.{form}.tflite")]
+    command = [sys.executable, "-m", "edgekit", "serve", run, "--once", "--port", "0", "--suite", suite]
+    with subprocess.Popen([*command, *wanted], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as serving:
+        assert serving.stdout is not None
+        assert serving.stderr is not None
+        link = next(found[0] for line in serving.stderr if (found := re.search(r"https?://\S+/#\S+", line)))
+        with chromium.visiting(link.replace("/#", "/?auto=1#"), scratch / Path(run).name):
+            serving.communicate()
+    results = session.load(store.open_run(Path("runs"), run).path / "bench")
+    return {r.artifact.precision: r for r in results if r.device.startswith("web:") and r.artifact.target == "android"}
+
+
+def described(result: BenchmarkResult, reference: BenchmarkResult) -> dict[str, Any]:
+    """The figures of one file beside those of FP32."""
+    return {
+        "p50_ms": metrics.percentile_ms(result.latencies_ns, 50),
+        "queries": len(result.latencies_ns),
+        "fully_accelerated": result.environment.get("fully_accelerated"),
+        "top1": 100 * float(metrics.top1(result.logits, result.expected).mean()),
+        "agreement": 100 * metrics.agreement(result.logits, reference.logits),
+    }
+
+
+def main() -> None:
+    """Measure, print a table, merge into the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+")
+    parser.add_argument("--suite", default="quick")
+    options = parser.parse_args()
+    found = store.load_json(RESULTS) if RESULTS.is_file() else {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for run in options.runs:
+            sent = measure(run, options.suite, Path(scratch))
+            files = {form: described(sent[form], sent["fp32"]) for form in FORMS}
+            print(run, sent["fp32"].device, f"fp32 {files['fp32']['p50_ms']:.2f} ms", end="")
+            for form, file in files.items():
+                print(f"  {form} {file['p50_ms'] / files['fp32']['p50_ms']:.2f} ({file['top1']:.1f} %)", end="")
+            print(flush=True)
+            about = {"device": sent["fp32"].device, "environment": environment(), "suite": options.suite}
+            found[Path(run).name] = {**about, "files": files}
+            store.save_json(RESULTS, found)
+
+
+if __name__ == "__main__":
+    main()
