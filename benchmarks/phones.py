@@ -1,0 +1,287 @@
+"""LiteRT files of trained networks and of their peers: size, accuracy, latency on this machine.
+
+    python -m benchmarks.phones make FOLDER RUN... [--size PX]
+    python -m benchmarks.phones judge FOLDER [NAME...]
+    python -m benchmarks.phones measure FOLDER [NAME...]
+
+``make`` copies each run (a folder that ``edgekit train`` wrote) into FOLDER, exports every form of it, and writes what
+the peers are given to FOLDER/NAME: program.pt2 (the trained network), model.fp32.onnx, calibration.npy (the same
+images that edgekit calibrates with), preprocess.json; and what no quantizer sees: pixels.npy and labels.npy, the test
+split. ``--size 224`` makes NAME-224 of the same weights with larger images, whose latency is that of common use and
+whose accuracy means nothing: there are no test images. The peers then run as peers/README.md says.
+
+``judge`` is top-1 on the test split, ``measure`` latency by turns in one process, one thread (`alternate`): on an
+idle machine. Both go through the folders NAME of FOLDER that are not in results/phones.json with the same files yet
+(``--again``: all), print a table each, and merge it into the record.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import alternate
+from edgekit import statistics, store
+from edgekit.ondevice.environment import busy_share, environment
+
+RESULT = Path(__file__).parent / "results" / "phones.json"
+FORMS = ("fp32", "fp16", "int8", "w8", "16x8")
+FLOAT_FORMS = ("fp32", "int8")  # also with a float input
+BASELINE, OURS = "edgekit.fp32", "edgekit.int8"
+LARGE_RECIPE = 'description = "latency only"\nsamples = 32\nseed = 0\nobserver = "minmax"\n'
+
+
+def make(folder: Path, source: Path, size: int | None) -> None:
+    """Export a copy of a run and write what the peers, and `judge`, are given."""
+    from edgekit.cli.workbench import Workbench
+    from edgekit.data import dataset, images
+
+    name = source.name if size is None else f"{source.name}-{size}"
+    run = folder / "runs" / name
+    if not run.is_dir():
+        shutil.copytree(source, run, ignore=shutil.ignore_patterns("export", "bench", "calibration"))
+        if size is not None:
+            enlarge(run, size)
+    recipe = folder / "runs" / "large.toml"
+    recipe.write_text(LARGE_RECIPE)
+    options = [] if size is None else ["--recipe", str(recipe)]
+    export(run, "android", FORMS, options)
+    export(run, "rpi", FLOAT_FORMS, [*options, "--input", "float"])
+    made = folder / name
+    made.mkdir(exist_ok=True)
+    for form in FORMS:
+        shutil.copyfile(run / "export" / "android" / f"model.{form}.tflite", made / f"edgekit.{form}.tflite")
+    for form in FLOAT_FORMS:
+        shutil.copyfile(run / "export" / "rpi" / f"model.{form}.tflite", made / f"edgekit.{form}.float.tflite")
+    bench = Workbench(store.open_run(run.parent, name))
+    shutil.copyfile(bench.onnx, made / "model.fp32.onnx")
+    bench.save_baseline(made / "program.pt2")
+    np.save(made / "calibration.npy", bench.calibration_images(256 if size is None else 32).numpy())
+    store.save_json(made / "preprocess.json", bench.checkpoint.preprocess)
+    if size is None:
+        samples = bench.data.split("test")
+        paths = dataset.check_unchanged(bench.data, samples)
+        images.save_pixels(paths, bench.checkpoint.preprocess, made / "pixels.npy")
+        np.save(made / "labels.npy", np.array([sample.label for sample in samples]))
+
+
+def enlarge(run: Path, size: int) -> None:
+    """Make the network of a copied run one for larger images."""
+    from edgekit.train import checkpoints
+
+    checkpoint, model = checkpoints.load(run / "checkpoint.pt")
+    preprocess = dataclasses.replace(checkpoint.preprocess, image_size=size, resize_size=size * 8 // 7)
+    saved = checkpoints.save(
+        run / "checkpoint.pt", model, checkpoint.arch, checkpoint.labels, preprocess, checkpoint.hidden
+    )
+    meta = {**store.load_json(run / "run.json"), "checkpoint_sha256": saved.sha256}
+    store.save_json(run / "run.json", {**meta, "preprocess": preprocess})
+
+
+def export(run: Path, target: str, forms: tuple[str, ...], options: list[str]) -> None:
+    """``edgekit export``, unless all files are there."""
+    if all((run / "export" / target / f"model.{form}.tflite").is_file() for form in forms):
+        return
+    asked = [word for form in forms for word in ("-p", form)]
+    command = [sys.executable, "-m", "edgekit", "export", run.name, "--runs-dir", str(run.parent), "-t", target]
+    subprocess.run([*command, *asked, *options], check=True)
+
+
+def answers(path: Path, pixels: np.ndarray, preprocess: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+    """Logits (N, classes) of uint8 (N, H, W, 3) in edgekit's own runner, and how much of the file XNNPACK runs.
+
+    A peer's file takes normalized values, as the layout of its input says; the runner quantizes them.
+    """
+    from edgekit.ondevice.preprocess import prepare
+    from edgekit.ondevice.run_tflite import TfliteRunner
+
+    runner = TfliteRunner(str(path), 2)
+    shape, kind = runner.model.input["shape"], runner.model.input["dtype"]
+    taken = "uint8" if path.name.startswith("edgekit.") and kind == np.uint8 else "float32"
+    job = {**preprocess, "layout": "NCHW" if shape[1] == 3 else "NHWC", "input": taken}
+    logits = np.stack([runner.infer(prepare(image, job)) for image in pixels])
+    info = runner.info()
+    runner.close()
+    return logits, {name: info[name] for name in ("ops", "delegated_ops", "partitions") if name in info}
+
+
+def judge(made: Path) -> dict[str, dict[str, Any]]:
+    """A row for each file: top-1 on the test split with its 95 % interval, agreement with FP32, McNemar's p."""
+    pixels, labels = np.load(made / "pixels.npy"), np.load(made / "labels.npy")
+    preprocess = json.loads((made / "preprocess.json").read_text())
+    expected, rows = None, {}
+    for name, path in files(made).items():
+        logits, covered = answers(path, pixels, preprocess)
+        chosen = logits.argmax(1)
+        expected = chosen if expected is None else expected  # the first is BASELINE
+        correct = int((chosen == labels).sum())
+        rows[name] = {
+            "top1": round(100 * correct / len(labels), 2),
+            "interval": [round(100 * value, 2) for value in statistics.wilson(correct, len(labels))],
+            "agreement": round(100 * float((chosen == expected).mean()), 2),
+            "p": round(statistics.mcnemar(chosen == labels, expected == labels), 4),
+            **covered,
+            **identity(path),
+        }
+    return rows
+
+
+def measure(made: Path, blocks: int) -> dict[str, dict[str, Any]]:
+    """A row for each file: medians in ms, ratios to FP32, and, for INT8, to each peer's; raw values in latency.npz."""
+    paths = files(made)
+    times = alternate.measure(paths, blocks)
+    np.savez_compressed(made / "latency.npz", **{name: found.ns for name, found in times.items()})
+    rows: dict[str, dict[str, Any]] = {}
+    for name, found in times.items():
+        rows[name] = {"queries": found.queries, **identity(paths[name])}
+        for clock in alternate.CLOCKS:
+            rows[name][f"{clock}_ms"] = round(found.median_ms(clock), 4)
+            rows[name][f"{clock}_to_fp32"] = alternate.ratio(found, times[BASELINE], clock)
+            if name == OURS:
+                peers = {n: t for n, t in times.items() if is_peer(n) and not n.endswith(".fp32")}
+                rows[name][f"{clock}_to_peers"] = {n: alternate.ratio(found, t, clock) for n, t in peers.items()}
+    return rows
+
+
+def is_peer(name: str) -> bool:
+    """Whether a file is one of the peers'."""
+    return not name.startswith("edgekit.")
+
+
+def files(made: Path) -> dict[str, Path]:
+    """The model files of a network by name: edgekit's first, FP32 before all."""
+    ours = [f"edgekit.{form}" for form in FORMS] + [f"edgekit.{form}.float" for form in FLOAT_FORMS]
+    peers = sorted(path.name.removesuffix(".tflite") for path in made.glob("*_ptq.*.tflite"))
+    return {name: made / f"{name}.tflite" for name in (*ours, *peers)}
+
+
+def identity(path: Path) -> dict[str, Any]:
+    """What tells one file from another."""
+    return {"mb": round(path.stat().st_size / 1e6, 3), "sha256": store.sha256_file(path)}
+
+
+def load() -> dict[str, int]:
+    """Ticks of all cores since the start of the system: in all, idle, and stolen by other machines of the host."""
+    ticks = [int(value) for value in Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:]]
+    return {"all": sum(ticks[:8]), "idle": ticks[3] + ticks[4], "steal": ticks[7]}
+
+
+def loaded(made: Path, blocks: int) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """The rows of `measure`, and what else the machine did meanwhile."""
+    busy, before, own = busy_share(1.0), load(), sum(os.times()[:2])
+    rows = measure(made, blocks)
+    after, own = load(), sum(os.times()[:2]) - own
+    total = after["all"] - before["all"]
+    used = total - (after["idle"] - before["idle"]) - own * os.sysconf("SC_CLK_TCK")
+    return rows, {
+        "busy_before": busy,
+        "busy_others": round(max(0.0, used) / total, 3),
+        "steal": round((after["steal"] - before["steal"]) / total, 4),
+        "loadavg": [round(value, 2) for value in os.getloadavg()],
+        "blocks": blocks,
+    }
+
+
+def show_accuracy(name: str, rows: dict[str, dict[str, Any]]) -> None:
+    """Print what `judge` found."""
+    print(f"\n{name:36} {'MB':>7} {'top-1 %':>8} {'95 %':>13} {'agree %':>8} {'p':>7}  delegated")
+    for file, row in rows.items():
+        low, high = row["interval"]
+        where = f"{row.get('delegated_ops', '?')}/{row.get('ops', '?')} in {row.get('partitions', '?')}"
+        figures = f"{row['top1']:8.2f} {low:6.1f}-{high:<6.1f} {row['agreement']:8.2f} {row['p']:7.4f}"
+        print(f"{file:36} {row['mb']:7.2f} {figures}  {where}", flush=True)
+
+
+def show_latency(name: str, rows: dict[str, dict[str, Any]], about: dict[str, Any]) -> None:
+    """Print what `measure` found."""
+    print(f"\n{name}: others took {about['busy_others']:.0%} of the machine, {about['steal']:.1%} was stolen", end=", ")
+    print(f"load {about['loadavg'][0]}")
+    print(f"{'':36} {'MB':>7} {'wall ms':>9} {'to FP32':>22} {'CPU ms':>9} {'to FP32':>22} {'queries':>8}")
+    for file, row in rows.items():
+        wall, cpu = (_span(row[f"{clock}_to_fp32"]) for clock in alternate.CLOCKS)
+        figures = f"{row['wall_ms']:9.3f} {wall:>22} {row['cpu_ms']:9.3f} {cpu:>22}"
+        print(f"{file:36} {row['mb']:7.2f} {figures} {row['queries']:8}", flush=True)
+    for file in rows[OURS]["wall_to_peers"]:
+        wall, cpu = (_span(rows[OURS][f"{clock}_to_peers"][file]) for clock in alternate.CLOCKS)
+        print(f"  {OURS} to {file:33} wall {wall}  CPU {cpu}", flush=True)
+
+
+def _span(found: dict[str, float]) -> str:
+    return f"{found['ratio']:.3f} ({found['low']:.3f}-{found['high']:.3f})"
+
+
+def kept(result: Path) -> dict[str, Any]:
+    """The record, empty where there is none."""
+    return json.loads(result.read_text()) if result.is_file() else {}
+
+
+def is_known(rows: dict[str, dict[str, Any]], made: Path) -> bool:
+    """Whether these rows are those of the files in the folder."""
+    return {n: row["sha256"] for n, row in rows.items()} == {n: store.sha256_file(p) for n, p in files(made).items()}
+
+
+def merge(result: Path, name: str, values: dict[str, Any]) -> None:
+    """Put what was found of one network into the record."""
+    record = kept(result)
+    networks = record.get("networks", {})
+    networks[name] = {**networks.get(name, {}), **values}
+    packages = ("ai-edge-litert", "litert-torch", "ai-edge-quantizer", "torch", "numpy")
+    about = {"environment": environment(), "versions": {package: version(package) for package in packages}}
+    store.save_json(result, {**about, "threads": 1, "networks": dict(sorted(networks.items()))})
+
+
+def work(verb: str, options: argparse.Namespace) -> None:
+    """`judge` or `measure` the folders; each network is recorded as soon as it is done."""
+    names = options.names or sorted(path.parent.name for path in options.folder.glob("*/preprocess.json"))
+    for name in names:
+        made, known = options.folder / name, kept(options.result).get("networks", {}).get(name, {})
+        part = "accuracy" if verb == "judge" else "latency"
+        if not options.again and part in known and is_known(known[part], made):
+            print(f"{name}: in {options.result.name} already")
+        elif verb == "measure":
+            rows, about = loaded(made, options.blocks)
+            peers = {p.stem: json.loads(p.read_text()) for p in sorted(made.glob("*_ptq.*.json"))}
+            size = json.loads((made / "preprocess.json").read_text())["image_size"]
+            merge(options.result, name, {"image_size": size, "latency": rows, "machine": about, "peers": peers})
+            show_latency(name, rows, about)
+        elif (made / "pixels.npy").is_file():
+            rows = judge(made)
+            merge(options.result, name, {"accuracy": rows})
+            show_accuracy(name, rows)
+
+
+def main() -> None:
+    """The command line of the module's docstring."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    maker = verbs.add_parser("make", help="export runs, write what the peers are given")
+    maker.add_argument("folder", type=Path)
+    maker.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    maker.add_argument("--size", type=int, help="larger images, for latency alone")
+    for verb, text in (("judge", "top-1 on the test split"), ("measure", "latency, by turns")):
+        reader = verbs.add_parser(verb, help=text)
+        reader.add_argument("folder", type=Path)
+        reader.add_argument("names", nargs="*", metavar="NAME")
+        reader.add_argument("--again", action="store_true", help="also what is in the record")
+        reader.add_argument("--result", type=Path, default=RESULT)
+        reader.add_argument("--blocks", type=int, default=alternate.BLOCKS)
+    options = parser.parse_args()
+    if options.verb == "make":
+        for run in options.runs:
+            make(options.folder, run, options.size)
+    else:
+        work(options.verb, options)
+
+
+if __name__ == "__main__":
+    main()
