@@ -37,7 +37,9 @@ from edgekit.ondevice.environment import busy_share, environment
 RESULT = Path(__file__).parent / "results" / "phones.json"
 FORMS = ("fp32", "fp16", "int8", "w8", "16x8")
 FLOAT_FORMS = ("fp32", "int8")  # also with a float input
-BASELINE, OURS = "edgekit.fp32", "edgekit.int8"
+BASELINE = "edgekit.fp32"
+OURS = ("edgekit.int8", "edgekit.int8.int8")  # bytes to float, as it comes; int8 to int8, as the peers' files
+INTEGERS = ("--input", "int8", "--output", "int8")
 LARGE_RECIPE = 'description = "latency only"\nsamples = 32\nseed = 0\nobserver = "minmax"\n'
 
 
@@ -57,12 +59,14 @@ def make(folder: Path, source: Path, size: int | None) -> None:
     options = [] if size is None else ["--recipe", str(recipe)]
     export(run, "android", FORMS, options)
     export(run, "rpi", FLOAT_FORMS, [*options, "--input", "float"])
+    export(run, "ios", ("int8",), [*options, *INTEGERS])
     made = folder / name
     made.mkdir(exist_ok=True)
     for form in FORMS:
         shutil.copyfile(run / "export" / "android" / f"model.{form}.tflite", made / f"edgekit.{form}.tflite")
     for form in FLOAT_FORMS:
         shutil.copyfile(run / "export" / "rpi" / f"model.{form}.tflite", made / f"edgekit.{form}.float.tflite")
+    shutil.copyfile(run / "export" / "ios" / "model.int8.tflite", made / "edgekit.int8.int8.tflite")
     bench = Workbench(store.open_run(run.parent, name))
     shutil.copyfile(bench.onnx, made / "model.fp32.onnx")
     bench.save_baseline(made / "program.pt2")
@@ -107,7 +111,7 @@ def answers(path: Path, pixels: np.ndarray, preprocess: dict[str, Any]) -> tuple
 
     runner = TfliteRunner(str(path), 2)
     shape, kind = runner.model.input["shape"], runner.model.input["dtype"]
-    taken = "uint8" if path.name.startswith("edgekit.") and kind == np.uint8 else "float32"
+    taken = "float32" if is_peer(path.name) else np.dtype(kind).name
     job = {**preprocess, "layout": "NCHW" if shape[1] == 3 else "NHWC", "input": taken}
     logits = np.stack([runner.infer(prepare(image, job)) for image in pixels])
     info = runner.info()
@@ -147,7 +151,7 @@ def measure(made: Path, blocks: int) -> dict[str, dict[str, Any]]:
         for clock in alternate.CLOCKS:
             rows[name][f"{clock}_ms"] = round(found.median_ms(clock), 4)
             rows[name][f"{clock}_to_fp32"] = alternate.ratio(found, times[BASELINE], clock)
-            if name == OURS:
+            if name in OURS:
                 peers = {n: t for n, t in times.items() if is_peer(n) and not n.endswith(".fp32")}
                 rows[name][f"{clock}_to_peers"] = {n: alternate.ratio(found, t, clock) for n, t in peers.items()}
     return rows
@@ -160,7 +164,7 @@ def is_peer(name: str) -> bool:
 
 def files(made: Path) -> dict[str, Path]:
     """The model files of a network by name: edgekit's first, FP32 before all."""
-    ours = [f"edgekit.{form}" for form in FORMS] + [f"edgekit.{form}.float" for form in FLOAT_FORMS]
+    ours = [f"edgekit.{form}" for form in FORMS] + [f"edgekit.{form}.float" for form in FLOAT_FORMS] + [OURS[1]]
     peers = sorted(path.name.removesuffix(".tflite") for path in made.glob("*_ptq.*.tflite"))
     return {name: made / f"{name}.tflite" for name in (*ours, *peers)}
 
@@ -211,9 +215,10 @@ def show_latency(name: str, rows: dict[str, dict[str, Any]], about: dict[str, An
         wall, cpu = (_span(row[f"{clock}_to_fp32"]) for clock in alternate.CLOCKS)
         figures = f"{row['wall_ms']:9.3f} {wall:>22} {row['cpu_ms']:9.3f} {cpu:>22}"
         print(f"{file:36} {row['mb']:7.2f} {figures} {row['queries']:8}", flush=True)
-    for file in rows[OURS]["wall_to_peers"]:
-        wall, cpu = (_span(rows[OURS][f"{clock}_to_peers"][file]) for clock in alternate.CLOCKS)
-        print(f"  {OURS} to {file:33} wall {wall}  CPU {cpu}", flush=True)
+    for ours in OURS:
+        for file in rows[ours]["wall_to_peers"]:
+            wall, cpu = (_span(rows[ours][f"{clock}_to_peers"][file]) for clock in alternate.CLOCKS)
+            print(f"  {ours:18} to {file:28} wall {wall}  CPU {cpu}", flush=True)
 
 
 def _span(found: dict[str, float]) -> str:
