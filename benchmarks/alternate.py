@@ -1,7 +1,7 @@
 """Latencies of several LiteRT files as ratios: all in one process, by turns, one thread each.
 
-Every file runs a few queries, then the next one, and so on, so that what else the machine does meets all alike. A
-query is set_tensor, invoke, get_tensor. Beside the clock on the wall stands the thread's own CPU time, which does not
+Every file runs a few queries, then the next one, and so on, so that what else the machine does meets all alike; the
+order is another one in every block. A query is set_tensor, invoke, get_tensor. Beside the clock on the wall stands the thread's own CPU time, which does not
 grow while other processes hold the processor.
 """
 
@@ -86,10 +86,11 @@ def measure(paths: dict[str, Path], blocks: int = BLOCKS) -> dict[str, Times]:
     models = {name: _Model(path) for name, path in paths.items()}
     chosen = {name: _blocks(model, blocks) for name, model in models.items()}
     found: dict[str, list[list[tuple[int, int]]]] = {name: [] for name in models}
+    rng = np.random.default_rng(0)
     for block in range(blocks):
-        for name, model in models.items():
+        for name in rng.permutation(list(models)):  # none always follows the same one
             if block in chosen[name]:
-                found[name].append(model.turn())
+                found[name].append(models[name].turn())
     return {n: Times(np.array(turns, np.int64).transpose(2, 0, 1), chosen[n]) for n, turns in found.items()}
 
 
