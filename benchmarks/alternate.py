@@ -1,8 +1,8 @@
 """Latencies of several LiteRT files as ratios: all in one process, by turns, one thread each.
 
 Every file runs a few queries, then the next one, and so on, so that what else the machine does meets all alike; the
-order is another one in every block. A query is set_tensor, invoke, get_tensor. Beside the clock on the wall stands the thread's own CPU time, which does not
-grow while other processes hold the processor.
+order is another one in every block. A query is set_tensor, invoke, get_tensor. Beside the clock on the wall stands the
+thread's own CPU time, which does not grow while other processes hold the processor.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@
 ``make`` copies each run (a folder that ``edgekit train`` wrote) into FOLDER, exports every form of it, and writes what
 the peers are given to FOLDER/NAME: program.pt2 (the trained network), model.fp32.onnx, calibration.npy (the same
 images that edgekit calibrates with), preprocess.json; and what no quantizer sees: pixels.npy and labels.npy, the test
-split. ``--size 224`` makes NAME-224 of the same weights with larger images, whose latency is that of common use and
-whose accuracy means nothing: there are no test images. The peers then run as peers/README.md says.
+split. ``--size 224`` makes NAME-224 of the same weights for larger images, for latency alone: it is calibrated with 32
+images, by minmax, and there is no test split of that size. The peers then run as peers/README.md says.
 
 ``judge`` is top-1 on the test split, ``measure`` latency by turns in one process, one thread (`alternate`): on an
 idle machine. Both go through the folders NAME of FOLDER that are not in results/phones.json with the same files yet
