@@ -136,10 +136,18 @@ def export(
         show.as_json([manifest for manifest, _ in each])
     else:
         show.note(f"next: edgekit benchmark {opened.handle}")
-    if over := "; ".join(text for _, text in each if text):
+    _check_gate(opened, max_drop, "; ".join(text for _, text in each if text))
+
+
+def _check_gate(run: store.Run, max_drop: float | None, over: str) -> None:
+    """
+    Raises:
+        GateError: `over` says which targets miss the budget.
+    """
+    if over:
         raise GateError(
             f"no INT8 model was shown to keep {max_drop:g} points; the nearest was written: {over}",
-            f"edgekit quant debug {opened.handle}, or a higher --max-drop, or --precision fp16",
+            f"edgekit quant debug {run.handle}, or a higher --max-drop, or --precision fp16",
         )
 
 

@@ -104,7 +104,12 @@ def add_operator(model: Any, name: str, inputs: list[int], output: int, **option
     made = schema.OperatorT()
     made.opcodeIndex, made.inputs, made.outputs = _code(model, name), inputs, [output]
     if options:
-        table = {"SUB": "SubOptions", "MUL": "MulOptions", "CONCATENATION": "ConcatenationOptions"}[name]
+        table = {
+            "ADD": "AddOptions",
+            "SUB": "SubOptions",
+            "MUL": "MulOptions",
+            "CONCATENATION": "ConcatenationOptions",
+        }[name]
         made.builtinOptionsType = getattr(schema.BuiltinOptions, table)
         made.builtinOptions = getattr(schema, f"{table}T")()
         for key, value in options.items():
@@ -113,7 +118,7 @@ def add_operator(model: Any, name: str, inputs: list[int], output: int, **option
 
 
 # The version of each operator that knows the types that are written here; old runtimes refuse newer ones.
-_VERSIONS = {"QUANTIZE": 2, "DEQUANTIZE": 2, "CONCATENATION": 2, "SUB": 1, "MUL": 1}
+_VERSIONS = {"QUANTIZE": 2, "DEQUANTIZE": 2, "CONCATENATION": 2, "ADD": 2, "SUB": 1, "MUL": 2}
 
 
 def _code(model: Any, name: str) -> int:

@@ -13,9 +13,10 @@ from torch import nn
 from edgekit.errors import EdgekitError
 from edgekit.export import tflite
 from edgekit.export.fold import fold
+from edgekit.ondevice.run_tflite import TfliteRunner
 from edgekit.quant import affine, flatbuffer, litert, match
 from edgekit.quantization import CalibrationTable, LayerWeights, QuantizedModel, Range
-from tests.nets import emit_tflite, naming, plain, random_images, relative_error, run_tflite, table_of
+from tests.nets import emit_tflite, naming, operators, plain, random_images, relative_error, run_tflite, table_of
 
 pytestmark = [pytest.mark.xdist_group("litert"), pytest.mark.filterwarnings("ignore")]
 SIZE = 16
@@ -257,3 +258,29 @@ def test_16_bits_cover_what_the_observer_left_out(small: tuple, tmp_path: Path) 
         litert.quantize(path, plain(fold(model), narrow), naming_of(path, model), tmp_path / "out.tflite", "16x8")
     images = random_images(32, SIZE)
     assert relative_error(run_tflite(tmp_path / "out.tflite", images), model(images).detach().numpy()) < 0.02
+
+
+class Swishing(nn.Module):
+    """Hard swishes over large and small values, as in MobileNetV3."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.Hardswish())
+        pool = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Sequential(*pool, nn.Linear(16, 12), nn.Hardswish(), nn.Linear(12, 4))
+        self.stem[0].weight.data *= 8
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.stem(x))
+
+
+def test_xnnpack_runs_a_hard_swish_of_int8(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, images = Swishing().eval(), random_images(32, SIZE)
+    emit_tflite(fold(model), SIZE, tmp_path, images)
+    path = tmp_path / "model.int8.tflite"
+    around = {"QUANTIZE": 1, "PAD": 1, "CONV_2D": 1, "MEAN": 1, "FULLY_CONNECTED": 2, "DEQUANTIZE": 1}
+    assert operators(path) == {**around, "ADD": 2, "MUL": 4}
+    assert relative_error(run_tflite(path, images), model(images).detach().numpy()) < 0.03
+    said = TfliteRunner(str(path), 1).info()
+    assert (said["partitions"], said["delegated_ops"]) == (1, said["ops"])
