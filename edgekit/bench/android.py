@@ -40,24 +40,31 @@ SECTION = """
 mark=$1; shift
 section() { printf '\\n%s %s\\n' "$mark" "$1"; }
 """
+# `fixed` says who holds the mode, from before it is switched on until it is off; `fixed.on`, that it was switched on.
+# Where that is not known, a command whose connection broke may be at it still: it is switched off twice then.
 _SHARED = """
+mode() { cmd power set-fixed-performance-mode-enabled $1 >/dev/null 2>&1 </dev/null; }
 put_back() {
     [ -f "$cache/fixed" ] || return 0
-    cmd power set-fixed-performance-mode-enabled false >/dev/null 2>&1 </dev/null || return 1
-    rm -f "$cache/fixed" "$cache/alive"
+    unsure=; [ -f "$cache/fixed.on" ] || unsure=1
+    mode false || [ -n "$unsure" ] || return 1
+    rm -f "$cache/fixed" "$cache/fixed.on" "$cache/alive"
+    [ -z "$unsure" ] || mode false || :
 }
 """
 # $1: who holds it. A watcher on the phone puts it back once there was no sign of life for minutes and no job runs; a
 # restart of the phone does, too.
 _SET = (
     _SHARED
-    + f"""
-cmd power set-fixed-performance-mode-enabled true >/dev/null 2>&1 </dev/null || exit {_NO_MODE}
+    + """
+watched() {
+    read -r is </proc/sys/kernel/random/boot_id && read -r was pid <"$cache/watcher" || return 1
+    [ "$was" = "$is" ] && kill -0 "$pid"
+} 2>/dev/null
 : >"$cache/alive"
-held=; [ -f "$cache/fixed" ] && held=1
 printf '%s\\n' "$1" >"$cache/fixed.part"; mv "$cache/fixed.part" "$cache/fixed"
-[ -z "$held" ] || exit 0
-cat >"$cache/watch.sh" <<'END'
+if ! watched; then
+cat >"$cache/watch.part" <<'END'
 """
     + _SHARED
     + f"""
@@ -70,13 +77,22 @@ busy() {{
     done 2>/dev/null
     return 1
 }}
+echo "$(cat /proc/sys/kernel/random/boot_id) $$" >"$cache/watcher"
 while [ -f "$cache/fixed" ]; do
     sleep "$wait"
     [ -n "$(find "$cache/alive" -mmin -{_ALONE_MIN} 2>/dev/null)" ] || busy || put_back || :
 done
 END
+mv "$cache/watch.part" "$cache/watch.sh"
 session=; command -v setsid >/dev/null && session=setsid
 cache="$cache" wait="${{EDGEKIT_WATCH_S:-20}}" $session sh "$cache/watch.sh" >/dev/null 2>&1 </dev/null &
+fi
+trap '' HUP # from here on to the end, whoever listens
+on=; [ -f "$cache/fixed.on" ] && on=1
+rm -f "$cache/fixed.on"
+mode true || {{ [ -z "$on" ] || : >"$cache/fixed.on"; put_back; exit {_NO_MODE}; }}
+: >"$cache/fixed.on"
+[ -f "$cache/fixed" ] || {{ mode false; rm -f "$cache/fixed.on"; }}
 exit 0
 """
 )
@@ -149,8 +165,8 @@ def held(link: Link, mode: str, said: Said) -> Iterator[None]:
         return
     said("switching the fixed-performance mode on")
     link.sign_of_life = True
-    hold(link)
     try:
+        hold(link)
         yield
     except BaseException:
         with contextlib.suppress(EdgekitError):  # then the watcher does it

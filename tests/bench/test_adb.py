@@ -264,7 +264,7 @@ def test_a_phone_without_that_mode_is_named(lab: Lab) -> None:
 
 def test_the_mode_of_an_edgekit_that_was_killed_is_put_back_by_the_next_one(lab: Lab) -> None:
     with Connection() as link:
-        link.run(': >"$cache/alive"; echo "$1" >"$cache/fixed"', f"{android.who()} 99999999")
+        link.run(': >"$cache/alive"; : >"$cache/fixed.on"; echo "$1" >"$cache/fixed"', f"{android.who()} 99999999")
     said: list[str] = []
     with open_transport(PHONE, said.append):
         assert lab.fixed == ["false"]
