@@ -37,6 +37,15 @@ _CACHE = (
     'umask 077; export TMPDIR="${TMPDIR:-/data/local/tmp}"; cache="$TMPDIR/edgekit"\n'
     'mkdir -p "$cache/objects" "$cache/jobs" || exit 1\n'
 )
+# Names what of that the scripts need is not there. Toybox has `find -mmin` since 0.7.3, in Android 8.
+_NEEDS = """
+for tool in cat chmod cut du env find head ln mkdir mv readlink rm sha256sum sleep tail; do
+    command -v $tool >/dev/null || echo $tool
+done
+find / -prune -mmin +0 >/dev/null 2>&1 || echo 'find -mmin'
+exit 0
+"""
+_NEWER = "Android 8 or newer is needed"
 _PLUG_IN = "on the phone: Settings, About, seven taps on the build number; then Developer options, USB debugging"
 
 
@@ -103,15 +112,19 @@ class Connection(Link):
     def __enter__(self) -> Connection:
         """
         Raises:
-            MissingError: it is not connected, or not ready. UsageError: several are, and none is named.
+            MissingError: it is not connected, or not ready.
+            UsageError: several are, and none is named; or its Android is too old.
         """
         self.host = choose(self.devices(), self.host).serial
         features = self._ask("-s", self.host, "features")
         if "shell_v2" not in features.split():
             raise UsageError(
                 f"{self.host} has an adbd without shell_v2: it cannot tell whether a command failed",
-                "Android 7 or newer is needed",
+                _NEWER,
             )
+        missing = visible(", ".join(self.insist(_NEEDS).decode("utf-8", "replace").split("\n")[:-1]))[:_MOST_TEXT]
+        if missing:
+            raise UsageError(f"{self.host} has no {missing}", _NEWER)
         return self
 
     @property
@@ -133,7 +146,8 @@ class Connection(Link):
         except subprocess.TimeoutExpired:
             raise MissingError(f"adb does not answer within {_ASK_S} s", "adb kill-server, then again") from None
         if done.returncode != 0:
-            raise self._lost(one_line(done.stderr)) if self.host else _no_server(one_line(done.stderr))
+            said = one_line(done.stderr)
+            raise self._lost(said) if arguments[0] == "-s" else _no_server(said)
         return done.stdout.decode("utf-8", "replace")
 
     def command(self, words: list[str], mark: str) -> list[str]:
@@ -153,6 +167,9 @@ class Connection(Link):
             asked = subprocess.run([*self._program, "devices", "-l"], capture_output=True, timeout=_ASK_S, check=False)
         except subprocess.TimeoutExpired:
             return ConnectionLost(f"adb does not answer within {_ASK_S} s", "adb kill-server, then the same command")
+        if asked.returncode != 0:
+            unable = _no_server(one_line(asked.stderr))
+            return ConnectionLost(unable.message, f"{unable.hint}; then the same command: what was measured is kept")
         now = {each.serial: each for each in parse_devices(asked.stdout.decode("utf-8", "replace"))}
         if self.host not in now:
             return ConnectionLost(

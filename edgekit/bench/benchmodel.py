@@ -109,7 +109,7 @@ def parse(said: str, accelerator: str = "cpu") -> ProgramFigures:
         raise _broken(f"two averages, {average:g} and {mean:g} us")
     delegates = tuple(
         Delegation(visible(name)[:_MOST_TEXT], int(nodes), int(of) if of else None, int(partitions))
-        for nodes, of, name, partitions in _REPLACING.findall(said)[:_MOST_DELEGATES]
+        for nodes, of, name, partitions in _REPLACING.findall(said)
     )
     state = delegation(said, delegates, accelerator)
     if state == "none":
@@ -131,7 +131,7 @@ def parse(said: str, accelerator: str = "cpu") -> ProgramFigures:
         p5_ms=None if spread is None else spread[0] / 1000,
         p95_ms=None if spread is None else spread[2] / 1000,
         delegation=state,
-        delegates=delegates,
+        delegates=delegates[:_MOST_DELEGATES],
     )
 
 
@@ -139,7 +139,8 @@ def delegation(said: str, delegates: tuple[Delegation, ...], accelerator: str) -
     """How much of the model ran where it should: ``full``, ``partial``, ``none``, or ``unknown``.
 
     Of the CPU it is XNNPACK's part, which no error follows from. Only what is said counts: where the number of all
-    nodes is not, nothing is claimed.
+    nodes is not, nothing is claimed. Where XNNPACK is said to have taken nodes, and nothing of an accelerator, the
+    accelerator took none.
     """
     cpu = accelerator == "cpu"
 
@@ -157,7 +158,8 @@ def delegation(said: str, delegates: tuple[Delegation, ...], accelerator: str) -
         or "acceleration is unsupported" in said
     ):
         return "unknown" if cpu else "none"
-    return "unknown"
+    taken = [d.name for d in delegates if d.nodes > 0] + _COMPLETELY.findall(said) + _PARTIALLY.findall(said)
+    return "none" if not cpu and taken and not any(meant(name) for name in taken) else "unknown"
 
 
 def _counted(said: str) -> tuple[int, float, float, float, float, float, tuple[float, float, float] | None]:

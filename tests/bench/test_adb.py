@@ -97,7 +97,37 @@ def test_an_old_adbd_that_tells_no_status_is_refused(bare: Lab) -> None:
     bare.client.connect(bare.phone.plug_in())
     with pytest.raises(UsageError, match="without shell_v2") as caught, Connection():
         pass
-    assert "Android 7" in caught.value.hint
+    assert "Android 8" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("tool", "old", "named"),
+    [
+        ("sha256sum", "", "has no sha256sum"),
+        ("find", "echo \"find: bad arg '-mmin'\" >&2; exit 1", "has no find -mmin"),
+    ],
+)
+def test_an_android_without_the_tools_that_are_needed_is_refused(lab: Lab, tool: str, old: str, named: str) -> None:
+    planted = lab.root / "bin" / tool
+    planted.unlink()
+    if old:
+        planted.write_text(f"#!{shutil.which('mksh')}\n{old}\n")
+        planted.chmod(0o755)
+    with pytest.raises(UsageError, match=named) as caught, Connection():
+        pass
+    assert "Android 8" in caught.value.hint
+
+
+@pytest.mark.parametrize("serial", ["", "1234"])
+def test_an_adb_server_that_does_not_work_is_called_so(lab: Lab, monkeypatch: pytest.MonkeyPatch, serial: str) -> None:
+    with Connection() as link, monkeypatch.context() as broken:
+        broken.setenv("ADB_SERVER_SOCKET", "bogus:1")
+        with pytest.raises(MissingError, match="adb does not work here") as caught, Connection(serial):
+            pass
+        assert "adb kill-server" in caught.value.hint
+        with pytest.raises(ConnectionLost, match="adb does not work here") as lost:
+            link.run("echo hi")
+        assert "the same command" in lost.value.hint
 
 
 def test_arguments_and_answers_arrive_as_they_are(lab: Lab, tmp_path: Path) -> None:

@@ -70,6 +70,7 @@ INFO: [./litert/tools/benchmark_litert_model.h:96] Inference (std):      0.01
 FULL = "VERBOSE: Replacing 66 out of 66 node(s) with delegate (LITERT_CL) node, yielding 1 partitions for subgraph 0.\n"
 PART = "VERBOSE: Replacing 60 out of 66 node(s) with delegate (TfLiteGpuDelegateV2) node, yielding 3 partitions.\n"
 REST = "VERBOSE: Replacing 6 out of 9 node(s) with delegate (TfLiteXNNPackDelegate) node, yielding 2 partitions.\n"
+WHOLE = "INFO: Replacing 66 out of 66 node(s) with delegate (TfLiteXNNPackDelegate) node, yielding 1 partitions.\n"
 ANDROID = "INFO: Replacing 31 node(s) with delegate (TfLiteGpuDelegateV2) node, yielding 1 partitions.\n"
 COMPLETELY = "INFO: Explicitly applied GPU delegate, and the model graph will be completely executed by the delegate.\n"
 THOUGH = "INFO: Though GPU delegate is explicitly applied, the model graph will not be executed by the delegate.\n"
@@ -107,16 +108,21 @@ def test_litert_s_program_is_read_and_its_own_median_is_kept(end: str) -> None:
 @pytest.mark.parametrize(
     ("lines", "state"),
     [(FULL, "full"), (PART, "partial"), (PART + REST, "partial"), (COMPLETELY, "full"), (ANDROID, "unknown"),
-     (ANDROID + COMPLETELY, "full"), ("", "unknown"), (REST, "unknown")],
+     (ANDROID + COMPLETELY, "full"), ("", "unknown"), (ANDROID + REST, "unknown"), (20 * REST + PART, "partial")],
 )  # fmt: skip
 def test_what_ran_on_the_gpu_is_what_the_log_says_and_no_more(lines: str, state: str) -> None:
     assert benchmodel.parse(lines + OLD, "gpu").delegation == state
 
 
-@pytest.mark.parametrize("lines", [THOUGH, NOTHING, "GPU acceleration is unsupported on this platform.\n"])
-def test_figures_of_the_cpu_are_not_taken_for_the_gpus(lines: str) -> None:
-    with pytest.raises(EdgekitError, match="nothing of this model ran on the GPU"):
-        benchmodel.parse(lines + OLD, "gpu")
+@pytest.mark.parametrize("kind", ["gpu", "npu"])
+@pytest.mark.parametrize(
+    "lines",
+    [THOUGH, NOTHING, "GPU acceleration is unsupported on this platform.\n", REST, WHOLE,
+     COMPLETELY.replace("GPU", "XNNPACK")],
+)  # fmt: skip
+def test_figures_of_the_cpu_are_not_taken_for_an_accelerators(lines: str, kind: str) -> None:
+    with pytest.raises(EdgekitError, match=f"nothing of this model ran on the {kind.upper()}"):
+        benchmodel.parse(lines + OLD, kind)
 
 
 def test_a_flag_that_was_left_out_is_an_error() -> None:
