@@ -185,6 +185,8 @@ class Device:
     note: str = ""
 
     def __post_init__(self) -> None:
+        if self.transport == "adb":
+            object.__setattr__(self, "host", self.host.removeprefix("adb:"))
         if self.threads < 1:
             raise DataError(f"device {self.name!r}: threads must be at least 1")
         if self.dla_core is not None and not 0 <= self.dla_core < 8:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from edgekit.bench import others
 from edgekit.bench.job import Said
 from edgekit.bench.link import ConnectionLost, Link, RemoteError
 from edgekit.bench.powermode import is_running, who
@@ -151,14 +152,15 @@ def cool_down(link: Link, wanted: int, most_s: float, said: Said) -> float:
 def held(link: Link, mode: str, said: Said) -> Iterator[None]:
     """Keep the phone in fixed-performance mode meanwhile; "" changes nothing.
 
-    A mode that an earlier run could not put back is put back first.
+    A mode that an earlier run could not put back is put back first, or kept where it is the one that is asked for: a
+    job of that run may still be at work.
 
     Raises:
         UsageError: another mode is asked for, the phone has none, or another edgekit holds it.
     """
     if mode not in ("", FIXED):
         raise UsageError(f"an Android phone has no power mode {mode!r}", f"--set-power-mode {FIXED}")
-    if release(link):
+    if release(link, mode):
         said("put back the fixed-performance mode that an earlier run had switched on")
     if not mode:
         yield
@@ -194,9 +196,11 @@ def hold(link: Link) -> None:
         ) from None
 
 
-def release(link: Link) -> bool:
-    """Put back a mode that a run left which is no more; returns whether there was one.
+def release(link: Link, wanted: str = "") -> bool:
+    """Put back a mode that a run left which is no more, and end its jobs first; returns whether that was done.
 
+    Args:
+        wanted: the mode that is switched on next; where it is that of this user's run, all is left as it is.
     Raises:
         UsageError: that run is still there. EdgekitError: it cannot be put back.
     """
@@ -209,6 +213,9 @@ def release(link: Link) -> bool:
         raise UsageError(
             f"another edgekit ({visible(holder)}) holds the power mode of {link.host}", "wait until it has ended"
         )
+    if wanted and owner == who():
+        return False
+    others.be_alone(link, "", link.host)
     return _put_back(link, insist=True)
 
 

@@ -8,13 +8,23 @@ from typing import Any
 
 from edgekit.bench import adb, android
 from edgekit.bench.job import Job, Said, quiet
+from edgekit.bench.link import ConnectionLost
 from edgekit.bench.remote import RemoteTransport
 from edgekit.errors import UsageError
 from edgekit.records import Device
 
 
 class AdbTransport(RemoteTransport):
-    """A phone whose serial `Device.host` may name; between two jobs it may cool down."""
+    """A phone whose serial `Device.host` may name; between two jobs it may cool down.
+
+    What a phone says of itself before and after is left out of a job that was taken up, and the latter where the
+    connection broke once all was fetched.
+    """
+
+    losses = (
+        "restarted or was unplugged",
+        "out of memory? see what else runs there, and leave the phone plugged in",
+    )
 
     def __init__(self, device: Device, said: Said = quiet, power_mode: str = "") -> None:
         """
@@ -28,7 +38,7 @@ class AdbTransport(RemoteTransport):
                 f"device {device.name!r} names no Python, and a phone has none of its own",
                 'python or api = "benchmark-model" in its .toml; edgekit devices probe adb --name X looks for one',
             )
-        super().__init__(device, adb.Connection(device.host.removeprefix("adb:")), said, power_mode)
+        super().__init__(device, adb.Connection(device.host), said, power_mode)
         self._known = dict(self.environment)
         self._at_first: int | None = None
 
@@ -46,9 +56,16 @@ class AdbTransport(RemoteTransport):
         if self._at_first is None:
             self._at_first = before.get("thermal_status")
         super().run(job, results)
-        after = android.state(self.connection)
+        after: dict[str, Any] = {}
+        with contextlib.suppress(ConnectionLost):  # what was measured is here
+            after = android.state(self.connection)
+        found: dict[str, Any] = {**self._known, "serial": self.connection.host}
+        if self.taken_up:  # it began, and perhaps ended, at another time
+            before, after = {}, {}
+            found["taken_up"] = True
+        else:
+            found["cooled_s"] = waited
         mode = {"power_mode": self.power_mode} if self.power_mode else {}
-        found: dict[str, Any] = {**self._known, "serial": self.connection.host, "cooled_s": waited}
         found.update({f"{name}_before": value for name, value in {**before, **mode}.items()})
         found.update({f"{name}_after": value for name, value in {**after, **mode}.items()})
         self.environment = found

@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import os
-import re
 import tempfile
 import time
 import zipfile
@@ -16,7 +15,7 @@ from typing import Any
 
 import edgekit.ondevice
 from edgekit import store
-from edgekit.bench import adb, android, powermode
+from edgekit.bench import adb, android, others, powermode
 from edgekit.bench.job import OPTIONAL, Job, Said, failure, quiet
 from edgekit.bench.link import Link, RemoteError
 from edgekit.bench.ssh import Connection
@@ -30,17 +29,6 @@ _STARTS = 2  # a job whose process disappears is started once more
 _KILLED = ("lost", "137", "143")  # no process any more, or SIGKILL (as when memory runs out), or SIGTERM
 _ABSENT = 44  # what fetching ends with where there is no such file
 
-# $1: a job. Names the others that run, and whose they are.
-_OTHERS = """
-read -r boot </proc/sys/kernel/random/boot_id
-cd "$cache/jobs" || exit 0
-for job in *; do
-    [ "$job" != "$1" ] && [ ! -f "$job/status" ] || continue
-    read -r was <"$job/started/boot" && [ "$was" = "$boot" ] || continue
-    read -r pid <"$job/started/pid" && kill -0 "$pid" && echo "$job $(head -c 200 "$job/owner")"
-done 2>/dev/null
-exit 0
-"""
 # $1: the job, $2: whose it is, then pairs of a name there and a hash. Linked, not copied. The same job of an edgekit
 # that was killed is gone on with, unless it ended more than 15 minutes ago or failed.
 _PREPARE = """
@@ -51,6 +39,7 @@ printf '%s\\n' "$owner" >owner
 [ ! -f status ] || [ "$(cat status)" = 0 ] || rm -rf started status
 [ -z "$(find out -name 'latencies.part.*' -mmin +15 2>/dev/null)" ] || rm -f out/latencies.part.*
 while [ $# -gt 0 ]; do ln -sf "$cache/objects/$2" "$1" || exit 1; shift 2; done
+for part in started out/latencies.part.*; do [ ! -e "$part" ] || { echo there; break; }; done
 """
 # $1: the job, then a command. Started once however often this runs; it outlives the connection.
 _START = """
@@ -87,13 +76,6 @@ echo "status $(cat status)"
 _AGAIN = 'cd "$cache/jobs/$1" && rm -rf started status\n'
 _LOG = 'tail -c 4000 "$cache/jobs/$1/log" 2>/dev/null; exit 0\n'
 _FETCH = f'[ -f "$cache/jobs/$1/out/$2" ] || exit {_ABSENT}\ncat "$cache/jobs/$1/out/$2"\n'
-_END = """
-job="$cache/jobs/$1"
-if [ ! -f "$job/status" ] && pid="$(cat "$job/started/pid" 2>/dev/null)"; then
-    { kill -TERM -- "-$pid" || kill "$pid"; } 2>/dev/null
-fi
-rm -f "$(readlink "$job/job.json")"; rm -rf "$job"
-"""
 _CLEAN = 'du -sk "$cache" | cut -f1; rm -rf "$cache"\n'
 
 
@@ -102,16 +84,22 @@ class RemoteTransport:
 
     Attributes:
         environment: what is known of the last job's circumstances besides what the runner says of them.
+        taken_up: whether the last job was there before, from an edgekit that is no more.
+        losses: what else may end a job again and again, and what to look for.
     """
+
+    losses = ("restarted", "out of memory? see what else runs there")
 
     def __init__(self, device: Device, connection: Link, said: Said = quiet, power_mode: str = "") -> None:
         self.device, self.connection, self.said, self.power_mode = device, connection, said, power_mode
         self.environment: dict[str, Any] = {"cpu_mask": device.cpu_mask} if device.cpu_mask else {}
+        self.taken_up = False
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> RemoteTransport:
         with contextlib.ExitStack() as opened:
             opened.enter_context(self.connection)
+            others.refuse(self.connection, self.device.name)
             opened.enter_context(self._held())
             self._open = opened.pop_all()
         return self
@@ -147,22 +135,23 @@ class RemoteTransport:
         pairs = [part for pair in digests.items() for part in pair]
         settings = [self.device.name, *self._command(job), self.power_mode, powermode.who()]
         token = store.sha256_text([*pairs, *settings])[:16]
-        self._be_alone(token)
+        others.be_alone(connection, token, self.device.name)
         if self.power_mode:
             self._hold()
         lost = False
         try:
-            connection.insist(_PREPARE, token, f"{powermode.who()} {os.getpid()}", *pairs)
+            there = connection.insist(_PREPARE, token, f"{powermode.who()} {os.getpid()}", *pairs)
+            self.taken_up = there.strip() == b"there"
             lost = not self._finish(token, job)
             if not lost:
                 self._fetch(token, job, results)
         finally:
             if not lost:
-                self._end(token)
+                others.end(connection, token)
         if lost:
             raise EdgekitError(
-                f"{job.title} on {self.device.name} was killed {_STARTS} times, or the device restarted",
-                "out of memory? see what else runs there; the same command goes on with what was measured",
+                f"{job.title} on {self.device.name} was killed {_STARTS} times, or the device {self.losses[0]}",
+                f"{self.losses[1]}; the same command goes on with what was measured",
             )
 
     def _command(self, job: Job) -> tuple[str, ...]:
@@ -170,23 +159,6 @@ class RemoteTransport:
         settings = "PYTHONPATH=ondevice.zip", "PYTHONDONTWRITEBYTECODE=1"
         command = job.command or ("env", *settings, self.device.python or "python3", "-m", "ondevice", "job.json")
         return ("taskset", self.device.cpu_mask, *command) if self.device.cpu_mask else command
-
-    def _be_alone(self, token: str) -> None:
-        """End jobs that an edgekit of this user left behind.
-
-        Raises:
-            EdgekitError: another edgekit is measuring there.
-        """
-        for line in self.connection.insist(_OTHERS, token).decode("ascii", "replace").splitlines():
-            other, _, owner = line.partition(" ")
-            if not re.fullmatch(r"[0-9a-f]{16}", other):
-                continue
-            whose, _, pid = owner.rpartition(" ")
-            if whose != powermode.who() or powermode.is_running(pid):
-                raise EdgekitError(
-                    f"another edgekit ({visible(owner)}) is at work on {self.device.name}", "wait until it has ended"
-                )
-            self._end(other)
 
     def _finish(self, token: str, job: Job) -> bool:
         """Start the job, and wait for its end; returns whether it came to one.
@@ -233,11 +205,6 @@ class RemoteTransport:
                     continue
                 raise
             (results / name).write_bytes(content)
-
-    def _end(self, token: str) -> None:
-        """Stop what still runs, and leave nothing but the cache."""
-        with contextlib.suppress(EdgekitError):  # then the job's folder stays for `edgekit devices clean`
-            self.connection.tidy(_END, token)
 
 
 class SshTransport(RemoteTransport):

@@ -8,17 +8,22 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgekit.bench import android
 from edgekit.bench.adb import Connection
-from edgekit.bench.link import ConnectionLost, Stopped
+from edgekit.bench.job import Job
+from edgekit.bench.link import ConnectionLost, Link, Stopped
 from edgekit.bench.transport import open_transport
-from edgekit.errors import UsageError
+from edgekit.errors import EdgekitError, UsageError
 from edgekit.records import Device
 from tests.bench.conftest import Lab
+from tests.bench.test_remote import leave_job
+from tests.bench.test_transport import JOB
 
+TOKEN = "0123456789abcdef"
 PHONE = Device("phone", "android", transport="adb", runtime="litert", python=sys.executable, cpu_mask="3")
 
 
@@ -122,3 +127,91 @@ def test_a_phone_without_that_mode_is_left_as_it_was(lab: Lab) -> None:
         link.run(': >"$cache/alive"; echo "$1" >"$cache/fixed"', f"{android.who()} 99999999")
     with open_transport(PHONE):
         assert not list(lab.cache.glob("fixed*"))
+
+
+def test_the_mode_is_not_changed_beneath_the_measurement_of_another(lab: Lab) -> None:
+    left = leave_job(lab.cache, TOKEN, "somebody@elsewhere 7")
+    try:
+        with (
+            pytest.raises(EdgekitError, match=r"somebody@elsewhere 7\) is at work on phone"),
+            open_transport(PHONE, power_mode=android.FIXED),
+        ):
+            pass
+        assert lab.fixed == []
+        assert left.poll() is None
+    finally:
+        left.kill()
+        left.wait(10)
+
+
+@pytest.mark.parametrize("mode", [android.FIXED, ""], ids=["the same mode", "none"])
+def test_beneath_a_job_of_an_edgekit_that_was_killed_its_mode_stays_or_the_job_is_ended(lab: Lab, mode: str) -> None:
+    dead = f"{android.who()} 99999999"
+    left = leave_job(lab.cache, TOKEN, dead)
+    (lab.cache / "fixed").write_text(f"{dead}\n")
+    (lab.cache / "fixed.on").touch()
+    try:
+        with open_transport(PHONE, power_mode=mode):
+            if mode:
+                assert lab.fixed == ["true"]
+                assert left.poll() is None
+                assert (lab.cache / "fixed").read_text() == f"{android.who()} {os.getpid()}\n"
+            else:
+                assert left.wait(10) != 0
+        assert lab.fixed == (["true", "false"] if mode else ["false"])
+    finally:
+        left.kill()
+        left.wait(10)
+
+
+def test_of_a_job_that_is_taken_up_no_heat_is_claimed(
+    lab: Lab, files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as killed, open_transport(PHONE) as transport:
+        killed.setattr("edgekit.bench.others.end", lambda link, token: None)
+        transport.run(Job(JOB, files), tmp_path / "one")
+        assert transport.environment["battery_c_before"] == 27.4
+    with open_transport(PHONE) as transport:
+        transport.run(Job(JOB, files), tmp_path / "two")
+        assert transport.environment["taken_up"] is True
+        assert not [name for name in transport.environment if name.startswith(("battery", "thermal", "cooled"))]
+        transport.run(Job({**JOB, "threads": 2}, files), tmp_path / "three")
+        assert "taken_up" not in transport.environment
+        assert transport.environment["battery_c_after"] == 27.4
+
+
+def test_what_was_measured_is_kept_where_the_connection_breaks_afterwards(
+    lab: Lab, files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekit.bench.link._TRIES", 1)
+    ask = android.state
+    asked: list[Link] = []
+
+    def state(link: Link) -> dict[str, Any]:
+        asked.append(link)
+        if len(asked) == 2:
+            lab.phone.unplug()
+            lab.client.run("disconnect", lab.phone.serial)
+        return ask(link)
+
+    monkeypatch.setattr("edgekit.bench.android.state", state)
+    with open_transport(PHONE) as transport:
+        transport.run(Job(JOB, files), tmp_path / "results")
+        found = dict(transport.environment)
+    assert (tmp_path / "results" / "latencies_ns.npy").is_file()
+    assert found["battery_c_before"] == 27.4
+    assert not [name for name in found if name.endswith("_after")]
+
+
+def test_a_job_that_dies_again_and_again_may_have_been_unplugged(
+    lab: Lab, files: dict[str, Path], tmp_path: Path
+) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nkill -9 $$\n")
+    python.chmod(0o755)
+    with (
+        pytest.raises(EdgekitError, match="killed 2 times, or the device restarted or was unplugged") as caught,
+        open_transport(replace(PHONE, python=str(python))) as transport,
+    ):
+        transport.run(Job(JOB, files), tmp_path / "results")
+    assert "leave the phone plugged in" in caught.value.hint

@@ -120,9 +120,9 @@ def test_a_runner_that_is_always_killed_leaves_what_it_measured_for_the_next_tim
     assert len(list((board.cache / "jobs").glob("*/out/latencies.part.npy"))) == 1
 
 
-def leave_job(board: sshd.Server, token: str, owner: str) -> subprocess.Popen[bytes]:
-    """A job that runs on the board, of somebody."""
-    job = board.cache / "jobs" / token / "started"
+def leave_job(cache: Path, token: str, owner: str) -> subprocess.Popen[bytes]:
+    """A job that runs on a device, of somebody."""
+    job = cache / "jobs" / token / "started"
     job.mkdir(parents=True)
     (job / "boot").write_text(Path("/proc/sys/kernel/random/boot_id").read_text())
     process = subprocess.Popen(["sleep", "100"], start_new_session=True)
@@ -134,7 +134,7 @@ def leave_job(board: sshd.Server, token: str, owner: str) -> subprocess.Popen[by
 def test_a_job_that_a_killed_edgekit_left_is_ended_before_the_next_is_measured(
     board: sshd.Server, files: dict[str, Path], tmp_path: Path
 ) -> None:
-    left = leave_job(board, "0123456789abcdef", f"{powermode.who()} 99999999")
+    left = leave_job(board.cache, "0123456789abcdef", f"{powermode.who()} 99999999")
     run(files, tmp_path / "results")
     assert left.wait(10) != 0
     assert list((board.cache / "jobs").iterdir()) == []
@@ -144,9 +144,11 @@ def test_a_job_that_a_killed_edgekit_left_is_ended_before_the_next_is_measured(
 def test_nothing_is_measured_beside_the_job_of_another_edgekit(
     board: sshd.Server, files: dict[str, Path], tmp_path: Path, owner: str
 ) -> None:
-    left = leave_job(board, "0123456789abcdef", owner)
+    left = leave_job(board.cache, "0123456789abcdef", owner)
     with pytest.raises(EdgekitError, match="another edgekit"):
         run(files, tmp_path / "results")
+    with pytest.raises(EdgekitError, match="another edgekit"), open_transport(BOARD, power_mode="15W"):
+        pass  # before anything of its power is touched
     assert left.poll() is None
     left.kill()
     left.wait(10)

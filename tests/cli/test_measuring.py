@@ -73,5 +73,7 @@ def test_a_litert_device_on_this_machine_runs_litert_files_alone_and_as_its_file
 def test_two_names_of_one_phone_are_not_measured_at_once() -> None:
     phones = [Device(name, "android", transport="adb", host=host) for name, host in (("a", ""), ("b", "1"), ("c", "2"))]
     assert {measuring._where(each, True) for each in phones} == {"adb"}
+    named = [Device("a", "android", transport="adb", host=host) for host in ("S", "adb:S")]
+    assert {measuring._where(each, False) for each in named} == {"adb S"}
     assert len({measuring._where(each, False) for each in phones[1:]}) == 2
     assert measuring._where(Device("here", "desktop", transport="local"), True) == ""
