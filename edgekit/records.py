@@ -206,7 +206,7 @@ class Device:
         ):
             if value not in known:
                 raise unknown(what, value, known)
-        if problem := _litert_problem(self):
+        if problem := _litert_problem(self) or _idle_key(self):
             raise DataError(f"device {self.name!r}: {problem[0]}", problem[1])
 
 
@@ -219,4 +219,18 @@ def _litert_problem(device: Device) -> tuple[str, str] | None:
         return f"the interpreter has no {device.accelerator}", 'add api = "compiled-model"'
     if device.accelerator != "cpu" and not device.xnnpack:
         return f"XNNPACK is of the CPU, not of the {device.accelerator}", "remove xnnpack, or the accelerator"
+    return None
+
+
+def _idle_key(device: Device) -> tuple[str, str] | None:
+    """A key that would be without effect, and the remedy."""
+    by_program = device.api == "benchmark-model"
+    if device.cpu_mask and device.transport == "local":
+        return "cpu_mask is for devices over ssh and adb", "remove it; here: taskset MASK edgekit benchmark ..."
+    if device.cool_down_s != Device.cool_down_s and device.transport != "adb":
+        return "cool_down_s is for phones over adb", "remove it"
+    if device.benchmark_model and not by_program:
+        return "benchmark_model is the program of another api", 'add api = "benchmark-model", or remove it'
+    if device.python and by_program:
+        return 'api = "benchmark-model" runs no Python', "remove python, or the api"
     return None

@@ -174,7 +174,7 @@ class Connection(Link):
         if self.host not in now:
             return ConnectionLost(
                 f"{self.host} is no longer there: unplugged, switched off, or out of reach",
-                "plug it in and type the same command: what was measured is kept, and a job that runs there goes on",
+                "plug it in and type the same command: what was measured is kept, and a job that runs on is taken up",
             )
         unready = not_ready(now[self.host])
         if unready is not None:

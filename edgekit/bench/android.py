@@ -179,7 +179,8 @@ def held(link: Link, mode: str, said: Said) -> Iterator[None]:
     except ConnectionLost as error:
         raise ConnectionLost(
             f"{error.message}; its fixed-performance mode is still on",
-            f"it switches it off by itself in {_ALONE_MIN + 1} minutes, or: {_BY_HAND.format(link.host)}",
+            f"it switches it off by itself in {_ALONE_MIN + 1} minutes if it is awake and adbd did not restart; or: "
+            + _BY_HAND.format(link.host),
         ) from None
 
 

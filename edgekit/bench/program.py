@@ -18,7 +18,7 @@ from edgekit.bench.job import Job
 from edgekit.bench.session import as_exported, slug
 from edgekit.bench.transport import Transport
 from edgekit.config import from_table
-from edgekit.errors import MissingError, UsageError
+from edgekit.errors import MissingError, StorageError, UsageError
 from edgekit.measurements import ProgramResult, Suite
 from edgekit.records import Artifact, Device
 
@@ -58,7 +58,7 @@ def find(device: Device) -> Path:
             f'device {device.name!r} has api = "{API}", which needs the runtime litert and transport adb or ssh',
             "correct its .toml file",
         )
-    path = Path(device.benchmark_model) if device.benchmark_model else store.cache_dir(NAME)
+    path = _place(device)
     path = path if device.benchmark_model and not path.is_dir() else path / NAME
     if not path.is_file():
         raise MissingError(
@@ -74,9 +74,14 @@ def libraries(device: Device) -> list[Path]:
     Raises:
         As `find`.
     """
-    beside = find(device).parent if Path(device.benchmark_model or store.cache_dir(NAME)).is_dir() else None
+    beside = find(device).parent if _place(device).is_dir() else None
     found = sorted(beside.glob("*.so")) if beside else []
     return [path for path in found if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", path.name)]
+
+
+def _place(device: Device) -> Path:
+    """The file or the folder that is meant."""
+    return Path(device.benchmark_model).expanduser() if device.benchmark_model else store.cache_dir(NAME)
 
 
 def ask(device: Device, transport: Transport) -> Program:
@@ -85,9 +90,8 @@ def ask(device: Device, transport: Transport) -> Program:
     Raises:
         DataError: it is no benchmark_model. EdgekitError: it does not run there.
     """
-    path = find(device)
-    said = _run(device, {}, ("flags",), f"{NAME} on {device.name}", transport)
-    return Program(path, store.sha256_file(path), benchmodel.parse_flags(said))
+    said, hashes = _run(device, {}, ("flags",), f"{NAME} on {device.name}", transport)
+    return Program(find(device), hashes[NAME], benchmodel.parse_flags(said))
 
 
 def benchmark(
@@ -96,12 +100,14 @@ def benchmark(
     """Measure one model with random numbers for images.
 
     Raises:
-        MissingError: the model's file is gone. StorageError: it has changed. EdgekitError: the program failed, or
-        nothing ran on the accelerator. DataError: what it says cannot be believed.
+        MissingError: the model's file is gone. StorageError: it, or the program, has changed. EdgekitError: the
+        program failed, or nothing ran on the accelerator. DataError: what it says cannot be believed.
     """
     model = as_exported(artifact, path, device)
     arguments = benchmodel.flags(device, suite, program.flags, "model.tflite")
-    said = _run(device, {"model.tflite": model.path}, arguments, f"{artifact.name} in {NAME}", transport)
+    said, hashes = _run(device, {"model.tflite": model.path}, arguments, f"{artifact.name} in {NAME}", transport)
+    if hashes.pop(NAME) != program.sha256:
+        raise StorageError(f"{program.path} has changed since it was asked what it takes", "the same command again")
     return ProgramResult(
         artifact=artifact,
         device=device.name,
@@ -114,7 +120,7 @@ def benchmark(
             "accelerator": device.accelerator,
             "xnnpack": device.xnnpack,
             "arguments": " ".join(arguments),
-            "libraries": " ".join(f"{each.name}:{store.sha256_file(each)[:12]}" for each in libraries(device)),
+            "libraries": " ".join(f"{name}:{digest[:12]}" for name, digest in hashes.items()),
             "suite": suite.name,
             "measured": store.now(),
         },
@@ -123,16 +129,25 @@ def benchmark(
     )
 
 
-def _run(device: Device, files: dict[str, Path], arguments: tuple[str, ...], title: str, transport: Transport) -> str:
-    """What the program prints."""
+def _run(
+    device: Device, files: dict[str, Path], arguments: tuple[str, ...], title: str, transport: Transport
+) -> tuple[str, dict[str, str]]:
+    """What the program prints, and the hashes of it and its libraries, by name.
+
+    Raises:
+        StorageError: one of them changed meanwhile.
+    """
     with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
         work = Path(name)
         (work / "run.sh").write_text(_SCRIPT, encoding="utf-8")
-        sent = {**files, NAME: find(device), "run.sh": work / "run.sh"}
-        sent.update({path.name: path for path in libraries(device)})
-        job = Job({"do": "program", "title": title}, sent, ("sh", "run.sh", *arguments))
-        transport.run(job, work / "results")
-        return (work / "results" / "said.txt").read_text(encoding="utf-8", errors="replace")
+        own = {NAME: find(device), **{path.name: path for path in libraries(device)}}
+        hashes = {each: store.sha256_file(path) for each, path in own.items()}
+        sent = {**files, **own, "run.sh": work / "run.sh"}
+        transport.run(Job({"do": "program", "title": title}, sent, ("sh", "run.sh", *arguments)), work / "results")
+        changed = [str(path) for each, path in own.items() if store.sha256_file(path) != hashes[each]]
+        if changed:
+            raise StorageError(f"changed while it was used: {', '.join(changed)}", "the same command again")
+        return (work / "results" / "said.txt").read_text(encoding="utf-8", errors="replace"), hashes
 
 
 def save(folder: Path, result: ProgramResult) -> None:

@@ -155,10 +155,11 @@ class RemoteTransport:
             )
 
     def _command(self, job: Job) -> tuple[str, ...]:
-        """What runs in the job's folder, on the cores that the device's file names."""
+        """What runs in the job's folder, on the cores that the device's file names; what is built may take all."""
         settings = "PYTHONPATH=ondevice.zip", "PYTHONDONTWRITEBYTECODE=1"
         command = job.command or ("env", *settings, self.device.python or "python3", "-m", "ondevice", "job.json")
-        return ("taskset", self.device.cpu_mask, *command) if self.device.cpu_mask else command
+        pinned = self.device.cpu_mask and job.settings.get("do") != "build"
+        return ("taskset", self.device.cpu_mask, *command) if pinned else command
 
     def _finish(self, token: str, job: Job) -> bool:
         """Start the job, and wait for its end; returns whether it came to one.

@@ -14,7 +14,7 @@ from edgekit.bench import engines, program, session, ssh
 from edgekit.bench.transport import Transport, open_transport
 from edgekit.cli import show
 from edgekit.errors import EdgekitError
-from edgekit.measurements import BenchmarkResult, Suite
+from edgekit.measurements import BenchmarkResult, ProgramResult, Suite
 from edgekit.records import Artifact, Device
 
 Work = list[tuple[Artifact, Path]]
@@ -119,6 +119,7 @@ def _measure_device(
         update(number, len(steps), f"{title}: {text}")
 
     measured: dict[str, BenchmarkResult] = {}
+    by_program: dict[str, ProgramResult] = {}
     # The baseline on this machine has none: a request that names this machine was refused before.
     transport = open_transport(device, said, "" if device.transport == "local" else wanted.power_mode)
     opened(transport)  # before it connects: Ctrl-C ends that too
@@ -130,8 +131,10 @@ def _measure_device(
             title = step.title
             update(number, len(steps), title)
             if device.api == program.API:
-                by_program = program.benchmark(*work[number], device, wanted.suite, asked, transport)
-                program.save(wanted.run.path / "bench", by_program)
+                if step.key not in by_program:
+                    by_program[step.key] = program.benchmark(*work[number], device, wanted.suite, asked, transport)
+                kept = dataclasses.replace(by_program[step.key], artifact=step.artifacts[0])
+                program.save(wanted.run.path / "bench", kept)
                 continue
             if step.key not in measured:
                 model = step.model(transport, wanted)

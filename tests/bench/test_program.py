@@ -9,8 +9,9 @@ import pytest
 
 from edgekit import store
 from edgekit.bench import program, session
+from edgekit.bench.job import Job
 from edgekit.bench.transport import open_transport
-from edgekit.errors import DataError, EdgekitError, MissingError, UsageError
+from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError
 from edgekit.measurements import ProgramResult, Suite
 from edgekit.records import Artifact, Device
 from edgekit.report import programs
@@ -163,6 +164,36 @@ def test_what_lies_beside_it_in_its_folder_goes_with_it(
     assert found.environment["libraries"].startswith("libLiteRtDispatch_X.so:")
     assert (lab.root / "beside").read_text().split() == ["libLiteRtDispatch_X.so"]
     assert "--dispatch_library_path=. --compiler_plugin_library_path=." in found.environment["arguments"]
+
+
+def test_its_place_may_be_in_the_home_of_the_user(
+    device: Device, model: tuple[Artifact, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert program.find(replace(device, benchmark_model="~/benchmark_model")) == Path(device.benchmark_model)
+    (tmp_path / "lib.so").touch()
+    assert program.libraries(replace(device, benchmark_model="~")) == [tmp_path / "lib.so"]
+
+
+@pytest.mark.parametrize("meanwhile", [False, True], ids=["between two jobs", "while it runs"])
+def test_a_program_that_changes_gives_no_figures_under_a_hash_that_is_not_its_own(
+    device: Device, model: tuple[Artifact, Path], monkeypatch: pytest.MonkeyPatch, meanwhile: bool
+) -> None:
+    path = Path(device.benchmark_model)
+    with open_transport(device) as transport:
+        asked = program.ask(device, transport)
+        if meanwhile:
+            work = transport.run
+
+            def run(job: Job, results: Path) -> None:
+                work(job, results)
+                path.write_text(path.read_text() + "\n# newer\n")
+
+            monkeypatch.setattr(transport, "run", run)
+        else:
+            path.write_text(path.read_text() + "\n# newer\n")
+        with pytest.raises(StorageError, match=f"changed.*{path}|{path} has changed"):
+            program.benchmark(*model, device, SUITE, asked, transport)
 
 
 def test_it_needs_a_device_that_files_can_be_sent_to() -> None:

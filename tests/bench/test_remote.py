@@ -72,6 +72,12 @@ def test_a_device_without_a_host_says_how_to_give_one(files: dict[str, Path], tm
     assert "--host" in caught.value.hint
 
 
+def test_what_is_measured_is_pinned_to_the_cores_of_the_file_and_what_is_built_is_not() -> None:
+    transport = remote.SshTransport(replace(BOARD, cpu_mask="3"))
+    assert transport._command(Job(JOB, {}))[:2] == ("taskset", "3")
+    assert transport._command(Job({"do": "build"}, {}))[0] == "env"
+
+
 def runner_of(board: sshd.Server, seconds: float = 20) -> int:
     """The process that runs the job, once it is there."""
     end = time.monotonic() + seconds

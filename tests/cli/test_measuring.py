@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from edgekit import config, store
+from edgekit.bench import program
 from edgekit.cli import benchmark, measuring
-from edgekit.records import Device
+from edgekit.measurements import ProgramFigures, ProgramResult
+from edgekit.records import Artifact, Device
 from tests.bench.results import artifact
 
 
@@ -68,6 +72,27 @@ def test_a_litert_device_on_this_machine_runs_litert_files_alone_and_as_its_file
     (step,) = measuring._steps(gpu, [(flat, tmp_path / "model")])
     wanted: Any = None
     assert step.model(wanted, wanted).options["accelerator"] == "gpu"
+
+
+def test_equal_files_are_measured_once_by_a_program_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    phone = Device("phone", "android", transport="adb", runtime="litert", api="benchmark-model")
+    work = [(artifact(f"{target}/model", runtime="litert", sha256="5" * 64), tmp_path) for target in ("phone", "rpi")]
+    figures = ProgramFigures(1, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, None, None, None, "full")
+    measured: list[str] = []
+    saved: list[ProgramResult] = []
+
+    def measure(found: Artifact, *others: Any) -> ProgramResult:
+        measured.append(found.name)
+        return ProgramResult(found, "phone", "benchmark_model", "6" * 64, "device", {}, figures, 1)
+
+    monkeypatch.setattr(measuring, "open_transport", lambda *given: contextlib.nullcontext())
+    monkeypatch.setattr(program, "ask", lambda *given: None)
+    monkeypatch.setattr(program, "benchmark", measure)
+    monkeypatch.setattr(program, "save", lambda folder, result: saved.append(result))
+    wanted: Any = SimpleNamespace(run=SimpleNamespace(path=tmp_path), suite=None, power_mode="")
+    measuring._measure_device(wanted, phone, work, lambda *given: None, lambda transport: None)
+    assert measured == ["phone/model"]
+    assert [result.artifact.name for result in saved] == ["phone/model", "rpi/model"]
 
 
 def test_two_names_of_one_phone_are_not_measured_at_once() -> None:

@@ -81,7 +81,7 @@ def test_a_phone_is_measured_by_python_and_by_the_program(
     assert list((lab.cache / "jobs").iterdir()) == []
 
     double = android_root.benchmark_model(Path("benchmark_model").absolute(), "use_xnnpack")
-    text = mine.read_text().replace('api = "interpreter"', "")
+    text = mine.read_text().replace('api = "interpreter"', "").replace(f'python = "{sys.executable}"', "")
     mine.write_text(text + f'api = "benchmark-model"\nbenchmark_model = "{double}"\n')
     command = ["benchmark", "fruit", "-d", "mine", "--suite", "short.toml", "--set-power-mode", "fixed-performance"]
     assert run(command) == 0
