@@ -42,7 +42,7 @@ _NEEDS = """
 for tool in cat chmod cut du env find head ln mkdir mv readlink rm sha256sum sleep tail; do
     command -v $tool >/dev/null || echo $tool
 done
-find / -prune -mmin +0 >/dev/null 2>&1 || echo 'find -mmin'
+find "$cache" -prune -mmin +0 >/dev/null 2>&1 || echo 'find -mmin'
 exit 0
 """
 _NEWER = "Android 8 or newer is needed"
