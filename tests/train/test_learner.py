@@ -278,9 +278,10 @@ def test_the_rate_of_a_step_is_a_share_of_each_stages_peak() -> None:
 
 
 def test_normalize_is_the_devices_own() -> None:
-    from edgekit.ondevice.preprocess import normalize as on_device
+    from edgekit.ondevice.preprocess import prepare
 
     preprocess = models.preprocess_for("efficientnet_lite0", 32)
     ours = normalize(pixels_of(2), preprocess).numpy()
-    theirs = on_device(pixels_of(2)[1].numpy(), preprocess.mean, preprocess.std, "NCHW")
+    job = {"mean": preprocess.mean, "std": preprocess.std, "layout": "NCHW"}
+    theirs = prepare(pixels_of(2)[1].numpy(), job)
     assert ours[1:] == pytest.approx(theirs, abs=1e-5)
