@@ -103,6 +103,8 @@ def add_operator(model: Any, name: str, inputs: list[int], output: int, **option
 
     made = schema.OperatorT()
     made.opcodeIndex, made.inputs, made.outputs = _code(model, name), inputs, [output]
+    if name == "PAD":
+        made.builtinOptionsType, made.builtinOptions = schema.BuiltinOptions.PadOptions, schema.PadOptionsT()
     if options:
         table = {
             "ADD": "AddOptions",
@@ -118,7 +120,7 @@ def add_operator(model: Any, name: str, inputs: list[int], output: int, **option
 
 
 # The version of each operator that knows the types that are written here; old runtimes refuse newer ones.
-_VERSIONS = {"QUANTIZE": 2, "DEQUANTIZE": 2, "CONCATENATION": 2, "ADD": 2, "SUB": 1, "MUL": 2}
+_VERSIONS = {"QUANTIZE": 2, "DEQUANTIZE": 2, "CONCATENATION": 2, "ADD": 2, "SUB": 1, "MUL": 2, "PAD": 2}
 
 
 def _code(model: Any, name: str) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 
 from edgekit import atomic
 from edgekit.errors import EdgekitError
-from edgekit.quant import affine, flatbuffer, litert_swish
+from edgekit.quant import affine, flatbuffer, litert_ops
 from edgekit.quant.match import Naming
 from edgekit.quantization import LITERT_SCHEME, CalibrationTable, LayerWeights, QuantizedModel, Range
 
@@ -62,7 +62,7 @@ def quantize(float_path: Path, quantized: QuantizedModel, naming: Naming, path: 
             if form != "w8":
                 write_bias(result, op, layer, float(flatbuffer.tensor(result, op, 0).quantization.scale[0]))
     if form == "int8":
-        litert_swish.write_out(result)
+        litert_ops.write_hard_swish(result)
     atomic.save_bytes(path, flatbuffer.serialize(result))
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.errors import UsageError
-from edgekit.quant import flatbuffer, litert
+from edgekit.quant import flatbuffer, litert, litert_ops
 from edgekit.quant.affine import Grid
 from edgekit.quant.match import Naming
 from edgekit.quantization import Border, LayerWeights
@@ -50,6 +50,7 @@ def rewrite(
     model = flatbuffer.parse(content)
     if naming is not None:
         _name_tensors(model, naming)
+    litert_ops.pad_with_zeros(model)
     if border.input != "float32":
         _take_pixels(model, border.input, preprocess, first)
     if border.output != "float32":

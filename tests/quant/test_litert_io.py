@@ -304,3 +304,15 @@ def test_a_first_layer_that_stays_in_floating_point_does_so_with_its_padding(tmp
     path = written(case, "int8", Border("uint8"))
     assert operators(path)[:4] == ["DEQUANTIZE", "SUB", "PAD", "CONV_2D"]
     assert nets.relative_error(answers(path, case, "uint8"), case.expected) < 0.01
+
+
+@pytest.mark.parametrize(("activation", "expected"), [(nn.ReLU(), "PAD"), (nn.Identity(), "PADV2")])
+def test_a_pool_behind_a_relu_is_padded_with_zeros(activation: nn.Module, expected: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = seeded(nn.Conv2d(3, 8, 4, 4), activation, nn.MaxPool2d(3, 2, 1))
+    case = emitted(network, IMAGENET, tmp_path, ("fp32", "int8"))
+    for form in ("fp32", "int8"):
+        path = written(case, form, Border("uint8"))
+        found = operators(path)
+        assert found[found.index("MAX_POOL_2D") - 1] == expected
+        assert nets.relative_error(answers(path, case, "uint8"), case.expected) < ALLOWED[form]

@@ -1,8 +1,4 @@
-"""The hard swish of INT8 files in operators that XNNPACK has: it has none for int8 HARD_SWISH.
-
-``x * relu6(x + 3) / 6`` (Howard et al. 2019, arXiv:1905.02244, section 5.2): an ADD with the RELU6 fused, a MUL by a
-sixth, a MUL with x. MobileNetV3 would fall into 20 parts, with copies between them, and be slower than in float32.
-"""
+"""Operators that XNNPACK does not take, written in those that it does: a file that it runs in part is slow."""
 
 from __future__ import annotations
 
@@ -11,11 +7,33 @@ from typing import Any
 from edgekit.quant import flatbuffer
 from edgekit.quant.affine import QMAX, QMIN, Grid
 
-_RELU6 = 3  # ActivationFunctionType.RELU6
+# ActivationFunctionType.
+_RELU, _RELU6 = 1, 3
 
 
-def write_out(model: Any) -> None:
-    """Replace every int8 HARD_SWISH; what it reads and writes keeps its grid."""
+def pad_with_zeros(model: Any) -> None:
+    """Replace the PADV2 before a MAX_POOL_2D, of the least value, by a PAD, of zeros, where no value is below zero.
+
+    What a ReLU wrote has none, and each window of the pool holds some of it: the pool gives the same (ResNet).
+    """
+    graph = model.subgraphs[0]
+    for op in graph.operators:
+        if flatbuffer.kind(model, op) != "PADV2":
+            continue
+        readers = [each for each in graph.operators if op.outputs[0] in each.inputs]
+        writer = next((each for each in graph.operators if op.inputs[0] in each.outputs), None)
+        pools = all(flatbuffer.kind(model, each) == "MAX_POOL_2D" for each in readers)
+        if pools and getattr(getattr(writer, "builtinOptions", None), "fusedActivationFunction", 0) in (_RELU, _RELU6):
+            made = flatbuffer.add_operator(model, "PAD", list(op.inputs[:2]), op.outputs[0])
+            graph.operators[graph.operators.index(op)] = made
+
+
+def write_hard_swish(model: Any) -> None:
+    """Replace every int8 HARD_SWISH by an ADD with RELU6, a MUL by a sixth, and a MUL with what it reads.
+
+    ``x * relu6(x + 3) / 6`` (Howard et al. 2019, arXiv:1905.02244, section 5.2). MobileNetV3 would fall into 20 parts
+    and be slower than in float32. What the operator reads and writes keeps its grid.
+    """
     graph = model.subgraphs[0]
     for op in list(graph.operators):
         source = flatbuffer.tensor(model, op, 0)
