@@ -151,18 +151,20 @@ def create_run(runs_dir: Path, name: str, meta: dict[str, Any]) -> Run:
 
 @contextlib.contextmanager
 def locked(lock: Path, what: str) -> Iterator[None]:
-    """Do something that only one process may do at a time. The lock dies with the process; its file stays.
+    """Do something that only one process may do at a time. The lock dies with the process.
 
     Raises:
         UsageError: another process does it.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
     with open(lock, "w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(f"another {what} is going on", "wait for it, then type the same command") from None
-        yield
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ def export_target(
     """
     folder = bench.run.path / "export" / resolved.name
     describe = _describer(bench, about) if resolved.target.runtime == "litert" else None
-    with store.locked(folder.with_name(f".{folder.name}.lock"), f"export to {folder}"):
+    with store.locked(bench.run.path / ".export.lock", f"export of {bench.run.name}"):
         atomic.recover(folder)
         assert bench.onnx  # every export has the FP32 ONNX files, in export/common
         kept = _kept_artifacts(bench, folder, precisions)
