@@ -14,6 +14,21 @@ SOURCES = ("device", "host", "emulated")
 
 
 @dataclass(frozen=True)
+class Gates:
+    """Limits that a measured artifact must keep; None is no limit.
+
+    Attributes:
+        max_drop: points of top-1 below the baseline. min_accuracy: percent of the baseline's top-1 (MLPerf Mobile: 98).
+        max_p90_ms: of the early-stopping estimate. min_speedup: the baseline's p50 over this one's.
+    """
+
+    max_drop: float | None = None
+    min_accuracy: float | None = None
+    max_p90_ms: float | None = None
+    min_speedup: float | None = None
+
+
+@dataclass(frozen=True)
 class Suite:
     """A ``benchmarks/suites/*.toml``: when a latency measurement has seen enough.
     `power_s`: how long power is measured idle, and busy, where a board can tell; 0: not at all.
@@ -27,6 +42,7 @@ class Suite:
     min_s: float = 2.0
     max_s: float = 60.0
     power_s: float = 5.0
+    gates: Gates = Gates()
 
     def __post_init__(self) -> None:
         times = (self.warmup_s, self.min_s, self.max_s, self.power_s)
@@ -40,6 +56,8 @@ class BenchmarkResult:
     `latencies_ns` one integer per query (single stream, batch 1). `logits` is samples x classes,
     in the order of the test split; `expected` per sample the label. Where the device tells: `compute_ns` by its
     own clock, of the model alone; `layers` name and median ms; `power` (n, 2), seconds and mW of the whole board.
+    `warmup_ns`: the queries before the measured ones. `offline_ns`: nanoseconds of one pass after the other over
+    ``environment["offline_images"]`` images each, back to back; empty where the suite asks for no throughput.
     """
 
     artifact: Artifact
@@ -54,12 +72,94 @@ class BenchmarkResult:
     compute_ns: tuple[int, ...] = ()
     layers: tuple[tuple[str, float], ...] = ()
     power: Any = None
+    warmup_ns: tuple[int, ...] = ()
+    offline_ns: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
             raise unknown("source", self.source, SOURCES)
         if len(self.logits) != len(self.expected):
             raise DataError(f"{self.artifact.name}: {len(self.logits)} outputs for {len(self.expected)} samples")
+
+
+@dataclass(frozen=True)
+class Quantile:
+    """A latency percentile in milliseconds, and how far the samples carry it.
+
+    Attributes:
+        ms: the sample's own percentile; None where even that would be a guess.
+        low_ms, high_ms: its 95 % interval; None where the samples have no such bound.
+        bound_ms: the early-stopping estimate (MLPerf), above the true percentile with 99 % confidence; None is
+            insufficient samples.
+    """
+
+    percentile: float
+    ms: float | None
+    low_ms: float | None
+    high_ms: float | None
+    bound_ms: float | None
+
+
+@dataclass(frozen=True)
+class Latency:
+    """What raw latencies say, and whether they can be believed.
+
+    Attributes:
+        queries: that count: those behind the warm-up. warmup: queries that were measured and taken off, because the
+            series had not settled yet.
+        method: of the intervals: "order statistics" or "block bootstrap".
+        autocorrelation: at lag 1. flags: what makes the series doubtful, each in words that can stand in a note.
+        images_per_s: offline throughput, with its 95 % interval; None where it was not measured.
+    """
+
+    queries: int
+    warmup: int
+    quantiles: tuple[Quantile, ...]
+    method: str
+    autocorrelation: float
+    flags: tuple[str, ...] = ()
+    images_per_s: float | None = None
+    images_per_s_low: float | None = None
+    images_per_s_high: float | None = None
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """What a device could do at best, and what was reached.
+
+    Attributes:
+        macs, bytes_moved: of one image: multiply-accumulates; weights and activations read and written once.
+        limit_ms: the longer of computing and moving at the device's peaks. bound: which: "compute" or "memory".
+        reached: `limit_ms` over the measured p50 of one image, 0 to 1. source: where the peaks are from.
+    """
+
+    macs: int
+    bytes_moved: int
+    limit_ms: float
+    bound: str
+    reached: float
+    source: str
+
+
+@dataclass(frozen=True)
+class LayerFigures:
+    """One layer of the trained network, by its module's name: its time on a device, and its error in INT8.
+
+    Attributes:
+        ms: median; percent: of all layers' time. alone_db, accumulated_db: SQNR of its activations with nothing, and
+            with all before it, quantized; effect_db: of the logits when only it is quantized; cosine: of `accumulated`.
+            None where it was not measured.
+    """
+
+    name: str
+    kind: str
+    ms: float | None
+    percent: float | None
+    macs: int | None = None
+    alone_db: float | None = None
+    accumulated_db: float | None = None
+    effect_db: float | None = None
+    cosine: float | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +171,8 @@ class Summary:
     there is one, else the desktop's; None where the numbers of threads differ. `busy`: other work ran.
     Of a board that tells: `compute_ms` the p50 of the model alone, by the device's clock; `state` of the board
     afterwards; milliwatts and millijoules per image, or why there are none; what slowed it down.
-    Latencies are of a whole `batch`, `speedup` is per image.
+    Latencies are of a whole `batch`, `speedup` is per image. `drop_low` to `drop_high` and `speedup_low` to
+    `speedup_high` are 95 % intervals; `speedup_best` is over the fastest baseline of that machine.
     """
 
     artifact: str
@@ -107,6 +208,13 @@ class Summary:
     no_energy: str = ""
     batch: int = 1
     throttling: tuple[str, ...] = ()
+    latency: Latency | None = None
+    drop_low: float | None = None
+    drop_high: float | None = None
+    speedup_low: float | None = None
+    speedup_high: float | None = None
+    speedup_best: float | None = None
+    roofline: Roofline | None = None
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,9 @@ def benchmark(
     Raises:
         EdgekitError: the job failed.
     """
-    limits = {k: v for k, v in dataclasses.asdict(suite).items() if k not in ("name", "description", "power_s")}
+    limits = {
+        k: v for k, v in dataclasses.asdict(suite).items() if k not in ("name", "description", "power_s", "gates")
+    }
     file = f"model{model.path.suffix}"  # never the file's own name: the job's folder is on Python's path
     settings = {
         "model": file,
