@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from edgekit import store
 from edgekit.bench import session
@@ -17,7 +18,6 @@ from edgekit.cli.app import run
 from edgekit.data import dataset, images
 from edgekit.train import checkpoints
 from edgekit.train.finetune import predict_logits
-from tests.conftest import write_images
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 # Least share of samples on which an artifact gives torch's answer, and why it may not be all.
@@ -26,6 +26,7 @@ LEAST_AGREEMENT = {
     "fp16": 0.995,  # 11 bits
     "int8": 0.97,  # 8 bits
 }
+KIT = {"build.sh", "SHA256SUMS", "labels.txt", "preprocess.json", "manifest.json"}
 
 
 @dataclass(frozen=True)
@@ -54,51 +55,15 @@ def train(runs: Path, name: str, data: str, *options: str) -> Road:
     return road
 
 
-def test_the_whole_road(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = write_images(tmp_path / "fruit", {"apple": 20, "banana": 20, "cherry": 20})
-    options = ("--model", "resnet18", "--weights", "none", "--image-size", "32", "--epochs", "3", "--batch-size", "8")
-    road = train(tmp_path / "runs", "fruit", str(data), *options)
-    assert json.loads((road.folder / "run.json").read_text())["status"] == "finished"
-
-    assert road("export", "fruit", "--target", "jetson", "--target", "android") == 0
-    onnx = {f"model.{name}.onnx" for name in ("fp32", "fp16", "int8", "int8.typed")}
-    assert set(road.files("jetson")) >= {
-        *onnx,
-        "build.sh",
-        "SHA256SUMS",
-        "labels.txt",
-        "preprocess.json",
-        "manifest.json",
-    }
-    assert set(road.files("android")) >= {"model.fp32.tflite", "model.fp16.tflite", "model.int8.tflite", "README.txt"}
-
-    capsys.readouterr()
-    assert road("benchmark", "fruit", "--suite", "quick", "--json") == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert [row["baseline"] for row in rows] == [True] + [False] * (len(rows) - 1)
-    assert {row["precision"] for row in rows} == {"fp32", "fp16", "int8"}
-    assert all(row["queries"] >= 128 and row["p50_ms"] > 0 for row in rows)
-
-    assert road("report", "fruit") == 0
-    page = (road.folder / "report.html").read_text()
-    assert all(row["artifact"] in page for row in rows)
-
-    picture = data / "banana" / "000.png"
-    capsys.readouterr()
-    assert road("predict", "fruit", str(picture), "--json") == 0
-    assert road("predict", "fruit", str(picture), "--artifact", "android/model.fp32.tflite", "--json") == 0
-    torch, litert = (json.loads(part)[0]["top"] for part in capsys.readouterr().out.replace("]\n[", "]\0[").split("\0"))
-    assert {answer["label"] for answer in torch} == {"apple", "banana", "cherry"}
-    assert litert[0]["label"] == torch[0]["label"]
-    assert litert[0]["probability"] == pytest.approx(torch[0]["probability"], abs=1e-3)
-
-
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Road:
     """EfficientNet-Lite0 with its ImageNet weights, three epochs on handwritten digits; exported."""
     options = ("--model", "efficientnet_lite0", "--image-size", "64", "--epochs", "3", "--lr", "3e-3")
     road = train(tmp_path_factory.mktemp("runs"), "digits", "digits", *options)
+    assert json.loads((road.folder / "run.json").read_text())["status"] == "finished"
     assert road("export", "digits", "--target", "jetson", "--target", "android") == 0
+    assert set(road.files("jetson")) >= {f"model.{name}.onnx" for name in ("fp32", "fp16", "int8", "int8.typed")} | KIT
+    assert set(road.files("android")) >= {f"model.{name}.tflite" for name in LEAST_AGREEMENT} | {"README.txt"}
     return road
 
 
@@ -138,6 +103,30 @@ class TestDigits:
         agreement = float((got.argmax(1) == answers.logits.argmax(1)).mean())
         print(f"{name}: {agreement:.4f} of {len(got)}")
         assert agreement >= LEAST_AGREEMENT[known[name].precision]
+
+    def test_what_was_exported_is_measured_reported_and_answers(
+        self, digits: Road, answers: Answers, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        assert digits("benchmark", "digits", "--suite", "quick", "--json") == 0
+        rows = json.loads(capsys.readouterr().out)
+        assert [row["baseline"] for row in rows] == [True] + [False] * (len(rows) - 1)
+        assert {row["precision"] for row in rows} == {"fp32", "fp16", "int8"}
+        assert all(row["queries"] >= 128 and row["p50_ms"] > 0 for row in rows)
+
+        assert digits("report", "digits") == 0
+        page = (digits.folder / "report.html").read_text()
+        assert all(row["artifact"] in page for row in rows)
+
+        picture = tmp_path / "seven.png"
+        Image.fromarray(answers.pixels[0]).save(picture)
+        capsys.readouterr()
+        assert digits("predict", "digits", str(picture), "--json") == 0
+        assert digits("predict", "digits", str(picture), "--artifact", "android/model.fp32.tflite", "--json") == 0
+        parts = capsys.readouterr().out.replace("]\n[", "]\0[").split("\0")
+        torch, litert = (json.loads(part)[0]["top"] for part in parts)
+        assert {answer["label"] for answer in torch} <= set("0123456789")
+        assert litert[0]["label"] == torch[0]["label"]
+        assert litert[0]["probability"] == pytest.approx(torch[0]["probability"], abs=1e-3)
 
     def test_a_second_export_uses_the_calibration_again(
         self, digits: Road, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
