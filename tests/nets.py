@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 from skimage import data
 from torch import fx, nn
+from torchvision.models.densenet import DenseNet
+from torchvision.models.resnet import Bottleneck, ResNet
 
 from edgekit.data.images import fit
 from edgekit.export import onnx, tflite
@@ -100,6 +102,23 @@ def tiny(num_classes: int) -> nn.Module:
 
 
 TINY = ModelRow("tests.nets:tiny", "none", "5", Preprocess(32, 36), ("0-1",))
+
+
+def short_resnet50(num_classes: int) -> nn.Module:
+    """ResNet-50's blocks, one in each stage."""
+    return ResNet(Bottleneck, [1, 1, 1, 1], num_classes)
+
+
+def short_densenet(num_classes: int) -> nn.Module:
+    """DenseNet-121's blocks, fewer and narrower."""
+    return DenseNet(16, (2, 3, 2), 32, num_classes=num_classes)
+
+
+# Networks that hold every block of a longer one.
+SHORT = {
+    "short_resnet50": ModelRow("tests.nets:short_resnet50", "none", "fc", Preprocess(64, 72)),
+    "short_densenet": ModelRow("tests.nets:short_densenet", "none", "classifier", Preprocess(64, 72)),
+}
 
 
 @dataclass(frozen=True)

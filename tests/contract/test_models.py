@@ -1,15 +1,16 @@
 """A network of each family: its files go through NVIDIA's real parser and builder, and run everywhere.
 
 ResNet, MobileNet and EfficientNet have random weights here (their ImageNet weights need a network),
-EfficientNet-Lite0 its own. Images are crops of real photographs. The other rows of `MODELS` differ in
-widths and depths, or are too large for every run: benchmarks/models.py keeps what it found of all,
-tests/export has small transformers and VGG's pool.
+EfficientNet-Lite0 its own. Of ResNet-50 and DenseNet there is a short one, with each of their blocks.
+Images are crops of real photographs. The other rows of `MODELS` differ in widths and depths, or are too
+large for every run: benchmarks/models.py keeps what it found of all, tests/export has small
+transformers and VGG's pool.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -29,9 +30,9 @@ from tests import nets, rtx, tflite_runtime
 
 pytestmark = pytest.mark.slow
 SIZE = 64
-FULL = ("resnet18", "resnet50", "mobilenet_v2", "efficientnet_b0", "efficientnet_lite0")
+FULL = ("resnet18", "short_resnet50", "mobilenet_v2", "efficientnet_b0", "efficientnet_lite0")
 FINER = ("efficientnet_b0", "efficientnet_lite0")  # w8 and 16x8 of each would take minutes
-LIGHT = ("mobilenet_v3_small", "densenet121", "inception_v3")
+LIGHT = ("mobilenet_v3_small", "short_densenet", "inception_v3")
 # What a precision may cost: least cosine with torch (over what differs between images).
 LEAST_COSINE = {"fp32": 0.99999, "fp16": 0.999, "int8": 0.93}
 ONNX_RUNS = {
@@ -59,6 +60,15 @@ class Files:
 def grouped(archs: tuple[str, ...]) -> list[object]:
     """Parameters that keep the tests of one network on one worker."""
     return [pytest.param(arch, marks=pytest.mark.xdist_group(arch)) for arch in archs]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short() -> Iterator[None]:
+    """The short networks are rows of the table."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, row in nets.SHORT.items():
+            patch.setitem(models.MODELS, name, row)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +160,7 @@ def test_tflite_that_takes_bytes_runs_in_the_last_tflite_runtime(small_files: Fi
 
 OPERATORS = {
     "resnet18": {"CONV_2D": 20, "ADD": 8, "MAX_POOL_2D": 1, "PAD": 4},
-    "resnet50": {"CONV_2D": 53, "ADD": 16, "MAX_POOL_2D": 1, "PAD": 4},
+    "short_resnet50": {"CONV_2D": 17, "ADD": 4, "MAX_POOL_2D": 1, "PAD": 4},
     "mobilenet_v2": {"CONV_2D": 35, "DEPTHWISE_CONV_2D": 17, "ADD": 10, "PAD": 4},
     "efficientnet_b0": {
         **{"CONV_2D": 65, "DEPTHWISE_CONV_2D": 16, "ADD": 9, "PAD": 4},

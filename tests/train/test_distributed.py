@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 import torch
 
+from edgekit.cli.app import run
 from edgekit.errors import UsageError
+from edgekit.train import models
 from edgekit.train.distributed import Team, join
+from tests import nets
 from tests.conftest import write_images
 
 ALONE = Team(0, 1, torch.device("cpu"))
@@ -22,18 +25,26 @@ ROOT = Path(__file__).parents[2]
 OPTIONS = "--model tiny --weights none --strategy full --imbalance none --amp off --epochs 3 --batch-size 8 --lr 0.03"
 
 
-def train(processes: int, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    """Train in ``folder/runs`` with so many processes; returns the finished command."""
-    command = [sys.executable, "-m", "tests.train.torchrun_child", "train", str(folder / "images"), *OPTIONS.split()]
-    if processes > 1:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", str(port)]
-        command[1:2] = [*torchrun, "-m"]
+def train_alone(folder: Path, *more: str) -> None:
+    """Train in ``folder/runs`` in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.MODELS, "tiny", nets.TINY)
+        patch.setenv("EDGEKIT_CACHE", str(folder / "cache"))
+        arguments = ["train", str(folder / "images"), *OPTIONS.split(), *more, "--runs-dir", str(folder / "runs")]
+        assert run(arguments) == 0
+
+
+def train_together(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """Train in ``folder/runs`` in two processes; returns the finished command."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port), "-m"]
+    arguments = ["train", str(folder / "images"), *OPTIONS.split(), *more]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "EDGEKIT_RUNS_DIR": str(folder / "runs")}
     environment["EDGEKIT_CACHE"] = str(folder / "cache")
-    return subprocess.run([*command, *more], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, *torchrun, "tests.train.torchrun_child", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
 def kept(folder: Path, name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -52,15 +63,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [("--freeze-bn",), ("--strategy", "head", "--weights", "{start}")])
-def test_two_processes_give_the_weights_of_one(folder: Path, more: tuple[str, ...]) -> None:
+def test_two_processes_give_the_weights_of_one_and_the_leader_alone_speaks(folder: Path, more: tuple[str, ...]) -> None:
     if "head" in more:  # it needs weights to start from
-        assert train(1, folder, "--name", "start").returncode == 0
+        train_alone(folder, "--name", "start")
     more = tuple(m.format(start=folder / "runs" / "start" / "checkpoint.pt") for m in more)
-    names = [f"{more[-1][-9:-3].strip('-').replace('/', '')}-{processes}" for processes in (1, 2)]
-    for processes, name in zip((1, 2), names):
-        done = train(processes, folder, *more, "--name", name)
-        assert done.returncode == 0, done.stderr
-    (one, first), (two, second) = (kept(folder, name) for name in names)
+    name = more[0].strip("-")
+    train_alone(folder, *more, "--name", f"{name}-1")
+    done = train_together(folder, *more, "--name", f"{name}-2")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("epoch 1/3") == 1
+    assert done.stderr.count("3 classes") == 1
+    assert sorted(p.name for p in (folder / "runs").glob(f"{name}-2*")) == [f"{name}-2"]
+    (one, first), (two, second) = (kept(folder, f"{name}-{processes}") for processes in (1, 2))
     assert all(torch.allclose(one[k].float(), two[k].float(), atol=2e-5) for k in one)
     for a, b in zip(first["history"], second["history"]):
         for figure in ("train_loss", "val_loss", "val_top1", "val_macro_f1"):
@@ -68,17 +82,8 @@ def test_two_processes_give_the_weights_of_one(folder: Path, more: tuple[str, ..
 
 
 @pytest.mark.slow
-def test_the_leader_alone_speaks_and_writes(folder: Path) -> None:
-    done = train(2, folder, "--name", "spoken")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("epoch 1/3") == 1
-    assert done.stderr.count("3 classes") == 1
-    assert sorted(p.name for p in (folder / "runs").glob("spoken*")) == ["spoken"]
-
-
-@pytest.mark.slow
 def test_a_wrong_request_is_said_once(folder: Path) -> None:
-    done = train(2, folder, "--batch-size", "9")
+    done = train_together(folder, "--batch-size", "9")
     assert done.returncode != 0
     assert done.stderr.count("a batch of 9 cannot be shared by 2 processes") == 1
     assert "--batch-size 10" in done.stderr
