@@ -29,6 +29,9 @@ def serialize(model: Any) -> bytes:
     """The file of a model."""
     from ai_edge_litert.tools import flatbuffer_utils
 
+    for buffer in model.buffers:
+        if buffer.data is not None and not isinstance(buffer.data, np.ndarray):
+            buffer.data = np.frombuffer(bytes(buffer.data), np.uint8)  # else it is written byte by byte, in seconds
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
