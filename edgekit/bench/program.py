@@ -12,10 +12,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit import store
-from edgekit.bench import benchmodel
+from edgekit import __version__, store
+from edgekit.bench import benchmodel, places
 from edgekit.bench.job import Job
-from edgekit.bench.session import as_exported, slug
+from edgekit.bench.session import as_exported
 from edgekit.bench.transport import Transport
 from edgekit.config import from_table
 from edgekit.errors import MissingError, StorageError, UsageError
@@ -122,6 +122,7 @@ def benchmark(
             "arguments": " ".join(arguments),
             "libraries": " ".join(f"{name}:{digest[:12]}" for name, digest in hashes.items()),
             "suite": suite.name,
+            "edgekit": __version__,
             "measured": store.now(),
         },
         figures=benchmodel.parse(said, device.accelerator),
@@ -150,23 +151,32 @@ def _run(
         return (work / "results" / "said.txt").read_text(encoding="utf-8", errors="replace"), hashes
 
 
-def save(folder: Path, result: ProgramResult) -> None:
-    """Write ``<device>/benchmark_model/<artifact>.json``."""
-    path = folder / slug(result.device) / NAME / f"{slug(result.artifact.name)}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
+def save(folder: Path, result: ProgramResult) -> Path:
+    """Keep a result beside the earlier ones: ``<device>/benchmark_model/<artifact>@....json``. Returns its path."""
+    home = folder / places.slug(result.device) / NAME
+    home.mkdir(parents=True, exist_ok=True)
     fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
-    store.save_json(path, {"schema": SCHEMA, **fields})
+    digest = store.sha256_text([repr(fields)])
+    path = home / f"{places.free_stem(home, result.artifact.name, result.environment.get('measured'), digest)}.json"
+    store.save_json(path, {"schema": SCHEMA, "edgekit": __version__, **fields})
+    return path
 
 
 def load(folder: Path) -> list[ProgramResult]:
-    """Every result of a program below `folder`, sorted by device and artifact.
+    """The newest result of a program for each artifact on each device below `folder`, sorted.
 
     Raises:
         DataError: a file that edgekit did not write.
     """
+    return [load_file(path) for path in places.newest(folder.glob(f"*/{NAME}/*.json"))]
+
+
+def load_file(path: Path) -> ProgramResult:
+    """The result that a .json holds.
+
+    Raises:
+        As `load`.
+    """
     names = [field.name for field in dataclasses.fields(ProgramResult)]
-    found = []
-    for path in sorted(folder.glob(f"*/{NAME}/*.json")):
-        document = store.load_document(path, SCHEMA, *names)
-        found.append(from_table({name: document[name] for name in names}, ProgramResult, str(path)))
-    return found
+    document = store.load_document(path, SCHEMA, *names)
+    return from_table({name: document[name] for name in names}, ProgramResult, str(path))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import re
+import os
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import atomic, store
-from edgekit.bench import replies
+from edgekit import __version__, atomic, store
+from edgekit.bench import places, replies
 from edgekit.bench.job import Job
 from edgekit.bench.transport import Transport
 from edgekit.config import from_table
@@ -28,7 +28,7 @@ _HOST_RUNTIME = {"tensorrt": "onnxruntime", "onnxruntime": "onnxruntime", "liter
 # What a device says of LiteRT, and `edgekit.ondevice.run_tflite` hears.
 _LITERT_OPTIONS = ("api", "accelerator", "xnnpack", "emulated")
 _DESCRIBED = ("artifact", "device", "runtime", "source", "environment", "size_bytes", "layers")
-_TIMES = ("latencies_ns", "compute_ns")
+_TIMES = ("latencies_ns", "compute_ns", "warmup_ns", "offline_ns")
 _RAW = ("logits", "expected", "power")
 
 
@@ -130,6 +130,7 @@ def benchmark(
             **transport.environment,
             "batch": device.batch,
             "suite": suite.name,
+            "edgekit": __version__,
             "measured": store.now(),
         },
         latencies_ns=answer.latencies_ns,
@@ -142,47 +143,61 @@ def benchmark(
     )
 
 
-def save(folder: Path, result: BenchmarkResult) -> None:
-    """Write ``<device>/<artifact>.npz`` (raw values) and, last, the .json that describes it."""
-    stem = folder / slug(result.device) / slug(result.artifact.name)
-    raw = stem.with_name(stem.name + ".npz")
-    with atomic.writing(raw) as temporary, open(temporary, "wb") as file:
+def save(folder: Path, result: BenchmarkResult) -> Path:
+    """Keep a result beside the earlier ones: ``<device>/<artifact>@....npz`` (raw values) and, last, the .json that
+    describes it. Returns the path of the latter.
+    """
+    home = folder / places.slug(result.device)
+    with atomic.staging(home) as staging:
+        raw = staging / "raw.npz"
         values: dict[str, Any] = {name: np.array(getattr(result, name), np.int64) for name in _TIMES}
         values.update({name: getattr(result, name) for name in _RAW if getattr(result, name) is not None})
-        np.savez_compressed(file, **values)
-    described: dict[str, Any] = {"schema": SCHEMA, "raw_sha256": store.sha256_file(raw)}
+        np.savez_compressed(raw, **values)
+        digest = store.sha256_file(raw)
+        stem = places.free_stem(home, result.artifact.name, result.environment.get("measured"), digest)
+        with atomic.writing(home / f"{stem}.npz") as temporary:
+            os.replace(raw, temporary)
+    described: dict[str, Any] = {"schema": SCHEMA, "edgekit": __version__, "raw_sha256": digest}
     for name in _DESCRIBED:
         described[name] = getattr(result, name)
-    store.save_json(stem.with_name(stem.name + ".json"), described)
+    store.save_json(home / f"{stem}.json", described)
+    return home / f"{stem}.json"
 
 
 def load(folder: Path) -> list[BenchmarkResult]:
-    """Every result below `folder`, sorted by device and artifact.
+    """The newest result of each artifact on each device below `folder`, sorted by device and artifact.
 
     Raises:
         DataError: raw values that do not belong to their description.
     """
-    return list(_load_all(sorted(folder.glob("*/*.json"))))
+    return [load_file(path) for path in places.newest(folder.glob("*/*.json"))]
 
 
-def _load_all(paths: Iterable[Path]) -> Iterable[BenchmarkResult]:
-    for path in paths:
-        described = store.load_document(path, SCHEMA, "raw_sha256", *_DESCRIBED[:-1])
-        raw = path.with_suffix(".npz")
-        if not raw.is_file() or store.sha256_file(raw) != described["raw_sha256"]:
-            raise DataError(f"{raw} does not belong to {path.name}", "edgekit benchmark")
-        layers = tuple((str(name), float(ms)) for name, ms in described.get("layers", ()))
-        with np.load(raw, allow_pickle=False) as values:
-            fields: dict[str, Any] = {name: values[name] for name in _RAW if name in values}
-            fields.update({name: tuple(int(v) for v in values[name]) for name in _TIMES if name in values})
-        fields.update({k: described[k] for k in _DESCRIBED if k not in ("artifact", "layers")})
-        yield BenchmarkResult(artifact=from_table(described["artifact"], Artifact, str(path)), layers=layers, **fields)
+def load_all(folder: Path) -> list[BenchmarkResult]:
+    """Every result below `folder`, also those that were measured again since; the older ones first.
+
+    Raises:
+        As `load`.
+    """
+    return [load_file(path) for path in sorted(folder.glob("*/*.json"), key=lambda p: (p.parent, places.order(p)))]
 
 
-def slug(name: str) -> str:
-    """A file name out of an artifact's or a device's name; different names stay different."""
-    slug = re.sub(r"[^A-Za-z0-9._-]", "_", name.replace("/", "__")).lstrip(".")
-    return slug if slug == name.replace("/", "__") else f"{slug}-{store.sha256_text([name])[:8]}"
+def load_file(path: Path) -> BenchmarkResult:
+    """The result that a .json and the .npz beside it hold.
+
+    Raises:
+        As `load`.
+    """
+    described = store.load_document(path, SCHEMA, "raw_sha256", *_DESCRIBED[:-1])
+    raw = path.with_name(path.name.removesuffix(".json") + ".npz")
+    if not raw.is_file() or store.sha256_file(raw) != described["raw_sha256"]:
+        raise DataError(f"{raw} does not belong to {path.name}", "edgekit benchmark")
+    layers = tuple((str(name), float(ms)) for name, ms in described.get("layers", ()))
+    with np.load(raw, allow_pickle=False) as values:
+        fields: dict[str, Any] = {name: values[name] for name in _RAW if name in values}
+        fields.update({name: tuple(int(v) for v in values[name]) for name in _TIMES if name in values})
+    fields.update({k: described[k] for k in _DESCRIBED if k not in ("artifact", "layers")})
+    return BenchmarkResult(artifact=from_table(described["artifact"], Artifact, str(path)), layers=layers, **fields)
 
 
 def is_installed(runtime: str) -> bool:

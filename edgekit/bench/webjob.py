@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import store
+from edgekit import __version__, store
 from edgekit.bench import metrics, webresults
 from edgekit.bench.session import EvaluationSet
 from edgekit.bench.summary import percentiles_ms
@@ -200,6 +200,7 @@ class Visit:
             "user_agent": self.user_agent,
             "batch": 1,
             "suite": self.offer.suite.name,
+            "edgekit": __version__,
             "measured": store.now(),
         }
 

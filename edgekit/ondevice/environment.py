@@ -11,11 +11,16 @@ import numpy as np
 
 
 def environment() -> Dict[str, Any]:
-    """Machine, processor, Python, clock governor."""
+    """Machine, processor, Python, clock governor. "" or -1 where the system does not tell."""
     return {
         "machine": platform.machine(),
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
+        "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gb": _memory_gb(),
+        "kernel": platform.release(),
+        "microcode": _cpuinfo("microcode"),
+        "turbo": _turbo(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "numpy": np.__version__,
@@ -34,14 +39,42 @@ def first_line(path: str) -> str:
 
 
 def _cpu_model() -> str:
+    return _cpuinfo("model name", "Hardware", "Model") or platform.processor()
+
+
+def _cpuinfo(*names: str) -> str:
+    """The first line of /proc/cpuinfo that begins with one of `names`, or nothing."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             for line in file:
-                if line.startswith(("model name", "Hardware", "Model")):
+                if line.startswith(names):
                     return line.partition(":")[2].strip()
     except OSError:
         pass
-    return platform.processor()
+    return ""
+
+
+def _turbo() -> str:
+    """Whether clocks may rise above the nominal one: "on", "off" or nothing."""
+    off = first_line("/sys/devices/system/cpu/intel_pstate/no_turbo")
+    if off in ("0", "1"):
+        return "off" if off == "1" else "on"
+    return {"0": "off", "1": "on"}.get(first_line("/sys/devices/system/cpu/cpufreq/boost"), "")
+
+
+def load_average() -> float:
+    """Processes that ran or waited to, on average of the last minute; -1 if unknown."""
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (OSError, AttributeError):
+        return -1.0
+
+
+def _memory_gb() -> float:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 2)
+    except (OSError, ValueError, AttributeError):
+        return -1.0
 
 
 def busy_share(seconds: float = 0.3) -> float:

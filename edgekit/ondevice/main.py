@@ -19,7 +19,7 @@ from typing import Any, Callable, Dict, List
 import numpy as np
 
 from . import build, jetson, power
-from .environment import busy_share, environment, peak_rss_mb
+from .environment import busy_share, environment, load_average, peak_rss_mb
 from .measure import measure, warm_up
 from .preprocess import prepare as prepared
 from .progress import say
@@ -56,7 +56,7 @@ def run_job(path: str) -> Dict[str, Any]:
     if job.get("do") == "build":
         return build.build(job, base)
     pixels = np.load(os.path.join(base, job["pixels"]), mmap_mode="r", allow_pickle=False)
-    busy_before = busy_share()
+    busy_before, load_before = busy_share(), load_average()
     say("loading the model")
     runner = open_runner(job["runtime"], os.path.join(base, job["model"]), job["threads"], job.get("options"))
     try:
@@ -72,7 +72,7 @@ def run_job(path: str) -> Dict[str, Any]:
         result.update(runner.info(), threads=job["threads"], batch=batch, **environment())
     finally:
         runner.close()
-    result.update(busy_before=busy_before, peak_rss_mb=peak_rss_mb())
+    result.update(busy_before=busy_before, load_before=load_before, peak_rss_mb=peak_rss_mb())
     with open(os.path.join(out, "result.json"), "w", encoding="utf-8") as file:
         json.dump(result, file, indent=1)
     return result
