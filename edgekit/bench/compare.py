@@ -1,0 +1,94 @@
+"""How far two measurements differ, and how far chance alone could have made them differ: two functions of samples."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgekit.statistics import mcnemar, wilson
+
+_Z = 1.959964
+_RESAMPLES, _SEED = 600, 2026
+# The fewest latencies that a quantile is compared from.
+LEAST = {50: 20, 90: 64}
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of a figure, from one measurement to another, with a 95 % interval.
+
+    Attributes:
+        value: of top-1 the difference in points; of a latency the ratio. method: of the interval.
+        p_value: of a test, where there is one, else None. significant: beyond chance, at 5 %.
+    """
+
+    value: float
+    low: float
+    high: float
+    method: str
+    p_value: float | None
+    significant: bool
+
+
+def top1_change(before: np.ndarray, after: np.ndarray, paired: bool) -> Change | None:
+    """Points of top-1, `after` less `before`, from right (bool) per image; None where there are no images.
+
+    Paired: the exact test of McNemar, and the interval of Bonett and Price (2012). Else Newcombe's (1998) of two
+    independent proportions, from Wilson's.
+    """
+    if not len(before) or not len(after):
+        return None
+    if paired:
+        n = len(before)
+        gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
+        up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+        half = _Z * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
+        value, middle, p_value = (gained - lost) / n, up - down, mcnemar(before, after)
+        low, high = min(value, middle - half), max(value, middle + half)
+        return Change(100 * value, 100 * low, 100 * high, "McNemar", p_value, p_value < SIGNIFICANT)
+    a, b = float(before.mean()), float(after.mean())
+    (a_low, a_high), (b_low, b_high) = (wilson(int(x.sum()), len(x)) for x in (before, after))
+    low = b - a - math.hypot(b - b_low, a_high - a)
+    high = b - a + math.hypot(b_high - b, a - a_low)
+    return Change(100 * (b - a), 100 * low, 100 * high, "unpaired", None, low > 0 or high < 0)
+
+
+def latency_change(before_ns: np.ndarray, after_ns: np.ndarray, percentile: int) -> Change | None:
+    """The ratio of a percentile, `after` over `before`, from latencies in their order; None is insufficient samples.
+
+    Both series are resampled in blocks (Künsch 1989), as long as their autocorrelation wants (Carlstein's rule for an
+    AR(1) series), so that neighbours that resemble each other do not count as independent.
+    """
+    if min(len(before_ns), len(after_ns)) < LEAST[percentile]:
+        return None
+    drawn = quantiles(after_ns, percentile, 1) / quantiles(before_ns, percentile, 0)
+    value = float(np.percentile(after_ns, percentile) / np.percentile(before_ns, percentile))
+    low, high = (float(v) for v in np.percentile(drawn, [2.5, 97.5]))
+    low, high = min(low, value), max(high, value)
+    return Change(value, low, high, "block bootstrap", None, low > 1 or high < 1)
+
+
+def quantiles(series: np.ndarray, percentile: int, stream: int) -> np.ndarray:
+    """The percentile of each of 600 resamples of a series, in blocks; always the same of the same series."""
+    size, length = len(series), block_length(series)
+    blocks = -(-size // length)
+    random = np.random.default_rng((_SEED, stream))
+    starts = random.integers(0, size - length + 1, (_RESAMPLES, blocks))
+    picked = (starts[:, :, None] + np.arange(length)).reshape(_RESAMPLES, -1)[:, :size]
+    return np.asarray(np.percentile(series[picked], percentile, axis=1))
+
+
+def block_length(series: np.ndarray) -> int:
+    """How long the blocks of a resampled series are: 1 where neighbours are independent, at most a tenth of it."""
+    ranks = np.unique(series, return_inverse=True)[1].astype(np.float64)  # an outlier must not hide the correlation
+    ranks -= ranks.mean()
+    spread = float(ranks @ ranks)
+    lag = float(ranks[1:] @ ranks[:-1]) / spread if spread else 0.0
+    if lag < _Z / math.sqrt(len(series)):
+        return 1
+    lag = min(lag, 0.99)
+    wanted = (2 * lag / (1 - lag * lag)) ** (2 / 3) * len(series) ** (1 / 3)
+    return max(1, min(math.ceil(wanted), len(series) // 10))
