@@ -54,7 +54,8 @@ RUNTIMES = {
 MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 300, 60, 6
 # Typer commands whose parameters are the options of the command line.
 MANY_PARAMETERS = {("edgekit.cli.train", "train"), ("edgekit.cli.predict", "predict"), ("edgekit.cli.export", "export"),
-                   ("edgekit.cli.benchmark", "benchmark"), ("edgekit.cli.serve", "serve")}  # fmt: skip
+                   ("edgekit.cli.benchmark", "benchmark"), ("edgekit.cli.serve", "serve"),
+                   ("edgekit.cli.history", "history"), ("edgekit.cli.check", "check")}  # fmt: skip
 # Standard library, but younger than Python 3.8.
 TOO_YOUNG = {"graphlib", "tomllib", "zoneinfo"}
 
@@ -172,10 +173,25 @@ def python(code: str, *options: str) -> str:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], *([name, "--help"] for name in ("train", "benchmark", "inspect", "serve"))],
+    [
+        ["--help"],
+        ["--version"],
+        *([name, "--help"] for name in ("train", "benchmark", "inspect", "serve", "history", "diff", "check")),
+    ],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
-    heavy = {"torch", "torchvision", "onnx", "onnx_ir", "onnxruntime", "numpy", "PIL", "tensorrt", "matplotlib"}
+    heavy = {
+        "torch",
+        "torchvision",
+        "onnx",
+        "onnx_ir",
+        "onnxruntime",
+        "numpy",
+        "PIL",
+        "tensorrt",
+        "matplotlib",
+        "sqlalchemy",
+    }
     code = f"import sys; from edgekit.cli.app import run; status = run({arguments!r}); print(*sys.modules); "
     loaded = set(python(code + "sys.exit(status)").splitlines()[-1].split())
     assert "edgekit.cli.app" in loaded

@@ -13,12 +13,15 @@ import typer
 from edgekit import __version__
 from edgekit.cli import (
     benchmark,
+    check,
     compare,
     data,
     devices,
+    diff,
     doctor,
     evaluate,
     export,
+    history,
     inspect,
     models,
     predict,
@@ -50,6 +53,9 @@ app.command()(compare.compare)
 app.command()(export.export)
 app.command()(benchmark.benchmark)
 app.command()(report.report)
+app.command()(history.history)
+app.command()(diff.diff)
+app.command()(check.check)
 app.command()(predict.predict)
 app.command()(inspect.inspect)
 app.command()(serve.serve)

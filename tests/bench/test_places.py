@@ -71,9 +71,10 @@ def test_a_crash_before_the_description_leaves_the_former_result(
     def crash(path: Path, value: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr("edgekit.store.save_json", crash)
-        session.save(tmp_path, result(right=2))
+        with pytest.raises(KeyboardInterrupt):
+            session.save(tmp_path, result(right=2))
     (newest,) = session.load(tmp_path)
     assert int((newest.logits.argmax(1) == newest.expected).sum()) == 1
     session.save(tmp_path, result(right=3))

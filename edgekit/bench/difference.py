@@ -1,0 +1,193 @@
+"""Two kept results, compared: what changed, how sure that is, and what else was different."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgekit.bench.compare import Change, latency_change, top1_change
+from edgekit.bench.entries import Entry
+from edgekit.bench.summary import BUSY
+
+# What of the environment explains a difference, and what people call it.
+_CIRCUMSTANCES = {
+    "cpu": "CPU", "board": "board", "machine": "architecture", "cores": "cores", "cores_usable": "usable cores",
+    "threads": "threads", "batch": "batch", "processor": "processor", "accelerator": "accelerator", "api": "API",
+    "xnnpack": "XNNPACK", "mode": "mode", "governor": "governor", "turbo": "turbo", "microcode": "microcode",
+    "power_mode": "power mode", "power_mode_before": "power mode", "clocks_locked_before": "clocks locked",
+    "memory_gb": "memory in GB", "system": "system", "kernel": "kernel", "user_agent": "browser", "gpu": "GPU",
+    "runtime": "runtime", "version": "runtime's version", "edgekit": "edgekit", "python": "Python", "numpy": "numpy",
+    "suite": "suite", "timed_together": "queries timed together",
+}  # fmt: skip
+# Where one of these differs, latencies are of two machines or two ways to run, and no version explains them.
+_OTHER_MACHINE = ("cpu", "board", "machine", "processor", "accelerator", "batch", "mode", "api", "xnnpack")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`after` against `before`.
+
+    Attributes:
+        top1, p50, p90: None where there is nothing to compare, or too few samples. agreement: percent of the images
+            with the same answer; None where the images are not known to be the same.
+        paired: the same images, one by one. same_file: the very same model file.
+        circumstances: what else differs, by its name: before and after. machines: why latencies are of two machines.
+    """
+
+    before: Entry
+    after: Entry
+    top1: Change | None
+    p50: Change | None
+    p90: Change | None
+    agreement: float | None
+    paired: bool
+    same_file: bool
+    circumstances: dict[str, tuple[Any, Any]]
+    machines: str
+
+
+def compare(before: Entry, after: Entry) -> Comparison:
+    """Compare two entries that have their samples."""
+    a, b = before.samples, after.samples
+    assert a is not None
+    assert b is not None
+    paired = bool(before.images_sha256) and before.images_sha256 == after.images_sha256 and len(a.right) == len(b.right)
+    paired = paired and len(a.right) > 0
+    return Comparison(
+        before=before,
+        after=after,
+        top1=top1_change(a.right, b.right, paired),
+        p50=_latency(before, after, 50),
+        p90=_latency(before, after, 90),
+        agreement=100 * float((a.answers == b.answers).mean()) if paired else None,
+        paired=paired,
+        same_file=before.artifact_sha256 == after.artifact_sha256,
+        circumstances=circumstances(before, after),
+        machines=machines(before, after),
+    )
+
+
+def _latency(before: Entry, after: Entry, percentile: int) -> Change | None:
+    """Means of several queries, as of a coarse clock, have no p90 that could be compared."""
+    assert before.samples is not None
+    assert after.samples is not None
+    series = before.samples.latencies_ns / before.batch, after.samples.latencies_ns / after.batch
+    together = [entry.environment.get("timed_together", 1) for entry in (before, after)]
+    if percentile != 50 and together != [1, 1]:
+        return None
+    return latency_change(*series, percentile)
+
+
+def circumstances(before: Entry, after: Entry) -> dict[str, tuple[Any, Any]]:
+    """What of both environments differs; what only one of them says differs too."""
+    found: dict[str, tuple[Any, Any]] = {}
+    if before.device != after.device:
+        found["device"] = (before.device, after.device)
+    if before.source != after.source:
+        found["measured as"] = (before.source, after.source)
+    for key, name in _CIRCUMSTANCES.items():
+        values = before.environment.get(key), after.environment.get(key)
+        if values[0] != values[1] and any(value not in (None, "", -1, -1.0) for value in values):
+            found.setdefault(name, values)
+    loads = [entry.environment.get("busy_before", -1) for entry in (before, after)]
+    if any(isinstance(load, int | float) and load > BUSY for load in loads):
+        found["other work just before (share of all cores)"] = (loads[0], loads[1])
+    return found
+
+
+def machines(before: Entry, after: Entry) -> str:
+    """Why the latencies of two entries are not of one machine run in one way; "" if they are."""
+    if before.device != after.device:
+        return f"other device ({before.device}, {after.device})"
+    if before.threads != after.threads:
+        return f"other number of threads ({before.threads}, {after.threads})"
+    for key in _OTHER_MACHINE:
+        values = [entry.environment.get(key) for entry in (before, after)]
+        if values[0] != values[1] and None not in values and "" not in values:
+            return f"other {_CIRCUMSTANCES[key]} ({values[0]}, {values[1]})"
+    cores = [entry.environment.get("cores") for entry in (before, after)]
+    if None not in cores and cores[0] != cores[1]:
+        return f"other number of cores ({cores[0]}, {cores[1]})"
+    return ""
+
+
+def sentences(found: Comparison) -> list[str]:
+    """What a comparison says, figure by figure, and what is significant."""
+    a, b = found.before, found.after
+    said = [_of_top1(found), *(_of_latency(found, p) for p in (50, 90)), _of_size(found)]
+    if found.agreement is not None and not (found.same_file and found.agreement == 100):
+        said.append(f"same answer on {found.agreement:.1f} % of {a.images} images")
+    if found.machines:
+        said.append(f"latencies compare two machines or two ways to run a model, not two versions: {found.machines}")
+    said += [f"differs: {name}: {_value(x)} -> {_value(y)}" for name, (x, y) in found.circumstances.items()]
+    if not found.circumstances:
+        said.append("what was recorded of the machine and the versions is the same")
+    if a.kind == b.kind == "program":
+        said.append("measured by a program that keeps no single times: nothing can be said of chance")
+    return said
+
+
+def _of_top1(found: Comparison) -> str:
+    a, b, change = found.before, found.after, found.top1
+    if change is None or a.top1 is None or b.top1 is None:
+        return "top-1: not measured in both"
+    how = (
+        f"McNemar p = {change.p_value:.2g}, the same {a.images} images"
+        if change.p_value is not None
+        else f"unpaired: {a.images} and {b.images} images that are not known to be the same"
+    )
+    verdict = "not significant" if not change.significant else "better" if change.value > 0 else "worse"
+    return (
+        f"top-1: {a.top1:.1f} -> {b.top1:.1f} %, {change.value:+.1f} points "
+        f"(95 % interval {change.low:+.1f} to {change.high:+.1f}; {how}): {_sure(verdict)}"
+    )
+
+
+def _of_latency(found: Comparison, percentile: int) -> str:
+    a, b = found.before, found.after
+    change = found.p50 if percentile == 50 else found.p90
+    name = f"p{percentile}"
+    emulated = [entry.device for entry in (a, b) if entry.source == "emulated"]
+    if emulated:
+        return f"{name}: not compared: {emulated[0]} is emulated"
+    values = [quantile_ms(entry, percentile) for entry in (a, b)]
+    if change is None:
+        if values[0] and values[1] and a.kind == b.kind == "program":
+            return f"{name}: {_ms(values[0])} -> {_ms(values[1])} ms, x {values[1] / values[0]:.3f}: no interval"
+        return f"{name}: insufficient samples ({a.queries} and {b.queries} queries)"
+    verdict = "not significant" if not change.significant else "faster" if change.value < 1 else "slower"
+    return (
+        f"{name}: {_ms(values[0])} -> {_ms(values[1])} ms, x {change.value:.3f} "
+        f"(95 % interval {change.low:.3f} to {change.high:.3f}, {change.method}): {_sure(verdict)}"
+    )
+
+
+def quantile_ms(entry: Entry, percentile: int) -> float | None:
+    """A percentile of the kept latencies, of one image; of a program its own median."""
+    if entry.kind == "program":
+        return entry.p50_ms if percentile == 50 else None
+    if entry.samples is None or not len(entry.samples.latencies_ns):
+        return None
+    return float(np.percentile(entry.samples.latencies_ns, percentile)) / 1e6 / entry.batch
+
+
+def _of_size(found: Comparison) -> str:
+    a, b = found.before, found.after
+    if found.same_file:
+        return f"size: {a.size_bytes / 1e6:.2f} MB, the same file"
+    percent = f", {100 * (b.size_bytes / a.size_bytes - 1):+.1f} %" if a.size_bytes else ""
+    return f"size: {a.size_bytes / 1e6:.2f} -> {b.size_bytes / 1e6:.2f} MB{percent}"
+
+
+def _sure(verdict: str) -> str:
+    return verdict if verdict == "not significant" else f"significantly {verdict}"
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _value(value: Any) -> str:
+    return "not recorded" if value in (None, "", -1, -1.0) else str(value)

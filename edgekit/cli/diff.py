@@ -1,0 +1,70 @@
+"""``edgekit diff``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgekit.cli import recall, show
+from edgekit.cli.options import Json, RunsDir
+from edgekit.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgekit.bench.entries import Entry
+
+
+def diff(
+    before: Annotated[str, typer.Argument(help=recall.GRAMMAR, metavar="A", show_default=False)],
+    after: Annotated[
+        str | None, typer.Argument(help="The same. Default: what was measured last of A.", metavar="B")
+    ] = None,
+    device: recall.OnDevice = None,
+    db: recall.Database = None,
+    json: Json = False,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Compare two measurements, or all of two runs: models, devices, precisions or versions.
+
+    A and B are each a RUN, or RUN/ARTIFACT; either may end in @previous, @first or a date such as @2026-11-26 (the
+    newest until then, UTC). Or an id that edgekit history prints. B alone missing: edgekit diff RUN compares the last
+    measurement with the one before. The same artifact on the same device goes together; two artifacts are compared
+    where both are named. Top-1 is compared image by image where the images are the same.
+    """
+    from edgekit.bench import difference
+    from edgekit.cli.history import as_plain
+
+    sources = recall.open_sources(runs_dir, [name for name in (before, after) if name], db)
+    if after is None:
+        named = recall.parse(before, runs_dir, sources)
+        if named.id or named.when != "latest":
+            after = named.text.rpartition("@")[0] or before
+        else:
+            before, after = f"{before}@previous", before
+    found = recall.pairs(*(recall.resolve(name, runs_dir, sources, device) for name in (before, after)))
+    if same := [b for a, b in found if (a.sha256, a.run) == (b.sha256, b.run)]:
+        found = [(a, b) for a, b in found if (a.sha256, a.run) != (b.sha256, b.run)]
+        if not found:
+            raise UsageError(
+                f"{before} and {after} are the same measurement ({', '.join(sorted({e.id for e in same})[:5])})",
+                f"edgekit history {same[0].run} lists others",
+            )
+    samples = recall.with_samples(sources, [entry for pair in found for entry in pair])
+    compared = [difference.compare(samples[a.sha256, a.run], samples[b.sha256, b.run]) for a, b in found]
+    if json:
+        show.as_json([as_plain(one) for one in compared])
+        return
+    for number, one in enumerate(compared):
+        if number:
+            print()
+        print(show.printable(f"{_title(one.before)}\n -> {_title(one.after)}"))
+        for sentence in difference.sentences(one):
+            print(show.printable(f"  {sentence}"))
+    if any(one.p50 is not None for one in compared):
+        show.note("intervals are of these two measurements: a machine also differs from one measurement to the next")
+
+
+def _title(entry: Entry) -> str:
+    when = entry.measured[:16].replace("T", " ")
+    return f"{entry.id}  {entry.run}/{entry.artifact} on {entry.device} x{entry.threads}, {when}"

@@ -1,0 +1,166 @@
+"""``edgekit history``."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgekit.cli import recall, show
+from edgekit.cli.options import Json, RunsDir
+from edgekit.errors import MissingError, UsageError
+
+if TYPE_CHECKING:
+    from edgekit.bench.difference import Comparison
+    from edgekit.bench.entries import Entry
+
+_COLUMNS = (
+    "id", "measured (UTC)", "run", "model", "artifact", "on", "edgekit", "ran in", "top-1 % (95 %)", "p50 ms", "p90 ms",
+    "MB", "since the one before",
+)  # fmt: skip
+_RIGHT = _COLUMNS[8:12]
+_NARROW = ("id", "measured (UTC)", "artifact", "top-1 % (95 %)", "p50 ms", "since the one before")
+
+
+def history(
+    runs: Annotated[list[str] | None, typer.Argument(help="Names or paths. Default: all runs.")] = None,
+    device: recall.OnDevice = None,
+    model: Annotated[str | None, typer.Option(help="Only this network.", metavar="ARCH", show_default=False)] = None,
+    artifact: Annotated[str | None, typer.Option(help="Only this artifact.", show_default=False)] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Only what was measured since, UTC.", metavar="YYYY-MM-DD", show_default=False)
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="So many of the newest.")] = 50,
+    push: Annotated[
+        bool, typer.Option("--push", help="First send the results of these runs to the database of --db.")
+    ] = False,
+    db: recall.Database = None,
+    json: Json = False,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """List all that was ever measured, the newest first, and what changed each time.
+
+    The last column compares a measurement with the one before it of the same artifact, run and device: a star is a
+    change beyond chance (5 %). The index behind it is made again from the runs whenever it is missing or does not
+    fit. edgekit diff compares any two.
+    """
+    from edgekit.bench.database import Wanted
+    from edgekit.bench.entries import moment
+
+    start = moment(since) if since else ""
+    if start is None:
+        raise UsageError(f"--since takes a date, not {since!r}", "--since 2026-11-26")
+    names = list(runs or [])
+    sources = recall.open_sources(runs_dir, names, db)
+    asked = tuple(dict.fromkeys(recall.parse(name, runs_dir, sources).run or name for name in names))
+    wanted = Wanted(asked, device or "", artifact or "", model or "", start)
+    if push:
+        _push(sources, asked)
+    found = recall.find(sources, dataclasses.replace(wanted, limit=limit))
+    if not found:
+        what = "nothing was measured that fits" if any(dataclasses.astuple(wanted)) else "nothing was measured yet"
+        if not json:
+            raise MissingError(what, "edgekit benchmark; edgekit history without options lists all")
+    _print(found, _changes(sources, found), json)
+
+
+def _push(sources: recall.Sources, runs: tuple[str, ...]) -> None:
+    from edgekit.bench import database
+    from edgekit.bench.database import Wanted
+
+    if sources.team is None:
+        raise UsageError("--push sends results to a database, and none is named", "--db postgresql://user@host/name")
+    local = recall.Sources(sources.indexes, None)
+    engine = sources.team
+    with database.speaking(engine):
+        with engine.connect() as connection:
+            there = database.keys(connection)
+        own = [e for e in recall.find(local, Wanted(runs)) if (e.sha256, e.run) not in there]
+        with engine.begin() as connection:
+            database.put(connection, list(recall.with_samples(local, own).values()))
+    show.note(f"sent {len(own)} results to {database.name_of(engine)}")
+
+
+def _changes(sources: recall.Sources, shown: list[Entry]) -> dict[tuple[str, str], Comparison]:
+    """Each of `shown` against the one before it."""
+    from edgekit.bench import difference
+    from edgekit.bench.database import Wanted
+
+    runs = tuple(sorted({entry.run for entry in shown}))
+    keys = {(entry.sha256, entry.run) for entry in shown}
+    compared = []
+    for group in recall.grouped(recall.find(sources, Wanted(runs))):
+        compared += [(a, b) for a, b in itertools.pairwise(group) if (b.sha256, b.run) in keys]
+    samples = recall.with_samples(sources, [entry for pair in compared for entry in pair])
+    return {
+        (b.sha256, b.run): difference.compare(samples[a.sha256, a.run], samples[b.sha256, b.run]) for a, b in compared
+    }
+
+
+def _print(found: list[Entry], changes: dict[tuple[str, str], Comparison], json: bool) -> None:
+    if json:
+        show.as_json([_plain(entry, changes.get((entry.sha256, entry.run))) for entry in found])
+        return
+    rows = [_cells(entry, changes.get((entry.sha256, entry.run))) for entry in found]
+    show.table(_COLUMNS, rows, right=_RIGHT, narrow=_NARROW)
+    if changes:
+        show.note("*: beyond chance (5 %), as far as two measurements tell; edgekit diff says more")
+
+
+def _cells(entry: Entry, change: Comparison | None) -> list[str]:
+    from edgekit.report.tables import latency
+    from edgekit.statistics import wilson
+
+    low, high = wilson(entry.correct, entry.images)
+    return [
+        entry.id,
+        entry.measured[:16].replace("T", " "),
+        entry.run,
+        entry.model or "-",
+        entry.artifact,
+        f"{entry.device} x{entry.threads}" + (" (emulated)" if entry.source == "emulated" else ""),
+        entry.edgekit or "-",
+        f"{entry.runtime} {entry.version}".strip(),
+        "-" if entry.top1 is None else f"{entry.top1:.1f} ({100 * low:.1f}-{100 * high:.1f})",
+        latency(entry.p50_ms),
+        latency(entry.p90_ms),
+        f"{entry.size_bytes / 1e6:.1f}",
+        "" if change is None else in_short(change),
+    ]
+
+
+def in_short(change: Comparison) -> str:
+    """A comparison in one cell."""
+    said = []
+    if change.top1 is not None and (change.top1.value or change.top1.significant):
+        said.append(f"top-1 {change.top1.value:+.1f}{'*' if change.top1.significant else ''}")
+    if change.machines:
+        said.append("other machine or threads")
+    elif change.p50 is not None:
+        said.append(f"p50 {100 * (change.p50.value - 1):+.1f} %{'*' if change.p50.significant else ''}")
+    if not change.same_file:
+        said.append("other file")
+    return ", ".join(said) or "no change"
+
+
+def _plain(entry: Entry, change: Comparison | None) -> dict[str, object]:
+    fields = {f.name: getattr(entry, f.name) for f in dataclasses.fields(entry) if f.name != "samples"}
+    return {"id": entry.id, **fields, "top1": entry.top1, "change": None if change is None else as_plain(change)}
+
+
+def as_plain(change: Comparison) -> dict[str, object]:
+    """A comparison as plain values; latencies as ratios."""
+    from edgekit.bench import difference
+
+    fields = {f.name: getattr(change, f.name) for f in dataclasses.fields(change)}
+    ends = {name: fields.pop(name) for name in ("before", "after")}
+    return {
+        **{name: {"id": e.id, "sha256": e.sha256, "run": e.run, "artifact": e.artifact, "device": e.device,
+                  "measured": e.measured, "top1": e.top1, "p50_ms": e.p50_ms, "p90_ms": e.p90_ms,
+                  "size_bytes": e.size_bytes} for name, e in ends.items()},
+        **fields,
+        "sentences": difference.sentences(change),
+    }  # fmt: skip
