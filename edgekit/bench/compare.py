@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +16,21 @@ _RESAMPLES, _SEED = 600, 2026
 # The fewest latencies that a quantile is compared from.
 LEAST = {50: 20, 90: 64}
 SIGNIFICANT = 0.05
+
+
+# Student's t at 97.5 %, by degrees of freedom; between two the lower, which is the wider interval.
+_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 8: 2.306, 10: 2.228, 15: 2.131, 30: 2.042}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far measurements of one file on one machine lie apart: standard deviation of the logarithm, from `repeats`
+    measurements with so many degrees of freedom.
+    """
+
+    deviation: float
+    repeats: int
+    freedom: int
 
 
 @dataclass(frozen=True)
@@ -69,6 +86,28 @@ def latency_change(before_ns: np.ndarray, after_ns: np.ndarray, percentile: int)
     low, high = (float(v) for v in np.percentile(drawn, [2.5, 97.5]))
     low, high = min(low, value), max(high, value)
     return Change(value, low, high, "block bootstrap", None, low > 1 or high < 1)
+
+
+def spread(groups: Sequence[Sequence[float]]) -> Spread | None:
+    """The spread within groups of repeated measurements, of any level each; None below two degrees of freedom."""
+    logs = [np.log(np.asarray(group, np.float64)) for group in groups if len(group) > 1]
+    freedom = sum(len(group) - 1 for group in logs)
+    if freedom < 2:
+        return None
+    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in logs)
+    return Spread(math.sqrt(squares / freedom), sum(len(group) for group in logs), freedom)
+
+
+def widened(change: Change | None, by: Spread | None) -> Change | None:
+    """A ratio's interval, widened by how far one measurement lies from the next."""
+    if change is None or by is None:
+        return change
+    t = _T[max(known for known in _T if known <= by.freedom)]
+    between, value = t * math.sqrt(2) * by.deviation, math.log(change.value)
+    low = math.exp(value - math.hypot(value - math.log(change.low), between))
+    high = math.exp(value + math.hypot(math.log(change.high) - value, between))
+    method = f"{change.method} and {by.repeats} repeated measurements"
+    return dataclasses.replace(change, low=low, high=high, method=method, significant=low > 1 or high < 1)
 
 
 def quantiles(series: np.ndarray, percentile: int, stream: int) -> np.ndarray:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from edgekit.bench.compare import Change, latency_change, top1_change
+from edgekit.bench.compare import Change, latency_change, spread, top1_change, widened
 from edgekit.bench.entries import Entry
 from edgekit.bench.summary import BUSY
 
@@ -48,8 +49,13 @@ class Comparison:
     machines: str
 
 
-def compare(before: Entry, after: Entry) -> Comparison:
-    """Compare two entries that have their samples."""
+def compare(before: Entry, after: Entry, others: Sequence[Entry] = ()) -> Comparison:
+    """Compare two entries that have their samples.
+
+    Args:
+        others: more measurements, of which those of the same files on the same machine tell how far one measurement
+            lies from the next; without any, intervals are of the two measurements alone.
+    """
     a, b = before.samples, after.samples
     assert a is not None
     assert b is not None
@@ -59,8 +65,8 @@ def compare(before: Entry, after: Entry) -> Comparison:
         before=before,
         after=after,
         top1=top1_change(a.right, b.right, paired),
-        p50=_latency(before, after, 50),
-        p90=_latency(before, after, 90),
+        p50=widened(_latency(before, after, 50), spread(_repeats(before, after, others, "p50_ms"))),
+        p90=widened(_latency(before, after, 90), spread(_repeats(before, after, others, "p90_ms"))),
         agreement=100 * float((a.answers == b.answers).mean()) if paired else None,
         paired=paired,
         same_file=before.artifact_sha256 == after.artifact_sha256,
@@ -78,6 +84,21 @@ def _latency(before: Entry, after: Entry, percentile: int) -> Change | None:
     if percentile != 50 and together != [1, 1]:
         return None
     return latency_change(*series, percentile)
+
+
+def _repeats(before: Entry, after: Entry, others: Sequence[Entry], name: str) -> list[list[float]]:
+    """The values of a figure in measurements that are repetitions of either side."""
+    all_of = {(entry.sha256, entry.run): entry for entry in (*others, before, after)}
+    groups: dict[tuple[object, ...], list[float]] = {}
+    for entry in all_of.values():
+        if (value := getattr(entry, name)) is not None:
+            groups.setdefault(_made_alike(entry), []).append(value)
+    return [groups.get(key, []) for key in {_made_alike(before), _made_alike(after)}]
+
+
+def _made_alike(entry: Entry) -> tuple[object, ...]:
+    """What measurements share that repeat each other."""
+    return (entry.artifact_sha256, entry.device, entry.threads, entry.batch, entry.cpu, entry.runtime, entry.version)
 
 
 def circumstances(before: Entry, after: Entry) -> dict[str, tuple[Any, Any]]:

@@ -64,9 +64,9 @@ class Verdict:
         return next((state for state in STATES if any(f.state == state for f in self.figures)), NOT_COMPARED)
 
 
-def judge(before: Entry, after: Entry, tolerances: Tolerances) -> Verdict:
-    """Judge `after` by `before`; both have their samples."""
-    found = compare(before, after)
+def judge(before: Entry, after: Entry, tolerances: Tolerances, others: Sequence[Entry] = ()) -> Verdict:
+    """Judge `after` by `before`; both have their samples. `others`: as for `difference.compare`."""
+    found = compare(before, after, others)
     figures = [
         None if tolerances.top1 is None else _top1(found, tolerances.top1),
         None if tolerances.p50 is None else _latency("p50", found, found.p50, tolerances.p50),

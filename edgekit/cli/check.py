@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgekit.bench.entries import Entry
     from edgekit.bench.regression import Tolerances, Verdict
 
+_SAME = "the newest result is the reference itself"
 _ORDER = ("top-1", "p50", "p90", "size")
 
 
@@ -116,20 +117,20 @@ def _judge(
     from edgekit.bench import regression
 
     by_place = {(entry.artifact, entry.device): entry for entry in reference}
-    samples = recall.with_samples(sources, newest)
+    samples, more = recall.with_samples(sources, newest), recall.others(sources, [*newest, *reference])
     verdicts = []
     for entry in newest:
         before = by_place.pop((entry.artifact, entry.device), None)
         if before is not None and before.sha256 == entry.sha256:
             before = None
-            why = "the newest result is the reference itself: edgekit benchmark"
+            why = _SAME
         else:
             why = "not in the reference"
         if before is None:
             none = regression.Figure("all", regression.NOT_COMPARED, why)
             verdicts.append(regression.Verdict(entry.artifact, entry.device, "", entry.id, (none,)))
         else:
-            verdicts.append(regression.judge(before, samples[entry.sha256, entry.run], tolerances))
+            verdicts.append(regression.judge(before, samples[entry.sha256, entry.run], tolerances, more))
     for entry in by_place.values():
         gone = regression.Figure("all", regression.NOT_COMPARED, "in the reference, but not measured now")
         verdicts.append(regression.Verdict(entry.artifact, entry.device, entry.id, "", (gone,)))
@@ -160,6 +161,11 @@ def _end(verdicts: list[Verdict], strict: bool) -> None:
         raise GateError(
             f"worse than the reference beyond tolerance and chance: {named}",
             f"edgekit diff {worse[0].before} {worse[0].after} says more",
+        )
+    if all(figure.why == _SAME for figure in figures):
+        raise MissingError(
+            "the newest results are the reference itself: nothing was measured since",
+            "edgekit benchmark, then this again",
         )
     if all(figure.state == regression.NOT_COMPARED or figure.name == "size" for figure in figures):
         raise MissingError(

@@ -51,7 +51,8 @@ def diff(
                 f"edgekit history {same[0].run} lists others",
             )
     samples = recall.with_samples(sources, [entry for pair in found for entry in pair])
-    compared = [difference.compare(samples[a.sha256, a.run], samples[b.sha256, b.run]) for a, b in found]
+    more = recall.others(sources, list(samples.values()))
+    compared = [difference.compare(samples[a.sha256, a.run], samples[b.sha256, b.run], more) for a, b in found]
     if json:
         show.as_json([as_plain(one) for one in compared])
         return
@@ -61,8 +62,11 @@ def diff(
         print(show.printable(f"{_title(one.before)}\n -> {_title(one.after)}"))
         for sentence in difference.sentences(one):
             print(show.printable(f"  {sentence}"))
-    if any(one.p50 is not None for one in compared):
-        show.note("intervals are of these two measurements: a machine also differs from one measurement to the next")
+    if any(one.p50 is not None and "repeated" not in one.p50.method for one in compared):
+        show.note(
+            "a machine differs from one measurement to the next, of which two say nothing: with three of the same file "
+            "the intervals have that in them; edgekit benchmark again"
+        )
 
 
 def _title(entry: Entry) -> str:

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
 _COLUMNS = (
     "id", "measured (UTC)", "run", "model", "artifact", "on", "edgekit", "ran in", "top-1 % (95 %)", "p50 ms", "p90 ms",
-    "MB", "since the one before",
+    "MB", "change",
 )  # fmt: skip
 _RIGHT = _COLUMNS[8:12]
-_NARROW = ("id", "measured (UTC)", "artifact", "top-1 % (95 %)", "p50 ms", "since the one before")
+_NARROW = ("id", "measured (UTC)", "run", "artifact", "top-1 % (95 %)", "p50 ms", "change")
+# What is the same in every line is said once, below.
+_ONCE = ("run", "model", "on", "edgekit", "ran in")
 
 
 def history(
@@ -91,12 +93,13 @@ def _changes(sources: recall.Sources, shown: list[Entry]) -> dict[tuple[str, str
 
     runs = tuple(sorted({entry.run for entry in shown}))
     keys = {(entry.sha256, entry.run) for entry in shown}
-    compared = []
+    compared: list[tuple[Entry, Entry, list[Entry]]] = []
     for group in recall.grouped(recall.find(sources, Wanted(runs))):
-        compared += [(a, b) for a, b in itertools.pairwise(group) if (b.sha256, b.run) in keys]
-    samples = recall.with_samples(sources, [entry for pair in compared for entry in pair])
+        compared += [(a, b, group) for a, b in itertools.pairwise(group) if (b.sha256, b.run) in keys]
+    samples = recall.with_samples(sources, [entry for a, b, _ in compared for entry in (a, b)])
     return {
-        (b.sha256, b.run): difference.compare(samples[a.sha256, a.run], samples[b.sha256, b.run]) for a, b in compared
+        (b.sha256, b.run): difference.compare(samples[a.sha256, a.run], samples[b.sha256, b.run], group)
+        for a, b, group in compared
     }
 
 
@@ -105,9 +108,22 @@ def _print(found: list[Entry], changes: dict[tuple[str, str], Comparison], json:
         show.as_json([_plain(entry, changes.get((entry.sha256, entry.run))) for entry in found])
         return
     rows = [_cells(entry, changes.get((entry.sha256, entry.run))) for entry in found]
-    show.table(_COLUMNS, rows, right=_RIGHT, narrow=_NARROW)
+    same = {c: rows[0][n] for n, c in enumerate(_COLUMNS) if c in _ONCE and len({row[n] for row in rows}) == 1}
+    kept = [n for n, column in enumerate(_COLUMNS) if column not in same]
+    shown = [_COLUMNS[n] for n in kept]
+    show.table(
+        shown,
+        [[row[n] for n in kept] for row in rows],
+        right=[c for c in _RIGHT if c in shown],
+        narrow=[c for c in _NARROW if c in shown],
+    )
+    if said := ", ".join(f"{name} {value}" for name, value in same.items() if value != "-"):
+        show.note(f"all: {said}")
     if changes:
-        show.note("*: beyond chance (5 %), as far as two measurements tell; edgekit diff says more")
+        show.note(
+            "change: since the measurement before. *: beyond chance (5 %), as far as these measurements tell; "
+            "edgekit diff says more"
+        )
 
 
 def _cells(entry: Entry, change: Comparison | None) -> list[str]:

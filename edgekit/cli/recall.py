@@ -111,6 +111,16 @@ def with_samples(sources: Sources, entries: Sequence[Entry]) -> dict[tuple[str, 
     return found
 
 
+def others(sources: Sources, entries: Sequence[Entry]) -> list[Entry]:
+    """All measurements of the same artifacts of the same runs on the same devices."""
+    from edgekit.bench.database import Wanted
+
+    found: list[Entry] = []
+    for run, artifact, device in sorted({(e.run, e.artifact, e.device) for e in entries}):
+        found += find(sources, Wanted(runs=(run,), artifact=artifact, device=device))
+    return found
+
+
 def _engines(sources: Sources) -> list[Engine]:
     return [*sources.indexes, *([sources.team] if sources.team is not None else [])]
 
