@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from edgekit.bench.entries import PACKED, Entry, unpack
+from edgekit.bench.entries import PACKED, Entry, text, unpack
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError, missing_package
 from edgekit.labels import visible
 
@@ -47,7 +47,7 @@ class Wanted:
     """Which entries are asked for; what is empty or None asks for all.
 
     Attributes:
-        runs, device, artifact, model: by name. since: UTC, ISO 8601. id: how its hash begins. limit: the newest.
+        runs, device, artifact, model: by name, as it is or as it is kept. since: UTC, ISO 8601. id: how its hash begins. limit: the newest.
     """
 
     runs: tuple[str, ...] = ()
@@ -57,6 +57,11 @@ class Wanted:
     since: str = ""
     id: str = ""
     limit: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "runs", tuple(text(run) for run in self.runs))
+        for name in ("device", "artifact", "model", "since", "id"):
+            object.__setattr__(self, name, text(getattr(self, name)))
 
 
 def connect(url: str) -> sa.Engine:
@@ -216,7 +221,7 @@ def with_samples(connection: sa.Connection, entries: Sequence[Entry]) -> list[En
         query = sa.select(*columns).where(RESULTS.c.sha256.in_(hashes[start : start + _BATCH]))
         for row in connection.execute(query).mappings():
             if entry := wanted.get((row["sha256"], row["run"])):
-                found.append(dataclasses.replace(entry, samples=unpack({n: bytes(row[n]) for n in PACKED})))
+                found.append(dataclasses.replace(entry, samples=unpack({n: row[n] for n in PACKED})))
     return found
 
 

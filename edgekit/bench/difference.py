@@ -91,7 +91,7 @@ def _repeats(before: Entry, after: Entry, others: Sequence[Entry], name: str) ->
     all_of = {(entry.sha256, entry.run): entry for entry in (*others, before, after)}
     groups: dict[tuple[object, ...], list[float]] = {}
     for entry in all_of.values():
-        if (value := getattr(entry, name)) is not None:
+        if (value := getattr(entry, name)) is not None and value > 0:
             groups.setdefault(_made_alike(entry), []).append(value)
     return [groups.get(key, []) for key in {_made_alike(before), _made_alike(after)}]
 

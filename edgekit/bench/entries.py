@@ -148,13 +148,13 @@ def about(run: Path) -> About:
     """What stands in a run's run.json and data.json; nothing is made of what cannot be read there."""
     model, digest, images = "", "", 0
     try:
-        model = _text(store.load_document(run / store.RUN_FILE, store.SCHEMA).get("arch", ""))
+        model = text(store.load_document(run / store.RUN_FILE, store.SCHEMA).get("arch", ""))
         data = store.load_json(run / "data.json")
         test = [f"{s['label']} {s['sha256']}" for s in data["samples"] if s["split"] == "test"]
-        digest, images = store.sha256_text([*map(str, data["labels"]), "", *test]), len(test)
+        digest, images = store.sha256text([*map(str, data["labels"]), "", *test]), len(test)
     except (EdgekitError, KeyError, TypeError, AttributeError, OSError, ValueError):
         pass
-    return About(_text(run.name), model, digest, images)
+    return About(text(run.name), model, digest, images)
 
 
 def read(path: Path, of: About) -> Entry:
@@ -211,8 +211,8 @@ def _of_program(result: ProgramResult, path: Path, content: bytes, of: About) ->
     return dataclasses.replace(
         entry,
         kind="program",
-        runtime=_text(result.program),
-        version=_text(result.program_sha256[:12]),
+        runtime=text(result.program),
+        version=text(result.program_sha256[:12]),
         queries=result.figures.runs,
         p50_ms=None if result.source == "emulated" else result.figures.median_ms,
         samples=Samples(none, none, none.astype(bool)),
@@ -221,26 +221,26 @@ def _of_program(result: ProgramResult, path: Path, content: bytes, of: About) ->
 
 def _common(result: BenchmarkResult | ProgramResult, path: Path, content: bytes, of: About) -> Entry:
     artifact = result.artifact
-    environment = {_text(k): plain(v) for k, v in list(result.environment.items())[:_MOST_KEYS]}
+    environment = {text(k): plain(v) for k, v in list(result.environment.items())[:_MOST_KEYS]}
     return Entry(
         sha256=hashlib.sha256(content).hexdigest(),
         run=of.run,
         number=places.order(path)[0],
         measured=moment(environment.get("measured")) or moment(path.stat().st_mtime) or "",
         kind="measured",
-        device=_text(result.device),
-        artifact=_text(artifact.name),
+        device=text(result.device),
+        artifact=text(artifact.name),
         model=of.model,
         precision=artifact.precision,
         source=result.source,
-        runtime=_text(environment.get("runtime", "")),
-        version=_text(environment.get("version", "")),
-        edgekit=_text(environment.get("edgekit", "")),
+        runtime=text(environment.get("runtime", "")),
+        version=text(environment.get("version", "")),
+        edgekit=text(environment.get("edgekit", "")),
         threads=_whole(environment.get("threads"), 1),
         batch=max(1, _whole(environment.get("batch"), 1)),
-        cpu=_text(environment.get("cpu") or environment.get("board") or ""),
-        artifact_sha256=_text(artifact.sha256),
-        weights_sha256=_text(artifact.parent),
+        cpu=text(environment.get("cpu") or environment.get("board") or ""),
+        artifact_sha256=text(artifact.sha256),
+        weights_sha256=text(artifact.parent),
         images_sha256="",
         size_bytes=_whole(result.size_bytes, 0),
         queries=0,
@@ -273,7 +273,8 @@ def moment(value: Any) -> str | None:
     return when.isoformat(timespec="seconds")
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """As every name is kept: short and printable."""
     return visible(str(value)[:_MOST_TEXT])[:_MOST_TEXT]
 
 

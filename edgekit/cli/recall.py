@@ -144,13 +144,13 @@ def parse(text: str, runs_dir: Path, sources: Sources) -> Named:
         MissingError: neither a run nor a result. UsageError: no time that is known.
     """
     from edgekit.bench.database import Wanted
-    from edgekit.labels import visible
+    from edgekit.bench.entries import text as as_kept
 
     path, artifact = _local(runs_dir, text)
     head, _, when = text.rpartition("@") if "@" in text else (text, "", "latest")
     if path is not None and text.rstrip("/").endswith(path.name + (f"/{artifact}" if artifact else "")):
         when = "latest"  # an @ of the run's own name
-    run = visible(path.resolve().name) if path is not None else ""
+    run = as_kept(path.resolve().name) if path is not None else ""
     if not run and find(sources, Wanted(runs=(head.split("/")[0],), limit=1)):
         run, _, artifact = head.partition("/")
     if run:

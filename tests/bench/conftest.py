@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import adbd, android_root, sshd
+from tests.bench import adbd, android_root, postgres, sshd
 
 
 @pytest.fixture
@@ -85,3 +85,13 @@ def bare(adb_client: adbd.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def lab(bare: Lab) -> Lab:
     bare.client.connect(bare.phone.plug_in())
     return bare
+
+
+@pytest.fixture(scope="session")
+def team() -> Iterator[postgres.Server]:
+    """A running PostgreSQL."""
+    if why := postgres.missing():
+        pytest.skip(why)
+    server = postgres.start()
+    yield server
+    server.stop()
