@@ -47,7 +47,8 @@ class Wanted:
     """Which entries are asked for; what is empty or None asks for all.
 
     Attributes:
-        runs, device, artifact, model: by name, as it is or as it is kept. since: UTC, ISO 8601. id: how its hash begins. limit: the newest.
+        runs, device, artifact, model: by name, as it is or as it is kept. since: UTC, ISO 8601. id: how its hash
+            begins. limit: the newest.
     """
 
     runs: tuple[str, ...] = ()

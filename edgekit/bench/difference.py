@@ -10,7 +10,6 @@ import numpy as np
 
 from edgekit.bench.compare import Change, latency_change, spread, top1_change, widened
 from edgekit.bench.entries import Entry
-from edgekit.bench.summary import BUSY
 
 # What of the environment explains a difference, and what people call it.
 _CIRCUMSTANCES = {
@@ -112,8 +111,8 @@ def circumstances(before: Entry, after: Entry) -> dict[str, tuple[Any, Any]]:
         values = before.environment.get(key), after.environment.get(key)
         if values[0] != values[1] and any(value not in (None, "", -1, -1.0) for value in values):
             found.setdefault(name, values)
-    loads = [entry.environment.get("busy_before", -1) for entry in (before, after)]
-    if any(isinstance(load, int | float) and load > BUSY for load in loads):
+    if before.busy or after.busy:
+        loads = [entry.environment.get("busy_before", -1) for entry in (before, after)]
         found["other work just before (share of all cores)"] = (loads[0], loads[1])
     return found
 

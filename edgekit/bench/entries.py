@@ -20,7 +20,7 @@ import numpy as np
 from edgekit import store
 from edgekit.bench import places, program, session
 from edgekit.bench.replies import plain
-from edgekit.bench.summary import percentiles_ms
+from edgekit.bench.summary import BUSY, percentiles_ms
 from edgekit.errors import DataError, EdgekitError
 from edgekit.labels import visible
 from edgekit.measurements import BenchmarkResult, ProgramResult
@@ -129,6 +129,12 @@ class Entry:
         return self.sha256[:_ID]
 
     @property
+    def busy(self) -> bool:
+        """Whether other work took much of the machine just before."""
+        load = self.environment.get("busy_before", -1)
+        return isinstance(load, int | float) and load > BUSY
+
+    @property
     def top1(self) -> float | None:
         """Percent; None where no image was judged."""
         return 100 * self.correct / self.images if self.images else None
@@ -151,7 +157,7 @@ def about(run: Path) -> About:
         model = text(store.load_document(run / store.RUN_FILE, store.SCHEMA).get("arch", ""))
         data = store.load_json(run / "data.json")
         test = [f"{s['label']} {s['sha256']}" for s in data["samples"] if s["split"] == "test"]
-        digest, images = store.sha256text([*map(str, data["labels"]), "", *test]), len(test)
+        digest, images = store.sha256_text([*map(str, data["labels"]), "", *test]), len(test)
     except (EdgekitError, KeyError, TypeError, AttributeError, OSError, ValueError):
         pass
     return About(text(run.name), model, digest, images)

@@ -98,6 +98,7 @@ def _latency(name: str, found: Comparison, change: Change | None, tolerance: flo
         return Figure(name, CANNOT_TELL, why)
     percent = dataclasses.replace(change, **{k: 100 * (getattr(change, k) - 1) for k in ("value", "low", "high")})
     text = f"{percent.value:+.1f} % ({percent.low:+.1f} to {percent.high:+.1f})"
+    text += ", while other work ran" if found.before.busy or found.after.busy else ""
     return _judged(name, percent, percent.value, tolerance, text)
 
 
@@ -150,11 +151,17 @@ def load_reference(path: Path) -> list[Entry]:
     try:
         return [_from_document(result, str(path)) for result in results]
     except (KeyError, TypeError, AttributeError, ValueError, binascii.Error) as error:
-        raise DataError(f"{path} is damaged: {error!r}", f"edgekit check --save-reference {path}") from None
+        raise DataError(
+            f"{path} is damaged: {type(error).__name__}: {error}", f"edgekit check --save-reference {path}"
+        ) from None
 
 
 def _from_document(result: dict[str, Any], where: str) -> Entry:
-    samples = unpack({name: base64.b64decode(result["samples"][name], validate=True) for name in PACKED})
+    packed = {name: base64.b64decode(result["samples"][name], validate=True) for name in PACKED}
+    try:
+        samples = unpack(packed)
+    except DataError as error:
+        raise ValueError(error.message) from None
     entry = from_table({k: v for k, v in result.items() if k != "samples"}, Entry, where)
     plain: dict[str, Any] = {
         f.name: visible(v) for f in dataclasses.fields(Entry) if isinstance(v := getattr(entry, f.name), str)

@@ -119,6 +119,8 @@ def _print(found: list[Entry], changes: dict[tuple[str, str], Comparison], json:
     )
     if said := ", ".join(f"{name} {value}" for name, value in same.items() if value != "-"):
         show.note(f"all: {said}")
+    if any(entry.busy for entry in found):
+        show.note("!: the machine was busy: other work took more than a fifth of its cores just before")
     if changes:
         show.note(
             "change: since the measurement before. *: beyond chance (5 %), as far as these measurements tell; "
@@ -141,7 +143,7 @@ def _cells(entry: Entry, change: Comparison | None) -> list[str]:
         entry.edgekit or "-",
         f"{entry.runtime} {entry.version}".strip(),
         "-" if entry.top1 is None else f"{entry.top1:.1f} ({100 * low:.1f}-{100 * high:.1f})",
-        latency(entry.p50_ms),
+        latency(entry.p50_ms) + ("!" if entry.busy else ""),
         latency(entry.p90_ms),
         f"{entry.size_bytes / 1e6:.1f}",
         "" if change is None else in_short(change),

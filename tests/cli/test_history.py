@@ -1,0 +1,398 @@
+"""``edgekit history``, ``diff`` and ``check`` over results that lie in runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgekit.bench import program
+from edgekit.cli.app import run
+from tests.bench.kept import INT8, make_run, measure
+from tests.bench.results import artifact, by_program
+
+FP32 = artifact("android/model.fp32.tflite", "fp32", "litert", sha256="d" * 64)
+Out = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run with one result, in ./runs."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("EDGEKIT_RUNS_DIR", "EDGEKIT_DB"):
+        monkeypatch.delenv(name, raising=False)
+    made = make_run(tmp_path / "runs")
+    measure(made)
+    return made
+
+
+def listed(capsys: Out, *arguments: str) -> Any:
+    capsys.readouterr()
+    assert run([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def printed(capsys: Out, *arguments: str, status: int = 0) -> str:
+    capsys.readouterr()
+    assert run(list(arguments)) == status
+    said = capsys.readouterr()
+    return said.out + said.err
+
+
+# history ---------------------------------------------------------------------------------------
+
+
+def test_history_lists_the_newest_first_with_what_changed(digits: Path, capsys: Out) -> None:
+    measure(digits, ms=3.0, when="2026-11-27T07:00:00+00:00")
+    rows = listed(capsys, "history")
+    assert [row["measured"][:10] for row in rows] == ["2026-11-27", "2026-11-26"]
+    assert rows[0]["change"]["p50"]["significant"]
+    assert rows[0]["change"]["p50"]["value"] == pytest.approx(1.5, rel=0.02)
+    assert rows[1]["change"] is None
+    assert rows[0]["environment"]["edgekit"] == "0.1.0"
+    text = printed(capsys, "history")
+    assert "p50 +5" in text
+    assert "%*" in text
+    assert "all: run digits, model mobilenet_v2, on local x1" in text
+
+
+def test_a_change_within_chance_has_no_star(digits: Path, capsys: Out) -> None:
+    measure(digits, right=31, when="2026-11-27T07:00:00+00:00")
+    (cell,) = [line for line in printed(capsys, "history").splitlines() if "2026-11-27" in line]
+    assert "top-1 +2.5, p50" in cell
+    assert "*" not in cell
+
+
+def test_a_busy_machine_is_marked(digits: Path, capsys: Out) -> None:
+    measure(digits, said={"busy_before": 0.9})
+    text = printed(capsys, "history")
+    assert re.search(r" (1\.9|2\.0)\d! ", text)
+    assert "!: the machine was busy" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        (["digits"], 1), (["other"], 1), ([], 2), (["--limit", "1"], 1), (["--since", "2026-11-27"], 1),
+        (["--device", "pi"], 1), (["--model", "mobilenet_v2"], 2), (["--artifact", INT8.name], 2),
+        (["--device", "nobody's"], 0),
+    ],
+)  # fmt: skip
+def test_history_is_narrowed(digits: Path, capsys: Out, options: list[str], count: int) -> None:
+    measure(make_run(digits.parent, "other"), device="pi", when="2026-11-27T07:00:00+00:00")
+    assert len(listed(capsys, "history", *options)) == count
+
+
+def test_a_run_is_named_by_its_path_from_anywhere(
+    digits: Path, capsys: Out, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir("/")
+    assert len(listed(capsys, "history", str(digits))) == 1
+    other = make_run(tmp_path / "else where" / "runs@home", "digits2")
+    measure(other, right=40)
+    (found,) = listed(capsys, "diff", str(digits), str(other))
+    assert (found["before"]["run"], found["after"]["run"]) == ("digits", "digits2")
+
+
+def test_nothing_that_fits_is_status_4(digits: Path, capsys: Out) -> None:
+    assert "nothing was measured that fits" in printed(capsys, "history", "--device", "x", status=4)
+    shutil.rmtree(digits)
+    assert "nothing was measured yet" in printed(capsys, "history", status=4)
+
+
+@pytest.mark.parametrize("date", ["yesterday", "2026-13-01", "\x1b[2J"])
+def test_a_date_that_is_none_is_refused(digits: Path, capsys: Out, date: str) -> None:
+    text = printed(capsys, "history", "--since", date, status=2)
+    assert "--since takes a date" in text
+    assert "\x1b" not in text
+
+
+def test_damaged_results_are_named_and_left_out(digits: Path, capsys: Out) -> None:
+    measure(make_run(digits.parent, "broken\x1b[2J")).write_text("{")
+    text = printed(capsys, "history")
+    assert "left out: " in text
+    assert "broken\\x1b[2J" in text
+    assert "\x1b[2J" not in text
+    assert "2026-11-26 07:00" in text
+
+
+def test_an_interrupted_measurement_is_not_listed(digits: Path, capsys: Out) -> None:
+    next((digits / "bench").rglob("*.json")).rename(digits / "away")  # bench/*/*.npz alone
+    measure(digits, device="pi")
+    assert {row["device"] for row in listed(capsys, "history")} == {"pi"}
+
+
+def test_what_a_program_measured_is_listed(digits: Path, capsys: Out) -> None:
+    program.save(digits / "bench", by_program())
+    text = printed(capsys, "history", "--device", "phone")
+    assert "benchmark_model" in text
+    assert "2.40" in text
+
+
+# diff ------------------------------------------------------------------------------------------
+
+
+def compared(capsys: Out, *arguments: str) -> Any:
+    (found,) = listed(capsys, "diff", *arguments)
+    return found
+
+
+def test_diff_of_two_runs_says_what_is_significant(digits: Path, capsys: Out) -> None:
+    measure(make_run(digits.parent, "other"), ms=1.0, right=40, said={"edgekit": "0.2.0", "governor": "powersave"})
+    found = compared(capsys, "digits", "other")
+    assert found["paired"]
+    assert (found["top1"]["value"], found["top1"]["significant"]) == (25.0, True)
+    assert found["p50"]["value"] == pytest.approx(0.5, rel=0.02)
+    assert found["agreement"] == 75.0
+    assert found["circumstances"] == {"edgekit": ["0.1.0", "0.2.0"], "governor": [None, "powersave"]}
+    text = printed(capsys, "diff", "digits", "other")
+    assert "McNemar p = 0.002, the same 40 images): significantly better" in text
+    assert "significantly faster" in text
+    assert "differs: edgekit: 0.1.0 -> 0.2.0" in text
+    assert "differs: governor: not recorded -> powersave" in text
+
+
+def test_other_images_are_compared_unpaired_and_it_is_said(digits: Path, capsys: Out) -> None:
+    measure(make_run(digits.parent, "other", seed="e"), right=40)
+    found = compared(capsys, "digits", "other")
+    assert (found["paired"], found["agreement"], found["top1"]["method"]) == (False, None, "unpaired")
+    assert "unpaired: 40 and 40 images that are not known to be the same" in printed(capsys, "diff", "digits", "other")
+
+
+def test_one_run_alone_is_compared_with_the_measurement_before(digits: Path, capsys: Out) -> None:
+    measure(digits, ms=2.5, when="2026-11-27T07:00:00+00:00")
+    measure(digits, ms=4.0, when="2026-11-28T07:00:00+00:00")
+    assert compared(capsys, "digits")["p50"]["value"] == pytest.approx(1.6, rel=0.02)
+    assert compared(capsys, "digits@first")["p50"]["value"] == pytest.approx(2.0, rel=0.02)
+    assert compared(capsys, "digits@2026-11-26")["p50"]["value"] == pytest.approx(2.0, rel=0.02)
+
+
+def test_results_are_named_by_artifact_and_by_id(digits: Path, capsys: Out) -> None:
+    measure(digits, of=FP32, ms=8.0)
+    ids = {row["artifact"]: row["id"] for row in listed(capsys, "history")}
+    for names in (
+        (f"digits/{FP32.name}", f"digits/{INT8.name}"), ("digits/model.fp32.tflite", f"runs/digits/{INT8.name}"),
+        (ids[FP32.name], ids[INT8.name]),
+    ):  # fmt: skip
+        found = compared(capsys, *names)
+        assert found["p50"]["value"] == pytest.approx(0.25, rel=0.02)
+        assert not found["same_file"]
+
+
+def test_a_clock_that_went_back_does_not_turn_the_order_around(digits: Path, capsys: Out) -> None:
+    measure(digits, ms=4.0, when="2001-01-01T00:00:00+00:00")
+    assert compared(capsys, "digits")["p50"]["value"] == pytest.approx(2.0, rel=0.02)
+
+
+def test_three_measurements_of_a_file_widen_the_interval(digits: Path, capsys: Out) -> None:
+    for ms in (2.2, 1.9, 2.1):
+        measure(digits, ms=ms)
+    found = compared(capsys, "digits")
+    assert not found["p50"]["significant"]
+    assert "4 repeated measurements" in found["p50"]["method"]
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"threads": 4}, "other number of threads (1, 4)"),
+        ({"cpu": "another"}, "other CPU (a CPU, another)"),
+        ({"cores": 64}, "other number of cores (2, 64)"),
+    ],
+)
+def test_another_machine_is_said(digits: Path, capsys: Out, said: dict[str, object], why: str) -> None:
+    measure(digits, said=said)
+    assert why in printed(capsys, "diff", "digits")
+
+
+def test_two_devices_are_compared_by_id_and_it_is_said(digits: Path, capsys: Out) -> None:
+    measure(digits, device="pi")
+    ids = {row["device"]: row["id"] for row in listed(capsys, "history")}
+    assert "other device (local, pi)" in printed(capsys, "diff", ids["local"], ids["pi"])
+
+
+def test_few_queries_and_emulation_are_not_compared(digits: Path, capsys: Out) -> None:
+    measure(digits, latencies_ns=(1_000_000,) * 9)
+    assert "p50: insufficient samples (700 and 9 queries)" in printed(capsys, "diff", "digits")
+    measure(digits, source="emulated")
+    assert "p50: not compared: local is emulated" in printed(capsys, "diff", "digits")
+
+
+def test_programs_are_compared_without_chance(digits: Path, capsys: Out) -> None:
+    for megabytes in (4, 5):
+        program.save(digits / "bench", by_program(size_bytes=megabytes * 1_000_000))
+    text = printed(capsys, "diff", "digits", "--device", "phone")
+    assert "p50: 2.4 -> 2.4 ms, x 1.000: no interval" in text
+    assert "nothing can be said of chance" in text
+
+
+@pytest.mark.parametrize(
+    ("names", "status", "said"),
+    [
+        (["nothing"], 4, "measured runs: digits"),
+        (["digits/none"], 4, "measured: android/model.int8.tflite"),
+        (["digits@previous"], 4, "nothing of 'digits' was measured twice"),
+        (["digits@1999-01-01", "digits"], 4, "was measured until 1999-01-01"),
+        (["digits@noon", "digits"], 2, "'noon' is no time"),
+        (["digits", "digits"], 2, "are the same measurement"),
+        (["ffffffff", "digits"], 4, "no run and no result"),
+        (["digits", "digits", "--device", "x"], 4, "has no measurements on 'x'"),
+        (["'; DROP TABLE files; --", "digits"], 4, "no run and no result"),
+        (["%", "_"], 4, "no run and no result"),
+        (["", "digits"], 4, "no run and no result"),
+        (["../..", "digits"], 4, "no run and no result"),
+        (["digits\x1b[2J"], 4, "'digits\\x1b[2J'"),
+    ],
+)
+def test_names_that_mean_nothing_say_what_exists(
+    digits: Path, capsys: Out, names: list[str], status: int, said: str
+) -> None:
+    text = printed(capsys, "diff", *names, status=status)
+    assert said in text
+    assert "\x1b" not in text
+
+
+# check -----------------------------------------------------------------------------------------
+
+
+def test_a_slower_model_fails_with_status_7(digits: Path, capsys: Out) -> None:
+    measure(digits, ms=2.3)
+    text = printed(capsys, "check", "digits", "--against", "@previous", status=7)
+    assert text.startswith("worse         android/model.int8.tflite on local: ")
+    assert "p50 worse: +1" in text
+    assert "error: worse than the reference beyond tolerance and chance: android/model.int8.tflite on local" in text
+
+
+def test_within_the_tolerance_it_passes(digits: Path, capsys: Out) -> None:
+    measure(digits, ms=2.3)
+    assert printed(capsys, "check", "--against", "@previous", "--tolerance-p50", "20%").startswith("pass ")
+    assert run(["check", "digits", "--against", "@previous", "--tolerance-p50", "20"]) == 0
+    assert run(["check", "digits", "--against", "@previous", "--tolerance-p50", "9"]) == 7
+
+
+def test_a_faster_and_better_model_passes(digits: Path, capsys: Out) -> None:
+    measure(digits, ms=1.0, right=40)
+    assert printed(capsys, "check", "digits", "--against", "@previous").startswith("pass ")
+
+
+def test_a_drop_that_chance_can_do_is_not_a_failure_unless_strict(digits: Path, capsys: Out) -> None:
+    measure(digits, right=28)
+    text = printed(capsys, "check", "digits", "--against", "@previous")
+    assert text.startswith("cannot tell ")
+    assert "top-1 cannot tell: -5.0 points" in text
+    assert "chance alone could do that" in text
+    assert run(["check", "digits", "--against", "@previous", "--strict"]) == 7
+
+
+def test_a_drop_beyond_chance_fails(digits: Path, capsys: Out) -> None:
+    measure(digits, right=20)
+    assert "top-1 worse: -25.0 points" in printed(capsys, "check", "digits", "--against", "@previous", status=7)
+    assert run(["check", "digits", "--against", "@previous", "--tolerance-top1", "30"]) == 0
+
+
+def test_a_larger_file_fails(digits: Path, capsys: Out) -> None:
+    measure(digits, size_bytes=5_000_000)
+    assert "size worse: +25.0 %" in printed(capsys, "check", "digits", "--against", "@previous", status=7)
+
+
+def test_few_samples_cannot_tell(digits: Path, capsys: Out) -> None:
+    measure(digits, latencies_ns=(9_000_000,) * 9)
+    assert "p50 cannot tell: insufficient samples" in printed(capsys, "check", "digits", "--against", "@previous")
+
+
+def test_p90_is_checked_where_it_is_asked(digits: Path, capsys: Out) -> None:
+    slow = [2_000_000 + n for n in range(560)] + [4_000_000 + n for n in range(140)]
+    measure(digits, latencies_ns=tuple(slow[n * 37 % 700] for n in range(700)))
+    assert run(["check", "digits", "--against", "@previous"]) == 0
+    assert "p90 worse" in printed(capsys, "check", "--against", "@previous", "--tolerance-p90", "10", status=7)
+
+
+@pytest.mark.parametrize("said", [{"threads": 4}, {"cpu": "another"}, {"cores": 64}])
+def test_latencies_of_other_machines_are_not_compared_and_accuracy_is(
+    digits: Path, capsys: Out, said: dict[str, object]
+) -> None:
+    measure(digits, ms=99.0, said=said)
+    text = printed(capsys, "check", "digits", "--against", "@previous")
+    assert text.startswith("not compared ")
+    assert "p50 not compared: other " in text
+    measure(digits, ms=99.0, right=10, said={**said, "cpu": "a third"})
+    assert run(["check", "digits", "--against", "@first"]) == 7
+
+
+def test_another_device_is_not_compared(digits: Path, capsys: Out) -> None:
+    measure(make_run(digits.parent, "other"), device="pi")
+    text = printed(capsys, "check", "other", "--against", "digits", status=4)
+    assert "android/model.int8.tflite on pi: all not compared: not in the reference" in text
+    assert "on local: all not compared: in the reference, but not measured now" in text
+    assert "could be compared" in text
+
+
+def test_a_reference_file_can_be_committed(digits: Path, capsys: Out, tmp_path: Path) -> None:
+    assert run(["check", "digits", "--save-reference", "reference.json"]) == 0
+    assert "nothing was measured since" in printed(capsys, "check", "--against", "reference.json", status=4)
+    measure(digits, ms=2.01, when="2026-11-27T07:00:00+00:00")
+    assert printed(capsys, "check", "--against", "reference.json").startswith("pass ")
+    measure(digits, ms=3.0, when="2026-11-28T07:00:00+00:00")
+    shutil.rmtree(tmp_path / "runs" / "digits" / "bench")
+    measure(digits, ms=3.0, when="2026-11-28T07:00:00+00:00")
+    (verdict,) = json.loads(
+        printed(capsys, "check", "--against", "reference.json", "--json", status=7).split("error:")[0]
+    )
+    assert verdict["state"] == "worse"
+    assert {f["name"]: f["state"] for f in verdict["figures"]} == {"top-1": "pass", "p50": "worse", "size": "pass"}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda d: "{", lambda d: "[]", lambda d: "{}", lambda d: {**d, "results": []}, lambda d: {**d, "results": [1]},
+        lambda d: {**d, "results": [{**d["results"][0], "threads": "x"}]},
+        lambda d: {**d, "results": [{**d["results"][0], "samples": {}}]},
+        lambda d: {**d, "results": [{**d["results"][0], "samples": dict.fromkeys(d["results"][0]["samples"], "!")}]},
+        lambda d: {**d, "results": [{**d["results"][0], "samples": dict.fromkeys(d["results"][0]["samples"], "AAAA")}]},
+        lambda d: {**d, "results": [{**d["results"][0], "correct": 99}]},
+        lambda d: {**d, "results": [{**d["results"][0], "batch": 0}]},
+        lambda d: {**d, "results": [{**d["results"][0], "new": 0}]},
+        lambda d: {**d, "results": [{k: v for k, v in d["results"][0].items() if k != "device"}]},
+    ],
+)  # fmt: skip
+def test_a_damaged_reference_is_status_3(digits: Path, capsys: Out, damage: Any) -> None:
+    assert run(["check", "digits", "--save-reference", "reference.json"]) == 0
+    measure(digits)
+    path = Path("reference.json")
+    content = damage(json.loads(path.read_text()))
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    assert "reference.json" in printed(capsys, "check", "digits", "--against", "reference.json", status=3)
+
+
+def test_a_reference_of_a_newer_edgekit_is_status_6(digits: Path, capsys: Out) -> None:
+    Path("reference.json").write_text('{"schema": 99, "results": [1]}')
+    assert "upgrade edgekit" in printed(capsys, "check", "digits", "--against", "reference.json", status=6)
+
+
+def test_a_reference_that_does_not_exist_names_the_command_that_makes_it(digits: Path, capsys: Out) -> None:
+    assert "check --save-reference none.json" in printed(capsys, "check", "--against", "none.json", status=4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [[], ["--against", "x", "--save-reference", "y"], ["--against", "digits", "--tolerance-p50", "much"],
+     ["--against", "digits", "--tolerance-top1", "-1"], ["--against", "digits", "--tolerance-p90", "nan"]],
+)  # fmt: skip
+def test_requests_that_make_no_sense_are_status_2(digits: Path, options: list[str]) -> None:
+    assert run(["check", "digits", *options]) == 2
+
+
+def test_one_artifact_alone_is_checked(digits: Path, capsys: Out) -> None:
+    measure(digits, of=FP32)
+    measure(digits, ms=9.0)
+    measure(digits, of=FP32, right=30)
+    assert run(["check", "digits", "--against", "@previous"]) == 7
+    assert run(["check", "digits", "--against", "@previous", "--artifact", "model.fp32.tflite"]) == 0
+    assert "measured: android/model.fp32.tflite, android" in printed(
+        capsys, "check", "digits", "--against", "@previous", "--artifact", "none", status=4
+    )
