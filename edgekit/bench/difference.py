@@ -86,8 +86,13 @@ def _latency(before: Entry, after: Entry, percentile: int) -> Change | None:
 
 
 def _repeats(before: Entry, after: Entry, others: Sequence[Entry], name: str) -> list[list[float]]:
-    """The values of a figure in measurements that are repetitions of either side."""
+    """The values of a figure in measurements that are repetitions of either side.
+
+    Where both sides are repetitions of each other, `after` is left out: what it is judged by must not have it in it.
+    """
     all_of = {(entry.sha256, entry.run): entry for entry in (*others, before, after)}
+    if _made_alike(before) == _made_alike(after):
+        del all_of[after.sha256, after.run]
     groups: dict[tuple[object, ...], list[float]] = {}
     for entry in all_of.values():
         if (value := getattr(entry, name)) is not None and value > 0:
@@ -96,8 +101,9 @@ def _repeats(before: Entry, after: Entry, others: Sequence[Entry], name: str) ->
 
 
 def _made_alike(entry: Entry) -> tuple[object, ...]:
-    """What measurements share that repeat each other."""
-    return (entry.artifact_sha256, entry.device, entry.threads, entry.batch, entry.cpu, entry.runtime, entry.version)
+    """What measurements share that repeat each other: the file, the device, and all that could explain a change."""
+    said = (str(entry.environment.get(key)) for key in _CIRCUMSTANCES)
+    return (entry.artifact_sha256, entry.device, entry.source, *said)
 
 
 def circumstances(before: Entry, after: Entry) -> dict[str, tuple[Any, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from edgekit.statistics import binomial_at_most
 CONFIDENCE = 0.99
 
 
+@lru_cache(maxsize=4096)  # thousands of terms, and the history asks for the same numbers of samples again and again
 def early_stopping_rank(samples: int, percentile: int) -> int | None:
     """Which of the highest latencies estimates `percentile`: 1 is the highest; None is too few.
 

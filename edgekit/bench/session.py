@@ -195,7 +195,7 @@ def load_file(path: Path) -> BenchmarkResult:
     layers = tuple((str(name), float(ms)) for name, ms in described.get("layers", ()))
     with np.load(raw, allow_pickle=False) as values:
         fields: dict[str, Any] = {name: values[name] for name in _RAW if name in values}
-        fields.update({name: tuple(int(v) for v in values[name]) for name in _TIMES if name in values})
+        fields.update({name: tuple(values[name].astype(np.int64).tolist()) for name in _TIMES if name in values})
     fields.update({k: described[k] for k in _DESCRIBED if k not in ("artifact", "layers")})
     return BenchmarkResult(artifact=from_table(described["artifact"], Artifact, str(path)), layers=layers, **fields)
 

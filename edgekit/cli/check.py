@@ -66,9 +66,10 @@ def check(
     if (against is None) == (save_reference is None):
         raise UsageError("a check needs one of --against and --save-reference", "edgekit check RUN --against @previous")
     name = run or store.open_run(runs_dir, None).name
-    against = f"{name.partition('@')[0]}{against}" if against and against.startswith("@") else against
-    names = [name, against] if against and not against.endswith(".json") else [name]
+    names = [name, against] if against and against[0] != "@" and not against.endswith(".json") else [name]
     sources = recall.open_sources(runs_dir, names, db)
+    if against and against.startswith("@"):
+        against = recall.parse(name, runs_dir, sources).text + against
     newest = _of(recall.resolve(name, runs_dir, sources, device), artifact)
     if save_reference is not None:
         _save(save_reference, sources, newest)

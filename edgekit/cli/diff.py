@@ -39,7 +39,7 @@ def diff(
     if after is None:
         named = recall.parse(before, runs_dir, sources)
         if named.id or named.when != "latest":
-            after = named.text.rpartition("@")[0] or before
+            after = named.text
         else:
             before, after = f"{before}@previous", before
     found = recall.pairs(*(recall.resolve(name, runs_dir, sources, device) for name in (before, after)))

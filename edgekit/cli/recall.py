@@ -53,7 +53,9 @@ class Sources:
 
 @dataclass(frozen=True)
 class Named:
-    """What a name of the user's means: a run's, perhaps an artifact of it, and when; or the beginning of a hash."""
+    """What a name of the user's means: a run's, perhaps an artifact of it, and when; or the beginning of a hash.
+    `text` is the name without the time.
+    """
 
     text: str
     run: str = ""
@@ -125,16 +127,17 @@ def _engines(sources: Sources) -> list[Engine]:
     return [*sources.indexes, *([sources.team] if sources.team is not None else [])]
 
 
-def _local(runs_dir: Path, text: str) -> tuple[Path | None, str]:
-    """The run here that a name begins with, and what follows its slash."""
-    for name in (text, text.rpartition("@")[0]):
+def _local(runs_dir: Path, text: str) -> tuple[Path | None, str, str]:
+    """The run here that a name begins with, the artifact behind its slash, and when."""
+    head, _, when = text.rpartition("@")
+    for name, moment in ((text, "latest"), (head, when)):
         parts = name.split("/")
         for k in range(len(parts), 0, -1):
-            head = "/".join(parts[:k])
-            for path in (runs_dir / head, Path(head)) if head else ():
+            run, artifact = "/".join(parts[:k]), "/".join(parts[k:])
+            for path in (runs_dir / run, Path(run)) if run and "@" not in artifact else ():
                 if (path / store.RUN_FILE).is_file():
-                    return path, "/".join(parts[k:])
-    return None, ""
+                    return path, artifact, moment
+    return None, "", ""
 
 
 def parse(text: str, runs_dir: Path, sources: Sources) -> Named:
@@ -146,17 +149,16 @@ def parse(text: str, runs_dir: Path, sources: Sources) -> Named:
     from edgekit.bench.database import Wanted
     from edgekit.bench.entries import text as as_kept
 
-    path, artifact = _local(runs_dir, text)
-    head, _, when = text.rpartition("@") if "@" in text else (text, "", "latest")
-    if path is not None and text.rstrip("/").endswith(path.name + (f"/{artifact}" if artifact else "")):
-        when = "latest"  # an @ of the run's own name
+    path, artifact, when = _local(runs_dir, text)
     run = as_kept(path.resolve().name) if path is not None else ""
-    if not run and find(sources, Wanted(runs=(head.split("/")[0],), limit=1)):
-        run, _, artifact = head.partition("/")
+    if not run:  # a run of somebody else's
+        head, _, when = text.rpartition("@") if "@" in text else (text, "", "latest")
+        first, _, artifact = head.partition("/")
+        run = first if first and find(sources, Wanted(runs=(first,), limit=1)) else ""
     if run:
         if not _WHEN.fullmatch(when):
             raise UsageError(f"{when!r} is no time of a result", "@latest, @previous, @first or @2026-11-26 (UTC)")
-        return Named(text, run, artifact, when)
+        return Named(text.removesuffix(f"@{when}"), run, artifact, when)
     if re.fullmatch("[0-9a-f]{4,64}", text):
         return Named(text, id=text)
     known = sorted({entry.run for entry in find(sources, Wanted(limit=1000))})
@@ -226,19 +228,30 @@ def _at(group: list[Entry], when: str) -> Entry | None:
     return next((entry for entry in reversed(group) if entry.measured[: len(when)] <= when), None)
 
 
+def _by_name(entry: Entry) -> tuple[str, ...]:
+    return (entry.artifact, entry.device)
+
+
+def _by_target(entry: Entry) -> tuple[str, ...]:
+    return (entry.artifact.partition("/")[0], entry.device)
+
+
+def _by_device(entry: Entry) -> tuple[str, ...]:
+    return (entry.device,)
+
+
 def pairs(before: list[Entry], after: list[Entry]) -> list[tuple[Entry, Entry]]:
-    """What is compared with what: the same artifact on the same device; else one artifact with one other.
+    """What is compared with what: the same artifact on the same device; else what is the only one of its target there,
+    the only one there, the only one.
 
     Raises:
         MissingError: nothing of both goes together.
     """
-    by_place = {(entry.artifact, entry.device): entry for entry in before}
-    found = [(by_place[e.artifact, e.device], e) for e in after if (e.artifact, e.device) in by_place]
-    if not found and len({e.artifact for e in before}) == len({e.artifact for e in after}) == 1:
-        by_device = {entry.device: entry for entry in before}
-        found = [(by_device[e.device], e) for e in after if e.device in by_device]
-    if not found and len(before) == len(after) == 1:
-        found = [(before[0], after[0])]
+    found: list[tuple[Entry, Entry]] = []
+    for key in (_by_name, _by_target, _by_device, lambda entry: ()):
+        if not found and (key is _by_name or all(len({key(e) for e in side}) == len(side) for side in (before, after))):
+            known = {key(entry): entry for entry in before}
+            found = [(known[key(entry)], entry) for entry in after if key(entry) in known]
     if not found:
         said = [_names(sorted({f"{e.artifact} on {e.device}" for e in side})) for side in (before, after)]
         raise MissingError(

@@ -193,7 +193,50 @@ def test_three_measurements_of_a_file_widen_the_interval(digits: Path, capsys: O
         measure(digits, ms=ms)
     found = compared(capsys, "digits")
     assert not found["p50"]["significant"]
-    assert "4 repeated measurements" in found["p50"]["method"]
+    assert "3 repeated measurements" in found["p50"]["method"]
+
+
+def test_after_steady_measurements_a_slower_one_stands_out(digits: Path, capsys: Out) -> None:
+    for ms in (2.01, 1.99, 2.3):
+        measure(digits, ms=ms)
+    found = compared(capsys, "digits")
+    assert "3 repeated measurements" in found["p50"]["method"]
+    assert found["p50"]["significant"]
+
+
+def test_what_another_version_measured_is_no_repetition(digits: Path, capsys: Out) -> None:
+    for ms, version in ((2.01, "0.1.0"), (1.99, "0.1.0"), (3.0, "0.2.0"), (3.01, "0.2.0")):
+        measure(digits, ms=ms, said={"edgekit": version})
+    found = compared(capsys, "digits@first")["p50"]
+    assert found["significant"]
+    assert "5 repeated measurements" in found["method"]
+
+
+def test_a_time_goes_with_an_artifact_and_a_run_may_have_an_at(digits: Path, capsys: Out) -> None:
+    for ms in (4.0, 8.0):
+        measure(digits, ms=ms, said={"edgekit": f"0.{ms:.0f}"})
+    name = f"digits/{INT8.name}"
+    for names, ratio in (((name,), 2.0), ((f"{name}@first", f"{name}@previous"), 2.0), ((f"{name}@first",), 4.0)):
+        assert compared(capsys, *names)["p50"]["value"] == pytest.approx(ratio, rel=0.02)
+    other = make_run(digits.parent, "at@first")
+    for ms in (1.0, 3.0):
+        measure(other, ms=ms)
+    for names, ratio in ((("at@first",), 3.0), (("at@first@first",), 3.0), (("at@first@first", "digits"), 8.0)):
+        assert compared(capsys, *names)["p50"]["value"] == pytest.approx(ratio, rel=0.02)
+    assert run(["check", f"{name}", "--against", "@first"]) == 7
+
+
+def test_files_of_one_name_go_together_by_their_target(digits: Path, capsys: Out) -> None:
+    measure(digits, of=FP32, ms=8.0)
+    for name, ms in (("model.fp32.tflite", 6.0), ("model.int8.tflite", 3.0)):
+        measure(digits, of=artifact(f"ios/{name}", "fp32", "litert"), ms=ms)
+    found = listed(capsys, "diff", "digits/model.fp32.tflite", "digits/model.int8.tflite")
+    assert [(one["before"]["artifact"], one["after"]["artifact"]) for one in found] == [
+        (FP32.name, INT8.name),
+        ("ios/model.fp32.tflite", "ios/model.int8.tflite"),
+    ]
+    measure(make_run(digits.parent, "other"), of=artifact("jetson/model.onnx", "int8", "tensorrt"))
+    assert "nothing of both goes together" in printed(capsys, "diff", "digits", "other", status=4)
 
 
 @pytest.mark.parametrize(
