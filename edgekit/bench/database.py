@@ -16,6 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from edgekit.bench import replies
 from edgekit.bench.entries import PACKED, Entry, text, unpack
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError, missing_package
 from edgekit.labels import visible
@@ -233,4 +234,5 @@ def _entry(row: Any) -> Entry:
         environment = {}
     if not isinstance(environment, dict):
         raise DataError(f"the database has a row that edgekit did not write: {row['sha256']!r}")
-    return Entry(**{**row, "environment": environment})
+    plain = {name: text(value) if isinstance(value, str) else value for name, value in row.items()}
+    return Entry(**{**plain, "environment": {text(name): replies.plain(value) for name, value in environment.items()}})

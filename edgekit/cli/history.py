@@ -57,7 +57,7 @@ def history(
         raise UsageError(f"--since takes a date, not {since!r}", "--since 2026-11-26")
     names = list(runs or [])
     sources = recall.open_sources(runs_dir, names, db)
-    asked = tuple(dict.fromkeys(recall.parse(name, runs_dir, sources).run or name for name in names))
+    asked = tuple(dict.fromkeys(_run(recall.parse(name, runs_dir, sources)) for name in names))
     wanted = Wanted(asked, device or "", artifact or "", model or "", start)
     if push:
         _push(sources, asked)
@@ -66,7 +66,20 @@ def history(
         what = "nothing was measured that fits" if any(dataclasses.astuple(wanted)) else "nothing was measured yet"
         if not json:
             raise MissingError(what, "edgekit benchmark; edgekit history without options lists all")
-    _print(found, _changes(sources, found), json)
+    _print(found, _changes(sources, found), limit, json)
+
+
+def _run(named: recall.Named) -> str:
+    """The run that is named, and nothing else.
+
+    Raises:
+        UsageError: something else is.
+    """
+    if not named.run or named.artifact or named.when != "latest":
+        raise UsageError(
+            f"history lists runs, and {named.text!r} names more or other than one", "--artifact, --since; edgekit diff"
+        )
+    return named.run
 
 
 def _push(sources: recall.Sources, runs: tuple[str, ...]) -> None:
@@ -103,7 +116,7 @@ def _changes(sources: recall.Sources, shown: list[Entry]) -> dict[tuple[str, str
     }
 
 
-def _print(found: list[Entry], changes: dict[tuple[str, str], Comparison], json: bool) -> None:
+def _print(found: list[Entry], changes: dict[tuple[str, str], Comparison], limit: int, json: bool) -> None:
     if json:
         show.as_json([_plain(entry, changes.get((entry.sha256, entry.run))) for entry in found])
         return
@@ -119,6 +132,8 @@ def _print(found: list[Entry], changes: dict[tuple[str, str], Comparison], json:
     )
     if said := ", ".join(f"{name} {value}" for name, value in same.items() if value != "-"):
         show.note(f"all: {said}")
+    if len(found) == limit:
+        show.note(f"the newest {limit}; --limit lists more")
     if any(entry.busy for entry in found):
         show.note("!: the machine was busy: other work took more than a fifth of its cores just before")
     if changes:

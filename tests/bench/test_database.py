@@ -213,6 +213,19 @@ def test_push_without_a_database_is_refused(runs: Path, capsys: pytest.CaptureFi
     assert "--db postgresql://user@host/name" in capsys.readouterr().err
 
 
+def test_texts_of_somebody_else_are_made_printable(tmp_path: Path, runs: Path) -> None:
+    engine = database.connect(f"sqlite:///{tmp_path / 'team.sqlite'}")
+    send(engine, local(runs))
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE edgekit_results SET device = :d, environment = :e"), {
+            "d": "\x1b[2J" + "x" * 999, "e": json.dumps({"cpu": "\x9b31m", "a": ["b"]})})  # fmt: skip
+    with engine.connect() as connection:
+        (entry,) = database.find(connection, Wanted())
+    assert entry.device.startswith("\\x1b[2Jxxx")
+    assert len(entry.device) == 200
+    assert entry.environment == {"cpu": "\\x9b31m", "a": "['b']"}
+
+
 def test_a_row_of_somebody_else_s_making_is_named(tmp_path: Path, runs: Path) -> None:
     address = f"sqlite:///{tmp_path / 'team.sqlite'}"
     engine = database.connect(address)

@@ -104,6 +104,16 @@ def test_nothing_that_fits_is_status_4(digits: Path, capsys: Out) -> None:
     assert "nothing was measured yet" in printed(capsys, "history", status=4)
 
 
+@pytest.mark.parametrize("name", ["digits/android/model.int8.tflite", "digits@first", "ffffffff"])
+def test_history_takes_runs_alone(digits: Path, capsys: Out, name: str) -> None:
+    assert "history lists runs" in printed(capsys, "history", name, status=2)
+
+
+def test_the_limit_is_said_where_it_is_reached(digits: Path, capsys: Out) -> None:
+    assert "--limit" not in printed(capsys, "history")
+    assert "the newest 1; --limit lists more" in printed(capsys, "history", "--limit", "1")
+
+
 @pytest.mark.parametrize("date", ["yesterday", "2026-13-01", "\x1b[2J"])
 def test_a_date_that_is_none_is_refused(digits: Path, capsys: Out, date: str) -> None:
     text = printed(capsys, "history", "--since", date, status=2)
