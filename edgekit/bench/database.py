@@ -234,5 +234,6 @@ def _entry(row: Any) -> Entry:
         environment = {}
     if not isinstance(environment, dict):
         raise DataError(f"the database has a row that edgekit did not write: {row['sha256']!r}")
-    plain = {name: text(value) if isinstance(value, str) else value for name, value in row.items()}
-    return Entry(**{**plain, "environment": {text(name): replies.plain(value) for name, value in environment.items()}})
+    plain: dict[str, Any] = {name: text(value) if isinstance(value, str) else value for name, value in row.items()}
+    plain["environment"] = {text(name): replies.plain(value) for name, value in environment.items()}
+    return Entry(**plain)

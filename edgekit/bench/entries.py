@@ -144,6 +144,7 @@ class Entry:
 class About:
     """What a run says of all its results: its name, the network, and the hash and number of its test images."""
 
+    folder: Path
     run: str
     model: str
     images_sha256: str
@@ -160,7 +161,7 @@ def about(run: Path) -> About:
         digest, images = store.sha256_text([*map(str, data["labels"]), "", *test]), len(test)
     except (EdgekitError, KeyError, TypeError, AttributeError, OSError, ValueError):
         pass
-    return About(text(run.name), model, digest, images)
+    return About(run, text(run.name), model, digest, images)
 
 
 def read(path: Path, of: About) -> Entry:
@@ -173,7 +174,7 @@ def read(path: Path, of: About) -> Entry:
         if path.stat().st_size > _MOST_JSON:
             raise DataError(f"{path} is no result: it has {path.stat().st_size} bytes")
         content = path.read_bytes()
-        if path.parent.name == program.NAME and path.parent.parent.parent.name == "bench":
+        if path.relative_to(of.folder).parts[2:3] == (program.NAME,):
             return _of_program(program.load_file(path), path, content, of)
         _check_raw(path.with_name(path.name.removesuffix(".json") + ".npz"))
         return _of_result(session.load_file(path), path, content, of)

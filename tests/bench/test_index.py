@@ -245,6 +245,15 @@ def test_figures_of_a_program_are_listed_without_answers(runs: Path) -> None:
     assert (entry.device, entry.runtime, entry.p50_ms, entry.top1) == ("phone", "benchmark_model", 2.4, None)
 
 
+def test_a_device_may_be_called_like_the_program(runs: Path) -> None:
+    measure(make_run(runs, "bench"), device=program.NAME)
+    program.save(runs / "bench" / "bench", by_program(device="bench"))
+    found = index.refresh(runs)
+    assert found.problems == ()
+    kinds = {entry.device: entry.kind for entry in listed(found, Wanted(runs=("bench",)))}
+    assert kinds == {program.NAME: "measured", "bench": "program"}
+
+
 def test_emulation_has_no_latency(runs: Path) -> None:
     measure(runs / "digits", source="emulated", device="qemu")
     entry = next(e for e in listed(index.refresh(runs)) if e.device == "qemu")
