@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,6 +39,7 @@ class Change:
     Attributes:
         value: of top-1 the difference in points; of a latency the ratio. method: of the interval.
         p_value: of a test, where there is one, else None. significant: beyond chance, at 5 %.
+        repeats: how many measurements the interval has in it beside the two; 0 is none.
     """
 
     value: float
@@ -48,6 +48,7 @@ class Change:
     method: str
     p_value: float | None
     significant: bool
+    repeats: int = 0
 
 
 def top1_change(before: np.ndarray, after: np.ndarray, paired: bool) -> Change | None:
@@ -107,7 +108,8 @@ def widened(change: Change | None, by: Spread | None) -> Change | None:
     low = math.exp(value - math.hypot(value - math.log(change.low), between))
     high = math.exp(value + math.hypot(math.log(change.high) - value, between))
     method = f"{change.method} and {by.repeats} repeated measurements"
-    return dataclasses.replace(change, low=low, high=high, method=method, significant=low > 1 or high < 1)
+    significant = low > 1 or high < 1
+    return Change(change.value, low, high, method, change.p_value, significant, by.repeats)
 
 
 def quantiles(series: np.ndarray, percentile: int, stream: int) -> np.ndarray:

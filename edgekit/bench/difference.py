@@ -48,6 +48,11 @@ class Comparison:
     machines: str
 
 
+def doubtful(found: Comparison, change: Change | None) -> bool:
+    """Whether a change of latency may be that of other work: it ran, and no repeated measurements tell what it does."""
+    return change is not None and not change.repeats and (found.before.busy or found.after.busy)
+
+
 def compare(before: Entry, after: Entry, others: Sequence[Entry] = ()) -> Comparison:
     """Compare two entries that have their samples.
 
@@ -184,9 +189,10 @@ def _of_latency(found: Comparison, percentile: int) -> str:
             return f"{name}: {_ms(values[0])} -> {_ms(values[1])} ms, x {values[1] / values[0]:.3f}: no interval"
         return f"{name}: insufficient samples ({a.queries} and {b.queries} queries)"
     verdict = "not significant" if not change.significant else "faster" if change.value < 1 else "slower"
+    doubt = ", but other work ran" if change.significant and doubtful(found, change) else ""
     return (
         f"{name}: {_ms(values[0])} -> {_ms(values[1])} ms, x {change.value:.3f} "
-        f"(95 % interval {change.low:.3f} to {change.high:.3f}, {change.method}): {_sure(verdict)}"
+        f"(95 % interval {change.low:.3f} to {change.high:.3f}, {change.method}): {_sure(verdict)}{doubt}"
     )
 
 

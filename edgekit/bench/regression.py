@@ -15,7 +15,7 @@ from typing import Any
 
 from edgekit import __version__, store
 from edgekit.bench.compare import Change
-from edgekit.bench.difference import Comparison, compare
+from edgekit.bench.difference import Comparison, compare, doubtful
 from edgekit.bench.entries import PACKED, Entry, unpack
 from edgekit.config import from_table
 from edgekit.errors import DataError, MissingError
@@ -99,7 +99,11 @@ def _latency(name: str, found: Comparison, change: Change | None, tolerance: flo
     percent = dataclasses.replace(change, **{k: 100 * (getattr(change, k) - 1) for k in ("value", "low", "high")})
     text = f"{percent.value:+.1f} % ({percent.low:+.1f} to {percent.high:+.1f})"
     text += ", while other work ran" if found.before.busy or found.after.busy else ""
-    return _judged(name, percent, percent.value, tolerance, text)
+    figure = _judged(name, percent, percent.value, tolerance, text)
+    if figure.state == WORSE and doubtful(found, change):
+        why = f"{text}, tolerated {tolerance:g}: measure on an idle machine, or three times"
+        return dataclasses.replace(figure, state=CANNOT_TELL, why=why)
+    return figure
 
 
 def _judged(name: str, change: Change, worse_by: float, tolerance: float, text: str) -> Figure:

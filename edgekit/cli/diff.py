@@ -62,7 +62,7 @@ def diff(
         print(show.printable(f"{_title(one.before)}\n -> {_title(one.after)}"))
         for sentence in difference.sentences(one):
             print(show.printable(f"  {sentence}"))
-    if any(one.p50 is not None and "repeated" not in one.p50.method for one in compared):
+    if any(one.p50 is not None and not one.p50.repeats for one in compared):
         show.note(
             "a machine differs from one measurement to the next, of which two say nothing: with three of the same file "
             "the intervals have that in them; edgekit benchmark again"

@@ -139,7 +139,7 @@ def _print(found: list[Entry], changes: dict[tuple[str, str], Comparison], limit
     if changes:
         show.note(
             "change: since the measurement before. *: beyond chance (5 %), as far as these measurements tell; "
-            "edgekit diff says more"
+            "?: so too, but other work ran. edgekit diff says more"
         )
 
 
@@ -167,13 +167,16 @@ def _cells(entry: Entry, change: Comparison | None) -> list[str]:
 
 def in_short(change: Comparison) -> str:
     """A comparison in one cell."""
+    from edgekit.bench.difference import doubtful
+
     said = []
     if change.top1 is not None and (change.top1.value or change.top1.significant):
         said.append(f"top-1 {change.top1.value:+.1f}{'*' if change.top1.significant else ''}")
     if change.machines:
         said.append("other machine or threads")
     elif change.p50 is not None:
-        said.append(f"p50 {100 * (change.p50.value - 1):+.1f} %{'*' if change.p50.significant else ''}")
+        star = "" if not change.p50.significant else "?" if doubtful(change, change.p50) else "*"
+        said.append(f"p50 {100 * (change.p50.value - 1):+.1f} %{star}")
     if not change.same_file:
         said.append("other file")
     return ", ".join(said) or "no change"

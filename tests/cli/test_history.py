@@ -320,6 +320,19 @@ def test_a_slower_model_fails_with_status_7(digits: Path, capsys: Out) -> None:
     assert "error: worse than the reference beyond tolerance and chance: android/model.int8.tflite on local" in text
 
 
+def test_a_busy_machine_cannot_tell_unless_measured_often(digits: Path, capsys: Out) -> None:
+    busy = {"busy_before": 0.9}
+    measure(digits, ms=2.3, said=busy)
+    text = printed(capsys, "check", "digits", "--against", "@previous")
+    assert text.startswith("cannot tell ")
+    assert "while other work ran, tolerated 5: measure on an idle machine, or three times" in text
+    assert "significantly slower, but other work ran" in printed(capsys, "diff", "digits")
+    assert re.search(r"p50 \+1\d\.\d %\?", printed(capsys, "history"))
+    for ms in (2.31, 2.29, 6.0):
+        measure(digits, ms=ms, said=busy)
+    assert run(["check", "digits", "--against", "@previous"]) == 7
+
+
 def test_within_the_tolerance_it_passes(digits: Path, capsys: Out) -> None:
     measure(digits, ms=2.3)
     assert printed(capsys, "check", "--against", "@previous", "--tolerance-p50", "20%").startswith("pass ")
