@@ -208,6 +208,26 @@ def test_a_file_can_be_a_team_s_database_too(tmp_path: Path, runs: Path) -> None
         assert len(database.find(connection, Wanted())) == 1
 
 
+def test_who_begins_second_waits_and_does_not_fail_midway(tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path / 'team.sqlite'}"
+    first = database.connect(address)
+    second = sa.create_engine(address, connect_args={"timeout": 0.05})
+    database.lock_at_begin(second)
+    with first.begin(), pytest.raises(sa.exc.OperationalError, match="locked"), second.begin():
+        pass
+    with second.begin() as connection:
+        assert database.find(connection, Wanted()) == []
+
+
+@pytest.mark.parametrize("address", ["postgresql://me:hunter2@host/x", "postgresql://me@host/x?password=hunter2"])
+def test_a_driver_that_repeats_the_password_is_not_quoted(address: str) -> None:
+    engine = sa.create_engine(address.replace("postgresql", "postgresql+psycopg"))
+    said = sa.exc.OperationalError(None, None, Exception("wrong: hunter2\x1b[2J"))  # type: ignore[arg-type]
+    with pytest.raises(MissingError) as caught, database.speaking(engine):
+        raise said
+    assert caught.value.message == "postgresql://me@host/x: wrong: ***\\x1b[2J"
+
+
 def test_push_without_a_database_is_refused(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["history", "--push"]) == 2
     assert "--db postgresql://user@host/name" in capsys.readouterr().err

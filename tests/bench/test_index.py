@@ -215,12 +215,14 @@ def test_an_index_that_another_process_holds_is_waited_for_and_then_done_without
 ) -> None:
     index.refresh(runs)
     monkeypatch.setattr(index, "_WAIT_S", 0.05)
+    number = index.place(runs).stat().st_ino
     held = sqlite3.connect(index.place(runs), isolation_level=None)
     held.execute("BEGIN EXCLUSIVE")
     assert len(listed(index.refresh(runs))) == 1
     held.execute("ROLLBACK")
     held.close()
-    assert index.refresh(runs).read == 0  # it was not thrown away
+    assert index.refresh(runs).read == 0
+    assert index.place(runs).stat().st_ino == number  # it was not thrown away
 
 
 def test_processes_that_index_at_once_all_see_everything(runs: Path) -> None:
