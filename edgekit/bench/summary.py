@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgekit.bench import metrics
+from edgekit.bench import metrics, quantiles
 from edgekit.bench.energy import energy, throttling
 from edgekit.errors import MissingError
 from edgekit.measurements import BenchmarkResult, Summary
@@ -99,7 +99,7 @@ def percentiles_ms(latencies_ns: Sequence[int], environment: dict[str, Any]) -> 
     Where the clock of a browser made it time several queries together there is no p90 or p99: means hide the slow ones.
     """
     single = environment.get("timed_together", 1) == 1
-    return tuple(metrics.percentile_ms(latencies_ns, p) if single or p == 50 else None for p in (50, 90, 99))
+    return tuple(quantiles.percentile_ms(latencies_ns, p) if single or p == 50 else None for p in (50, 90, 99))
 
 
 def _is_here(result: BenchmarkResult) -> bool:
@@ -117,7 +117,7 @@ def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
     batch = max(1, int(environment.get("batch", 1)))
     before, after = _state(environment, "_before"), _state(environment, "_after")
     spent = None if result.power is None or result.source == "emulated" else energy(environment, result.power)
-    reference = metrics.percentile_ms(baseline.latencies_ns, 50) if comparable else None
+    reference = quantiles.percentile_ms(baseline.latencies_ns, 50) if comparable else None
     return Summary(
         artifact=result.artifact.name,
         target=result.artifact.target,
@@ -143,7 +143,7 @@ def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
         p90_ms=p90,
         p99_ms=p99,
         speedup=reference * batch / p50 if reference and p50 else None,
-        compute_ms=metrics.percentile_ms(result.compute_ns, 50) if quoted else None,
+        compute_ms=quantiles.percentile_ms(result.compute_ns, 50) if quoted else None,
         state=after,
         rail=spent.rail if spent else "",
         idle_mw=spent.idle_mw if spent else None,
