@@ -107,8 +107,8 @@ class Latency:
     Attributes:
         queries: that count: those behind the warm-up. warmup: queries that were measured and taken off, because the
             series had not settled yet.
-        method: of the intervals: "order statistics" or "block bootstrap".
-        autocorrelation: at lag 1. flags: what makes the series doubtful, each in words that can stand in a note.
+        method: of the intervals: "order statistics", or those "of the effective sample" where queries depend on each
+            other. autocorrelation: at lag 1, of the ranks. flags: what makes the series doubtful, each in words that can stand in a note.
         images_per_s: offline throughput, with its 95 % interval; None where it was not measured.
     """
 

@@ -82,10 +82,10 @@ def inefficiency(values: np.ndarray, least_memory: int = 0) -> float:
     plain = max(1.0, 1 + 2 * float((weights * correlations[1 : window + 1]).sum()))
     freedom = length / window
     # Centring on the series' own mean takes the share `window / length` of every autocorrelation away.
-    return float(plain / max(0.1, 1 - 1 / freedom) ** 2 * (_student(max(2.0, freedom)) / _Z) ** 2)
+    return float(plain / max(0.1, 1 - 1 / freedom) ** 2 * (student(max(2.0, freedom)) / _Z) ** 2)
 
 
-def _student(freedom: float) -> float:
+def student(freedom: float) -> float:
     """The 97.5 % quantile of Student's t, within 1 % (Abramowitz & Stegun 26.7.5)."""
     z = _Z
     terms = (

@@ -128,7 +128,7 @@ def dip(ordered: np.ndarray) -> float:
     """Of a sorted sample, by at most 500 of its quantiles.
 
     Left of a mode the nearest convex function is half as far as the greatest convex minorant, right of it likewise
-    with the least concave majorant; the first grows with the mode, the second falls, so the best one is found by halving.
+    with the least concave majorant; the first grows with the mode, the second falls, so the best is found by halving.
     """
     count = min(len(ordered), _DIP_POINTS)
     heights = (np.arange(count) + 0.5) / count

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgekit.bench import metrics
-from edgekit.bench.metrics import early_stopping_rank, percentile_ms
+from edgekit.bench.quantiles import early_stopping_rank, percentile_ms
 from edgekit.measurements import LEAST_SAMPLES
 from tests.test_statistics import at_most
 
