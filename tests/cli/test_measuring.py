@@ -40,10 +40,10 @@ def test_the_tasks_of_one_host_run_in_turn_and_hosts_at_once() -> None:
 
         return run
 
-    measuring._at_once([[task("a1", True), task("a2", False)], [task("b1", True)]])
+    measuring._at_once([[task("a1", True), task("a2", False)], [task("b1", True)]], threading.Event())
     assert sorted(seen) == ["a1", "a2", "b1"]
     assert seen.index("a1") < seen.index("a2")
-    measuring._at_once([])
+    measuring._at_once([], threading.Event())
 
 
 def test_a_bug_or_ctrl_c_stops_what_runs_and_begins_nothing_more() -> None:
@@ -57,7 +57,7 @@ def test_a_bug_or_ctrl_c_stops_what_runs_and_begins_nothing_more() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        measuring._at_once([[runs, lambda opened: begun.append(1)], [breaks]])
+        measuring._at_once([[runs, lambda opened: begun.append(1)], [breaks]], threading.Event())
     assert begun == []
 
 
