@@ -18,8 +18,9 @@ from edgekit.bench.job import Job
 from edgekit.bench.transport import Transport
 from edgekit.config import from_table
 from edgekit.errors import DataError, MissingError, StorageError
-from edgekit.measurements import BenchmarkResult, Suite
+from edgekit.measurements import BenchmarkResult
 from edgekit.records import Artifact, Device, Preprocess
+from edgekit.suites import Suite
 
 SCHEMA = 1
 # Artifacts run in the runtime of their target, where this machine can, or in a stand-in.

@@ -13,8 +13,8 @@ from edgekit import config, store
 from edgekit.cli import show
 from edgekit.cli.options import Json, Run, RunsDir, StrictGates, open_run, options_of
 from edgekit.errors import UsageError
-from edgekit.measurements import Gates, Suite
 from edgekit.records import Artifact, Device
+from edgekit.suites import Gates, Suite
 
 if TYPE_CHECKING:
     from edgekit.bench.session import EvaluationSet

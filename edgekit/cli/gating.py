@@ -8,7 +8,8 @@ from edgekit.bench import gates as judged
 from edgekit.bench.quantiles import early_stopping_rank
 from edgekit.cli import show
 from edgekit.errors import GateError
-from edgekit.measurements import LEAST_SAMPLES, BenchmarkResult, Gates, Suite, Summary
+from edgekit.measurements import BenchmarkResult, Summary
+from edgekit.suites import LEAST_SAMPLES, Gates, Suite
 
 # Names of an artifact and of a device: what this command measured, beside what the run has of earlier ones.
 Measured = Set[tuple[str, str]]

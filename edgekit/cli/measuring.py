@@ -14,8 +14,9 @@ from edgekit.bench import engines, program, session, ssh
 from edgekit.bench.transport import Transport, open_transport
 from edgekit.cli import show
 from edgekit.errors import EdgekitError
-from edgekit.measurements import BenchmarkResult, ProgramResult, Suite
+from edgekit.measurements import BenchmarkResult, ProgramResult
 from edgekit.records import Artifact, Device
+from edgekit.suites import Suite
 
 Work = list[tuple[Artifact, Path]]
 

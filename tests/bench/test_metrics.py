@@ -10,7 +10,7 @@ import pytest
 
 from edgekit.bench import metrics
 from edgekit.bench.quantiles import early_stopping_rank, percentile_ms
-from edgekit.measurements import LEAST_SAMPLES
+from edgekit.suites import LEAST_SAMPLES
 from tests.test_statistics import at_most
 
 # Percentiles ---------------------------------------------------------------------------------

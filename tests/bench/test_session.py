@@ -15,8 +15,9 @@ from edgekit import config, store
 from edgekit.bench import replies, session
 from edgekit.bench.transport import open_transport
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError
-from edgekit.measurements import BenchmarkResult, Suite
+from edgekit.measurements import BenchmarkResult
 from edgekit.records import Artifact, Device, Preprocess
+from edgekit.suites import Suite
 from tests.bench.results import artifact, result
 
 QUICK = Suite("quick", warmup_queries=1, warmup_s=0.0, min_queries=9, min_s=0.0, max_s=60.0)
