@@ -62,7 +62,6 @@ def benchmark(
     devices are measured at once. Gates are judged when all is measured and kept; one that is broken, or that too few
     samples could show, is exit status 7.
     """
-    from edgekit.bench import program, transport
     from edgekit.cli import gating, measuring
     from edgekit.cli.report import print_table
     from edgekit.cli.workbench import Workbench
@@ -72,10 +71,7 @@ def benchmark(
         devices = [at(devices, host)]
     if len({each.name for each in devices}) < len(devices):
         raise UsageError("two devices of one name: their engines and results would mix", "rename one .toml file")
-    for each in devices:
-        if each.api == program.API:
-            program.find(each)
-        transport.open_transport(each, power_mode=set_power_mode or "")
+    _check(devices, set_power_mode or "")
     limits = _with_gates(config.load_suite(suite), gates)
     opened = open_run(runs_dir, run)
     bench = Workbench(opened)
@@ -87,6 +83,19 @@ def benchmark(
     measured = {(artifact.name, each.name) for each, work in plan for artifact, _ in work}
     gating.say_missing(limits, results, measured)
     gating.check(limits.gates, rows, measured, strict_gates)
+
+
+def _check(devices: list[Device], power_mode: str) -> None:
+    """
+    Raises:
+        EdgekitError: one of them cannot be measured on as it is asked for.
+    """
+    from edgekit.bench import program, transport
+
+    for each in devices:
+        if each.api == program.API:
+            program.find(each)
+        transport.open_transport(each, power_mode=power_mode)
 
 
 def _with_gates(suite: Suite, asked: dict[str, float | None]) -> Suite:
