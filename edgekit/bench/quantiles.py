@@ -22,7 +22,7 @@ from edgekit.measurements import Quantile
 CONFIDENCE = 0.99
 LEVEL = 0.95
 # Fewer samples have no median, and fewer effective ones no interval.
-LEAST_FOR_MEDIAN, LEAST_EFFECTIVE = 8, 16
+LEAST_FOR_MEDIAN, LEAST_EFFECTIVE = 8, 8
 # Above this percentile too few samples lie beyond to tell how they cluster: what is known here is taken for them too.
 _TELLING = 95
 

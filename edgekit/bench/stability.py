@@ -14,7 +14,7 @@ from edgekit.bench import series
 
 _BATCH = 5
 # A head that is cut off lies so many standard errors from the rest, and is at most this part of all.
-_UNLIKE, _MOST_CUT = 4.0, 0.4
+_UNLIKE, _MOST_CUT = 3.5, 0.4
 # 1 % of Brownian bridges go beyond (Kolmogorov's distribution).
 _BRIDGE = 1.628
 # How dependent values are is itself estimated, and too low beside a fitted step: the less of them count, the more.
