@@ -23,7 +23,8 @@ CONFIDENCE = 0.99
 LEVEL = 0.95
 # Fewer samples have no median, and fewer effective ones no interval.
 LEAST_FOR_MEDIAN, LEAST_EFFECTIVE = 8, 8
-# Above this percentile too few samples lie beyond to tell how they cluster: what is known here is taken for them too.
+# Few samples lie beyond a high percentile, too few to tell how they cluster: what is known of another counts there too.
+_ALSO_AT: dict[float, float] = {90: 95, 95: 90}
 _TELLING = 95
 
 
@@ -95,9 +96,10 @@ class Sample:
     def inefficiency(self, percentile: float) -> float:
         """So many queries tell as much of the percentile as one independent query would.
 
-        Of the series that says of each query whether it lies above; above p95 no less than at p95.
+        Of the series that says of each query whether it lies above; at p90 and p95 no less than at the other one,
+        above p95 no less than there.
         """
-        at = {min(percentile, _TELLING), percentile}
+        at = {percentile, _ALSO_AT.get(percentile, min(percentile, _TELLING))}
         return max(series.inefficiency(self._above(each), self.memory) for each in at)
 
     def _above(self, percentile: float) -> np.ndarray:

@@ -79,10 +79,11 @@ def inefficiency(values: np.ndarray, least_memory: int = 0) -> float:
     window = 2 * lag
     steps = np.arange(1, window + 1)
     weights = np.minimum(1, 2 * (1 - steps / window))
-    plain = max(1.0, 1 + 2 * float((weights * correlations[1 : window + 1]).sum()))
+    excess = 2 * float((weights * correlations[1 : window + 1]).sum())
     freedom = length / window
     # Centring on the series' own mean takes the share `window / length` of every autocorrelation away.
-    return float(plain / max(0.1, 1 - 1 / freedom) ** 2 * (student(max(2.0, freedom)) / _Z) ** 2)
+    wider = (student(max(2.0, freedom)) / _Z) ** 2 / max(0.1, 1 - 1 / freedom) ** 2
+    return 1 + wider * max(0.0, excess)
 
 
 def student(freedom: float) -> float:

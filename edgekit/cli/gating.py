@@ -11,6 +11,9 @@ from edgekit.errors import GateError
 from edgekit.measurements import BenchmarkResult, Summary
 from edgekit.suites import LEAST_SAMPLES, Gates, Suite
 
+_ACCURACY = "edgekit quant debug says where accuracy is lost; more test images narrow its interval"
+_LATENCY = "edgekit benchmark --suite standard on an idle machine; a network or a device that is faster"
+_HINTS = {"max_drop": _ACCURACY, "min_accuracy": _ACCURACY, "max_p90_ms": _LATENCY, "min_speedup": _LATENCY}
 # Names of an artifact and of a device: what this command measured, beside what the run has of earlier ones.
 Measured = Set[tuple[str, str]]
 
@@ -44,9 +47,14 @@ def check(gates: Gates, rows: Sequence[Summary], measured: Measured, strict: boo
             "edgekit export, or another --device: what benchmark_model measures has no answers and no percentiles",
         )
     if failed:
-        names = ", ".join(sorted({f"--{verdict.gate.replace('_', '-')}" for verdict in failed}))
+        broken = sorted({verdict.gate for verdict in failed})
         raise GateError(
-            f"{len(failed)} of {len(verdicts)} gates are not kept ({names}); everything was measured and kept",
-            "edgekit quant debug says where accuracy is lost; a suite with more queries narrows intervals",
+            f"{len(failed)} of {len(verdicts)} gates are not kept ({', '.join(map(_option, broken))}); everything was "
+            "measured and kept",
+            "; ".join(dict.fromkeys(_HINTS[gate] for gate in broken)),
         )
     show.note(f"gates: {sum(v.outcome == judged.HELD for v in verdicts)} of {len(verdicts)} held")
+
+
+def _option(gate: str) -> str:
+    return f"--{gate.replace('_', '-')}"
