@@ -28,16 +28,16 @@ def settled(latencies_ns: Sequence[int], warmup_ns: Sequence[int] = ()) -> np.nd
     return measured[max(0, stability.warm_up_end(whole) - len(warmup_ns)) :]
 
 
-def latency(latencies_ns: Sequence[int], warmup_ns: Sequence[int] = (), together: int = 1) -> Latency:
+def latency(latencies_ns: Sequence[int], warmup_ns: Sequence[int] = (), alone: bool = True) -> Latency:
     """What the latencies of a single stream say.
 
     Args:
-        together: so many queries were timed at a time: means hide the slow ones, so there is but a median.
+        alone: each query was timed by itself; else, as means hide the slow ones, there is but a median.
     """
     kept = settled(latencies_ns, warmup_ns)
     sample = Sample.of(kept)
     inefficiency = sample.inefficiency(50) if len(kept) else 1.0
-    wanted = PERCENTILES if together == 1 else PERCENTILES[:1]
+    wanted = PERCENTILES if alone else PERCENTILES[:1]
     found = tuple(quantiles.quantile(sample, p) for p in wanted)
     missing = tuple(Quantile(p, None, None, None, None) for p in PERCENTILES[len(wanted) :])
     cut = len(latencies_ns) - len(kept)

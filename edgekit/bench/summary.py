@@ -198,7 +198,7 @@ def _latency(result: BenchmarkResult) -> Latency | None:
     if result.source == "emulated" or not result.latencies_ns:
         return None
     environment = result.environment
-    found = latency(result.latencies_ns, result.warmup_ns, int(environment.get("timed_together", 1)))
+    found = latency(result.latencies_ns, result.warmup_ns, alone=environment.get("timed_together", 1) == 1)
     value, low, high = images_per_s(result.offline_ns, int(environment.get("offline_images", 0)))
     return dataclasses.replace(found, images_per_s=value, images_per_s_low=low, images_per_s_high=high)
 

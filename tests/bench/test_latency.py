@@ -66,7 +66,7 @@ def test_dependence_is_said_with_what_it_costs() -> None:
 
 
 def test_queries_that_were_timed_together_have_a_median_alone() -> None:
-    found = latency(ns(), together=4)
+    found = latency(ns(), alone=False)
     assert [q.percentile for q in found.quantiles if q.ms is not None] == [50]
     assert [q.percentile for q in found.quantiles] == [50, 90, 95, 99]
     assert all(q.bound_ms is None for q in found.quantiles[1:])
