@@ -31,6 +31,7 @@ format: $(VENV)/.test
 
 bench: $(VENV)/.test  ## figures of this machine, written to benchmarks/results
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python -m benchmarks.harness
 
 verify-jetson: $(VENV)/.demo  ## HOST=user@orin [RUN=runs/mine] [MODE=15W]: what a person with a board would check
 	@test -n "$(HOST)" || { echo "usage: make verify-jetson HOST=user@orin [RUN=runs/mine] [MODE=15W]"; exit 2; }

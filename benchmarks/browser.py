@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import store
-from edgekit.bench import metrics, session
+from edgekit.bench import metrics, quantiles, session
 from edgekit.measurements import BenchmarkResult
 from edgekit.ondevice.environment import environment
 from edgekit.records import PRECISIONS
@@ -45,7 +45,7 @@ def measure(run: str, suite: str, scratch: Path) -> dict[str, BenchmarkResult]:
 def described(result: BenchmarkResult, reference: BenchmarkResult) -> dict[str, Any]:
     """The figures of one file beside those of FP32."""
     return {
-        "p50_ms": metrics.percentile_ms(result.latencies_ns, 50),
+        "p50_ms": quantiles.percentile_ms(result.latencies_ns, 50),
         "queries": len(result.latencies_ns),
         "fully_accelerated": result.environment.get("fully_accelerated"),
         "top1": 100 * float(metrics.top1(result.logits, result.expected).mean()),

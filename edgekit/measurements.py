@@ -1,4 +1,4 @@
-"""The nouns of measuring: when it has seen enough, the raw values, and what is derived from them."""
+"""The nouns of measuring: the raw values, and what is derived from them."""
 
 from __future__ import annotations
 
@@ -8,46 +8,7 @@ from typing import Any
 from edgekit.errors import DataError, unknown
 from edgekit.records import Artifact
 
-# The fewest samples that carry a latency percentile: MLPerf early stopping, confidence 0.99, d = 0.
-LEAST_SAMPLES = {90: 64, 95: 130, 99: 662}
 SOURCES = ("device", "host", "emulated")
-
-
-@dataclass(frozen=True)
-class Gates:
-    """Limits that a measured artifact must keep; None is no limit.
-
-    Attributes:
-        max_drop: points of top-1 below the baseline. min_accuracy: percent of the baseline's top-1 (MLPerf Mobile: 98).
-        max_p90_ms: of the early-stopping estimate. min_speedup: the baseline's p50 over this one's.
-    """
-
-    max_drop: float | None = None
-    min_accuracy: float | None = None
-    max_p90_ms: float | None = None
-    min_speedup: float | None = None
-
-
-@dataclass(frozen=True)
-class Suite:
-    """A ``benchmarks/suites/*.toml``: when a latency measurement has seen enough.
-    `power_s`: how long power is measured idle, and busy, where a board can tell; 0: not at all.
-    """
-
-    name: str
-    description: str = ""
-    warmup_queries: int = 10
-    warmup_s: float = 0.5
-    min_queries: int = 662
-    min_s: float = 2.0
-    max_s: float = 60.0
-    power_s: float = 5.0
-    gates: Gates = Gates()
-
-    def __post_init__(self) -> None:
-        times = (self.warmup_s, self.min_s, self.max_s, self.power_s)
-        if not all(0 <= t <= 86_400 for t in times) or self.warmup_queries < 0 or self.min_queries < 1:
-            raise DataError(f"suite {self.name!r}: times must be 0 to 86400 seconds, min_queries at least 1")
 
 
 @dataclass(frozen=True)
@@ -107,8 +68,9 @@ class Latency:
     Attributes:
         queries: that count: those behind the warm-up. warmup: queries that were measured and taken off, because the
             series had not settled yet.
-        method: of the intervals: "order statistics" or "block bootstrap".
-        autocorrelation: at lag 1. flags: what makes the series doubtful, each in words that can stand in a note.
+        method: of the intervals: "order statistics", or those "of the effective sample" where queries depend on each
+            other. autocorrelation: at lag 1, of the ranks.
+        flags: what makes the series doubtful, each in words that can stand in a note.
         images_per_s: offline throughput, with its 95 % interval; None where it was not measured.
     """
 

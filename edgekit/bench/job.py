@@ -22,6 +22,8 @@ _REPLIES = {
         "latencies_ns.npy": 1 << 26,
         "logits.npy": 1 << 28,
         "compute_ns.npy": 1 << 26,
+        "warmup_ns.npy": 1 << 26,
+        "offline_ns.npy": 1 << 26,
         "layers.json": 1 << 22,
         "power.npy": 1 << 24,
     },
@@ -29,7 +31,7 @@ _REPLIES = {
     "program": {"said.txt": 1 << 20},
 }
 # What only some jobs leave.
-OPTIONAL = {"compute_ns.npy", "layers.json", "power.npy"}
+OPTIONAL = {"compute_ns.npy", "warmup_ns.npy", "offline_ns.npy", "layers.json", "power.npy"}
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from edgekit.bench.session import as_exported
 from edgekit.bench.transport import Transport
 from edgekit.config import from_table
 from edgekit.errors import MissingError, StorageError, UsageError
-from edgekit.measurements import ProgramResult, Suite
+from edgekit.measurements import ProgramResult
 from edgekit.records import Artifact, Device
+from edgekit.suites import Suite
 
 API = "benchmark-model"
 SCHEMA = 1

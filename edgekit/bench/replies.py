@@ -15,8 +15,8 @@ from edgekit.labels import visible
 
 _SAID = ("runtime", "version", "processor", "threads")
 _MAGIC = b"\x93NUMPY"
-_ARRAYS = ("compute_ns.npy", "power.npy")
-_NUMBERS = ("threads", "batch", "warmup_queries", "busy_before", "peak_rss_mb")
+_TIMES = ("compute_ns", "warmup_ns", "offline_ns")
+_NUMBERS = ("threads", "batch", "warmup_queries", "busy_before", "peak_rss_mb", "offline_images")
 _MOST_NUMBER, _LARGEST = 1e15, 10**300
 _MOST_TEXT, _MOST_LAYERS, _MOST_KEYS = 200, 5000, 300
 
@@ -27,6 +27,7 @@ class Answer:
 
     Attributes:
         environment: scalars by name. logits: float32 (samples, classes). compute_ns: of the model alone.
+        warmup_ns: before the latencies. offline_ns: of passes over ``environment["offline_images"]`` images.
         layers: name and median milliseconds. power: float64 (n, 2), seconds and milliwatts; None where not measured.
     """
 
@@ -36,6 +37,8 @@ class Answer:
     compute_ns: tuple[int, ...] = ()
     layers: tuple[tuple[str, float], ...] = ()
     power: np.ndarray | None = None
+    warmup_ns: tuple[int, ...] = ()
+    offline_ns: tuple[int, ...] = ()
 
 
 def read(folder: Path, device: str, samples: int) -> Answer:
@@ -47,7 +50,8 @@ def read(folder: Path, device: str, samples: int) -> Answer:
     try:
         said = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         latencies, logits = _array(folder / "latencies_ns.npy"), _array(folder / "logits.npy")
-        compute, power = (_array(path) if path.is_file() else None for path in (folder / n for n in _ARRAYS))
+        times = {name: _array(path) for name in _TIMES if (path := folder / f"{name}.npy").is_file()}
+        power = _array(folder / "power.npy") if (folder / "power.npy").is_file() else None
         layers = _layers(folder / "layers.json")
     except (ValueError, EOFError, OSError, TypeError, OverflowError, MemoryError, RecursionError) as error:
         raise DataError(f"{device} sent results that cannot be read: {visible(str(error))[:_MOST_TEXT]}") from None
@@ -55,7 +59,8 @@ def read(folder: Path, device: str, samples: int) -> Answer:
         isinstance(said, dict)
         and len(said) <= _MOST_KEYS
         and _are_times(latencies)
-        and (compute is None or _are_times(compute))
+        and all(map(_are_times, times.values()))
+        and ("offline_ns" not in times or _is_whole(said.get("offline_images")))
         and (logits.dtype == np.float32 and logits.ndim == 2 and len(logits) == samples and logits.shape[1] > 0)
         and (power is None or (power.dtype == np.float64 and power.shape[1:] == (2,)))
     )
@@ -69,9 +74,9 @@ def read(folder: Path, device: str, samples: int) -> Answer:
         {visible(str(k))[:_MOST_TEXT]: plain(v) for k, v in said.items()},
         tuple(int(v) for v in latencies),
         logits,
-        () if compute is None else tuple(int(v) for v in compute),
-        layers,
-        power,
+        layers=layers,
+        power=power,
+        **{name: tuple(int(v) for v in values) for name, values in times.items()},
     )
 
 
@@ -86,6 +91,10 @@ def plain(value: Any) -> Any:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and -1 <= value < 1e12
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _are_times(values: np.ndarray) -> bool:

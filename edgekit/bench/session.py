@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import os
 import tempfile
@@ -19,8 +18,9 @@ from edgekit.bench.job import Job
 from edgekit.bench.transport import Transport
 from edgekit.config import from_table
 from edgekit.errors import DataError, MissingError, StorageError
-from edgekit.measurements import BenchmarkResult, Suite
+from edgekit.measurements import BenchmarkResult
 from edgekit.records import Artifact, Device, Preprocess
+from edgekit.suites import Suite
 
 SCHEMA = 1
 # Artifacts run in the runtime of their target, where this machine can, or in a stand-in.
@@ -29,6 +29,8 @@ _HOST_RUNTIME = {"tensorrt": "onnxruntime", "onnxruntime": "onnxruntime", "liter
 _LITERT_OPTIONS = ("api", "accelerator", "xnnpack", "emulated")
 _DESCRIBED = ("artifact", "device", "runtime", "source", "environment", "size_bytes", "layers")
 _TIMES = ("latencies_ns", "compute_ns", "warmup_ns", "offline_ns")
+# Of a suite, what `edgekit.ondevice.measure` hears.
+LIMITS = ("warmup_queries", "warmup_s", "min_queries", "min_s", "max_s")
 _RAW = ("logits", "expected", "power")
 
 
@@ -95,9 +97,6 @@ def benchmark(
     Raises:
         EdgekitError: the job failed.
     """
-    limits = {
-        k: v for k, v in dataclasses.asdict(suite).items() if k not in ("name", "description", "power_s", "gates")
-    }
     file = f"model{model.path.suffix}"  # never the file's own name: the job's folder is on Python's path
     settings = {
         "model": file,
@@ -110,7 +109,8 @@ def benchmark(
         "std": samples.preprocess.std,
         "layout": model.artifact.layout,
         "input": model.artifact.input,
-        "limits": limits,
+        "limits": {name: getattr(suite, name) for name in LIMITS},
+        "offline_s": suite.offline_s if "offline" in suite.scenarios else 0.0,
         "power_s": suite.power_s,
     }
     with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
@@ -140,6 +140,8 @@ def benchmark(
         compute_ns=answer.compute_ns,
         layers=answer.layers,
         power=answer.power,
+        warmup_ns=answer.warmup_ns,
+        offline_ns=answer.offline_ns,
     )
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgekit.bench import metrics
+import numpy as np
+
+from edgekit.bench import metrics, quantiles
 from edgekit.bench.energy import energy, throttling
+from edgekit.bench.latency import images_per_s, latency, settled
+from edgekit.bench.quantiles import Sample, ratio
 from edgekit.errors import MissingError
-from edgekit.measurements import BenchmarkResult, Summary
-from edgekit.statistics import mcnemar, wilson
+from edgekit.measurements import BenchmarkResult, Latency, Summary
+from edgekit.statistics import mcnemar, paired_difference, wilson
 
 BASELINE_RUNTIME = "torch"
 # How the names of browsers begin; one may run on this machine.
@@ -93,13 +98,13 @@ def twins(results: Sequence[BenchmarkResult]) -> list[Twin]:
     ]
 
 
-def percentiles_ms(latencies_ns: Sequence[int], environment: dict[str, Any]) -> tuple[float | None, ...]:
+def percentiles_ms(latencies_ns: Sequence[int] | np.ndarray, environment: dict[str, Any]) -> tuple[float | None, ...]:
     """p50, p90 and p99, each None where the latencies cannot carry it.
 
     Where the clock of a browser made it time several queries together there is no p90 or p99: means hide the slow ones.
     """
     single = environment.get("timed_together", 1) == 1
-    return tuple(metrics.percentile_ms(latencies_ns, p) if single or p == 50 else None for p in (50, 90, 99))
+    return tuple(quantiles.percentile_ms(latencies_ns, p) if single or p == 50 else None for p in (50, 90, 99))
 
 
 def _is_here(result: BenchmarkResult) -> bool:
@@ -110,14 +115,14 @@ def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
     right = metrics.top1(result.logits, result.expected)
     right_baseline = metrics.top1(baseline.logits, baseline.expected)
     low, high = wilson(int(right.sum()), len(right))
-    quoted = () if result.source == "emulated" else result.latencies_ns
+    quoted = _quoted(result)
     environment = result.environment
     p50, p90, p99 = percentiles_ms(quoted, environment)
-    comparable = environment["threads"] == baseline.environment["threads"]
+    drop_low, drop_high = drop_interval(right_baseline, right)
     batch = max(1, int(environment.get("batch", 1)))
     before, after = _state(environment, "_before"), _state(environment, "_after")
     spent = None if result.power is None or result.source == "emulated" else energy(environment, result.power)
-    reference = metrics.percentile_ms(baseline.latencies_ns, 50) if comparable else None
+    speedup = speedup_over(result, baseline)
     return Summary(
         artifact=result.artifact.name,
         target=result.artifact.target,
@@ -142,8 +147,8 @@ def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
         p50_ms=p50,
         p90_ms=p90,
         p99_ms=p99,
-        speedup=reference * batch / p50 if reference and p50 else None,
-        compute_ms=metrics.percentile_ms(result.compute_ns, 50) if quoted else None,
+        speedup=speedup[0],
+        compute_ms=quantiles.percentile_ms(result.compute_ns, 50) if len(quoted) else None,
         state=after,
         rail=spent.rail if spent else "",
         idle_mw=spent.idle_mw if spent else None,
@@ -152,7 +157,50 @@ def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
         batch=batch,
         no_energy="" if spent else _why_no_energy(result),
         throttling=tuple(throttling(before, after)),
+        latency=_latency(result),
+        drop_low=drop_low,
+        drop_high=drop_high,
+        speedup_low=speedup[1],
+        speedup_high=speedup[2],
     )
+
+
+def drop_interval(baseline: np.ndarray, right: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of how many points of top-1 are lost, of answers that are right or wrong: bool (N,) each."""
+    lost, won = int((baseline & ~right).sum()), int((right & ~baseline).sum())
+    low, high = paired_difference(lost, won, len(right))
+    return 100 * low, 100 * high
+
+
+def speedup_over(result: BenchmarkResult, baseline: BenchmarkResult) -> tuple[float | None, float | None, float | None]:
+    """How many times faster an image is than in `baseline`, with the 95 % interval of the ratio of the medians.
+
+    None where the numbers of threads differ, or where the latencies cannot carry it.
+    """
+    batch, batch_there = (max(1, int(r.environment.get("batch", 1))) for r in (result, baseline))
+    own, there = _quoted(result), _quoted(baseline)
+    p50, reference = (quantiles.percentile_ms(values, 50) for values in (own, there))
+    if result.environment["threads"] != baseline.environment["threads"] or not p50 or not reference:
+        return None, None, None
+    if result is baseline:
+        return 1.0, 1.0, 1.0
+    scale = batch / batch_there
+    low, high = ratio(Sample.of(there), Sample.of(own))
+    return reference * scale / p50, None if low is None else low * scale, None if high is None else high * scale
+
+
+def _quoted(result: BenchmarkResult) -> np.ndarray:
+    """The latencies that count: none where they are an emulator's."""
+    return settled(() if result.source == "emulated" else result.latencies_ns, result.warmup_ns)
+
+
+def _latency(result: BenchmarkResult) -> Latency | None:
+    if result.source == "emulated" or not result.latencies_ns:
+        return None
+    environment = result.environment
+    found = latency(result.latencies_ns, result.warmup_ns, alone=environment.get("timed_together", 1) == 1)
+    value, low, high = images_per_s(result.offline_ns, int(environment.get("offline_images", 0)))
+    return dataclasses.replace(found, images_per_s=value, images_per_s_low=low, images_per_s_high=high)
 
 
 def _why_no_energy(result: BenchmarkResult) -> str:

@@ -17,8 +17,9 @@ from edgekit.bench import metrics, webresults
 from edgekit.bench.session import EvaluationSet
 from edgekit.bench.summary import percentiles_ms
 from edgekit.errors import DataError
-from edgekit.measurements import BenchmarkResult, Suite
+from edgekit.measurements import BenchmarkResult
 from edgekit.records import Artifact
+from edgekit.suites import Suite
 
 RUNTIME, VERSION = "LiteRT.js", "2.5.3"
 _CHUNK_BYTES = 2_000_000

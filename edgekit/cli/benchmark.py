@@ -11,9 +11,10 @@ import typer
 
 from edgekit import config, store
 from edgekit.cli import show
-from edgekit.cli.options import Json, Run, RunsDir, open_run
+from edgekit.cli.options import Json, Run, RunsDir, StrictGates, open_run, options_of
 from edgekit.errors import UsageError
 from edgekit.records import Artifact, Device
+from edgekit.suites import Gates, Suite
 
 if TYPE_CHECKING:
     from edgekit.bench.session import EvaluationSet
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     Work = list[tuple[Artifact, Path]]
 
 
+@options_of(Gates)
 def benchmark(
     run: Run = None,
     device: Annotated[list[str] | None, typer.Option("--device", "-d", help="A device name or .toml file.")] = None,
@@ -46,8 +48,10 @@ def benchmark(
             show_default=False,
         ),
     ] = None,
+    strict_gates: StrictGates = False,
     json: Json = False,
     runs_dir: RunsDir = Path("runs"),
+    **gates: float | None,
 ) -> None:
     """Measure latency and accuracy of the exported models.
 
@@ -55,10 +59,10 @@ def benchmark(
     stream, batch 1, every latency kept. The baseline is PyTorch on CUDA where there is a GPU, else on
     the CPU. ONNX made for TensorRT runs in ONNX Runtime here: its accuracy tells, its latency does not; on a
     Jetson over ssh its engines are built, where they are not yet, and measured. Phones are reached over adb. Several
-    devices are measured at once.
+    devices are measured at once. Gates are judged when all is measured and kept; one that is broken, or that too few
+    samples could show, is exit status 7.
     """
-    from edgekit.bench import program, transport
-    from edgekit.cli import measuring
+    from edgekit.cli import gating, measuring
     from edgekit.cli.report import print_table
     from edgekit.cli.workbench import Workbench
 
@@ -67,18 +71,37 @@ def benchmark(
         devices = [at(devices, host)]
     if len({each.name for each in devices}) < len(devices):
         raise UsageError("two devices of one name: their engines and results would mix", "rename one .toml file")
-    for each in devices:
-        if each.api == program.API:
-            program.find(each)
-        transport.open_transport(each, power_mode=set_power_mode or "")
-    limits = config.load_suite(suite)
+    _check(devices, set_power_mode or "")
+    limits = _with_gates(config.load_suite(suite), gates)
     opened = open_run(runs_dir, run)
     bench = Workbench(opened)
     with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
         plan = _plan(bench, devices, Path(scratch))
         samples = test_set(bench, Path(scratch))
         measuring.measure_all(measuring.Wanted(opened, limits, samples, rebuild, set_power_mode or ""), plan)
-    print_table(opened, json)
+    results, rows = print_table(opened, json)
+    measured = {(artifact.name, each.name) for each, work in plan for artifact, _ in work}
+    gating.say_missing(limits, results, measured)
+    gating.check(limits.gates, rows, measured, strict_gates)
+
+
+def _check(devices: list[Device], power_mode: str) -> None:
+    """
+    Raises:
+        EdgekitError: one of them cannot be measured on as it is asked for.
+    """
+    from edgekit.bench import program, transport
+
+    for each in devices:
+        if each.api == program.API:
+            program.find(each)
+        transport.open_transport(each, power_mode=power_mode)
+
+
+def _with_gates(suite: Suite, asked: dict[str, float | None]) -> Suite:
+    """The suite with the gates that the command line sets over its own."""
+    given = {name: limit for name, limit in asked.items() if limit is not None}
+    return dataclasses.replace(suite, gates=dataclasses.replace(suite.gates, **given))
 
 
 def _with_threads(device: Device, threads: int | None) -> Device:

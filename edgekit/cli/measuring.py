@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgekit import store
@@ -14,8 +14,9 @@ from edgekit.bench import engines, program, session, ssh
 from edgekit.bench.transport import Transport, open_transport
 from edgekit.cli import show
 from edgekit.errors import EdgekitError
-from edgekit.measurements import BenchmarkResult, ProgramResult, Suite
+from edgekit.measurements import BenchmarkResult, ProgramResult
 from edgekit.records import Artifact, Device
+from edgekit.suites import Suite
 
 Work = list[tuple[Artifact, Path]]
 
@@ -26,6 +27,7 @@ class Wanted:
 
     Attributes:
         rebuild: engines are built anew. power_mode: that devices have meanwhile; "" leaves theirs.
+        ended: set where all is to end, which cuts rests short.
     """
 
     run: store.Run
@@ -33,6 +35,7 @@ class Wanted:
     samples: session.EvaluationSet
     rebuild: bool = False
     power_mode: str = ""
+    ended: threading.Event = field(default_factory=threading.Event)
 
 
 def measure_all(wanted: Wanted, plan: list[tuple[Device, Work]]) -> None:
@@ -50,7 +53,7 @@ def measure_all(wanted: Wanted, plan: list[tuple[Device, Work]]) -> None:
             hosts.setdefault(_where(device, one_phone), []).append(task)
         for task in hosts.pop("", []):
             task(lambda transport: None)
-        _at_once(list(hosts.values()))
+        _at_once(list(hosts.values()), wanted.ended)
     for error in failed[1:]:
         show.note(f"error: {error.message}")
     if failed:
@@ -84,12 +87,15 @@ def _task(wanted: Wanted, device: Device, work: Work, update: show.Update, faile
     return task
 
 
-def _at_once(hosts: list[list[Task]]) -> None:
-    """Run the tasks of each host one after the other, the hosts in threads; Ctrl-C and bugs end them all."""
+def _at_once(hosts: list[list[Task]], ended: threading.Event) -> None:
+    """Run the tasks of each host one after the other, the hosts in threads; Ctrl-C and bugs end them all.
+
+    Args:
+        ended: is set then.
+    """
     if not hosts:
         return
     opened: list[Transport] = []
-    ended = threading.Event()
 
     def in_turn(tasks: list[Task]) -> None:
         for task in tasks:
@@ -132,17 +138,28 @@ def _measure_device(
             update(number, len(steps), title)
             if device.api == program.API:
                 if step.key not in by_program:
+                    _rest(wanted, device, said, by_program)
                     by_program[step.key] = program.benchmark(*work[number], device, wanted.suite, asked, transport)
                 kept = dataclasses.replace(by_program[step.key], artifact=step.artifacts[0])
                 program.save(wanted.run.path / "bench", kept)
                 continue
             if step.key not in measured:
+                _rest(wanted, device, said, measured)
                 model = step.model(transport, wanted)
                 measured[step.key] = session.benchmark(model, device, wanted.suite, wanted.samples, transport)
             result = measured[step.key]
             artifact = next(a for a in step.artifacts if a.sha256 == result.artifact.sha256)
             session.save(wanted.run.path / "bench", dataclasses.replace(result, artifact=artifact))
         update(len(steps), len(steps))
+
+
+def _rest(wanted: Wanted, device: Device, said: Callable[[str], None], before: Mapping[str, object]) -> None:
+    """Let a phone cool down of what it measured before, where the suite wants it."""
+    seconds = wanted.suite.cooldown_s if before and device.transport == "adb" else 0.0
+    if seconds:
+        said(f"cooling down for {seconds:.0f} s")
+        if wanted.ended.wait(seconds):
+            raise KeyboardInterrupt
 
 
 @dataclass(frozen=True)

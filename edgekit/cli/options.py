@@ -19,6 +19,9 @@ Run = Annotated[
     typer.Argument(help="A run's name or path. Default: the newest run.", show_default=False),
 ]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="EDGEKIT_RUNS_DIR", help="The folder that holds the runs.")]
+StrictGates = Annotated[
+    bool, typer.Option("--strict-gates", help="Only what is shown to hold, with its 95 % interval, passes a gate.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for scripts.")]
 
 

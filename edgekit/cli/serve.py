@@ -16,8 +16,8 @@ from edgekit.errors import MissingError, UsageError, unknown
 
 if TYPE_CHECKING:
     from edgekit.bench.webjob import Offer
-    from edgekit.measurements import Suite
     from edgekit.records import Artifact
+    from edgekit.suites import Suite
 
 _PORT = 8431
 

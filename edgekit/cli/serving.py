@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgekit import store
-from edgekit.bench import metrics, session
+from edgekit.bench import metrics, quantiles, session
 from edgekit.bench.summary import percentiles_ms
 from edgekit.bench.webdoor import Door
 from edgekit.bench.webjob import Offer, Visit
@@ -68,7 +68,7 @@ def serve(offer: Offer, run: store.Run, place: Place, devices: int, once: bool) 
         session.save(run.path / "bench", result)
         received.append(result)
         top1 = 100 * metrics.top1(result.logits, result.expected).mean()
-        p50 = metrics.percentile_ms(result.latencies_ns, 50)
+        p50 = quantiles.percentile_ms(result.latencies_ns, 50)
         time = "" if p50 is None else f"p50 {p50:.2f} ms, "
         show.note(f"  {result.artifact.name} on {result.device}: {time}top-1 {top1:.1f} %{_doubts(result)}")
 

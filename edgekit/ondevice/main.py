@@ -3,10 +3,12 @@
 A job is a JSON file; paths are relative to it. ``do`` is "measure" (if it is not there) or "build" (see `build`).
 A measurement: ``model``, ``runtime``, ``threads``, ``options`` (of the runtime), ``pixels`` (an .npy file, uint8
 (N, H, W, 3)), ``input``, ``mean``, ``std``, ``layout`` (see `preprocess`), ``limits`` (see `measure`), ``batch``
-(images in a query, 1 if it is not there), ``power_s`` (how long power is measured, where a board can), ``out`` (a
-folder). Written to ``out``: ``latencies_ns.npy`` (int64), ``logits.npy`` (float32, N x classes); where there is any,
-``compute_ns.npy`` (int64), ``layers.json`` ([name, ms] each) and ``power.npy`` (see `power.measure_energy`); and, last,
-``result.json``. A job that was killed goes on with the latencies it had.
+(images in a query, 1 if it is not there), ``power_s`` (how long power is measured, where a board can), ``offline_s``
+(how long images follow each other without a clock between them), ``out`` (a folder). Written to ``out``:
+``latencies_ns.npy`` (int64), ``logits.npy`` (float32, N x classes); where there is any, ``warmup_ns.npy`` (int64, the
+latencies before), ``offline_ns.npy`` (int64, see `passes`), ``compute_ns.npy`` (int64), ``layers.json`` ([name, ms]
+each) and ``power.npy`` (see `power.measure_energy`); and, last, ``result.json``. A job that was killed goes on with the
+latencies it had.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import numpy as np
 
 from . import build, jetson, power
 from .environment import busy_share, environment, load_average, peak_rss_mb
-from .measure import measure, warm_up
+from .measure import measure, passes, warm_up
 from .preprocess import prepare as prepared
 from .progress import say
 from .runner import Runner, open_runner
@@ -86,7 +88,10 @@ def _measure(runner: Runner, inputs: List[np.ndarray], job: Dict[str, Any], out:
     result: Dict[str, Any] = {"resumed": bool(earlier), "warmup_queries": 0}
     latencies = runner.measure(inputs, limits)
     if latencies is None:
-        result["warmup_queries"] = warm_up(runner.infer, inputs, limits)
+        warming = warm_up(runner.infer, inputs, limits)
+        result["warmup_queries"] = len(warming)
+        if warming and not earlier:  # before earlier ones there was another one
+            np.save(os.path.join(out, "warmup_ns.npy"), np.array(warming, np.int64))
 
         def keep(so_far: List[int]) -> None:
             _save(part, np.array(so_far, np.int64))
@@ -100,6 +105,8 @@ def _measure(runner: Runner, inputs: List[np.ndarray], job: Dict[str, Any], out:
     computed = runner.compute_times(inputs, _COMPUTE_RUNS)
     if computed:
         np.save(os.path.join(out, "compute_ns.npy"), np.array(computed, np.int64))
+    if job.get("offline_s"):
+        result.update(_offline(runner, inputs, job["offline_s"], out))
     if job.get("power_s"):
         result.update(_energy(runner, inputs, job["power_s"], out))
     layers = runner.layer_times(inputs, _LAYER_RUNS)
@@ -107,6 +114,18 @@ def _measure(runner: Runner, inputs: List[np.ndarray], job: Dict[str, Any], out:
         with open(os.path.join(out, "layers.json"), "w", encoding="utf-8") as file:
             json.dump(layers, file)
     return result
+
+
+def _offline(runner: Runner, inputs: List[np.ndarray], seconds: float, out: str) -> Dict[str, Any]:
+    """Throughput: how many images a pass has; nothing of a runtime that does not answer in a row."""
+    say("throughput: {:.0f} s".format(seconds))
+    found = runner.passes(inputs, seconds)
+    if found is None:
+        found = passes(runner.infer, inputs, seconds) if runner.steady else []
+    if not found:
+        return {}
+    np.save(os.path.join(out, "offline_ns.npy"), np.array(found, np.int64))
+    return {"offline_images": sum(len(image) for image in inputs)}
 
 
 def _earlier(part: str, circumstances: List[Any]) -> List[int]:

@@ -18,13 +18,17 @@ Infer = Callable[[np.ndarray], Any]
 
 def warm_up(
     infer: Infer, inputs: Sequence[np.ndarray], limits: Dict[str, Any], clock: Clock = time.perf_counter_ns
-) -> int:
-    """Run until both `warmup_queries` and `warmup_s` are reached. Returns the number of queries."""
-    started, done = clock(), 0
-    while done < limits["warmup_queries"] or clock() - started < limits["warmup_s"] * 1e9:
-        infer(inputs[done % len(inputs)])
-        done += 1
-    return done
+) -> List[int]:
+    """Run until both `warmup_queries` and `warmup_s` are reached. Returns the latencies, in nanoseconds."""
+    latencies: List[int] = []
+    started = ended = clock()
+    while len(latencies) < limits["warmup_queries"] or ended - started < limits["warmup_s"] * 1e9:
+        image = inputs[len(latencies) % len(inputs)]
+        begun = clock()
+        infer(image)
+        ended = clock()
+        latencies.append(ended - begun)
+    return latencies
 
 
 def measure(
@@ -65,3 +69,28 @@ def measure(
         if collecting:
             gc.enable()
     return latencies
+
+
+def passes(
+    infer: Infer, inputs: Sequence[np.ndarray], seconds: float, clock: Clock = time.perf_counter_ns
+) -> List[int]:
+    """Offline: nanoseconds of each pass over all inputs, back to back, until `seconds` are over; at least one.
+
+    One clock reading a pass: what the loop does between two queries counts, as it does for whoever waits for all.
+    """
+    found: List[int] = []
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        started = begun = clock()
+        while not found or begun - started < seconds * 1e9:
+            for image in inputs:
+                infer(image)
+            ended = clock()
+            found.append(ended - begun)
+            begun = ended
+    finally:
+        if collecting:
+            gc.enable()
+    return found

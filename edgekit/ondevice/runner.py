@@ -45,6 +45,10 @@ class Runner:
         """Latencies in nanoseconds of a runtime that measures by itself; None: the loop does."""
         return None
 
+    def passes(self, inputs: Sequence[np.ndarray], seconds: float) -> Optional[List[int]]:
+        """Nanoseconds of each pass over all inputs, of a runtime that batches by itself; None: the loop passes."""
+        return None
+
     def compute_times(self, inputs: Sequence[np.ndarray], count: int) -> List[int]:
         """Nanoseconds of the model alone, by the device's own clock; empty where there is none."""
         return []

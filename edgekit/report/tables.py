@@ -7,7 +7,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgekit.measurements import LEAST_SAMPLES, Summary
+from edgekit.measurements import Summary
+from edgekit.suites import LEAST_SAMPLES
 
 COLUMNS = (
     "model", "ran in", "on", "MB", "top-1 % (95 %)", "drop", "agree %", "p50 ms", "p90 ms", "p99 ms", "x base",

@@ -19,8 +19,9 @@ from edgekit.bench import probe, session
 from edgekit.bench.summary import summarize
 from edgekit.bench.transport import open_transport
 from edgekit.export.fold import fold
-from edgekit.measurements import BenchmarkResult, Suite
+from edgekit.measurements import BenchmarkResult
 from edgekit.records import Artifact, Device, Preprocess
+from edgekit.suites import Suite
 from tests import nets
 from tests.bench import aarch64, adbd, results
 

@@ -22,8 +22,8 @@ from edgekit.bench.session import EvaluationSet, benchmark
 from edgekit.bench.transport import open_transport
 from edgekit.errors import DataError, EdgekitError
 from edgekit.export.onnx import with_batch
-from edgekit.measurements import Suite
 from edgekit.records import Artifact, Device, Preprocess
+from edgekit.suites import Suite
 from tests.bench import sshd
 from tests.bench.results import artifact
 from tests.doubles import plant

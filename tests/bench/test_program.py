@@ -12,9 +12,10 @@ from edgekit.bench import program, session
 from edgekit.bench.job import Job
 from edgekit.bench.transport import open_transport
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError
-from edgekit.measurements import ProgramResult, Suite
+from edgekit.measurements import ProgramResult
 from edgekit.records import Artifact, Device
 from edgekit.report import programs
+from edgekit.suites import Suite
 from tests.bench import android_root, results
 from tests.bench.conftest import Lab
 

@@ -33,11 +33,11 @@ def run(files: dict[str, Path], results: Path, device: Device = BOARD, **changes
     return results
 
 
-def test_a_job_brings_back_its_three_files_and_leaves_only_the_cache(
+def test_a_job_brings_back_its_files_and_leaves_only_the_cache(
     board: sshd.Server, files: dict[str, Path], tmp_path: Path
 ) -> None:
     results = run(files, tmp_path / "results")
-    assert {p.name for p in results.iterdir()} == {"latencies_ns.npy", "logits.npy", "result.json"}
+    assert {p.name for p in results.iterdir()} == {"latencies_ns.npy", "warmup_ns.npy", "logits.npy", "result.json"}
     assert np.load(results / "latencies_ns.npy").shape == (5,)
     assert np.load(results / "logits.npy").tolist() == [[0, 0]] * 4
     assert json.loads((results / "result.json").read_text())["runtime"] == "null"

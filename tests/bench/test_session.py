@@ -15,8 +15,9 @@ from edgekit import config, store
 from edgekit.bench import replies, session
 from edgekit.bench.transport import open_transport
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError
-from edgekit.measurements import BenchmarkResult, Suite
+from edgekit.measurements import BenchmarkResult
 from edgekit.records import Artifact, Device, Preprocess
+from edgekit.suites import Suite
 from tests.bench.results import artifact, result
 
 QUICK = Suite("quick", warmup_queries=1, warmup_s=0.0, min_queries=9, min_s=0.0, max_s=60.0)
@@ -111,7 +112,11 @@ def test_what_is_installed_is_known(runtime: str) -> None:
 
 
 def test_results_come_back_as_they_were_saved(tmp_path: Path) -> None:
-    kept = [result(), result(artifact("jetson/model.int8.onnx", "int8", "tensorrt"), right=7, device="b é/..")]
+    passed = {"warmup_ns": (9, 8), "offline_ns": (7, 6, 5)}
+    kept = [
+        result(),
+        result(artifact("jetson/model.int8.onnx", "int8", "tensorrt"), right=7, device="b é/..", **passed),
+    ]
     for one in kept:
         session.save(tmp_path, one)
     assert all(path.is_relative_to(tmp_path) and len(path.relative_to(tmp_path).parts) == 2
@@ -122,6 +127,31 @@ def test_results_come_back_as_they_were_saved(tmp_path: Path) -> None:
             value = getattr(loaded[one.device], field.name)
             assert np.array_equal(value, getattr(one, field.name)), field.name
     assert session.load(tmp_path / "none") == []
+
+
+def test_results_of_before_have_neither_a_warm_up_nor_throughput(tmp_path: Path) -> None:
+    raw, described = saved(tmp_path)
+    with np.load(raw) as values:
+        old = {name: values[name] for name in ("latencies_ns", "compute_ns", "logits", "expected")}
+    np.savez_compressed(raw, **old)
+    content = json.loads(described.read_text())
+    described.write_text(json.dumps({**content, "raw_sha256": store.sha256_file(raw)}))
+    (loaded,) = session.load(tmp_path)
+    assert (loaded.warmup_ns, loaded.offline_ns) == ((), ())
+    assert loaded.latencies_ns == result().latencies_ns
+
+
+def test_a_suite_asks_for_throughput_and_gets_it_with_the_warm_up(mean_color: tuple[Artifact, Path]) -> None:
+    made, path = mean_color
+    local = config.load_device("local")
+    suite = dataclasses.replace(QUICK, scenarios=("single_stream", "offline"), offline_s=0.02, warmup_queries=4)
+    with open_transport(local) as transport:
+        measured = session.benchmark(
+            session.as_exported(made, path, local), local, suite, evaluation_set(path), transport
+        )
+    assert len(measured.warmup_ns) == measured.environment["warmup_queries"] >= 4
+    assert sum(measured.offline_ns) >= 20_000_000
+    assert measured.environment["offline_images"] == 3
 
 
 def test_a_second_measurement_takes_the_place_of_the_first(tmp_path: Path) -> None:
@@ -171,10 +201,13 @@ def test_raw_values_are_never_unpickled(tmp_path: Path) -> None:
 # What a device sends ---------------------------------------------------------------------------
 
 
+SOUND = {"runtime": "r", "version": "1", "processor": "cpu", "threads": 1}
+
+
 def answer(folder: Path, **changes: object) -> Path:
     """The three files of a sound answer for three images, with changes."""
     sound = {
-        "result": {"runtime": "r", "version": "1", "processor": "cpu", "threads": 1},
+        "result": SOUND,
         "latencies": np.array([5, 6], np.int64),
         "logits": np.zeros((3, 2), np.float32),
         **changes,
@@ -183,7 +216,17 @@ def answer(folder: Path, **changes: object) -> Path:
     (folder / "result.json").write_text(json.dumps(sound["result"]))
     np.save(folder / "latencies_ns.npy", sound["latencies"])
     np.save(folder / "logits.npy", sound["logits"])
+    for name in sound.keys() & {"warmup", "offline"}:
+        np.save(folder / f"{name}_ns.npy", sound[name])
     return folder
+
+
+def test_what_only_some_jobs_leave_is_read_where_it_is(tmp_path: Path) -> None:
+    times = {"warmup": np.array([3], np.int64), "offline": np.array([5, 6], np.int64)}
+    found = replies.read(answer(tmp_path / "a", **times, result={**SOUND, "offline_images": 9}), "board", 3)
+    assert (found.warmup_ns, found.offline_ns, found.environment["offline_images"]) == ((3,), (5, 6), 9)
+    plain = replies.read(answer(tmp_path / "b"), "board", 3)
+    assert (plain.warmup_ns, plain.offline_ns) == ((), ())
 
 
 def test_texts_of_a_device_are_printable_and_short(tmp_path: Path) -> None:
@@ -205,6 +248,12 @@ def test_texts_of_a_device_are_printable_and_short(tmp_path: Path) -> None:
         {"latencies": np.array([5, -6], np.int64)},
         {"latencies": np.array([5.0])},
         {"latencies": np.zeros((2, 2), np.int64)},
+        {"warmup": np.array([0], np.int64)},
+        {"warmup": np.array([1.0])},
+        {"offline": np.array([5, 6], np.int64)},
+        {"offline": np.array([5], np.int64), "result": {**SOUND, "offline_images": 0}},
+        {"offline": np.array([5], np.int64), "result": {**SOUND, "offline_images": True}},
+        {"offline": np.array([5], np.int64), "result": {**SOUND, "offline_images": 1.5}},
         {"result": []},
         {"result": {"runtime": "r"}},
     ],
@@ -226,7 +275,9 @@ def test_what_no_runner_writes_is_refused(tmp_path: Path, changes: dict[str, obj
         b"\x93NUMPY",
     ],
 )
-@pytest.mark.parametrize("name", ["logits.npy", "latencies_ns.npy", "compute_ns.npy", "power.npy"])
+@pytest.mark.parametrize(
+    "name", ["logits.npy", "latencies_ns.npy", "compute_ns.npy", "power.npy", "warmup_ns.npy", "offline_ns.npy"]
+)
 def test_arrays_that_no_numpy_wrote_are_refused(tmp_path: Path, name: str, header: bytes) -> None:
     folder = answer(tmp_path / "a")
     (folder / name).write_bytes(header)

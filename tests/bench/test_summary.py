@@ -125,3 +125,53 @@ def test_queries_that_were_timed_together_have_a_median_but_no_tail() -> None:
     together.environment["timed_together"] = 4
     row = next(row for row in summarize([result(), together]) if not row.baseline)
     assert (row.p50_ms, row.p90_ms, row.p99_ms) == (0.5, None, None)
+
+
+def test_a_row_has_the_intervals_of_its_drop_and_of_its_speedup() -> None:
+    rng = np.random.default_rng(0)
+    slow, fast = ([round(v) for v in 1e6 * ms * (1 + 0.05 * rng.normal(size=700))] for ms in (8, 2))
+    base, row = summarize([result(latencies_ns=tuple(slow)), result(INT8, right=28, latencies_ns=tuple(fast))])
+    assert (base.drop_low, base.drop_high) == pytest.approx((-8.76, 8.76), abs=0.01)
+    assert (base.speedup_low, base.speedup_high) == (1, 1)
+    assert row.drop == pytest.approx(5)
+    assert row.drop_low < 0 < 5 < row.drop_high < 20
+    assert 3.9 < row.speedup_low < row.speedup < row.speedup_high < 4.1
+    assert row.latency.queries == 700
+    assert row.latency.images_per_s is None
+
+
+def test_the_speedup_is_per_image_whatever_the_batches() -> None:
+    batched = {**result().environment, "batch": 4}
+    rows = summarize([result(ms=2.0, environment=batched), result(INT8, ms=2.0)])
+    assert [r.speedup for r in rows] == [1.0, 0.25]
+    rows = summarize([result(ms=2.0), result(INT8, ms=2.0, environment=batched)])
+    assert [r.speedup for r in rows] == [1.0, 4.0]
+
+
+def test_a_start_up_counts_in_no_figure() -> None:
+    rng = np.random.default_rng(1)
+    series = 1e6 * (1 + 0.02 * rng.normal(size=700)) * np.where(np.arange(700) < 100, 5, 1)
+    row = summarize([result(), result(INT8, latencies_ns=tuple(int(v) for v in series))])[1]
+    assert row.latency.warmup >= 100
+    assert row.queries == 700
+    assert row.p90_ms < 1.1
+    assert row.p99_ms is None  # fewer than 662 are left
+    assert "started up" in row.latency.flags[0]
+
+
+def test_warm_up_queries_take_a_start_up_upon_themselves() -> None:
+    level, high = tuple([1_000_000, 1_010_000] * 350), tuple([3_000_000, 3_010_000] * 30)
+    row = summarize([result(), result(INT8, latencies_ns=level, warmup_ns=high)])[1]
+    assert (row.latency.warmup, row.latency.queries) == (0, 700)
+
+
+def test_throughput_is_of_the_passes() -> None:
+    environment = {**result().environment, "offline_images": 32}
+    row = summarize([result(), result(INT8, offline_ns=(16_000_000,) * 10, environment=environment)])[1]
+    assert (row.latency.images_per_s, row.latency.images_per_s_low) == (2000, pytest.approx(2000))
+
+
+def test_an_emulator_says_nothing_of_latency_at_all() -> None:
+    (_, row) = summarize([result(), result(INT8, source="emulated", device="qemu", offline_ns=(1,) * 9)])
+    assert (row.latency, row.speedup_low, row.speedup_high) == (None, None, None)
+    assert row.drop_high is not None

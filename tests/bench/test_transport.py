@@ -37,9 +37,9 @@ def run(device: Device, files: dict[str, Path], results: Path, **changes: object
     return results
 
 
-def test_a_local_job_brings_back_its_three_files(files: dict[str, Path], tmp_path: Path) -> None:
+def test_a_local_job_brings_back_its_files(files: dict[str, Path], tmp_path: Path) -> None:
     results = run(LOCAL, files, tmp_path / "results")
-    assert {p.name for p in results.iterdir()} == {"latencies_ns.npy", "logits.npy", "result.json"}
+    assert {p.name for p in results.iterdir()} == {"latencies_ns.npy", "warmup_ns.npy", "logits.npy", "result.json"}
     assert np.load(results / "latencies_ns.npy").shape == (5,)
     assert np.load(results / "logits.npy").tolist() == [[0, 0]] * 4
     described = json.loads((results / "result.json").read_text())

@@ -64,7 +64,7 @@ ERRORS = {
     "benchmark -d rpi-5": (2, "has no host", "--host user@address"),
     "benchmark -d bad.toml": (3, "bad.toml: unknown key 'colour'", "known: name, family"),
     "benchmark -d torn.toml": (3, "torn.toml is not valid TOML", ""),
-    "benchmark --suite fast": (2, "unknown suite 'fast'", "known: quick, standard"),
+    "benchmark --suite fast": (2, "unknown suite 'fast'", "known: mlperf-mobile, quick, standard"),
     "benchmark none": (4, "there is no run 'none'", "runs in runs: "),
     "benchmark ../etc": (4, "there is no run '../etc'", "runs in runs: "),
     "report none": (4, "there is no run 'none'", "newer, damaged"),

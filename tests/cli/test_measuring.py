@@ -16,6 +16,7 @@ from edgekit.bench import program
 from edgekit.cli import benchmark, measuring
 from edgekit.measurements import ProgramFigures, ProgramResult
 from edgekit.records import Artifact, Device
+from edgekit.suites import Suite
 from tests.bench.results import artifact
 
 
@@ -40,10 +41,10 @@ def test_the_tasks_of_one_host_run_in_turn_and_hosts_at_once() -> None:
 
         return run
 
-    measuring._at_once([[task("a1", True), task("a2", False)], [task("b1", True)]])
+    measuring._at_once([[task("a1", True), task("a2", False)], [task("b1", True)]], threading.Event())
     assert sorted(seen) == ["a1", "a2", "b1"]
     assert seen.index("a1") < seen.index("a2")
-    measuring._at_once([])
+    measuring._at_once([], threading.Event())
 
 
 def test_a_bug_or_ctrl_c_stops_what_runs_and_begins_nothing_more() -> None:
@@ -57,7 +58,7 @@ def test_a_bug_or_ctrl_c_stops_what_runs_and_begins_nothing_more() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        measuring._at_once([[runs, lambda opened: begun.append(1)], [breaks]])
+        measuring._at_once([[runs, lambda opened: begun.append(1)], [breaks]], threading.Event())
     assert begun == []
 
 
@@ -102,3 +103,26 @@ def test_two_names_of_one_phone_are_not_measured_at_once() -> None:
     assert {measuring._where(each, False) for each in named} == {"adb S"}
     assert len({measuring._where(each, False) for each in phones[1:]}) == 2
     assert measuring._where(Device("here", "desktop", transport="local"), True) == ""
+
+
+@pytest.mark.parametrize(
+    ("transport", "seconds", "before", "rests"),
+    [("adb", 300.0, {"a": 1}, True), ("adb", 300.0, {}, False), ("adb", 0.0, {"a": 1}, False),
+     ("ssh", 300.0, {"a": 1}, False), ("local", 300.0, {"a": 1}, False)],
+)  # fmt: skip
+def test_only_phones_rest_and_only_after_what_made_them_hot(
+    transport: str, seconds: float, before: dict[str, int], rests: bool
+) -> None:
+    waited: list[float] = []
+    ended: Any = SimpleNamespace(wait=waited.append)
+    wanted: Any = SimpleNamespace(suite=Suite("mine", cooldown_s=seconds), ended=ended)
+    said: list[str] = []
+    measuring._rest(wanted, Device("phone", "android", transport=transport), said.append, before)
+    assert (waited, said) == (([seconds], ["cooling down for 300 s"]) if rests else ([], []))
+
+
+def test_a_rest_ends_with_all_the_rest() -> None:
+    wanted: Any = SimpleNamespace(suite=Suite("mine", cooldown_s=300.0), ended=threading.Event())
+    wanted.ended.set()
+    with pytest.raises(KeyboardInterrupt):
+        measuring._rest(wanted, Device("phone", "android", transport="adb"), lambda text: None, {"a": 1})

@@ -112,6 +112,24 @@ def test_threads_reach_the_inserted_baseline_and_equal_files_both_get_a_row(
     assert {"jetson/model.fp32.onnx", "desktop/model.fp32.onnx"} < {row["artifact"] for row in rows}
 
 
+def test_gates_are_judged_on_what_was_measured_and_standard_output_stays_clean(
+    road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "short.toml").write_text(SUITE + "[gates]\nmax_p90_ms = 1e-6\nmax_drop = 0\n")
+    (tmp_path / "board.toml").write_text(BOARD.format(sys.executable))
+    arguments = ["benchmark", "fruit", "--suite", "short.toml", "-d", "board.toml", "--json", "--min-speedup", "1e6"]
+    capsys.readouterr()
+    assert run([*arguments, "--max-drop", "100"]) == 7  # over the suite's own
+    output = capsys.readouterr()
+    rows = json.loads(output.out)
+    assert len(rows) > 1
+    assert all(row["drop_low"] <= row["drop"] <= row["drop_high"] for row in rows)
+    assert all(len(row["latency"]["quantiles"]) == 4 for row in rows)
+    assert "gate broken: desktop/model.fp32.onnx on board: the speed-up is" in output.err
+    assert "max-p90-ms, --min-speedup); everything was measured and kept" in output.err
+    assert "baseline/pytorch on" not in output.err
+
+
 # Predict -------------------------------------------------------------------------------------
 
 TYPED = "jetson/model.int8.typed.onnx"

@@ -169,3 +169,44 @@ def test_the_share_of_other_work_is_that_of_the_ticks(monkeypatch: pytest.Monkey
     ticks = iter([(1000, 500), (1100, 580), (7, 7), (7, 7)])
     monkeypatch.setattr("edgekit.ondevice.environment._cpu_times", lambda: next(ticks))
     assert (busy_share(0), busy_share(0)) == (0.2, -1.0)
+
+
+def test_the_latencies_of_the_warm_up_are_written_too(tmp_path: Path) -> None:
+    run_job(str(job_file(tmp_path)))
+    warming = np.load(tmp_path / "out" / "warmup_ns.npy")
+    assert (warming.dtype, warming.shape) == (np.int64, (3,))
+    assert not (tmp_path / "out" / "offline_ns.npy").exists()
+
+
+def test_a_job_that_goes_on_keeps_the_warm_up_that_came_before_its_first_latencies(tmp_path: Path) -> None:
+    path = job_file(tmp_path)
+    run_job(str(path))
+    np.save(tmp_path / "out" / "warmup_ns.npy", np.array([7, 8], np.int64))
+    np.save(tmp_path / "out" / "latencies.part.npy", np.array([11, 12], np.int64))
+    assert run_job(str(path))["resumed"] is True
+    assert np.load(tmp_path / "out" / "warmup_ns.npy").tolist() == [7, 8]
+
+
+@pytest.mark.parametrize(("batch", "images"), [(1, 5), (2, 10)])
+def test_throughput_is_measured_where_it_is_asked_for(tmp_path: Path, batch: int, images: int) -> None:
+    described = run_job(str(job_file(tmp_path, offline_s=0.001, batch=batch)))
+    passed = np.load(tmp_path / "out" / "offline_ns.npy")
+    assert (passed.dtype, passed.ndim) == (np.int64, 1)
+    assert (passed > 0).all()
+    assert passed.sum() >= 1_000_000
+    assert described["offline_images"] == images
+
+
+def test_a_runtime_that_batches_by_itself_passes_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(runner.NullRunner, "passes", lambda _, inputs, seconds: asked.append(seconds) or [41, 42])
+    assert run_job(str(job_file(tmp_path, offline_s=3.0)))["offline_images"] == 5
+    assert (asked, np.load(tmp_path / "out" / "offline_ns.npy").tolist()) == ([3.0], [41, 42])
+
+
+def test_a_runtime_that_pauses_between_queries_has_no_throughput(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner.NullRunner, "steady", False)
+    assert "offline_images" not in run_job(str(job_file(tmp_path, offline_s=0.1)))
+    assert not (tmp_path / "out" / "offline_ns.npy").exists()

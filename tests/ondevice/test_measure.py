@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit.ondevice.measure import measure, warm_up
+from edgekit.ondevice.measure import measure, passes, warm_up
 
 
 class Clock:
@@ -41,7 +41,8 @@ INPUTS = [np.full(1, n) for n in range(3)]
 )
 def test_warm_up_reaches_both_its_queries_and_its_time(queries: int, seconds: float, expected: int) -> None:
     clock = Clock(0.1)
-    assert warm_up(clock.infer, INPUTS, limits(warmup_queries=queries, warmup_s=seconds), clock) == expected
+    warming = warm_up(clock.infer, INPUTS, limits(warmup_queries=queries, warmup_s=seconds), clock)
+    assert warming == [100_000_000] * expected
     assert len(clock.seen) == expected
 
 
@@ -147,4 +148,28 @@ def test_an_error_leaves_the_garbage_collector_as_found(collecting: bool, error:
 
     with pytest.raises(error):
         measure(fail, INPUTS, limits(min_queries=3))
+    assert gc.isenabled() is collecting
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0.0, 1), (0.1, 1), (0.6, 1), (0.7, 2), (1.3, 3)])
+def test_passes_go_over_all_inputs_until_the_time_is_over(seconds: float, expected: int) -> None:
+    clock = Clock(0.1, 0.2, 0.3)
+    assert passes(clock.infer, INPUTS, seconds, clock) == [600_000_000] * expected
+    assert [int(image[0]) for image in clock.seen] == [0, 1, 2] * expected
+
+
+def test_the_clock_is_read_once_a_pass() -> None:
+    clock, read = Clock(0.1), []
+
+    def reading() -> int:
+        read.append(1)
+        return clock()
+
+    assert len(passes(clock.infer, INPUTS, 0.9, reading)) == len(read) - 1 == 3
+
+
+def test_the_garbage_collector_rests_during_passes_and_is_left_as_found(collecting: bool) -> None:
+    during = []
+    passes(lambda _: during.append(gc.isenabled()), INPUTS, 0.0)
+    assert during == [False] * 3
     assert gc.isenabled() is collecting

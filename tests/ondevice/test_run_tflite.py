@@ -12,10 +12,11 @@ from edgekit import store
 from edgekit.bench import session
 from edgekit.bench.transport import LocalTransport
 from edgekit.errors import EdgekitError
-from edgekit.measurements import BenchmarkResult, Suite
+from edgekit.measurements import BenchmarkResult
 from edgekit.ondevice import run_tflite
 from edgekit.ondevice.runner import open_runner
 from edgekit.records import Device, Preprocess
+from edgekit.suites import Suite
 from tests import flat, nets, software_gpu, tflite_runtime
 from tests.bench.results import artifact
 

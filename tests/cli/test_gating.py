@@ -1,0 +1,59 @@
+"""What is said of gates, and when they are an error."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgekit.cli.gating import check, say_missing
+from edgekit.errors import ExitStatus, GateError
+from edgekit.suites import Gates, Suite
+from tests.bench.results import BASELINE_ROW, artifact, result, row
+
+ROW = row(drop=0.3, drop_low=-1.0, drop_high=1.6)
+MEASURED = {(ROW.artifact, ROW.device), (BASELINE_ROW.artifact, BASELINE_ROW.device)}
+
+
+def test_without_gates_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    check(Gates(), [BASELINE_ROW, ROW], MEASURED, strict=True)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_what_holds_is_counted_and_standard_output_stays_free(capsys: pytest.CaptureFixture[str]) -> None:
+    check(Gates(max_drop=2.0), [BASELINE_ROW, ROW], MEASURED, strict=True)
+    assert capsys.readouterr() == ("", "gates: 1 of 1 held\n")
+
+
+def test_a_broken_gate_is_said_and_is_status_7(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(GateError, match=r"1 of 1 gates are not kept \(--max-p90-ms\)") as caught:
+        check(Gates(max_p90_ms=1.0), [ROW], MEASURED, strict=False)
+    assert caught.value.status == ExitStatus.GATE == 7
+    assert "quant debug" not in caught.value.hint
+    assert capsys.readouterr().err.startswith("gate broken: android/model.int8.tflite on local: p90 is 3.2 ms")
+
+
+def test_doubt_is_a_note_and_an_error_only_where_it_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    check(Gates(max_drop=1.0), [ROW], MEASURED, strict=False)
+    assert "gate doubtful: " in capsys.readouterr().err
+    with pytest.raises(GateError, match="--max-drop") as caught:
+        check(Gates(max_drop=1.0), [ROW], MEASURED, strict=True)
+    assert "edgekit quant debug" in caught.value.hint
+
+
+@pytest.mark.parametrize("rows", [[], [BASELINE_ROW], [BASELINE_ROW, row(device="phone")]])
+def test_gates_on_nothing_that_was_measured_now_are_not_kept(rows: list) -> None:
+    with pytest.raises(GateError, match="no artifact was measured"):
+        check(Gates(max_drop=50.0), rows, MEASURED, strict=False)
+
+
+def test_a_percentile_that_the_suite_promised_and_the_queries_lack_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    int8 = artifact("android/model.int8.tflite", "int8", "litert")
+    few = result(int8, latencies_ns=(1_000_000,) * 100)
+    suite = Suite("mine", percentiles=(50, 90, 95, 99))
+    measured = {(int8.name, "local")}
+    say_missing(suite, [few, result(), result(int8, latencies_ns=(1,), device="other")], measured)
+    assert capsys.readouterr().err == (
+        "android/model.int8.tflite on local: insufficient samples, 100 queries; p95 needs 130, p99 needs 662\n"
+    )
+    say_missing(suite, [result(int8)], measured)
+    say_missing(suite, [result(int8, latencies_ns=(1,), source="emulated")], measured)
+    assert capsys.readouterr().err == ""
