@@ -1,0 +1,54 @@
+"""The noun that pages, Markdown and terminals share: a table of text, with its caption and notes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that belong together; `title` is empty where there is only one such group."""
+
+    title: str
+    cells: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text in rows and columns. The first cell of a row names it.
+
+    Attributes:
+        left: how many leading columns are text; the others are figures and stand to the right.
+        wide: columns that are left out where there is little room. bars: the column whose percentages are drawn too.
+        prose: columns of sentences, which are folded. notes: what a reader must know to read it right.
+        first: so many rows of the first group are shown, the others are folded away; 0: all are shown.
+    """
+
+    caption: str
+    columns: tuple[str, ...]
+    groups: tuple[Rows, ...]
+    left: int = 1
+    wide: tuple[str, ...] = ()
+    bars: str = ""
+    prose: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    first: int = 0
+
+    @property
+    def rows(self) -> Iterator[tuple[str, ...]]:
+        """The rows of all groups."""
+        return (row for group in self.groups for row in group.cells)
+
+
+def plain(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> Table:
+    """A table of one group."""
+    return Table(caption, tuple(columns), (Rows("", tuple(map(tuple, rows))),), left)
+
+
+def percent(text: str) -> float:
+    """The length of the bar of a cell, 0 to 100; what is no number has none."""
+    try:
+        return min(100.0, max(0.0, float(text)))
+    except ValueError:
+        return 0.0
