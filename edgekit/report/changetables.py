@@ -10,7 +10,7 @@ from edgekit.report.changes import BOTH_WRONG, BROKE, REPAIRED, Change, ClassCha
 from edgekit.report.table import Rows, Table
 from edgekit.report.tables import SIGNIFICANT
 
-MOST_CLASSES, MOST_PAIRS, MOST_DRAWN = 10, 10, 20
+MOST_CLASSES, MOST_PAIRS, MOST_DRAWN, MOST_SHOWN = 10, 10, 20, 15
 SUMMARY = (
     "model", "images", "other answer", "broke", "repaired", "both wrong", "drop", "p", "classes p < 0.05",
     "after Holm",
@@ -32,7 +32,8 @@ def summary(found: Sequence[Change]) -> Table:
     ]
     wide = ("images", "both wrong", "p", "classes p < 0.05", "after Holm")
     rows_of = (Rows("", tuple(rows)),)
-    return Table("Answers that changed", SUMMARY, rows_of, 1, wide, "", ("model",), tuple(filter(None, notes)))
+    told = tuple(filter(None, notes))
+    return Table("Answers that changed", SUMMARY, rows_of, 1, wide, "", ("model",), told, MOST_SHOWN)
 
 
 def multiple(found: Sequence[Change]) -> str:

@@ -26,7 +26,7 @@ def accuracy_latency(rows: Sequence[Summary]) -> str:
     columns = min(len(panels), 2) or 1
     high = 3.4 if columns == 1 else 2.9
     with svg.drawing(8, 0.3 + high * max(1, math.ceil(len(panels) / columns))) as figure:
-        grid = figure.subplots(max(1, math.ceil(len(panels) / columns)), columns, squeeze=False).flatten()
+        grid = figure.subplots(max(1, math.ceil(len(panels) / columns)), columns, squeeze=False, sharey=True).flatten()
         for axes, (title, numbers) in zip(grid, panels):
             if len(panels) > 1:
                 axes.set_title(svg.shortened(visible(title), 40), fontsize=9)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgekit.measurements import Gates, Quantile, Summary
 from edgekit.report.tables import SIGNIFICANT, latency
@@ -31,7 +31,7 @@ class Decision:
         device: its name. target: whose files these are; empty where all that ran on the device compete.
         kind: `DEVICE`; or what was measured instead of one, which is never passed off as one.
         chosen: None where the figures decide nothing. reason: one sentence.
-        doubts: what makes the figures behind the choice doubtful.
+        doubts: what makes the latencies behind the choice doubtful. cautions: what else the figures do not carry.
     """
 
     device: str
@@ -41,17 +41,22 @@ class Decision:
     reason: str
     rejected: tuple[Rejected, ...] = ()
     doubts: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
         """For what the decision is."""
-        if self.kind == DEVICE:
-            return f"{self.target} (this machine)" if self.target else self.device
-        if self.kind == BROWSER:
-            return f"{self.device} (a browser; an app runs the same file by other code)"
-        if self.kind == EMULATED:
-            return f"{self.target or self.device} (emulated on {self.device}: no latency)"
-        return f"{self.target} (measured on this machine, not on a device)"
+        return self.target or self.device
+
+    @property
+    def where(self) -> str:
+        """Where it was measured, and what that is not."""
+        return {
+            DEVICE: f"measured on {self.device}, here" if self.target else "measured on the device",
+            BROWSER: "measured in a browser; an app runs the same file by other code",
+            HERE: "measured here, on this machine: not a phone, not a board",
+            EMULATED: f"emulated on {self.device}: the accuracy tells, there is no latency",
+        }[self.kind]
 
 
 def decide(rows: Sequence[Summary], gates: Gates | None = None) -> list[Decision]:
@@ -69,6 +74,9 @@ def decide(rows: Sequence[Summary], gates: Gates | None = None) -> list[Decision
             found.setdefault((row.device, row.target if apart else ""), []).append(row)
     order = (DEVICE, BROWSER, HERE, EMULATED)
     decisions = [_decide(device, target, group, gates) for (device, target), group in found.items()]
+    if any(row.baseline and row.busy for row in rows):
+        busy = "the baseline was measured while the machine was busy: how much faster than it this is, is doubtful"
+        decisions = [replace(d, cautions=(*d.cautions, busy)) if d.chosen else d for d in decisions]
     return sorted(decisions, key=lambda d: (order.index(d.kind), d.device, d.target))
 
 
@@ -78,8 +86,8 @@ def rule(gates: Gates) -> str:
     limits = "" if gates.max_p90_ms is None else f" with a p90 of at most {gates.max_p90_ms:g} ms"
     return (
         f"The rule: of what costs at most {budget:g} points of top-1{limits}, the fastest; a rounded network only if "
-        f"it is {WORTH:g} times as fast as the best in floating point; of equally fast ones the smallest. Intervals are "
-        "of 95 %; * p < 0.05 (McNemar, paired)."
+        f"it is {WORTH:g} times as fast as the best in floating point; of equally fast ones the smallest. Intervals "
+        "are of 95 %; * p < 0.05 (McNemar, paired)."
     )
 
 
@@ -158,7 +166,8 @@ def _decide(device: str, target: str, rows: Sequence[Summary], gates: Gates) -> 
     out += [Rejected(row, _slower(row, chosen)) for row in able if row is not chosen]
     order = {row.artifact: n for n, row in enumerate(rows)}
     out.sort(key=lambda r: order[r.row.artifact])
-    return Decision(device, target, kind, chosen, reason, tuple(out), tuple(_doubts(chosen, able, budget)))
+    doubts, cautions = _doubts(chosen, able), _cautions(chosen, able, budget)
+    return Decision(device, target, kind, chosen, reason, tuple(out), tuple(doubts), tuple(cautions))
 
 
 def _fails(row: Summary, budget: float, gates: Gates) -> str:
@@ -250,8 +259,8 @@ def _smaller(one: Summary, other: Summary) -> str:
     return f"{ratio:.1f} times smaller" if ratio >= 1.1 else f"of {one.size_mb:.1f} MB"
 
 
-def _doubts(chosen: Summary, able: Sequence[Summary], budget: float) -> list[str]:
-    """What a reader must know before the choice is acted upon."""
+def _doubts(chosen: Summary, able: Sequence[Summary]) -> list[str]:
+    """What makes the latencies doubtful that were compared."""
     doubts = []
     if busy := [row.artifact for row in able if row.busy]:
         doubts.append(f"the machine was busy with other work while {_few(busy)} was measured: measure again")
@@ -261,11 +270,17 @@ def _doubts(chosen: Summary, able: Sequence[Summary], budget: float) -> list[str
     if len(modes) > 1:
         doubts.append(f"measured in different power modes ({', '.join(m or 'unknown' for m in modes)})")
     doubts += [f"latency of {chosen.artifact}: {flag}" for flag in (chosen.latency.flags if chosen.latency else ())]
-    if chosen.drop_high is not None and chosen.drop_high > budget:
-        doubts.append(f"with {chosen.samples} images the loss may be up to {chosen.drop_high:.1f} points")
-    if other := _overlapping(chosen, able):
-        doubts.append(f"the 95 % intervals of p50 overlap with {_few(other)}")
     return doubts
+
+
+def _cautions(chosen: Summary, able: Sequence[Summary], budget: float) -> list[str]:
+    """What else a reader must know before the choice is acted upon."""
+    cautions = []
+    if chosen.drop_high is not None and chosen.drop_high > budget:
+        cautions.append(f"with {chosen.samples} images the loss may be up to {chosen.drop_high:.1f} points")
+    if other := _overlapping(chosen, able):
+        cautions.append(f"the 95 % intervals of p50 overlap with {_few(other)}")
+    return cautions
 
 
 def _overlapping(chosen: Summary, able: Sequence[Summary]) -> list[str]:

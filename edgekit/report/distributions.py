@@ -15,7 +15,7 @@ from edgekit.report.tables import latency, number
 
 # More artifacts of a device than this are not told apart by colour, but by precision.
 MOST_TOLD_APART = 8
-MOST_BARS = 60
+MOST_BARS = 40
 # Where a distribution is drawn: enough for a curve, few enough for a small file.
 _SHARES = (0.0, 0.5, 1, 2, *range(4, 96, 2), 96, 97, 98, 99, 99.5, 99.9, 100)
 _MARKED = {50: "o", 90: "^", 99: "s"}
@@ -46,7 +46,7 @@ def ecdf(results: Sequence[BenchmarkResult]) -> str:
         return ""
     columns = min(len(panels), 2)
     lines = math.ceil(len(panels) / columns)
-    with svg.drawing(8, 0.3 + 3.1 * lines) as figure:
+    with svg.drawing(8, 0.3 + 3.5 * lines) as figure:
         grid = figure.subplots(lines, columns, squeeze=False).flatten()
         for axes, (title, found) in zip(grid, panels):
             axes.set_title(svg.shortened(visible(title), 40), fontsize=9)
@@ -82,7 +82,7 @@ def _curves(axes: Any, found: Sequence[BenchmarkResult]) -> None:
     log_ticks(axes, [*low, *high])
     axes.set_yticks([0, 25, 50, 75, 90, 99])
     axes.grid(axis="x")
-    axes.legend(fontsize=6.5, loc="lower right", handlelength=1.2, labelspacing=0.3)
+    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, handlelength=1.2, labelspacing=0.3)
 
 
 def percentiles(results: Sequence[BenchmarkResult]) -> Table:
@@ -113,7 +113,7 @@ def bars(rows: Sequence[Summary], kind: str) -> str:
         axes.barh(places, values, 0.7, color=[svg.INK if p == "baseline" else COLORS[p] for _, _, p in found])
         axes.set_yticks(places, [svg.shortened(visible(name), 44) for name, _, _ in found], fontsize=8)
         for place, value in zip(places, values):
-            axes.text(value, place, f" {latency(value)}", va="center", fontsize=8)
+            axes.annotate(latency(value), (value, place), (4, 0), textcoords="offset points", va="center", fontsize=8)
         axes.set_ylim(len(found) - 0.4, -0.6)
         axes.set_xlim(0, 1.12 * max(values))
         axes.set_xlabel("megabytes" if kind == "size" else "millijoules per image, all that the rail carries")
@@ -122,20 +122,25 @@ def bars(rows: Sequence[Summary], kind: str) -> str:
 
 
 def sizes(rows: Sequence[Summary]) -> list[tuple[str, float, str]]:
-    """(artifact, megabytes, precision or "baseline") of each file or engine, the largest first."""
-    found = {(row.artifact, round(row.size_mb, 3)): row for row in rows}
-    names = [name for name, _ in found]
+    """(model, megabytes, precision or "baseline") of each file or engine, the largest first; equal ones are one."""
+    found: dict[tuple[str, float], list[str]] = {}
+    for row in rows:
+        names = found.setdefault((_sign(row), round(row.size_mb, 2)), [])
+        if row.artifact not in names:
+            names.append(row.artifact)
     entries = [
-        (name if names.count(name) == 1 else f"{name} on {row.device}", row.size_mb, _sign(row))
-        for (name, _), row in found.items()
+        (names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else ""), size, sign)
+        for (sign, size), names in found.items()
     ]
     return sorted(entries, key=lambda entry: (-entry[1], entry[0]))
 
 
 def energies(rows: Sequence[Summary]) -> list[tuple[str, float, str]]:
-    """(artifact on device, millijoules per image, precision) where it was measured."""
-    found = [(f"{r.artifact} on {r.device}", r.gross_mj, _sign(r)) for r in rows if r.gross_mj is not None]
-    return [(name, value, sign) for name, value, sign in found if value is not None]
+    """(model, millijoules per image, precision) where it was measured, the least first."""
+    measured = [row for row in rows if row.gross_mj is not None]
+    one = len({row.device for row in measured}) == 1
+    found = [(r.artifact if one else f"{r.artifact} on {r.device}", r.gross_mj or 0.0, _sign(r)) for r in measured]
+    return sorted(found, key=lambda entry: (entry[1], entry[0]))
 
 
 def energy_table(rows: Sequence[Summary]) -> Table:

@@ -1,7 +1,7 @@
 """The report as data: everything that the page says, in one JSON object with a number of its format.
 
 ``schema`` 1: ``run`` (name, arch, labels, preprocess, data, weights_sha256, options, versions, decisions),
-``verdict`` (one object a device: device, target, kind, chosen, reason, doubts, rejected), ``figures`` (`Summary` and
+``verdict`` (one object a device: device, target, kind, where, chosen, reason, doubts, cautions, rejected), ``figures`` (`Summary`,
 ``number``, ``leads``: whether it is on its device's front), ``distributions`` (percentiles of the raw latencies),
 ``programs``, ``changes`` (names, counts, classes, pairs, answers with the images' paths where they are known),
 ``layers``, ``training`` (history), ``test`` (scores without raw values), ``environment``, ``reproduce``.
@@ -73,7 +73,9 @@ def _decision(decision: Decision) -> dict[str, Any]:
         "kind": decision.kind,
         "chosen": decision.chosen.artifact if decision.chosen else None,
         "reason": decision.reason,
+        "where": decision.where,
         "doubts": decision.doubts,
+        "cautions": decision.cautions,
         "rejected": [{"artifact": r.row.artifact, "why": r.why} for r in decision.rejected],
     }
 

@@ -8,7 +8,7 @@ from typing import Any
 from edgekit.measurements import BenchmarkResult
 from edgekit.report import reproduce
 from edgekit.report.material import Material
-from edgekit.report.table import Rows, Table
+from edgekit.report.table import Rows, Table, compact
 
 _COLUMNS = ("model", "device", "source", "processor", "threads", "queries", "suite", "governor", "other work %",
             "peak RSS MB", "versions", "measured")  # fmt: skip
@@ -28,7 +28,7 @@ def machines(results: Sequence[BenchmarkResult]) -> Table:
         )  # fmt: skip
         rows.append((r.artifact.name, r.device, r.source, str(processor), *figures))
     wide = ("processor", "governor", "other work %", "peak RSS MB", "suite")
-    return Table("Where it was measured", _COLUMNS, (Rows("", tuple(rows)),), 4, wide)
+    return compact(Table("Where it was measured", _COLUMNS, (Rows("", tuple(rows)),), 4, wide))
 
 
 def hashes(results: Sequence[BenchmarkResult]) -> Table:
@@ -61,13 +61,12 @@ def lineage(material: Material) -> list[tuple[str, str]]:
 def commands(material: Material) -> Table:
     """How to make each number again, a row a result."""
     rows = [
-        (p.artifact, p.device, " && ".join(p.commands), p.versions or "-", p.measured)
+        (p.artifact, p.device, " && ".join(p.commands))
         for p in reproduce.recipes(material.run.handle, material.results)
     ]
-    columns = ("model", "device", "commands", "runtime", "measured")
-    return Table(
-        "How to make each number again", columns, (Rows("", tuple(rows)),), 5, ("measured",), "", ("commands",)
-    )
+    columns = ("model", "device", "commands")
+    caption = "How to make each number again; versions and times of measuring are below"
+    return Table(caption, columns, (Rows("", tuple(rows)),), 3, prose=("commands",), first=20)
 
 
 def _pairs(value: Any) -> str:

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 
 from edgekit.measurements import LEAST_SAMPLES, Quantile, Summary
 from edgekit.report.decide import Decision, quantile
-from edgekit.report.table import Rows, Table
+from edgekit.report.table import Rows, Table, compact
 from edgekit.report.tables import SIGNIFICANT, footnotes, latency, number
 
 COLUMNS = (
-    "model", "#", "ran in", "threads", "MB", "top-1 % (95 %)", "drop (95 %)", "agree %", "p50 ms (95 %)",
+    "model", "#", "ran in", "MB", "top-1 % (95 %)", "drop (95 %)", "agree %", "p50 ms (95 %)",
     "p90 ms (95 %)", "p99 ms (95 %)", "images/s", "x base (95 %)", "mJ", "roofline %",
 )  # fmt: skip
-_WIDE = ("#", "ran in", "threads", "MB", "agree %", "p90 ms (95 %)", "p99 ms (95 %)", "images/s", "mJ", "roofline %")
-_OPTIONAL = {"images/s", "mJ", "roofline %"}
+_WIDE = ("ran in", "MB", "agree %", "p90 ms (95 %)", "p99 ms (95 %)", "images/s", "mJ", "roofline %")
 VERDICT = ("device", "ship", "top-1 % (95 %)", "drop (95 %)", "p50 ms (95 %)", "p90 ms (95 %)", "x base (95 %)", "MB",
            "mJ", "why")  # fmt: skip
 FEW = "insufficient samples"
@@ -23,19 +22,21 @@ FEW = "insufficient samples"
 def table(rows: Sequence[Summary]) -> Table:
     """Every row, below its device; its number is that of the picture. Columns without any figure are left out."""
     groups: dict[str, list[tuple[str, ...]]] = {}
+    titles = {row.device: _title(row.device, [r for r in rows if r.device == row.device]) for row in rows}
+    mixed = [device for device, title in titles.items() if title == device]
     for n, row in enumerate(rows, 1):
-        groups.setdefault(row.device, []).append(cells(n, row))
-    found = [cell for group in groups.values() for cell in group]
-    empty = {c for n, c in enumerate(COLUMNS) if c in _OPTIONAL and all(row[n] in ("", "-") for row in found)}
-    kept = [n for n, column in enumerate(COLUMNS) if column not in empty]
-    return Table(
+        line = cells(n, row)
+        ran = f"{line[2]}, {_threads(row)}" if row.device in mixed else line[2]
+        groups.setdefault(titles[row.device], []).append((*line[:2], ran, *line[3:]))
+    found = Table(
         caption="Figures of every measured model, by device",
-        columns=tuple(COLUMNS[n] for n in kept),
-        groups=tuple(Rows(name, tuple(tuple(row[n] for n in kept) for row in group)) for name, group in groups.items()),
+        columns=COLUMNS,
+        groups=tuple(Rows(name, tuple(group)) for name, group in groups.items()),
         left=3,
         wide=_WIDE,
         notes=tuple(notes(rows)),
     )
+    return compact(found)
 
 
 def cells(n: int, row: Summary) -> tuple[str, ...]:
@@ -44,8 +45,7 @@ def cells(n: int, row: Summary) -> tuple[str, ...]:
     return (
         row.artifact,
         str(n),
-        row.ran_in + (" (stand-in)" if row.stand_in else ""),
-        f"{row.threads}" + (f", batch {row.batch}" if row.batch > 1 else ""),
+        row.ran_in + (" (stand-in)" if row.stand_in else "") + (f", batch {row.batch}" if row.batch > 1 else ""),
         number(row.size_mb, 1),
         top1(row),
         drop(row) if compared else "",
@@ -58,6 +58,16 @@ def cells(n: int, row: Summary) -> tuple[str, ...]:
         latency(row.gross_mj),
         "-" if row.roofline is None else f"{100 * row.roofline.reached:.0f} ({row.roofline.bound})",
     )
+
+
+def _title(device: str, rows: Sequence[Summary]) -> str:
+    """The device, and the threads of all its rows where they are the same."""
+    threads = {row.threads for row in rows}
+    return device + (f", {_threads(rows[0])}" if len(threads) == 1 else "")
+
+
+def _threads(row: Summary) -> str:
+    return f"{row.threads} thread" + ("s" if row.threads > 1 else "")
 
 
 def top1(row: Summary) -> str:
@@ -95,7 +105,7 @@ def speedup(row: Summary) -> str:
 
 def verdict(decisions: Sequence[Decision]) -> Table:
     """The decisions as one table."""
-    rows = tuple((d.title, *_chosen(d.chosen), d.reason) for d in decisions)
+    rows = tuple((f"{d.title}, {d.where}", *_chosen(d.chosen), d.reason) for d in decisions)
     return Table("What to ship on each device, and why", VERDICT, (Rows("", rows),), 2, (), "", ("why",))
 
 
@@ -136,7 +146,7 @@ def _interval(found: Quantile) -> str:
 
 def _throughput(row: Summary) -> str:
     found = row.latency
-    if found is None or found.images_per_s is None:
+    if found is None or found.images_per_s is None or row.source == "emulated":
         return "-"
     known = found.images_per_s_low is not None and found.images_per_s_high is not None
     return f"{found.images_per_s:.3g}" + (

@@ -54,7 +54,7 @@ def decided(material: Material) -> list[str]:
 
 
 def _rejected(decision: Decision) -> str:
-    lines = [f"doubtful: {line}" for line in decision.doubts]
+    lines = [*(f"doubtful: {line}" for line in decision.doubts), *decision.cautions]
     lines += [f"not {r.row.artifact}: {r.why}" for r in decision.rejected[:MOST_REJECTED]]
     left = len(decision.rejected) - MOST_REJECTED
     lines += [f"and {left} more"] if left > 0 else []

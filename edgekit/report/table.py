@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,14 @@ class Table:
 def plain(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> Table:
     """A table of one group."""
     return Table(caption, tuple(columns), (Rows("", tuple(map(tuple, rows))),), left)
+
+
+def compact(t: Table) -> Table:
+    """The table without the columns in which nothing stands."""
+    rows = list(t.rows)
+    kept = [n for n in range(len(t.columns)) if n < t.left or any(row[n] not in ("", "-") for row in rows)]
+    groups = tuple(Rows(g.title, tuple(tuple(row[n] for n in kept) for row in g.cells)) for g in t.groups)
+    return replace(t, columns=tuple(t.columns[n] for n in kept), groups=groups)
 
 
 def percent(text: str) -> float:
