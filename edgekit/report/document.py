@@ -1,8 +1,8 @@
 """The report as data: everything that the page says, in one JSON object with a number of its format.
 
 ``schema`` 1: ``run`` (name, arch, labels, preprocess, data, weights_sha256, options, versions, decisions),
-``verdict`` (one object a device: device, target, kind, where, chosen, reason, doubts, cautions, rejected), ``figures`` (`Summary`,
-``number``, ``leads``: whether it is on its device's front), ``distributions`` (percentiles of the raw latencies),
+``verdict`` (one object a device: device, target, kind, where, chosen, reason, doubts, cautions, rejected),
+``figures`` (`Summary`, ``number``, ``leads``: whether it is on its device's front), ``distributions`` (percentiles of the raw latencies),
 ``programs``, ``changes`` (names, counts, classes, pairs, answers with the images' paths where they are known),
 ``layers``, ``training`` (history), ``test`` (scores without raw values), ``environment``, ``reproduce``.
 Percentages are of 100, latencies in milliseconds, sizes in megabytes; what is not known is null.

@@ -10,6 +10,7 @@ from typing import Any
 
 from edgekit import __version__, store
 from edgekit.labels import visible
+from edgekit.measurements import Summary
 from edgekit.report import (
     changesection,
     chart,
@@ -47,7 +48,7 @@ def page(material: Material) -> str:
         loader=FileSystemLoader(_TEMPLATES),
         finalize=_visible,
     )
-    jinja.filters.update(kind=_kind, percent=table.percent, short=_short, facts=_facts)
+    jinja.filters.update(kind=_kind, bar=table.length, short=_short, facts=_facts)
     parts = {**_measured(material), **_known(material)}
     sections = [(name, title) for name, title, there in _sections(material, parts) if there]
     return jinja.get_template("page.html.j2").render(
@@ -177,11 +178,7 @@ def _facts(decision: Decision) -> list[tuple[str, str]]:
     assert row is not None
     lines = [
         ("top-1", f"{figures.top1(row)} %"),
-        (
-            "drop",
-            f"{figures.drop(row)} points, "
-            + ("significant" if row.p_value < tables.SIGNIFICANT else "not significant"),
-        ),
+        ("change", _change(row)),
         ("p50", _ms(figures.percentile(row, 50)) + (f", batch {row.batch}" if row.batch > 1 else "")),
         ("p90", _ms(figures.percentile(row, 90))),
         ("speed", f"{figures.speedup(row)} x baseline" if row.speedup and not row.busy else ""),
@@ -189,6 +186,13 @@ def _facts(decision: Decision) -> list[tuple[str, str]]:
         ("energy", f"{tables.latency(row.gross_mj)} mJ per image" if row.gross_mj is not None else ""),
     ]
     return [(name, value) for name, value in lines if value]
+
+
+def _change(row: Summary) -> str:
+    interval = "" if row.drop_low is None or row.drop_high is None else (
+        f" (drop {row.drop_low:+.1f} to {row.drop_high:+.1f})")  # fmt: skip
+    points = f"{abs(row.drop):.1f} points {'worse' if row.drop > 0 else 'better'}" if abs(row.drop) >= 0.05 else "none"
+    return f"{points}{interval}, {'' if row.p_value < tables.SIGNIFICANT else 'not '}significant"
 
 
 def _ms(text: str) -> str:

@@ -54,9 +54,15 @@ def compact(t: Table) -> Table:
     return replace(t, columns=tuple(t.columns[n] for n in kept), groups=groups)
 
 
-def percent(text: str) -> float:
-    """The length of the bar of a cell, 0 to 100; what is no number has none."""
+def length(t: Table, text: str) -> float:
+    """How long the bar of a cell is, in percent of the longest of its column."""
+    column = t.columns.index(t.bars)
+    longest = max((_figure(row[column]) for row in t.rows), default=0.0)
+    return 100 * _figure(text) / longest if longest else 0.0
+
+
+def _figure(text: str) -> float:
     try:
-        return min(100.0, max(0.0, float(text)))
+        return max(0.0, float(text))
     except ValueError:
         return 0.0
