@@ -9,7 +9,8 @@ from typing import Any
 from edgekit.labels import visible
 from edgekit.measurements import Summary
 from edgekit.report import svg
-from edgekit.report.decide import front, kind_of, per_image_ms, quantile
+from edgekit.report.decide import kind_of
+from edgekit.report.pareto import front, per_image_ms, quantile
 
 COLORS = {"fp32": svg.BLUE, "fp16": svg.YELLOW, "int8": svg.RED, "w8": svg.GREEN, "16x8": svg.PURPLE}
 MOST_PANELS = 12

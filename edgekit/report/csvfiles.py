@@ -10,8 +10,8 @@ from typing import Any
 from edgekit.labels import visible
 from edgekit.measurements import Summary
 from edgekit.report.changes import Change
-from edgekit.report.decide import quantile
 from edgekit.report.material import Material
+from edgekit.report.pareto import quantile
 
 # A cell that begins so is a formula to a spreadsheet.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")

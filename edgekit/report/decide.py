@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from edgekit.measurements import Gates, Quantile, Summary
+from edgekit.measurements import Gates, Summary
+from edgekit.report.pareto import per_image_ms, quantile
 from edgekit.report.tables import SIGNIFICANT, latency
 
 # What a rounded network must be to be worth it: so many times as fast as floating point; points of top-1 it may lose.
@@ -100,36 +101,6 @@ def kind_of(row: Summary) -> str:
     on_board = row.compute_ms is not None  # of a Jetson that runs edgekit itself
     own = row.target == "desktop" and not row.stand_in  # what is shipped to a machine like this one
     return DEVICE if row.source == "device" or on_board or own else HERE
-
-
-def timed(row: Summary) -> bool:
-    """Whether the row has a latency that says how fast the artifact is there."""
-    return row.p50_ms is not None and not row.stand_in and row.source != "emulated"
-
-
-def per_image_ms(row: Summary) -> float:
-    """The p50 of one image; only of rows that are `timed`."""
-    assert row.p50_ms is not None
-    return row.p50_ms / row.batch
-
-
-def quantile(row: Summary, percentile: float) -> Quantile | None:
-    """The percentile with its interval, where the statistics have it."""
-    found = row.latency.quantiles if row.latency else ()
-    return next((q for q in found if q.percentile == percentile), None)
-
-
-def front(rows: Sequence[Summary]) -> list[int]:
-    """Positions of the rows that no other one beats in both latency and top-1, the fastest first."""
-    order = sorted(
-        (n for n, row in enumerate(rows) if timed(row)), key=lambda n: (per_image_ms(rows[n]), -rows[n].top1)
-    )
-    best, kept = float("-inf"), []
-    for n in order:
-        if rows[n].top1 > best:
-            best = rows[n].top1
-            kept.append(n)
-    return kept
 
 
 def lost(row: Summary) -> str:

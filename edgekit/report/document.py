@@ -2,10 +2,11 @@
 
 ``schema`` 1: ``run`` (name, arch, labels, preprocess, data, weights_sha256, options, versions, decisions),
 ``verdict`` (one object a device: device, target, kind, where, chosen, reason, doubts, cautions, rejected),
-``figures`` (`Summary`, ``number``, ``leads``: whether it is on its device's front), ``distributions`` (percentiles of the raw latencies),
-``programs``, ``changes`` (names, counts, classes, pairs, answers with the images' paths where they are known),
-``layers``, ``training`` (history), ``test`` (scores without raw values), ``environment``, ``reproduce``.
-Percentages are of 100, latencies in milliseconds, sizes in megabytes; what is not known is null.
+``figures`` (`Summary`, ``number`` and ``leads``: whether it is on its device's front), ``distributions``
+(percentiles of the raw latencies), ``programs``, ``changes`` (names, counts, classes, pairs, answers with the images'
+paths where they are known), ``layers``, ``training`` (history), ``test`` (scores without raw values),
+``images_per_class``, ``environment``, ``reproduce``. Percentages are of 100, latencies in milliseconds, sizes in
+megabytes; what is not known is null.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from edgekit import __version__, store
 from edgekit.measurements import BenchmarkResult
 from edgekit.report import reproduce
 from edgekit.report.changes import Change
-from edgekit.report.decide import Decision, front
+from edgekit.report.decide import Decision
 from edgekit.report.distributions import shown
 from edgekit.report.material import Material
+from edgekit.report.pareto import front
 
 SCHEMA = 1
 _OF_RUN = ("arch", "labels", "preprocess", "data", "options", "versions", "decisions")

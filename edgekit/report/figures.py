@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgekit.measurements import LEAST_SAMPLES, Quantile, Summary
-from edgekit.report.decide import Decision, quantile
+from edgekit.report.decide import Decision
+from edgekit.report.pareto import quantile
 from edgekit.report.table import Rows, Table, compact
 from edgekit.report.tables import SIGNIFICANT, footnotes, latency, number
 

@@ -18,7 +18,7 @@ from edgekit.report import html, pictures
 from edgekit.train.evaluation import save
 from tests.bench.results import artifact, result
 from tests.report.evaluations import evaluation
-from tests.report.test_html import meta
+from tests.report.made import meta
 
 INT8 = artifact("android/model.int8.tflite", "int8", "litert", sha256="c" * 64)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgekit import store
 from edgekit.bench.summary import summarize
-from edgekit.measurements import BenchmarkResult, LayerFigures, Latency, Quantile, Roofline, Summary
+from edgekit.measurements import BenchmarkResult, Latency, LayerFigures, Quantile, Roofline, Summary
 from edgekit.report import changes, html, pictures
 from edgekit.report.changesection import MOST_ENTRIES
 from edgekit.report.material import Material, Picture
@@ -21,7 +21,8 @@ from tests.report.evaluations import HOSTILE, evaluation
 DEVICES = (
     ("local", "host", "litert", 14.0), ("pixel-8", "device", "litert", 9.0), ("rpi-5", "device", "litert", 21.0),
     ("jetson-orin-nano", "device", "tensorrt", 1.9), ("web:Android, Chrome 140", "device", "litert", 33.0),
-    ("phone-emulator", "emulated", "litert", 80.0), ("لوحة 😀 <b>board</b>\x1b[31m " + "x" * 90, "device", "litert", 12.0),
+    ("phone-emulator", "emulated", "litert", 80.0),
+    ("لوحة 😀 <b>board</b>\x1b[31m " + "x" * 90, "device", "litert", 12.0),
 )  # fmt: skip
 _FASTER = {"fp32": 1.0, "fp16": 1.1, "int8": 2.4, "w8": 1.02, "16x8": 1.5}
 _SMALLER = {"fp32": 1.0, "fp16": 2.0, "int8": 3.9, "w8": 3.8, "16x8": 3.7}
@@ -134,8 +135,8 @@ def _with_intervals(row: Summary, n: int) -> Summary:
 def _layers(rng: np.random.Generator) -> list[LayerFigures]:
     times = rng.gamma(1, 0.2, 60)
     return [
-        LayerFigures(f"features.{n // 3}.layers.{n % 3}", "Conv2d", float(t), float(100 * t / times.sum()), 1_000_000 * n,
-                     30.0 + n % 7, 22.0 + n % 5, 25.0 + n % 11, 0.9995)
+        LayerFigures(f"features.{n // 3}.layers.{n % 3}", "Conv2d", float(t), float(100 * t / times.sum()),
+                     1_000_000 * n, 30.0 + n % 7, 22.0 + n % 5, 25.0 + n % 11, 0.9995)
         for n, t in enumerate(times)
     ]  # fmt: skip
 
