@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 
 
 def dump(value: Mapping[str, object]) -> str:
     """``---``, the mapping in block style, ``---``.
 
-    Text is quoted as JSON does with everything but ASCII escaped, which YAML 1.2 reads alike (sections 7.3.1 and 1.3).
+    Text stands in double quotes with everything but printable ASCII escaped (YAML 1.2.2, sections 5.7 and 7.3.1).
     """
     return "\n".join(["---", *_lines(value, ""), "---", ""])
 
@@ -39,5 +38,14 @@ def _scalar(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)
-    text = str(value)
-    return json.dumps(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    whole = str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # lone surrogates are no text
+    return '"' + "".join(map(_escaped, whole)) + '"'
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if character in '"\\':
+        return f"\\{character}"
+    if 32 <= code < 127:
+        return character
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -110,4 +110,4 @@ def escape(text: str, width: int = _LONGEST) -> str:
     marked = re.sub(r"([\\`*_{}\[\]<>|~$#])", r"\\\1", short)
     # An entity, a mention or an address would be read as one; and so would a list at the line's start.
     marked = marked.replace("&", "&amp;").replace("@", "&#64;").replace("://", "&#58;//")
-    return re.sub(r"^(\s*)([-+]|\d+[.)])(\s)", r"\1\\\2\3", marked)
+    return re.sub(r"^(\s*\d*)([-+.)])(?=\s|$)", r"\1\\\2", marked)

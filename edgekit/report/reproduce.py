@@ -59,7 +59,7 @@ def recipes(handle: str, results: Sequence[BenchmarkResult]) -> list[Provenance]
 
 def _export(handle: str, result: BenchmarkResult) -> list[str]:
     artifact = result.artifact
-    if artifact.target == "desktop" and artifact.name.startswith("baseline/"):
+    if artifact.name.startswith("baseline/"):
         return []
     words = ["edgekit", "export", handle, "--target", artifact.target, "--precision", artifact.precision]
     if recipe := artifact.details.get("recipe"):
