@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,14 @@ _OPTIONS = (
     "--disable-component-update", "--disable-default-apps", "--disable-dev-shm-usage", "--hide-scrollbars",
     "--remote-debugging-pipe", "--host-resolver-rules=MAP * ~NOTFOUND",
 )  # fmt: skip
+# Chromium reads from 3 and writes to 4.
+_PIPES = """
+import os, sys
+for place, end in enumerate([os.dup(int(number)) for number in sys.argv[1:3]], 3):
+    os.dup2(end, place)
+    os.set_inheritable(place, True)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Tab:
@@ -104,7 +113,7 @@ def browser() -> Iterator[Tab]:
     to_read, out = os.pipe()
     back, to_write = os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        command = ["sh", "-c", f'exec "$0" "$@" 3<&{to_read} 4>&{to_write}', PROGRAM, *_OPTIONS]
+        command = [sys.executable, "-c", _PIPES, str(to_read), str(to_write), PROGRAM, *_OPTIONS]
         process = subprocess.Popen(
             [*command, f"--user-data-dir={profile}"], pass_fds=(to_read, to_write), start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
