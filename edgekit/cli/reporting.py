@@ -32,9 +32,9 @@ def gather(run: store.Run) -> Material:
     from edgekit.report.material import Material
     from edgekit.train import evaluation
 
-    Material(run)  # a damaged run.json is said before anything is drawn
     judged = evaluation.load(run.path, run.weights_sha256)
     results, rows = measured(run)
+    Material(run)  # a damaged run.json is said before anything is drawn
     found = changes.changes(results)
     data = _index(run)
     images, why_not = changed_images(run, data, found)

@@ -47,7 +47,9 @@ def card(material: Material, said: Said | None = None) -> str:
         _data(material),
         "## Training",
         "Every option:",
-        block(reproduce.training(run.name, meta)),
+        block(
+            reproduce.training(run.name, {**meta, "data": {"root": "DATA"}})
+        ),  # where the author keeps it is no matter
         "## Evaluation",
         *_evaluation(material),
         "## Quantization",
@@ -97,10 +99,11 @@ def _results(material: Material) -> list[dict[str, object]]:
             "f1": ("Macro F1 as trained", scores.macro.f1),
         }
         found += [{"type": t, "value": round(v / 100, 6), "name": name} for t, (name, v) in values.items()]
-    for row in material.rows:
-        if not row.baseline:
-            name = f"Top-1 accuracy of {row.artifact} on {row.device}"
-            found.append({"type": "accuracy", "value": round(row.top1 / 100, 6), "name": name})
+    measured = {
+        (row.artifact, round(row.top1 / 100, 6)): row.device for row in reversed(material.rows) if not row.baseline
+    }
+    for (artifact, value), device in reversed(measured.items()):
+        found.append({"type": "accuracy", "value": value, "name": f"Top-1 accuracy of {artifact} on {device}"})
     return [{"task": task, "dataset": dataset, "metrics": found}] if found else []
 
 

@@ -111,7 +111,9 @@ def lost(row: Summary) -> str:
     else:
         change = f"{abs(row.drop):.1f} points of top-1 {'below' if row.drop > 0 else 'above'} the baseline{interval}"
     tells = (
-        f"significant, p = {row.p_value:.2g}" if row.p_value < SIGNIFICANT else f"{row.samples} images show no change"
+        f"significant, p = {row.p_value:.2g}"
+        if row.p_value < SIGNIFICANT
+        else f"no difference that {row.samples} images can show"
     )
     return f"{change}, {tells}"
 
@@ -234,7 +236,7 @@ def _doubts(chosen: Summary, able: Sequence[Summary]) -> list[str]:
     """What makes the latencies doubtful that were compared."""
     doubts = []
     if busy := [row.artifact for row in able if row.busy]:
-        doubts.append(f"the machine was busy with other work while {_few(busy)} was measured: measure again")
+        doubts.append(f"measured while the machine was busy with other work, measure again: {_few(busy)}")
     if slowed := [row.artifact for row in able if row.throttling]:
         doubts.append(f"measured while the board was slowed down: {_few(slowed)}")
     modes = sorted({str(row.state.get("power_mode", "")) for row in able})

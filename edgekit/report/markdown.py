@@ -77,7 +77,7 @@ def table(t: Table) -> str:
     lines = [columns, rule]
     for group in t.groups:
         lines += [((group.title, *cells) if grouped else cells) for cells in group.cells]
-    text = "\n".join(f"| {' | '.join(map(escape, line))} |" for line in lines)
+    text = "\n".join(f"| {' | '.join(map(_inside, line))} |" for line in lines)
     notes = bullets(t.notes)
     return f"{text}\n\n{notes}" if notes else text
 
@@ -106,8 +106,12 @@ def code(text: str) -> str:
 
 def escape(text: str, width: int = _LONGEST) -> str:
     """Text of one line that Markdown, and the HTML in it, leave alone."""
+    return re.sub(r"^(\s*\d*)([-+.)])(?=\s|$)", r"\1\\\2", _inside(text, width))
+
+
+def _inside(text: str, width: int = _LONGEST) -> str:
+    """Text within a line: what begins a list there is none."""
     short = svg.shortened(visible(text), width)
     marked = re.sub(r"([\\`*_{}\[\]<>|~$#])", r"\\\1", short)
-    # An entity, a mention or an address would be read as one; and so would a list at the line's start.
-    marked = marked.replace("&", "&amp;").replace("@", "&#64;").replace("://", "&#58;//")
-    return re.sub(r"^(\s*\d*)([-+.)])(?=\s|$)", r"\1\\\2", marked)
+    # An entity, a mention or an address would be read as one.
+    return marked.replace("&", "&amp;").replace("@", "&#64;").replace("://", "&#58;//")

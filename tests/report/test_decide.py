@@ -139,7 +139,7 @@ def test_each_device_and_here_each_target_has_a_decision_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("changes", "doubt"),
     [
-        ({"busy": True}, "busy with other work while android/model.int8.tflite"),
+        ({"busy": True}, "busy with other work, measure again: android/model.int8.tflite"),
         ({"throttling": ("hot",)}, "slowed down"),
         ({"state": {"power_mode": "15W"}}, "different power modes (unknown, 15W)"),
         ({"latency": latency((50, 3.0, 2.9, 3.1), flags=("two modes",))}, "two modes"),
@@ -169,8 +169,14 @@ def test_a_speed_up_over_a_busy_baseline_is_doubted() -> None:
     ("changes", "says"),
     [
         ({"drop": 2.0, "p_value": 0.001}, "2.0 points of top-1 below the baseline, significant, p = 0.001"),
-        ({"drop": -0.4, "p_value": 0.5}, "0.4 points of top-1 above the baseline, 270 images show no change"),
-        ({"drop_low": -0.2, "drop_high": 0.0}, "like the baseline (95 %: -0.2 to +0.0), 270 images show no change"),
+        (
+            {"drop": -0.4, "p_value": 0.5},
+            "0.4 points of top-1 above the baseline, no difference that 270 images can show",
+        ),
+        (
+            {"drop_low": -0.2, "drop_high": 0.0},
+            "like the baseline (95 %: -0.2 to +0.0), no difference that 270 images can show",
+        ),
     ],
 )
 def test_a_loss_is_called_what_it_is(changes: dict[str, Any], says: str) -> None:

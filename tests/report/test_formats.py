@@ -161,6 +161,7 @@ def test_the_front_matter_has_the_metrics_and_nothing_invented(material: Materia
     assert result["metrics"][0] == {"type": "accuracy", "value": pytest.approx(top1, abs=1e-6),
                                     "name": "Top-1 accuracy as trained"}  # fmt: skip
     assert len(result["metrics"]) == 2 + len(material.rows) - 1
+    assert "edgekit train DATA --name big" in body
     html, kinds = shown(body)
     assert not {"html_block", "html_inline", "link_open"} & set(kinds)
     for heading in ("Intended use", "Training data", "Training", "Evaluation", "Quantization", "Limitations",
