@@ -76,9 +76,17 @@ def decide(rows: Sequence[Summary], gates: Gates | None = None) -> list[Decision
     order = (DEVICE, BROWSER, HERE, EMULATED)
     decisions = [_decide(device, target, group, gates) for (device, target), group in found.items()]
     if any(row.baseline and row.busy for row in rows):
-        busy = "the baseline was measured while the machine was busy: how much faster than it this is, is doubtful"
-        decisions = [replace(d, cautions=(*d.cautions, busy)) if d.chosen else d for d in decisions]
+        decisions = [_without_speedup(d) for d in decisions]
     return sorted(decisions, key=lambda d: (order.index(d.kind), d.device, d.target))
+
+
+def _without_speedup(decision: Decision) -> Decision:
+    """The decision where nothing can be compared with the baseline's latency."""
+    if decision.chosen is None:
+        return decision
+    why = "the machine was busy while the baseline was measured: how much faster this is than it, is not said"
+    chosen = replace(decision.chosen, speedup=None, speedup_low=None, speedup_high=None, speedup_best=None)
+    return replace(decision, chosen=chosen, cautions=(*decision.cautions, why))
 
 
 def rule(gates: Gates) -> str:
@@ -86,7 +94,7 @@ def rule(gates: Gates) -> str:
     budget = BUDGET if gates.max_drop is None else gates.max_drop
     limits = "" if gates.max_p90_ms is None else f" with a p90 of at most {gates.max_p90_ms:g} ms"
     return (
-        f"The rule: of what costs at most {budget:g} points of top-1{limits}, the fastest; a rounded network only if "
+        f"The rule: of what costs at most {_points(budget)} of top-1{limits}, the fastest; a rounded network only if "
         f"it is {WORTH:g} times as fast as the best in floating point; of equally fast ones the smallest. Intervals "
         "are of 95 %; * p < 0.05 (McNemar, paired)."
     )
@@ -194,7 +202,7 @@ def _alone(chosen: Summary, rows: Sequence[Summary], budget: float) -> str:
         {_NAMES[row.precision] for row in rows if (row.precision in _FLOAT) != (chosen.precision in _FLOAT)}
     )
     left = f", and none of {', '.join(others)} can be chosen" if others else ""
-    return f"{name} is the best that stays within {budget:g} points: p50 {_p50(chosen)} ms; {lost(chosen)}{left}."
+    return f"{name} is the best that stays within {_points(budget)}: p50 {_p50(chosen)} ms; {lost(chosen)}{left}."
 
 
 def _nothing(rows: Sequence[Summary], out: Sequence[Rejected], budget: float) -> str:
@@ -202,7 +210,7 @@ def _nothing(rows: Sequence[Summary], out: Sequence[Rejected], budget: float) ->
     if not right:
         least = min(rows, key=lambda row: row.drop)
         return (
-            f"Nothing measured stays within {budget:g} points of top-1; the nearest is {least.artifact}: {lost(least)}."
+            f"Nothing measured stays within {_points(budget)} of top-1; the nearest is {least.artifact}: {lost(least)}."
         )
     if all(row.stand_in or row.source == "emulated" for row in right):
         known = ", ".join(dict.fromkeys(_NAMES[row.precision] for row in right))
@@ -271,6 +279,10 @@ def _overlapping(chosen: Summary, able: Sequence[Summary]) -> list[str]:
         ):
             names.append(row.artifact)
     return names
+
+
+def _points(budget: float) -> str:
+    return f"{budget:g} point" + ("" if budget == 1 else "s")
 
 
 def _few(names: Sequence[str]) -> str:

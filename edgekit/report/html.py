@@ -94,7 +94,6 @@ def _measured(material: Material) -> dict[str, Any]:
         "decisions": decisions,
         "most_cards": _MOST_CARDS,
         "verdict_rest": figures.verdict(decisions[_MOST_CARDS:]),
-        "sentences": [] if decisions else verdict.sentences(rows),
         "rule": decide.rule(material.gates),
         # Our own SVG, in which every name is escaped.
         "pareto": Markup(chart.accuracy_latency(rows)) if any(row.p50_ms for row in rows) else "",  # noqa: S704

@@ -6,22 +6,11 @@ from collections.abc import Sequence
 
 from edgekit.measurements import Summary
 from edgekit.report.decide import DEVICE, decide
-from edgekit.report.tables import SIGNIFICANT
 from edgekit.scores import Evaluation
 
 # Of fewer val images nothing is claimed. And where a fitted temperature stops.
 LEAST_JUDGED = 100
 _LIMITS = 0.051, 19.9
-
-
-def sentences(rows: Sequence[Summary]) -> list[str]:
-    """One sentence per INT8 model and device: what it costs in accuracy, what it gains in size and time.
-
-    Of a model that ran in its own runtime, what a stand-in said is left out.
-    """
-    own = {row.artifact for row in rows if not row.stand_in}
-    chosen = [row for row in rows if row.precision == "int8" and not (row.stand_in and row.artifact in own)]
-    return list(dict.fromkeys(_sentence(row, rows) for row in chosen))
 
 
 def worth(rows: Sequence[Summary]) -> list[str]:
@@ -63,25 +52,3 @@ def trained(evaluation: Evaluation) -> list[str]:
         f"{'better by more than chance' if gains else 'no gain beyond chance'}"
     )
     return [f"{line}." for line in (right, calibrated, doubt)]
-
-
-def _sentence(row: Summary, rows: Sequence[Summary]) -> str:
-    if row.p_value < SIGNIFICANT:
-        verb = "loses" if row.drop > 0 else "gains"
-        accuracy = f"{verb} {abs(row.drop):.1f} points of top-1 (p = {row.p_value:.2g})"
-    else:
-        side = "below" if row.drop > 0 else "above"
-        distance = f"{abs(row.drop):.1f} points {side} the baseline" if abs(row.drop) >= 0.05 else "like the baseline"
-        accuracy = f"gives {row.top1:.1f} % top-1, {distance}: no difference that {row.samples} images can show"
-    size = f"{row.size_mb:.1f} MB"
-    peer = next((r for r in rows if (r.target, r.device, r.precision) == (row.target, row.device, "fp32")), None)
-    if peer is not None:
-        size += f", {peer.size_mb / row.size_mb:.1f} times smaller than FP32"
-    time, where = "", "this machine" if row.source == "host" else row.device
-    comparable = peer is not None and not (row.stand_in or row.busy or peer.busy)
-    if comparable and peer is not None and row.p50_ms and peer.p50_ms:
-        time = f"; {peer.p50_ms / row.p50_ms:.2f} times as fast as FP32 in {row.ran_in} on {where}"
-    if row.stand_in:
-        time = "; how fast it is must be measured on the device"
-    on = f" on {row.device}" if row.source != "host" else ""
-    return f"{row.artifact}{on} {accuracy}; {size}{time}."
