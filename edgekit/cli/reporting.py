@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edgekit import store
 from edgekit.cli import show
 from edgekit.errors import EdgekitError
-from edgekit.measurements import BenchmarkResult, LayerFigures
+from edgekit.measurements import BenchmarkResult, Gates, LayerFigures
 from edgekit.records import SPLITS
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def gather(run: store.Run) -> Material:
         images=images,
         no_images=why_not,
         counts=_counts(data) if data else {},
+        gates=_gates(results),
     )
 
 
@@ -118,6 +119,17 @@ def _index(run: store.Run) -> DatasetIndex | None:
 
     index = run.path / "data.json"
     return dataset.load_index(index) if index.is_file() else None
+
+
+def _gates(results: Sequence[BenchmarkResult]) -> Gates:
+    """Those of the suite that everything was measured by; none where there are several, or where it is gone."""
+    from edgekit import config
+
+    names = {str(r.environment.get("suite", "")) for r in results}
+    try:
+        return config.load_suite(names.pop()).gates if len(names) == 1 else Gates()
+    except EdgekitError:
+        return Gates()
 
 
 def _counts(data: DatasetIndex) -> dict[str, list[int]]:

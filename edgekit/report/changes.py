@@ -93,9 +93,15 @@ class Change:
         return tuple(c for c in self.classes if c.p_corrected < SIGNIFICANT)
 
 
+def is_baseline(result: BenchmarkResult) -> bool:
+    """Whether others are compared with it, as it is: the network as trained, in whatever runtime."""
+    return result.artifact.runtime == "torch" or result.artifact.name.startswith("baseline/")
+
+
 def reference(result: BenchmarkResult, results: Sequence[BenchmarkResult]) -> BenchmarkResult | None:
     """The PyTorch baseline of the result's device, else the first one; None where there is none on its images."""
     bases = [r for r in results if r.artifact.runtime == "torch"]
+    bases.sort(key=lambda r: r.artifact.name != "baseline/pytorch")
     base = next((b for b in bases if b.device == result.device), bases[0] if bases else None)
     fits = base is not None and base.logits.shape == result.logits.shape
     return base if base is not None and fits and bool((base.expected == result.expected).all()) else None
@@ -107,7 +113,7 @@ def changes(results: Sequence[BenchmarkResult]) -> list[Change]:
     bases: dict[tuple[bytes, bytes], BenchmarkResult] = {}
     for result in results:
         base = reference(result, results)
-        if result.artifact.runtime == "torch" or base is None or not len(result.expected):
+        if is_baseline(result) or base is None or not len(result.expected):
             continue
         key = _said(result).tobytes(), _said(base).tobytes()
         found.setdefault(key, []).append(result)

@@ -92,7 +92,13 @@ def _without_speedup(decision: Decision) -> Decision:
 def rule(gates: Gates) -> str:
     """How it is decided, in words."""
     budget = BUDGET if gates.max_drop is None else gates.max_drop
-    limits = "" if gates.max_p90_ms is None else f" with a p90 of at most {gates.max_p90_ms:g} ms"
+    known = {
+        f"{gates.min_accuracy} % of the baseline's top-1 at least": gates.min_accuracy,
+        f"a p90 of at most {gates.max_p90_ms} ms": gates.max_p90_ms,
+        f"{gates.min_speedup} times the baseline's speed at least": gates.min_speedup,
+    }
+    wanted = [text for text, value in known.items() if value is not None]
+    limits = f", with {' and '.join(wanted)}" if wanted else ""
     return (
         f"The rule: of what costs at most {_points(budget)} of top-1{limits}, the fastest; a rounded network only if "
         f"it is {WORTH:g} times as fast as the best in floating point; of equally fast ones the smallest. Intervals "
@@ -155,6 +161,8 @@ def _fails(row: Summary, budget: float, gates: Gates) -> str:
     """Why the row cannot be chosen at all; empty if it can."""
     if row.drop > budget:
         return f"too wrong: {lost(row)}; at most {budget:g} below is allowed"
+    if gates.min_accuracy is not None and row.top1 < gates.min_accuracy / 100 * (row.top1 + row.drop):
+        return f"too wrong: {lost(row)}; at least {gates.min_accuracy:g} % of the baseline's top-1 is wanted"
     if row.stand_in:
         return f"ran in {row.ran_in} as a stand-in: its accuracy tells ({lost(row)}), its latency does not"
     if row.source == "emulated":

@@ -9,6 +9,7 @@ from typing import Any
 from edgekit.labels import visible
 from edgekit.measurements import BenchmarkResult, Summary
 from edgekit.report import svg
+from edgekit.report.changes import is_baseline
 from edgekit.report.chart import COLORS, MOST_PANELS, log_ticks
 from edgekit.report.table import Table, plain
 from edgekit.report.tables import latency, number
@@ -66,7 +67,7 @@ def _curves(axes: Any, found: Sequence[BenchmarkResult]) -> None:
     low, high = [], []
     for n, result in enumerate(found):
         times = np.percentile(np.asarray(result.latencies_ns, np.float64) / 1e6, _SHARES)
-        precision = "baseline" if result.artifact.runtime == "torch" else result.artifact.precision
+        precision = "baseline" if is_baseline(result) else result.artifact.precision
         color = _MUTED[n] if apart else COLORS.get(precision, svg.INK)
         label = svg.shortened(visible(result.artifact.name), 30) if apart else precision
         style = {"color": color, "linewidth": 1.4 if apart else 0.8, "alpha": 1.0 if apart else 0.6}

@@ -290,3 +290,14 @@ def test_errors_of_layers_are_shown_where_they_are_of_these_weights(measured: st
     store.save_json(measured.path / "quant" / "debug-android.json", {**found, "checkpoint_sha256": "d" * 64})
     assert run(["report"]) == 0
     assert "features.1.conv" not in (measured.path / "report.html").read_text()
+
+
+def test_the_gates_of_the_suite_decide(measured: store.Run) -> None:
+    Path("strict.toml").write_text('description = "strict"\n[gates]\nmax_p90_ms = 0.1\n')
+    for one in (result(), result(INT8, ms=0.5)):
+        environment = {**one.environment, "suite": "strict.toml"}
+        session.save(measured.path / "bench", dataclasses.replace(one, environment=environment))
+    assert run(["report"]) == 0
+    page = (measured.path / "report.html").read_text()
+    assert "Not decided" in page
+    assert "at most 0.1 ms is allowed" in page

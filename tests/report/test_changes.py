@@ -65,6 +65,15 @@ def test_what_answered_other_images_or_has_no_baseline_is_left_out() -> None:
     assert changes([said(AFTER)]) == []
 
 
+def test_other_baselines_are_neither_changed_nor_compared_with() -> None:
+    other = said([2] * 6, "baseline/onnxruntime")
+    object.__setattr__(other, "artifact", artifact("baseline/onnxruntime", "fp32", "onnxruntime"))
+    compiled = said([2] * 6, "baseline/compiled")
+    object.__setattr__(compiled, "artifact", artifact("baseline/compiled"))
+    (only,) = changes([compiled, other, BASE, said(AFTER)])
+    assert len(only.answers) == 3
+
+
 def test_holm_is_holm() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.9, 0.8]) == [1.0, 1.0]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edgekit.measurements import Gates, Latency, Quantile, Summary
-from edgekit.report.decide import BROWSER, DEVICE, EMULATED, HERE, Decision, decide, lost
+from edgekit.report.decide import BROWSER, DEVICE, EMULATED, HERE, Decision, decide, lost, rule
 from edgekit.report.pareto import front
 from tests.bench.results import BASELINE_ROW, row
 
@@ -98,11 +98,20 @@ def test_where_everything_is_too_wrong_the_nearest_is_named() -> None:
         (Gates(max_p90_ms=3.1), None),
         (Gates(min_speedup=4.0), "int8"),
         (Gates(min_speedup=4.1), None),
+        (Gates(min_accuracy=99.4), "int8"),  # 97.8 of 98.3 is 99.49 %
+        (Gates(min_accuracy=99.6), "fp16"),
     ],
 )
 def test_gates_are_kept(gates: Gates, ships: str | None) -> None:
     fp16 = on_phone("fp16", p50_ms=9.0, p90_ms=9.5, speedup=1.3)
     assert chosen(fp16, on_phone("int8", drop=0.5), gates=gates) == ships
+
+
+def test_the_rule_names_the_gates() -> None:
+    text = rule(Gates(max_drop=2.0, max_p90_ms=5.0, min_speedup=1.5, min_accuracy=98.0))
+    for words in ("at most 2 points", "a p90 of at most 5.0 ms", "1.5 times the baseline", "98.0 % of the baseline"):
+        assert words in text
+    assert "with" not in rule(Gates()).partition(", the fastest")[0]
 
 
 def test_a_gate_of_p90_holds_for_the_estimate_not_for_the_sample() -> None:
