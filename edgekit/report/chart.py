@@ -14,7 +14,7 @@ from edgekit.report.pareto import front, per_image_ms, quantile
 
 COLORS = {"fp32": svg.BLUE, "fp16": svg.YELLOW, "int8": svg.RED, "w8": svg.GREEN, "16x8": svg.PURPLE}
 MOST_PANELS = 12
-_FAINT = 0.35
+_FAINT = 0.5
 _LABEL = 13, 9  # pixels that a number takes at 72 an inch, wide and high
 
 

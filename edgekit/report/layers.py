@@ -7,7 +7,7 @@ from typing import Any
 
 from edgekit.errors import DataError
 from edgekit.measurements import BenchmarkResult, LayerFigures
-from edgekit.report.table import Rows, Table
+from edgekit.report.table import Rows, Table, compact
 from edgekit.report.tables import block_of, number
 
 COLUMNS = ("layer", "kind", "ms", "% of time", "MMACs", "alone dB", "accumulated dB", "effect dB", "cosine")
@@ -67,7 +67,7 @@ def table(title: str, layers: Sequence[LayerFigures]) -> Table:
     if worst is not None:
         share = f", {worst.percent:.1f} % of the time" if worst.percent is not None else ""
         notes.append(f"the greatest error comes from {worst.name}: {_db(worst.effect_db)} dB{share}")
-    return Table(
+    found = Table(
         caption=f"Blocks of {title}",
         columns=("block", "layers", *COLUMNS[2:]),
         groups=(sums,),
@@ -76,13 +76,14 @@ def table(title: str, layers: Sequence[LayerFigures]) -> Table:
         notes=tuple(notes),
         first=MOST_SHOWN,
     )
+    return compact(found)
 
 
 def every(title: str, layers: Sequence[LayerFigures]) -> Table:
     """One row a layer: the slowest first, or in the order of the network where no time is known."""
     order = sorted(layers, key=lambda layer: -(layer.ms or 0.0))
     cells = tuple((layer.name, layer.kind or "-", *_figures([layer])) for layer in order)
-    return Table(
+    found = Table(
         caption=f"Layers of {title}",
         columns=COLUMNS,
         groups=(Rows("", cells),),
@@ -91,6 +92,7 @@ def every(title: str, layers: Sequence[LayerFigures]) -> Table:
         bars=_bars(layers),
         first=MOST_SHOWN,
     )
+    return compact(found)
 
 
 def _bars(layers: Sequence[LayerFigures]) -> str:
