@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -71,3 +72,13 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
     if only_a + only_b == 0:
         return 1.0
     return min(1.0, 2 * binomial_at_most(min(only_a, only_b), only_a + only_b, 0.5))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Each p-value corrected for how many were looked at (Holm 1979), in the order given."""
+    order = sorted(range(len(p_values)), key=lambda n: p_values[n])
+    corrected, largest = [1.0] * len(p_values), 0.0
+    for rank, n in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[n]))
+        corrected[n] = largest
+    return corrected

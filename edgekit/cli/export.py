@@ -115,7 +115,7 @@ def export(
     chosen = config.load_recipe(recipe or "default")
     check_parity_mode(parity)
     border = _border(input_, output, parity)
-    described = None if about is None else _about(about)
+    described = None if about is None else load_about(about)
     _check_effect(wanted, [name for name, given in (("--input", input_), ("--about", about)) if given], output)
     for device, _ in builders:
         transport.open_transport(device)
@@ -171,7 +171,12 @@ def _border(taken: str | None, given: str, parity: str) -> Border:
     return Border(plain.get(taken, taken), plain.get(given, given))
 
 
-def _about(path: Path) -> metadata.About:
+def load_about(path: Path) -> metadata.About:
+    """What the author says of a model, from a .toml file.
+
+    Raises:
+        MissingError: there is none. DataError: it holds something else.
+    """
     if not path.is_file():
         raise MissingError(f"there is no file {str(path)!r}", "--about takes a .toml file")
     return config.load_toml(path, metadata.About)

@@ -3,54 +3,95 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from edgekit import atomic, store
 from edgekit.cli import show
 from edgekit.cli.options import Json, Run, RunsDir, open_run
-from edgekit.errors import MissingError
+from edgekit.errors import MissingError, UsageError, unknown
 
 if TYPE_CHECKING:
     from edgekit.measurements import BenchmarkResult, ProgramResult, Summary
     from edgekit.scores import Evaluation
 
+# Format -> the file's name in the run.
+FORMATS = {
+    "html": "report.html",
+    "md": "report.md",
+    "json": "report.json",
+    "csv": "report.csv",
+    "classes": "classes.csv",
+    "card": "model-card.md",
+}
 # A file that edgekit did not draw is not taken into the page.
 _MOST_BYTES = 8_000_000
 # What --parity strict holds, percent of images.
 _PARITY = 99.0
 
 
-def report(run: Run = None, json: Json = False, runs_dir: RunsDir = Path("runs")) -> None:
-    """Print the figures and write one HTML page.
+def report(
+    run: Run = None,
+    format_: Annotated[str, typer.Option("--format", "-f", help=f"What is written: {', '.join(FORMATS)}.")] = "html",
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", help="Where; - is standard output. Default: in the run.", metavar="FILE"),
+    ] = None,
+    about: Annotated[
+        Path | None,
+        typer.Option(
+            help="card: a .toml file with title, description, version, author, license, as export takes it.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
+    json: Json = False,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Print the figures and write the report: by default one HTML page.
 
     runs/<run>/report.html is self-contained: it can be mailed, printed and read without a network.
-    A run that was only trained has a page too; --json then prints an empty list.
+    --format md: the verdict and the tables, for GitHub. json: everything that the page says. csv: one row a model and
+    device. classes: one row a class, as csv. card: a model card for the Hugging Face Hub. A run that was only trained
+    has its report too; --json then prints an empty list.
     """
+    if format_ not in FORMATS:
+        raise unknown("format", format_, list(FORMATS))
+    if about is not None and format_ != "card":
+        raise UsageError("--about is for the model card", "add --format card")
+    if output == "-" and json:
+        raise UsageError("--json and --output - would both write to standard output", "leave one of them out")
     opened = open_run(runs_dir, run)
-    from edgekit.report import html, verdict
-    from edgekit.train import evaluation
+    from edgekit.cli import reporting
+    from edgekit.report import verdict
 
-    judged = evaluation.load(opened.path, opened.weights_sha256)
-    results, rows = measured(opened)
-    found = by_programs(opened)
-    page = html.page(opened, rows, results, judged, save_pictures(opened, judged), found)
-    print_rows(rows, json)
-    print_programs(found, json)
-    _say_parity(results)
-    for line in verdict.trained(judged) if judged else ():
-        show.note(line)
-    path = opened.path / "report.html"
-    with atomic.writing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    show.note(f"report: {path}")
+    material = reporting.gather(opened)
+    text = reporting.written(material, format_, about)
+    if output != "-" and (json or format_ == "html"):
+        print_rows(list(material.rows), json)
+        print_programs(list(material.programs), json)
+        say_parity(list(material.results))
+        for line in verdict.trained(material.evaluation) if material.evaluation else ():
+            show.note(line)
+    if output == "-":
+        sys.stdout.write(text)
+    else:
+        path = Path(output) if output else opened.path / FORMATS[format_]
+        atomic.save_bytes(path, text.encode())
+        show.note(f"report: {path}")
+    _say_next(opened, bool(material.evaluation), bool(material.rows))
+
+
+def _say_next(run: store.Run, judged: bool, measured: bool) -> None:
+    """What is missing in the report, and what brings it."""
     if not judged:
-        show.note(f"not judged on the test split; next: edgekit evaluate {opened.handle}")
-    if not rows:
-        exported = any((opened.path / "export").glob("*/manifest.json"))
-        command = (
-            f"benchmark {opened.handle}" if exported else f"export {opened.handle} --target jetson --target android"
-        )
+        show.note(f"not judged on the test split; next: edgekit evaluate {run.handle}")
+    if not measured:
+        exported = any((run.path / "export").glob("*/manifest.json"))
+        command = f"benchmark {run.handle}" if exported else f"export {run.handle} --target jetson --target android"
         show.note(f"nothing was measured yet; next: edgekit {command}")
 
 
@@ -81,11 +122,11 @@ def print_table(run: store.Run, json: bool) -> tuple[list[BenchmarkResult], list
         raise MissingError(f"the run {run.name!r} has no measurements yet", f"edgekit benchmark {run.handle}")
     print_rows(rows, json)
     print_programs(by_programs(run), json)
-    _say_parity(results)
+    say_parity(results)
     return results, rows
 
 
-def _say_parity(results: list[BenchmarkResult]) -> None:
+def say_parity(results: list[BenchmarkResult]) -> None:
     """How far the targets of one calibration differ from each other."""
     from edgekit.bench import summary
 

@@ -4,84 +4,55 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edgekit import __version__, store
-from edgekit.errors import DataError
-from edgekit.measurements import BenchmarkResult, ProgramResult, Summary
-from edgekit.report import chart, programs, tables, verdict
+from edgekit.labels import visible
+from edgekit.measurements import Summary
+from edgekit.report import (
+    changesection,
+    chart,
+    decide,
+    distributions,
+    environment,
+    figures,
+    layers,
+    programs,
+    reproduce,
+    svg,
+    table,
+    tables,
+    trained,
+    verdict,
+)
+from edgekit.report.decide import Decision
+from edgekit.report.material import Material
 from edgekit.scores import Evaluation
 
-_TEMPLATE = Path(__file__).with_name("page.html.j2")
-
-# What the page shows of run.json.
-_SHOWN = ("arch", "labels", "preprocess", "data", "options", "versions", "history")
-# What every entry of the history has.
-_EPOCH = ("epoch", "train_loss", "val_loss", "val_top1", "images_per_s", "best")
-MOST_PAIRS = 5
-# Up to this many classes, their table is unfolded.
-_MOST_UNFOLDED = 40
+_TEMPLATES = Path(__file__).with_name("templates")
+# Up to this many classes, their table is unfolded. So many devices have a card, so many models their layers.
+_MOST_UNFOLDED, _MOST_CARDS, _MOST_LAYERS = 40, 12, 6
 
 
-def page(
-    run: store.Run,
-    rows: Sequence[Summary],
-    results: Sequence[BenchmarkResult],
-    evaluation: Evaluation | None = None,
-    drawn: Mapping[str, str | bytes] | None = None,
-    by_programs: Sequence[ProgramResult] = (),
-) -> str:
-    """The report of one run as HTML; sections that have nothing to show say what brings it.
+def page(material: Material) -> str:
+    """The report of one run as HTML; sections that have nothing to show say what brings it, or are left out."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    Args:
-        rows, results: judged and raw measurements; empty where nothing was measured.
-        drawn: pictures by file name, from `pictures.draw_all`, and ``samples.png``.
-        by_programs: what programs on devices said.
-    Raises:
-        DataError: run.json is damaged.
-    """
-    missing = [key for key in _SHOWN if key not in run.meta]
-    missing += [f"history: {key}" for key in _EPOCH if any(key not in e for e in run.meta.get("history", ()))]
-    if missing:
-        raise DataError(f"{run.path / store.RUN_FILE} is damaged: {', '.join(missing)} missing", "restore it")
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    drawn = drawn or {}
-    # Our own SVG, in which every name is escaped; and data: addresses.
-    shown = {name: Markup(p) if isinstance(p, str) else address(p) for name, p in drawn.items()}  # noqa: S704
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
-        run=run,
-        meta=run.meta,
-        rows=rows,
-        cells=tables.cells,
-        columns=tables.COLUMNS,
-        phone=tables.PHONE,
-        notes=tables.footnotes(rows) if rows else [],
-        boards=[tables.board_cells(row) for row in rows if tables.is_board(row)],
-        board_columns=tables.BOARD_COLUMNS,
-        board_notes=tables.board_notes(rows),
-        programs=[programs.cells(result) for result in by_programs],
-        program_columns=programs.COLUMNS,
-        program_text=len(programs.COLUMNS) - len(programs.RIGHT),
-        program_notes=programs.notes(by_programs) if by_programs else [],
-        blocks=[
-            {"title": f"{r.artifact.name} on {r.device}", "blocks": tables.blocks(r.layers)}
-            for r in results
-            if r.layers
-        ],
-        verdicts=[*verdict.worth(rows), *verdict.sentences(rows)],
-        chart=Markup(chart.accuracy_latency(rows)) if rows else "",  # noqa: S704  its only text is numbers
-        results=results,
-        drawn=shown,
-        evaluation=evaluation,
-        judged=_judged(evaluation) if evaluation else None,
-        version=__version__,
-        now=store.now(),
+    jinja = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FileSystemLoader(_TEMPLATES),
+        finalize=_visible,
+    )
+    jinja.filters.update(kind=_kind, bar=table.length, short=_short, facts=_facts)
+    parts = {**_measured(material), **_known(material)}
+    sections = [(name, title) for name, title, there in _sections(material, parts) if there]
+    return jinja.get_template("page.html.j2").render(
+        run=material.run, meta=material.run.meta, version=__version__, now=store.now(), sections=sections, **parts
     )
 
 
@@ -91,33 +62,153 @@ def address(picture: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
-def _judged(evaluation: Evaluation) -> dict[str, Any]:
-    """What the page says of the test split."""
-    test, labels = evaluation.splits["test"], evaluation.labels
-    confused = sorted(((n, row, column) for row, column, n in test.scores.confusion if row != column), reverse=True)
-    pairs = [
-        f"{labels[row]} taken for {labels[column]}: {n} of {test.scores.classes[row].support}"
-        for n, row, column in confused[:MOST_PAIRS]
+def _sections(material: Material, parts: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
+    """(name, which is that of its template; title; whether there is anything to show)."""
+    drawn = parts["drawn"]
+    return [
+        ("verdict", "Verdict", True),
+        ("pareto", "Accuracy and latency", parts["pareto"]),
+        ("figures", "Figures", material.rows),
+        ("latency", "Latency", parts["ecdf"]),
+        ("size", "Size and energy", material.rows),
+        ("changes", "What quantization changed", material.changes),
+        ("layers", "Layer by layer", parts["layers"]),
+        ("training", "Training", material.run.meta["history"]),
+        ("data", "Data", "classes.svg" in drawn or "samples.png" in drawn),
+        ("test", "Test results", True),
+        ("reproduce", "How to reproduce", True),
+        ("lineage", "Lineage", True),
     ]
-    mistakes = [
-        {"picture": address(_jpeg(pixels)), "true": labels[m.label], "said": labels[m.predicted], "of": m}
-        for pixels, m in zip(evaluation.raw["mistake_pixels"], evaluation.mistakes)
-    ]
-    kinds = {"as trained": test.before, "with temperature": test.after, "mean of dropout samples": test.dropout}
+
+
+def _measured(material: Material) -> dict[str, Any]:
+    """What the page says of measurements."""
+    from markupsafe import Markup
+
+    rows, results, decisions = material.rows, material.results, material.decisions
+    boards = [tables.board_cells(row) for row in rows if tables.is_board(row)]
+    said = [programs.cells(result) for result in material.programs]
+    shown = list(material.layers.items())
     return {
-        "test": test,
-        "sentences": verdict.trained(evaluation),
-        "pairs": pairs,
-        "mistakes": mistakes,
-        "calibrations": kinds,
-        "unfolded": len(labels) <= _MOST_UNFOLDED,
-        "number": tables.number,
+        "rows": rows,
+        "decisions": decisions,
+        "most_cards": _MOST_CARDS,
+        "verdict_rest": figures.verdict(decisions[_MOST_CARDS:]),
+        "rule": decide.rule(material.gates),
+        # Our own SVG, in which every name is escaped.
+        "pareto": Markup(chart.accuracy_latency(rows)) if any(row.p50_ms for row in rows) else "",  # noqa: S704
+        "pareto_says": chart.says(rows),
+        "figures": figures.table(rows) if rows else None,
+        "boards": tables.board_table(boards, rows) if boards else None,
+        "programs": programs.table(said, material.programs) if said else None,
+        "ecdf": Markup(distributions.ecdf(results)),  # noqa: S704
+        "many": distributions.MOST_TOLD_APART if distributions.crowded(results) else 0,
+        "percentiles": distributions.percentiles(results),
+        "size": Markup(distributions.bars(rows, "size")),  # noqa: S704
+        "energy_chart": Markup(distributions.bars(rows, "energy")),  # noqa: S704
+        "energy": distributions.energy_table(rows) if distributions.energies(rows) else None,
+        "no_energy": list(dict.fromkeys(f"{row.device}: {row.no_energy}" for row in rows if row.no_energy)),
+        "changed": changesection.section(material, address),
+        "no_images": material.no_images,
+        "layers": [
+            {"title": title, "blocks": layers.table(title, found), "every": layers.every(title, found)}
+            for title, found in shown[:_MOST_LAYERS]
+        ],
+        "layers_left": max(0, len(shown) - _MOST_LAYERS),
     }
 
 
-def _jpeg(pixels: Any) -> bytes:
+def _known(material: Material) -> dict[str, Any]:
+    """What the page says of training, data and origin."""
+    from markupsafe import Markup
+
+    meta, results, evaluation = material.run.meta, material.results, material.evaluation
+    # Our own SVG, and data: addresses.
+    drawn = {name: Markup(p) if isinstance(p, str) else address(p) for name, p in material.drawn.items()}  # noqa: S704
+    return {
+        "drawn": drawn,
+        "epochs": trained.epochs(meta["history"]),
+        "counts": trained.counts(material.labels, material.counts) if material.counts else None,
+        "evaluation": evaluation,
+        "judged": _judged(evaluation) if evaluation else None,
+        "training": reproduce.training(material.run.name, meta),
+        "commands": environment.commands(material) if results else None,
+        "machines": environment.machines(results) if results else None,
+        "hashes": environment.hashes(results) if results else None,
+        "lineage": environment.lineage(material),
+    }
+
+
+def _judged(evaluation: Evaluation) -> dict[str, Any]:
+    """What the page says of the test split."""
+    test, labels = evaluation.splits["test"], evaluation.labels
+    auroc = (f"{name.replace('_', ' ')} {value:.2f}" for name, value in test.error_auroc.items())
+    return {
+        "sentences": verdict.trained(evaluation),
+        "classes": trained.classes(evaluation),
+        "pairs": trained.pairs(evaluation),
+        "confusion": trained.confusion(evaluation),
+        "calibrations": trained.calibrations(evaluation),
+        "reliability": trained.reliability(evaluation),
+        "auroc": ", ".join(auroc),
+        "unfolded": len(labels) <= _MOST_UNFOLDED,
+        "mistakes": [
+            {"address": address(jpeg(pixels)), "label": labels[m.label], "said": labels[m.predicted],
+             "sure": f"{100 * m.confidence:.0f}", "path": m.path}
+            for pixels, m in zip(evaluation.raw["mistake_pixels"], evaluation.mistakes)
+        ],
+    }  # fmt: skip
+
+
+def jpeg(pixels: Any, side: int | None = None) -> bytes:
+    """uint8 (H, W, 3) pixels as JPEG, scaled down to `side`."""
     from PIL import Image
 
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "JPEG", quality=85)
+    image, out = Image.fromarray(pixels), io.BytesIO()
+    if side is not None and max(image.size) > side:
+        image = image.resize((side, side))
+    image.save(out, "JPEG", quality=85 if side is None else 75)
     return out.getvalue()
+
+
+def _facts(decision: Decision) -> list[tuple[str, str]]:
+    """What a card says in figures; what was not measured is left out."""
+    row = decision.chosen
+    assert row is not None
+    lines = [
+        ("top-1", f"{figures.top1(row)} %"),
+        ("change", _change(row)),
+        ("p50", _ms(figures.percentile(row, 50)) + (f", batch {row.batch}" if row.batch > 1 else "")),
+        ("p90", _ms(figures.percentile(row, 90))),
+        ("speed", f"{figures.speedup(row)} x baseline" if row.speedup and not row.busy else ""),
+        ("size", f"{row.size_mb:.1f} MB"),
+        ("energy", f"{tables.latency(row.gross_mj)} mJ per image" if row.gross_mj is not None else ""),
+    ]
+    return [(name, value) for name, value in lines if value]
+
+
+def _change(row: Summary) -> str:
+    interval = "" if row.drop_low is None or row.drop_high is None else (
+        f" (drop {row.drop_low:+.1f} to {row.drop_high:+.1f})")  # fmt: skip
+    points = f"{abs(row.drop):.1f} points {'worse' if row.drop > 0 else 'better'}" if abs(row.drop) >= 0.05 else "none"
+    return f"{points}{interval}, {'' if row.p_value < tables.SIGNIFICANT else 'not '}significant"
+
+
+def _ms(text: str) -> str:
+    return text if text == figures.FEW else f"{text} ms"
+
+
+def _kind(t: table.Table, column: int) -> str:
+    """The classes of a cell: figures stand to the right, what is wide is left out on a phone."""
+    name = t.columns[column]
+    marks = {"n": column >= t.left and name not in t.prose, "wide": name in t.wide, "long": name in t.prose}
+    return " ".join(mark for mark, there in marks.items() if there)
+
+
+def _short(text: object, width: int) -> str:
+    return svg.shortened(visible(str(text)), width)
+
+
+def _visible(value: object) -> object:
+    """No control character reaches the page, and no name fills it."""
+    return value if type(value) is not str else visible(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgekit.measurements import ProgramResult
+from edgekit.report.table import Rows, Table
 from edgekit.report.tables import latency, number
 
 COLUMNS = (
@@ -31,6 +32,12 @@ def cells(result: ProgramResult) -> list[str]:
         *(latency(value) if quoted else "-" for value in times),
         f"{_heat(result, '_before')} > {_heat(result, '_after')}",
     ]
+
+
+def table(lines: Sequence[Sequence[str]], results: Sequence[ProgramResult]) -> Table:
+    """The lines of `cells`, with their notes."""
+    rows = Rows("", tuple(map(tuple, lines)))
+    return Table("Times that a program told", COLUMNS, (rows,), len(COLUMNS) - len(RIGHT), notes=tuple(notes(results)))
 
 
 def delegated(result: ProgramResult) -> str:

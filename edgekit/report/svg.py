@@ -52,7 +52,8 @@ def to_svg(figure: Any, described: str) -> str:
     svg = re.sub(r'<g id="[^"]*">', "<g>", svg)  # several pictures stand in one page
     # The browser has fonts for every script; matplotlib names those that it measured with.
     svg = re.sub(r"(font: [^;\"]*?px|font-family:) '[^;\"]*", r"\1 system-ui, sans-serif", svg)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(described)}" ', 1)
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(described)}" ', 1)
+    return svg.replace(">", f"><title>{escape(described)}</title>", 1)
 
 
 def to_png(figure: Any) -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgekit.measurements import Summary
+from edgekit.report.table import Rows, Table
 from edgekit.suites import LEAST_SAMPLES
 
 COLUMNS = (
@@ -103,6 +104,12 @@ def board_notes(rows: Sequence[Summary]) -> list[str]:
         if row.throttling:
             notes.append(f"! {row.artifact} on {row.device} may have been slowed down: {'; '.join(row.throttling)}")
     return notes
+
+
+def board_table(lines: Sequence[Sequence[str]], rows: Sequence[Summary]) -> Table:
+    """The lines of `board_cells`, with their notes."""
+    return Table("What the boards told", BOARD_COLUMNS, (Rows("", tuple(map(tuple, lines))),), 4,
+                 notes=tuple(board_notes(rows)))  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pytest
 import edgekit
 from edgekit import store
 from edgekit.cli.app import run
-from tests.report.test_html import meta
+from tests.report.made import meta
 
 Files = Callable[[str], list[str]]
 

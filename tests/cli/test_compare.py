@@ -18,7 +18,7 @@ from edgekit.scores import Evaluation
 from edgekit.train.evaluation import save
 from tests.bench.results import artifact
 from tests.report.evaluations import evaluation, split
-from tests.report.test_html import meta
+from tests.report.made import meta
 
 IMAGES = 60
 LABELS = ("cat", "dog", "owl")

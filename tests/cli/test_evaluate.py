@@ -22,7 +22,7 @@ from edgekit.train import checkpoints, evaluation, models
 from edgekit.train.options import TrainOptions
 from tests import nets
 from tests.conftest import write_images
-from tests.report.test_html import meta
+from tests.report.made import meta
 
 
 @pytest.fixture(scope="module")

@@ -122,8 +122,8 @@ def test_two_boards_are_measured_beside_the_baseline(
     assert "On orin ship " in said.err
     assert "compute ms" in said.out
     page = (road / "report.html").read_text()
-    assert "On orin ship " in page
-    assert "Time by block: jetson/model.int8.onnx on orin" in page
+    assert "<h3><bdi>orin</bdi></h3>" in page
+    assert "Blocks of jetson/model.int8.onnx on orin" in page
 
 
 def test_a_batch_answers_every_image_and_counts_per_image(

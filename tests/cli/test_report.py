@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,12 @@ import pytest
 from edgekit import store
 from edgekit.bench import session
 from edgekit.cli.app import run
+from edgekit.records import DatasetIndex, Preprocess, Sample
 from edgekit.report import html, pictures
 from edgekit.train.evaluation import save
 from tests.bench.results import artifact, result
 from tests.report.evaluations import evaluation
-from tests.report.test_html import meta
+from tests.report.made import meta
 
 INT8 = artifact("android/model.int8.tflite", "int8", "litert", sha256="c" * 64)
 
@@ -169,3 +172,132 @@ def test_a_report_needs_no_torch(trained: store.Run) -> None:
     code = "import sys; from edgekit.cli.app import run; assert run(['report']) == 0; assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+# Other formats ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("format_", "file", "begins"),
+    [
+        ("md", "report.md", "# digits"),
+        ("json", "report.json", "{"),
+        ("csv", "report.csv", "artifact,device,"),
+        ("classes", "classes.csv", "artifact_on_device,class,"),
+        ("card", "model-card.md", "---"),
+        ("html", "report.html", "<!doctype html>"),
+    ],
+)
+def test_each_format_has_its_file_and_can_go_to_standard_output(
+    measured: store.Run, capsys: pytest.CaptureFixture[str], format_: str, file: str, begins: str
+) -> None:
+    assert run(["report", "digits", "--format", format_]) == 0
+    output = capsys.readouterr()
+    text = (measured.path / file).read_text()
+    assert text.startswith(begins)
+    assert f"report: {Path('runs') / 'digits' / file}" in output.err
+    assert (output.out == "") == (format_ != "html")
+    assert run(["report", "digits", "--format", format_, "--output", "-"]) == 0
+    assert capsys.readouterr().out.startswith(begins)
+    assert run(["report", "digits", "--format", format_, "-o", "mine"]) == 0
+    assert Path("mine").read_text().startswith(begins)
+
+
+def test_what_the_author_says_stands_in_the_card(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("about.toml").write_text('title = "Digits: told apart"\nauthor = "A. Uthor"\nlicense = "mit"\n')
+    assert run(["report", "-f", "card", "--about", "about.toml", "-o", "-"]) == 0
+    card = capsys.readouterr().out
+    assert 'license: "mit"' in card
+    assert "# Digits: told apart" in card
+    assert "A. Uthor" in card
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--format", "pdf"], "unknown format 'pdf'"),
+        (["--about", "about.toml"], "--about is for the model card"),
+        (["--json", "--output", "-"], "would both write to standard output"),
+    ],
+)
+def test_requests_that_mean_nothing_are_refused(
+    measured: store.Run, capsys: pytest.CaptureFixture[str], options: list[str], says: str
+) -> None:
+    assert run(["report", *options]) == 2
+    assert says in capsys.readouterr().err
+    assert not (measured.path / "report.html").exists()
+
+
+def test_an_about_file_that_is_not_there_is_status_4(measured: store.Run) -> None:
+    assert run(["report", "-f", "card", "--about", "nowhere.toml"]) == 4
+
+
+# The images whose answer changed ------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_images(measured: store.Run, tmp_path: Path) -> store.Run:
+    """The measured run, with the 40 test images that its answers are to."""
+    from PIL import Image
+
+    samples = []
+    for n in range(40):
+        path = tmp_path / "data" / f"{n}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (40, 40), (6 * n, 0, 0)).save(path)
+        samples.append(Sample(f"{n}.png", n % 3, "test", store.sha256_file(path)))
+    index = DatasetIndex(tmp_path / "data", ("cat", "dog", "owl"), tuple(samples), "f" * 64)
+    store.save_json(measured.path / "data.json", index)
+    session.save(measured.path / "bench", result(INT8, ms=0.5, right=27))
+    return measured.save(preprocess=Preprocess(32, 32))
+
+
+def test_images_whose_answer_changed_are_shown(with_images: store.Run) -> None:
+    assert run(["report"]) == 0
+    page = (with_images.path / "report.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 3
+    assert "Broke: right before, wrong now" in page
+    assert all(f">{n}.png<" in page for n in (27, 28, 29))
+
+
+@pytest.mark.parametrize(
+    ("harm", "why"),
+    [
+        (lambda run, data: shutil.rmtree(data), "is gone since training"),
+        (lambda run, data: (data / "28.png").write_bytes(b"x"), "has changed since training"),
+        (lambda run, data: (run.path / "data.json").unlink(), "the index of the data set is gone"),
+    ],
+)
+def test_images_that_cannot_be_read_any_more_are_no_failure(
+    with_images: store.Run, tmp_path: Path, harm: Callable[[store.Run, Path], None], why: str
+) -> None:
+    harm(with_images, tmp_path / "data")
+    assert run(["report"]) == 0
+    page = (with_images.path / "report.html").read_text()
+    assert "data:image/jpeg" not in page
+    assert "cannot be shown: " in page
+    assert why in page
+
+
+def test_errors_of_layers_are_shown_where_they_are_of_these_weights(measured: store.Run) -> None:
+    pair = {"sqnr_db": 30.0, "cosine": 0.9}
+    layer = {"name": "features.1.conv", "kind": "Conv2d", "position": 0, "alone": pair, "accumulated": pair,
+             "effect": {"logits": pair}}  # fmt: skip
+    found = {"schema": 1, "target": "android", "checkpoint_sha256": measured.weights_sha256, "layers": [layer]}
+    store.save_json(measured.path / "quant" / "debug-android.json", found)
+    assert run(["report"]) == 0
+    assert "features.1.conv" in (measured.path / "report.html").read_text()
+    store.save_json(measured.path / "quant" / "debug-android.json", {**found, "checkpoint_sha256": "d" * 64})
+    assert run(["report"]) == 0
+    assert "features.1.conv" not in (measured.path / "report.html").read_text()
+
+
+def test_the_gates_of_the_suite_decide(measured: store.Run) -> None:
+    Path("strict.toml").write_text('description = "strict"\n[gates]\nmax_p90_ms = 0.1\n')
+    for one in (result(), result(INT8, ms=0.5)):
+        environment = {**one.environment, "suite": "strict.toml"}
+        session.save(measured.path / "bench", dataclasses.replace(one, environment=environment))
+    assert run(["report"]) == 0
+    page = (measured.path / "report.html").read_text()
+    assert "Not decided" in page
+    assert "at most 0.1 ms is allowed" in page

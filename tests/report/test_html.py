@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgekit import store
 from edgekit.bench.summary import summarize
 from edgekit.errors import DataError
 from edgekit.measurements import BenchmarkResult
-from edgekit.report import pictures
+from edgekit.report import changes, pictures
 from edgekit.report.html import page
+from edgekit.report.material import Material
 from edgekit.scores import Evaluation
 from tests.bench.results import artifact, by_program, result
 from tests.report.evaluations import HOSTILE as HOSTILE_NAMES
 from tests.report.evaluations import evaluation, split
+from tests.report.made import meta, run
 
 HOSTILE = "<script>alert(1)<\"'&{{ 7 * 7 }}"
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -55,32 +55,16 @@ class Page(HTMLParser):
         self.text += data
 
 
-def meta(**changes: Any) -> dict[str, Any]:
-    return {
-        "arch": "mobilenet_v2",
-        "labels": ["cat", "dog", "owl"],
-        "preprocess": {"image_size": 224},
-        "data": {"root": "/data", "fingerprint": "f" * 64},
-        "checkpoint_sha256": "b" * 64,
-        "options": {"lr": 0.001},
-        "versions": {"torch": "2.9"},
-        "history": [
-            {"epoch": 1, "train_loss": 1.5, "val_loss": 1.0, "val_top1": 50.0, "images_per_s": 10.0, "best": True}
-        ],
-        **changes,
-    }
-
-
 def rendered(
     results: list[BenchmarkResult],
     name: str = "run",
     judged: Evaluation | None = None,
     draw: bool = False,
-    **changes: Any,
+    **changed: Any,
 ) -> str:
-    run = store.Run(Path("runs") / name, meta(**changes))
-    drawn = pictures.draw_all(run.meta["history"], None, judged) if draw else None
-    return page(run, summarize(results) if results else [], results, judged, drawn)
+    drawn = pictures.draw_all(meta(**changed)["history"], None, judged) if draw else {}
+    rows, found = (summarize(results), changes.changes(results)) if results else ([], [])
+    return page(Material(run(name, **changed), rows, results, judged, drawn, changes=found))
 
 
 def int8(name: str = "android/model.int8.tflite", **more: Any) -> BenchmarkResult:
@@ -155,7 +139,7 @@ def test_names_of_devices_are_shown_as_text() -> None:
 def test_what_a_program_said_has_a_table_of_its_own_and_is_text() -> None:
     said = [by_program(), by_program(artifact("phone/model.fp32.tflite", "fp32", "litert"), device=HOSTILE)]
     results = [result(), int8()]
-    text = page(store.Run(Path("runs") / "digits", meta()), summarize(results), results, by_programs=said)
+    text = page(Material(run("digits"), summarize(results), results, programs=said))
     self_contained(text)
     parsed = Page(text)
     for words in ("By a program on the device", "partial (60 of 66 in GpuDelegate)", "2.50", "sha256 dddddddddddd",
@@ -224,7 +208,7 @@ def test_a_judged_and_measured_run_has_everything() -> None:
     parsed = Page(rendered([result(), int8()], judged=evaluation(), draw=True))
     for heading in ("Accuracy and latency", "Figures", "Training", "Test results", "Where it was measured"):
         assert heading in parsed.text
-    assert "edgekit export" not in parsed.text
+    assert "edgekit evaluate" not in parsed.text
 
 
 def test_a_class_without_test_images_has_dashes_and_is_mentioned() -> None:
@@ -235,7 +219,7 @@ def test_a_class_without_test_images_has_dashes_and_is_mentioned() -> None:
     judged = dataclasses.replace(judged, splits={"val": test, "test": short})
     text = Page(rendered([], judged=judged)).text
     assert "1 of 4 classes have no test image" in text
-    assert "bat0" in "".join(text.split())
+    assert "bat30" in "".join(text.split())  # class, number, images
 
 
 def test_hostile_class_names_are_text_everywhere() -> None:

@@ -1,0 +1,153 @@
+"""What a report is made of, gathered from a run; and the text of each format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgekit import store
+from edgekit.cli import show
+from edgekit.errors import EdgekitError
+from edgekit.measurements import BenchmarkResult, LayerFigures
+from edgekit.records import SPLITS
+from edgekit.suites import Gates
+
+if TYPE_CHECKING:
+    from edgekit.records import DatasetIndex
+    from edgekit.report.changes import Change
+    from edgekit.report.material import Material, Picture
+
+_SIDE = 96  # pixels of a picture in the page
+_DEBUG_SCHEMA = 1
+
+
+def gather(run: store.Run) -> Material:
+    """Everything that is known of a run.
+
+    Raises:
+        DataError: a file of the run is damaged. Images that are gone are no error: the report says so.
+    """
+    from edgekit.cli.report import by_programs, measured, save_pictures
+    from edgekit.report import changes
+    from edgekit.report.material import Material
+    from edgekit.train import evaluation
+
+    judged = evaluation.load(run.path, run.weights_sha256)
+    results, rows = measured(run)
+    Material(run)  # a damaged run.json is said before anything is drawn
+    found = changes.changes(results)
+    data = _index(run)
+    images, why_not = changed_images(run, data, found)
+    return Material(
+        run=run,
+        rows=rows,
+        results=results,
+        evaluation=judged,
+        drawn=save_pictures(run, judged),
+        programs=by_programs(run),
+        changes=found,
+        layers=_layers(run, results),
+        images=images,
+        no_images=why_not,
+        counts=_counts(data) if data else {},
+        gates=_gates(results),
+    )
+
+
+def written(material: Material, format_: str, about: Path | None = None) -> str:
+    """The report in one of `report.FORMATS`."""
+    if format_ == "card":
+        from edgekit.cli.export import load_about
+        from edgekit.report import card
+
+        said = load_about(about) if about else None
+        names = ("title", "description", "version", "author", "license")
+        return card.card(material, card.Said(**{name: getattr(said, name) for name in names}) if said else None)
+    if format_ in ("csv", "classes"):
+        from edgekit.report import csvfiles
+
+        return csvfiles.figures(material) if format_ == "csv" else csvfiles.classes(material)
+    from edgekit.report import document, html, markdown
+
+    with show.working("writing the report"):
+        return {"html": html.page, "md": markdown.document, "json": document.as_json}[format_](material)
+
+
+def changed_images(
+    run: store.Run, data: DatasetIndex | None, found: Sequence[Change]
+) -> tuple[Mapping[int, Picture], str]:
+    """The test images whose answer changed that are shown, by position in the split; and why there are none."""
+    from edgekit.report.changes import pictured
+    from edgekit.report.changesection import MOST_ENTRIES
+
+    wanted = sorted({a.image for _, a in pictured([c for c in found if c.answers][:MOST_ENTRIES])})
+    if not wanted:
+        return {}, ""
+    if data is None:
+        return {}, "the index of the data set is gone"
+    samples = data.split("test")
+    if any(change.samples != len(samples) for change in found):
+        return {}, "the test split is another one than that which was measured"
+    try:
+        return _pictures(run, data, wanted), ""
+    except (EdgekitError, OSError) as error:
+        show.note(f"the images whose answer changed are not shown: {error}")
+        return {}, str(error)
+
+
+def _pictures(run: store.Run, data: DatasetIndex, wanted: Sequence[int]) -> dict[int, Picture]:
+    """What the network was shown, as small JPEG.
+
+    Raises:
+        MissingError: an image is gone. DataError: it has changed since training.
+    """
+    from edgekit.config import from_table
+    from edgekit.data import dataset, images
+    from edgekit.records import Preprocess
+    from edgekit.report import html
+    from edgekit.report.material import Picture
+
+    preprocess = from_table(run.meta["preprocess"], Preprocess, "run.json")
+    samples = data.split("test")
+    chosen = tuple(samples[n] for n in wanted)
+    pixels = images.load_pixels(dataset.check_unchanged(data, chosen), preprocess)
+    return {n: Picture(s.path, html.jpeg(p, _SIDE)) for n, s, p in zip(wanted, chosen, pixels)}
+
+
+def _index(run: store.Run) -> DatasetIndex | None:
+    from edgekit.data import dataset
+
+    index = run.path / "data.json"
+    return dataset.load_index(index) if index.is_file() else None
+
+
+def _gates(results: Sequence[BenchmarkResult]) -> Gates:
+    """Those of the suite that everything was measured by; none where there are several, or where it is gone."""
+    from edgekit import config
+
+    names = {str(r.environment.get("suite", "")) for r in results}
+    try:
+        return config.load_suite(names.pop()).gates if len(names) == 1 else Gates()
+    except EdgekitError:
+        return Gates()
+
+
+def _counts(data: DatasetIndex) -> dict[str, list[int]]:
+    """Images per split and label."""
+    counts = {split: [0] * len(data.labels) for split in SPLITS}
+    for sample in data.samples:
+        counts[sample.split][sample.label] += 1
+    return counts
+
+
+def _layers(run: store.Run, results: Sequence[BenchmarkResult]) -> dict[str, list[LayerFigures]]:
+    """Times that runtimes told, and errors that ``edgekit quant debug`` found for these weights."""
+    from edgekit.report import layers
+
+    found = layers.of_results(results)
+    for path in sorted((run.path / "quant").glob("debug-*.json")):
+        document = store.load_document(path, _DEBUG_SCHEMA, "checkpoint_sha256", "layers", "target")
+        if document["checkpoint_sha256"] == run.weights_sha256:
+            found[f"errors in INT8 for {document['target']} ({path.stem})"] = layers.of_debug(document)
+    return found
