@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgekit.statistics import mcnemar, wilson
+from edgekit.bench import quantiles
+from edgekit.statistics import mcnemar, paired_difference, wilson
 
 _Z = 1.959964
-_RESAMPLES, _SEED = 600, 2026
 # The fewest latencies that a quantile is compared from.
 LEAST = {50: 20, 90: 64}
 SIGNIFICANT = 0.05
@@ -54,18 +54,15 @@ class Change:
 def top1_change(before: np.ndarray, after: np.ndarray, paired: bool) -> Change | None:
     """Points of top-1, `after` less `before`, from right (bool) per image; None where there are no images.
 
-    Paired: the exact test of McNemar, and the interval of Bonett and Price (2012). Else Newcombe's (1998) of two
-    independent proportions, from Wilson's.
+    Paired: the exact test of McNemar, and Tango's interval (`statistics.paired_difference`). Else Newcombe's (1998) of
+    two independent proportions, from Wilson's.
     """
     if not len(before) or not len(after):
         return None
     if paired:
-        n = len(before)
         gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
-        up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
-        half = _Z * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
-        value, middle, p_value = (gained - lost) / n, up - down, mcnemar(before, after)
-        low, high = min(value, middle - half), max(value, middle + half)
+        low, high = paired_difference(gained, lost, len(before))
+        value, p_value = (gained - lost) / len(before), mcnemar(before, after)
         return Change(100 * value, 100 * low, 100 * high, "McNemar", p_value, p_value < SIGNIFICANT)
     a, b = float(before.mean()), float(after.mean())
     (a_low, a_high), (b_low, b_high) = (wilson(int(x.sum()), len(x)) for x in (before, after))
@@ -77,16 +74,17 @@ def top1_change(before: np.ndarray, after: np.ndarray, paired: bool) -> Change |
 def latency_change(before_ns: np.ndarray, after_ns: np.ndarray, percentile: int) -> Change | None:
     """The ratio of a percentile, `after` over `before`, from latencies in their order; None is insufficient samples.
 
-    Both series are resampled in blocks (Künsch 1989), as long as their autocorrelation wants (Carlstein's rule for an
-    AR(1) series), so that neighbours that resemble each other do not count as independent.
+    The interval knows that neighbours resemble each other: `quantiles.ratio`.
     """
     if min(len(before_ns), len(after_ns)) < LEAST[percentile]:
         return None
-    drawn = quantiles(after_ns, percentile, 1) / quantiles(before_ns, percentile, 0)
+    before, after = quantiles.Sample.of(before_ns), quantiles.Sample.of(after_ns)
+    low, high = quantiles.ratio(after, before, percentile)
+    if low is None or high is None:
+        return None
     value = float(np.percentile(after_ns, percentile) / np.percentile(before_ns, percentile))
-    low, high = (float(v) for v in np.percentile(drawn, [2.5, 97.5]))
     low, high = min(low, value), max(high, value)
-    return Change(value, low, high, "block bootstrap", None, low > 1 or high < 1)
+    return Change(value, low, high, "order statistics", None, low > 1 or high < 1)
 
 
 def spread(groups: Sequence[Sequence[float]]) -> Spread | None:
@@ -110,26 +108,3 @@ def widened(change: Change | None, by: Spread | None) -> Change | None:
     method = f"{change.method} and {by.repeats} repeated measurements"
     significant = low > 1 or high < 1
     return Change(change.value, low, high, method, change.p_value, significant, by.repeats)
-
-
-def quantiles(series: np.ndarray, percentile: int, stream: int) -> np.ndarray:
-    """The percentile of each of 600 resamples of a series, in blocks; always the same of the same series."""
-    size, length = len(series), block_length(series)
-    blocks = -(-size // length)
-    random = np.random.default_rng((_SEED, stream))
-    starts = random.integers(0, size - length + 1, (_RESAMPLES, blocks))
-    picked = (starts[:, :, None] + np.arange(length)).reshape(_RESAMPLES, -1)[:, :size]
-    return np.asarray(np.percentile(series[picked], percentile, axis=1))
-
-
-def block_length(series: np.ndarray) -> int:
-    """How long the blocks of a resampled series are: 1 where neighbours are independent, at most a tenth of it."""
-    ranks = np.unique(series, return_inverse=True)[1].astype(np.float64)  # an outlier must not hide the correlation
-    ranks -= ranks.mean()
-    spread = float(ranks @ ranks)
-    lag = float(ranks[1:] @ ranks[:-1]) / spread if spread else 0.0
-    if lag < _Z / math.sqrt(len(series)):
-        return 1
-    lag = min(lag, 0.99)
-    wanted = (2 * lag / (1 - lag * lag)) ** (2 / 3) * len(series) ** (1 / 3)
-    return max(1, min(math.ceil(wanted), len(series) // 10))

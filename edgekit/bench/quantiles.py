@@ -140,17 +140,19 @@ def quantile(sample: Sample, percentile: float) -> Quantile:
     )
 
 
-def ratio(above: Sample, below: Sample, level: float = LEVEL) -> tuple[float | None, float | None]:
-    """The interval of the ratio of two medians, out of the interval of each, by their logarithms.
+def ratio(
+    above: Sample, below: Sample, percentile: float = 50, level: float = LEVEL
+) -> tuple[float | None, float | None]:
+    """The interval of the ratio of a percentile of two series, out of the interval of each, by their logarithms.
 
     MOVER, the method of variance estimates recovery (Donner & Zou 2012, "Closed-form confidence intervals for
     functions of the normal mean and standard deviation"): it keeps the skew and the dependence that theirs know of.
     """
-    first, second = interval(above, 50, level), interval(below, 50, level)
+    first, second = interval(above, percentile, level), interval(below, percentile, level)
     if None in first or None in second:
         return None, None
     (low, high), (other_low, other_high) = ([math.log(max(1e-9, v or 0)) for v in ends] for ends in (first, second))
-    middle, other = (math.log(max(1e-9, float(np.median(s.ordered)))) for s in (above, below))
+    middle, other = (math.log(max(1e-9, float(np.quantile(s.ordered, percentile / 100)))) for s in (above, below))
     apart = middle - other
     return (
         math.exp(apart - math.hypot(middle - low, other_high - other)),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekit.bench import compare
+from edgekit.bench import quantiles
 from edgekit.bench.compare import Change, Spread, latency_change, spread, top1_change, widened
+from edgekit.statistics import paired_difference
 
 # Of 40 pairs 2 are expected at 5 %; 10 and more have a chance below 1 in 10,000.
 _MOST = 9
@@ -37,14 +38,12 @@ def test_paired_answers_are_tested_by_mcnemar() -> None:
     assert found.high - found.low < unpaired.high - unpaired.low
 
 
-def test_bonett_and_price_s_interval() -> None:
-    # (gained + 1) / (n + 2) and (lost + 1) / (n + 2): 6/22 and 2/22 of 20 images, by hand.
+def test_paired_answers_have_the_interval_of_tango() -> None:
     before = np.array([True] * 1 + [False] * 5 + [True] * 14)
     after = np.array([False] * 1 + [True] * 5 + [True] * 14)
     found = top1_change(before, after, paired=True)
     assert found is not None
-    middle, half = 4 / 22, 1.959964 * np.sqrt((8 / 22 - (4 / 22) ** 2) / 22)
-    assert (found.low, found.high) == pytest.approx((100 * (middle - half), 100 * (middle + half)))
+    assert (found.low, found.high) == pytest.approx([100 * v for v in paired_difference(5, 1, 20)])
 
 
 def test_a_drop_of_one_image_in_260_is_no_drop() -> None:
@@ -74,7 +73,7 @@ def test_two_series_of_one_kind_rarely_differ(rho: float, percentile: int) -> No
 
 
 def test_counting_neighbours_as_independent_would_find_differences_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "block_length", lambda series: 1)
+    monkeypatch.setattr(quantiles.Sample, "inefficiency", lambda self, percentile: 1.0)
     found = [latency_change(series(2 * n, 0.8), series(2 * n + 1, 0.8), 50) for n in range(40)]
     assert sum(one.significant for one in found if one) > _MOST
 
@@ -95,12 +94,6 @@ def test_few_latencies_are_insufficient(percentile: int, size: int) -> None:
     assert latency_change(series(1, size=size), series(2), percentile) is None
     assert latency_change(series(1), series(2, size=size), percentile) is None
     assert latency_change(series(1, size=size + 1), series(2), percentile) is not None
-
-
-def test_blocks_are_as_long_as_neighbours_resemble_each_other() -> None:
-    assert compare.block_length(series(1)) == 1
-    assert compare.block_length(np.full(100, 7)) == 1
-    assert 1 < compare.block_length(series(1, 0.5)) < compare.block_length(series(1, 0.9)) <= 40
 
 
 def test_the_spread_of_repeats_is_that_of_their_logarithms() -> None:

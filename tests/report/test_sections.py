@@ -29,7 +29,7 @@ def cells(**changes: Any) -> dict[str, str]:
 
 def latency(ms: float | None = 3.0, **more: Any) -> Latency:
     quantiles = (Quantile(50, ms, ms and 2.9, ms and 3.1, ms and 3.2), Quantile(99, None, None, None, None))
-    return Latency(700, 0, quantiles, "block bootstrap", 0.4, **more)
+    return Latency(700, 0, quantiles, "order statistics of the effective sample", 0.4, **more)
 
 
 def test_every_figure_stands_with_its_interval() -> None:
