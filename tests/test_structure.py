@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "records": {"errors", "labels"},
     "quantization": {"errors", "records"},
     "measurements": {"errors", "records"},
+    "layers": {"errors", "records", "measurements"},
     "config": {"errors", "labels", "records", "quantization", "measurements"},
     "atomic": {"errors"},
     "store": {"errors", "labels", "records", "config", "atomic"},
@@ -37,6 +38,7 @@ LOWER = {
     "scores",
     "quantization",
     "measurements",
+    "layers",
     "atomic",
     "errors",
     "labels",
@@ -50,6 +52,7 @@ RUNTIMES = {
     "run_tflite": {"ai_edge_litert", "tflite_runtime"},
     "run_onnxruntime": {"onnxruntime"},
     "run_torch": {"torch"},
+    "run_openvino": {"openvino"},
 }
 MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 300, 60, 6
 # Typer commands whose parameters are the options of the command line.

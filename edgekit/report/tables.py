@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgekit.layers import block_of
 from edgekit.measurements import LEAST_SAMPLES, Summary
 
 COLUMNS = (
@@ -112,24 +112,6 @@ class Block:
     layers: int
     ms: float
     percent: float
-
-
-_COPY = re.compile(r"^Reformatting CopyNode for .*? (?:to|from) ")
-_NO_LAYER = re.compile(r"_(?:de)?quantized?$|^(?:node|val|n)_?\d*(?:_|$)")
-_DEPTH = 2
-
-
-def block_of(layer: str) -> str:
-    """The block of the network that an engine's layer belongs to, by the names that its ONNX nodes have.
-
-    TensorRT joins the nodes that it fuses: ``features.4.layers.0 + features.4.layers.0/Clip`` is of
-    ``features.4``. What holds none of the network's names is ``(other)``.
-    """
-    for part in re.split(r" \+ |, *|\.\.\.", _COPY.sub("", layer).strip("{}")):
-        name = part.rpartition("[")[2].strip("]} ").partition("/")[0]
-        if name and not _NO_LAYER.search(name) and re.fullmatch(r"[A-Za-z_][\w.]*", name):
-            return ".".join(name.split(".")[:_DEPTH])
-    return "(other)"
 
 
 def blocks(layers: Sequence[tuple[str, float]]) -> list[Block]:
