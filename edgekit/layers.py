@@ -70,11 +70,11 @@ def figures(
     kinds = {cost.name: cost for cost in costs if cost.layer == cost.name}
     rows = []
     for name in _ordered(spent, list(kinds) or list(errors)):
-        ms, cost, error = spent.get(name), kinds.get(name), errors.get(name, {})
+        taken, cost, error = spent.get(name), kinds.get(name), errors.get(name, {})
         kind = cost.kind if cost else error.get("kind", name.partition("/")[2])
-        percent = None if ms is None or not total else 100 * ms / total
+        percent = None if taken is None or not total else 100 * taken / total
         measured = {field: error.get(field) for field in ("alone_db", "accumulated_db", "effect_db", "cosine")}
-        rows.append(LayerFigures(name, str(kind), ms, percent, cost.macs if cost else None, **measured))
+        rows.append(LayerFigures(name, str(kind), taken, percent, cost.macs if cost else None, **measured))
     return rows
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgekit import atomic, store
-from edgekit.bench import replies
+from edgekit.bench import layernames, replies
 from edgekit.bench.job import Job
 from edgekit.bench.transport import Transport
 from edgekit.config import from_table
@@ -24,7 +24,13 @@ from edgekit.records import Artifact, Device, Preprocess
 
 SCHEMA = 1
 # Artifacts run in the runtime of their target, where this machine can, or in a stand-in.
-_HOST_RUNTIME = {"tensorrt": "onnxruntime", "onnxruntime": "onnxruntime", "litert": "litert", "torch": "torch"}
+_HOST_RUNTIME = {
+    "tensorrt": "onnxruntime",
+    "onnxruntime": "onnxruntime",
+    "litert": "litert",
+    "torch": "torch",
+    "openvino": "openvino",
+}
 # What a device says of LiteRT, and `edgekit.ondevice.run_tflite` hears.
 _LITERT_OPTIONS = ("api", "accelerator", "xnnpack", "emulated")
 _DESCRIBED = ("artifact", "device", "runtime", "source", "environment", "size_bytes", "layers")
@@ -137,7 +143,7 @@ def benchmark(
         expected=samples.expected,
         size_bytes=model.path.stat().st_size,
         compute_ns=answer.compute_ns,
-        layers=answer.layers,
+        layers=layernames.named(answer.layers, model.path),
         power=answer.power,
     )
 

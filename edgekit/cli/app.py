@@ -20,6 +20,7 @@ from edgekit.cli import (
     evaluate,
     export,
     inspect,
+    layers,
     models,
     predict,
     quant,
@@ -52,6 +53,7 @@ app.command()(benchmark.benchmark)
 app.command()(report.report)
 app.command()(predict.predict)
 app.command()(inspect.inspect)
+app.command()(layers.layers)
 app.command()(serve.serve)
 app.command()(models.models)
 app.command()(doctor.doctor)

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit import store
-from edgekit.bench import engines, program, session, ssh
+from edgekit.bench import engines, program, roofline, session, ssh
 from edgekit.bench.transport import Transport, open_transport
 from edgekit.cli import show
 from edgekit.errors import EdgekitError
+from edgekit.layers import LayerCost
 from edgekit.measurements import BenchmarkResult, ProgramResult, Suite
 from edgekit.records import Artifact, Device
 
@@ -26,6 +27,7 @@ class Wanted:
 
     Attributes:
         rebuild: engines are built anew. power_mode: that devices have meanwhile; "" leaves theirs.
+        costs: of the network's layers, for what a device could do at best.
     """
 
     run: store.Run
@@ -33,6 +35,7 @@ class Wanted:
     samples: session.EvaluationSet
     rebuild: bool = False
     power_mode: str = ""
+    costs: tuple[LayerCost, ...] = ()
 
 
 def measure_all(wanted: Wanted, plan: list[tuple[Device, Work]]) -> None:
@@ -138,7 +141,9 @@ def _measure_device(
                 continue
             if step.key not in measured:
                 model = step.model(transport, wanted)
-                measured[step.key] = session.benchmark(model, device, wanted.suite, wanted.samples, transport)
+                found = session.benchmark(model, device, wanted.suite, wanted.samples, transport)
+                limits = roofline.described(wanted.costs, model.artifact.precision, device)
+                measured[step.key] = dataclasses.replace(found, environment={**found.environment, **limits})
             result = measured[step.key]
             artifact = next(a for a in step.artifacts if a.sha256 == result.artifact.sha256)
             session.save(wanted.run.path / "bench", dataclasses.replace(result, artifact=artifact))
