@@ -153,6 +153,12 @@ def noise(effect_db: float | None) -> float | None:
     return None if effect_db is None else float(10 ** (-effect_db / 10))
 
 
+def noise_db(rows: Sequence[LayerFigures]) -> float | None:
+    """The effect of all rows, as if their errors were independent; None where none was measured."""
+    powers = [power for power in (noise(row.effect_db) for row in rows) if power is not None]
+    return -10 * math.log10(sum(powers)) if powers else None
+
+
 def error_shares(rows: Sequence[LayerFigures]) -> list[float | None]:
     """The percentage of the error that each row makes; None where it was not measured."""
     powers = [noise(row.effect_db) for row in rows]
@@ -173,7 +179,6 @@ def by_block(rows: Sequence[LayerFigures]) -> list[LayerFigures]:
 
 
 def _joined(name: str, group: list[LayerFigures]) -> LayerFigures:
-    powers = [power for power in (noise(row.effect_db) for row in group) if power is not None]
     last = next((row for row in reversed(group) if row.accumulated_db is not None), None)
     layers = sum("/" not in row.name for row in group)
     return LayerFigures(
@@ -184,7 +189,7 @@ def _joined(name: str, group: list[LayerFigures]) -> LayerFigures:
         macs=_sum([row.macs for row in group]),
         alone_db=min((row.alone_db for row in group if row.alone_db is not None), default=None),
         accumulated_db=last.accumulated_db if last else None,
-        effect_db=-10 * math.log10(sum(powers)) if powers else None,
+        effect_db=noise_db(group),
         cosine=last.cosine if last else None,
     )
 

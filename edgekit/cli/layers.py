@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,7 +56,7 @@ def layers(
         show.as_json(_document(result, shown))
     else:
         _print(shown)
-    _say(opened, result, found)
+    _say(opened, result, found, rows)
     if sentence := verdict(shown):
         show.note(f"{result.artifact.name} on {result.device}: {sentence}")
 
@@ -97,7 +98,7 @@ def debug_document(run: store.Run, result: BenchmarkResult) -> dict[str, Any] | 
     path = run.path / "quant" / f"debug-{result.artifact.target}.json"
     if result.artifact.precision != "int8" or not path.is_file():
         return None
-    document = store.load_document(path, _DEBUG_SCHEMA, "layers", "checkpoint_sha256")
+    document = store.load_document(path, _DEBUG_SCHEMA, "layers", "effect", "checkpoint_sha256")
     return document if document["checkpoint_sha256"] == result.artifact.parent else None
 
 
@@ -140,8 +141,10 @@ def _db(value: float | None) -> str:
     return "exact" if value is not None and value >= _EXACT_DB else _number(value, 1)
 
 
-def _say(run: store.Run, result: BenchmarkResult, debug: dict[str, Any] | None) -> None:
+def _say(run: store.Run, result: BenchmarkResult, debug: dict[str, Any] | None, rows: Sequence[LayerFigures]) -> None:
     """How the times were got, and what brings what is not there."""
+    from edgekit.layers import noise_db
+
     environment, name = result.environment, result.artifact.name
     if result.source == "emulated":
         show.note(f"{result.device} is emulated: its times are none")
@@ -150,9 +153,16 @@ def _say(run: store.Run, result: BenchmarkResult, debug: dict[str, Any] | None) 
         took = f"; a whole run took {whole:.3f} ms meanwhile" if isinstance(whole, int | float) else ""
         show.note(f"times: {environment.get('layers_by', 'the runtime')}, medians{took}")
     else:
-        why = environment.get("no_layers", f"none were kept; next: edgekit benchmark {run.handle} -d {result.device}")
+        again = f"none were kept; next: edgekit benchmark {run.handle} -d {result.device}"
+        told = f"{environment['runtime']} tells none" if "macs" in environment else again
+        why = environment.get("no_layers", told)
         show.note(f"no times of the layers of {name} on {result.device}: {why}")
     if result.artifact.precision != "int8":
         show.note(f"no errors: {name} is {result.artifact.precision.upper()}; -a names an INT8 model")
     elif debug is None:
         show.note(f"no errors yet; next: edgekit quant debug {run.handle} --target {result.artifact.target}")
+    elif (together := noise_db(rows)) is not None:
+        whole = debug["effect"]["logits"]["sqnr_db"]
+        show.note(
+            f"effects of all layers, one by one: {together:.1f} dB together; all quantized at once: {whole:.1f} dB"
+        )

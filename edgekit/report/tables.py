@@ -13,6 +13,8 @@ COLUMNS = (
     "model", "ran in", "on", "MB", "top-1 % (95 %)", "drop", "agree %", "p50 ms", "p90 ms", "p99 ms", "x base",
 )  # fmt: skip
 RIGHT = COLUMNS[3:]
+# The baseline that all are compared with; other baselines are compared with it too.
+REFERENCE = "baseline/pytorch"
 # What is left where there is little room: a terminal of 80 columns, a phone.
 NARROW = ("model", "MB", "top-1 % (95 %)", "drop", "p50 ms", "x base")
 PHONE = ("model", "top-1 % (95 %)", "drop", "p50 ms")
@@ -34,7 +36,7 @@ def latency(value: float | None) -> str:
 
 def cells(row: Summary) -> list[str]:
     """One line of the table, in the order of `COLUMNS`."""
-    compared = not row.baseline
+    compared = not row.baseline or row.artifact != REFERENCE
     return [
         row.artifact,
         row.ran_in + (" (stand-in)" if row.stand_in else ""),
@@ -133,6 +135,12 @@ def footnotes(rows: Sequence[Summary]) -> list[str]:
         + (", per image; a batch's milliseconds are of all its images" if any(row.batch > 1 for row in rows) else ""),
         "drop: points of top-1 below the baseline; * p < 0.05 (McNemar, paired); agree: same top-1 as the baseline",
     ]
+    fastest = min((row for row in rows if row.baseline and row.p50_ms), key=lambda row: row.p50_ms or 0, default=base)
+    if fastest.artifact != base.artifact and base.p50_ms and fastest.p50_ms:
+        notes.append(
+            f"fastest baseline: {fastest.artifact}, {fastest.precision.upper()}, {base.p50_ms / fastest.p50_ms:.2f} "
+            "times as fast as the one that x base is over"
+        )
     if any(row.stand_in for row in rows):
         notes.append(
             "stand-in: models for TensorRT, run in ONNX Runtime here; the accuracy tells, the latency does not"
