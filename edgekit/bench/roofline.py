@@ -8,7 +8,9 @@ the limit of memory, which then says just that. Activations such as ReLU count a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from edgekit.layers import LayerCost
@@ -17,6 +19,8 @@ from edgekit.records import Device
 
 # Bytes of a weight and of an activation; biases are 32-bit integers or floats, of fp16 files 16-bit.
 _BYTES = {"fp32": (4, 4), "fp16": (2, 2), "int8": (1, 1), "w8": (1, 4), "16x8": (1, 2)}
+
+_SIDE, _COPIED = 1024, 128_000_000
 
 
 def bytes_moved(costs: Sequence[LayerCost], precision: str) -> int:
@@ -31,10 +35,60 @@ def macs(costs: Sequence[LayerCost]) -> int:
     return sum(cost.macs for cost in costs)
 
 
-def described(costs: Sequence[LayerCost], precision: str, device: Device) -> dict[str, Any]:
-    """What a result's environment keeps of it: the work, the device's peaks, or why there is no limit."""
+@dataclass(frozen=True)
+class Peaks:
+    """What this machine was measured to reach in float32 with so many threads; no data sheet says it of a CPU."""
+
+    fp32_tflops: float
+    bandwidth_gb_s: float
+    threads: int
+
+
+def measure(threads: int, seconds: float = 0.3) -> Peaks:
+    """The best product of two matrices (1024 x 1024), and the best copy of 128 MB, read and written, by torch.
+
+    Both are what a library reaches, a little below what the hardware could: so a share reached of them is, if
+    anything, too high. Other work on the machine makes them too low.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode():
+            a, b, product = (torch.ones(_SIDE, _SIDE) for _ in range(3))
+            source, target = torch.ones(_COPIED // 4), torch.zeros(_COPIED // 4)
+            computing = _best(lambda: torch.mm(a, b, out=product), seconds)
+            copying = _best(lambda: target.copy_(source), seconds)
+    finally:
+        torch.set_num_threads(before)
+    return Peaks(2 * _SIDE**3 / computing / 1e12, 2 * _COPIED / copying / 1e9, threads)
+
+
+def _best(work: Callable[[], Any], seconds: float) -> float:
+    """The least seconds that `work` took."""
+    work()
+    taken: list[float] = []
+    ended = time.perf_counter() + seconds
+    while not taken or time.perf_counter() < ended:
+        begun = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - begun)
+    return min(taken)
+
+
+def described(costs: Sequence[LayerCost], precision: str, device: Device, here: Peaks | None = None) -> dict[str, Any]:
+    """What a result's environment keeps of it: the work, the device's peaks, or why there is no limit.
+
+    Args:
+        here: what this machine was measured to reach, for devices that are it and whose files say nothing.
+    """
     if not costs:
         return {}
+    if here is not None and precision == "fp32" and device.memory_bandwidth_gb_s is None:
+        source = f"measured here in float32 with {here.threads} threads: a product of matrices, a copy"
+        peaks = {"peak_tops": here.fp32_tflops, "bandwidth_gb_s": here.bandwidth_gb_s, "peaks_from": source}
+        return {"macs": macs(costs), "bytes_moved": bytes_moved(costs, precision), **peaks}
     peak = {"int8": device.peak_int8_tops, "fp16": device.peak_fp16_tflops}.get(precision)
     said: dict[str, Any] = {"macs": macs(costs), "bytes_moved": bytes_moved(costs, precision)}
     if device.dla_core is not None:

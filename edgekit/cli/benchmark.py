@@ -58,6 +58,7 @@ def benchmark(
     latency does not; on a Jetson over ssh its engines are built, where they are not yet, and measured. Phones are
     reached over adb. Several devices are measured at once.
     """
+    from edgekit.bench import roofline
     from edgekit.cli import measuring, network
     from edgekit.cli.report import print_table
     from edgekit.cli.workbench import Workbench
@@ -69,8 +70,9 @@ def benchmark(
     with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
         plan = _plan(bench, devices, baselines.made(bench, chosen, Path(scratch)))
         samples = test_set(bench, Path(scratch))
-        costs = tuple(network.layers(bench))
-        measuring.measure_all(measuring.Wanted(opened, limits, samples, rebuild, set_power_mode or "", costs), plan)
+        costs, peaks = tuple(network.layers(bench)), roofline.measure(plan[0][0].threads)
+        wanted = measuring.Wanted(opened, limits, samples, rebuild, set_power_mode or "", costs, peaks)
+        measuring.measure_all(wanted, plan)
     print_table(opened, json)
 
 

@@ -157,6 +157,7 @@ def _say(run: store.Run, result: BenchmarkResult, debug: dict[str, Any] | None, 
         told = f"{environment['runtime']} tells none" if "macs" in environment else again
         why = environment.get("no_layers", told)
         show.note(f"no times of the layers of {name} on {result.device}: {why}")
+    show.note(_limit(result))
     if result.artifact.precision != "int8":
         show.note(f"no errors: {name} is {result.artifact.precision.upper()}; -a names an INT8 model")
     elif debug is None:
@@ -166,3 +167,18 @@ def _say(run: store.Run, result: BenchmarkResult, debug: dict[str, Any] | None, 
         show.note(
             f"effects of all layers, one by one: {together:.1f} dB together; all quantized at once: {whole:.1f} dB"
         )
+
+
+def _limit(result: BenchmarkResult) -> str:
+    """What the device could do at best, and what of it was reached; or why that is not known."""
+    from edgekit.bench import metrics, roofline
+
+    environment = result.environment
+    p50 = None if result.source == "emulated" else metrics.percentile_ms(result.latencies_ns, 50)
+    found = roofline.reached(environment, p50, max(1, int(environment.get("batch", 1))))
+    if found is None:
+        return f"no limit to compare with: {environment.get('no_roofline', 'it was not kept, or there is no latency')}"
+    return (
+        f"at best {found.limit_ms:.3g} ms ({found.bound}: {found.macs / 1e6:.1f} M multiplications, "
+        f"{found.bytes_moved / 1e6:.1f} MB), {100 * found.reached:.0f} % of it reached; {found.source}"
+    )

@@ -27,7 +27,7 @@ class Wanted:
 
     Attributes:
         rebuild: engines are built anew. power_mode: that devices have meanwhile; "" leaves theirs.
-        costs: of the network's layers, for what a device could do at best.
+        costs: of the network's layers, for what a device could do at best. peaks: of this machine's CPU.
     """
 
     run: store.Run
@@ -36,6 +36,7 @@ class Wanted:
     rebuild: bool = False
     power_mode: str = ""
     costs: tuple[LayerCost, ...] = ()
+    peaks: roofline.Peaks | None = None
 
 
 def measure_all(wanted: Wanted, plan: list[tuple[Device, Work]]) -> None:
@@ -142,12 +143,19 @@ def _measure_device(
             if step.key not in measured:
                 model = step.model(transport, wanted)
                 found = session.benchmark(model, device, wanted.suite, wanted.samples, transport)
-                limits = roofline.described(wanted.costs, model.artifact.precision, device)
+                here = wanted.peaks if _is_this_cpu(device, found, wanted.peaks) else None
+                limits = roofline.described(wanted.costs, model.artifact.precision, device, here)
                 measured[step.key] = dataclasses.replace(found, environment={**found.environment, **limits})
             result = measured[step.key]
             artifact = next(a for a in step.artifacts if a.sha256 == result.artifact.sha256)
             session.save(wanted.run.path / "bench", dataclasses.replace(result, artifact=artifact))
         update(len(steps), len(steps))
+
+
+def _is_this_cpu(device: Device, result: BenchmarkResult, peaks: roofline.Peaks | None) -> bool:
+    """Whether the peaks are of what ran: this machine's CPU, with as many threads."""
+    local = device.transport == "local" and not device.emulated and result.environment["processor"] == "cpu"
+    return local and peaks is not None and peaks.threads == device.threads
 
 
 @dataclass(frozen=True)

@@ -75,3 +75,20 @@ def test_nothing_is_claimed_without_costs_or_a_latency() -> None:
     assert roofline.described([], "int8", ORIN) == {}
     assert roofline.reached({}, 1.0) is None
     assert roofline.reached(roofline.described(COSTS, "int8", ORIN), None) is None
+
+
+def test_peaks_of_this_machine_are_measured_and_called_so() -> None:
+    peaks = roofline.measure(1, seconds=0.01)
+    assert 1e-4 < peaks.fp32_tflops < 1e3
+    assert 1e-2 < peaks.bandwidth_gb_s < 1e5
+    said = roofline.described(COSTS, "fp32", Device("local", "desktop"), peaks)
+    assert "measured here in float32 with 1 threads" in said["peaks_from"]
+    found = roofline.reached(said, p50_ms=1e3)
+    assert found is not None
+    assert found.reached == pytest.approx(found.limit_ms / 1e3)
+
+
+def test_float32_peaks_say_nothing_of_int8_nor_of_a_device_with_figures() -> None:
+    peaks = roofline.Peaks(0.1, 10.0, 1)
+    assert "no_roofline" in roofline.described(COSTS, "int8", Device("local", "desktop"), peaks)
+    assert "no_roofline" in roofline.described(COSTS, "fp32", ORIN, peaks)
