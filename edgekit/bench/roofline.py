@@ -86,7 +86,8 @@ def described(costs: Sequence[LayerCost], precision: str, device: Device, here: 
     if not costs:
         return {}
     if here is not None and precision == "fp32" and device.memory_bandwidth_gb_s is None:
-        source = f"measured here in float32 with {here.threads} threads: a product of matrices, a copy"
+        on = "one thread" if here.threads == 1 else f"{here.threads} threads"
+        source = f"measured here in float32 on {on}: a product of matrices, a copy"
         peaks = {"peak_tops": here.fp32_tflops, "bandwidth_gb_s": here.bandwidth_gb_s, "peaks_from": source}
         return {"macs": macs(costs), "bytes_moved": bytes_moved(costs, precision), **peaks}
     peak = {"int8": device.peak_int8_tops, "fp16": device.peak_fp16_tflops}.get(precision)

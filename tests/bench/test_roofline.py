@@ -82,7 +82,7 @@ def test_peaks_of_this_machine_are_measured_and_called_so() -> None:
     assert 1e-4 < peaks.fp32_tflops < 1e3
     assert 1e-2 < peaks.bandwidth_gb_s < 1e5
     said = roofline.described(COSTS, "fp32", Device("local", "desktop"), peaks)
-    assert "measured here in float32 with 1 threads" in said["peaks_from"]
+    assert "measured here in float32 on one thread" in said["peaks_from"]
     found = roofline.reached(said, p50_ms=1e3)
     assert found is not None
     assert found.reached == pytest.approx(found.limit_ms / 1e3)
