@@ -22,7 +22,19 @@ _COPY = re.compile(r"^Reformatting CopyNode for .*? (?:to|from) ")
 _NO_LAYER = re.compile(r"_(?:de)?quantized?$|^(?:node|val|n)_?\d*(?:_|$)")
 _DEPTH = 2
 # What runtimes compute as part of the layer before it, by the names of its kinds in ONNX and LiteRT.
-_FUSED = {"", "clip", "relu", "relu6", "conv_2d", "depthwise_conv_2d", "fully_connected", "conv", "gemm", "matmul"}
+_FUSED = {
+    "",
+    "clip",
+    "relu",
+    "relu6",
+    "conv_2d",
+    "depthwise_conv_2d",
+    "fully_connected",
+    "conv",
+    "gemm",
+    "matmul",
+    "matmuladdfusion",
+}
 
 
 @dataclass(frozen=True)
@@ -69,7 +81,7 @@ def figures(
     total = sum(spent.values())
     kinds = {cost.name: cost for cost in costs if cost.layer == cost.name}
     rows = []
-    for name in _ordered(spent, list(kinds) or list(errors)):
+    for name in _ordered(spent, list(kinds) or list(errors), [cost.name for cost in costs] or list(errors)):
         taken, cost, error = spent.get(name), kinds.get(name), errors.get(name, {})
         kind = cost.kind if cost else error.get("kind", name.partition("/")[2])
         percent = None if taken is None or not total else 100 * taken / total
@@ -78,15 +90,16 @@ def figures(
     return rows
 
 
-def _ordered(spent: dict[str, float], layers: list[str]) -> list[str]:
-    """The layers, each with the operations behind it; then what is of no layer."""
-    behind: dict[str, list[str]] = {}
-    for name in spent:
-        behind.setdefault(name.partition("/")[0], []).append(name)
-    found = [row for layer in layers for row in (layer, *(n for n in behind.get(layer, ()) if n != layer))]
-    placed = set(found)
-    rest = [name for name in spent if name not in placed and name != OTHER]
-    return [*found, *rest, *([OTHER] if OTHER in spent else [])]
+def _ordered(spent: dict[str, float], layers: list[str], network: list[str]) -> list[str]:
+    """The layers and the operations behind them in the order of the network; then what is not of it."""
+    places = {name: place for place, name in enumerate(network)}
+    rows = dict.fromkeys([*layers, *spent])
+
+    def place(row: str) -> tuple[bool, int, bool]:
+        base, _, kind = row.partition("/")
+        return row == OTHER, places.get(base, len(places)), bool(kind)
+
+    return sorted(rows, key=place)
 
 
 def _row_of(name: str, by_tensor: dict[str, LayerCost], known: set[str]) -> str:
@@ -95,12 +108,13 @@ def _row_of(name: str, by_tensor: dict[str, LayerCost], known: set[str]) -> str:
         base, _, kind = part.partition("/")
         cost = by_tensor.get(base)
         if cost is not None and cost.name not in known:
-            if cost.layer:
-                return f"{cost.layer}/{cost.kind}"
+            if "." in cost.name or cost.layer:  # a module of its own, or a function behind a layer
+                return f"{cost.name if '.' in cost.name else cost.layer}/{cost.kind}"
             continue
         layer = cost.name if cost is not None else base
         if layer in known:
-            return layer if re.sub(r"_\d+$", "", kind.lower()) in _FUSED else f"{layer}/{kind.lower()}"
+            kind = re.sub(r"_\d+$", "", kind.lower().strip("/").rpartition("/")[2])
+            return layer if kind in _FUSED else f"{layer}/{kind}"
     if by_tensor or known or block_of(name) == OTHER:
         return OTHER
     return parts(name)[0]

@@ -66,6 +66,13 @@ def test_a_node_of_onnx_is_of_the_layer_that_it_is_called_after() -> None:
     }  # fmt: skip
 
 
+def test_a_module_without_a_layer_in_it_has_a_row_of_its_own_in_its_place() -> None:
+    norm = LayerCost("body.1.norm", "layernorm", "body.0.conv2", tensors=("body.1.norm",))
+    rows = layers.figures([("fc", 1.0), ("body.1.norm", 2.0), ("stem.0", 3.0)], [*COSTS[:5], norm, COSTS[5]])
+    assert [row.name for row in rows][-2:] == ["body.1.norm/layernorm", "fc"]
+    assert [row.ms for row in layers.by_block(rows)] == [3.0, None, 2.0, 1.0]
+
+
 def test_fused_nodes_of_an_engine_are_of_the_first_layer_that_they_name() -> None:
     spent = of(layers.figures(ENGINE, COSTS), "ms")
     assert spent == {

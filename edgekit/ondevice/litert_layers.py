@@ -37,6 +37,8 @@ _OTHERS = {
     "Constant Pad": ("PAD", "PADV2"), "Max Pooling": ("MAX_POOL_2D",), "Average Pooling": ("AVERAGE_POOL_2D",),
     "Transpose": ("TRANSPOSE",), "Convert": ("QUANTIZE", "DEQUANTIZE"), "GELU": ("GELU",), "Clamp": ("RELU6", "RELU"),
     "Slice": ("SLICE", "STRIDED_SLICE"), "Copy": ("RESHAPE", "CONCATENATION"),
+    "Static Reshape": ("RESHAPE", "SQUEEZE", "EXPAND_DIMS"), "Squared Difference": ("SQUARED_DIFFERENCE",),
+    "Reciprocal Square Root": ("RSQRT",),
 }  # fmt: skip
 
 
