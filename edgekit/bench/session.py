@@ -118,6 +118,7 @@ def benchmark(
         "input": model.artifact.input,
         "limits": limits,
         "power_s": suite.power_s,
+        "layers": not device.emulated,
     }
     with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
         work = Path(name)

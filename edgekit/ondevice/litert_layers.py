@@ -23,6 +23,8 @@ Operator = Tuple[str, str]  # its kind, such as CONV_2D, and the tensor that it 
 METHOD = "LiteRT's profiler (CompiledModel)"
 MOST_IMAGES = 8
 _LIBRARY = "libLiteRt.so"
+# The modules of the device may lie in a .zip file: they are found as this process finds them.
+_CODE = "import sys; sys.path[:] = sys.argv[2:]; from {} import main; main(sys.argv[1])"
 _SECONDS, _LONGEST = 1.0, 60
 # How XNNPACK's names of operators begin -> what they are in a file.
 _WEIGHTED = {
@@ -70,7 +72,7 @@ def _ask(request: Dict[str, Any], images: Sequence[np.ndarray]) -> Dict[str, Any
         np.save(inputs, np.stack(images))
         with open(asked, "w", encoding="utf-8") as file:
             json.dump(dict(request, inputs=inputs, out=out, seconds=_SECONDS), file)
-        command = [sys.executable, os.path.abspath(litert_profile.__file__), asked]
+        command = [sys.executable, "-c", _CODE.format(litert_profile.__name__), asked, *sys.path]
         try:
             done = subprocess.run(
                 command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=_LONGEST, check=False
@@ -125,9 +127,9 @@ def name_events(events: Sequence[Tuple[str, int, int]], operators: Sequence[Oper
 
 
 def _tensor(place: int, operators: Sequence[Operator]) -> str:
-    """What an operator writes; padding, which has no name of its own, is of the layer that it is for."""
-    if operators[place][0] in ("PAD", "PADV2"):
-        return next((name for kind, name in operators[place:] if _is_weighted(kind)), operators[place][1])
+    """What an operator writes; padding, which has no name of its own, is of the operator that it is for."""
+    if operators[place][0] in ("PAD", "PADV2") and place + 1 < len(operators):
+        return operators[place + 1][1]
     return operators[place][1]
 
 

@@ -2,8 +2,8 @@
 
 The Python package has no call for it, but the library that its `CompiledModel` runs on (libLiteRt.so of ai-edge-litert
 2.3) exports LiteRT's C API (litert/c/litert_compiled_model.h and litert_profiler.h), which this calls by ctypes.
-XNNPACK times each of its operators with the profiler on. Run as ``python litert_profile.py REQUEST.json``: the request
-names ``library``, ``model``, ``threads``, ``xnnpack``, ``inputs`` (an .npy file of the model's own type), ``count``,
+XNNPACK times each of its operators with the profiler on. `main` is run for a request, a JSON file that names
+``library``, ``model``, ``threads``, ``xnnpack``, ``inputs`` (an .npy file of the model's own type), ``count``,
 ``seconds`` and ``out``. Written to ``out``: ``events`` of every run ([tag, type, index, microseconds] each) and
 ``runs_ns``, how long each run took as a whole, profiled.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import sys
 import time
 from typing import Any, Dict, List, Tuple
 
@@ -166,7 +165,3 @@ def main(path: str) -> None:
         runs.append(taken)
     with open(request["out"], "w", encoding="utf-8") as file:
         json.dump({"events": events, "runs_ns": runs}, file)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -108,13 +110,38 @@ def test_the_real_profiler_tells_of_every_weighted_operator(tmp_path: Path, inne
     runner.close()
 
 
+FROM_A_ZIP = """
+import sys; sys.path.insert(0, sys.argv[1])
+import numpy as np
+from ondevice.runner import open_runner
+runner = open_runner("litert", sys.argv[2], 1)
+found = runner.layer_times([np.zeros((1, {size}, {size}, 3), np.float32)], 3)
+print(len(found), runner.info().get("no_layers"))
+"""
+
+
+def test_it_works_from_the_zip_file_that_travels_to_devices(tmp_path: Path) -> None:
+    (tmp_path / "model.tflite").write_bytes(flat.tflite())
+    with zipfile.ZipFile(tmp_path / "ondevice.zip", "w") as packed:
+        for path in Path(litert_layers.__file__).parent.glob("*.py"):
+            packed.write(path, f"ondevice/{path.name}")
+    command = [
+        sys.executable,
+        "-c",
+        FROM_A_ZIP.format(size=flat.SIZE),
+        tmp_path / "ondevice.zip",
+        tmp_path / "model.tflite",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    number, why_not = done.stdout.split(maxsplit=1)
+    assert (int(number) > 0, why_not.strip()) == (True, "None")
+
+
 def test_a_profiler_that_fails_leaves_the_model_alive_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "model.tflite").write_bytes(flat.tflite())
-    crash = tmp_path / "crash.py"
-    crash.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
-    monkeypatch.setattr(litert_profile, "__file__", str(crash))
+    monkeypatch.setattr(litert_layers, "_CODE", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     runner = open_runner("litert", str(tmp_path / "model.tflite"), 1)
     image = np.zeros((1, flat.SIZE, flat.SIZE, 3), np.float32)
     assert runner.layer_times([image], 3) == []
