@@ -92,7 +92,8 @@ class Roofline:
     Attributes:
         macs, bytes_moved: of one image: multiply-accumulates; weights and activations read and written once.
         limit_ms: the longer of computing and moving at the device's peaks. bound: which: "compute" or "memory".
-        reached: `limit_ms` over the measured p50 of one image, 0 to 1. source: where the peaks are from.
+        reached: `limit_ms` over the measured p50 of one image; above 1 where caches save what is counted as moved.
+        source: where the peaks are from.
     """
 
     macs: int

@@ -17,7 +17,7 @@ from edgekit.labels import check_labels
 PRECISIONS = ("fp32", "fp16", "int8", "w8", "16x8")
 SPLITS = ("train", "val", "test")
 RESAMPLES = ("bilinear", "bicubic")
-RUNTIMES = ("torch", "tensorrt", "onnxruntime", "litert")
+RUNTIMES = ("torch", "tensorrt", "onnxruntime", "openvino", "litert")
 _ARTIFACT_NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]*/[A-Za-z0-9_-][A-Za-z0-9._-]*"
 LAYOUTS = ("NCHW", "NHWC")
 # What the tensor `image` of an artifact takes: normalized float32, RGB bytes, or RGB bytes less 128.
@@ -139,6 +139,11 @@ class Artifact:
     def file(self) -> str:
         """The file's name, without its folder."""
         return self.name.partition("/")[2]
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is the network as trained, which others are compared with."""
+        return self.name.startswith("baseline/")
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "measurements": {"errors", "records"},
     "suites": {"errors"},
     "config": {"errors", "labels", "records", "quantization", "suites"},
+    "layers": {"errors", "records", "measurements"},
     "atomic": {"errors"},
     "store": {"errors", "labels", "records", "config", "atomic"},
     "data": {"errors", "labels", "records", "quantization", "config", "atomic", "store"},
@@ -39,6 +40,7 @@ LOWER = {
     "quantization",
     "measurements",
     "suites",
+    "layers",
     "atomic",
     "errors",
     "labels",
@@ -52,6 +54,7 @@ RUNTIMES = {
     "run_tflite": {"ai_edge_litert", "tflite_runtime"},
     "run_onnxruntime": {"onnxruntime"},
     "run_torch": {"torch"},
+    "run_openvino": {"openvino"},
 }
 MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 300, 60, 6
 # Typer commands whose parameters are the options of the command line.

@@ -109,10 +109,12 @@ class TestDigits:
     ) -> None:
         assert digits("benchmark", "digits", "--suite", "quick", "--json") == 0
         rows = json.loads(capsys.readouterr().out)
-        assert [row["baseline"] for row in rows] == [True] + [False] * (len(rows) - 1)
+        assert rows[0]["artifact"] == "baseline/pytorch"
+        assert [row["baseline"] for row in rows] == sorted((row["baseline"] for row in rows), reverse=True)
         assert {row["precision"] for row in rows} == {"fp32", "fp16", "int8"}
         assert all(row["queries"] >= 128 and row["p50_ms"] > 0 for row in rows)
 
+        assert digits("layers", "digits", "--artifact", "android/model.int8.tflite") == 0
         assert digits("report", "digits") == 0
         page = (digits.folder / "report.html").read_text()
         assert all(row["artifact"] in page for row in rows)

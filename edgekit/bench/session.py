@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgekit import __version__, atomic, store
-from edgekit.bench import places, replies
+from edgekit.bench import layernames, places, replies
 from edgekit.bench.job import Job
 from edgekit.bench.transport import Transport
 from edgekit.config import from_table
@@ -24,7 +24,13 @@ from edgekit.suites import Suite
 
 SCHEMA = 1
 # Artifacts run in the runtime of their target, where this machine can, or in a stand-in.
-_HOST_RUNTIME = {"tensorrt": "onnxruntime", "onnxruntime": "onnxruntime", "litert": "litert", "torch": "torch"}
+_HOST_RUNTIME = {
+    "tensorrt": "onnxruntime",
+    "onnxruntime": "onnxruntime",
+    "litert": "litert",
+    "torch": "torch",
+    "openvino": "openvino",
+}
 # What a device says of LiteRT, and `edgekit.ondevice.run_tflite` hears.
 _LITERT_OPTIONS = ("api", "accelerator", "xnnpack", "emulated")
 _DESCRIBED = ("artifact", "device", "runtime", "source", "environment", "size_bytes", "layers")
@@ -112,6 +118,7 @@ def benchmark(
         "limits": {name: getattr(suite, name) for name in LIMITS},
         "offline_s": suite.offline_s if "offline" in suite.scenarios else 0.0,
         "power_s": suite.power_s,
+        "layers": not device.emulated,
     }
     with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
         work = Path(name)
@@ -138,7 +145,7 @@ def benchmark(
         expected=samples.expected,
         size_bytes=model.path.stat().st_size,
         compute_ns=answer.compute_ns,
-        layers=answer.layers,
+        layers=layernames.named(answer.layers, model.path),
         power=answer.power,
         warmup_ns=answer.warmup_ns,
         offline_ns=answer.offline_ns,

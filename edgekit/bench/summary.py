@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.bench import metrics, quantiles
+from edgekit.bench import metrics, quantiles, roofline
 from edgekit.bench.energy import energy, throttling
 from edgekit.bench.latency import images_per_s, latency, settled
 from edgekit.bench.quantiles import Sample, ratio
@@ -18,7 +18,8 @@ from edgekit.errors import MissingError
 from edgekit.measurements import BenchmarkResult, Latency, Summary
 from edgekit.statistics import mcnemar, paired_difference, wilson
 
-BASELINE_RUNTIME = "torch"
+# Accuracy, and the speed-up, are against this one; others of ``baseline/`` are further rows.
+REFERENCE = "baseline/pytorch"
 # How the names of browsers begin; one may run on this machine.
 BROWSERS = "web:"
 # What else runs the files of a runtime as it does.
@@ -33,7 +34,7 @@ def summarize(results: Sequence[BenchmarkResult]) -> list[Summary]:
     Raises:
         MissingError: no baseline among the results, or one on other samples.
     """
-    baselines = [r for r in results if r.artifact.runtime == BASELINE_RUNTIME]
+    baselines = [r for r in results if r.artifact.name == REFERENCE]
     if not baselines:
         raise MissingError("the desktop baseline has not been measured", "edgekit benchmark")
     rows = []
@@ -41,10 +42,27 @@ def summarize(results: Sequence[BenchmarkResult]) -> list[Summary]:
         own = next((b for b in baselines if b.device == result.device), baselines[0])
         if own.expected.shape != result.expected.shape or (own.expected != result.expected).any():
             raise MissingError(f"{result.artifact.name} was measured on other images", "edgekit benchmark")
-        rows.append(_summary(result, own))
-    return sorted(
-        rows, key=lambda r: (not r.baseline, r.device, r.target, r.precision != "fp32", r.precision, r.artifact)
-    )
+        rows.append(dataclasses.replace(_summary(result, own), speedup_best=_speedup_best(result, own, results)))
+    return sorted(rows, key=_order)
+
+
+def _order(row: Summary) -> tuple[Any, ...]:
+    """The baselines first, and of them the one that all are compared with."""
+    first = not row.baseline, row.artifact != REFERENCE if row.baseline else False
+    return (*first, row.device, row.target, row.precision != "fp32", row.precision, row.artifact)
+
+
+def _speedup_best(result: BenchmarkResult, own: BenchmarkResult, results: Sequence[BenchmarkResult]) -> float | None:
+    """Over the fastest baseline of the machine of `own` with as many threads, of any precision; per image."""
+    threads = result.environment["threads"]
+    known = [
+        quantiles.percentile_ms(r.latencies_ns, 50)
+        for r in results
+        if r.artifact.is_baseline and r.device == own.device and r.environment["threads"] == threads
+    ]
+    best = min((ms for ms in known if ms), default=None)
+    p50 = None if result.source == "emulated" else quantiles.percentile_ms(result.latencies_ns, 50)
+    return best * max(1, int(result.environment.get("batch", 1))) / p50 if best and p50 else None
 
 
 @dataclass(frozen=True)
@@ -83,7 +101,7 @@ class Twin:
 
 def twins(results: Sequence[BenchmarkResult]) -> list[Twin]:
     """The answers of other devices and of browsers against those that this machine's runners gave to the same file."""
-    here = {r.artifact.sha256: r for r in results if _is_here(r) and r.artifact.runtime != BASELINE_RUNTIME}
+    here = {r.artifact.sha256: r for r in results if _is_here(r) and not r.artifact.is_baseline}
     pairs = ((r, here.get(r.artifact.sha256)) for r in results if not _is_here(r))
     return [
         Twin(
@@ -132,8 +150,9 @@ def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
         device=result.device,
         threads=environment["threads"],
         source=result.source,
-        stand_in=result.runtime not in (result.artifact.runtime, _ALSO.get(result.artifact.runtime)),
-        baseline=result.artifact.runtime == BASELINE_RUNTIME,
+        stand_in=not result.artifact.is_baseline
+        and result.runtime not in (result.artifact.runtime, _ALSO.get(result.artifact.runtime)),
+        baseline=result.artifact.is_baseline,
         busy=environment.get("busy_before", -1.0) > BUSY,
         size_mb=result.size_bytes / 1e6,
         samples=len(right),
@@ -162,6 +181,7 @@ def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
         drop_high=drop_high,
         speedup_low=speedup[1],
         speedup_high=speedup[2],
+        roofline=roofline.reached(environment, p50, batch),
     )
 
 

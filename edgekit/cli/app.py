@@ -23,6 +23,7 @@ from edgekit.cli import (
     export,
     history,
     inspect,
+    layers,
     models,
     predict,
     quant,
@@ -58,6 +59,7 @@ app.command()(diff.diff)
 app.command()(check.check)
 app.command()(predict.predict)
 app.command()(inspect.inspect)
+app.command()(layers.layers)
 app.command()(serve.serve)
 app.command()(models.models)
 app.command()(doctor.doctor)

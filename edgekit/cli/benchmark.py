@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgekit import config, store
-from edgekit.cli import show
+from edgekit import config
+from edgekit.cli import baselines, show
 from edgekit.cli.options import Json, Run, RunsDir, StrictGates, open_run, options_of
 from edgekit.errors import UsageError
 from edgekit.records import Artifact, Device
@@ -49,40 +49,49 @@ def benchmark(
         ),
     ] = None,
     strict_gates: StrictGates = False,
+    baseline: baselines.Names = None,
     json: Json = False,
     runs_dir: RunsDir = Path("runs"),
     **gates: float | None,
 ) -> None:
     """Measure latency and accuracy of the exported models.
 
-    Each model runs in a process of its own through the runner that also travels to devices: single
-    stream, batch 1, every latency kept. The baseline is PyTorch on CUDA where there is a GPU, else on
-    the CPU. ONNX made for TensorRT runs in ONNX Runtime here: its accuracy tells, its latency does not; on a
-    Jetson over ssh its engines are built, where they are not yet, and measured. Phones are reached over adb. Several
-    devices are measured at once. Gates are judged when all is measured and kept; one that is broken, or that too few
-    samples could show, is exit status 7.
+    Each model runs in a process of its own through the runner that also travels to devices: single stream, batch 1,
+    every latency kept. The baseline is PyTorch on CUDA where there is a GPU, else on the CPU; the fastest of the
+    other baselines is named beside it. ONNX made for TensorRT runs in ONNX Runtime here: its accuracy tells, its
+    latency does not; on a Jetson over ssh its engines are built, where they are not yet, and measured. Phones are
+    reached over adb. Several devices are measured at once. Gates are judged when all is measured and kept; one that
+    is broken, or that too few samples could show, is exit status 7.
     """
-    from edgekit.cli import gating, measuring
+    from edgekit.bench import roofline
+    from edgekit.cli import gating, measuring, network
     from edgekit.cli.report import print_table
     from edgekit.cli.workbench import Workbench
 
-    devices = [_with_threads(config.load_device(name), threads) for name in device or ["local"]]
-    if host is not None:
-        devices = [at(devices, host)]
-    if len({each.name for each in devices}) < len(devices):
-        raise UsageError("two devices of one name: their engines and results would mix", "rename one .toml file")
-    _check(devices, set_power_mode or "")
-    limits = _with_gates(config.load_suite(suite), gates)
+    devices = _devices(device or ["local"], threads, host, set_power_mode or "")
+    limits, chosen = _with_gates(config.load_suite(suite), gates), baselines.choose(baseline)
     opened = open_run(runs_dir, run)
     bench = Workbench(opened)
     with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
-        plan = _plan(bench, devices, Path(scratch))
-        samples = test_set(bench, Path(scratch))
-        measuring.measure_all(measuring.Wanted(opened, limits, samples, rebuild, set_power_mode or ""), plan)
+        plan = _plan(bench, devices, baselines.made(bench, chosen, Path(scratch)))
+        wanted = measuring.Wanted(opened, limits, test_set(bench, Path(scratch)), rebuild, set_power_mode or "")
+        costs, peaks = tuple(network.layers(bench)), roofline.measure(plan[0][0].threads)
+        measuring.measure_all(dataclasses.replace(wanted, costs=costs, peaks=peaks), plan)
     results, rows = print_table(opened, json)
     measured = {(artifact.name, each.name) for each, work in plan for artifact, _ in work}
     gating.say_missing(limits, results, measured)
     gating.check(limits.gates, rows, measured, strict_gates)
+
+
+def _devices(names: list[str], threads: int | None, host: str | None, power_mode: str) -> list[Device]:
+    """The devices of these names, which can be reached and do what is asked for as far as their files say."""
+    devices = [_with_threads(config.load_device(name), threads) for name in names]
+    if host is not None:
+        devices = [at(devices, host)]
+    if len({each.name for each in devices}) < len(devices):
+        raise UsageError("two devices of one name: their engines and results would mix", "rename one .toml file")
+    _check(devices, power_mode)
+    return devices
 
 
 def _check(devices: list[Device], power_mode: str) -> None:
@@ -108,22 +117,21 @@ def _with_threads(device: Device, threads: int | None) -> Device:
     return dataclasses.replace(device, threads=threads or device.threads)
 
 
-def _plan(bench: Workbench, devices: list[Device], scratch: Path) -> list[tuple[Device, Work]]:
-    """What runs where: the exports that each device can run, and on this machine the baseline."""
+def _plan(bench: Workbench, devices: list[Device], desktop: Work) -> list[tuple[Device, Work]]:
+    """What runs where: the exports that each device can run, and on this machine the baselines."""
     from edgekit.cli.artifacts import current_artifacts
 
     exported = current_artifacts(bench.run, bench.checkpoint.sha256)
     if not exported:
         show.note(f"nothing is exported yet; next: edgekit export {bench.run.handle} --target jetson")
     files = [(artifact, bench.run.path / "export" / artifact.name) for artifact in exported]
-    baseline = _baseline(bench, scratch)
     plan = []
     for device in devices:
         own = [(artifact, path) for artifact, path in files if artifact.target == device.name]
         work = [(artifact, path) for artifact, path in own or files if _runs(artifact, device)]
-        plan.append((device, work if _is_apart(device) else [baseline, *work]))
+        plan.append((device, work if _is_apart(device) else [*desktop, *work]))
     if all(_is_apart(device) for device in devices):
-        plan.insert(0, (_with_threads(config.load_device("local"), devices[0].threads), [baseline]))
+        plan.insert(0, (_with_threads(config.load_device("local"), devices[0].threads), desktop))
     return plan
 
 
@@ -139,15 +147,6 @@ def at(devices: list[Device], host: str) -> Device:
 def _is_apart(device: Device) -> bool:
     """Whether it runs one kind of files in its own way, not all in this Python's runtimes: the baseline stays here."""
     return bool(device.python) or device.transport != "local" or device.runtime in ("tensorrt", "litert")
-
-
-def _baseline(bench: Workbench, scratch: Path) -> tuple[Artifact, Path]:
-    """The network as trained, in PyTorch."""
-    path = scratch / "baseline.pt2"
-    with show.working("preparing the baseline"):
-        bench.save_baseline(path)
-    digest, parent = store.sha256_file(path), bench.checkpoint.sha256
-    return Artifact("baseline/pytorch", "desktop", "fp32", "torch", "NCHW", digest, parent), path
 
 
 def _runs(artifact: Artifact, device: Device) -> bool:

@@ -33,6 +33,7 @@ _OPTIONAL = (
     ("train --log tensorboard", "tensorboard", "tensorboard", "tensorboard"),
     ("train --log mlflow", "mlflow", "mlflow-skinny", "mlflow"),
     ("data set digits", "sklearn", "scikit-learn", "digits"),
+    ("baseline openvino", "openvino", "openvino", "openvino"),
     ("NVIDIA's parser without a GPU", "tensorrt_rtx", "tensorrt-rtx-cu12", "tensorrt-rtx"),
 )
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgekit import store
-from edgekit.bench import engines, program, session, ssh
+from edgekit.bench import engines, program, roofline, session, ssh
 from edgekit.bench.transport import Transport, open_transport
 from edgekit.cli import show
 from edgekit.errors import EdgekitError
+from edgekit.layers import LayerCost
 from edgekit.measurements import BenchmarkResult, ProgramResult
 from edgekit.records import Artifact, Device
 from edgekit.suites import Suite
@@ -28,6 +29,7 @@ class Wanted:
     Attributes:
         rebuild: engines are built anew. power_mode: that devices have meanwhile; "" leaves theirs.
         ended: set where all is to end, which cuts rests short.
+        costs: of the network's layers, for what a device could do at best. peaks: of this machine's CPU.
     """
 
     run: store.Run
@@ -36,6 +38,8 @@ class Wanted:
     rebuild: bool = False
     power_mode: str = ""
     ended: threading.Event = field(default_factory=threading.Event)
+    costs: tuple[LayerCost, ...] = ()
+    peaks: roofline.Peaks | None = None
 
 
 def measure_all(wanted: Wanted, plan: list[tuple[Device, Work]]) -> None:
@@ -146,7 +150,10 @@ def _measure_device(
             if step.key not in measured:
                 _rest(wanted, device, said, measured)
                 model = step.model(transport, wanted)
-                measured[step.key] = session.benchmark(model, device, wanted.suite, wanted.samples, transport)
+                found = session.benchmark(model, device, wanted.suite, wanted.samples, transport)
+                here = wanted.peaks if _is_this_cpu(device, found, wanted.peaks) else None
+                limits = roofline.described(wanted.costs, model.artifact.precision, device, here)
+                measured[step.key] = dataclasses.replace(found, environment={**found.environment, **limits})
             result = measured[step.key]
             artifact = next(a for a in step.artifacts if a.sha256 == result.artifact.sha256)
             session.save(wanted.run.path / "bench", dataclasses.replace(result, artifact=artifact))
@@ -160,6 +167,12 @@ def _rest(wanted: Wanted, device: Device, said: Callable[[str], None], before: M
         said(f"cooling down for {seconds:.0f} s")
         if wanted.ended.wait(seconds):
             raise KeyboardInterrupt
+
+
+def _is_this_cpu(device: Device, result: BenchmarkResult, peaks: roofline.Peaks | None) -> bool:
+    """Whether the peaks are of what ran: this machine's CPU, with as many threads."""
+    local = device.transport == "local" and not device.emulated and result.environment["processor"] == "cpu"
+    return local and peaks is not None and peaks.threads == device.threads
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ def measured(run: store.Run) -> tuple[list[BenchmarkResult], list[Summary]]:
     weights = run.weights_sha256
     exported = {a.sha256 for a in current_artifacts(run, weights)}
     results = [
-        r for r in found if r.artifact.parent == weights and (r.runtime == "torch" or r.artifact.sha256 in exported)
+        r for r in found if r.artifact.parent == weights and (r.artifact.is_baseline or r.artifact.sha256 in exported)
     ]
     if results and (stale := len(found) - len(results)):
         show.note(f"left out: {stale} measurements of files that were exported again since; edgekit benchmark")

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from edgekit.report.material import Material, Picture
 
 _SIDE = 96  # pixels of a picture in the page
-_DEBUG_SCHEMA = 1
 
 
 def gather(run: store.Run) -> Material:
@@ -142,12 +141,19 @@ def _counts(data: DatasetIndex) -> dict[str, list[int]]:
 
 
 def _layers(run: store.Run, results: Sequence[BenchmarkResult]) -> dict[str, list[LayerFigures]]:
-    """Times that runtimes told, and errors that ``edgekit quant debug`` found for these weights."""
-    from edgekit.report import layers
+    """Times that runtimes told, joined with the errors that ``edgekit quant debug`` found for these weights."""
+    from edgekit.cli import network
+    from edgekit.cli.layers import debug_document, debug_documents
+    from edgekit.layers import figures
 
-    found = layers.of_results(results)
-    for path in sorted((run.path / "quant").glob("debug-*.json")):
-        document = store.load_document(path, _DEBUG_SCHEMA, "checkpoint_sha256", "layers", "target")
-        if document["checkpoint_sha256"] == run.weights_sha256:
-            found[f"errors in INT8 for {document['target']} ({path.stem})"] = layers.of_debug(document)
+    costs = network.kept(run)
+    found = {
+        f"{r.artifact.name} on {r.device}": figures(r.layers, costs, debug_document(run, r))
+        for r in results
+        if r.layers and r.source != "emulated"
+    }
+    shown = {r.artifact.target for r in results if r.layers and r.artifact.precision == "int8"}
+    for path, document in debug_documents(run):
+        if path.stem.removeprefix("debug-") not in shown:
+            found[f"errors in INT8 for {document['target']} ({path.stem})"] = figures((), costs, document)
     return found

@@ -164,6 +164,7 @@ def _print_code(link: str) -> None:
 
 def print_results(run: store.Run, received: list[BenchmarkResult], json: bool) -> None:
     """The table of the run; without a baseline to compare with, what was received."""
+    from edgekit.bench import summary
     from edgekit.cli.report import print_table
 
     if not received:
@@ -171,7 +172,7 @@ def print_results(run: store.Run, received: list[BenchmarkResult], json: bool) -
         if json:
             show.as_json([])
         return
-    if any(result.runtime == "torch" for result in session.load(run.path / "bench")):
+    if any(result.artifact.name == summary.REFERENCE for result in session.load(run.path / "bench")):
         print_table(run, json)
         return
     rows = [_figures(result) for result in received]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import logging
 import warnings
@@ -83,7 +84,8 @@ def lower(model: ir.Model) -> None:
        axes as an attribute: opset 18 moved them into an input, which TensorRT 8.5 would ignore.
     2. The batch dimension is called ``batch``; intermediate shapes are dropped (they are inferred).
     3. Nodes are called as the network's modules: ``features.1.conv.0`` what has its weight, and
-       ``features.1.conv.0/Clip`` what follows, so that profiles of any runtime name them.
+       ``features.1.conv.0/Clip`` what follows, so that profiles of any runtime name them. Weights that torch
+       transposed, of a Linear over more than two dimensions, have no name left: there it is the module's.
     4. Any other operator must be one that, as torch writes it, means the same in opset 17 and 18.
        Only LayerNormalization is as young as 17 (TensorRT takes it from 8.6 on).
     """
@@ -97,8 +99,9 @@ def lower(model: ir.Model) -> None:
                 f"{node.name}: the operator {node.op_type} is not known to mean the same in opset {OPSET}",
                 f"edgekit exports networks made of {', '.join(sorted(_SAME_IN_17))}",
             )
-        node.metadata_props.clear()
     _name_nodes(graph)
+    for node in graph:
+        node.metadata_props.clear()
     for value in list(graph.initializers.values()):
         if not value.uses() and not value.is_graph_output():
             del graph.initializers[value.name]
@@ -117,12 +120,22 @@ def _name_nodes(graph: ir.Graph) -> None:
     for node in graph:
         weights = [v.name or "" for v in node.inputs if v is not None and v.is_initializer()]
         own = next((name.removesuffix(".weight") for name in weights if name.endswith(".weight")), "")
+        own = own or (_module_of(node) if weights and node.op_type == "MatMul" else "")
         module = own or module
         wanted = own or f"{module}/{node.op_type}".lstrip("/")
         numbered = (f"{wanted}_{k}" for k in itertools.count(1))
         name = next(n for n in itertools.chain([wanted], numbered) if n not in taken)
         taken.add(name)
         node.name = name
+
+
+def _module_of(node: ir.Node) -> str:
+    """The module that torch's exporter made a node for; "" where it does not say."""
+    try:
+        scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
+    except (SyntaxError, ValueError):
+        return ""
+    return str(scopes[-2]) if len(scopes) > 1 else ""
 
 
 def _lower_mean(graph: ir.Graph, node: ir.Node) -> None:

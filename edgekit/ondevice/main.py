@@ -3,12 +3,12 @@
 A job is a JSON file; paths are relative to it. ``do`` is "measure" (if it is not there) or "build" (see `build`).
 A measurement: ``model``, ``runtime``, ``threads``, ``options`` (of the runtime), ``pixels`` (an .npy file, uint8
 (N, H, W, 3)), ``input``, ``mean``, ``std``, ``layout`` (see `preprocess`), ``limits`` (see `measure`), ``batch``
-(images in a query, 1 if it is not there), ``power_s`` (how long power is measured, where a board can), ``offline_s``
-(how long images follow each other without a clock between them), ``out`` (a folder). Written to ``out``:
-``latencies_ns.npy`` (int64), ``logits.npy`` (float32, N x classes); where there is any, ``warmup_ns.npy`` (int64, the
-latencies before), ``offline_ns.npy`` (int64, see `passes`), ``compute_ns.npy`` (int64), ``layers.json`` ([name, ms]
-each) and ``power.npy`` (see `power.measure_energy`); and, last, ``result.json``. A job that was killed goes on with the
-latencies it had.
+(images in a query, 1 if it is not there), ``layers`` (false: their times are not asked for), ``power_s`` (how long
+power is measured, where a board can), ``offline_s`` (how long images follow each other without a clock between them),
+``out`` (a folder). Written to ``out``: ``latencies_ns.npy`` (int64), ``logits.npy`` (float32, N x classes); where there
+is any, ``warmup_ns.npy`` (int64, the latencies before), ``offline_ns.npy`` (int64, see `passes`), ``compute_ns.npy``
+(int64), ``layers.json`` ([name, ms] each) and ``power.npy`` (see `power.measure_energy`); and, last, ``result.json``. A
+job that was killed goes on with the latencies it had.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _measure(runner: Runner, inputs: List[np.ndarray], job: Dict[str, Any], out:
         result.update(_offline(runner, inputs, job["offline_s"], out))
     if job.get("power_s"):
         result.update(_energy(runner, inputs, job["power_s"], out))
-    layers = runner.layer_times(inputs, _LAYER_RUNS)
+    layers = runner.layer_times(inputs, _LAYER_RUNS) if job.get("layers", True) else []
     if layers:
         with open(os.path.join(out, "layers.json"), "w", encoding="utf-8") as file:
             json.dump(layers, file)

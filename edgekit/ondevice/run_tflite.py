@@ -13,11 +13,11 @@ import os
 import re
 import sys
 import tempfile
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
-from . import NOT_ACCELERATED
+from . import NOT_ACCELERATED, litert_layers
 from .runner import Runner
 
 try:
@@ -51,6 +51,7 @@ class TfliteRunner(Runner):
         _check(self.wanted)
         kind: Any = _Compiled if self.wanted["api"] == "compiled-model" else _Interpreted
         self.model = kind(path, threads, self.wanted)
+        self.layers_by: Dict[str, Any] = {}
 
     def infer(self, image: np.ndarray) -> np.ndarray:
         raw = self.model.run(_to_type(image, self.model.input))
@@ -62,7 +63,21 @@ class TfliteRunner(Runner):
         if self.wanted["accelerator"] == "cpu":
             said["xnnpack"] = self.wanted["xnnpack"]
         said.update(self.model.described)
+        said.update(self.layers_by)
         return said
+
+    def layer_times(self, inputs: Sequence[np.ndarray], count: int) -> List[Tuple[str, float]]:
+        found: List[Tuple[str, float]] = []
+        try:
+            if self.wanted["accelerator"] != "cpu":
+                raise RuntimeError("LiteRT tells no operator's time on a {}".format(self.wanted["accelerator"].upper()))
+            images = [_to_type(image, self.model.input) for image in inputs[: litert_layers.MOST_IMAGES]]
+            request = {"threads": self.threads, "xnnpack": self.wanted["xnnpack"], "count": count}
+            found, whole = litert_layers.layer_times(self.path, _interpreter(self.path, 1, False), images, request)
+            self.layers_by = {"layers_by": litert_layers.METHOD, "layers_run_ms": whole}
+        except (OSError, RuntimeError, ValueError) as error:
+            self.layers_by = {"no_layers": str(error)[:_MOST_REASON]}
+        return found
 
     def close(self) -> None:
         self.model.close()

@@ -1,4 +1,4 @@
-"""PyTorch, for the desktop baseline: CUDA where there is a GPU, else the CPU, and it says which."""
+"""PyTorch, for the desktop baselines: CUDA where there is a GPU, else the CPU, and it says which."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from .runner import Runner
 class TorchRunner(Runner):
     """An exported program (``.pt2``) run eagerly; a CUDA run waits for the device every time."""
 
+    how = ""
+
     def __init__(self, path: str, threads: int, options: Optional[Dict[str, Any]] = None) -> None:
         super().__init__(path, threads, options)
         torch.set_num_threads(threads)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = torch.export.load(path).module().to(self.device)
+        self.model: Any = torch.export.load(path).module().to(self.device)
 
     def infer(self, image: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -27,4 +29,40 @@ class TorchRunner(Runner):
     def info(self) -> Dict[str, Any]:
         on_gpu = self.device.type == "cuda"
         name = torch.cuda.get_device_name(self.device) if on_gpu else "cpu"
-        return {"runtime": "torch", "version": torch.__version__, "processor": name}
+        return {"runtime": "torch", "version": torch.__version__ + self.how, "processor": name}
+
+
+class CompiledRunner(TorchRunner):
+    """The same, compiled by inductor with its weights frozen; the first query compiles, which takes up to minutes."""
+
+    how = " compiled"
+
+    def __init__(self, path: str, threads: int, options: Optional[Dict[str, Any]] = None) -> None:
+        super().__init__(path, threads, options)
+        import torch._inductor.config as inductor
+
+        inductor.freezing = True
+        self.model = torch.compile(self.model, dynamic=False)
+
+
+class HalfRunner(TorchRunner):
+    """The same in float16, on a GPU alone: the image arrives in float32, the scores leave in it.
+
+    Not verified on hardware.
+    """
+
+    how = " float16"
+
+    def __init__(self, path: str, threads: int, options: Optional[Dict[str, Any]] = None) -> None:
+        """
+        Raises:
+            RuntimeError: there is no GPU.
+        """
+        super().__init__(path, threads, options)
+        if self.device.type != "cuda":
+            raise RuntimeError("float16 is for a CUDA GPU, and there is none")
+
+    def infer(self, image: np.ndarray) -> np.ndarray:
+        with torch.inference_mode(), torch.autocast("cuda", torch.float16):
+            scores: np.ndarray = self.model(torch.from_numpy(image).to(self.device))[0].float().cpu().numpy()
+        return scores

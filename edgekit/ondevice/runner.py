@@ -13,7 +13,11 @@ RUNNERS = {
     "onnxruntime": "run_onnxruntime:OnnxRuntimeRunner",
     "onnxruntime-unoptimized": "run_onnxruntime:UnoptimizedRunner",
     "litert": "run_tflite:TfliteRunner",
+    "onnxruntime-cuda": "run_onnxruntime:CudaRunner",
+    "openvino": "run_openvino:OpenVinoRunner",
     "torch": "run_torch:TorchRunner",
+    "torch-compile": "run_torch:CompiledRunner",
+    "torch-fp16": "run_torch:HalfRunner",
     "tensorrt": "run_tensorrt:TensorRtRunner",
     "trtexec": "run_trtexec:TrtexecRunner",
 }

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from edgekit.measurements import Summary
 from edgekit.report.table import Rows, Table
@@ -15,6 +13,8 @@ COLUMNS = (
     "model", "ran in", "on", "MB", "top-1 % (95 %)", "drop", "agree %", "p50 ms", "p90 ms", "p99 ms", "x base",
 )  # fmt: skip
 RIGHT = COLUMNS[3:]
+# The baseline that all are compared with; other baselines are compared with it too.
+REFERENCE = "baseline/pytorch"
 # What is left where there is little room: a terminal of 80 columns, a phone.
 NARROW = ("model", "MB", "top-1 % (95 %)", "drop", "p50 ms", "x base")
 PHONE = ("model", "top-1 % (95 %)", "drop", "p50 ms")
@@ -36,7 +36,7 @@ def latency(value: float | None) -> str:
 
 def cells(row: Summary) -> list[str]:
     """One line of the table, in the order of `COLUMNS`."""
-    compared = not row.baseline
+    compared = not row.baseline or row.artifact != REFERENCE
     return [
         row.artifact,
         row.ran_in + (" (stand-in)" if row.stand_in else ""),
@@ -112,43 +112,6 @@ def board_table(lines: Sequence[Sequence[str]], rows: Sequence[Summary]) -> Tabl
                  notes=tuple(board_notes(rows)))  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Block:
-    """Layers of a network that belong together: how many, their milliseconds, and percent of all."""
-
-    name: str
-    layers: int
-    ms: float
-    percent: float
-
-
-_COPY = re.compile(r"^Reformatting CopyNode for .*? (?:to|from) ")
-_NO_LAYER = re.compile(r"_(?:de)?quantized?$|^(?:node|val|n)_?\d*(?:_|$)")
-_DEPTH = 2
-
-
-def block_of(layer: str) -> str:
-    """The block of the network that an engine's layer belongs to, by the names that its ONNX nodes have.
-
-    TensorRT joins the nodes that it fuses: ``features.4.layers.0 + features.4.layers.0/Clip`` is of
-    ``features.4``. What holds none of the network's names is ``(other)``.
-    """
-    for part in re.split(r" \+ |, *|\.\.\.", _COPY.sub("", layer).strip("{}")):
-        name = part.rpartition("[")[2].strip("]} ").partition("/")[0]
-        if name and not _NO_LAYER.search(name) and re.fullmatch(r"[A-Za-z_][\w.]*", name):
-            return ".".join(name.split(".")[:_DEPTH])
-    return "(other)"
-
-
-def blocks(layers: Sequence[tuple[str, float]]) -> list[Block]:
-    """The layers' times by block, in the order in which the blocks come."""
-    found: dict[str, list[float]] = {}
-    for name, ms in layers:
-        found.setdefault(block_of(name), []).append(ms)
-    total = sum(ms for _, ms in layers) or 1.0
-    return [Block(name, len(times), sum(times), 100 * sum(times) / total) for name, times in found.items()]
-
-
 def footnotes(rows: Sequence[Summary]) -> list[str]:
     """What a reader must know to read the table right."""
     base = next(row for row in rows if row.baseline)
@@ -159,6 +122,12 @@ def footnotes(rows: Sequence[Summary]) -> list[str]:
         + (", per image; a batch's milliseconds are of all its images" if any(row.batch > 1 for row in rows) else ""),
         "drop: points of top-1 below the baseline; * p < 0.05 (McNemar, paired); agree: same top-1 as the baseline",
     ]
+    fastest = min((row for row in rows if row.baseline and row.p50_ms), key=lambda row: row.p50_ms or 0, default=base)
+    if fastest.artifact != base.artifact and base.p50_ms and fastest.p50_ms:
+        notes.append(
+            f"fastest baseline: {fastest.artifact}, {fastest.precision.upper()}, {base.p50_ms / fastest.p50_ms:.2f} "
+            "times as fast as the one that x base is over"
+        )
     if any(row.stand_in for row in rows):
         notes.append(
             "stand-in: models for TensorRT, run in ONNX Runtime here; the accuracy tells, the latency does not"

@@ -137,6 +137,7 @@ def test_what_it_measured_is_marked_as_emulated(case: Case) -> None:
     assert (environment["machine"], environment["runtime"]) == ("aarch64", "ai-edge-litert")
     assert environment["python"].startswith("3.11.")
     assert len(case.result.latencies_ns) >= ENOUGH.min_queries
+    assert not case.result.layers
 
 
 def test_it_answers_as_this_machine_does(case: Case) -> None:

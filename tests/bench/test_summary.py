@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from edgekit.bench.summary import Parity, parities, summarize, twins
 from edgekit.errors import MissingError
+from edgekit.measurements import BenchmarkResult
 from tests.bench.results import artifact, result
 
 INT8 = artifact("android/model.int8.tflite", "int8", "litert")
@@ -175,3 +178,28 @@ def test_an_emulator_says_nothing_of_latency_at_all() -> None:
     (_, row) = summarize([result(), result(INT8, source="emulated", device="qemu", offline_ns=(1,) * 9)])
     assert (row.latency, row.speedup_low, row.speedup_high) == (None, None, None)
     assert row.drop_high is not None
+
+
+def test_other_baselines_follow_the_reference_and_the_fastest_counts() -> None:
+    def desktop(name: str, ms: float, runtime: str, threads: int = 1) -> BenchmarkResult:
+        made = result(artifact(f"baseline/{name}", runtime=runtime, target="desktop"), ms=ms)
+        return dataclasses.replace(made, environment={**made.environment, "threads": threads})
+
+    rows = summarize([
+        desktop("openvino", 1.0, "openvino"), result(artifact("android/a.int8", "int8", "litert"), ms=0.5), result(),
+        desktop("onnxruntime", 0.5, "onnxruntime", threads=2), desktop("torch-compile", 4.0, "torch"),
+    ])  # fmt: skip
+    assert [r.artifact for r in rows][:2] == ["baseline/pytorch", "baseline/onnxruntime"]
+    assert [r.baseline for r in rows] == [True] * 4 + [False]
+    assert not any(r.stand_in for r in rows)
+    model = rows[-1]
+    assert (model.speedup, model.speedup_best) == (pytest.approx(4.0), pytest.approx(2.0))  # of as many threads
+
+
+def test_a_limit_is_judged_from_what_the_result_keeps() -> None:
+    plain = result(ms=2.0)
+    limits = {"macs": 10**6, "bytes_moved": 10**6, "peak_tops": 1.0, "bandwidth_gb_s": 1.0, "peaks_from": "a sheet"}
+    [row] = summarize([dataclasses.replace(plain, environment={**plain.environment, **limits})])
+    assert row.roofline is not None
+    assert (row.roofline.bound, row.roofline.reached) == ("memory", pytest.approx(0.5))
+    assert summarize([plain])[0].roofline is None

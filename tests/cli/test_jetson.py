@@ -57,7 +57,7 @@ def boards(road: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: py
 
 def table(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> list[dict[str, Any]]:
     capsys.readouterr()
-    assert run(["benchmark", "fruit", "--suite", "short.toml", "--json", *arguments]) == status
+    assert run(["benchmark", "fruit", "--suite", "short.toml", "--json", "--baseline", "pytorch", *arguments]) == status
     return json.loads(capsys.readouterr().out) if status == 0 else []
 
 
@@ -219,7 +219,21 @@ def test_ctrl_c_ends_the_jobs_of_all_boards_and_keeps_what_was_measured(boards: 
     Path("long.toml").write_text(SUITE.format(8))
     code = "import sys; from edgekit.train import models; from tests import nets; models.MODELS['tiny'] = nets.TINY; "
     code += "from edgekit.cli.app import main; main()"
-    command = [sys.executable, "-c", code, "benchmark", "fruit", "--suite", "long.toml", "-d", "orin", "-d", "xavier"]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "benchmark",
+        "fruit",
+        "--suite",
+        "long.toml",
+        "--baseline",
+        "pytorch",
+        "-d",
+        "orin",
+        "-d",
+        "xavier",
+    ]
     root = Path(__file__).parent.parent.parent
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(root)}, stderr=subprocess.PIPE, text=True)
     jobs = [boards / f"{name}-device" / "home" / ".cache" / "edgekit" / "jobs" for name in ("orin", "xavier")]

@@ -72,7 +72,7 @@ def test_a_phone_is_measured_by_python_and_by_the_program(
     mine.write_text(mine.read_text().replace('family = "android"', 'family = "android"\ncpu_mask = "3"', 1))
     assert run(["export", "fruit", "-t", "mine", "-p", "fp32"]) == 0
     capsys.readouterr()
-    assert run(["benchmark", "fruit", "-d", "mine", "--suite", "short.toml", "--json"]) == 0
+    assert run(["benchmark", "fruit", "-d", "mine", "--suite", "short.toml", "--json", "--baseline", "pytorch"]) == 0
     rows: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
     (found,) = (row for row in rows if row["device"] == "mine")
     assert (found["artifact"], found["source"], found["agreement"]) == ("mine/model.fp32.tflite", "device", 100.0)
@@ -83,7 +83,18 @@ def test_a_phone_is_measured_by_python_and_by_the_program(
     double = android_root.benchmark_model(Path("benchmark_model").absolute(), "use_xnnpack")
     text = mine.read_text().replace('api = "interpreter"', "").replace(f'python = "{sys.executable}"', "")
     mine.write_text(text + f'api = "benchmark-model"\nbenchmark_model = "{double}"\n')
-    command = ["benchmark", "fruit", "-d", "mine", "--suite", "short.toml", "--set-power-mode", "fixed-performance"]
+    command = [
+        "benchmark",
+        "fruit",
+        "-d",
+        "mine",
+        "--suite",
+        "short.toml",
+        "--baseline",
+        "pytorch",
+        "--set-power-mode",
+        "fixed-performance",
+    ]
     assert run(command) == 0
     output = capsys.readouterr()
     assert output.out.count("full (58 of 58 in TfLiteXNNPackDelegate)") == 1

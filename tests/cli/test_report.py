@@ -283,7 +283,8 @@ def test_errors_of_layers_are_shown_where_they_are_of_these_weights(measured: st
     pair = {"sqnr_db": 30.0, "cosine": 0.9}
     layer = {"name": "features.1.conv", "kind": "Conv2d", "position": 0, "alone": pair, "accumulated": pair,
              "effect": {"logits": pair}}  # fmt: skip
-    found = {"schema": 1, "target": "android", "checkpoint_sha256": measured.weights_sha256, "layers": [layer]}
+    found = {"schema": 1, "target": "android", "checkpoint_sha256": measured.weights_sha256, "layers": [layer],
+             "effect": {"logits": pair}}  # fmt: skip
     store.save_json(measured.path / "quant" / "debug-android.json", found)
     assert run(["report"]) == 0
     assert "features.1.conv" in (measured.path / "report.html").read_text()

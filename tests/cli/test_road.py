@@ -110,6 +110,17 @@ def test_threads_reach_the_inserted_baseline_and_equal_files_both_get_a_row(
         road / "export/desktop/model.fp32.onnx"
     )
     assert {"jetson/model.fp32.onnx", "desktop/model.fp32.onnx"} < {row["artifact"] for row in rows}
+    for name in ("desktop/model.fp32.onnx", "jetson/model.int8.onnx"):
+        every_layer_took_time(name, capsys)
+
+
+def every_layer_took_time(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The profile of ONNX Runtime names the Conv and the Gemm of the network."""
+    assert run(["layers", "fruit", "--all", "--json", "--artifact", name]) == 0
+    rows = json.loads(capsys.readouterr().out)["layers"]
+    weighted = [row for row in rows if row["macs"]]
+    assert len(weighted) == 2
+    assert all(row["ms"] is not None for row in weighted)
 
 
 def test_gates_are_judged_on_what_was_measured_and_standard_output_stays_clean(

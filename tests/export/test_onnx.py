@@ -163,6 +163,25 @@ def test_nodes_that_nothing_reads_are_left_out() -> None:
     assert [node.op_type for node in model.graph] == ["Relu"]
 
 
+class Tokens(nn.Module):
+    """A Linear over three dimensions, whose weights torch transposes and renames."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.mlp, self.head = nn.LayerNorm(4), nn.Sequential(nn.Linear(4, 6), nn.ReLU()), nn.Linear(6, 2)
+        self.patches = nn.Conv2d(3, 4, 8, stride=8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.norm(torch.flatten(self.patches(x), 2).transpose(1, 2))
+        return self.head(self.mlp(tokens)[:, 0])
+
+
+def test_a_product_whose_weights_lost_their_name_is_called_as_its_module(tmp_path: Path) -> None:
+    export_onnx.export(fold(Tokens().eval(), 32), 32, "parent", tmp_path / "s.onnx", tmp_path / "d.onnx")
+    nodes = {node.name: node.op_type for node in onnx.load(tmp_path / "s.onnx").graph.node}
+    assert (nodes["mlp.0"], nodes["mlp.0/Relu"], nodes["norm"]) == ("MatMul", "Relu", "LayerNormalization")
+
+
 def test_nodes_are_called_as_the_modules_of_the_network(tmp_path: Path) -> None:
     inner = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU6(), nn.Conv2d(4, 4, 1), nn.ReLU())
     model = fold(

@@ -90,33 +90,23 @@ FOUND = [
 ]
 
 
-def test_blocks_have_the_sum_of_their_times_and_the_worst_of_their_errors() -> None:
+def test_blocks_have_the_sum_of_their_times_and_their_share_of_the_error() -> None:
     table = layers.table("m on d", FOUND)
+    assert table.columns == ("block", *layers.COLUMNS[1:])
     assert [row[:8] for row in table.rows] == [
-        ("features.1", "2", "3.000", "60.0", "2.00", "30.0", "20.0", "12.0"),
-        ("features.2", "1", "2.000", "40.0", "1.00", "40.0", "25.0", "33.0"),
+        ("features.1", "2 layers", "3.000", "60.0", "2.00", "30.0", "20.0", "12.0"),
+        ("features.2", "1 layer", "2.000", "40.0", "1.00", "40.0", "25.0", "33.0"),
     ]
-    assert any("the greatest error comes from features.1.conv: 12.0 dB, 20.0 % of the time" in n for n in table.notes)
+    # 10^-1.2 of 10^-1.2 + 10^-3.3
+    assert [row[-1] for row in table.rows] == ["99.2", "0.8"]
+    assert table.notes[0] == "features.1 costs 60 % of the time and 99 % of the error."
     assert [row[0] for row in layers.every("m", FOUND).rows] == ["features.1.act", "features.2.conv", "features.1.conv"]
 
 
-def test_times_alone_and_errors_alone_are_layers_too() -> None:
-    (one,) = layers.of_results([result(layers=(("a.1.x", 1.0), ("a.1.y", 3.0)))]).values()
-    assert [(la.ms, la.percent, la.effect_db) for la in one] == [(1.0, 25.0, None), (3.0, 75.0, None)]
-    pair = {"sqnr_db": 30.0, "cosine": 0.9}
-    entry = {"name": "a.1.x", "kind": "Conv2d", "position": 0, "alone": pair, "accumulated": pair,
-             "effect": {"logits": {"sqnr_db": 1e9, "cosine": 1.0}}}  # fmt: skip
-    (layer,) = layers.of_debug({"layers": [entry]})
-    assert (layer.ms, layer.alone_db, layer.cosine) == (None, 30.0, 0.9)
-    table = layers.every("m", [layer])
+def test_errors_alone_are_layers_too() -> None:
+    table = layers.every("m", [LayerFigures("a.1.x", "Conv2d", None, None, None, 30.0, 30.0, 1e9, 0.9)])
     assert dict(zip(table.columns, next(table.rows)))["effect dB"] == "exact"
     assert "ms" not in table.columns
-
-
-@pytest.mark.parametrize("document", [{}, {"layers": [{}]}, {"layers": 3}, {"layers": [{"position": "x"}]}])
-def test_a_damaged_file_of_errors_is_named(document: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match="quant debug"):
-        layers.of_debug(document)
 
 
 # Distributions ------------------------------------------------------------------------------------

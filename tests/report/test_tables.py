@@ -113,32 +113,3 @@ def test_throttling_is_marked_and_explained() -> None:
     assert tables.board_cells(slowed)[1] == "orin!"
     assert any("3 over-current events" in note for note in tables.board_notes([slowed]))
     assert not any(note.startswith("!") for note in tables.board_notes([row(**BOARD)]))
-
-
-@pytest.mark.parametrize(
-    ("layer", "block"),
-    [
-        ("features.4.layers.0 + features.4.layers.0/Clip", "features.4"),
-        ("features.4.layers.3.weight_dequantize + features.4.layers.3", "features.4"),
-        ("hardtanh_1_quantize", "(other)"),
-        ("hardtanh_1_quantize + features.5.layers.0", "features.5"),
-        ("Reformatting CopyNode for Input Tensor 0 to features.1 + features.1/Clip", "features.1"),
-        ("{ForeignNode[features.1...classifier.1]}", "features.1"),
-        ("conv1 + conv1/Relu", "conv1"),
-        ("layer1.0.conv1 + layer1.0.conv1/Relu", "layer1.0"),
-        ("fc", "fc"),
-        ("", "(other)"),
-        ("<script>alert(1)</script>", "(other)"),
-        ("node_conv2d_3", "(other)"),
-    ],
-)
-def test_a_layer_belongs_to_the_block_that_its_nodes_name(layer: str, block: str) -> None:
-    assert tables.block_of(layer) == block
-
-
-def test_blocks_add_up_in_the_order_of_the_network() -> None:
-    found = tables.blocks([("a.1.x", 1.0), ("b.2", 2.0), ("a.1.y", 1.0), ("?", 0.0)])
-    assert [(b.name, b.layers, b.ms, b.percent) for b in found] == [
-        ("a.1", 2, 2.0, 50.0), ("b.2", 1, 2.0, 50.0), ("(other)", 1, 0.0, 0.0)
-    ]  # fmt: skip
-    assert tables.blocks([]) == []

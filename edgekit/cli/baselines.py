@@ -1,0 +1,131 @@
+"""The network as trained in the runtimes of the desktop, which devices are compared with."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgekit import store
+from edgekit.cli import show
+from edgekit.errors import EdgekitError, MissingError, install_command, unknown
+from edgekit.records import Artifact
+
+if TYPE_CHECKING:
+    from edgekit.cli.workbench import Workbench
+
+REFERENCE = "pytorch"
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """One way to run the network as trained.
+
+    Attributes:
+        runtime: of the artifact. runner: a row of `edgekit.ondevice.runner.RUNNERS`.
+        missing: what is not here for it, as an error; None where it runs. default: measured where it runs.
+    """
+
+    runtime: str
+    runner: str
+    missing: Callable[[], EdgekitError | None] = lambda: None
+    precision: str = "fp32"
+    default: bool = False
+
+
+def _no_compiler() -> EdgekitError | None:
+    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "clang++", "c++")), None)
+    if compiler is not None and shutil.which(compiler) is not None:
+        return None
+    return MissingError("torch.compile needs a C++ compiler", "apt install g++")
+
+
+def _no_openvino() -> EdgekitError | None:
+    if importlib.util.find_spec("openvino") is not None:
+        return None
+    return MissingError("OpenVINO is not installed", install_command("openvino"))
+
+
+def _no_gpu() -> EdgekitError | None:
+    import torch
+
+    if torch.cuda.is_available():
+        return None
+    return MissingError("there is no CUDA GPU here", "--baseline all measures what runs here")
+
+
+def _no_cuda_provider() -> EdgekitError | None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        return None
+    return MissingError("this onnxruntime has no CUDA provider", "pip install onnxruntime-gpu in place of onnxruntime")
+
+
+# By what they are called; the first one is what accuracy and speed are compared with.
+BASELINES = {
+    REFERENCE: Baseline("torch", "torch", default=True),
+    "torch-compile": Baseline("torch", "torch-compile", _no_compiler),
+    "onnxruntime": Baseline("onnxruntime", "onnxruntime", default=True),
+    "openvino": Baseline("openvino", "openvino", _no_openvino, default=True),
+    "pytorch-fp16": Baseline("torch", "torch-fp16", _no_gpu, "fp16", default=True),
+    "onnxruntime-cuda": Baseline("onnxruntime", "onnxruntime-cuda", _no_cuda_provider, default=True),
+}
+
+
+Names = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--baseline",
+        help=f"The network as trained, here: {', '.join(BASELINES)}, or all. pytorch always is. Default: those that "
+        "are installed and need no compiling.",
+        show_default=False,
+    ),
+]
+
+
+def choose(wanted: Sequence[str] | None) -> list[str]:
+    """Which are measured: those named, with the reference; ``all`` that run here; by default those that start quickly.
+
+    Raises:
+        UsageError: there is no such one. MissingError: one that was named does not run here.
+    """
+    for name in wanted or ():
+        if name not in (*BASELINES, ALL):
+            raise unknown("baseline", name, (*BASELINES, ALL))
+    chosen = [REFERENCE]
+    for name, row in BASELINES.items():
+        named = name in (wanted or ())
+        if name == REFERENCE or not (named or ALL in (wanted or ()) or (not wanted and row.default)):
+            continue
+        missing = row.missing()
+        if missing is not None and named:
+            raise MissingError(f"baseline {name}: {missing.message}", missing.hint)
+        if missing is None:
+            chosen.append(name)
+        elif wanted:
+            show.note(f"left out: baseline {name}: {missing.message}")
+    return chosen
+
+
+def made(bench: Workbench, names: Sequence[str], scratch: Path) -> list[tuple[Artifact, Path]]:
+    """The artifact and the file of each; PyTorch's is made anew, the others run the run's FP32 ONNX file."""
+    program = scratch / "baseline.pt2"
+    with show.working("preparing the baseline"):
+        bench.save_baseline(program)
+    parent, found = bench.checkpoint.sha256, []
+    for name in names:
+        row = BASELINES[name]
+        path = program if row.runtime == "torch" else bench.onnx
+        details = {} if row.runner == row.runtime else {"host_runtime": row.runner}
+        digest = store.sha256_file(path)
+        artifact = Artifact(f"baseline/{name}", "desktop", row.precision, row.runtime, "NCHW", digest, parent, details)
+        found.append((artifact, path))
+    return found

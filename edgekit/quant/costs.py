@@ -1,0 +1,111 @@
+"""What each operation of the folded network does for one image: multiplications, parameters, activations."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from edgekit.layers import LayerCost
+from edgekit.quant import debug, placement
+from edgekit.quant.names import tensor_names
+
+# What no runtime computes: another view of the same values, or padding that goes into the next layer.
+_FREE_CALLS = {torch.flatten, operator.getitem, getattr, torch.unsqueeze, torch.reshape, F.dropout}
+_FREE_METHODS = {"view", "reshape", "flatten", "size", "expand", "unsqueeze", "squeeze", "contiguous", "dim"}
+_FREE_MODULES = (nn.Flatten, nn.ZeroPad2d, nn.Dropout, nn.Identity)
+_PRODUCTS = {torch.matmul, torch.bmm, operator.matmul}
+
+
+@torch.inference_mode()
+def costs(folded: fx.GraphModule, image_size: int) -> list[LayerCost]:
+    """Every operation in the order of the graph, activations with the layer that they are fused into.
+
+    Multiply-accumulates are counted as usual: a Conv2d has outputs x kernel x inputs per group, a Linear outputs x
+    inputs, a matrix product its inner dimension for each output, everything else none.
+    """
+    walk = _Shapes(folded)
+    walk.run(torch.zeros(1, 3, image_size, image_size))
+    names = tensor_names(folded.graph)
+    found: list[LayerCost] = []
+    layer = ""
+    for node in folded.graph.nodes:
+        module = placement.module_of(folded, node)
+        if node not in names or node.op == "placeholder" or _is_free(node, module) or node not in walk.shapes:
+            continue
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            layer = names[node]
+        elif _is_fused(folded, node):
+            continue
+        found.append(_cost(folded, node, layer, walk.shapes))
+    return found
+
+
+class _Shapes(fx.Interpreter):
+    """Runs a graph and keeps the shape of every tensor."""
+
+    def __init__(self, folded: fx.GraphModule) -> None:
+        super().__init__(folded)
+        self.shapes: dict[fx.Node, torch.Size] = {}
+
+    def run_node(self, node: fx.Node) -> Any:
+        value = super().run_node(node)
+        if isinstance(value, torch.Tensor):
+            self.shapes[node] = value.shape
+        return value
+
+
+def _is_free(node: fx.Node, module: nn.Module | None) -> bool:
+    if node.op == "call_method":
+        return node.target in _FREE_METHODS
+    return isinstance(module, _FREE_MODULES) or node.op == "get_attr" or node.target in _FREE_CALLS
+
+
+def _is_fused(folded: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether it is computed with the operation before it, which nothing else reads."""
+    sources = node.all_input_nodes
+    return placement.is_fused_activation(folded, node) and len(sources) == 1 and len(sources[0].users) == 1
+
+
+def _cost(folded: fx.GraphModule, node: fx.Node, layer: str, shapes: dict[fx.Node, torch.Size]) -> LayerCost:
+    names, module = tensor_names(folded.graph), placement.module_of(folded, node)
+    followers = [user for user in node.users if _is_fused(folded, user)]
+    weighted = isinstance(module, nn.Conv2d | nn.Linear)
+    parameters = {name: value.numel() for name, value in module.named_parameters()} if module is not None else {}
+    biases = parameters.get("bias", 0)
+    return LayerCost(
+        name=names[node],
+        kind=debug.kind(module) if weighted and module is not None else _kind(node, module),
+        layer=layer,
+        macs=_macs(node, module, shapes),
+        weights=sum(parameters.values()) - biases,
+        biases=biases,
+        read=sum(math.prod(shapes[source]) for source in node.all_input_nodes if source in shapes),
+        written=math.prod(shapes[node]),
+        tensors=tuple(dict.fromkeys((names[node], *(names[user] for user in followers)))),
+    )
+
+
+def _kind(node: fx.Node, module: nn.Module | None) -> str:
+    """In a word: ``add``, ``maxpool2d``."""
+    if module is not None:
+        return type(module).__name__.lower()
+    return str(getattr(node.target, "__name__", node.target)).strip("_")
+
+
+def _macs(node: fx.Node, module: nn.Module | None, shapes: dict[fx.Node, torch.Size]) -> int:
+    written = math.prod(shapes[node])
+    if isinstance(module, nn.Conv2d):
+        return written * math.prod(module.kernel_size) * (module.in_channels // module.groups)
+    if isinstance(module, nn.Linear):
+        return written * module.in_features
+    if node.target in _PRODUCTS or (node.op == "call_method" and node.target == "matmul"):
+        return written * shapes[node.all_input_nodes[0]][-1]
+    if node.target is F.scaled_dot_product_attention:
+        query, key = (shapes[source] for source in node.all_input_nodes[:2])
+        return 2 * math.prod(query) * key[-2]
+    return 0

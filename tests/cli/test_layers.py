@@ -1,0 +1,140 @@
+"""``edgekit layers`` over measurements and errors that lie in a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgekit import store
+from edgekit.bench import session
+from edgekit.cli import network
+from edgekit.cli.app import run
+from edgekit.layers import LayerCost
+from tests.bench.results import artifact, result
+from tests.report.test_html import meta
+from tests.test_layers import COSTS, LITERT, debug
+
+INT8 = artifact("android/model.int8.tflite", "int8", "litert", sha256="c" * 64)
+FP32 = artifact("android/model.fp32.tflite", "fp32", "litert", sha256="d" * 64)
+
+
+def timed(of: Any = INT8, **more: Any) -> Any:
+    """A result with times of layers."""
+    plain = result(of, ms=10.0)
+    said = {**plain.environment, "layers_by": "a profiler", "layers_run_ms": 11.0}
+    return dataclasses.replace(plain, environment=said, **{"layers": tuple(LITERT), **more})
+
+
+@pytest.fixture
+def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.Run:
+    """A run with a baseline, an INT8 model with times of layers, one of FP32 without, and the network's layers."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EDGEKIT_RUNS_DIR", raising=False)
+    made = store.create_run(tmp_path / "runs", "digits", meta())
+    (made.path / "checkpoint.pt").touch()
+    store.save_json(made.path / "export" / "android" / "manifest.json", {"schema": 1, "artifacts": [INT8, FP32]})
+    for one in (result(), timed(), result(FP32)):
+        session.save(made.path / "bench", one)
+    keep(made, COSTS)
+    return made
+
+
+def keep(made: store.Run, costs: list[LayerCost], parent: str = INT8.parent) -> None:
+    described = [dataclasses.asdict(cost) for cost in costs]
+    store.save_json(made.path / network.FILE, {"schema": 1, "parent": parent, "layers": described})
+
+
+def save_debug(made: store.Run, **more: Any) -> None:
+    document = {"schema": 1, "checkpoint_sha256": INT8.parent, **debug({"stem.0": 20.0, "fc": 40.0}), **more}
+    document["effect"] = {"logits": {"sqnr_db": 21.0}}
+    store.save_json(made.path / "quant" / "debug-android.json", document)
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    return {line.split()[0]: line.split()[1:] for line in text.splitlines()[1:]}
+
+
+def test_times_are_shown_by_block_and_the_next_step_is_named(
+    measured: store.Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["layers"]) == 0
+    said = capsys.readouterr()
+    assert rows(said.out)["body.0"][:4] == ["2", "layers", "3.500", "35.0"]
+    assert "times: a profiler, medians; a whole run took 11.000 ms meanwhile" in said.err
+    assert "no errors yet; next: edgekit quant debug digits --target android" in said.err
+    assert "android/model.int8.tflite on local: stem.0 costs 50 % of the time" in said.err
+
+
+def test_errors_stand_beside_the_times(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+    save_debug(measured)
+    assert run(["layers", "--all"]) == 0
+    said = capsys.readouterr()
+    assert rows(said.out)["stem.0"][-4:] == ["50.0", "30.0", "20.0", "99.0"]
+    assert rows(said.out)["stem.0/maxpool2d"][-1] == "-"
+    assert "stem.0 costs 40 % of the time and 99 % of the error" in said.err
+    assert "20.0 dB together; all quantized at once: 21.0 dB" in said.err
+
+
+def test_errors_of_other_weights_do_not_count(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+    save_debug(measured, checkpoint_sha256="e" * 64)
+    assert run(["layers"]) == 0
+    assert "no errors yet" in capsys.readouterr().err
+
+
+def test_json_has_the_rows_and_the_sentence(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+    save_debug(measured)
+    assert run(["layers", "--all", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["artifact"], document["layers_by"]) == (INT8.name, "a profiler")
+    assert sum(row["percent"] or 0 for row in document["layers"]) == pytest.approx(100)
+    assert sum(row["error_percent"] or 0 for row in document["layers"]) == pytest.approx(100)
+
+
+def test_a_model_without_times_says_what_brings_them(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["layers", "-a", FP32.name]) == 0
+    said = capsys.readouterr().err
+    assert f"no times of the layers of {FP32.name} on local: none were kept; next: edgekit benchmark digits" in said
+    assert "is FP32; -a names an INT8 model" in said
+
+
+def test_a_runtime_that_cannot_tell_says_why(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = result(FP32)
+    environment = {**plain.environment, "no_layers": "it has no profiler"}
+    session.save(measured.path / "bench", dataclasses.replace(plain, environment=environment))
+    assert run(["layers", "-a", FP32.name]) == 0
+    assert "on local: it has no profiler" in capsys.readouterr().err
+
+
+def test_times_of_an_emulator_are_not_shown(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+    session.save(measured.path / "bench", timed(device="qemu", source="emulated"))
+    assert run(["layers", "-d", "qemu"]) == 0
+    said = capsys.readouterr()
+    assert "qemu is emulated: its times are none" in said.err
+    assert rows(said.out)["body.0"][2] == "-"
+
+
+def test_what_was_not_measured_is_refused(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["layers", "-d", "moon"]) == 2
+    assert "known: local" in capsys.readouterr().err
+    session.save(measured.path / "bench", timed(device="pi"))
+    assert run(["layers", "-d", "pi", "-a", FP32.name]) == 4
+    assert "was not measured on pi" in capsys.readouterr().err
+
+
+def test_without_measurements_the_benchmark_is_the_next_step(
+    measured: store.Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in measured.path.glob("bench/*/*.json"):
+        path.unlink()
+    assert run(["layers"]) == 4
+    assert "hint: edgekit benchmark digits" in capsys.readouterr().err
+
+
+def test_layers_of_other_weights_are_not_used(measured: store.Run) -> None:
+    assert [cost.name for cost in network.kept(measured)] == [cost.name for cost in COSTS]
+    keep(measured, COSTS, "e" * 64)
+    assert network.kept(measured) == []
