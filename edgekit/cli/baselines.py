@@ -69,6 +69,14 @@ def _no_cuda_provider() -> EdgekitError | None:
     return MissingError("this onnxruntime has no CUDA provider", "pip install onnxruntime-gpu in place of onnxruntime")
 
 
+def _no_tensorrt() -> EdgekitError | None:
+    if missing := _no_gpu():
+        return missing
+    if importlib.util.find_spec("tensorrt") is not None:
+        return None
+    return MissingError("TensorRT is not installed", install_command("tensorrt"))
+
+
 # By what they are called; the first one is what accuracy and speed are compared with.
 BASELINES = {
     REFERENCE: Baseline("torch", "torch", default=True),
@@ -77,6 +85,8 @@ BASELINES = {
     "openvino": Baseline("openvino", "openvino", _no_openvino, default=True),
     "pytorch-fp16": Baseline("torch", "torch-fp16", _no_gpu, "fp16", default=True),
     "onnxruntime-cuda": Baseline("onnxruntime", "onnxruntime-cuda", _no_cuda_provider, default=True),
+    "tensorrt": Baseline("tensorrt", "tensorrt", _no_tensorrt, default=True),
+    "tensorrt-fp16": Baseline("tensorrt", "tensorrt", _no_tensorrt, "fp16", default=True),
 }
 
 
@@ -116,16 +126,32 @@ def choose(wanted: Sequence[str] | None) -> list[str]:
 
 
 def made(bench: Workbench, names: Sequence[str], scratch: Path) -> list[tuple[Artifact, Path]]:
-    """The artifact and the file of each; PyTorch's is made anew, the others run the run's FP32 ONNX file."""
+    """The artifact and the file of each; PyTorch's is made anew, the others run the run's ONNX file."""
     program = scratch / "baseline.pt2"
     with show.working("preparing the baseline"):
         bench.save_baseline(program)
     parent, found = bench.checkpoint.sha256, []
     for name in names:
         row = BASELINES[name]
-        path = program if row.runtime == "torch" else bench.onnx
+        path = program if row.runtime == "torch" else _in_half(bench) if row.precision == "fp16" else bench.onnx
         details = {} if row.runner == row.runtime else {"host_runtime": row.runner}
         digest = store.sha256_file(path)
         artifact = Artifact(f"baseline/{name}", "desktop", row.precision, row.runtime, "NCHW", digest, parent, details)
         found.append((artifact, path))
     return found
+
+
+def _in_half(bench: Workbench) -> Path:
+    """The ONNX file in float16, as it is exported for TensorRT, beside the one in float32."""
+
+    def make(path: Path) -> None:
+        import onnx_ir
+
+        from edgekit.export import onnx
+        from edgekit.quant import fp16
+
+        model = onnx_ir.load(bench.onnx)
+        fp16.to_fp16(model, *bench.observed_onnx)
+        onnx.save(model, path)
+
+    return bench.kept(("model.fp16.onnx",), make)

@@ -193,6 +193,8 @@ def _steps(device: Device, work: Work) -> list[_Step]:
 
 
 def _file_step(device: Device, artifact: Artifact, path: Path) -> _Step:
+    if artifact.is_baseline and artifact.runtime == "tensorrt":
+        return _engine_step(device, engines.Kit(artifact.precision, path.parent, {"onnx": (artifact, path)}))
     key = f"{artifact.sha256} {session.host_runtime(artifact)}"
     return _Step(artifact.name, key, (artifact,), lambda transport, wanted: session.as_exported(artifact, path, device))
 
@@ -208,7 +210,8 @@ def _engine_step(device: Device, kit: engines.Kit) -> _Step:
         return engines.as_model(engine or build(ready, device, transport), device)
 
     key = " ".join(sorted(artifact.sha256 for artifact in artifacts))
-    return _Step(f"{artifacts[0].target}, {kit.precision}", key, artifacts, model)
+    title = artifacts[0].name if artifacts[0].is_baseline else f"{artifacts[0].target}, {kit.precision}"
+    return _Step(title, key, artifacts, model)
 
 
 def build_all(device: Device, work: Work) -> None:

@@ -97,7 +97,7 @@ class Workbench:
                 size = self.checkpoint.preprocess.image_size
                 onnx.export(self.folded, size, self.checkpoint.sha256, static, dynamic)
 
-        return self._kept(("model.fp32.onnx", "model.fp32.dynamic.onnx"), make)
+        return self.kept(("model.fp32.onnx", "model.fp32.dynamic.onnx"), make)
 
     @cached_property
     def tflite(self) -> Path:
@@ -109,7 +109,7 @@ class Workbench:
             with show.working("converting to LiteRT"):
                 tflite.export(self.folded, self.checkpoint.preprocess.image_size, path)
 
-        return self._kept(("model.fp32.tflite",), make)
+        return self.kept(("model.fp32.tflite",), make)
 
     def save_baseline(self, path: Path) -> None:
         """The network as trained, as a torch program: the desktop baseline.
@@ -273,7 +273,7 @@ class Workbench:
             yield normalize(torch.from_numpy(pixels), self.checkpoint.preprocess).contiguous()
             update(number * _BATCH + len(pixels), len(paths))
 
-    def _kept(self, names: tuple[str, ...], make: Callable[..., Any]) -> Path:
+    def kept(self, names: tuple[str, ...], make: Callable[..., Any]) -> Path:
         """Files of ``export/common``, made together unless all are there, whole, and from this checkpoint.
 
         Args:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edgekit import config, store
-from edgekit.bench import program
+from edgekit.bench import engines, program
 from edgekit.cli import benchmark, measuring
 from edgekit.measurements import ProgramFigures, ProgramResult
 from edgekit.records import Artifact, Device
@@ -73,6 +73,30 @@ def test_a_litert_device_on_this_machine_runs_litert_files_alone_and_as_its_file
     (step,) = measuring._steps(gpu, [(flat, tmp_path / "model")])
     wanted: Any = None
     assert step.model(wanted, wanted).options["accelerator"] == "gpu"
+
+
+def test_the_baseline_in_tensorrt_is_an_engine_that_is_built_here_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = config.load_device("local")
+    path = tmp_path / "common" / "model.fp16.onnx"
+    path.parent.mkdir()
+    path.write_bytes(b"half")
+    half = artifact("baseline/tensorrt-fp16", "fp16", "tensorrt", target="desktop", sha256=store.sha256_file(path))
+    built: list[engines.Kit] = []
+
+    def build(kit: engines.Kit, *given: Any) -> engines.Engine:
+        built.append(kit)
+        return engines.Engine(path, {"builder": "api", "tensorrt": "10.3.0"}, half)
+
+    monkeypatch.setattr(measuring, "build", build)
+    wanted: Any = SimpleNamespace(rebuild=False)
+    transport: Any = None
+    (step,) = measuring._steps(here, [(half, path)])
+    assert (step.title, step.artifacts) == ("baseline/tensorrt-fp16", (half,))
+    model = step.model(transport, wanted)
+    assert (model.runtime, model.artifact) == ("tensorrt", half)
+    assert built == [engines.Kit("fp16", path.parent, {"onnx": (half, path)})]
 
 
 def test_equal_files_are_measured_once_by_a_program_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
