@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 ROAD := litert,digits,efficientnet-lite
+# More than there are cores: many tests wait, for boards, phones and browsers.
+WORKERS ?= 3
 
 .PHONY: demo test fast lint format bench verify-jetson clean
 
@@ -15,10 +17,10 @@ demo: $(VENV)/.demo  ## real images to measured INT8 models, in minutes
 	$(BIN)/edgekit report demo
 
 test: lint .venv-tflite/.ready  ## what CI runs
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup
 
 fast: $(VENV)/.test  ## the tests that take seconds
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not slow"
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check edgekit tests benchmarks

@@ -14,6 +14,20 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # every worker with threads of its own 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+# What takes minutes on one worker, the longest first: begun last, it would go on alone.
+_LONGEST = ("tests/test_tiny.py", "tests/contract", "tests/cli/test_jetson.py", "tests/bench/test_aarch64.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first."""
+    places = {name: place for place, name in enumerate(_LONGEST)}
+
+    def place(item: pytest.Item) -> int:
+        return next((n for name, n in places.items() if item.nodeid.startswith(name)), len(places))
+
+    items.sort(key=place)
+
+
 def write_images(folder: Path, classes: dict[str, int], size: int = 40, seed: int = 0) -> Path:
     """Write ``folder/<class>/<number>.png``: noise around one colour per class, so classes can be learnt."""
     rng = np.random.default_rng(seed)

@@ -49,7 +49,13 @@ def keep(made: store.Run, costs: list[LayerCost], parent: str = INT8.parent) -> 
 
 
 def save_debug(made: store.Run, **more: Any) -> None:
-    document = {"schema": 1, "checkpoint_sha256": INT8.parent, **debug({"stem.0": 20.0, "fc": 40.0}), **more}
+    document = {
+        "schema": 1,
+        "target": "android",
+        "checkpoint_sha256": INT8.parent,
+        **debug({"stem.0": 20.0, "fc": 40.0}),
+        **more,
+    }
     document["effect"] = {"logits": {"sqnr_db": 21.0}}
     store.save_json(made.path / "quant" / "debug-android.json", document)
 

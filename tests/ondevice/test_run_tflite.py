@@ -25,7 +25,7 @@ FLOAT = ("float32", "float32", "float32")
 FILES = [FLOAT, ("int8", "float32", "float32"), ("int8", "int8", "int8"), ("int8", "uint8", "uint8"),
          ("int8", "uint8", "float32")]  # fmt: skip
 PREPROCESS = Preprocess(32, 32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-ONCE = Suite("once", warmup_queries=1, warmup_s=0.0, min_queries=3, min_s=0.0, max_s=60.0)
+ONCE = Suite("once", warmup_queries=1, warmup_s=0.0, min_queries=8, min_s=0.0, max_s=60.0)
 COMPILED = {"api": "compiled-model"}
 
 
