@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from edgekit import store
-from edgekit.bench import database, entries, index, program
+from edgekit.bench import database, entries, index, program, session
 from edgekit.bench.database import Wanted
 from edgekit.bench.entries import Entry
+from edgekit.bench.latency import latency
 from tests.bench.kept import INT8, make_run, measure
 from tests.bench.results import by_program
 
@@ -254,6 +255,23 @@ def test_a_device_may_be_called_like_the_program(runs: Path) -> None:
     assert found.problems == ()
     kinds = {entry.device: entry.kind for entry in listed(found, Wanted(runs=("bench",)))}
     assert kinds == {program.NAME: "measured", "bench": "program"}
+
+
+def test_a_start_up_is_taken_off_as_report_does(runs: Path) -> None:
+    noise = np.random.default_rng(3).normal(0, 0.02, 700)
+    times = 2e6 * np.exp(noise) * np.where(np.arange(700) < 100, 3, 1)
+    path = measure(runs / "digits", latencies_ns=tuple(int(v) for v in times), device="pi")
+    result = session.load_file(path)
+    shown = latency(result.latencies_ns, result.warmup_ns)
+    found = index.refresh(runs)
+    with found.engine.connect() as connection:
+        (entry,) = database.with_samples(connection, database.find(connection, Wanted(device="pi")))
+    assert entry.samples is not None
+    assert shown.warmup >= 100
+    assert (entry.queries, entry.warmup) == (shown.queries, shown.warmup)
+    assert len(entry.samples.latencies_ns) == shown.queries
+    assert entry.p50_ms == shown.quantiles[0].ms
+    assert entry.p90_ms == shown.quantiles[1].bound_ms
 
 
 def test_emulation_has_no_latency(runs: Path) -> None:
