@@ -25,6 +25,8 @@ _FACTOR = {
     2: 15.9, 3: 3.64, 4: 2.23, 5: 2.92, 6: 2.18, 7: 2.64, 8: 2.16, 9: 2.47, 10: 2.13, 11: 2.39, 15: 2.27, 20: 2.2,
     30: 2.12, 50: 2.08, 100: 2.03,
 }  # fmt: skip
+# A bound that is a larger factor away says nothing.
+_MOST_APART = 10.0
 # The median of |x| of a normal distribution, and the root of two: a step is the difference of two measurements.
 _MEDIAN_STEP = 0.67449 * math.sqrt(2)
 
@@ -163,8 +165,16 @@ def widened(change: Change | None, by: Spread | None) -> Change | None:
     factor = _FACTOR[max(known for known in _FACTOR if known <= by.steps)]
     between, value = factor * math.sqrt(2) * by.deviation, math.log(change.value)
     low, high = (
-        None if end is None else math.exp(value + side * math.hypot(value - math.log(end), between))
+        None
+        if end is None or (apart := math.hypot(value - math.log(end), between)) > math.log(_MOST_APART)
+        else math.exp(value + side * apart)
         for side, end in ((-1, change.low), (1, change.high))
     )
-    method, significant = f"{change.method} and {by.repeats} repeated measurements", _is_significant(low, high)
-    return dataclasses.replace(change, low=low, high=high, method=method, significant=significant, repeats=by.repeats)
+    why, method = change.why, f"{change.method} and {by.repeats} repeated measurements"
+    if (low, high) == (None, None):
+        far = f"{by.repeats} repeated measurements lie too far apart"
+        why, method = f"{why}; {far}" if why else far, ""
+    significant = _is_significant(low, high)
+    return dataclasses.replace(
+        change, low=low, high=high, method=method, significant=significant, repeats=by.repeats, why=why
+    )

@@ -183,6 +183,13 @@ def test_a_spread_widens_an_interval_and_can_take_its_significance() -> None:
     assert widened(change, None) == change
 
 
+def test_measurements_that_lie_far_apart_leave_no_interval() -> None:
+    found = widened(Change(2.0, 1.9, 2.1, "x", None, True), spread([[1.0, 2.0, 1.0, 2.0]]))
+    assert found is not None
+    assert (found.low, found.high, found.significant, found.method) == (None, None, False, "")
+    assert found.why == "4 repeated measurements lie too far apart"
+
+
 def alarms(repeats: int, step: float, pairs: int = 4000) -> float:
     """In how many of 100 pairs the last of `repeats` + 1 measurements differs from the first, 3 % apart by chance and
     `step` slower from the middle on; of itself each is known well.
