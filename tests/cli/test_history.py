@@ -199,12 +199,16 @@ def test_a_clock_that_went_back_does_not_turn_the_order_around(digits: Path, cap
     assert compared(capsys, "digits")["p50"]["value"] == pytest.approx(2.0, rel=0.02)
 
 
-def test_three_measurements_of_a_file_widen_the_interval(digits: Path, capsys: Out) -> None:
+def test_other_measurements_of_a_file_widen_the_interval(digits: Path, capsys: Out) -> None:
     for ms in (2.2, 1.9, 2.1):
         measure(digits, ms=ms)
     found = compared(capsys, "digits")
     assert not found["p50"]["significant"]
-    assert "3 repeated measurements" in found["p50"]["method"]
+    assert "3 repeated measurements lie too far apart" in found["p50"]["why"]
+    measure(digits, ms=2.2)
+    found = compared(capsys, "digits")
+    assert not found["p50"]["significant"]
+    assert "4 repeated measurements" in found["p50"]["method"]
 
 
 def test_after_steady_measurements_a_slower_one_stands_out(digits: Path, capsys: Out) -> None:
