@@ -113,7 +113,7 @@ def _reference(
     if not chosen:
         known = ", ".join(sorted({entry.device for entry in entries})[:12])
         raise MissingError(f"{against} has no results of {device!r}", f"it has: {known}")
-    return chosen, []
+    return chosen, [entry for place in recall.holding(sources, chosen) for entry in recall.others(place)]
 
 
 def _judge(newest: recall.Resolved, reference: list[Entry], more: list[Entry], tolerances: Tolerances) -> list[Verdict]:

@@ -67,7 +67,7 @@ def diff(
             print(show.printable(f"  {sentence}"))
     if any(one.p50 is not None and not one.p50.repeats for one in compared):
         show.note(
-            "a machine differs from one measurement to the next, of which two say nothing: with three of the same file "
+            "a machine differs from one measurement to the next, of which two say nothing: with more of the same file "
             "the intervals have that in them; edgekit benchmark again"
         )
 

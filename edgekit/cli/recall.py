@@ -153,6 +153,15 @@ def others(of: Resolved) -> list[Entry]:
     return found
 
 
+def holding(sources: Sources, entries: Sequence[Entry]) -> list[Resolved]:
+    """Those of `entries` that are here, by where they are."""
+    from edgekit.bench.database import Wanted
+
+    runs, hashes = tuple(sorted({entry.run for entry in entries})), {entry.sha256 for entry in entries}
+    found = [(each, find(each, Wanted(runs=runs))) for each in sources.each()]
+    return [Resolved([entry for entry in there if entry.sha256 in hashes], each) for each, there in found]
+
+
 def _engines(sources: Sources) -> list[Engine]:
     return [*sources.indexes.values(), *([sources.team] if sources.team is not None else [])]
 

@@ -205,7 +205,7 @@ def test_other_measurements_of_a_file_widen_the_interval(digits: Path, capsys: O
     found = compared(capsys, "digits")
     assert not found["p50"]["significant"]
     assert "3 repeated measurements lie too far apart" in found["p50"]["why"]
-    measure(digits, ms=2.2)
+    measure(digits, ms=2.21)
     found = compared(capsys, "digits")
     assert not found["p50"]["significant"]
     assert "4 repeated measurements" in found["p50"]["method"]
@@ -351,6 +351,24 @@ def test_a_reference_is_of_the_run_that_was_named(digits: Path, namesake: Path, 
     assert correct == {"theirs.json": 10, "ours.json": 30}
     assert printed(capsys, "check", "digits", "--against", "theirs.json").startswith("pass ")
     assert run(["check", str(namesake), "--against", "digits"]) == 7
+
+
+def test_a_reference_that_is_still_here_brings_its_repetitions(digits: Path, capsys: Out) -> None:
+    for ms in (2.02, 1.97, 2.01, 2.03):
+        measure(digits, ms=ms)
+    assert run(["check", "digits", "--save-reference", "reference.json"]) == 0
+    measure(make_run(digits.parent, "other"), ms=3.0, said={"edgekit": "0.2.0"})
+    printed(capsys, "check", "other", "--against", "reference.json", status=7)
+    (verdict,) = json.loads(
+        printed(capsys, "check", "other", "--against", "reference.json", "--json", status=7).split("error:")[0]
+    )
+    wide = next(f for f in verdict["figures"] if f["name"] == "p50")
+    shutil.rmtree(digits)
+    (verdict,) = json.loads(
+        printed(capsys, "check", "other", "--against", "reference.json", "--json", status=7).split("error:")[0]
+    )
+    narrow = next(f for f in verdict["figures"] if f["name"] == "p50")
+    assert wide["low"] < narrow["low"] < narrow["high"] < wide["high"]
 
 
 def test_a_linked_run_has_the_name_of_its_link(digits: Path, namesake: Path, capsys: Out) -> None:
