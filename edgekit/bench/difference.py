@@ -165,6 +165,10 @@ def sentences(found: Comparison) -> list[str]:
     """What a comparison says, figure by figure, and what is significant."""
     a, b = found.before, found.after
     said = [_of_top1(found), *(_of_latency(found, p) for p in (50, 90)), _of_size(found)]
+    if a.warmup or b.warmup:
+        said.append(
+            f"left out as start-up: {a.warmup} of {a.warmup + a.queries} queries, {b.warmup} of {b.warmup + b.queries}"
+        )
     if found.agreement is not None and not (found.same_file and found.agreement == 100):
         said.append(f"same answer on {found.agreement:.1f} % of {a.images} images")
     if found.machines:

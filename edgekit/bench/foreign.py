@@ -73,7 +73,22 @@ def joined(entry: Entry, packed: dict[str, bytes], where: str) -> Entry:
         samples = unpack(packed)
     except DataError as error:
         raise DataError(f"{where}: {error.message}", error.hint) from None
-    kept, right = samples.latencies_ns, samples.right
+    return _fitting(dataclasses.replace(entry, samples=samples), where)
+
+
+def sound(entry: Entry, where: str) -> Entry:
+    """An entry with its samples as it is, if it would be believed when it comes back.
+
+    Raises:
+        DataError: it would not.
+    """
+    checked({name: getattr(entry, name) for name in _FIELDS}, where)
+    return _fitting(entry, where)
+
+
+def _fitting(entry: Entry, where: str) -> Entry:
+    assert entry.samples is not None
+    kept, right = entry.samples.latencies_ns, entry.samples.right
     if (len(right), int(right.sum())) != (entry.images, entry.correct) or len(kept) > min(MOST_KEPT, entry.queries):
         raise DataError(f"{where} has samples that do not belong to it", "remove it, or make it again")
-    return dataclasses.replace(entry, samples=samples)
+    return entry

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from edgekit.bench import program
+from edgekit.bench.latency import settled
 from edgekit.cli.app import run
 from tests.bench.kept import INT8, make_run, measure
 from tests.bench.results import artifact, by_program
@@ -423,6 +424,16 @@ def test_a_bound_that_suffices_fails_a_check(digits: Path, capsys: Out) -> None:
     assert re.search(
         r"95 % interval at least 1\.\d+, range of the latencies; after: drifts .*: significantly slower", text
     )
+
+
+def test_a_start_up_that_was_left_out_is_said(digits: Path, capsys: Out) -> None:
+    assert "start-up" not in printed(capsys, "diff", "digits@first", "digits", status=2)
+    noise = np.random.default_rng(3).normal(0, 0.02, 700)
+    times = 2e6 * np.exp(noise) * np.where(np.arange(700) < 100, 3, 1)
+    measure(digits, latencies_ns=tuple(int(v) for v in times))
+    cut = 700 - len(settled([int(v) for v in times]))
+    assert cut > 0
+    assert f"left out as start-up: 0 of 700 queries, {cut} of 700" in printed(capsys, "diff", "digits")
 
 
 def test_p90_is_the_same_in_history_and_diff(digits: Path, capsys: Out) -> None:
