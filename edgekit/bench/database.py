@@ -16,12 +16,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from edgekit.bench import replies
-from edgekit.bench.entries import PACKED, Entry, text, unpack
-from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError, missing_package
+from edgekit.bench import foreign
+from edgekit.bench.entries import PACKED, Entry, text
+from edgekit.errors import EdgekitError, MissingError, StorageError, UsageError, missing_package
 from edgekit.labels import visible
 
-SCHEMA = 1
+SCHEMA = 2
 _CONNECT_S, _BATCH, _MOST_TEXT = 10, 100, 300
 _KINDS: dict[str, Any] = {
     "str": sa.Text(), "int": sa.BigInteger(), "float | None": sa.Double(), "dict[str, Any]": sa.Text()
@@ -79,12 +79,18 @@ def connect(url: str) -> sa.Engine:
         arguments = {"connect_timeout": _CONNECT_S}
     try:
         engine = sa.create_engine(parsed, connect_args=arguments, hide_parameters=True)
+        if engine.dialect.name == "sqlite":
+            lock_at_begin(engine)
+        with speaking(engine):
+            check_schema(engine)
     except ImportError:
         raise missing_package("psycopg", "a PostgreSQL database", "postgresql") from None
-    if engine.dialect.name == "sqlite":
-        lock_at_begin(engine)
-    with speaking(engine):
-        check_schema(engine)
+    except (ValueError, TypeError):  # what the driver says of them could repeat a password
+        options = visible(", ".join(sorted(map(str, parsed.query))))[:_MOST_TEXT]
+        raise UsageError(
+            f"the address of --db is none that its driver takes; its options: {options or 'none'}",
+            "--db postgresql://user@host/name, without options",
+        ) from None
     return engine
 
 
@@ -190,7 +196,11 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def find(connection: sa.Connection, wanted: Wanted) -> list[Entry]:
-    """Entries without samples, the newest first."""
+    """Entries without samples, the newest first.
+
+    Raises:
+        DataError: a row is none that edgekit wrote.
+    """
     query = sa.select(*_SHORT).order_by(RESULTS.c.measured.desc(), RESULTS.c.number.desc(), RESULTS.c.sha256)
     if wanted.runs:
         query = query.where(RESULTS.c.run.in_(wanted.runs))
@@ -201,7 +211,7 @@ def find(connection: sa.Connection, wanted: Wanted) -> list[Entry]:
         query = query.where(RESULTS.c.measured >= wanted.since)
     if wanted.id:
         query = query.where(RESULTS.c.sha256.startswith(wanted.id, autoescape=True))
-    return [_entry(row) for row in connection.execute(query.limit(wanted.limit)).mappings()]
+    return [_entry(row, connection.engine) for row in connection.execute(query.limit(wanted.limit)).mappings()]
 
 
 def keys(connection: sa.Connection) -> set[tuple[str, str]]:
@@ -223,17 +233,15 @@ def with_samples(connection: sa.Connection, entries: Sequence[Entry]) -> list[En
         query = sa.select(*columns).where(RESULTS.c.sha256.in_(hashes[start : start + _BATCH]))
         for row in connection.execute(query).mappings():
             if entry := wanted.get((row["sha256"], row["run"])):
-                found.append(dataclasses.replace(entry, samples=unpack({n: row[n] for n in PACKED})))
+                where = f"the row {entry.sha256} in {name_of(connection.engine)}"
+                found.append(foreign.joined(entry, {n: row[n] for n in PACKED}, where))
     return found
 
 
-def _entry(row: Any) -> Entry:
+def _entry(row: Any, engine: sa.Engine) -> Entry:
+    where = f"the row {text(repr(row['sha256']))[:_MOST_TEXT]} in {name_of(engine)}"
     try:
         environment = json.loads(row["environment"])
-    except ValueError:
-        environment = {}
-    if not isinstance(environment, dict):
-        raise DataError(f"the database has a row that edgekit did not write: {row['sha256']!r}")
-    plain: dict[str, Any] = {name: text(value) if isinstance(value, str) else value for name, value in row.items()}
-    plain["environment"] = {text(name): replies.plain(value) for name, value in environment.items()}
-    return Entry(**plain)
+    except (ValueError, TypeError, RecursionError):
+        environment = None
+    return foreign.checked({**row, "environment": environment}, where)

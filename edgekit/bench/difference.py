@@ -17,12 +17,17 @@ _CIRCUMSTANCES = {
     "threads": "threads", "batch": "batch", "processor": "processor", "accelerator": "accelerator", "api": "API",
     "xnnpack": "XNNPACK", "mode": "mode", "governor": "governor", "turbo": "turbo", "microcode": "microcode",
     "power_mode": "power mode", "power_mode_before": "power mode", "clocks_locked_before": "clocks locked",
+    "power_mode_after": "power mode at the end", "clocks_locked_after": "clocks locked at the end",
     "memory_gb": "memory in GB", "system": "system", "kernel": "kernel", "user_agent": "browser", "gpu": "GPU",
     "runtime": "runtime", "version": "runtime's version", "edgekit": "edgekit", "python": "Python", "numpy": "numpy",
     "suite": "suite", "timed_together": "queries timed together",
 }  # fmt: skip
 # Where one of these differs, latencies are of two machines or two ways to run, and no version explains them.
-_OTHER_MACHINE = ("cpu", "board", "machine", "processor", "accelerator", "batch", "mode", "api", "xnnpack")
+_OTHER_MACHINE = (
+    "cpu", "board", "machine", "processor", "accelerator", "batch", "mode", "api", "xnnpack", "power_mode",
+    "power_mode_before", "power_mode_after", "clocks_locked_before", "clocks_locked_after", "governor",
+    "timed_together",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,9 @@ class Comparison:
     """`after` against `before`.
 
     Attributes:
-        top1, p50, p90: None where there is nothing to compare, or too few samples. agreement: percent of the images
-            with the same answer; None where the images are not known to be the same.
+        top1, p50, p90: None where there is nothing to compare. p50 and p90 are ratios, of p90 that of the samples' own
+            percentile; they may have no interval. agreement: percent of the images with the same answer; None where
+            the images are not known to be the same.
         paired: the same images, one by one. same_file: the very same model file.
         circumstances: what else differs, by its name: before and after. machines: why latencies are of two machines.
     """
@@ -46,6 +52,9 @@ class Comparison:
     same_file: bool
     circumstances: dict[str, tuple[Any, Any]]
     machines: str
+
+
+NO_SINGLE_TIMES = "a program that keeps no single times measured it"
 
 
 def doubtful(found: Comparison, change: Change | None) -> bool:
@@ -83,23 +92,30 @@ def _latency(before: Entry, after: Entry, percentile: int) -> Change | None:
     """Means of several queries, as of a coarse clock, have no p90 that could be compared."""
     assert before.samples is not None
     assert after.samples is not None
-    series = before.samples.latencies_ns / before.batch, after.samples.latencies_ns / after.batch
+    if "emulated" in (before.source, after.source):
+        return None
     together = [entry.environment.get("timed_together", 1) for entry in (before, after)]
     if percentile != 50 and together != [1, 1]:
         return None
+    if "program" in (before.kind, after.kind):
+        values = [quantile_ms(entry, percentile) for entry in (before, after)]
+        if not values[0] or not values[1]:
+            return None
+        return Change(values[1] / values[0], None, None, "", None, False, why=NO_SINGLE_TIMES)
+    series = before.samples.latencies_ns / before.batch, after.samples.latencies_ns / after.batch
     return latency_change(*series, percentile)
 
 
 def _repeats(before: Entry, after: Entry, others: Sequence[Entry], name: str) -> list[list[float]]:
-    """The values of a figure in measurements that are repetitions of either side.
+    """The values of a figure in measurements that are repetitions of either side, in the order of measuring.
 
     Where both sides are repetitions of each other, `after` is left out: what it is judged by must not have it in it.
     """
-    all_of = {(entry.sha256, entry.run): entry for entry in (*others, before, after)}
+    all_of = {entry.sha256: entry for entry in (*others, before, after)}  # a copied run has the same ones again
     if _made_alike(before) == _made_alike(after):
-        del all_of[after.sha256, after.run]
+        del all_of[after.sha256]
     groups: dict[tuple[object, ...], list[float]] = {}
-    for entry in all_of.values():
+    for entry in sorted(all_of.values(), key=lambda e: (e.run, e.number, e.measured)):
         if (value := getattr(entry, name)) is not None and value > 0:
             groups.setdefault(_made_alike(entry), []).append(value)
     return [groups.get(key, []) for key in {_made_alike(before), _made_alike(after)}]
@@ -135,8 +151,9 @@ def machines(before: Entry, after: Entry) -> str:
     if before.threads != after.threads:
         return f"other number of threads ({before.threads}, {after.threads})"
     for key in _OTHER_MACHINE:
-        values = [entry.environment.get(key) for entry in (before, after)]
-        if values[0] != values[1] and None not in values and "" not in values:
+        unsaid = 1 if key == "timed_together" else None
+        values = [entry.environment.get(key, unsaid) for entry in (before, after)]
+        if values[0] != values[1] and not any(value in (None, "", -1) for value in values):
             return f"other {_CIRCUMSTANCES[key]} ({values[0]}, {values[1]})"
     cores = [entry.environment.get("cores") for entry in (before, after)]
     if None not in cores and cores[0] != cores[1]:
@@ -148,6 +165,10 @@ def sentences(found: Comparison) -> list[str]:
     """What a comparison says, figure by figure, and what is significant."""
     a, b = found.before, found.after
     said = [_of_top1(found), *(_of_latency(found, p) for p in (50, 90)), _of_size(found)]
+    if a.warmup or b.warmup:
+        said.append(
+            f"left out as start-up: {a.warmup} of {a.warmup + a.queries} queries, {b.warmup} of {b.warmup + b.queries}"
+        )
     if found.agreement is not None and not (found.same_file and found.agreement == 100):
         said.append(f"same answer on {found.agreement:.1f} % of {a.images} images")
     if found.machines:
@@ -155,7 +176,7 @@ def sentences(found: Comparison) -> list[str]:
     said += [f"differs: {name}: {_value(x)} -> {_value(y)}" for name, (x, y) in found.circumstances.items()]
     if not found.circumstances:
         said.append("what was recorded of the machine and the versions is the same")
-    if a.kind == b.kind == "program":
+    if "program" in (a.kind, b.kind):
         said.append("measured by a program that keeps no single times: nothing can be said of chance")
     return said
 
@@ -180,26 +201,59 @@ def _of_latency(found: Comparison, percentile: int) -> str:
     a, b = found.before, found.after
     change = found.p50 if percentile == 50 else found.p90
     name = f"p{percentile}"
-    emulated = [entry.device for entry in (a, b) if entry.source == "emulated"]
-    if emulated:
-        return f"{name}: not compared: {emulated[0]} is emulated"
-    values = [quantile_ms(entry, percentile) for entry in (a, b)]
+    if why := not_compared(found, percentile):
+        return f"{name}: not compared: {why}"
     if change is None:
-        if values[0] and values[1] and a.kind == b.kind == "program":
-            return f"{name}: {_ms(values[0])} -> {_ms(values[1])} ms, x {values[1] / values[0]:.3f}: no interval"
         return f"{name}: insufficient samples ({a.queries} and {b.queries} queries)"
+    shown = [shown_ms(entry, percentile) for entry in (a, b)]
+    unit = "ms an image" if (a.batch, b.batch) != (1, 1) else "ms"
+    of = "early-stopping estimates; p90 of the samples " if percentile != 50 and a.kind != "program" else ""
+    said = f"{name}: {_ms(shown[0])} -> {_ms(shown[1])} {unit}, {of}x {change.value:.3f}"
+    interval = bounds(change, ".3f")
+    if not interval:
+        return f"{said}: no interval ({change.why})"
     verdict = "not significant" if not change.significant else "faster" if change.value < 1 else "slower"
     doubt = ", but other work ran" if change.significant and doubtful(found, change) else ""
-    return (
-        f"{name}: {_ms(values[0])} -> {_ms(values[1])} ms, x {change.value:.3f} "
-        f"(95 % interval {change.low:.3f} to {change.high:.3f}, {change.method}): {_sure(verdict)}{doubt}"
-    )
+    limits = f"; {change.why}" if change.why else ""
+    return f"{said} (95 % interval {interval}, {change.method}{limits}): {_sure(verdict)}{doubt}"
+
+
+def not_compared(found: Comparison, percentile: int) -> str:
+    """Why a percentile of latencies is not compared, whatever the samples are; "" if it is."""
+    entries = (found.before, found.after)
+    if emulated := [entry.device for entry in entries if entry.source == "emulated"]:
+        return f"{emulated[0]} is emulated"
+    if percentile != 50 and any(entry.environment.get("timed_together", 1) != 1 for entry in entries):
+        return "several queries were timed together"
+    if percentile != 50 and "program" in (entry.kind for entry in entries):
+        return NO_SINGLE_TIMES
+    return ""
+
+
+def bounds(change: Change, form: str) -> str:
+    """An interval in words, perhaps of one end; "" where it has none."""
+    if change.low is not None and change.high is not None:
+        return f"{change.low:{form}} to {change.high:{form}}"
+    if change.low is not None:
+        return f"at least {change.low:{form}}"
+    return "" if change.high is None else f"at most {change.high:{form}}"
+
+
+def shown_ms(entry: Entry, percentile: int) -> float | None:
+    """A percentile as edgekit shows it everywhere, of one image: of p90 the early-stopping estimate."""
+    if percentile == 50:
+        return quantile_ms(entry, 50)
+    return None if entry.p90_ms is None else entry.p90_ms / entry.batch
 
 
 def quantile_ms(entry: Entry, percentile: int) -> float | None:
-    """A percentile of the kept latencies, of one image; of a program its own median."""
+    """The samples' own percentile, of one image; of p50 that of all of them, of p90 that of those kept. Of a program
+    its own median.
+    """
+    if percentile == 50 and entry.p50_ms is not None:
+        return entry.p50_ms / entry.batch
     if entry.kind == "program":
-        return entry.p50_ms if percentile == 50 else None
+        return None
     if entry.samples is None or not len(entry.samples.latencies_ns):
         return None
     return float(np.percentile(entry.samples.latencies_ns, percentile)) / 1e6 / entry.batch

@@ -19,6 +19,7 @@ import numpy as np
 
 from edgekit import store
 from edgekit.bench import places, program, session
+from edgekit.bench.latency import settled
 from edgekit.bench.replies import plain
 from edgekit.bench.summary import BUSY, percentiles_ms
 from edgekit.errors import DataError, EdgekitError
@@ -29,6 +30,7 @@ _MOST_TEXT, _MOST_KEYS = 200, 300
 _MOST_JSON, _MOST_RAW, _MOST_PACKED = 1 << 24, 1 << 31, 1 << 26
 # Of a longer series so many stretches of so many queries in a row are kept: drift and autocorrelation stay in it.
 _STRETCHES, _STRETCH = 64, 32
+MOST_KEPT = _STRETCHES * _STRETCH
 _ID = 8
 
 
@@ -37,7 +39,7 @@ class Samples:
     """What significance needs.
 
     Attributes:
-        latencies_ns: int64, in their order; at most 2,048 of them, in stretches from the whole series.
+        latencies_ns: int64, those that count, in their order; at most 2,048, in stretches from the whole series.
         answers: int64, per image the class of the highest score. right: bool, whether it is the expected one.
     """
 
@@ -92,7 +94,9 @@ class Entry:
         measured: when, UTC, ISO 8601. kind: "measured", or "program" for the figures of a program.
         model: the network. runtime, version: what ran it. images_sha256: of the test images and their labels, ""
             where that is not known. batch: images in a query, of which the latencies are.
-        p50_ms, p90_ms: None where the samples cannot carry it, and of emulation. samples: None where not asked for.
+        queries, warmup: that count, and that were taken off before them because the series had not settled yet.
+        p50_ms, p90_ms: of a query, p90 the early-stopping estimate; None where the samples cannot carry it, and of
+            emulation. samples: None where not asked for.
     """
 
     sha256: str
@@ -121,6 +125,7 @@ class Entry:
     images: int
     correct: int
     environment: dict[str, Any]
+    warmup: int = 0
     samples: Samples | None = None
 
     @property
@@ -197,18 +202,19 @@ def _of_result(result: BenchmarkResult, path: Path, content: bytes, of: About) -
     emulated = result.source == "emulated"
     answers = result.logits.argmax(1) if len(result.logits) else np.zeros(0, np.int64)
     right = answers == result.expected
-    latencies = () if emulated else result.latencies_ns
+    latencies = settled(() if emulated else result.latencies_ns, result.warmup_ns)
     p50, p90, _ = percentiles_ms(latencies, result.environment)
     entry = _common(result, path, content, of)
     return dataclasses.replace(
         entry,
         images_sha256=of.images_sha256 if of.images == len(right) else "",
-        queries=len(result.latencies_ns),
+        queries=len(result.latencies_ns) if emulated else len(latencies),
+        warmup=0 if emulated else len(result.latencies_ns) - len(latencies),
         p50_ms=p50,
         p90_ms=p90,
         images=len(right),
         correct=int(right.sum()),
-        samples=Samples(thinned(np.array(latencies, np.int64)), answers.astype(np.int64), right),
+        samples=Samples(thinned(latencies), answers.astype(np.int64), right),
     )
 
 
@@ -261,7 +267,7 @@ def _common(result: BenchmarkResult | ProgramResult, path: Path, content: bytes,
 
 def thinned(latencies_ns: np.ndarray) -> np.ndarray:
     """At most 2,048 latencies: stretches of 32 queries in a row, evenly over the series."""
-    if len(latencies_ns) <= _STRETCHES * _STRETCH:
+    if len(latencies_ns) <= MOST_KEPT:
         return latencies_ns
     starts = np.linspace(0, len(latencies_ns) - _STRETCH, _STRETCHES).astype(np.int64)
     return np.asarray(latencies_ns[(starts[:, None] + np.arange(_STRETCH)).ravel()])

@@ -14,7 +14,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from edgekit import __version__, store
-from edgekit.bench import database, entries
+from edgekit.bench import database, entries, foreign
 from edgekit.bench.database import RESULTS
 from edgekit.bench.entries import Entry
 from edgekit.errors import EdgekitError
@@ -111,7 +111,7 @@ def _refresh(engine: sa.Engine, runs_dir: Path) -> Index:
             if run not in runs:
                 runs[run] = entries.about(run)
             try:
-                part.append((key, state, entries.read(path, runs[run])))
+                part.append((key, state, foreign.sound(entries.read(path, runs[run]), str(path))))
             except EdgekitError as error:
                 problems.append(error.message)
         with engine.begin() as connection:

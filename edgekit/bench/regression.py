@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import __version__, store
+from edgekit.bench import foreign
 from edgekit.bench.compare import Change
-from edgekit.bench.difference import Comparison, compare, doubtful
-from edgekit.bench.entries import PACKED, Entry, unpack
-from edgekit.config import from_table
+from edgekit.bench.difference import Comparison, bounds, compare, doubtful, not_compared, quantile_ms
+from edgekit.bench.entries import PACKED, Entry
 from edgekit.errors import DataError, MissingError
-from edgekit.labels import visible
 
 SCHEMA = 1
 _MOST_BYTES, _MOST_ENTRIES = 1 << 26, 1000
@@ -86,24 +85,31 @@ def _top1(found: Comparison, tolerance: float) -> Figure:
 
 
 def _latency(name: str, found: Comparison, change: Change | None, tolerance: float) -> Figure:
-    emulated = [entry.device for entry in (found.before, found.after) if entry.source == "emulated"]
-    if emulated:
-        return Figure(name, NOT_COMPARED, f"{emulated[0]} is emulated")
-    if found.machines:
-        return Figure(name, NOT_COMPARED, found.machines)
+    percentile = int(name[1:])
+    if why := found.machines or not_compared(found, percentile):
+        return Figure(name, NOT_COMPARED, why)
     if change is None:
         why = f"insufficient samples ({found.before.queries} and {found.after.queries} queries)"
-        if "program" in (found.before.kind, found.after.kind):
-            why = "a program that keeps no single times measured it"
         return Figure(name, CANNOT_TELL, why)
-    percent = dataclasses.replace(change, **{k: 100 * (getattr(change, k) - 1) for k in ("value", "low", "high")})
-    text = f"{percent.value:+.1f} % ({percent.low:+.1f} to {percent.high:+.1f})"
+    value, low, high = (None if v is None else 100 * (v - 1) for v in (change.value, change.low, change.high))
+    percent = dataclasses.replace(change, value=100 * (change.value - 1), low=low, high=high)
+    of = "" if percentile == 50 else ", of the samples"
+    if not (interval := bounds(percent, "+.1f")):
+        shown = " -> ".join("-" if v is None else f"{v:.4g}" for v in _values_ms(found, percentile))
+        why = f"{percent.value:+.1f} %, x {change.value:.3f} ({shown} ms{of}), no interval: {change.why}"
+        return Figure(name, CANNOT_TELL, why, value)
+    text = f"{percent.value:+.1f} %{of} ({interval})"
+    text += f", {change.why}" if change.why else ""
     text += ", while other work ran" if found.before.busy or found.after.busy else ""
     figure = _judged(name, percent, percent.value, tolerance, text)
     if figure.state == WORSE and doubtful(found, change):
-        why = f"{text}, tolerated {tolerance:g}: measure on an idle machine, or three times"
+        why = f"{text}, tolerated {tolerance:g}: measure on an idle machine, or four times"
         return dataclasses.replace(figure, state=CANNOT_TELL, why=why)
     return figure
+
+
+def _values_ms(found: Comparison, percentile: int) -> list[float | None]:
+    return [quantile_ms(entry, percentile) for entry in (found.before, found.after)]
 
 
 def _judged(name: str, change: Change, worse_by: float, tolerance: float, text: str) -> Figure:
@@ -153,7 +159,7 @@ def load_reference(path: Path) -> list[Entry]:
     if not isinstance(results, list) or not 0 < len(results) <= _MOST_ENTRIES:
         raise DataError(f"{path} is no reference: it holds no results", f"edgekit check --save-reference {path}")
     try:
-        return [_from_document(result, str(path)) for result in results]
+        return [_from_document(result, f"result {number} of {path}") for number, result in enumerate(results, 1)]
     except (KeyError, TypeError, AttributeError, ValueError, binascii.Error) as error:
         raise DataError(
             f"{path} is damaged: {type(error).__name__}: {error}", f"edgekit check --save-reference {path}"
@@ -162,14 +168,5 @@ def load_reference(path: Path) -> list[Entry]:
 
 def _from_document(result: dict[str, Any], where: str) -> Entry:
     packed = {name: base64.b64decode(result["samples"][name], validate=True) for name in PACKED}
-    try:
-        samples = unpack(packed)
-    except DataError as error:
-        raise ValueError(error.message) from None
-    entry = from_table({k: v for k, v in result.items() if k != "samples"}, Entry, where)
-    plain: dict[str, Any] = {
-        f.name: visible(v) for f in dataclasses.fields(Entry) if isinstance(v := getattr(entry, f.name), str)
-    }
-    if entry.batch < 1 or entry.size_bytes < 0 or not 0 <= entry.correct <= entry.images:
-        raise ValueError("numbers that cannot be")
-    return dataclasses.replace(entry, **plain, samples=samples)
+    entry = foreign.checked({"warmup": 0, **{k: v for k, v in result.items() if k != "samples"}}, where)
+    return foreign.joined(entry, packed, where)

@@ -70,14 +70,15 @@ def check(
     sources = recall.open_sources(runs_dir, names, db)
     if against and against.startswith("@"):
         against = recall.parse(name, runs_dir, sources).text + against
-    newest = _of(recall.resolve(name, runs_dir, sources, device), artifact)
+    newest = recall.resolve(name, runs_dir, sources, device)
+    newest = recall.Resolved(_of(newest.entries, artifact), newest.sources)
     if save_reference is not None:
-        _save(save_reference, sources, newest)
+        _save(save_reference, newest)
         return
     assert against is not None
-    reference = _reference(against, runs_dir, sources, device)
+    reference, more = _reference(against, runs_dir, sources, device)
     tolerances = Tolerances(tolerance_p50, tolerance_p90, tolerance_top1, tolerance_size)
-    verdicts = _judge(sources, newest, _of(reference, artifact), tolerances)
+    verdicts = _judge(newest, _of(reference, artifact), more, tolerances)
     _print(verdicts, json)
     _end(verdicts, strict)
 
@@ -91,36 +92,37 @@ def _of(entries: list[Entry], artifact: str | None) -> list[Entry]:
     return found
 
 
-def _save(path: Path, sources: recall.Sources, newest: list[Entry]) -> None:
+def _save(path: Path, newest: recall.Resolved) -> None:
     from edgekit.bench import regression
 
-    regression.save_reference(path, list(recall.with_samples(sources, newest).values()))
-    show.note(f"{path}: {len(newest)} results; next: edgekit check --against {path}")
+    regression.save_reference(path, list(recall.with_samples(newest.sources, newest.entries).values()))
+    show.note(f"{path}: {len(newest.entries)} results; next: edgekit check --against {path}")
 
 
-def _reference(against: str, runs_dir: Path, sources: recall.Sources, device: str | None) -> list[Entry]:
+def _reference(
+    against: str, runs_dir: Path, sources: recall.Sources, device: str | None
+) -> tuple[list[Entry], list[Entry]]:
+    """The entries of the reference with their samples, and other measurements of the same."""
     from edgekit.bench import regression
 
     if not against.endswith(".json"):
         found = recall.resolve(against, runs_dir, sources, device)
-        return list(recall.with_samples(sources, found).values())
+        return list(recall.with_samples(found.sources, found.entries).values()), recall.others(found)
     entries = regression.load_reference(Path(against))
     chosen = [entry for entry in entries if device in (None, entry.device)]
     if not chosen:
         known = ", ".join(sorted({entry.device for entry in entries})[:12])
         raise MissingError(f"{against} has no results of {device!r}", f"it has: {known}")
-    return chosen
+    return chosen, [entry for place in recall.holding(sources, chosen) for entry in recall.others(place)]
 
 
-def _judge(
-    sources: recall.Sources, newest: list[Entry], reference: list[Entry], tolerances: Tolerances
-) -> list[Verdict]:
+def _judge(newest: recall.Resolved, reference: list[Entry], more: list[Entry], tolerances: Tolerances) -> list[Verdict]:
     from edgekit.bench import regression
 
     by_place = {(entry.artifact, entry.device): entry for entry in reference}
-    samples, more = recall.with_samples(sources, newest), recall.others(sources, [*newest, *reference])
+    samples, more = recall.with_samples(newest.sources, newest.entries), [*recall.others(newest), *more]
     verdicts = []
-    for entry in newest:
+    for entry in newest.entries:
         before = by_place.pop((entry.artifact, entry.device), None)
         if before is not None and before.sha256 == entry.sha256:
             before = None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgekit.cli import recall, show
+from edgekit.cli import pairing, recall, show
 from edgekit.cli.options import Json, RunsDir
 from edgekit.errors import UsageError
 
@@ -42,17 +42,20 @@ def diff(
             after = named.text
         else:
             before, after = f"{before}@previous", before
-    found = recall.pairs(*(recall.resolve(name, runs_dir, sources, device) for name in (before, after)))
-    if same := [b for a, b in found if (a.sha256, a.run) == (b.sha256, b.run)]:
-        found = [(a, b) for a, b in found if (a.sha256, a.run) != (b.sha256, b.run)]
-        if not found:
-            raise UsageError(
-                f"{before} and {after} are the same measurement ({', '.join(sorted({e.id for e in same})[:5])})",
-                f"edgekit history {same[0].run} lists others",
-            )
-    samples = recall.with_samples(sources, [entry for pair in found for entry in pair])
-    more = recall.others(sources, list(samples.values()))
-    compared = [difference.compare(samples[a.sha256, a.run], samples[b.sha256, b.run], more) for a, b in found]
+    sides = [recall.resolve(name, runs_dir, sources, device) for name in (before, after)]
+    paired = pairing.pairs(*(side.entries for side in sides))
+    found = [(a, b) for a, b in paired if (a.sha256, a.run) != (b.sha256, b.run)]
+    if not found:
+        raise UsageError(
+            f"{before} and {after} are the same measurement ({', '.join(sorted({b.id for _, b in paired})[:5])})",
+            f"edgekit history {paired[0][1].run} lists others",
+        )
+    samples = [recall.with_samples(side.sources, side.entries) for side in sides]
+    more = [entry for side in sides for entry in recall.others(side)]
+    compared = [difference.compare(samples[0][a.sha256, a.run], samples[1][b.sha256, b.run], more) for a, b in found]
+    for name, alone in zip((before, after), pairing.left_out(sides[0].entries, sides[1].entries, paired)):
+        if alone:
+            show.note(f"only in {name}, and not compared: {alone}")
     if json:
         show.as_json([as_plain(one) for one in compared])
         return
@@ -64,7 +67,7 @@ def diff(
             print(show.printable(f"  {sentence}"))
     if any(one.p50 is not None and not one.p50.repeats for one in compared):
         show.note(
-            "a machine differs from one measurement to the next, of which two say nothing: with three of the same file "
+            "a machine differs from one measurement to the next, of which two say nothing: with more of the same file "
             "the intervals have that in them; edgekit benchmark again"
         )
 

@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgekit.cli import recall, show
+from edgekit.cli import pairing, recall, show
 from edgekit.cli.options import Json, RunsDir
 from edgekit.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from edgekit.bench.database import Wanted
     from edgekit.bench.difference import Comparison
     from edgekit.bench.entries import Entry
+
+    # A place, and the runs that are asked of it; none are all.
+    Part = tuple[recall.Sources, tuple[str, ...]]
 
 _COLUMNS = (
     "id", "measured (UTC)", "run", "model", "artifact", "on", "edgekit", "ran in", "top-1 % (95 %)", "p50 ms", "p90 ms",
@@ -57,46 +63,74 @@ def history(
         raise UsageError(f"--since takes a date, not {since!r}", "--since 2026-11-26")
     names = list(runs or [])
     sources = recall.open_sources(runs_dir, names, db)
-    asked = tuple(dict.fromkeys(_run(recall.parse(name, runs_dir, sources)) for name in names))
-    wanted = Wanted(asked, device or "", artifact or "", model or "", start)
+    asked = [_run(recall.parse(name, runs_dir, sources)) for name in names]
+    parts = _parts(sources, asked)
+    wanted = Wanted((), device or "", artifact or "", model or "", start, limit=limit)
     if push:
-        _push(sources, asked)
-    found = recall.find(sources, dataclasses.replace(wanted, limit=limit))
+        _push(sources.team, parts)
+    found, changes = _listed(parts, wanted)
     if not found:
+        wanted = dataclasses.replace(wanted, runs=tuple(named.run for named in asked), limit=None)
         what = "nothing was measured that fits" if any(dataclasses.astuple(wanted)) else "nothing was measured yet"
         if not json:
             raise MissingError(what, "edgekit benchmark; edgekit history without options lists all")
-    _print(found, _changes(sources, found), limit, json)
+    _print(found, changes, limit, json)
 
 
-def _run(named: recall.Named) -> str:
-    """The run that is named, and nothing else.
+def _run(named: recall.Named) -> recall.Named:
+    """What is named, if it is a run and nothing else.
 
     Raises:
-        UsageError: something else is.
+        UsageError: it is something else.
     """
     if not named.run or named.artifact or named.when != "latest":
         raise UsageError(
             f"history lists runs, and {named.text!r} names more or other than one", "--artifact, --since; edgekit diff"
         )
-    return named.run
+    return named
 
 
-def _push(sources: recall.Sources, runs: tuple[str, ...]) -> None:
+def _parts(sources: recall.Sources, asked: list[recall.Named]) -> list[Part]:
+    """Where each run is looked for: one here in its folder alone, one of somebody else's everywhere, place by place."""
+    runs: dict[Path | None, list[str]] = {} if asked else {None: []}
+    for named in asked:
+        runs.setdefault(named.folder, []).append(named.run)
+    return [(each, tuple(dict.fromkeys(names))) for folder, names in runs.items() for each in sources.of(folder).each()]
+
+
+def _push(team: Engine | None, parts: list[Part]) -> None:
     from edgekit.bench import database
     from edgekit.bench.database import Wanted
 
-    if sources.team is None:
+    if team is None:
         raise UsageError("--push sends results to a database, and none is named", "--db postgresql://user@host/name")
-    local = recall.Sources(sources.indexes, None)
-    engine = sources.team
-    with database.speaking(engine):
-        with engine.connect() as connection:
+    with database.speaking(team):
+        with team.connect() as connection:
             there = database.keys(connection)
-        own = [e for e in recall.find(local, Wanted(runs)) if (e.sha256, e.run) not in there]
-        with engine.begin() as connection:
-            database.put(connection, list(recall.with_samples(local, own).values()))
-    show.note(f"sent {len(own)} results to {database.name_of(engine)}")
+        sent = 0
+        for sources, runs in parts:
+            if sources.team is None:
+                own = [e for e in recall.find(sources, Wanted(runs)) if (e.sha256, e.run) not in there]
+                with team.begin() as connection:
+                    database.put(connection, list(recall.with_samples(sources, own).values()))
+                there |= {(e.sha256, e.run) for e in own}
+                sent += len(own)
+    show.note(f"sent {sent} results to {database.name_of(team)}")
+
+
+def _listed(parts: list[Part], wanted: Wanted) -> tuple[list[Entry], dict[tuple[str, str], Comparison]]:
+    """The entries of all parts, each once, the newest first, and each against the one before it in the same place."""
+    places: dict[tuple[str, str], int] = {}
+    entries: dict[tuple[str, str], Entry] = {}
+    for number, (sources, runs) in enumerate(parts):
+        for entry in recall.find(sources, dataclasses.replace(wanted, runs=runs)):
+            if places.setdefault((entry.sha256, entry.run), number) == number:
+                entries[entry.sha256, entry.run] = entry
+    found = recall.newest_first(entries.values())[: wanted.limit]
+    changes: dict[tuple[str, str], Comparison] = {}
+    for number, (sources, _) in enumerate(parts):
+        changes |= _changes(sources, [e for e in found if places[e.sha256, e.run] == number])
+    return found, changes
 
 
 def _changes(sources: recall.Sources, shown: list[Entry]) -> dict[tuple[str, str], Comparison]:
@@ -104,10 +138,12 @@ def _changes(sources: recall.Sources, shown: list[Entry]) -> dict[tuple[str, str
     from edgekit.bench import difference
     from edgekit.bench.database import Wanted
 
+    if not shown:
+        return {}
     runs = tuple(sorted({entry.run for entry in shown}))
     keys = {(entry.sha256, entry.run) for entry in shown}
     compared: list[tuple[Entry, Entry, list[Entry]]] = []
-    for group in recall.grouped(recall.find(sources, Wanted(runs))):
+    for group in pairing.grouped(recall.find(sources, Wanted(runs))):
         compared += [(a, b, group) for a, b in itertools.pairwise(group) if (b.sha256, b.run) in keys]
     samples = recall.with_samples(sources, [entry for a, b, _ in compared for entry in (a, b)])
     return {
@@ -166,20 +202,27 @@ def _cells(entry: Entry, change: Comparison | None) -> list[str]:
 
 
 def in_short(change: Comparison) -> str:
-    """A comparison in one cell."""
-    from edgekit.bench.difference import doubtful
-
+    """A comparison in one cell; never "no change" where a figure is missing."""
     said = []
     if change.top1 is not None and (change.top1.value or change.top1.significant):
         said.append(f"top-1 {change.top1.value:+.1f}{'*' if change.top1.significant else ''}")
-    if change.machines:
-        said.append("other machine or threads")
-    elif change.p50 is not None:
-        star = "" if not change.p50.significant else "?" if doubtful(change, change.p50) else "*"
-        said.append(f"p50 {100 * (change.p50.value - 1):+.1f} %{star}")
+    said.append(_p50_in_short(change))
     if not change.same_file:
         said.append("other file")
-    return ", ".join(said) or "no change"
+    return ", ".join(said)
+
+
+def _p50_in_short(change: Comparison) -> str:
+    from edgekit.bench.difference import bounds, doubtful, not_compared
+
+    if why := change.machines or not_compared(change, 50):
+        return f"p50 not compared: {why}"
+    if change.p50 is None:
+        return "p50 insufficient samples"
+    if not bounds(change.p50, ""):
+        return f"p50 x {change.p50.value:.2g}, no interval"
+    star = "" if not change.p50.significant else "?" if doubtful(change, change.p50) else "*"
+    return f"p50 {100 * (change.p50.value - 1):+.1f} %{star}"
 
 
 def _plain(entry: Entry, change: Comparison | None) -> dict[str, object]:

@@ -96,7 +96,7 @@ def test_a_newer_edgekit_s_tables_are_not_touched(url: str) -> None:
     engine = database.connect(url)
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE edgekit_meta SET schema = 99"))
-    with pytest.raises(StorageError, match="tables of format 99; this edgekit knows 1") as caught:
+    with pytest.raises(StorageError, match="tables of format 99; this edgekit knows 2") as caught:
         database.connect(url)
     assert "upgrade edgekit" in caught.value.hint
 
@@ -244,6 +244,39 @@ def test_texts_of_somebody_else_are_made_printable(tmp_path: Path, runs: Path) -
     assert entry.device.startswith("\\x1b[2Jxxx")
     assert len(entry.device) == 200
     assert entry.environment == {"cpu": "\\x9b31m", "a": "['b']"}
+
+
+WRONG: list[tuple[str, object]] = [
+    ("correct", 9999), ("correct", -1), ("batch", 0), ("p50_ms", "abc"), ("p50_ms", -1.0), ("p90_ms", float("inf")),
+    ("images", -5), ("images", 39), ("queries", 3), ("threads", "x"), ("size_bytes", -1), ("size_bytes", 2**60),
+    ("kind", "guessed"), ("source", "heaven"), ("measured", "soon"), ("environment", "["), ("environment", "[1]"),
+    ("environment", "[" * 100_000), ("device", b"x"), ("sha256", "\x1b[2J"), ("warmup", -1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("column", "value"), WRONG)
+def test_a_row_of_wrong_values_is_named(
+    tmp_path: Path, runs: Path, capsys: pytest.CaptureFixture[str], column: str, value: object
+) -> None:
+    address = f"sqlite:///{tmp_path / 'team.sqlite'}"
+    engine = database.connect(address)
+    send(engine, local(runs))
+    with engine.begin() as connection:
+        connection.execute(sa.text(f"UPDATE edgekit_results SET {column} = :v, run = 'theirs'"), {"v": value})
+    samples = column in ("images", "queries") and int(str(value)) > 0  # they are read where they are compared
+    for arguments in (["diff", "theirs", "digits"], *([] if samples else [["history"]])):
+        assert run([*arguments, "--db", address]) == 3
+        said = capsys.readouterr().err
+        assert "team.sqlite" in said
+        assert "\x1b" not in said
+
+
+@pytest.mark.parametrize("options", ["timeout=abc", "cached_statements=x", "check_same_thread=maybe&timeout=hunter2"])
+def test_options_that_the_driver_does_not_take_are_refused(
+    tmp_path: Path, runs: Path, capsys: pytest.CaptureFixture[str], options: str
+) -> None:
+    assert run(["history", "--db", f"sqlite:///{tmp_path / 'team.sqlite'}?{options}"]) == 2
+    assert "is none that its driver takes" in capsys.readouterr().err
 
 
 def test_a_row_of_somebody_else_s_making_is_named(tmp_path: Path, runs: Path) -> None:

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from edgekit import store
-from edgekit.bench import database, entries, index, program
+from edgekit.bench import database, entries, index, program, session
 from edgekit.bench.database import Wanted
 from edgekit.bench.entries import Entry
+from edgekit.bench.latency import latency
 from tests.bench.kept import INT8, make_run, measure
 from tests.bench.results import by_program
 
@@ -137,6 +138,17 @@ def test_a_result_of_wrong_values_is_named_or_listed_but_breaks_nothing(runs: Pa
     assert len(found.problems) + len(listed(found)) == 2
 
 
+@pytest.mark.parametrize("changes", [{"runs": -5}, {"median_ms": -1.0}, {"runs": 2**60}, {"median_ms": 1e300}])
+def test_figures_that_cannot_be_are_named_and_the_others_are_listed(runs: Path, changes: dict[str, object]) -> None:
+    program.save(runs / "digits" / "bench", by_program())
+    path = next((runs / "digits").rglob("benchmark_model/*.json"))
+    changed(path, figures={**json.loads(path.read_text())["figures"], **changes})
+    found = index.refresh(runs)
+    assert len(found.problems) == 1
+    assert str(path) in found.problems[0]
+    assert [entry.kind for entry in listed(found)] == ["measured"]
+
+
 def test_raw_values_that_are_gone_are_named_until_they_are_back(runs: Path) -> None:
     raw = next(runs.rglob("*.npz"))
     raw.rename(raw.with_suffix(".away"))
@@ -254,6 +266,23 @@ def test_a_device_may_be_called_like_the_program(runs: Path) -> None:
     assert found.problems == ()
     kinds = {entry.device: entry.kind for entry in listed(found, Wanted(runs=("bench",)))}
     assert kinds == {program.NAME: "measured", "bench": "program"}
+
+
+def test_a_start_up_is_taken_off_as_report_does(runs: Path) -> None:
+    noise = np.random.default_rng(3).normal(0, 0.02, 700)
+    times = 2e6 * np.exp(noise) * np.where(np.arange(700) < 100, 3, 1)
+    path = measure(runs / "digits", latencies_ns=tuple(int(v) for v in times), device="pi")
+    result = session.load_file(path)
+    shown = latency(result.latencies_ns, result.warmup_ns)
+    found = index.refresh(runs)
+    with found.engine.connect() as connection:
+        (entry,) = database.with_samples(connection, database.find(connection, Wanted(device="pi")))
+    assert entry.samples is not None
+    assert shown.warmup > 0
+    assert (entry.queries, entry.warmup) == (shown.queries, shown.warmup)
+    assert len(entry.samples.latencies_ns) == shown.queries
+    assert entry.p50_ms == shown.quantiles[0].ms
+    assert entry.p90_ms == shown.quantiles[1].bound_ms
 
 
 def test_emulation_has_no_latency(runs: Path) -> None:

@@ -8,9 +8,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edgekit.bench import program
+from edgekit.bench.latency import settled
 from edgekit.cli.app import run
 from tests.bench.kept import INT8, make_run, measure
 from tests.bench.results import artifact, by_program
@@ -198,19 +200,23 @@ def test_a_clock_that_went_back_does_not_turn_the_order_around(digits: Path, cap
     assert compared(capsys, "digits")["p50"]["value"] == pytest.approx(2.0, rel=0.02)
 
 
-def test_three_measurements_of_a_file_widen_the_interval(digits: Path, capsys: Out) -> None:
+def test_other_measurements_of_a_file_widen_the_interval(digits: Path, capsys: Out) -> None:
     for ms in (2.2, 1.9, 2.1):
         measure(digits, ms=ms)
     found = compared(capsys, "digits")
     assert not found["p50"]["significant"]
-    assert "3 repeated measurements" in found["p50"]["method"]
+    assert "3 repeated measurements lie too far apart" in found["p50"]["why"]
+    measure(digits, ms=2.21)
+    found = compared(capsys, "digits")
+    assert not found["p50"]["significant"]
+    assert "4 repeated measurements" in found["p50"]["method"]
 
 
 def test_after_steady_measurements_a_slower_one_stands_out(digits: Path, capsys: Out) -> None:
-    for ms in (2.01, 1.99, 2.3):
-        measure(digits, ms=ms)
+    for ms in (2.01, 1.99, 2.0, 2.3):
+        measure(digits, ms=ms, when=f"2026-11-26T07:00:00.{ms * 100:.0f}+00:00")
     found = compared(capsys, "digits")
-    assert "3 repeated measurements" in found["p50"]["method"]
+    assert "4 repeated measurements" in found["p50"]["method"]
     assert found["p50"]["significant"]
 
 
@@ -270,7 +276,13 @@ def test_two_devices_are_compared_by_id_and_it_is_said(digits: Path, capsys: Out
 
 def test_few_queries_and_emulation_are_not_compared(digits: Path, capsys: Out) -> None:
     measure(digits, latencies_ns=(1_000_000,) * 9)
-    assert "p50: insufficient samples (700 and 9 queries)" in printed(capsys, "diff", "digits")
+    text = printed(capsys, "diff", "digits")
+    assert re.search(r"p50: \d\.\d+ -> 1 ms, x 0\.\d+: no interval \(too few queries: 700 and 9\)", text)
+    assert "p90: insufficient samples (700 and 9 queries)" in text
+    assert "p50 x 0.5, no interval" in printed(capsys, "history")
+    measure(digits, latencies_ns=(1_000_000,) * 7)
+    assert "p50: insufficient samples (9 and 7 queries)" in printed(capsys, "diff", "digits")
+    assert "p50 insufficient samples" in printed(capsys, "history")
     measure(digits, source="emulated")
     assert "p50: not compared: local is emulated" in printed(capsys, "diff", "digits")
 
@@ -309,6 +321,142 @@ def test_names_that_mean_nothing_say_what_exists(
     assert "\x1b" not in text
 
 
+@pytest.fixture
+def namesake(digits: Path, tmp_path: Path) -> Path:
+    """A run of the same name in another folder, slower and worse."""
+    other = make_run(tmp_path / "else" / "runs")
+    for when in ("2026-11-25T07:00:00+00:00", "2026-11-28T07:00:00+00:00"):
+        measure(other, ms=8.0, right=10, when=when)
+    return other
+
+
+def test_runs_of_one_name_in_two_folders_are_two(digits: Path, namesake: Path, capsys: Out) -> None:
+    assert [row["correct"] for row in listed(capsys, "history", str(namesake))] == [10, 10]
+    assert [row["correct"] for row in listed(capsys, "history", "digits")] == [30]
+    both = listed(capsys, "history", "digits", "else/runs/digits")
+    assert [row["correct"] for row in both] == [10, 30, 10]
+    assert both[0]["change"]["p50"]["value"] == pytest.approx(1.0, rel=0.02)
+    assert both[1]["change"] is None
+    found = compared(capsys, "digits", "else/runs/digits")
+    assert found["p50"]["value"] == pytest.approx(4.0, rel=0.02)
+    assert "nothing of 'digits' was measured twice" in printed(capsys, "diff", "digits", status=4)
+    assert compared(capsys, str(namesake))["p50"]["value"] == pytest.approx(1.0, rel=0.02)
+
+
+def test_a_reference_is_of_the_run_that_was_named(digits: Path, namesake: Path, capsys: Out) -> None:
+    assert run(["check", "else/runs/digits", "--save-reference", "theirs.json"]) == 0
+    assert run(["check", "digits", "--save-reference", "ours.json"]) == 0
+    correct = {
+        name: json.loads(Path(name).read_text())["results"][0]["correct"] for name in ("theirs.json", "ours.json")
+    }
+    assert correct == {"theirs.json": 10, "ours.json": 30}
+    assert printed(capsys, "check", "digits", "--against", "theirs.json").startswith("pass ")
+    assert run(["check", str(namesake), "--against", "digits"]) == 7
+
+
+def test_a_reference_that_is_still_here_brings_its_repetitions(digits: Path, capsys: Out) -> None:
+    for ms in (2.02, 1.97, 2.01, 2.03):
+        measure(digits, ms=ms)
+    assert run(["check", "digits", "--save-reference", "reference.json"]) == 0
+    measure(make_run(digits.parent, "other"), ms=3.0, said={"edgekit": "0.2.0"})
+    printed(capsys, "check", "other", "--against", "reference.json", status=7)
+    (verdict,) = json.loads(
+        printed(capsys, "check", "other", "--against", "reference.json", "--json", status=7).split("error:")[0]
+    )
+    wide = next(f for f in verdict["figures"] if f["name"] == "p50")
+    shutil.rmtree(digits)
+    (verdict,) = json.loads(
+        printed(capsys, "check", "other", "--against", "reference.json", "--json", status=7).split("error:")[0]
+    )
+    narrow = next(f for f in verdict["figures"] if f["name"] == "p50")
+    assert wide["low"] < narrow["low"] < narrow["high"] < wide["high"]
+
+
+def test_a_linked_run_has_the_name_of_its_link(digits: Path, namesake: Path, capsys: Out) -> None:
+    (digits.parent / "linked").symlink_to(namesake)
+    assert [row["correct"] for row in listed(capsys, "history", "linked")] == [10, 10]
+    assert {row["run"] for row in listed(capsys, "history", "runs/linked")} == {"linked"}
+
+
+def test_a_copied_result_is_no_repetition(digits: Path, capsys: Out) -> None:
+    for n, ms in enumerate((2.2, 1.9, 2.1)):
+        measure(digits, ms=ms, when=f"2026-11-27T07:0{n}:00+00:00")
+    before = compared(capsys, "digits")["p50"]
+    shutil.copytree(digits, digits.parent / "copy")
+    assert compared(capsys, "digits@previous", "copy")["p50"] == before
+
+
+@pytest.mark.parametrize("date", ["2026-99-99", "2026-02-30", "2026-13", "2026-11-26T25", "2026-11-26T07:61"])
+def test_a_date_of_no_calendar_is_refused(digits: Path, capsys: Out, date: str) -> None:
+    assert "is no time of a result" in printed(capsys, "diff", f"digits@{date}", "digits", status=2)
+
+
+@pytest.mark.parametrize("date", ["2026-11", "2026-11-26", "2026-11-26T07", "2026-11-26T07:00:00"])
+def test_a_date_may_be_short(digits: Path, capsys: Out, date: str) -> None:
+    measure(digits, ms=4.0, when="2026-12-26T07:00:00+00:00")
+    assert compared(capsys, f"digits@{date}", "digits")["p50"]["value"] == pytest.approx(2.0, rel=0.02)
+
+
+def drifting(first: float, last: float) -> tuple[int, ...]:
+    """700 latencies whose level goes from one to the other, in ms."""
+    noise = np.random.default_rng(7).normal(0, 0.03, 700)
+    return tuple(int(v) for v in 1e6 * np.linspace(first, last, 700) * np.exp(noise))
+
+
+def test_a_series_without_an_interval_is_never_called_no_change(digits: Path, capsys: Out) -> None:
+    measure(digits, latencies_ns=drifting(1.0, 12.0))
+    text = printed(capsys, "history")
+    assert "p50 x 3." in text
+    assert ", no interval" in text
+    assert "no change" not in text
+    text = printed(capsys, "diff", "digits")
+    assert re.search(r"p50: \d\.\d+ -> 6\.\d+ ms, x 3\.\d+: no interval \(after: drifts \(\+\d+ %\)\)", text)
+    text = printed(capsys, "check", "digits", "--against", "@previous")
+    assert re.search(r"p50 cannot tell: \+2\d\d\.\d %, x 3\.\d+ \(\S+ -> 6\S+ ms\), no interval: after: drifts", text)
+
+
+def test_a_bound_that_suffices_fails_a_check(digits: Path, capsys: Out) -> None:
+    measure(digits, latencies_ns=drifting(4.0, 12.0))
+    text = printed(capsys, "check", "digits", "--against", "@previous", status=7)
+    assert re.search(r"p50 worse: \+\d+\.\d % \(at least \+\d+\.\d\), after: drifts", text)
+    assert "%*" in printed(capsys, "history")
+    text = printed(capsys, "diff", "digits")
+    assert re.search(
+        r"95 % interval at least 1\.\d+, range of the latencies; after: drifts .*: significantly slower", text
+    )
+
+
+def test_a_start_up_that_was_left_out_is_said(digits: Path, capsys: Out) -> None:
+    assert "start-up" not in printed(capsys, "diff", "digits@first", "digits", status=2)
+    noise = np.random.default_rng(3).normal(0, 0.02, 700)
+    times = 2e6 * np.exp(noise) * np.where(np.arange(700) < 100, 3, 1)
+    measure(digits, latencies_ns=tuple(int(v) for v in times))
+    cut = 700 - len(settled([int(v) for v in times]))
+    assert cut > 0
+    assert f"left out as start-up: 0 of 700 queries, {cut} of 700" in printed(capsys, "diff", "digits")
+
+
+def test_p90_is_the_same_in_history_and_diff(digits: Path, capsys: Out) -> None:
+    measure(digits, ms=2.5)
+    rows = listed(capsys, "history")
+    text = printed(capsys, "diff", "digits")
+    shown = [f"{row['p90_ms']:.4g}" for row in sorted(rows, key=lambda row: row["p90_ms"])]
+    assert f"p90: {shown[0]} -> {shown[1]} ms, early-stopping estimates; p90 of the samples x 1.2" in text
+
+
+def test_what_only_one_side_has_is_said(digits: Path, capsys: Out) -> None:
+    other = make_run(digits.parent, "other")
+    measure(other)
+    assert "only in" not in printed(capsys, "diff", "digits", "other")
+    measure(other, of=FP32)
+    for n in range(15):
+        measure(digits, device=f"pi{n:02d}")
+    text = printed(capsys, "diff", "digits", "other")
+    assert "only in digits, and not compared: android/model.int8.tflite on pi00, " in text
+    assert "and 3 more" in text
+    assert "only in other, and not compared: android/model.fp32.tflite on local" in text
+
+
 # check -----------------------------------------------------------------------------------------
 
 
@@ -325,7 +473,7 @@ def test_a_busy_machine_cannot_tell_unless_measured_often(digits: Path, capsys: 
     measure(digits, ms=2.3, said=busy)
     text = printed(capsys, "check", "digits", "--against", "@previous")
     assert text.startswith("cannot tell ")
-    assert "while other work ran, tolerated 5: measure on an idle machine, or three times" in text
+    assert "while other work ran, tolerated 5: measure on an idle machine, or four times" in text
     assert "significantly slower, but other work ran" in printed(capsys, "diff", "digits")
     assert re.search(r"p50 \+1\d\.\d %\?", printed(capsys, "history"))
     for ms in (2.31, 2.29, 6.0):
@@ -365,8 +513,45 @@ def test_a_larger_file_fails(digits: Path, capsys: Out) -> None:
     assert "size worse: +25.0 %" in printed(capsys, "check", "digits", "--against", "@previous", status=7)
 
 
+def test_a_regression_that_is_measured_again_and_again_still_fails(digits: Path, capsys: Out) -> None:
+    for ms in (2.02, 1.98):
+        measure(digits, ms=ms)
+    assert run(["check", "digits", "--save-reference", "reference.json"]) == 0
+    for ms in (3.0, 3.02, 2.98, 3.01, 3.0):
+        measure(digits, ms=ms)
+        assert "p50 worse" in printed(capsys, "check", "digits", "--against", "reference.json", status=7)
+        assert run(["check", "digits", "--against", "@first"]) == 7
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "why"),
+    [
+        ("power_mode_before", ("MAXN", "10W"), "other power mode (MAXN, 10W)"),
+        ("power_mode_after", ("MAXN", "10W"), "other power mode at the end"),
+        ("clocks_locked_before", (True, False), "other clocks locked (True, False)"),
+        ("governor", ("performance", "powersave"), "other governor (performance, powersave)"),
+        ("timed_together", (1, 4), "other queries timed together (1, 4)"),
+        ("timed_together", (None, 4), "other queries timed together (1, 4)"),
+    ],
+)
+def test_latencies_of_another_power_mode_are_not_compared(
+    digits: Path, capsys: Out, key: str, values: tuple[object, object], why: str
+) -> None:
+    for ms, value in zip((2.0, 9.0), values):
+        measure(digits, ms=ms, said={} if value is None else {key: value})
+    text = printed(capsys, "check", "digits", "--against", "@previous")
+    assert f"p50 not compared: {why}" in text
+    assert f"p50 not compared: {why}"[:30] in printed(capsys, "history").replace("\n", " ")
+
+
 def test_few_samples_cannot_tell(digits: Path, capsys: Out) -> None:
     measure(digits, latencies_ns=(9_000_000,) * 9)
+    text = printed(capsys, "check", "digits", "--against", "@previous")
+    assert re.search(
+        r"p50 cannot tell: \+3\d\d\.\d %, x 4\.\d+ \(\S+ -> 9 ms\), no interval: too few queries: 700 and 9", text
+    )
+    assert run(["check", "digits", "--against", "@previous", "--strict"]) == 7
+    measure(digits, latencies_ns=(9_000_000,) * 7)
     assert "p50 cannot tell: insufficient samples" in printed(capsys, "check", "digits", "--against", "@previous")
 
 
@@ -422,6 +607,9 @@ def test_a_reference_file_can_be_committed(digits: Path, capsys: Out, tmp_path: 
         lambda d: {**d, "results": [{**d["results"][0], "samples": dict.fromkeys(d["results"][0]["samples"], "AAAA")}]},
         lambda d: {**d, "results": [{**d["results"][0], "correct": 99}]},
         lambda d: {**d, "results": [{**d["results"][0], "batch": 0}]},
+        lambda d: {**d, "results": [{**d["results"][0], "p50_ms": "abc"}]},
+        lambda d: {**d, "results": [{**d["results"][0], "images": 41}]},
+        lambda d: {**d, "results": [{**d["results"][0], "queries": 3}]},
         lambda d: {**d, "results": [{**d["results"][0], "new": 0}]},
         lambda d: {**d, "results": [{k: v for k, v in d["results"][0].items() if k != "device"}]},
     ],
