@@ -51,7 +51,7 @@ def cells(n: int, row: Summary) -> tuple[str, ...]:
         str(n),
         row.ran_in + (" (stand-in)" if row.stand_in else "") + (f", batch {row.batch}" if row.batch > 1 else ""),
         top1(row),
-        percentile(row, 50) + ("!" if row.busy else "†" if row.latency and row.latency.flags else ""),
+        percentile(row, 50) + ("!" if row.busy else "") + ("†" if row.latency and row.latency.flags else ""),
         drop(row) if compared else "",
         percentile(row, 90),
         percentile(row, 99),
@@ -216,7 +216,7 @@ def _flags(rows: Sequence[Summary]) -> list[str]:
         names = few([f"{row.artifact} on {row.device}" for row in dependent])
         lines.append(
             f"† queries depend on each other (up to {most:.2f} at lag 1), so that they tell less than as many "
-            f"independent ones; the intervals know of it: {names}"
+            f"independent ones; the intervals know of it, or there is none: {names}"
         )
     return lines
 

@@ -35,6 +35,8 @@ from edgekit.scores import Evaluation
 _TEMPLATES = Path(__file__).with_name("templates")
 # Up to this many classes, their table is unfolded. So many devices have a card, so many models their layers.
 _MOST_UNFOLDED, _MOST_CARDS, _MOST_LAYERS = 40, 12, 6
+# So many characters fit beside each other on a phone, at least; from so many on a word is broken.
+_PHONE, _FOLDED = 36, 44
 
 
 def page(material: Material) -> str:
@@ -49,7 +51,10 @@ def page(material: Material) -> str:
         loader=FileSystemLoader(_TEMPLATES),
         finalize=_visible,
     )
-    jinja.filters.update(kind=_kind, bar=table.length, short=_short, facts=lambda d: _facts(d, material.rows))
+    jinja.globals.update(few=figures.FEW)
+    jinja.filters.update(
+        kind=_kind, bar=table.length, short=_short, scrolls=_scrolls, facts=lambda d: _facts(d, material.rows)
+    )
     parts = {**_measured(material), **_known(material)}
     sections = [(name, title) for name, title, there in _sections(material, parts) if there]
     return jinja.get_template("page.html.j2").render(
@@ -210,6 +215,18 @@ def _kind(t: table.Table, column: int) -> str:
     name = t.columns[column]
     marks = {"n": column >= t.left and name not in t.prose, "wide": name in t.wide, "long": name in t.prose}
     return " ".join(mark for mark, there in marks.items() if there)
+
+
+def _scrolls(t: table.Table) -> bool:
+    """Whether the table may be wider than a phone: the keyboard must reach it then, and need not else."""
+    lines = [t.columns, *t.rows]
+    words = (max(len(word) for line in lines for word in _pieces(line[n], n < t.left)) for n in range(len(t.columns)))
+    return bool(t.prose) or sum(min(width, _FOLDED) + 2 for width in words) > _PHONE
+
+
+def _pieces(cell: str, text: bool) -> list[str]:
+    """What a line does not break; a figure stands above its interval."""
+    return (cell.split() if text else cell.split(" (")) or [""]
 
 
 def _short(text: object, width: int) -> str:

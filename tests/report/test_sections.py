@@ -281,7 +281,7 @@ def test_the_commands_have_what_is_known_of_the_export_and_say_what_is_not() -> 
             command(words[1]).make_context(words[1], words[2:]).close()
     assert found[2].unknown.startswith("not kept: --parity, --calibration-data, --max-drop")
     assert found[0].unknown == ""
-    assert [line.split()[1] for line in reproduce.commands(found)] == ["export", "benchmark", "benchmark", "benchmark"]
+    assert [line.split()[1] for line in reproduce.commands(found)] == ["export", "benchmark", "benchmark"]
 
 
 def test_where_the_data_lies_is_not_told() -> None:
