@@ -116,7 +116,7 @@ def _curves(axes: Any, found: Sequence[BenchmarkResult]) -> None:
     log_ticks(axes, [*low, *high])
     axes.set_yticks([0, 25, 50, 75, 90, 99])
     axes.grid(axis="x")
-    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, handlelength=1.2, labelspacing=0.3)
+    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, handlelength=2.6, labelspacing=0.3)
 
 
 def percentiles(results: Sequence[BenchmarkResult], rows: Sequence[Summary] = ()) -> Table:
