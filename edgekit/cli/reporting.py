@@ -94,7 +94,7 @@ def changed_images(
         return _pictures(run, data, wanted), ""
     except (EdgekitError, OSError) as error:
         show.note(f"the images whose answer changed are not shown: {error}")
-        return {}, str(error)
+        return {}, str(error).replace(str(data.root), data.root.name)  # where it lies is no matter of the report
 
 
 def _pictures(run: store.Run, data: DatasetIndex, wanted: Sequence[int]) -> dict[int, Picture]:
