@@ -21,6 +21,8 @@ OTHER = "(other)"
 _COPY = re.compile(r"^Reformatting CopyNode for .*? (?:to|from) ")
 _NO_LAYER = re.compile(r"_(?:de)?quantized?$|^(?:node|val|n)_?\d*(?:_|$)")
 _DEPTH = 2
+# From this share of the time on, in percent, what is of no layer is said.
+_MUCH = 20.0
 # What runtimes compute as part of the layer before it, by the names of its kinds in ONNX and LiteRT.
 _FUSED = {
     "",
@@ -214,7 +216,16 @@ def _sum(values: Sequence[Any]) -> Any:
 
 
 def verdict(rows: Sequence[LayerFigures]) -> str:
-    """In a sentence: what costs most of the time, and what makes most of the error; "" where neither is known."""
+    """In a sentence: what costs most of the time, and what makes most of the error; "" where neither is known.
+
+    What is of no layer is not named as the slowest, but said where it is much.
+    """
+    elsewhere = sum(row.percent or 0.0 for row in rows if row.name == OTHER)
+    said = [_slowest(rows), f"{elsewhere:.0f} % of the time is of no layer" if elsewhere > _MUCH else ""]
+    return "; ".join(filter(None, said))
+
+
+def _slowest(rows: Sequence[LayerFigures]) -> str:
     shares = error_shares(rows)
     named = [(row, share) for row, share in zip(rows, shares, strict=True) if row.name != OTHER]
     slow = max((pair for pair in named if pair[0].percent is not None), key=lambda p: p[0].percent or 0, default=None)

@@ -177,6 +177,7 @@ class Summary:
     speedup_low: float | None = None
     speedup_high: float | None = None
     speedup_best: float | None = None
+    speedup_doubtful: bool = False
     roofline: Roofline | None = None
 
 

@@ -151,6 +151,14 @@ def test_the_verdict_names_the_slowest_and_the_most_wrong() -> None:
     assert layers.verdict([]) == ""
 
 
+def test_time_of_no_layer_is_said_where_it_is_much() -> None:
+    def told(other: float) -> str:
+        return layers.verdict(layers.figures([("stem.0", 10.0 - other), ("Copy (NC, X8)", other)], COSTS))
+
+    assert told(3.0) == "stem.0 costs 70 % of the time; 30 % of the time is of no layer"
+    assert told(2.0) == "stem.0 costs 80 % of the time"
+
+
 @pytest.mark.parametrize(
     ("layer", "block"),
     [

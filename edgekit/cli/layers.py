@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,16 +13,16 @@ import typer
 from edgekit import store
 from edgekit.cli import show
 from edgekit.cli.options import Json, Run, RunsDir, open_run
-from edgekit.errors import MissingError, unknown
+from edgekit.errors import EdgekitError, MissingError, unknown
 
 if TYPE_CHECKING:
     from edgekit.layers import LayerCost
-    from edgekit.measurements import BenchmarkResult, LayerFigures
+    from edgekit.measurements import BenchmarkResult, LayerFigures, Summary
 
 _DEBUG_SCHEMA = 1
-_COLUMNS = ("layer", "kind", "ms", "% time", "M mult.", "alone dB", "accumulated dB", "effect dB", "% error")
-_NARROW = ("layer", "ms", "% time", "% error")
-_EXACT_DB = 150.0
+_NARROW = ("layer", "ms", "% of time", "% of error")
+# A terminal has no room for it.
+_LEFT_OUT = "cosine"
 
 
 def layers(
@@ -40,36 +41,42 @@ def layers(
 
     Times are what the runtime's own profiler told when the model was benchmarked; errors are those of edgekit quant
     debug: alone, the layer's output with nothing else quantized; accumulated, with all before it; effect, what
-    quantizing it alone does to the logits, whose share of all layers' noise power is "% error".
+    quantizing it alone does to the logits, whose share of all layers' noise power is "% of error".
     """
     opened = open_run(runs_dir, run)
     from edgekit.cli import network
     from edgekit.layers import by_block, figures, verdict
+    from edgekit.report.layers import title
 
-    result = _chosen(opened, device, artifact)
-    costs = network.kept(opened) or _costs(opened)
-    found = debug_document(opened, result)
+    result, row = _chosen(opened, device, artifact)
+    known = network.kept(opened) or costs(opened)
+    documents, left = debug_documents(opened)
+    found = debug_document(documents, result)
     times = () if result.source == "emulated" else result.layers
-    rows = figures(times, costs, found)
+    rows = figures(times, known, found)
     shown = rows if every else by_block(rows)
     if json:
         show.as_json(_document(result, shown))
     else:
         _print(shown)
-    _say(opened, result, found, rows)
+    _say(opened, result, row, found, rows)
+    for line in left:
+        show.note(line)
     if sentence := verdict(shown):
-        show.note(f"{result.artifact.name} on {result.device}: {sentence}")
+        show.note(f"{title(result, row)}: {sentence}")
 
 
-def _chosen(run: store.Run, device: str | None, artifact: str | None) -> BenchmarkResult:
-    """The measurement that is meant; by default the first INT8 model that has times of layers.
+def _chosen(run: store.Run, device: str | None, artifact: str | None) -> tuple[BenchmarkResult, Summary | None]:
+    """The measurement that is meant, and judged; by default the first INT8 model that has times of layers.
 
     Raises:
         MissingError: nothing was measured. UsageError: no such device or artifact.
     """
     from edgekit.cli.report import measured
+    from edgekit.report.distributions import row_of
 
-    results = [r for r in measured(run)[0] if artifact is not None or not r.artifact.is_baseline]
+    every, judged = measured(run)
+    results = [r for r in every if artifact is not None or not r.artifact.is_baseline]
     if not results:
         raise MissingError(f"the run {run.name!r} has no measurements yet", f"edgekit benchmark {run.handle}")
     for what, wanted, known in (
@@ -81,10 +88,11 @@ def _chosen(run: store.Run, device: str | None, artifact: str | None) -> Benchma
     fitting = [r for r in results if device in (None, r.device) and artifact in (None, r.artifact.name)]
     if not fitting:
         raise MissingError(f"{artifact} was not measured on {device}", f"edgekit benchmark {run.handle} -d {device}")
-    return min(fitting, key=lambda r: (not r.layers, r.artifact.precision != "int8", r.runtime != r.artifact.runtime))
+    found = min(fitting, key=lambda r: (not r.layers, r.artifact.precision != "int8", r.runtime != r.artifact.runtime))
+    return found, row_of(found, judged)
 
 
-def _costs(run: store.Run) -> list[LayerCost]:
+def costs(run: store.Run) -> list[LayerCost]:
     """The network's layers, which the benchmark of an older edgekit did not keep."""
     from edgekit.cli import network
     from edgekit.cli.workbench import Workbench
@@ -93,21 +101,31 @@ def _costs(run: store.Run) -> list[LayerCost]:
         return network.layers(Workbench(run))
 
 
-def debug_document(run: store.Run, result: BenchmarkResult) -> dict[str, Any] | None:
-    """What edgekit quant debug found out for the target of an INT8 model, with these weights; None: nothing yet."""
-    stem = f"debug-{result.artifact.target}"
-    known = {path.stem: found for path, found in debug_documents(run)} if result.artifact.precision == "int8" else {}
-    return known.get(stem) if result.artifact.parent == run.weights_sha256 else None
+def debug_document(documents: Mapping[str, dict[str, Any]], result: BenchmarkResult) -> dict[str, Any] | None:
+    """What edgekit quant debug found out for the target of an INT8 model; None: nothing yet."""
+    return documents.get(result.artifact.target) if result.artifact.precision == "int8" else None
 
 
-def debug_documents(run: store.Run) -> list[tuple[Path, dict[str, Any]]]:
-    """Everything that edgekit quant debug found out with the weights that the run has."""
-    found = []
+def debug_documents(run: store.Run) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """What edgekit quant debug found out with the weights that the run has, by target; and, in words, which of its
+    files cannot be read and what makes them again.
+    """
+    from edgekit.layers import figures
+
+    found, left = {}, []
     for path in sorted((run.path / "quant").glob("debug-*.json")):
-        document = store.load_document(path, _DEBUG_SCHEMA, "layers", "effect", "checkpoint_sha256", "target")
+        target = path.stem.removeprefix("debug-")
+        try:
+            document = store.load_document(path, _DEBUG_SCHEMA, "layers", "effect", "checkpoint_sha256", "target")
+            figures((), (), document)
+            float(document["effect"]["logits"]["sqnr_db"])
+        except (EdgekitError, KeyError, TypeError, ValueError):
+            again = shlex.join(["edgekit", "quant", "debug", run.handle, "--target", target])
+            left.append(f"the errors for {target}: {path} cannot be read; {again} makes it again")
+            continue
         if document["checkpoint_sha256"] == run.weights_sha256:
-            found.append((path, document))
-    return found
+            found[target] = document
+    return found, left
 
 
 def _document(result: BenchmarkResult, rows: list[LayerFigures]) -> dict[str, Any]:
@@ -125,47 +143,37 @@ def _document(result: BenchmarkResult, rows: list[LayerFigures]) -> dict[str, An
 
 def _print(rows: list[LayerFigures]) -> None:
     from edgekit.layers import error_shares
+    from edgekit.report.layers import COLUMNS, cells
 
-    cells = [
-        [
-            row.name,
-            row.kind,
-            _number(row.ms, 3),
-            _number(row.percent, 1),
-            _number(None if row.macs is None else row.macs / 1e6, 2),
-            *(_db(value) for value in (row.alone_db, row.accumulated_db, row.effect_db)),
-            _number(share, 1),
-        ]
-        for row, share in zip(rows, error_shares(rows))
-    ]
-    show.table(_COLUMNS, cells, right=_COLUMNS[2:], narrow=_NARROW)
+    kept = [n for n, name in enumerate(COLUMNS) if name != _LEFT_OUT]
+    lines = [cells(row, share) for row, share in zip(rows, error_shares(rows))]
+    columns = [COLUMNS[n] for n in kept]
+    show.table(columns, [[line[n] for n in kept] for line in lines], right=columns[2:], narrow=_NARROW)
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _db(value: float | None) -> str:
-    return "exact" if value is not None and value >= _EXACT_DB else _number(value, 1)
-
-
-def _say(run: store.Run, result: BenchmarkResult, debug: dict[str, Any] | None, rows: Sequence[LayerFigures]) -> None:
+def _say(
+    run: store.Run,
+    result: BenchmarkResult,
+    row: Summary | None,
+    debug: dict[str, Any] | None,
+    rows: Sequence[LayerFigures],
+) -> None:
     """How the times were got, and what brings what is not there."""
     from edgekit.layers import noise_db
+    from edgekit.report.layers import told
 
     environment, name = result.environment, result.artifact.name
     if result.source == "emulated":
         show.note(f"{result.device} is emulated: its times are none")
     elif result.layers:
-        whole = environment.get("layers_run_ms")
-        took = f"; a whole run took {whole:.3f} ms meanwhile" if isinstance(whole, int | float) else ""
-        show.note(f"times: {environment.get('layers_by', 'the runtime')}, medians{took}")
+        for line in told(result, row):
+            show.note(line)
     else:
         again = f"none were kept; next: edgekit benchmark {run.handle} -d {result.device}"
-        told = f"{environment['runtime']} tells none" if "macs" in environment else again
-        why = environment.get("no_layers", told)
+        silent = f"{environment['runtime']} tells none" if "macs" in environment else again
+        why = environment.get("no_layers", silent)
         show.note(f"no times of the layers of {name} on {result.device}: {why}")
-    show.note(_limit(result))
+    show.note(_limit(result, row))
     if result.artifact.precision != "int8":
         show.note(f"no errors: {name} is {result.artifact.precision.upper()}; -a names an INT8 model")
     elif debug is None:
@@ -177,16 +185,19 @@ def _say(run: store.Run, result: BenchmarkResult, debug: dict[str, Any] | None, 
         )
 
 
-def _limit(result: BenchmarkResult) -> str:
+def _limit(result: BenchmarkResult, row: Summary | None) -> str:
     """What the device could do at best, and what of it was reached; or why that is not known."""
-    from edgekit.bench import quantiles, roofline
-
-    environment = result.environment
-    p50 = None if result.source == "emulated" else quantiles.percentile_ms(result.latencies_ns, 50)
-    found = roofline.reached(environment, p50, max(1, int(environment.get("batch", 1))))
+    found = row.roofline if row else None
+    if row and row.stand_in:
+        return f"no limit to compare with: {row.ran_in} is a stand-in, whose latency does not count"
     if found is None:
-        return f"no limit to compare with: {environment.get('no_roofline', 'it was not kept, or there is no latency')}"
+        why = result.environment.get("no_roofline", "it was not kept, or there is no latency")
+        return f"no limit to compare with: {why}"
+    reached = f"{100 * found.reached:.0f} % of it reached"
+    if found.reached > 1:
+        reached = "which was passed, as caches hold what it counts as moved"
+    busy = "; !: the machine was busy with other work" if row and row.busy else ""
     return (
-        f"at best {found.limit_ms:.3g} ms ({found.bound}: {found.macs / 1e6:.1f} M multiplications, "
-        f"{found.bytes_moved / 1e6:.1f} MB), {100 * found.reached:.0f} % of it reached; {found.source}"
+        f"at best {found.limit_ms:.3g} ms ({found.bound}: {found.macs / 1e6:.1f} MMACs, "
+        f"{found.bytes_moved / 1e6:.1f} MB), {reached}; {found.source}{busy}"
     )

@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from edgekit import config, store
+from edgekit.errors import EdgekitError
 from edgekit.layers import LayerCost
 
 if TYPE_CHECKING:
@@ -16,14 +17,20 @@ FILE = "network.json"
 
 
 def kept(run: store.Run) -> list[LayerCost]:
-    """The layers, as far as they were kept for the weights that the run has; else none."""
+    """The layers, as far as they were kept for the weights that the run has; else none.
+
+    A file that cannot be read is as if it were missing: it can be made again.
+    """
     path = run.path / FILE
     if not path.is_file():
         return []
-    document = store.load_document(path, SCHEMA, "parent", "layers")
-    if document["parent"] != run.weights_sha256:
+    try:
+        document = store.load_document(path, SCHEMA, "parent", "layers")
+        if document["parent"] != run.weights_sha256:
+            return []
+        return [config.from_table(layer, LayerCost, str(path)) for layer in document["layers"]]
+    except (EdgekitError, TypeError):
         return []
-    return [config.from_table(layer, LayerCost, str(path)) for layer in document["layers"]]
 
 
 def layers(bench: Workbench) -> list[LayerCost]:

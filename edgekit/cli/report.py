@@ -17,6 +17,7 @@ from edgekit.errors import MissingError, UsageError, unknown
 if TYPE_CHECKING:
     from edgekit.measurements import BenchmarkResult, ProgramResult, Summary
     from edgekit.scores import Evaluation
+    from edgekit.suites import Gates
 
 # Format -> the file's name in the run.
 FORMATS = {
@@ -71,7 +72,7 @@ def report(
     material = reporting.gather(opened)
     text = reporting.written(material, format_, about)
     if output != "-" and (json or format_ == "html"):
-        print_rows(list(material.rows), json)
+        print_rows(list(material.rows), json, material.gates)
         print_programs(list(material.programs), json)
         say_parity(list(material.results))
         for line in verdict.trained(material.evaluation) if material.evaluation else ():
@@ -120,7 +121,9 @@ def print_table(run: store.Run, json: bool) -> tuple[list[BenchmarkResult], list
     results, rows = measured(run)
     if not results:
         raise MissingError(f"the run {run.name!r} has no measurements yet", f"edgekit benchmark {run.handle}")
-    print_rows(rows, json)
+    from edgekit.cli.reporting import suite_gates
+
+    print_rows(rows, json, suite_gates(results))
     print_programs(by_programs(run), json)
     say_parity(results)
     return results, rows
@@ -145,7 +148,11 @@ def say_parity(results: list[BenchmarkResult]) -> None:
 
 
 def measured(run: store.Run) -> tuple[list[BenchmarkResult], list[Summary]]:
-    """The raw measurements of what the run has now, and the judged ones; both may be empty."""
+    """The raw measurements of what the run has now, and the judged ones; both may be empty.
+
+    Raises:
+        MissingError: they cannot be compared: no baseline, or one on other images.
+    """
     from edgekit.bench import session, summary
     from edgekit.cli.artifacts import current_artifacts
 
@@ -162,7 +169,10 @@ def measured(run: store.Run) -> tuple[list[BenchmarkResult], list[Summary]]:
     calibrations = {r.artifact.details.get("calibration_sha256") for r in results if r.artifact.precision == "int8"}
     if len(calibrations) > 1:
         show.note("these INT8 models come from different calibrations; edgekit export again to compare targets")
-    return results, summary.summarize(results) if results else []
+    try:
+        return results, summary.summarize(results) if results else []
+    except MissingError as error:
+        raise MissingError(str(error), f"edgekit benchmark {run.handle}") from None
 
 
 def by_programs(run: store.Run) -> list[ProgramResult]:
@@ -188,8 +198,8 @@ def print_programs(found: list[ProgramResult], json: bool) -> None:
             show.note(line)
 
 
-def print_rows(rows: list[Summary], json: bool) -> None:
-    """Judged measurements as a table, or as JSON."""
+def print_rows(rows: list[Summary], json: bool, gates: Gates) -> None:
+    """Judged measurements as a table, or as JSON; what to ship must keep the gates."""
     from edgekit.report import tables, verdict
 
     if json:
@@ -204,5 +214,5 @@ def print_rows(rows: list[Summary], json: bool) -> None:
         show.table(tables.BOARD_COLUMNS, [tables.board_cells(row) for row in boards], right=tables.BOARD_COLUMNS[4:])
         for line in tables.board_notes(rows):
             show.note(line)
-    for line in verdict.worth(rows):
+    for line in verdict.worth(rows, gates):
         show.note(line)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgekit import store
 from edgekit.cli import show
 from edgekit.errors import EdgekitError
-from edgekit.measurements import BenchmarkResult, LayerFigures
+from edgekit.measurements import BenchmarkResult, Summary
 from edgekit.records import SPLITS
 from edgekit.suites import Gates
 
 if TYPE_CHECKING:
+    from edgekit.layers import LayerCost
     from edgekit.records import DatasetIndex
     from edgekit.report.changes import Change
     from edgekit.report.material import Material, Picture
@@ -38,6 +39,7 @@ def gather(run: store.Run) -> Material:
     found = changes.changes(results)
     data = _index(run)
     images, why_not = changed_images(run, data, found)
+    gates = suite_gates(results)
     return Material(
         run=run,
         rows=rows,
@@ -46,11 +48,11 @@ def gather(run: store.Run) -> Material:
         drawn=save_pictures(run, judged),
         programs=by_programs(run),
         changes=found,
-        layers=_layers(run, results),
+        **_layers(run, results, rows, gates),
         images=images,
         no_images=why_not,
         counts=_counts(data) if data else {},
-        gates=_gates(results),
+        gates=gates,
     )
 
 
@@ -92,7 +94,7 @@ def changed_images(
         return _pictures(run, data, wanted), ""
     except (EdgekitError, OSError) as error:
         show.note(f"the images whose answer changed are not shown: {error}")
-        return {}, str(error)
+        return {}, str(error).replace(str(data.root), data.root.name)  # where it lies is no matter of the report
 
 
 def _pictures(run: store.Run, data: DatasetIndex, wanted: Sequence[int]) -> dict[int, Picture]:
@@ -121,7 +123,7 @@ def _index(run: store.Run) -> DatasetIndex | None:
     return dataset.load_index(index) if index.is_file() else None
 
 
-def _gates(results: Sequence[BenchmarkResult]) -> Gates:
+def suite_gates(results: Sequence[BenchmarkResult]) -> Gates:
     """Those of the suite that everything was measured by; none where there are several, or where it is gone."""
     from edgekit import config
 
@@ -140,20 +142,46 @@ def _counts(data: DatasetIndex) -> dict[str, list[int]]:
     return counts
 
 
-def _layers(run: store.Run, results: Sequence[BenchmarkResult]) -> dict[str, list[LayerFigures]]:
-    """Times that runtimes told, joined with the errors that ``edgekit quant debug`` found for these weights."""
-    from edgekit.cli import network
+def _layers(
+    run: store.Run, results: Sequence[BenchmarkResult], rows: Sequence[Summary], gates: Gates
+) -> dict[str, Any]:
+    """What `Material` holds of layers: times that runtimes told, joined with the errors that ``edgekit quant debug``
+    found for these weights; what is chosen first, then INT8.
+    """
     from edgekit.cli.layers import debug_document, debug_documents
     from edgekit.layers import figures
+    from edgekit.report.decide import decide
+    from edgekit.report.distributions import row_of
+    from edgekit.report.layers import title, told
 
-    costs = network.kept(run)
-    found = {
-        f"{r.artifact.name} on {r.device}": figures(r.layers, costs, debug_document(run, r))
-        for r in results
-        if r.layers and r.source != "emulated"
-    }
-    shown = {r.artifact.target for r in results if r.layers and r.artifact.precision == "int8"}
-    for path, document in debug_documents(run):
-        if path.stem.removeprefix("debug-") not in shown:
-            found[f"errors in INT8 for {document['target']} ({path.stem})"] = figures((), costs, document)
-    return found
+    documents, left = debug_documents(run)
+    timed = [r for r in results if r.layers and r.source != "emulated"]
+    costs: list[LayerCost] = []
+    if timed or documents:
+        costs, why = _costs(run)
+        left += [why] if why else []
+    chosen = {(d.chosen.artifact, d.chosen.device) for d in decide(rows, gates) if d.chosen}
+    timed.sort(key=lambda r: ((r.artifact.name, r.device) not in chosen, r.artifact.precision != "int8"))
+    found, notes = {}, {}
+    for result in timed:
+        row = row_of(result, rows)
+        name = title(result, row)
+        found[name] = figures(result.layers, costs, debug_document(documents, result))
+        notes[name] = told(result, row)
+    shown = {r.artifact.target for r in timed if r.artifact.precision == "int8"}
+    for target, document in documents.items():
+        if target not in shown:
+            found[f"errors in INT8 for {document['target']} (debug-{target})"] = figures((), costs, document)
+    for line in left:
+        show.note(line)
+    return {"layers": found, "layer_notes": notes, "layers_left": left}
+
+
+def _costs(run: store.Run) -> tuple[list[LayerCost], str]:
+    """The network's layers, worked out again where they were not kept; none, and why, where that cannot be done."""
+    from edgekit.cli import layers, network
+
+    try:
+        return network.kept(run) or layers.costs(run), ""
+    except (EdgekitError, OSError) as error:
+        return [], f"the multiplications of the layers, and their order: {network.FILE} cannot be made again: {error}"

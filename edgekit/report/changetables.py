@@ -27,7 +27,7 @@ def summary(found: Sequence[Change]) -> Table:
     ]  # fmt: skip
     notes = [
         "against the baseline's answers to the same images; broke: right before, wrong now",
-        "* p < 0.05 (McNemar, paired)",
+        "* p < 0.05 (McNemar, paired)" if any(c.p_value < SIGNIFICANT for c in found) else "",
         multiple(found),
     ]
     wide = ("images", "both wrong", "p", "classes p < 0.05", "after Holm")

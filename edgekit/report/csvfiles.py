@@ -10,6 +10,7 @@ from typing import Any
 from edgekit.labels import visible
 from edgekit.measurements import Summary
 from edgekit.report.changes import Change
+from edgekit.report.distributions import estimate
 from edgekit.report.material import Material
 from edgekit.report.pareto import quantile
 
@@ -26,7 +27,7 @@ _RENAMED = {
     "drop_low": "drop_low_points", "drop_high": "drop_high_points", "p_value": "drop_p_value",
     "agreement": "agreement_percent", "queries": "queries", "speedup": "speedup_times",
     "speedup_low": "speedup_low_times", "speedup_high": "speedup_high_times",
-    "speedup_best": "speedup_best_times", "compute_ms": "compute_p50_ms",
+    "speedup_best": "speedup_best_times", "speedup_doubtful": "speedup_doubtful", "compute_ms": "compute_p50_ms",
     "idle_mw": "idle_mw", "gross_mj": "energy_mj_per_image", "net_mj": "energy_net_mj_per_image",
 }  # fmt: skip
 CLASSES = (
@@ -37,7 +38,11 @@ CLASSES = (
 
 
 def figures(material: Material) -> str:
-    """One row per artifact and device; what was not measured is empty."""
+    """One row per artifact and device; what was not measured is empty.
+
+    ``p90_ms``, ``p95_ms`` and ``p99_ms`` are early-stopping estimates, which are above the true percentile with 99 %
+    confidence; ``_low_ms`` and ``_high_ms`` are the 95 % interval of the percentile. Empty: insufficient samples.
+    """
     chosen = {(d.chosen.artifact, d.chosen.device) for d in material.decisions if d.chosen}
     lines = [_line(row, (row.artifact, row.device) in chosen) for row in material.rows]
     return _text(list(lines[0]) if lines else ["artifact"], [list(line.values()) for line in lines])
@@ -47,17 +52,18 @@ def _line(row: Summary, chosen: bool) -> dict[str, Any]:
     line: dict[str, Any] = {name: getattr(row, name) for name in _PLAIN}
     line["chosen"] = chosen
     line.update({column: getattr(row, name) for name, column in _RENAMED.items()})
-    known = {50: row.p50_ms, 90: row.p90_ms, 99: row.p99_ms}
+    if row.stand_in:  # another runtime's latency says nothing of how fast the model is
+        line.update({column: None for name, column in _RENAMED.items() if name.startswith("speedup")})
     for percent in _PERCENTILES:
         q = quantile(row, percent)
-        line[f"p{percent}_ms"] = q.ms if q else known.get(percent)
-        line[f"p{percent}_low_ms"], line[f"p{percent}_high_ms"] = (q.low_ms, q.high_ms) if q else (None, None)
-        line[f"p{percent}_bound_ms"] = q.bound_ms if q else None
+        value = row.p50_ms if percent == 50 else estimate(row, percent)
+        line[f"p{percent}_ms"] = value
+        line[f"p{percent}_low_ms"], line[f"p{percent}_high_ms"] = (q.low_ms, q.high_ms) if q and value else (None, None)
     found = row.latency
     line["images_per_s"] = found.images_per_s if found else None
     line["latency_flags"] = "; ".join(found.flags) if found else ""
     line["throttling"] = "; ".join(row.throttling)
-    line["roofline_reached"] = row.roofline.reached if row.roofline else None
+    line["roofline_reached"] = row.roofline.reached if row.roofline and not row.stand_in else None
     return line
 
 

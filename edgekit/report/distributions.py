@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from edgekit.labels import visible
@@ -11,18 +12,19 @@ from edgekit.measurements import BenchmarkResult, Summary
 from edgekit.report import svg
 from edgekit.report.changes import is_baseline
 from edgekit.report.chart import COLORS, MOST_PANELS, log_ticks
+from edgekit.report.pareto import quantile
 from edgekit.report.table import Table, plain
 from edgekit.report.tables import latency, number
 
-# More artifacts of a device than this are not told apart by colour, but by precision.
+# More artifacts of a device than this are not told apart, only their precisions are: each has one colour everywhere.
 MOST_TOLD_APART = 8
+_STYLES = ("solid", "dashed", "dotted", "dashdot")
 MOST_BARS = 40
 # Where a distribution is drawn: enough for a curve, few enough for a small file.
 _SHARES = (0.0, 0.5, 1, 2, *range(4, 96, 2), 96, 97, 98, 99, 99.5, 99.9, 100)
 _MARKED = {50: "o", 90: "^", 99: "s"}
-# Paul Tol's muted scheme: nine colours that are told apart with every kind of colour vision.
-_MUTED = ("#332288", "#cc6677", "#117733", "#ddaa33", "#88ccee", "#aa4499", "#44aa99", "#999933", "#882255")
-COLUMNS = ("artifact", "device", "queries", "min", "p10", "p50", "p90", "p95", "p99", "max", "max / p50")
+ESTIMATED = (90, 95, 99)
+COLUMNS = ("model", "device", "queries", "min", "p10", "p50", "p90", "p95", "p99", "max", "max / p50")
 
 
 def shown(results: Sequence[BenchmarkResult]) -> list[BenchmarkResult]:
@@ -30,19 +32,45 @@ def shown(results: Sequence[BenchmarkResult]) -> list[BenchmarkResult]:
     return [r for r in results if r.source != "emulated" and len(r.latencies_ns) > 1 and min(r.latencies_ns) > 0]
 
 
-def crowded(results: Sequence[BenchmarkResult]) -> bool:
-    """Whether a device has more models than colours tell apart."""
-    names = [r.device for r in shown(results)]
-    return any(names.count(name) > MOST_TOLD_APART for name in set(names))
+def drawn(results: Sequence[BenchmarkResult], rows: Sequence[Summary]) -> list[BenchmarkResult]:
+    """Those whose curve says how fast an artifact is: a stand-in's does not."""
+    return [r for r in shown(results) if not ((row := row_of(r, rows)) and row.stand_in)]
 
 
-def ecdf(results: Sequence[BenchmarkResult]) -> str:
-    """The share of queries that are at most so slow, one panel a device, as an ``<svg>`` element; else empty."""
+def row_of(result: BenchmarkResult, rows: Sequence[Summary]) -> Summary | None:
+    """The row that a result was judged by."""
+    ran_in = f"{result.environment.get('runtime')} {result.environment.get('version')}"
+    name, device = result.artifact.name, result.device
+    return next((row for row in rows if (row.artifact, row.device, row.ran_in) == (name, device, ran_in)), None)
+
+
+def says(results: Sequence[BenchmarkResult], rows: Sequence[Summary]) -> str:
+    """How the picture is read: only of the signs that are in it."""
+    found = drawn(results, rows)
+    panels = [group for _, group in _panels(found)]
+    lines = ["The share of queries that are at most so slow."]
+    if any(len(group) <= MOST_TOLD_APART for group in panels):
+        lines.append("Marks at 50 % (round), 90 % (triangle) and 99 % (square) of the queries that were measured.")
+    lines.append("A steep line is a steady latency; a long foot to the right is what users notice. One colour for each "
+                 "precision.")  # fmt: skip
+    if any(len(group) > MOST_TOLD_APART for group in panels):
+        lines.append(f"Of devices with more than {MOST_TOLD_APART} models the models are not told apart.")
+    if len(found) < len(shown(results)):
+        lines.append("Stand-ins are not drawn.")
+    return " ".join(lines)
+
+
+def _panels(found: Sequence[BenchmarkResult]) -> list[tuple[str, list[BenchmarkResult]]]:
     devices: dict[str, list[BenchmarkResult]] = {}
-    for result in shown(results):
+    for result in found:
         devices.setdefault(result.device, []).append(result)
     kept = sorted(devices, key=lambda name: -len(devices[name]))[:MOST_PANELS]
-    panels = [(name, found) for name, found in devices.items() if name in kept]
+    return [(name, group) for name, group in devices.items() if name in kept]
+
+
+def ecdf(results: Sequence[BenchmarkResult], rows: Sequence[Summary] = ()) -> str:
+    """The share of queries that are at most so slow, one panel a device, as an ``<svg>`` element; else empty."""
+    panels = _panels(drawn(results, rows))
     if not panels:
         return ""
     columns = min(len(panels), 2)
@@ -65,12 +93,17 @@ def _curves(axes: Any, found: Sequence[BenchmarkResult]) -> None:
     apart = len(found) <= MOST_TOLD_APART
     named: set[str] = set()
     low, high = [], []
-    for n, result in enumerate(found):
+    seen: dict[str, int] = {}
+    for result in found:
         times = np.percentile(np.asarray(result.latencies_ns, np.float64) / 1e6, _SHARES)
         precision = "baseline" if is_baseline(result) else result.artifact.precision
-        color = _MUTED[n] if apart else COLORS.get(precision, svg.INK)
+        color = COLORS.get(precision, svg.INK)
+        n = seen[precision] = seen.get(precision, -1) + 1
         label = svg.shortened(visible(result.artifact.name), 30) if apart else precision
-        style = {"color": color, "linewidth": 1.4 if apart else 0.8, "alpha": 1.0 if apart else 0.6}
+        style = {"color": color, "linewidth": 0.8, "alpha": 0.6}
+        if apart:
+            shade = 1.0 if n < len(_STYLES) else 0.55
+            style = {"color": color, "linewidth": 1.4, "alpha": shade, "linestyle": _STYLES[n % len(_STYLES)]}
         axes.plot(times, _SHARES, label="_" if label in named else label, **style)
         named.add(label)
         for share, marker in _MARKED.items():
@@ -83,22 +116,32 @@ def _curves(axes: Any, found: Sequence[BenchmarkResult]) -> None:
     log_ticks(axes, [*low, *high])
     axes.set_yticks([0, 25, 50, 75, 90, 99])
     axes.grid(axis="x")
-    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, handlelength=1.2, labelspacing=0.3)
+    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, handlelength=2.6, labelspacing=0.3)
 
 
-def percentiles(results: Sequence[BenchmarkResult]) -> Table:
-    """The distributions in figures: the raw samples' own percentiles."""
+def percentiles(results: Sequence[BenchmarkResult], rows: Sequence[Summary] = ()) -> Table:
+    """The distributions in figures; of p90, p95 and p99 the early-stopping estimates, where the samples carry them."""
     import numpy as np
 
-    rows = []
+    lines = []
     for r in shown(results):
         times = np.asarray(r.latencies_ns, np.float64) / 1e6
         p50 = float(np.percentile(times, 50))
-        values = [times.min(), *(np.percentile(times, p) for p in (10, 50, 90, 95, 99)), times.max()]
-        rows.append((r.artifact.name, r.device, str(len(times)), *(latency(float(v)) for v in values),
-                     f"{float(times.max()) / p50:.1f}"))  # fmt: skip
-    return plain("Milliseconds of the measured queries, without intervals; the figures table says what they carry",
-                 COLUMNS, rows, left=2)  # fmt: skip
+        estimates = [latency(estimate(row_of(r, rows), p)) for p in ESTIMATED]
+        values = [latency(float(v)) for v in (times.min(), np.percentile(times, 10), p50)]
+        lines.append((r.artifact.name, r.device, str(len(times)), *values, *estimates, latency(float(times.max())),
+                      f"{float(times.max()) / p50:.1f}"))  # fmt: skip
+    found = plain("Milliseconds of the measured queries", COLUMNS, lines, left=2)
+    note = "p90, p95, p99: early-stopping estimates, as in the table of figures; -: insufficient samples"
+    return replace(found, notes=(note,))
+
+
+def estimate(row: Summary | None, percent: float) -> float | None:
+    """The early-stopping estimate of a percentile above the median; None: insufficient samples."""
+    if row is None or row.source == "emulated":
+        return None
+    found = quantile(row, percent)
+    return {90: row.p90_ms, 99: row.p99_ms}.get(int(percent), found.bound_ms if found else None)
 
 
 def bars(rows: Sequence[Summary], kind: str) -> str:
@@ -146,7 +189,7 @@ def energies(rows: Sequence[Summary]) -> list[tuple[str, float, str]]:
 
 def energy_table(rows: Sequence[Summary]) -> Table:
     """What an image costs, where a board told."""
-    columns = ("artifact", "device", "rail", "power mode", "idle W", "mJ per image", "mJ net of idle")
+    columns = ("model", "device", "rail", "power mode", "idle W", "mJ per image", "mJ net of idle")
     cells = [
         (r.artifact, r.device, r.rail or "-", str(r.state.get("power_mode", "-")),
          number(None if r.idle_mw is None else r.idle_mw / 1000, 2), latency(r.gross_mj), latency(r.net_mj))

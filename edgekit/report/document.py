@@ -3,8 +3,9 @@
 ``schema`` 1: ``run`` (name, arch, labels, preprocess, data, weights_sha256, options, versions, decisions),
 ``verdict`` (one object a device: device, target, kind, where, chosen, reason, doubts, cautions, rejected),
 ``figures`` (`Summary`, ``number`` and ``leads``: whether it is on its device's front), ``distributions``
-(percentiles of the raw latencies), ``programs``, ``changes`` (names, counts, classes, pairs, answers with the images'
-paths where they are known), ``layers``, ``training`` (history), ``test`` (scores without raw values),
+(percentiles of the raw latencies; of p90, p95 and p99 early-stopping estimates, null where the samples are too few),
+``programs``, ``changes`` (names, counts, classes, pairs, answers with the images' paths where they are known),
+``layers``, ``layer_notes`` (how their times were got), ``training`` (history), ``test`` (scores without raw values),
 ``images_per_class``, ``environment``, ``reproduce``. Percentages are of 100, latencies in milliseconds, sizes in
 megabytes; what is not known is null.
 """
@@ -17,17 +18,17 @@ import math
 from typing import Any
 
 from edgekit import __version__, store
-from edgekit.measurements import BenchmarkResult
+from edgekit.measurements import BenchmarkResult, Summary
 from edgekit.report import reproduce
 from edgekit.report.changes import Change
 from edgekit.report.decide import Decision
-from edgekit.report.distributions import shown
+from edgekit.report.distributions import ESTIMATED, estimate, row_of, shown
 from edgekit.report.material import Material
 from edgekit.report.pareto import front
 
 SCHEMA = 1
 _OF_RUN = ("arch", "labels", "preprocess", "data", "options", "versions", "decisions")
-_PERCENTILES = (0, 1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9, 100)
+_PERCENTILES = (0, 1, 5, 10, 25, 50, 75, 100)
 
 
 def as_json(material: Material) -> str:
@@ -49,10 +50,11 @@ def document(material: Material) -> dict[str, Any]:
         },
         "verdict": [_decision(decision) for decision in material.decisions],
         "figures": _figures(material),
-        "distributions": [_distribution(result) for result in shown(material.results)],
+        "distributions": [_distribution(result, material) for result in shown(material.results)],
         "programs": [dataclasses.asdict(result) for result in material.programs],
         "changes": [_change(change, material) for change in material.changes],
         "layers": {name: [dataclasses.asdict(layer) for layer in found] for name, found in material.layers.items()},
+        "layer_notes": {name: list(notes) for name, notes in material.layer_notes.items()},
         "training": meta["history"],
         "test": _test(material),
         "images_per_class": material.counts,
@@ -87,14 +89,22 @@ def _figures(material: Material) -> list[dict[str, Any]]:
     for n, row in enumerate(material.rows):
         by_device.setdefault(row.device, []).append(n)
     leads = {numbers[n] for numbers in by_device.values() for n in front([material.rows[number] for number in numbers])}
-    return [{"number": n + 1, "leads": n in leads, **dataclasses.asdict(row)} for n, row in enumerate(material.rows)]
+    return [{"number": n + 1, "leads": n in leads, **_figure(row)} for n, row in enumerate(material.rows)]
 
 
-def _distribution(result: BenchmarkResult) -> dict[str, Any]:
+def _figure(row: Summary) -> dict[str, Any]:
+    """Of a stand-in neither speed-up nor limit: its latency says nothing of how fast the model is."""
+    unsaid = ("speedup", "speedup_low", "speedup_high", "speedup_best", "roofline") if row.stand_in else ()
+    return {**dataclasses.asdict(row), **dict.fromkeys(unsaid)}
+
+
+def _distribution(result: BenchmarkResult, material: Material) -> dict[str, Any]:
     import numpy as np
 
     times = np.percentile(np.asarray(result.latencies_ns, np.float64) / 1e6, _PERCENTILES)
-    found = {f"p{share:g}_ms": float(time) for share, time in zip(_PERCENTILES, times)}
+    found: dict[str, float | None] = {f"p{share:g}_ms": float(time) for share, time in zip(_PERCENTILES, times)}
+    row = row_of(result, material.rows)
+    found.update({f"p{share}_ms": estimate(row, share) for share in ESTIMATED})
     return {"artifact": result.artifact.name, "device": result.device, "queries": len(result.latencies_ns), **found}
 
 

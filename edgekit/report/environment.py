@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from edgekit.measurements import BenchmarkResult
@@ -46,10 +47,10 @@ def hashes(results: Sequence[BenchmarkResult]) -> Table:
 
 def lineage(material: Material) -> list[tuple[str, str]]:
     """(what, which) of the run itself."""
-    meta = material.run.meta
+    meta = hidden(material.run.meta)
     data = meta["data"]
     lines = [
-        ("data", f"{data.get('root', '?')}, fingerprint {data.get('fingerprint', '?')}"),
+        ("data", f"{data['root']}, fingerprint {data.get('fingerprint', '?')}"),
         ("weights", material.run.weights_sha256),
         ("classes", ", ".join(material.labels)),
     ]
@@ -60,13 +61,20 @@ def lineage(material: Material) -> list[tuple[str, str]]:
 
 def commands(material: Material) -> Table:
     """How to make each number again, a row a result."""
-    rows = [
-        (p.artifact, p.device, " && ".join(p.commands))
-        for p in reproduce.recipes(material.run.handle, material.results)
-    ]
+    found = reproduce.recipes(material.run.handle, material.results)
+    rows = [(p.artifact, p.device, " && ".join(p.commands)) for p in found]
+    unknown = sorted({p.unknown for p in found if p.unknown})
     columns = ("model", "device", "commands")
     caption = "How to make each number again; versions and times of measuring are below"
-    return Table(caption, columns, (Rows("", tuple(rows)),), 3, prose=("commands",), first=20)
+    notes = tuple(f"options of exports that were {line}" for line in unknown)
+    return Table(caption, columns, (Rows("", tuple(rows)),), 3, prose=("commands",), notes=notes, first=20)
+
+
+def hidden(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """run.json without where its data lies: that is no business of whoever reads the report, only the folder's name."""
+    data = meta["data"]
+    name = PurePath(str(data.get("root", "?"))).name or "?"
+    return {**meta, "data": {**data, "root": name}}
 
 
 def _pairs(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from edgekit.report import (
     figures,
     layers,
     programs,
+    reasons,
     reproduce,
     svg,
     table,
@@ -34,6 +35,8 @@ from edgekit.scores import Evaluation
 _TEMPLATES = Path(__file__).with_name("templates")
 # Up to this many classes, their table is unfolded. So many devices have a card, so many models their layers.
 _MOST_UNFOLDED, _MOST_CARDS, _MOST_LAYERS = 40, 12, 6
+# So many characters fit beside each other on a phone, at least; from so many on a word is broken.
+_PHONE, _FOLDED = 36, 44
 
 
 def page(material: Material) -> str:
@@ -48,7 +51,10 @@ def page(material: Material) -> str:
         loader=FileSystemLoader(_TEMPLATES),
         finalize=_visible,
     )
-    jinja.filters.update(kind=_kind, bar=table.length, short=_short, facts=_facts)
+    jinja.globals.update(few=figures.FEW)
+    jinja.filters.update(
+        kind=_kind, bar=table.length, short=_short, scrolls=_scrolls, facts=lambda d: _facts(d, material.rows)
+    )
     parts = {**_measured(material), **_known(material)}
     sections = [(name, title) for name, title, there in _sections(material, parts) if there]
     return jinja.get_template("page.html.j2").render(
@@ -72,7 +78,7 @@ def _sections(material: Material, parts: Mapping[str, Any]) -> list[tuple[str, s
         ("latency", "Latency", parts["ecdf"]),
         ("size", "Size and energy", material.rows),
         ("changes", "What quantization changed", material.changes),
-        ("layers", "Layer by layer", parts["layers"]),
+        ("layers", "Layer by layer", parts["layers"] or material.layers_left),
         ("training", "Training", material.run.meta["history"]),
         ("data", "Data", "classes.svg" in drawn or "samples.png" in drawn),
         ("test", "Test results", True),
@@ -99,11 +105,12 @@ def _measured(material: Material) -> dict[str, Any]:
         "pareto": Markup(chart.accuracy_latency(rows)) if any(row.p50_ms for row in rows) else "",  # noqa: S704
         "pareto_says": chart.says(rows),
         "figures": figures.table(rows) if rows else None,
+        "more": figures.more(rows) if rows else None,
         "boards": tables.board_table(boards, rows) if boards else None,
         "programs": programs.table(said, material.programs) if said else None,
-        "ecdf": Markup(distributions.ecdf(results)),  # noqa: S704
-        "many": distributions.MOST_TOLD_APART if distributions.crowded(results) else 0,
-        "percentiles": distributions.percentiles(results),
+        "ecdf": Markup(distributions.ecdf(results, rows)),  # noqa: S704
+        "ecdf_says": distributions.says(results, rows),
+        "percentiles": distributions.percentiles(results, rows),
         "size": Markup(distributions.bars(rows, "size")),  # noqa: S704
         "energy_chart": Markup(distributions.bars(rows, "energy")),  # noqa: S704
         "energy": distributions.energy_table(rows) if distributions.energies(rows) else None,
@@ -111,10 +118,15 @@ def _measured(material: Material) -> dict[str, Any]:
         "changed": changesection.section(material, address),
         "no_images": material.no_images,
         "layers": [
-            {"title": title, "blocks": layers.table(title, found), "every": layers.every(title, found)}
+            {
+                "title": title,
+                "every": layers.every(title, found),
+                "blocks": layers.table(title, found, material.layer_notes.get(title, ())),
+            }
             for title, found in shown[:_MOST_LAYERS]
         ],
-        "layers_left": max(0, len(shown) - _MOST_LAYERS),
+        "more_layers": max(0, len(shown) - _MOST_LAYERS),
+        "layers_left": material.layers_left,
     }
 
 
@@ -131,7 +143,7 @@ def _known(material: Material) -> dict[str, Any]:
         "counts": trained.counts(material.labels, material.counts) if material.counts else None,
         "evaluation": evaluation,
         "judged": _judged(evaluation) if evaluation else None,
-        "training": reproduce.training(material.run.name, meta),
+        "training": reproduce.training(material.run.name, environment.hidden(meta)),
         "commands": environment.commands(material) if results else None,
         "machines": environment.machines(results) if results else None,
         "hashes": environment.hashes(results) if results else None,
@@ -171,7 +183,7 @@ def jpeg(pixels: Any, side: int | None = None) -> bytes:
     return out.getvalue()
 
 
-def _facts(decision: Decision) -> list[tuple[str, str]]:
+def _facts(decision: Decision, rows: Sequence[Summary]) -> list[tuple[str, str]]:
     """What a card says in figures; what was not measured is left out."""
     row = decision.chosen
     assert row is not None
@@ -180,7 +192,7 @@ def _facts(decision: Decision) -> list[tuple[str, str]]:
         ("change", _change(row)),
         ("p50", _ms(figures.percentile(row, 50)) + (f", batch {row.batch}" if row.batch > 1 else "")),
         ("p90", _ms(figures.percentile(row, 90))),
-        ("speed", f"{figures.speedup(row)} x baseline" if row.speedup and not row.busy else ""),
+        ("speed", figures.speed(row, rows)),
         ("size", f"{row.size_mb:.1f} MB"),
         ("energy", f"{tables.latency(row.gross_mj)} mJ per image" if row.gross_mj is not None else ""),
     ]
@@ -191,7 +203,7 @@ def _change(row: Summary) -> str:
     interval = "" if row.drop_low is None or row.drop_high is None else (
         f" (drop {row.drop_low:+.1f} to {row.drop_high:+.1f})")  # fmt: skip
     points = f"{abs(row.drop):.1f} points {'worse' if row.drop > 0 else 'better'}" if abs(row.drop) >= 0.05 else "none"
-    return f"{points}{interval}, {'' if row.p_value < tables.SIGNIFICANT else 'not '}significant"
+    return f"{points}{interval}, {reasons.shown(row)}"
 
 
 def _ms(text: str) -> str:
@@ -203,6 +215,18 @@ def _kind(t: table.Table, column: int) -> str:
     name = t.columns[column]
     marks = {"n": column >= t.left and name not in t.prose, "wide": name in t.wide, "long": name in t.prose}
     return " ".join(mark for mark, there in marks.items() if there)
+
+
+def _scrolls(t: table.Table) -> bool:
+    """Whether the table may be wider than a phone: the keyboard must reach it then, and need not else."""
+    lines = [t.columns, *t.rows]
+    words = (max(len(word) for line in lines for word in _pieces(line[n], n < t.left)) for n in range(len(t.columns)))
+    return bool(t.prose) or sum(min(width, _FOLDED) + 2 for width in words) > _PHONE
+
+
+def _pieces(cell: str, text: bool) -> list[str]:
+    """What a line does not break; a figure stands above its interval."""
+    return (cell.split() if text else cell.split(" (")) or [""]
 
 
 def _short(text: object, width: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgekit.layers import by_block, error_shares, verdict
-from edgekit.measurements import LayerFigures
+from edgekit.measurements import BenchmarkResult, LayerFigures, Summary
 from edgekit.report.table import Rows, Table, compact
 from edgekit.report.tables import number
 
@@ -17,10 +17,32 @@ MOST_SHOWN = 15
 _EXACT_DB = 150.0  # stands for no error
 
 
-def table(title: str, layers: Sequence[LayerFigures]) -> Table:
-    """One row a block, the slowest first, or in the order of the network where no time is known."""
+def title(result: BenchmarkResult, row: Summary | None) -> str:
+    """What was measured where, marked where its times are doubtful."""
+    marks = (" (stand-in)" if row.stand_in else "") + (" !" if row.busy else "") if row else ""
+    return f"{result.artifact.name} on {result.device}{marks}"
+
+
+def told(result: BenchmarkResult, row: Summary | None) -> list[str]:
+    """How the times of a result's layers were got, of what they are a part, and what makes them doubtful."""
+    environment, spent = result.environment, sum(ms for _, ms in result.layers)
+    if not result.layers:
+        return []
+    whole = environment.get("layers_run_ms")
+    known = isinstance(whole, int | float) and not isinstance(whole, bool)
+    part = f"layers add up to {spent:.3f}" + (f" of {whole:.3f}" if known else "") + " ms of a profiled run"
+    lines = [f"times: {environment.get('layers_by', 'the runtime')}, medians; {part}"]
+    if row and row.stand_in:
+        lines.append(f"stand-in: {row.ran_in} has other kernels than the device; its shares are not the device's")
+    if row and row.busy:
+        lines.append("!: the machine was busy with other work: do not trust these times; edgekit benchmark again")
+    return lines
+
+
+def table(title: str, layers: Sequence[LayerFigures], how: Sequence[str] = ()) -> Table:
+    """One row a block, the slowest first, or in the order of the network where no time is known; `how`: `told`."""
     blocks = by_block(layers)
-    notes = [f"{sentence}." for sentence in [verdict(blocks)] if sentence]
+    notes = [*(f"{sentence}." for sentence in [verdict(blocks)] if sentence), *how]
     notes.append(f"{len(layers)} layers in {len(blocks)} blocks")
     if any(layer.alone_db is not None for layer in layers):
         notes.append(
@@ -42,7 +64,7 @@ def _table(caption: str, columns: tuple[str, ...], rows: Sequence[LayerFigures],
     found = Table(
         caption=caption,
         columns=columns,
-        groups=(Rows("", tuple(_cells(row, shares[id(row)]) for row in order)),),
+        groups=(Rows("", tuple(cells(row, shares[id(row)]) for row in order)),),
         left=2,
         wide=_WIDE,
         bars=COLUMNS[3] if any(row.percent for row in rows) else "",
@@ -52,7 +74,8 @@ def _table(caption: str, columns: tuple[str, ...], rows: Sequence[LayerFigures],
     return compact(found)
 
 
-def _cells(row: LayerFigures, share: float | None) -> tuple[str, ...]:
+def cells(row: LayerFigures, share: float | None) -> tuple[str, ...]:
+    """One line, in the order of `COLUMNS`; `share` is of the error."""
     return (
         row.name,
         row.kind or "-",

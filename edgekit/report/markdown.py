@@ -7,13 +7,25 @@ from collections.abc import Sequence
 
 from edgekit import __version__, store
 from edgekit.labels import visible
-from edgekit.report import changetables, environment, figures, programs, reproduce, svg, tables, trained, verdict
+from edgekit.report import (
+    changetables,
+    environment,
+    figures,
+    layers,
+    programs,
+    reproduce,
+    svg,
+    tables,
+    trained,
+    verdict,
+)
 from edgekit.report.decide import Decision
 from edgekit.report.material import Material
 from edgekit.report.table import Table
 
 _LONGEST = 200
 MOST_REJECTED = 8
+MOST_LAYERS = 3
 
 
 def document(material: Material) -> str:
@@ -25,7 +37,7 @@ def document(material: Material) -> str:
     if material.evaluation:
         parts.append(bullets(verdict.trained(material.evaluation)))
     if material.rows:
-        parts += ["## Figures", table(figures.table(material.rows))]
+        parts += ["## Figures", table(figures.table(material.rows)), table(figures.more(material.rows))]
     boards = [tables.board_cells(row) for row in material.rows if tables.is_board(row)]
     parts += [table(tables.board_table(boards, material.rows))] if boards else []
     if material.programs:
@@ -36,9 +48,10 @@ def document(material: Material) -> str:
         for change in [c for c in material.changes if c.answers][:3]:
             parts += [f"### {escape(change.names[0])}", escape(changetables.sentence(change)),
                       table(changetables.classes(change, material.labels))]  # fmt: skip
+    parts += _layers(material)
     if material.evaluation:
         parts += ["## Test results", table(trained.classes(material.evaluation))]
-    parts += ["## How to reproduce", block(reproduce.training(run.name, meta))]
+    parts += ["## How to reproduce", block(reproduce.training(run.name, environment.hidden(meta)))]
     parts += commands(material)
     if material.results:
         parts += [table(environment.machines(material.results)), table(environment.hashes(material.results))]
@@ -53,6 +66,16 @@ def decided(material: Material) -> list[str]:
     return [table(figures.verdict(decisions)), *filter(None, map(_rejected, decisions))]
 
 
+def _layers(material: Material) -> list[str]:
+    """Blocks of the models that matter most: what is chosen, what is in INT8."""
+    parts = []
+    for title, found in list(material.layers.items())[:MOST_LAYERS]:
+        blocks = layers.table(title, found, material.layer_notes.get(title, ()))
+        parts += [f"### {escape(title)}", table(blocks)]
+    lines = bullets([f"left out: {line}" for line in material.layers_left])
+    return ["## Layer by layer", *parts, *filter(None, [lines])] if parts or lines else []
+
+
 def _rejected(decision: Decision) -> str:
     lines = [*(f"doubtful: {line}" for line in decision.doubts), *decision.cautions]
     lines += [f"not {r.row.artifact}: {r.why}" for r in decision.rejected[:MOST_REJECTED]]
@@ -62,10 +85,11 @@ def _rejected(decision: Decision) -> str:
 
 
 def commands(material: Material) -> list[str]:
-    """What makes each number again; equal commands once."""
+    """What makes each number again; equal commands once; and what nobody kept of it."""
     found = reproduce.recipes(material.run.handle, material.results)
-    lines = list(dict.fromkeys(command for p in found for command in p.commands))
-    return [block("\n".join(lines))] if lines else []
+    lines = reproduce.commands(found)
+    unknown = [f"{name}: {why}" for name, why in dict.fromkeys((p.artifact, p.unknown) for p in found if p.unknown)]
+    return [block("\n".join(lines)), *filter(None, [bullets(unknown)])] if lines else []
 
 
 def table(t: Table) -> str:

@@ -33,7 +33,8 @@ class Material:
     Attributes:
         rows, results: judged and raw measurements. drawn: SVG elements and PNG files by name.
         programs: what programs on devices said. changes: what quantization changed, as `changes.changes` has it.
-        layers: "artifact on device" -> its layers. images: of changed answers, by position in the test split;
+        layers: "artifact on device" -> its layers, what matters most first; `layer_notes`: how their times were got;
+            `layers_left`: what is left out of them, and why. images: of changed answers, by position in the test split;
             `no_images` is why there are none. gates: the limits that a choice must keep.
         counts: images per split and label; empty where the index is gone.
     """
@@ -46,6 +47,8 @@ class Material:
     programs: Sequence[ProgramResult] = ()
     changes: Sequence[Change] = ()
     layers: Mapping[str, Sequence[LayerFigures]] = field(default_factory=dict)
+    layer_notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    layers_left: Sequence[str] = ()
     images: Mapping[int, Picture] = field(default_factory=dict)
     no_images: str = ""
     gates: Gates = field(default_factory=Gates)

@@ -12,12 +12,15 @@ from edgekit.measurements import BenchmarkResult
 
 # Options of run.json that another name has on the command line; the place of training is no option that matters.
 _RENAMED = {"arch": "model"}
-_BROWSERS = "web:"
+_BROWSERS, _BASELINE = "web:", "baseline/"
+_BORDERS = {"float32": "float"}
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What makes the numbers of one row again. Hashes in full; `versions` in words."""
+    """What makes the numbers of one row again. Hashes in full; `versions` in words; `unknown`: what else was chosen,
+    but nobody kept.
+    """
 
     artifact: str
     device: str
@@ -26,6 +29,7 @@ class Provenance:
     weights: str
     versions: str
     measured: str
+    unknown: str = ""
 
 
 def training(run: str, meta: Mapping[str, Any]) -> str:
@@ -52,6 +56,7 @@ def recipes(handle: str, results: Sequence[BenchmarkResult]) -> list[Provenance]
             weights=r.artifact.parent,
             versions=_versions(r.environment),
             measured=str(r.environment.get("measured", "unknown")),
+            unknown=_unknown(r),
         )
         for r in results
     ]
@@ -59,12 +64,34 @@ def recipes(handle: str, results: Sequence[BenchmarkResult]) -> list[Provenance]
 
 def _export(handle: str, result: BenchmarkResult) -> list[str]:
     artifact = result.artifact
-    if artifact.name.startswith("baseline/"):
+    if artifact.is_baseline:
         return []
     words = ["edgekit", "export", handle, "--target", artifact.target, "--precision", artifact.precision]
     if recipe := artifact.details.get("recipe"):
         words += ["--recipe", str(recipe)]
+    if artifact.runtime == "litert" and artifact.input != "uint8":
+        words += ["--input", _BORDERS.get(artifact.input, artifact.input)]
+    output = str(artifact.details.get("output", "float32"))
+    if artifact.precision == "int8" and output != "float32":
+        words += ["--output", output]
     return words
+
+
+def _unknown(result: BenchmarkResult) -> str:
+    """Which options of the export nobody kept, of those that may have made a difference."""
+    artifact = result.artifact
+    if artifact.is_baseline or artifact.precision in ("fp32", "fp16"):
+        return ""
+    kept = ["--parity", "--calibration-data"]
+    if artifact.details.get("float_layers"):
+        kept.append("--max-drop (layers were left in floating point)")
+    return f"not kept: {', '.join(kept)}"
+
+
+def commands(found: Sequence[Provenance]) -> list[str]:
+    """What makes every number again, each command once: all that is exported first, for it is what is measured."""
+    lines = list(dict.fromkeys(command for p in found for command in p.commands))
+    return sorted(lines, key=lambda line: not line.startswith("edgekit export "))
 
 
 def _benchmark(handle: str, result: BenchmarkResult) -> list[str]:
@@ -73,6 +100,9 @@ def _benchmark(handle: str, result: BenchmarkResult) -> list[str]:
     if result.device.startswith(_BROWSERS):
         return ["edgekit", "serve", handle, "--artifact", result.artifact.name, *suite]
     words = ["edgekit", "benchmark", handle, "--device", result.device, *suite]
+    name = result.artifact.name.removeprefix(_BASELINE)
+    if result.artifact.is_baseline and name != "pytorch":  # which is measured with every other one
+        words += ["--baseline", name]
     return [*words, "--threads", str(environment.get("threads", 1))]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import unicodedata
@@ -49,11 +50,18 @@ def to_svg(figure: Any, described: str) -> str:
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.S)
-    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)  # several pictures stand in one page
+    svg = _own_ids(re.sub(r'<g id="[^"]*">', "<g>", svg))
     # The browser has fonts for every script; matplotlib names those that it measured with.
     svg = re.sub(r"(font: [^;\"]*?px|font-family:) '[^;\"]*", r"\1 system-ui, sans-serif", svg)
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(described)}" ', 1)
     return svg.replace(">", f"><title>{escape(described)}</title>", 1)
+
+
+def _own_ids(svg: str) -> str:
+    """The element with ids that no other picture of a page has; the same picture gets the same ones."""
+    prefix = "s" + hashlib.sha256(svg.encode()).hexdigest()[:8] + "-"
+    svg = re.sub(r'\bid="', f'id="{prefix}', svg)
+    return re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}", svg)
 
 
 def to_png(figure: Any) -> bytes:

@@ -48,8 +48,33 @@ def cells(row: Summary) -> list[str]:
         latency(row.p50_ms) + ("!" if row.busy else ""),
         latency(row.p90_ms),
         latency(row.p99_ms),
-        number(row.speedup, 2) if compared and not (row.stand_in or row.busy) else "",
+        times(row) if compared and not row.stand_in else "",
     ]
+
+
+def times(row: Summary) -> str:
+    """How many times as fast as the baseline; marked where either of the two was measured on a busy machine."""
+    if row.speedup is None or row.stand_in:
+        return "-"
+    return number(row.speedup, 2) + ("!" if row.speedup_doubtful or row.busy else "")
+
+
+def reached(row: Summary) -> str:
+    """What was reached of the device's limit, and which that is; a dash where that is not known, or of a stand-in."""
+    found = row.roofline
+    if found is None or row.stand_in:
+        return "-"
+    percent = "> limit" if found.reached > 1 else f"{100 * found.reached:.0f}"
+    return f"{percent}{'!' if row.busy else ''} ({found.bound})"
+
+
+def fastest_baseline(rows: Sequence[Summary], row: Summary) -> Summary | None:
+    """What `Summary.speedup_best` is over: of the row's machine, else of the first baseline's, with its threads."""
+    baselines = [r for r in rows if r.baseline]
+    here = any(r.device == row.device and r.artifact == REFERENCE for r in baselines)
+    device = row.device if here or not baselines else baselines[0].device
+    known = [r for r in baselines if r.device == device and r.threads == row.threads and r.p50_ms]
+    return min(known, key=lambda r: r.p50_ms or 0.0, default=None)
 
 
 BOARD_COLUMNS = ("model", "on", "power mode", "rail", "p50 ms", "compute ms", "GPU MHz", "C", "idle W", "mJ", "mJ net")
@@ -112,30 +137,47 @@ def board_table(lines: Sequence[Sequence[str]], rows: Sequence[Summary]) -> Tabl
                  notes=tuple(board_notes(rows)))  # fmt: skip
 
 
-def footnotes(rows: Sequence[Summary]) -> list[str]:
-    """What a reader must know to read the table right."""
+def footnotes(rows: Sequence[Summary], columns: Sequence[str] = COLUMNS) -> list[str]:
+    """What a reader must know to read a table right that has these columns, by their names without what is behind."""
+    shown = {column.partition(" ")[0] for column in columns}
     base = next(row for row in rows if row.baseline)
     where = "the CPU (no CUDA GPU here)" if base.processor == "cpu" else base.processor
-    notes = [
-        f"baseline: {base.ran_in} on {where}; batch 1, single stream; {base.samples} test images",
-        "on: device x threads; x base: p50 of the baseline over this p50"
-        + (", per image; a batch's milliseconds are of all its images" if any(row.batch > 1 for row in rows) else ""),
-        "drop: points of top-1 below the baseline; * p < 0.05 (McNemar, paired); agree: same top-1 as the baseline",
-    ]
+    notes = [f"baseline: {base.ran_in} on {where}; batch 1, single stream; {base.samples} test images"]
+    per_image = ", per image; a batch's milliseconds are of all its images" if any(r.batch > 1 for r in rows) else ""
+    on = "on: device x threads; " if "on" in shown else ""
+    notes.append(f"{on}x base: p50 of the baseline over this p50{per_image}")
+    star = "; * p < 0.05 (McNemar, paired)" if any(r.p_value < SIGNIFICANT for r in rows if not r.baseline) else ""
+    agree = "; agree: same top-1 as the baseline" if "agree" in shown else ""
+    notes.append(f"drop: points of top-1 below the baseline{star}{agree}")
+    if any(value is not None for row in rows for value in (row.p90_ms, row.p99_ms)):
+        notes.append("p90, p99: early-stopping estimates, which are above the true percentile with 99 % confidence")
+    return [*notes, *_of_baselines(rows, base), *_of_marks(rows)]
+
+
+def _of_baselines(rows: Sequence[Summary], base: Summary) -> list[str]:
     fastest = min((row for row in rows if row.baseline and row.p50_ms), key=lambda row: row.p50_ms or 0, default=base)
-    if fastest.artifact != base.artifact and base.p50_ms and fastest.p50_ms:
-        notes.append(
-            f"fastest baseline: {fastest.artifact}, {fastest.precision.upper()}, {base.p50_ms / fastest.p50_ms:.2f} "
-            "times as fast as the one that x base is over"
-        )
+    if fastest.artifact == base.artifact or fastest.busy or base.busy or not (base.p50_ms and fastest.p50_ms):
+        return []
+    return [
+        f"fastest baseline: {fastest.artifact}, {fastest.precision.upper()}, {base.p50_ms / fastest.p50_ms:.2f} "
+        "times as fast as the one that x base is over"
+    ]
+
+
+def _of_marks(rows: Sequence[Summary]) -> list[str]:
+    """Only of what is in the table."""
+    notes = []
     if any(row.stand_in for row in rows):
         notes.append(
             "stand-in: models for TensorRT, run in ONNX Runtime here; the accuracy tells, the latency does not"
         )
-    if any(v is None for row in rows for v in (row.p50_ms, row.p90_ms, row.p99_ms)):
+    timed = [row for row in rows if row.source != "emulated"]
+    if any(v is None for row in timed for v in (row.p50_ms, row.p90_ms, row.p99_ms)):
         notes.append(f"-: insufficient samples (p90 needs {LEAST_SAMPLES[90]}, p99 needs {LEAST_SAMPLES[99]})")
     if any(row.busy for row in rows):
         notes.append("!: the machine was busy with other work: do not trust these latencies; edgekit benchmark again")
+    elif any(row.speedup_doubtful and times(row) != "-" for row in rows):
+        notes.append("!: one of the two was measured on a busy machine: do not trust how much faster it is")
     if any(row.ran_in.startswith("LiteRT.js") for row in rows):
         notes.append("LiteRT.js: in a browser, by WebAssembly or WebGPU; an app runs the same file by other code")
     if any(row.source == "emulated" for row in rows):

@@ -7,24 +7,26 @@ from collections.abc import Sequence
 from edgekit.measurements import Summary
 from edgekit.report.decide import DEVICE, decide
 from edgekit.scores import Evaluation
+from edgekit.suites import Gates
 
 # Of fewer val images nothing is claimed. And where a fitted temperature stops.
 LEAST_JUDGED = 100
 _LIMITS = 0.051, 19.9
 
 
-def worth(rows: Sequence[Summary]) -> list[str]:
-    """For each device that was measured itself: what to ship, and why. Nothing of browsers and of this machine, unless
-    it has TensorRT; `decide.decide` has the rules.
+def worth(rows: Sequence[Summary], gates: Gates | None = None) -> list[str]:
+    """For each device that was measured itself: what to ship, and why, as the page says it. Nothing of browsers and of
+    this machine, unless it has TensorRT; `decide.decide` has the rules, and takes the gates.
     """
     lines = []
-    for found in decide(rows):
+    for found in decide(rows, gates):
         if found.kind == DEVICE:
             what = (
                 f"ship {found.chosen.precision}: {found.reason}" if found.chosen else f"nothing to ship: {found.reason}"
             )
             doubts = f" Doubtful: {'; '.join(found.doubts)}." if found.doubts else ""
-            lines.append(f"On {found.device} {what}{doubts}")
+            cautions = f" But {'; '.join(found.cautions)}." if found.cautions else ""
+            lines.append(f"On {found.device} {what}{doubts}{cautions}")
     return lines
 
 

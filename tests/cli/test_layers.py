@@ -70,7 +70,7 @@ def test_times_are_shown_by_block_and_the_next_step_is_named(
     assert run(["layers"]) == 0
     said = capsys.readouterr()
     assert rows(said.out)["body.0"][:4] == ["2", "layers", "3.500", "35.0"]
-    assert "times: a profiler, medians; a whole run took 11.000 ms meanwhile" in said.err
+    assert "times: a profiler, medians; layers add up to 10.000 of 11.000 ms of a profiled run" in said.err
     assert "no errors yet; next: edgekit quant debug digits --target android" in said.err
     assert "android/model.int8.tflite on local: stem.0 costs 50 % of the time" in said.err
 
@@ -121,6 +121,76 @@ def test_times_of_an_emulator_are_not_shown(measured: store.Run, capsys: pytest.
     said = capsys.readouterr()
     assert "qemu is emulated: its times are none" in said.err
     assert rows(said.out)["body.0"][2] == "-"
+
+
+def test_columns_have_the_names_of_the_page(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+    save_debug(measured)
+    assert run(["layers", "--all"]) == 0
+    head = capsys.readouterr().out.splitlines()[0]
+    assert [name in head for name in ("% of time", "MMACs", "% of error", "cosine")] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("content", ["{", '{"schema": 1}', {"layers": 3}, {"layers": [{}]}])
+def test_a_damaged_file_of_the_network_is_as_if_it_were_missing(measured: store.Run, content: Any) -> None:
+    known = json.dumps({"schema": 1, "parent": INT8.parent, **content}) if isinstance(content, dict) else content
+    (measured.path / network.FILE).write_text(known)
+    assert network.kept(measured) == []
+
+
+@pytest.mark.parametrize("content", ["{", '{"schema": 1}', '{"schema": 1, "target": "android", "layers": [], '
+                                     '"checkpoint_sha256": "x", "effect": {}}'])  # fmt: skip
+def test_damaged_errors_are_left_out_and_named(
+    measured: store.Run, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    save_debug(measured)
+    (measured.path / "quant" / "debug-android.json").write_text(content)
+    assert run(["layers"]) == 0
+    said = capsys.readouterr().err
+    assert "debug-android.json cannot be read; edgekit quant debug digits --target android makes it again" in said
+
+
+def limited(of: Any = INT8, **more: Any) -> Any:
+    """A result that has a limit of 1 ms."""
+    plain = timed(of, **more)
+    peaks = {"macs": 10**9, "bytes_moved": 1, "peak_tops": 2.0, "bandwidth_gb_s": 1.0, "peaks_from": "a page"}
+    return dataclasses.replace(plain, environment={**plain.environment, **peaks})
+
+
+def test_the_limit_is_that_of_the_latencies_that_count(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+    slow_first = (4_000_000,) * 100 + (1_900_000, 2_100_000) * 300  # a start-up, without which the p50 is 2 ms
+    session.save(measured.path / "bench", limited(latencies_ns=slow_first))
+    assert run(["layers"]) == 0
+    assert "at best 1 ms (compute: 1000.0 MMACs, 0.0 MB), 50 % of it reached" in capsys.readouterr().err
+    session.save(measured.path / "bench", limited(latencies_ns=(500_000,) * 700))
+    assert run(["layers"]) == 0
+    assert "which was passed, as caches hold what it counts as moved" in capsys.readouterr().err
+
+
+def test_a_stand_in_and_a_busy_machine_are_marked(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+    other = limited(runtime="onnxruntime")
+    session.save(measured.path / "bench", other)
+    assert run(["layers"]) == 0
+    said = capsys.readouterr().err
+    assert f"{INT8.name} on local (stand-in): " in said
+    assert "is a stand-in, whose latency does not count" in said
+    environment = {**limited().environment, "busy_before": 0.9}
+    session.save(measured.path / "bench", dataclasses.replace(limited(), environment=environment))
+    assert run(["layers"]) == 0
+    said = capsys.readouterr().err
+    assert f"{INT8.name} on local !: " in said
+    assert "do not trust these times" in said
+
+
+def test_without_the_baseline_the_next_step_has_the_run(
+    measured: store.Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in measured.path.glob("bench/*/baseline-pytorch*.json"):
+        path.unlink()
+    for path in measured.path.glob("bench/*/*.json"):
+        if '"baseline/pytorch"' in path.read_text():
+            path.unlink()
+    assert run(["layers"]) == 4
+    assert "hint: edgekit benchmark digits" in capsys.readouterr().err
 
 
 def test_what_was_not_measured_is_refused(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:

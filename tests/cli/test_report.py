@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ import pytest
 from edgekit import store
 from edgekit.bench import session
 from edgekit.cli.app import run
-from edgekit.records import DatasetIndex, Preprocess, Sample
+from edgekit.measurements import BenchmarkResult
+from edgekit.records import Artifact, DatasetIndex, Preprocess, Sample
 from edgekit.report import html, pictures
 from edgekit.train.evaluation import save
 from tests.bench.results import artifact, result
@@ -277,6 +279,7 @@ def test_images_that_cannot_be_read_any_more_are_no_failure(
     assert "data:image/jpeg" not in page
     assert "cannot be shown: " in page
     assert why in page
+    assert str(tmp_path) not in page
 
 
 def test_errors_of_layers_are_shown_where_they_are_of_these_weights(measured: store.Run) -> None:
@@ -302,3 +305,50 @@ def test_the_gates_of_the_suite_decide(measured: store.Run) -> None:
     page = (measured.path / "report.html").read_text()
     assert "Not decided" in page
     assert "at most 0.1 ms is allowed" in page
+
+
+def test_terminal_and_page_decide_by_the_same_gates(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("strict.toml").write_text('description = "strict"\n[gates]\nmax_p90_ms = 0.1\n')
+    for path in measured.path.glob("bench/local/android*"):
+        path.unlink()  # it was measured by another suite
+    for one in (result(), result(INT8, ms=0.5, device="pi", source="device")):
+        environment = {**one.environment, "suite": "strict.toml"}
+        session.save(measured.path / "bench", dataclasses.replace(one, environment=environment))
+    assert run(["report"]) == 0
+    assert "On pi nothing to ship: Not decided" in capsys.readouterr().err
+    assert "Not decided: of what is right enough" in (measured.path / "report.html").read_text()
+
+
+def layered(device: str, of: Artifact, ms: float, **more: Any) -> BenchmarkResult:
+    plain = result(of, ms=ms, device=device, source="device", **more)
+    said = {**plain.environment, "layers_by": "a profiler", "layers_run_ms": 4.0}
+    return dataclasses.replace(plain, environment=said, layers=(("features.0", 2.0), ("features.1", 1.0)))
+
+
+def test_layers_of_what_is_chosen_and_of_int8_come_first_and_say_of_what_they_are_a_part(measured: store.Run) -> None:
+    fp32 = artifact("android/model.fp32.tflite", "fp32", "litert", sha256="e" * 64)
+    fp16 = artifact("android/model.fp16.tflite", "fp16", "litert", sha256="f" * 64)
+    artifacts = [INT8, fp32, fp16]
+    store.save_json(measured.path / "export" / "android" / "manifest.json", {"schema": 1, "artifacts": artifacts})
+    for of, ms in ((fp32, 3.0), (fp16, 1.0), (INT8, 2.0)):
+        session.save(measured.path / "bench", layered("pi", of, ms))
+    (measured.path / "network.json").write_text("{")
+    (measured.path / "quant").mkdir()
+    (measured.path / "quant" / "debug-rpi.json").write_text("{")
+    assert run(["report", "-f", "json", "-o", "r.json"]) == 0
+    said = json.loads(Path("r.json").read_text())
+    assert list(said["layers"]) == [f"{of.name} on pi" for of in (fp16, INT8, fp32)]
+    assert said["layer_notes"][f"{INT8.name} on pi"] == [
+        "times: a profiler, medians; layers add up to 3.000 of 4.000 ms of a profiled run"
+    ]
+    assert run(["report"]) == 0
+    page = (measured.path / "report.html").read_text()
+    assert "layers add up to 3.000 of 4.000 ms" in page
+    assert "Left out: the errors for rpi: " in page
+    assert "edgekit quant debug digits --target rpi" in page
+    assert "network.json cannot be made again" in page
+    assert run(["report", "-f", "md", "-o", "r.md"]) == 0
+    text = Path("r.md").read_text()
+    text = text[text.index("## Layer by layer") :]
+    assert text.index("fp16.tflite on pi") < text.index("int8.tflite on pi")
+    assert "| block |" in text

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from edgekit.measurements import Latency, Quantile, Summary
-from edgekit.report.decide import BROWSER, DEVICE, EMULATED, HERE, Decision, decide, lost, rule
+from edgekit.report.decide import BROWSER, DEVICE, EMULATED, HERE, Decision, decide, rule
 from edgekit.report.pareto import front
+from edgekit.report.reasons import lost
 from edgekit.suites import Gates
 from tests.bench.results import BASELINE_ROW, row
 
@@ -170,11 +171,79 @@ def test_what_the_samples_do_not_carry_is_a_caution() -> None:
     assert decided(on_phone("int8", drop_low=-0.5, drop_high=0.9)).cautions == ()
 
 
-def test_a_speed_up_over_a_busy_baseline_is_doubted() -> None:
-    (found,) = decide([dataclasses.replace(BASELINE_ROW, busy=True), on_phone("int8")])
-    assert any("busy while the baseline was measured" in line for line in found.cautions)
+def test_a_speed_up_that_a_busy_machine_gave_is_doubted() -> None:
+    assert any(
+        "busy while this or the baseline" in line for line in decided(on_phone("int8", speedup_doubtful=True)).cautions
+    )
+    assert decided(on_phone("int8")).cautions == ()
+
+
+def test_a_rounded_network_is_compared_with_the_fastest_in_floating_point() -> None:
+    fp32, int8 = on_phone("fp32", p50_ms=10.0, size_mb=9.0), on_phone("int8", p50_ms=9.0, size_mb=3.0)
+    found = decided(fp32, on_phone("fp16", p50_ms=11.4, size_mb=4.5), int8)
     assert found.chosen is not None
-    assert found.chosen.speedup is None
+    assert found.chosen.precision == "fp16"  # as fast as FP32, and smaller
+    assert "INT8 is 1.11 times as fast as FP32, at least 1.15 is wanted" in found.reason
+    assert "FP16 is nearly as fast as FP32 (p50 11.4 and 10.0 ms), 2.0 times smaller" in found.reason
+    why = {r.row.precision: r.why for r in found.rejected}
+    assert (
+        why["int8"] == "p50 9.00 ms, 1.11 times as fast as FP32, the fastest in floating point; at least 1.15 is wanted"
+    )
+
+
+def test_of_rounded_networks_only_one_that_is_worth_it_is_the_smallest() -> None:
+    fp32, int8 = on_phone("fp32", p50_ms=10.0, size_mb=9.0), on_phone("int8", p50_ms=8.0, size_mb=3.0)
+    found = decided(fp32, int8, on_phone("w8", p50_ms=9.1, size_mb=2.9))
+    assert found.chosen is not None
+    assert found.chosen.precision == "int8"
+    assert found.reason.startswith("INT8 is 1.25 times as fast as FP32 (p50 8.00 and 10.0 ms), 3.0 times smaller")
+    why = {r.row.precision: r.why for r in found.rejected}
+    assert why["w8"].startswith("p50 9.10 ms, 1.10 times as fast as FP32, the fastest in floating point")
+    assert chosen(fp32, int8, on_phone("w8", p50_ms=8.5, size_mb=2.9)) == "w8"
+
+
+def test_what_is_near_the_chosen_one_but_not_the_fastest_is_rejected_for_that() -> None:
+    found = decided(
+        on_phone("fp32", p50_ms=50.0), on_phone("int8", p50_ms=10.0, size_mb=3.0),
+        on_phone("w8", p50_ms=11.0, size_mb=2.8), on_phone("16x8", p50_ms=12.0, size_mb=2.0),
+    )  # fmt: skip
+    assert found.chosen is not None
+    assert found.chosen.precision == "w8"
+    why = {r.row.precision: r.why for r in found.rejected}
+    assert why["16x8"] == "1.20 times as slow as android/model.int8.tflite (p50 12.0 ms)"
+
+
+def test_a_drop_near_the_limit_has_the_digits_that_tell_it_from_the_limit() -> None:
+    found = decided(on_phone("fp32", p50_ms=9.0), on_phone("int8", drop=1.04))
+    (why,) = (r.why for r in found.rejected)
+    assert why.startswith("too wrong: 1.04 points of top-1 below")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "says"),
+    [
+        (0.1, 2.0, 0.06, "on the border of what 270 images can show, p = 0.06"),
+        (-0.1, 2.0, 0.04, "on the border of what 270 images can show, p = 0.04"),
+        (0.1, 2.0, 0.04, "significant, p = 0.04"),
+        (-0.1, 2.0, 0.06, "no difference that 270 images can show"),
+        (None, None, 0.04, "significant, p = 0.04"),
+    ],
+)
+def test_a_drop_is_on_the_border_where_interval_and_test_disagree(
+    low: float | None, high: float | None, p: float, says: str
+) -> None:
+    assert lost(row(drop=0.9, drop_low=low, drop_high=high, p_value=p)).endswith(says)
+
+
+def test_flags_of_every_compared_row_are_doubts_but_no_autocorrelation_that_its_interval_knows() -> None:
+    drifts = latency((50, 9.0, 8.9, 9.1), flags=("drifts: last third 9 % slower than the first",))
+    found = decided(on_phone("fp16", p50_ms=9.0, latency=drifts), on_phone("int8"))
+    assert found.doubts == ("latency of android/model.fp16.tflite: drifts: last third 9 % slower than the first",)
+    flag = "autocorrelated (0.60 at lag 1): 700 queries tell as much of the median as 90 independent ones"
+    known = latency((50, 3.0, 2.9, 3.1), flags=(flag,))
+    assert decided(on_phone("int8", latency=known)).doubts == ()
+    unknown = dataclasses.replace(known, quantiles=(Quantile(50, 3.0, None, None, None),))
+    assert decided(on_phone("int8", latency=unknown)).doubts == (f"latency of android/model.int8.tflite: {flag}",)
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
+from edgekit.measurements import Latency, Quantile, Roofline
 from edgekit.report import card, csvfiles, document, frontmatter, markdown
 from edgekit.report.material import Material
 from edgekit.report.table import Rows, Table
 from edgekit.suites import Gates
-from tests.bench.results import BASELINE_ROW, row
+from tests.bench.results import BASELINE_ROW, artifact, result, row
 from tests.report.evaluations import HOSTILE
 from tests.report.made import big, run
 
@@ -49,6 +50,30 @@ def test_csv_has_a_row_per_artifact_and_device_with_units(material: Material) ->
     assert {r["p50_ms"] for r in rows if r["source"] == "emulated"} == {""}
     assert {r["chosen"] for r in rows} == {"true", "false"}
     assert not any(cell.startswith(("nan", "None", "inf")) for r in rows for cell in r.values())
+
+
+def test_percentiles_mean_the_same_in_csv_and_json_as_in_the_terminal() -> None:
+    quantiles = tuple(Quantile(p, 3.0, 2.9, 3.1, b) for p, b in ((50, None), (90, 3.3), (95, 3.4), (99, None)))
+    measured = row(p90_ms=3.3, p99_ms=None, latency=Latency(128, 0, quantiles, "order statistics", 0.0))
+    made = dataclasses.replace(measured, artifact="a/model.int8.tflite", ran_in="litert 1.0")
+    raw = result(artifact("a/model.int8.tflite", "int8", "litert"))
+    found = Material(run(), [BASELINE_ROW, made], [raw])
+    line = rows_of(csvfiles.figures(found))[1]
+    columns = [f"p{p}{end}" for p in (50, 90, 95, 99) for end in ("_ms", "_low_ms", "_high_ms")]
+    assert [line[c] for c in columns] == ["3", "2.9", "3.1", "3.3", "2.9", "3.1", "3.4", "2.9", "3.1", "", "", ""]
+    (said,) = document.document(found)["distributions"]
+    assert (said["p90_ms"], said["p95_ms"], said["p99_ms"]) == (3.3, 3.4, None)
+
+
+def test_a_stand_in_has_no_speed_up_in_csv_and_json() -> None:
+    other = row(stand_in=True, speedup_low=3.0, speedup_best=2.0, roofline=Roofline(1, 1, 1.0, "memory", 0.4, ""))
+    found = Material(run(), [BASELINE_ROW, other, row(speedup_doubtful=True)])
+    (_, line, doubtful) = rows_of(csvfiles.figures(found))
+    told = {name: value for name, value in line.items() if name.startswith(("speedup", "roofline"))}
+    assert set(told.values()) == {""}
+    assert (doubtful["speedup_times"], doubtful["speedup_doubtful"]) == ("4", "true")
+    said = document.document(found)["figures"][1]
+    assert all(said[name] is None for name in ("speedup", "speedup_low", "speedup_best", "roofline"))
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+cmd", "-2", "@sum(a)", "\t=1", " =1", "\r=1"])

@@ -72,6 +72,17 @@ def test_the_keyboard_reaches_the_contents_and_what_scrolls(tab: devtools.Tab, p
     wide += "getComputedStyle(e).overflowX == 'auto')"
     assert tab.value(f"{wide}.length") > 0
     assert tab.value(f"{wide}.every(e => e.tabIndex == 0 && e.getAttribute('role') == 'region' && e.ariaLabel)")
+    labels = tab.value("[...document.querySelectorAll('[role=region]')].map(e => e.ariaLabel)")
+    assert len(set(labels)) == len(labels)
+
+
+def test_the_median_is_seen_on_a_phone_and_the_figures_fit_a_desktop(tab: devtools.Tab, page: Path) -> None:
+    table = "[...document.querySelectorAll('table')].find(t => t.caption.textContent.startsWith('Figures of every'))"
+    head = f"[...{table}.querySelectorAll('thead th')].find(h => h.textContent.startsWith('p50'))"
+    tab.show(page, 390)
+    assert tab.value(f"{head}.getBoundingClientRect().right") <= 390
+    tab.show(page, 1280)
+    assert tab.value(f"{table}.parentElement.scrollWidth - {table}.parentElement.clientWidth") <= 0
 
 
 def test_a_screen_reader_finds_its_way(tab: devtools.Tab, page: Path) -> None:
@@ -89,6 +100,8 @@ def test_a_screen_reader_finds_its_way(tab: devtools.Tab, page: Path) -> None:
     assert tab.value("[...document.querySelectorAll('nav a')].every(a => document.getElementById(a.hash.slice(1)))")
     ids = tab.value("[...document.querySelectorAll('main section > h2')].map(h => h.id)")
     assert len(set(ids)) == len(ids)
+    every = tab.value("[...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(set(every)) == len(every)
 
 
 def test_print_opens_what_is_folded_and_cuts_no_table(tab: devtools.Tab, page: Path) -> None:

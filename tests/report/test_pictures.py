@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from functools import cache
@@ -162,6 +163,14 @@ def test_charts_take_the_page_s_colours_have_a_name_and_no_ids_that_could_meet()
             assert svg.INK not in drawn
             assert 'id="axes_1"' not in drawn
             assert "DejaVu" not in drawn
+
+
+def test_no_two_pictures_share_an_id_and_every_reference_is_kept() -> None:
+    drawn = [text for text in charts().values() if isinstance(text, str)]
+    found = [set(re.findall(r'\bid="([^"]+)"', text)) for text in drawn]
+    assert sum(map(len, found)) == len(set().union(*found)) > 0
+    for text, ids in zip(drawn, found):
+        assert set(re.findall(r'(?:url\(#|href="#)([^")]+)', text)) <= ids
 
 
 def test_the_same_numbers_give_the_same_bytes() -> None:

@@ -11,8 +11,8 @@ import typer
 
 from edgekit.cli.app import app
 from edgekit.errors import DataError
-from edgekit.measurements import Latency, LayerFigures, Quantile, Roofline
-from edgekit.report import distributions, environment, figures, layers, reproduce, trained
+from edgekit.measurements import Latency, LayerFigures, Quantile, Roofline, Summary
+from edgekit.report import distributions, environment, figures, html, layers, markdown, reproduce, trained
 from edgekit.report.material import Material
 from edgekit.report.table import Rows, Table, compact, length
 from edgekit.train.options import TrainOptions
@@ -38,9 +38,74 @@ def test_every_figure_stands_with_its_interval() -> None:
                   roofline=Roofline(1, 1, 1.2, "memory", 0.4, "a page"))  # fmt: skip
     assert found["p50 ms (95 %)"] == "3.00 (2.90-3.10)"
     assert found["drop (95 %)"] == "+1.5* (+0.5 to +2.5)"
-    assert found["x base (95 %)"] == "4.00 (3.80-4.20), best 2.00"
+    assert found["x base (95 %)"] == "4.00 (3.80-4.20)"
+
+
+def more(*rows: Summary) -> dict[str, str]:
+    table = figures.more([BASELINE_ROW, *rows])
+    return dict(zip(table.columns, list(table.rows)[1], strict=True))
+
+
+def test_what_the_table_has_no_room_for_is_in_a_second_one() -> None:
+    measured = latency(images_per_s=400.0, images_per_s_low=390.0, images_per_s_high=410.0)
+    limit = Roofline(1, 1, 1.2, "memory", 0.4, "a page")
+    fastest = dataclasses.replace(BASELINE_ROW, artifact="baseline/onnxruntime", p50_ms=6.0)
+    found = more(row(latency=measured, roofline=limit, speedup_best=2.0), fastest)
     assert found["images/s"] == "400 (390-410)"
     assert found["roofline %"] == "40 (memory)"
+    assert found["x fastest baseline"] == "2.00 (onnxruntime)"
+    assert found["agree %"] == "98.5"
+    assert more(row(roofline=limit, busy=True))["roofline %"] == "40! (memory)"
+    beyond = figures.more([BASELINE_ROW, row(roofline=dataclasses.replace(limit, reached=1.3))])
+    assert list(beyond.rows)[1][-1] == "> limit (memory)"
+    assert any("caches hold" in note for note in beyond.notes)
+
+
+def test_a_stand_in_has_neither_a_limit_nor_a_speed_up_nor_throughput_on_a_device() -> None:
+    other = row(stand_in=True, roofline=Roofline(1, 1, 1.2, "memory", 0.4, "a page"), speedup_best=2.0)
+    table = figures.more([BASELINE_ROW, other])
+    assert table.columns == ("model", "#", "device", "agree %")
+    assert list(table.rows)[1][2] == "local (stand-in)"
+    assert not any("roofline" in note for note in table.notes)
+
+
+def test_p90_and_p99_are_the_estimates_that_gates_and_terminal_have_or_nothing() -> None:
+    quantiles = (
+        Quantile(50, 3.0, 2.9, 3.1, None),
+        Quantile(90, 3.1, 3.0, 3.2, 3.3),
+        Quantile(99, 4.0, 3.9, None, None),
+    )
+    measured = dataclasses.replace(latency(), quantiles=quantiles)
+    found = cells(latency=measured, p90_ms=3.3, p99_ms=None)
+    assert (found["p90 ms (95 %)"], found["p99 ms (95 %)"]) == ("3.30 (3.00-3.20)", "insufficient samples")
+    assert any("99 % confidence); in brackets" in note for note in figures.notes([BASELINE_ROW, row()]))
+
+
+def test_the_speed_names_what_it_is_over() -> None:
+    fastest = dataclasses.replace(BASELINE_ROW, artifact="baseline/onnxruntime", p50_ms=6.0)
+    known = row(speedup=25.24, speedup_best=17.67)
+    rows = [BASELINE_ROW, fastest, known]
+    assert figures.speed(known, rows) == "25.2 x PyTorch; 17.7 x the fastest baseline (onnxruntime)"
+    assert figures.speed(known, rows[:1]) == "25.2 x PyTorch, the fastest baseline"
+    assert figures.speed(dataclasses.replace(known, speedup_doubtful=True), []) == "25.2! x PyTorch"
+    assert figures.speed(dataclasses.replace(known, stand_in=True), rows) == ""
+
+
+def test_flags_of_dependence_are_one_line_and_others_stay() -> None:
+    flag = "autocorrelated (0.40 at lag 1): 700 queries tell as much of the median as 99 independent ones"
+    rows = [BASELINE_ROW, *(row(artifact=f"a/{n}.tflite", latency=latency(flags=(flag,))) for n in range(5))]
+    lines = [n for n in figures.notes([*rows, row(latency=latency(flags=(flag, "drifts")))]) if n.startswith("†")]
+    assert lines[0] == "† android/model.int8.tflite on local: drifts"
+    assert lines[1].endswith("a/0.tflite on local, a/1.tflite on local, a/2.tflite on local and 3 more")
+    assert len(lines) == 2
+
+
+def test_notes_are_only_of_what_is_in_the_table() -> None:
+    text = "; ".join(figures.notes([BASELINE_ROW, row()]))
+    assert "agree" not in text
+    assert "on: device" not in text
+    assert "* p <" not in text
+    assert "* p <" in "; ".join(figures.notes([BASELINE_ROW, row(p_value=0.01)]))
 
 
 @pytest.mark.parametrize(
@@ -49,9 +114,9 @@ def test_every_figure_stands_with_its_interval() -> None:
         ({"p99_ms": None}, "p99 ms (95 %)", "insufficient samples"),
         ({"latency": latency(None), "p50_ms": None}, "p50 ms (95 %)", "insufficient samples"),
         ({"source": "emulated"}, "p50 ms (95 %)", "emulated"),
-        ({"source": "emulated", "latency": latency(images_per_s=9.0)}, "images/s", "-"),
         ({"busy": True}, "p50 ms (95 %)", "3.00!"),
-        ({"busy": True}, "x base (95 %)", "-"),
+        ({"busy": True}, "x base (95 %)", "4.00!"),
+        ({"speedup_doubtful": True, "speedup_low": 3.0, "speedup_high": 5.0}, "x base (95 %)", "4.00! (3.00-5.00)"),
         ({"stand_in": True}, "x base (95 %)", "-"),
         ({"latency": latency(flags=("drift",))}, "p50 ms (95 %)", "3.00 (2.90-3.10)†"),
     ],
@@ -118,12 +183,40 @@ def test_distributions_leave_emulators_out_and_stay_small() -> None:
     drawn = distributions.ecdf([*many, emulated])
     assert "emu" not in drawn
     assert len(drawn) < 80_000
-    assert distributions.crowded(many)
-    assert not distributions.crowded(many[:8])
+    assert "not told apart" in distributions.says(many, ())
+    assert "Marks at" not in distributions.says(many, ())
+    assert "Marks at" in distributions.says(many[:8], ())
     assert distributions.ecdf([emulated]) == ""
     line = next(distributions.percentiles(many).rows)
     assert line[2:5] == ("9000", "1.00", "1.00")
     assert line[-1] == "1.0"
+
+
+def test_stand_ins_are_not_drawn_and_do_not_crowd() -> None:
+    results = [result(artifact(f"a/{n}.onnx", "int8", "tensorrt"), device="a") for n in range(9)]
+    rows = [
+        row(artifact=r.artifact.name, device="a", ran_in="tensorrt 1.0", stand_in=n < 2) for n, r in enumerate(results)
+    ]
+    assert len(distributions.drawn(results, rows)) == 7
+    assert distributions.says(results, rows).endswith("Stand-ins are not drawn.")
+    picture = distributions.ecdf(results, rows)
+    assert ("a/1.onnx" in picture, "a/2.onnx" in picture) == (False, True)
+
+
+def test_the_colour_of_a_curve_is_that_of_its_precision() -> None:
+    from edgekit.report.chart import COLORS
+
+    picture = distributions.ecdf([result(artifact(f"a/{n}.tflite", "int8", "litert")) for n in range(3)])
+    assert COLORS["int8"] in picture
+    assert not any(COLORS[other] in picture for other in ("fp32", "fp16", "w8", "16x8"))
+    assert picture.count("stroke-dasharray") >= 2
+
+
+def test_the_table_of_distributions_has_the_estimates() -> None:
+    few = result(latencies_ns=tuple(range(10**6, 10**6 + 128)))
+    judged = dataclasses.replace(BASELINE_ROW, ran_in="torch 1.0", p90_ms=7.0, p99_ms=None)
+    line = dict(zip(distributions.COLUMNS, next(distributions.percentiles([few], [judged]).rows), strict=True))
+    assert (line["p90"], line["p95"], line["p99"]) == ("7.00", "-", "-")
 
 
 def test_equal_sizes_are_one_bar_and_one_bar_is_no_picture() -> None:
@@ -157,7 +250,7 @@ def test_the_training_command_is_one_that_the_program_takes() -> None:
 
 
 def test_export_and_benchmark_commands_are_ones_that_the_program_takes() -> None:
-    of = artifact("android/model.int8.tflite", "int8", "litert", details={"recipe": "default"})
+    of = artifact("android/model.int8.tflite", "int8", "litert", input="uint8", details={"recipe": "default"})
     base = result()
     there = result(of, device="pixel-8", environment={**base.environment, "suite": "quick", "threads": 4})
     browser = result(of, device="web:Linux, Chrome", environment={**base.environment, "suite": "quick"})
@@ -170,6 +263,33 @@ def test_export_and_benchmark_commands_are_ones_that_the_program_takes() -> None
         "edgekit benchmark digits --device pixel-8 --suite quick --threads 4",
     )
     assert reproduce.recipes("digits", [base])[0].commands == ("edgekit benchmark digits --device local --threads 1",)
+
+
+def test_the_commands_have_what_is_known_of_the_export_and_say_what_is_not() -> None:
+    base = result()
+    of = artifact("ios/model.int8.tflite", "int8", "litert", input="float32",
+                  details={"recipe": "own.toml", "output": "int8", "float_layers": ["a.1"]})  # fmt: skip
+    openvino = result(artifact("baseline/openvino", runtime="openvino"))
+    found = reproduce.recipes("digits", [base, openvino, result(of)])
+    assert found[1].commands == ("edgekit benchmark digits --device local --baseline openvino --threads 1",)
+    assert found[2].commands[0] == (
+        "edgekit export digits --target ios --precision int8 --recipe own.toml --input float --output int8"
+    )
+    for p in found:
+        for text in p.commands:
+            words = shlex.split(text)
+            command(words[1]).make_context(words[1], words[2:]).close()
+    assert found[2].unknown.startswith("not kept: --parity, --calibration-data, --max-drop")
+    assert found[0].unknown == ""
+    assert [line.split()[1] for line in reproduce.commands(found)] == ["export", "benchmark", "benchmark"]
+
+
+def test_where_the_data_lies_is_not_told() -> None:
+    made = Material(run(data={"root": "/home/someone/cats", "fingerprint": "f" * 64}))
+    assert environment.lineage(made)[0] == ("data", f"cats, fingerprint {'f' * 64}")
+    for text in (html.page(made), markdown.document(made)):
+        assert "someone" not in text
+        assert "cats" in text
 
 
 def test_every_file_leads_back_to_its_calibration() -> None:

@@ -48,6 +48,22 @@ def test_the_baseline_is_not_compared_with_itself() -> None:
     assert (shown["drop"], shown["agree %"], shown["x base"]) == ("", "", "")
 
 
+def test_a_speed_up_that_a_busy_machine_gave_is_marked() -> None:
+    assert named(speedup_doubtful=True)["x base"] == "4.00!"
+    assert any("do not trust how much faster" in n for n in footnotes([BASELINE_ROW, row(speedup_doubtful=True)]))
+
+
+def test_the_fastest_baseline_is_named_unless_a_busy_machine_measured_it() -> None:
+    import dataclasses
+
+    fast = dataclasses.replace(BASELINE_ROW, artifact="baseline/onnxruntime", p50_ms=6.0)
+    busy = [dataclasses.replace(r, busy=True) for r in (BASELINE_ROW, fast)]
+    told = "fastest baseline: baseline/onnxruntime, FP32, 2.00 times as fast"
+    assert any(note.startswith(told) for note in footnotes([BASELINE_ROW, fast]))
+    for rows in ([busy[0], fast], [BASELINE_ROW, busy[1]]):
+        assert not any(note.startswith("fastest") for note in footnotes(rows))
+
+
 def test_a_stand_in_is_marked() -> None:
     shown = named(stand_in=True)
     assert (shown["ran in"], shown["x base"]) == ("ai-edge-litert 2.0 (stand-in)", "")

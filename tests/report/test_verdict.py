@@ -9,6 +9,7 @@ import pytest
 from edgekit.measurements import Summary
 from edgekit.report import verdict
 from edgekit.report.verdict import trained
+from edgekit.suites import Gates
 from tests.bench.results import row
 from tests.report.evaluations import evaluation, split
 
@@ -87,6 +88,14 @@ def test_where_fp16_is_too_wrong_as_well_neither_is_shipped() -> None:
         "On orin nothing to ship: Nothing measured stays within 1 point of top-1; the nearest is jetson"
     )
     assert "40.0 points of top-1 below" in line
+
+
+def test_gates_and_cautions_are_those_of_the_page() -> None:
+    rows = [on_orin("fp16", p50_ms=2.0), on_orin("int8", p50_ms=1.0, drop=0.4, drop_low=-0.2, drop_high=1.3)]
+    (line,) = verdict.worth(rows)
+    assert line.startswith("On orin ship int8")
+    assert line.endswith(" But with 270 images the loss may be up to 1.3 points.")
+    assert verdict.worth(rows, Gates(max_drop=0.2))[0].startswith("On orin ship fp16")
 
 
 def test_figures_of_different_power_modes_are_called_so() -> None:
