@@ -28,7 +28,6 @@ _ALSO_AT: dict[float, float] = {90: 95, 95: 90}
 _TELLING = 95
 
 
-@lru_cache(256)
 def _at_most(trials: int, probability: float) -> np.ndarray:
     """P(X <= k) of a binomial, for k from 0 to `trials`."""
     successes = np.arange(trials)
@@ -37,6 +36,7 @@ def _at_most(trials: int, probability: float) -> np.ndarray:
     return np.minimum(1.0, np.cumsum(np.exp(logs)))
 
 
+@lru_cache(1024)
 def early_stopping_rank(samples: int, percentile: float) -> int | None:
     """Which of the highest latencies estimates `percentile`: 1 is the highest; None is too few.
 
@@ -136,7 +136,7 @@ def quantile(sample: Sample, percentile: float) -> Quantile:
         float(np.quantile(sample.ordered, percentile / 100)) / 1e6 if known else None,
         None if low is None else low / 1e6,
         None if high is None else high / 1e6,
-        percentile_ms(sample.ordered, percentile),
+        None if percentile == 50 else percentile_ms(sample.ordered, percentile),
     )
 
 
