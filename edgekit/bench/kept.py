@@ -20,7 +20,8 @@ _WHOLE = {
     "threads": (1, 10**6), "batch": (1, 10**6), "offline_images": (0, 10**9), "timed_together": (1, 10**9),
     "warmup_queries": (0, 10**12), "cores": (0, 10**6),
 }  # fmt: skip
-_NUMBERS = ("busy_before", "peak_rss_mb", "layers_run_ms", "macs", "bytes_moved", "peak_tops", "bandwidth_gb_s")
+_NUMBERS = ("busy_before", "peak_rss_mb", "layers_run_ms", "macs", "bytes_moved", "peak_tops", "bandwidth_gb_s",
+            "peaks_busy")  # fmt: skip
 _TEXTS = ("runtime", "version", "processor")
 # Of an artifact's details, what is more than shown.
 _DETAILS = ("calibration_sha256", "host_runtime")
