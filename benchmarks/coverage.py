@@ -25,7 +25,7 @@ from edgekit.statistics import paired_difference
 RESULT = Path(__file__).parent / "results" / "coverage.json"
 LENGTHS = (128, 662, 1024, 5000)
 PERCENTILES = (50, 90, 95, 99)
-SERIES, BOOTSTRAPPED, DRAWS = 400, 4, 200  # drawn series; one of so many is bootstrapped; and how often
+SERIES, BOOTSTRAPPED, DRAWS = 240, 4, 200  # drawn series; one of so many is bootstrapped; and how often
 MARGINAL = 4_000_000  # draws that tell the truth where there is no closed form
 Rng = np.random.Generator
 Made = Callable[[Rng, int, int], np.ndarray]  # (count, length) -> float64 (count, length), in ms

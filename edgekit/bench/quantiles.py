@@ -4,7 +4,7 @@ The 95 % intervals are order statistics: ranks that the true percentile lies bet
 whatever the latencies are distributed like. Where these depend on each other the binomial is that of the effective
 sample: as many independent samples as tell as much of the share above the percentile (Woodruff 1952, with a variance
 that knows of the dependence). A block bootstrap of the percentile would be the usual way; it was simulated beside this
-one and covers less, at p99 far less: no sample of it lies beyond the largest latency. docs/statistics.md has both.
+one and covers less at p99, where no sample of it lies beyond the largest latency. docs/statistics.md has both.
 """
 
 from __future__ import annotations
