@@ -25,7 +25,7 @@ from edgekit.statistics import paired_difference
 RESULT = Path(__file__).parent / "results" / "coverage.json"
 LENGTHS = (128, 662, 1024, 5000)
 PERCENTILES = (50, 90, 95, 99)
-SERIES, BOOTSTRAPPED, DRAWS = 400, 4, 200  # drawn series; one of so many is bootstrapped; and how often
+SERIES, BOOTSTRAPPED, DRAWS = 240, 4, 200  # drawn series; one of so many is bootstrapped; and how often
 MARGINAL = 4_000_000  # draws that tell the truth where there is no closed form
 Rng = np.random.Generator
 Made = Callable[[Rng, int, int], np.ndarray]  # (count, length) -> float64 (count, length), in ms
@@ -212,11 +212,16 @@ def of_differences(samples: int, lost: float, won: float, count: int) -> dict[st
 def _shaped(shape: str, rng: Rng, count: int, length: int) -> np.ndarray:
     """What each flag is there for: 5 % of noise, and something else."""
     noise, at = 1 + 0.05 * rng.normal(size=(count, length)), np.arange(length)
+    since = at - rng.integers(0, length - length // 8 + 1, (count, 1))  # a burst begins, anywhere
+    throttled = at >= rng.integers(length // 10, length // 2, (count, 1))
     return (
         noise
         * {
             "starts 2x slower, 10 queries": np.where(at < 10, 2.0, 1.0),
             "starts up over 30 queries": 1 + 0.5 * np.exp(-at / 10),
+            "one burst, an eighth, 2x slower": np.where((since >= 0) & (since < length // 8), 2.0, 1.0),
+            "one burst, 15 queries, 2x slower": np.where((since >= 0) & (since < 15), 2.0, 1.0),
+            "1.5x slower from a tenth to a half on": np.where(throttled, 1.5, 1.0),
             "drifts 10 %": np.linspace(1, 1.1, length),
             "10 % slower for the last fifth": np.where(at >= 0.8 * length, 1.1, 1.0),
             "two modes, 30 % 1.5x slower": np.where(rng.random((count, length)) < 0.3, 1.5, 1.0),
@@ -224,15 +229,28 @@ def _shaped(shape: str, rng: Rng, count: int, length: int) -> np.ndarray:
     )
 
 
-LEVEL = ("normal", "lognormal", "Pareto, a = 1.5", "spikes, 2 %", "AR(1) 0.5", "AR(1) 0.9", "AR(1) 0.97")
-SHAPES = ("starts 2x slower, 10 queries", "starts up over 30 queries", "drifts 10 %", "10 % slower for the last fifth",
-          "two modes, 30 % 1.5x slower")  # fmt: skip
+def _ticks(share: float) -> Made:
+    """A clock so coarse that it tells two values, and so large a share is the slower."""
+    return lambda rng, count, length: np.where(rng.random((count, length)) < share, 2.0, 1.0)
+
+
+COARSE: dict[str, Made] = {
+    "one tick, 0.2 % two": _ticks(0.002),
+    "one tick, 1 % two": _ticks(0.01),
+    "one tick, 20 % two": _ticks(0.2),
+    "normal, 20 ticks": lambda rng, count, length: np.round(20 + rng.normal(size=(count, length))),
+}
+LEVEL = ("normal", "lognormal", "Pareto, a = 1.5", "spikes, 2 %", "AR(1) 0.5", "AR(1) 0.9", "AR(1) 0.97", *COARSE)
+SHAPES = ("starts 2x slower, 10 queries", "starts up over 30 queries", "one burst, an eighth, 2x slower",
+          "one burst, 15 queries, 2x slower", "1.5x slower from a tenth to a half on", "drifts 10 %",
+          "10 % slower for the last fifth", "two modes, 30 % 1.5x slower")  # fmt: skip
 
 
 def of_flags(kind: str, length: int, count: int) -> dict[str, Any]:
     """How often each flag is raised, in percent."""
     rng = np.random.default_rng(length + 2)
-    drawn = KINDS[kind](rng, count, length) if kind in KINDS else _shaped(kind, rng, count, length)
+    made = {**KINDS, **COARSE}.get(kind)
+    drawn = made(rng, count, length) if made else _shaped(kind, rng, count, length)
     raised = {"start_up": 0, "step": 0, "drift": 0, "modes": 0}
     for values in drawn:
         left = values[stability.warm_up_end(values) :]

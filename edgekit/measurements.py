@@ -51,7 +51,7 @@ class Quantile:
         ms: the sample's own percentile; None where even that would be a guess.
         low_ms, high_ms: its 95 % interval; None where the samples have no such bound.
         bound_ms: the early-stopping estimate (MLPerf), above the true percentile with 99 % confidence; None is
-            insufficient samples.
+            insufficient samples. The median has none.
     """
 
     percentile: float
@@ -130,12 +130,14 @@ class Summary:
     """One artifact on one device, judged. Accuracies in percent, `drop` in points below the baseline.
     `p_value` is of McNemar's test against the baseline's answers. A latency percentile is None
     where the samples cannot carry it. `stand_in` says that another runtime than the artifact's own
-    was measured. `speedup` is the baseline's p50 over this one's: the baseline of the same device if
-    there is one, else the desktop's; None where the numbers of threads differ. `busy`: other work ran.
+    was measured. `speedup` is the baseline's p50 over this one's: the baseline of the same device if there is one,
+    else one with as many threads, else the desktop's; None where the numbers of threads differ, and of a stand-in.
+    `busy`: other work ran.
     Of a board that tells: `compute_ms` the p50 of the model alone, by the device's clock; `state` of the board
     afterwards; milliwatts and millijoules per image, or why there are none; what slowed it down.
     Latencies are of a whole `batch`, `speedup` is per image. `drop_low` to `drop_high` and `speedup_low` to
     `speedup_high` are 95 % intervals; `speedup_best` is over the fastest baseline of that machine.
+    `speedup_doubtful`: either side of the ratio was measured while other work ran.
     """
 
     artifact: str

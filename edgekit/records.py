@@ -19,6 +19,8 @@ SPLITS = ("train", "val", "test")
 RESAMPLES = ("bilinear", "bicubic")
 RUNTIMES = ("torch", "tensorrt", "onnxruntime", "openvino", "litert")
 _ARTIFACT_NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]*/[A-Za-z0-9_-][A-Za-z0-9._-]*"
+# How the names of baselines begin.
+BASELINES = "baseline/"
 LAYOUTS = ("NCHW", "NHWC")
 # What the tensor `image` of an artifact takes: normalized float32, RGB bytes, or RGB bytes less 128.
 INPUTS = ("float32", "uint8", "int8")
@@ -143,7 +145,7 @@ class Artifact:
     @property
     def is_baseline(self) -> bool:
         """Whether it is the network as trained, which others are compared with."""
-        return self.name.startswith("baseline/")
+        return self.name.startswith(BASELINES)
 
 
 @dataclass(frozen=True)

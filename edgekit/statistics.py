@@ -41,8 +41,8 @@ def paired_difference(only_a: int, only_b: int, total: int, z: float = 1.959964)
         only_a, only_b: how many only one of the two has right.
 
     The score interval (Tango 1998, "Equivalence test and confidence interval for the difference in proportions for
-    the paired-sample design", Statistics in Medicine 17). A bootstrap of the pairs is shorter, but was simulated to
-    cover less where few answers differ, which is the rule under quantization: docs/statistics.md.
+    the paired-sample design", Statistics in Medicine 17). A bootstrap of the pairs is shorter, and was simulated to
+    cover less in some cases where few answers differ, which is the rule under quantization: docs/statistics.md.
     """
     if total == 0:
         return -1.0, 1.0

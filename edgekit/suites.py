@@ -64,6 +64,8 @@ class Suite:
         times = (self.warmup_s, self.min_s, self.max_s, self.power_s, self.offline_s, self.cooldown_s)
         if not all(0 <= t <= 86_400 for t in times) or self.warmup_queries < 0 or self.min_queries < 1:
             raise DataError(f"suite {self.name!r}: times must be 0 to 86400 seconds, min_queries at least 1")
+        if self.min_s > self.max_s:
+            raise DataError(f"suite {self.name!r}: min_s is {self.min_s:g}, above max_s, which is {self.max_s:g}")
         for scenario in self.scenarios:
             if scenario not in SCENARIOS:
                 raise unknown("scenario", scenario, SCENARIOS)

@@ -46,6 +46,7 @@ def test_a_file_has_scenarios_percentiles_and_gates(tmp_path: Path) -> None:
         ("percentiles = [75]", "unknown percentile '75'"),
         ("cooldown_s = -1", "0 to 86400"),
         ("offline_s = 1e9", "0 to 86400"),
+        ("min_s = 60\nmax_s = 1", "min_s is 60, above max_s, which is 1"),
         ("[gates]\nmax_drops = 1", "unknown key 'max_drops'"),
         ("[gates]\nmax_drop = nan", "max_drop must be a number"),
         ("[gates]\nmax_p90_ms = inf", "max_p90_ms must be a number"),

@@ -18,8 +18,9 @@ class Verdict:
     """One gate on one artifact of one device.
 
     Attributes:
-        outcome: "held"; "broken"; "insufficient", no figure where there should be one; "doubtful", the figure holds
-            but its 95 % interval reaches over the limit; "not shown", no figure of this device's.
+        outcome: "held"; "broken"; "insufficient", no figure where there should be one; "doubtful", the figure holds,
+            but its 95 % interval reaches over the limit, other work ran, or queries were left out of it as a
+            start-up; "not shown", no figure of this device's.
         text: all of it in words, with figures.
     """
 
@@ -34,17 +35,23 @@ class Verdict:
         return self.outcome in _FAILS or (strict and self.outcome != HELD)
 
 
-def judge(rows: Iterable[Summary], gates: Gates) -> list[Verdict]:
+def judge(rows: Iterable[Summary], gates: Gates, without: Iterable[tuple[str, str]] = ()) -> list[Verdict]:
     """Every gate that has a limit, on every row but the baseline's, in their order.
 
     A gate that not one row could show is "insufficient" where it could not be shown: a limit that was set is never
     passed by measuring nothing.
+
+    Args:
+        without: names of artifacts and devices that were measured and have no row, as of a program that keeps no
+            single times. Of their latency nothing can be shown; their accuracy another row of the file shows.
     """
     limits = {name: limit for name, limit in dataclasses.asdict(gates).items() if limit is not None}
     judged = [row for row in rows if not row.baseline]
+    others = sorted(without)
     found: list[Verdict] = []
     for name, limit in limits.items():
         verdicts = [_verdict(row, name, limit) for row in judged]
+        verdicts += [_unseen(artifact, device, name, limit) for artifact, device in others]
         if not any(verdict.outcome != NOT_SHOWN for verdict in verdicts):
             verdicts = [dataclasses.replace(verdict, outcome=INSUFFICIENT) for verdict in verdicts]
         found.extend(verdicts)
@@ -53,69 +60,98 @@ def judge(rows: Iterable[Summary], gates: Gates) -> list[Verdict]:
 
 @dataclass(frozen=True)
 class _Figure:
-    """What a gate looks at: its value and the end of its interval that is nearer to the limit, as text shows them."""
+    """What a gate looks at, as text shows it.
+
+    Attributes:
+        worst: the end of its interval that is nearer to the limit.
+        doubts: why it is not sure although it holds. busy: other work ran, so it may be wrong where it does not.
+    """
 
     value: float | None
     worst: float | None
-    text: str
-    why_not: str = "insufficient samples"
+    why_not: str = "the samples are too few"
     shown: bool = True
+    doubts: tuple[str, ...] = ()
+    busy: bool = False
+
+
+def _asked(gate: str, limit: float) -> tuple[str, str]:
+    """The name of a gate's figure, and its limit in words."""
+    return _NAMES[gate], f"at {'least' if gate.startswith('min_') else 'most'} {limit:g}{_UNITS[gate]}"
+
+
+def _unknown(gate: str, limit: float, why: str) -> str:
+    name, asked = _asked(gate, limit)
+    return f"{name} is not known ({why}), asked {asked}"
+
+
+def _unseen(artifact: str, device: str, gate: str, limit: float) -> Verdict:
+    timed = gate in ("max_p90_ms", "min_speedup")
+    why = "no single times were kept" if timed else "no answers were kept"
+    text = f"{artifact} on {device}: {_unknown(gate, limit, why)}"
+    return Verdict(artifact, device, gate, INSUFFICIENT if timed else NOT_SHOWN, text)
 
 
 def _verdict(row: Summary, gate: str, limit: float) -> Verdict:
     figure = _FIGURES[gate](row)
-    least = gate.startswith("min_")
-    asked = f"at {'least' if least else 'most'} {limit:g}{_UNITS[gate]}"
+    name, asked = _asked(gate, limit)
 
     def keeps(value: float) -> bool:
-        return value >= limit if least else value <= limit
+        return value >= limit if gate.startswith("min_") else value <= limit
+
+    def verdict(outcome: str, *said: str) -> Verdict:
+        return Verdict(row.artifact, row.device, gate, outcome, f"{row.artifact} on {row.device}: {'; '.join(said)}")
 
     if not figure.shown or figure.value is None:
-        outcome, text = (INSUFFICIENT if figure.shown else NOT_SHOWN), f"{figure.text}: {figure.why_not}, asked {asked}"
-    elif not keeps(figure.value):
-        outcome, text = BROKEN, f"{figure.text} {figure.value:.4g}{_UNITS[gate]}, asked {asked}"
-    else:
-        text = f"{figure.text} {figure.value:.4g}{_UNITS[gate]}, asked {asked}"
-        outcome = HELD
-        if figure.worst is None:
-            outcome, text = DOUBTFUL, f"{text}; its 95 % interval has no end there"
-        elif not keeps(figure.worst):
-            outcome, text = DOUBTFUL, f"{text}; its 95 % interval reaches {figure.worst:.4g}{_UNITS[gate]}"
-    return Verdict(row.artifact, row.device, gate, outcome, f"{row.artifact} on {row.device}: {text}")
+        return verdict(INSUFFICIENT if figure.shown else NOT_SHOWN, _unknown(gate, limit, figure.why_not))
+    text = f"{name} is {figure.value:.4g}{_UNITS[gate]}, asked {asked}"
+    if not keeps(figure.value):
+        return verdict(BROKEN, text, *(["the machine was busy, measure again"] if figure.busy else []))
+    doubts = list(figure.doubts)
+    if figure.worst is None:
+        doubts.insert(0, "its 95 % interval has no end there")
+    elif not keeps(figure.worst):
+        doubts.insert(0, f"its 95 % interval reaches {figure.worst:.4g}{_UNITS[gate]}")
+    return verdict(DOUBTFUL if doubts else HELD, text, *doubts)
 
 
 def _drop(row: Summary) -> _Figure:
-    return _Figure(row.drop, row.drop_high, "the drop of top-1 is")
+    return _Figure(row.drop, row.drop_high)
 
 
 def _accuracy(row: Summary) -> _Figure:
     """The share of the baseline's top-1 that is left, in percent."""
     baseline = row.top1 + row.drop
     if baseline <= 0:
-        return _Figure(None, None, "top-1 of the baseline's", "the baseline has no answer right")
+        return _Figure(None, None, "the baseline has no answer right")
     worst = None if row.drop_high is None else 100 * (baseline - row.drop_high) / baseline
-    return _Figure(100 * row.top1 / baseline, worst, "top-1 of the baseline's is")
+    return _Figure(100 * row.top1 / baseline, worst)
 
 
 def _p90(row: Summary) -> _Figure:
     p90 = next((q for q in row.latency.quantiles if q.percentile == 90), None) if row.latency else None
-    return _timed(row, _Figure(row.p90_ms, p90.high_ms if p90 else None, "p90 is"))
+    return _timed(row, _Figure(row.p90_ms, p90.high_ms if p90 else None, busy=row.busy))
 
 
 def _speedup(row: Summary) -> _Figure:
-    figure = _timed(row, _Figure(row.speedup, row.speedup_low, "the speed-up is"))
+    figure = _timed(row, _Figure(row.speedup, row.speedup_low, busy=row.busy or row.speedup_doubtful))
     if figure.shown and row.speedup is None and row.p50_ms is not None:
-        return dataclasses.replace(figure, why_not="no baseline with as many threads")
+        return dataclasses.replace(figure, why_not="no baseline has as many threads")
     return figure
 
 
 def _timed(row: Summary, figure: _Figure) -> _Figure:
-    """Latency of a stand-in or of an emulator is none of the artifact's."""
+    """Latency of a stand-in or of an emulator is none of the artifact's; what makes one doubtful is said."""
     if row.source == "emulated":
-        return dataclasses.replace(figure, shown=False, why_not="emulated, which is no latency")
+        return dataclasses.replace(figure, shown=False, why_not="the time that an emulator takes is no latency")
     if row.stand_in:
-        return dataclasses.replace(figure, shown=False, why_not=f"{row.ran_in} stands in for its runtime")
-    return figure
+        return dataclasses.replace(figure, shown=False, why_not=f"{row.ran_in} stood in for its runtime")
+    doubts = []
+    if figure.busy:
+        doubts.append(f"other work ran while {'it' if row.busy else 'the baseline'} was measured")
+    if row.latency and row.latency.warmup:
+        doubts.append(f"the first {row.latency.warmup} measured queries are left out as a start-up")
+    return dataclasses.replace(figure, doubts=tuple(doubts))
 
 
 _FIGURES: dict[str, Callable[[Summary], _Figure]] = {
@@ -123,5 +159,11 @@ _FIGURES: dict[str, Callable[[Summary], _Figure]] = {
     "min_accuracy": _accuracy,
     "max_p90_ms": _p90,
     "min_speedup": _speedup,
+}
+_NAMES = {
+    "max_drop": "the drop of top-1",
+    "min_accuracy": "the share that is left of the baseline's top-1",
+    "max_p90_ms": "p90",
+    "min_speedup": "the speed-up",
 }
 _UNITS = {"max_drop": " points", "min_accuracy": " %", "max_p90_ms": " ms", "min_speedup": "x"}

@@ -9,6 +9,9 @@ from pathlib import Path
 # What its optimizer appends to the names of tensors and nodes that it makes new ones of.
 _MADE = re.compile(r"(?:_nchwc|_nhwc|_token_\d+|_bias_dq|_(?:de)?quantized?|_int8|\.(?:weight|bias)|_\d+)$")
 
+# And what it puts before the names of tensors that it keeps in float32 in a file of float16.
+_WIDENED = "InsertedPrecisionFreeCast_"
+
 
 def named(layers: Sequence[tuple[str, float]], path: Path) -> tuple[tuple[str, float], ...]:
     """The layers by the names of the file's nodes, where they are of one; of other files than ONNX as they are.
@@ -28,7 +31,7 @@ def named(layers: Sequence[tuple[str, float]], path: Path) -> tuple[tuple[str, f
 
 def _node(name: str, nodes: set[str], writer: dict[str, str]) -> str:
     """The node that `name` is, or was made of; else `name`."""
-    found, kind = name, ""
+    found, kind = name.removeprefix(_WIDENED), ""
     while True:
         if found in nodes:
             return found + kind

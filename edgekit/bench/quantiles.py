@@ -4,7 +4,7 @@ The 95 % intervals are order statistics: ranks that the true percentile lies bet
 whatever the latencies are distributed like. Where these depend on each other the binomial is that of the effective
 sample: as many independent samples as tell as much of the share above the percentile (Woodruff 1952, with a variance
 that knows of the dependence). A block bootstrap of the percentile would be the usual way; it was simulated beside this
-one and covers less, at p99 far less: no sample of it lies beyond the largest latency. docs/statistics.md has both.
+one and covers less at p99, where no sample of it lies beyond the largest latency. docs/statistics.md has both.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ _ALSO_AT: dict[float, float] = {90: 95, 95: 90}
 _TELLING = 95
 
 
-@lru_cache(256)
 def _at_most(trials: int, probability: float) -> np.ndarray:
     """P(X <= k) of a binomial, for k from 0 to `trials`."""
     successes = np.arange(trials)
@@ -37,6 +36,7 @@ def _at_most(trials: int, probability: float) -> np.ndarray:
     return np.minimum(1.0, np.cumsum(np.exp(logs)))
 
 
+@lru_cache(1024)
 def early_stopping_rank(samples: int, percentile: float) -> int | None:
     """Which of the highest latencies estimates `percentile`: 1 is the highest; None is too few.
 
@@ -136,7 +136,7 @@ def quantile(sample: Sample, percentile: float) -> Quantile:
         float(np.quantile(sample.ordered, percentile / 100)) / 1e6 if known else None,
         None if low is None else low / 1e6,
         None if high is None else high / 1e6,
-        percentile_ms(sample.ordered, percentile),
+        None if percentile == 50 else percentile_ms(sample.ordered, percentile),
     )
 
 

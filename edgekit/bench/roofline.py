@@ -15,12 +15,15 @@ from typing import Any
 
 from edgekit.layers import LayerCost
 from edgekit.measurements import Roofline
+from edgekit.ondevice.environment import busy_share
 from edgekit.records import Device
 
 # Bytes of a weight and of an activation; biases are 32-bit integers or floats, of fp16 files 16-bit.
 _BYTES = {"fp32": (4, 4), "fp16": (2, 2), "int8": (1, 1), "w8": (1, 4), "16x8": (1, 2)}
 
 _SIDE, _COPIED = 1024, 128_000_000
+# The device that is this machine, and the load from which on peaks say that they were measured beside other work.
+_HERE, _BUSY = "local", 0.2
 
 
 def bytes_moved(costs: Sequence[LayerCost], precision: str) -> int:
@@ -37,11 +40,16 @@ def macs(costs: Sequence[LayerCost]) -> int:
 
 @dataclass(frozen=True)
 class Peaks:
-    """What this machine was measured to reach in float32 with so many threads; no data sheet says it of a CPU."""
+    """What this machine was measured to reach in float32 with so many threads; no data sheet says it of a CPU.
+
+    Attributes:
+        busy: the share of all cores that other work took just before; below 0 where it is not known.
+    """
 
     fp32_tflops: float
     bandwidth_gb_s: float
     threads: int
+    busy: float = -1.0
 
 
 def measure(threads: int, seconds: float = 0.3) -> Peaks:
@@ -52,7 +60,7 @@ def measure(threads: int, seconds: float = 0.3) -> Peaks:
     """
     import torch
 
-    before = torch.get_num_threads()
+    busy, before = busy_share(), torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         with torch.inference_mode():
@@ -62,7 +70,7 @@ def measure(threads: int, seconds: float = 0.3) -> Peaks:
             copying = _best(lambda: target.copy_(source), seconds)
     finally:
         torch.set_num_threads(before)
-    return Peaks(2 * _SIDE**3 / computing / 1e12, 2 * _COPIED / copying / 1e9, threads)
+    return Peaks(2 * _SIDE**3 / computing / 1e12, 2 * _COPIED / copying / 1e9, threads, busy)
 
 
 def _best(work: Callable[[], Any], seconds: float) -> float:
@@ -88,15 +96,20 @@ def described(costs: Sequence[LayerCost], precision: str, device: Device, here: 
     if here is not None and precision == "fp32" and device.memory_bandwidth_gb_s is None:
         on = "one thread" if here.threads == 1 else f"{here.threads} threads"
         source = f"measured here in float32 on {on}: a product of matrices, a copy"
+        if here.busy > _BUSY:
+            source += f", while other work took {100 * here.busy:.0f} % of the machine"
         peaks = {"peak_tops": here.fp32_tflops, "bandwidth_gb_s": here.bandwidth_gb_s, "peaks_from": source}
+        peaks["peaks_busy"] = here.busy
         return {"macs": macs(costs), "bytes_moved": bytes_moved(costs, precision), **peaks}
     peak = {"int8": device.peak_int8_tops, "fp16": device.peak_fp16_tflops}.get(precision)
     said: dict[str, Any] = {"macs": macs(costs), "bytes_moved": bytes_moved(costs, precision)}
     if device.dla_core is not None:
         return {**said, "no_roofline": "the peaks in the device's file are the GPU's, and this ran on a DLA"}
     if peak is None or device.memory_bandwidth_gb_s is None:
-        missing = f"peak in {precision.upper()}" if peak is None else "memory bandwidth"
-        return {**said, "no_roofline": f"the file of {device.name} has no {missing}"}
+        missing = f"peak for {precision.upper()}" if peak is None else "memory bandwidth"
+        here_too = here is not None or device.name == _HERE
+        why = f"no {missing} is known of this machine" if here_too else f"the file of {device.name} has no {missing}"
+        return {**said, "no_roofline": why}
     source = f"the data sheet's figures in the file of {device.name}"
     return {**said, "peak_tops": peak, "bandwidth_gb_s": device.memory_bandwidth_gb_s, "peaks_from": source}
 

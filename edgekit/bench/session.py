@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from edgekit import __version__, atomic, store
-from edgekit.bench import layernames, places, replies
+from edgekit.bench import kept, layernames, places, replies
 from edgekit.bench.job import Job
 from edgekit.bench.transport import Transport
 from edgekit.config import from_table
-from edgekit.errors import DataError, MissingError, StorageError
+from edgekit.errors import DataError, EdgekitError, MissingError, StorageError
 from edgekit.measurements import BenchmarkResult
 from edgekit.records import Artifact, Device, Preprocess
 from edgekit.suites import Suite
@@ -34,10 +34,8 @@ _HOST_RUNTIME = {
 # What a device says of LiteRT, and `edgekit.ondevice.run_tflite` hears.
 _LITERT_OPTIONS = ("api", "accelerator", "xnnpack", "emulated")
 _DESCRIBED = ("artifact", "device", "runtime", "source", "environment", "size_bytes", "layers")
-_TIMES = ("latencies_ns", "compute_ns", "warmup_ns", "offline_ns")
 # Of a suite, what `edgekit.ondevice.measure` hears.
 LIMITS = ("warmup_queries", "warmup_s", "min_queries", "min_s", "max_s")
-_RAW = ("logits", "expected", "power")
 
 
 @dataclass(frozen=True)
@@ -159,8 +157,8 @@ def save(folder: Path, result: BenchmarkResult) -> Path:
     home = folder / places.slug(result.device)
     with atomic.staging(home) as staging:
         raw = staging / "raw.npz"
-        values: dict[str, Any] = {name: np.array(getattr(result, name), np.int64) for name in _TIMES}
-        values.update({name: getattr(result, name) for name in _RAW if getattr(result, name) is not None})
+        values: dict[str, Any] = {name: np.array(getattr(result, name), np.int64) for name in kept.TIMES}
+        values.update({name: getattr(result, name) for name in kept.RAW if getattr(result, name) is not None})
         np.savez_compressed(raw, **values)
         digest = store.sha256_file(raw)
         stem = places.free_stem(home, result.artifact.name, result.environment.get("measured"), digest)
@@ -173,40 +171,56 @@ def save(folder: Path, result: BenchmarkResult) -> Path:
     return home / f"{stem}.json"
 
 
-def load(folder: Path) -> list[BenchmarkResult]:
+def load(folder: Path, damaged: Callable[[str], None] | None = None) -> list[BenchmarkResult]:
     """The newest result of each artifact on each device below `folder`, sorted by device and artifact.
 
+    Args:
+        damaged: hears of each that cannot be read, by name, which is left out then; without it that is an error.
+
     Raises:
-        DataError: raw values that do not belong to their description.
+        EdgekitError: as `load_file`.
     """
-    return [load_file(path) for path in places.newest(folder.glob("*/*.json"))]
+    return list(_load_each(places.newest(folder.glob("*/*.json")), damaged))
 
 
-def load_all(folder: Path) -> list[BenchmarkResult]:
+def load_all(folder: Path, damaged: Callable[[str], None] | None = None) -> list[BenchmarkResult]:
     """Every result below `folder`, also those that were measured again since; the older ones first.
 
     Raises:
         As `load`.
     """
-    return [load_file(path) for path in sorted(folder.glob("*/*.json"), key=lambda p: (p.parent, places.order(p)))]
+    return list(_load_each(sorted(folder.glob("*/*.json"), key=lambda p: (p.parent, places.order(p))), damaged))
+
+
+def _load_each(paths: Iterable[Path], damaged: Callable[[str], None] | None) -> Iterator[BenchmarkResult]:
+    for path in paths:
+        try:
+            yield load_file(path)
+        except EdgekitError as error:
+            if damaged is None:
+                raise
+            damaged(f"left out: {error.message}")
 
 
 def load_file(path: Path) -> BenchmarkResult:
     """The result that a .json and the .npz beside it hold.
 
     Raises:
-        As `load`.
+        DataError: either is damaged, or raw values do not belong to their description. StorageError: a newer edgekit
+            wrote it.
     """
     described = store.load_document(path, SCHEMA, "raw_sha256", *_DESCRIBED[:-1])
+    kept.check(described, path)
     raw = path.with_name(path.name.removesuffix(".json") + ".npz")
     if not raw.is_file() or store.sha256_file(raw) != described["raw_sha256"]:
         raise DataError(f"{raw} does not belong to {path.name}", "edgekit benchmark")
-    layers = tuple((str(name), float(ms)) for name, ms in described.get("layers", ()))
-    with np.load(raw, allow_pickle=False) as values:
-        fields: dict[str, Any] = {name: values[name] for name in _RAW if name in values}
-        fields.update({name: tuple(values[name].astype(np.int64).tolist()) for name in _TIMES if name in values})
-    fields.update({k: described[k] for k in _DESCRIBED if k not in ("artifact", "layers")})
-    return BenchmarkResult(artifact=from_table(described["artifact"], Artifact, str(path)), layers=layers, **fields)
+    layers = tuple((name, float(ms)) for name, ms in described.get("layers", ()))
+    fields = {**kept.raw(raw), **{k: described[k] for k in _DESCRIBED if k not in ("artifact", "layers")}}
+    try:
+        artifact = from_table(described["artifact"], Artifact, "artifact")
+        return BenchmarkResult(artifact=artifact, layers=layers, **fields)
+    except EdgekitError as error:
+        raise DataError(f"{path} is damaged: {error.message}", error.hint) from None
 
 
 def is_installed(runtime: str) -> bool:

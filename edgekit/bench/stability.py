@@ -15,11 +15,15 @@ from edgekit.bench import series
 _BATCH = 5
 # A head that is cut off lies so many standard errors from the rest, and is at most this part of all.
 _UNLIKE, _MOST_CUT = 3.5, 0.4
+# It decays: no batch of it lies so many times farther from the rest than one before, and so many standard errors more.
+_FARTHER, _CHANCE = 1.5, 3.0
 # 1 % of Brownian bridges go beyond (Kolmogorov's distribution).
 _BRIDGE = 1.628
 # How dependent values are is itself estimated, and too low beside a fitted step: the less of them count, the more.
 _CAUTION = 10.0
 _LEAST_SHIFT, _LEAST_QUERIES = 0.02, 60
+# Either side of a step has at least so many queries, and this part of all: fewer are outliers, not a level.
+_LEAST_SIDE, _LEAST_SIDE_SHARE = 5, 0.05
 # Of sqrt(n) times the dip of n uniform values, 99 % lie below, whatever n: simulated, see docs/statistics.md.
 _DIP = 0.5
 _DIP_POINTS = 500
@@ -31,8 +35,9 @@ def warm_up_end(values: np.ndarray) -> int:
 
     MSER-5 (White 1997, "An effective truncation heuristic for bias reduction in simulation output"): what is cut off
     leaves the mean of the rest, in batches of five, the smallest standard error, half of all at most. It is applied to
-    ranks, so that a spike is no start-up. Cut is only what begins unlike the rest beyond chance, at most 40 %, and
-    only before a rest that is level: else it is no start-up.
+    ranks, so that a spike is no start-up. Cut is only a head that is slower than the rest from its first batch on,
+    beyond chance, and comes nearer to it; at most 40 %, and only before a rest that is level. Else nothing is: a burst
+    later on is what the percentiles are there for, and a head that is faster is a device that slows down.
     """
     batches = len(values) // _BATCH
     if batches < 4:
@@ -48,11 +53,25 @@ def warm_up_end(values: np.ndarray) -> int:
     rest = ranks[cut:]
     spread = float(rest.std()) * math.sqrt(series.inefficiency(rest))
     heads = (ranks[:size] for size in {min(cut, _BATCH << n) for n in range(cut.bit_length())})
-    unlike = any(
-        abs(float(head.mean() - rest.mean())) > _UNLIKE * spread * math.sqrt(1 / len(head) + 1 / len(rest))
-        for head in heads
+    slower = any(
+        float(head.mean() - rest.mean()) > _UNLIKE * spread * math.sqrt(1 / len(head) + 1 / len(rest)) for head in heads
     )
-    return cut if unlike and shift(np.asarray(values)[cut:]) is None else 0
+    kept = np.asarray(values, np.float64)
+    return cut if slower and _decays(kept[:cut], kept[cut:]) and shift(kept[cut:]) is None else 0
+
+
+def _decays(head: np.ndarray, rest: np.ndarray) -> bool:
+    """Whether the head begins slower than the rest and comes nearer to it from there on, by the medians of batches.
+
+    Medians also keep the two or three slow ones of a clock that is so coarse that all others are equal from being one.
+    """
+    middle = float(np.median(rest))
+    noise = float(np.subtract(*np.quantile(rest, (0.84, 0.16)))) / 2 * math.sqrt(math.pi / 2 / _BATCH)
+    apart = np.median(head.reshape(-1, _BATCH), axis=1) - middle
+    if apart[0] < max(_LEAST_SHIFT * middle, 2 * noise):
+        return False
+    nearest = np.minimum.accumulate(np.maximum(0.0, apart[:-1]))
+    return bool((apart[1:] <= _FARTHER * nearest + _CHANCE * noise).all())
 
 
 @dataclass(frozen=True)
@@ -73,7 +92,8 @@ def shift(values: np.ndarray) -> Shift | None:
 
     The largest partial sum of the ranks' deviations from their mean, over what it would be without a change, is that
     of a Brownian bridge (Page 1954; Ploberger & Kraemer 1992). How much it would be knows how the values depend on
-    each other. A step is what a step explains better than a straight line does.
+    each other. A step is what a step explains better than a straight line does, with 5 % of the queries, and five, on
+    either side of it.
     """
     length = len(values)
     if length < _LEAST_QUERIES:
@@ -85,6 +105,8 @@ def shift(values: np.ndarray) -> Shift | None:
     time = np.arange(length) - (length - 1) / 2
     by_line = ranks - ranks.mean() - time * float(time @ ranks) / float(time @ time)
     is_step = float(by_step @ by_step) < float(by_line @ by_line)
+    if is_step and min(at, length - at) < max(_LEAST_SIDE, _LEAST_SIDE_SHARE * length):
+        return None
     left = by_step if is_step else by_line
     inefficiency = series.inefficiency(left)
     limit = _BRIDGE * (1 + _CAUTION * inefficiency / length if inefficiency > 1 else 1)

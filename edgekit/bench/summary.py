@@ -20,6 +20,8 @@ from edgekit.statistics import mcnemar, paired_difference, wilson
 
 # Accuracy, and the speed-up, are against this one; others of ``baseline/`` are further rows.
 REFERENCE = "baseline/pytorch"
+# The device that is this machine.
+HERE = "local"
 # How the names of browsers begin; one may run on this machine.
 BROWSERS = "web:"
 # What else runs the files of a runtime as it does.
@@ -37,12 +39,14 @@ def summarize(results: Sequence[BenchmarkResult]) -> list[Summary]:
     baselines = [r for r in results if r.artifact.name == REFERENCE]
     if not baselines:
         raise MissingError("the desktop baseline has not been measured", "edgekit benchmark")
+    best = {id(r): _image_ms(r) for r in results if r.artifact.is_baseline}
     rows = []
     for result in results:
-        own = next((b for b in baselines if b.device == result.device), baselines[0])
+        own = _own(result, baselines)
         if own.expected.shape != result.expected.shape or (own.expected != result.expected).any():
             raise MissingError(f"{result.artifact.name} was measured on other images", "edgekit benchmark")
-        rows.append(dataclasses.replace(_summary(result, own), speedup_best=_speedup_best(result, own, results)))
+        peers = [best[id(r)] for r in results if id(r) in best and r.device == own.device and _alike(r, result)]
+        rows.append(_with_best(_summary(result, own), peers))
     return sorted(rows, key=_order)
 
 
@@ -52,17 +56,31 @@ def _order(row: Summary) -> tuple[Any, ...]:
     return (*first, row.device, row.target, row.precision != "fp32", row.precision, row.artifact)
 
 
-def _speedup_best(result: BenchmarkResult, own: BenchmarkResult, results: Sequence[BenchmarkResult]) -> float | None:
-    """Over the fastest baseline of the machine of `own` with as many threads, of any precision; per image."""
-    threads = result.environment["threads"]
-    known = [
-        quantiles.percentile_ms(r.latencies_ns, 50)
-        for r in results
-        if r.artifact.is_baseline and r.device == own.device and r.environment["threads"] == threads
-    ]
-    best = min((ms for ms in known if ms), default=None)
-    p50 = None if result.source == "emulated" else quantiles.percentile_ms(result.latencies_ns, 50)
-    return best * max(1, int(result.environment.get("batch", 1))) / p50 if best and p50 else None
+def _own(result: BenchmarkResult, baselines: Sequence[BenchmarkResult]) -> BenchmarkResult:
+    """The baseline to compare with: of the same device, else with as many threads, else this machine's."""
+
+    def far(baseline: BenchmarkResult) -> tuple[bool, bool, bool]:
+        return baseline.device != result.device, not _alike(baseline, result), baseline.device != HERE
+
+    return min(baselines, key=far)
+
+
+def _alike(one: BenchmarkResult, other: BenchmarkResult) -> bool:
+    return bool(one.environment["threads"] == other.environment["threads"])
+
+
+def _image_ms(result: BenchmarkResult) -> float | None:
+    """The median per image, of the latencies that count."""
+    median = quantiles.percentile_ms(_quoted(result), 50)
+    return None if median is None else median / _batch(result)
+
+
+def _with_best(row: Summary, baselines_ms: Sequence[float | None]) -> Summary:
+    """The row with its speed-up over the fastest of the baselines, of any precision, per image."""
+    best = min((ms for ms in baselines_ms if ms), default=None)
+    if row.stand_in or not best or not row.p50_ms:
+        return row
+    return dataclasses.replace(row, speedup_best=best * row.batch / row.p50_ms)
 
 
 @dataclass(frozen=True)
@@ -137,10 +155,11 @@ def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
     environment = result.environment
     p50, p90, p99 = percentiles_ms(quoted, environment)
     drop_low, drop_high = drop_interval(right_baseline, right)
-    batch = max(1, int(environment.get("batch", 1)))
+    batch = _batch(result)
     before, after = _state(environment, "_before"), _state(environment, "_after")
     spent = None if result.power is None or result.source == "emulated" else energy(environment, result.power)
-    speedup = speedup_over(result, baseline)
+    stand_in = _stands_in(result)
+    speedup = (None, None, None) if stand_in else speedup_over(result, baseline)
     return Summary(
         artifact=result.artifact.name,
         target=result.artifact.target,
@@ -150,10 +169,9 @@ def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
         device=result.device,
         threads=environment["threads"],
         source=result.source,
-        stand_in=not result.artifact.is_baseline
-        and result.runtime not in (result.artifact.runtime, _ALSO.get(result.artifact.runtime)),
+        stand_in=stand_in,
         baseline=result.artifact.is_baseline,
-        busy=environment.get("busy_before", -1.0) > BUSY,
+        busy=_busy(result),
         size_mb=result.size_bytes / 1e6,
         samples=len(right),
         top1=100 * float(right.mean()),
@@ -181,8 +199,23 @@ def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
         drop_high=drop_high,
         speedup_low=speedup[1],
         speedup_high=speedup[2],
-        roofline=roofline.reached(environment, p50, batch),
+        speedup_doubtful=speedup[0] is not None and result is not baseline and (_busy(result) or _busy(baseline)),
+        roofline=None if stand_in else roofline.reached(environment, p50, batch),
     )
+
+
+def _stands_in(result: BenchmarkResult) -> bool:
+    """Whether what ran is not the runtime that the artifact was made for."""
+    own = result.artifact.runtime
+    return not result.artifact.is_baseline and result.runtime not in (own, _ALSO.get(own))
+
+
+def _busy(result: BenchmarkResult) -> bool:
+    return bool(result.environment.get("busy_before", -1.0) > BUSY)
+
+
+def _batch(result: BenchmarkResult) -> int:
+    return max(1, int(result.environment.get("batch", 1)))
 
 
 def drop_interval(baseline: np.ndarray, right: np.ndarray) -> tuple[float, float]:
@@ -197,14 +230,13 @@ def speedup_over(result: BenchmarkResult, baseline: BenchmarkResult) -> tuple[fl
 
     None where the numbers of threads differ, or where the latencies cannot carry it.
     """
-    batch, batch_there = (max(1, int(r.environment.get("batch", 1))) for r in (result, baseline))
     own, there = _quoted(result), _quoted(baseline)
     p50, reference = (quantiles.percentile_ms(values, 50) for values in (own, there))
-    if result.environment["threads"] != baseline.environment["threads"] or not p50 or not reference:
+    if not _alike(result, baseline) or not p50 or not reference:
         return None, None, None
     if result is baseline:
         return 1.0, 1.0, 1.0
-    scale = batch / batch_there
+    scale = _batch(result) / _batch(baseline)
     low, high = ratio(Sample.of(there), Sample.of(own))
     return reference * scale / p50, None if low is None else low * scale, None if high is None else high * scale
 

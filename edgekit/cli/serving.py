@@ -172,7 +172,7 @@ def print_results(run: store.Run, received: list[BenchmarkResult], json: bool) -
         if json:
             show.as_json([])
         return
-    if any(result.artifact.name == summary.REFERENCE for result in session.load(run.path / "bench")):
+    if any(result.artifact.name == summary.REFERENCE for result in session.load(run.path / "bench", show.note)):
         print_table(run, json)
         return
     rows = [_figures(result) for result in received]

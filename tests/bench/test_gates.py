@@ -65,7 +65,7 @@ def test_a_gate_that_no_row_could_show_is_never_passed() -> None:
     """Else a limit on the latency of a Jetson would hold wherever no Jetson is."""
     (verdict,) = judge([BASELINE_ROW, good(stand_in=True, ran_in="onnxruntime 1.23")], Gates(max_p90_ms=9.0))
     assert verdict.outcome == INSUFFICIENT
-    assert verdict.text.endswith("p90 is: onnxruntime 1.23 stands in for its runtime, asked at most 9 ms")
+    assert verdict.text.endswith("p90 is not known (onnxruntime 1.23 stood in for its runtime), asked at most 9 ms")
 
 
 def test_the_baseline_is_not_gated_and_no_limit_is_no_verdict() -> None:
@@ -80,6 +80,44 @@ def test_words_have_the_figures_the_limit_and_the_interval() -> None:
         "interval reaches 2.25 points"
     )
     (verdict,) = judge([good(speedup=None)], Gates(min_speedup=2.0))
-    assert "the speed-up is: no baseline with as many threads, asked at least 2x" in verdict.text
+    assert verdict.text.endswith("the speed-up is not known (no baseline has as many threads), asked at least 2x")
     (verdict,) = judge([dataclasses.replace(good(), speedup=None, p50_ms=None)], Gates(min_speedup=2.0))
-    assert "insufficient samples" in verdict.text
+    assert verdict.text.endswith("the speed-up is not known (the samples are too few), asked at least 2x")
+
+
+@pytest.mark.parametrize(("gates", "broken"), [(Gates(max_p90_ms=3.3), Gates(max_p90_ms=3.1)),
+                                               (Gates(min_speedup=2.0), Gates(min_speedup=5.0))])  # fmt: skip
+def test_other_work_makes_a_latency_doubtful_and_a_broken_gate_worth_a_second_try(gates: Gates, broken: Gates) -> None:
+    busy = good(busy=True, speedup_doubtful=True)
+    (verdict,) = judge([busy], gates)
+    assert verdict.outcome == DOUBTFUL
+    assert verdict.text.endswith("; other work ran while it was measured")
+    (verdict,) = judge([busy], broken)
+    assert verdict.outcome == BROKEN
+    assert verdict.text.endswith("; the machine was busy, measure again")
+    assert outcomes(Gates(max_drop=1.0), busy) == [HELD]
+
+
+def test_a_busy_baseline_makes_the_speed_up_alone_doubtful() -> None:
+    row = good(speedup_doubtful=True)
+    assert outcomes(Gates(max_p90_ms=3.3, min_speedup=2.0), row) == [HELD, DOUBTFUL]
+    assert "other work ran while the baseline was measured" in judge([row], Gates(min_speedup=2.0))[0].text
+
+
+def test_what_is_left_out_as_a_start_up_is_never_held_for_sure() -> None:
+    started = good(latency=dataclasses.replace(P90, warmup=40))
+    gates = Gates(max_drop=1.0, max_p90_ms=3.3, min_speedup=2.0)
+    assert outcomes(gates, started) == [HELD, DOUBTFUL, DOUBTFUL]
+    assert "the first 40 measured queries are left out as a start-up" in judge([started], gates)[1].text
+    assert outcomes(Gates(max_p90_ms=3.1), started) == [BROKEN]
+
+
+def test_a_device_without_rows_is_not_passed_over() -> None:
+    gates, phone = Gates(max_drop=1.0, max_p90_ms=3.3), {("android/model.int8.tflite", "phone")}
+    verdicts = judge([good()], gates, phone)
+    assert [(v.device, v.outcome) for v in verdicts] == [
+        ("local", HELD), ("phone", NOT_SHOWN), ("local", HELD), ("phone", INSUFFICIENT)
+    ]  # fmt: skip
+    assert verdicts[-1].text == (
+        "android/model.int8.tflite on phone: p90 is not known (no single times were kept), asked at most 3.3 ms"
+    )

@@ -57,9 +57,9 @@ def test_a_batch_takes_so_many_times_the_limit_of_one_image() -> None:
 @pytest.mark.parametrize(
     ("device", "precision", "why"),
     [
-        (Device("pixel", "android"), "int8", "the file of pixel has no peak in INT8"),
-        (Device("nano", "jetson", memory_bandwidth_gb_s=25, peak_fp16_tflops=0.4), "int8", "no peak in INT8"),
-        (ORIN, "fp32", "no peak in FP32"),
+        (Device("pixel", "android"), "int8", "the file of pixel has no peak for INT8"),
+        (Device("nano", "jetson", memory_bandwidth_gb_s=25, peak_fp16_tflops=0.4), "int8", "no peak for INT8"),
+        (ORIN, "fp32", "no peak for FP32"),
         (Device("x", "jetson", peak_int8_tops=1), "int8", "no memory bandwidth"),
         (Device("d", "jetson", dla_core=0, memory_bandwidth_gb_s=1, peak_int8_tops=1), "int8", "ran on a DLA"),
     ],
@@ -90,5 +90,18 @@ def test_peaks_of_this_machine_are_measured_and_called_so() -> None:
 
 def test_float32_peaks_say_nothing_of_int8_nor_of_a_device_with_figures() -> None:
     peaks = roofline.Peaks(0.1, 10.0, 1)
-    assert "no_roofline" in roofline.described(COSTS, "int8", Device("local", "desktop"), peaks)
+    for here in (peaks, None):
+        said = roofline.described(COSTS, "int8", Device("local", "desktop"), here)
+        assert said["no_roofline"] == "no peak for INT8 is known of this machine"
     assert "no_roofline" in roofline.described(COSTS, "fp32", ORIN, peaks)
+
+
+def test_peaks_know_of_the_work_beside_which_they_were_measured() -> None:
+    assert -1 <= roofline.measure(1, seconds=0.01).busy <= 1
+    local = Device("local", "desktop")
+    said = roofline.described(COSTS, "fp32", local, roofline.Peaks(0.1, 10.0, 1, busy=0.45))
+    assert said["peaks_from"].endswith("a copy, while other work took 45 % of the machine")
+    assert said["peaks_busy"] == 0.45
+    assert (
+        "other work" not in roofline.described(COSTS, "fp32", local, roofline.Peaks(0.1, 10.0, 1, 0.05))["peaks_from"]
+    )

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgekit import config, store
-from edgekit.bench import replies, session
+from edgekit.bench import kept, replies, session
 from edgekit.bench.transport import open_transport
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError
 from edgekit.measurements import BenchmarkResult
@@ -194,8 +194,82 @@ def test_raw_values_are_never_unpickled(tmp_path: Path) -> None:
     np.savez(raw, latencies_ns=np.array([{}], object), logits=np.zeros((1, 2)), expected=np.zeros(1))
     content = json.loads(described.read_text())
     described.write_text(json.dumps({**content, "raw_sha256": store.sha256_file(raw)}))
-    with pytest.raises(ValueError, match="allow_pickle"):
+    with pytest.raises(DataError, match="allow_pickle") as caught:
         session.load(tmp_path)
+    assert str(raw) in caught.value.message
+
+
+def test_a_newer_raw_file_that_fills_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(tmp_path)
+    monkeypatch.setattr(kept, "_MOST_RAW", 100)
+    with pytest.raises(DataError, match="unpacks to more than 100 bytes"):
+        session.load(tmp_path)
+
+
+NONE = object()
+
+
+def changed(described: Path, where: tuple[str, ...], value: object) -> None:
+    """Put another value into a description, or none."""
+    content = json.loads(described.read_text())
+    table = content
+    for key in where[:-1]:
+        table = table[key]
+    if value is NONE:
+        del table[where[-1]]
+    else:
+        table[where[-1]] = value
+    described.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (("environment", "threads"), NONE), (("environment", "threads"), "many"), (("environment", "threads"), 0),
+        (("environment",), []), (("environment", "busy_before"), "x"), (("environment", "busy_before"), None),
+        (("environment", "busy_before"), float("nan")), (("environment", "batch"), "abc"),
+        (("environment", "batch"), 10**30), (("environment", "batch"), 1e30),
+        (("environment", "offline_images"), "abc"), (("environment", "peak_tops"), float("inf")),
+        (("environment", "runtime"), ["r"]), (("size_bytes",), "x"), (("size_bytes",), -5), (("device",), ["a"]),
+        (("source",), "moon"), (("source",), 5), (("layers",), [1]), (("layers",), {}),
+        (("layers",), [["a", "b"]]), (("layers",), [["a", -1]]), (("artifact",), [1]), (("artifact", "name"), "../.."),
+        (("artifact", "details"), {"calibration_sha256": []}), (("artifact", "details"), 5),
+    ],
+)  # fmt: skip
+def test_a_description_is_believed_in_nothing_and_named(tmp_path: Path, where: tuple[str, ...], value: object) -> None:
+    _, described = saved(tmp_path)
+    session.load(tmp_path)
+    changed(described, where, value)
+    with pytest.raises(DataError) as caught:
+        session.load(tmp_path)
+    assert str(described) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"latencies_ns": np.array([1.5])}, {"latencies_ns": np.array([0, -4])}, {"logits": np.zeros(40)},
+     {"expected": np.zeros(40)}, {"logits": np.full((40, 3), "a")}, {"power": np.zeros(3)},
+     {"offline_ns": np.zeros((2, 2), int)}],
+)  # fmt: skip
+def test_raw_values_that_no_measurement_gives_are_refused(tmp_path: Path, values: dict[str, np.ndarray]) -> None:
+    raw, described = saved(tmp_path)
+    with np.load(raw) as kept_values:
+        every = {**kept_values, **values}
+    np.savez_compressed(raw, **every)
+    changed(described, ("raw_sha256",), store.sha256_file(raw))
+    with pytest.raises(DataError, match=f"{next(iter(values))} is not what a measurement gives"):
+        session.load(tmp_path)
+
+
+def test_what_is_damaged_is_left_out_by_name_and_the_others_are_read(tmp_path: Path) -> None:
+    session.save(tmp_path, result())
+    session.save(tmp_path, result(device="board"))
+    path = next((tmp_path / "board").glob("*.json"))
+    changed(path, ("environment", "threads"), NONE)
+    said: list[str] = []
+    assert [r.device for r in session.load(tmp_path, said.append)] == ["local"]
+    assert said == [f"left out: {path} is damaged: environment.threads is missing"]
+    assert [r.device for r in session.load_all(tmp_path, said.append)] == ["local"]
 
 
 # What a device sends ---------------------------------------------------------------------------

@@ -29,9 +29,43 @@ def test_a_slow_start_is_cut_off_where_it_ends(slow: int) -> None:
         assert cut % 5 == 0
 
 
-def test_a_start_that_fades_and_one_that_is_faster_are_cut_off_too() -> None:
+def test_a_start_that_fades_is_cut_off_too() -> None:
     assert 40 <= warm_up_end(noise() * (1 + 0.5 * np.exp(-AT / 20))) <= 200
-    assert 20 <= warm_up_end(noise() * np.where(AT < 20, 0.6, 1.0)) <= 120
+
+
+@pytest.mark.parametrize("at", [20, 100, 200])
+def test_a_head_that_is_faster_is_no_start_but_a_device_that_slows_down(at: int) -> None:
+    for seed in range(5):
+        throttled = noise(seed) * np.where(at > AT, 1.0, 1.5)
+        assert warm_up_end(throttled) == 0
+        found = shift(throttled)
+        if at > 33:  # fewer than 5 % of all are no level of their own
+            assert found is not None
+            assert found.ratio == pytest.approx(1.5, abs=0.03)
+
+
+@pytest.mark.parametrize("length", [15, 40, 80])
+@pytest.mark.parametrize("factor", [1.2, 2.0])
+def test_a_burst_later_on_is_cut_off_by_no_means(length: int, factor: float) -> None:
+    """Nor is it behind a warm-up that was slow itself, for which it would be taken together."""
+    for begin in (10, 30, 60, 100, 150, 190):
+        burst = noise(begin) * np.where((begin <= AT) & (begin + length > AT), factor, 1.0)
+        assert warm_up_end(burst) == 0
+        assert warm_up_end(burst * np.where(AT < 5, 1.8, 1.0)) <= 10
+
+
+def test_a_clock_that_tells_nothing_apart_starts_up_and_steps_by_no_chance() -> None:
+    drawn = RNG(3).random((300, 662))
+    for share in (0.001, 0.005, 0.02, 0.2):
+        series = [1000.0 + 1000 * (values < share) for values in drawn]
+        assert [warm_up_end(values) for values in series] == [0] * 300
+        assert sum(shift(values) is not None for values in series) <= 6
+
+
+@pytest.mark.parametrize("behind", [1, 4, 30])
+def test_the_last_few_are_no_level_of_their_own(behind: int) -> None:
+    assert shift(np.array([1.0] * (700 - behind) + [9.0] * behind)) is None
+    assert shift(np.array([1.0] * 600 + [9.0] * 100)) is not None
 
 
 @pytest.mark.parametrize(

@@ -203,3 +203,55 @@ def test_a_limit_is_judged_from_what_the_result_keeps() -> None:
     assert row.roofline is not None
     assert (row.roofline.bound, row.roofline.reached) == ("memory", pytest.approx(0.5))
     assert summarize([plain])[0].roofline is None
+
+
+JETSON = artifact("jetson/model.int8.onnx", "int8", "tensorrt")
+
+
+def test_a_stand_in_has_neither_a_speedup_nor_a_limit() -> None:
+    limits = {"macs": 10**6, "bytes_moved": 10**6, "peak_tops": 1.0, "bandwidth_gb_s": 1.0}
+    made = result(JETSON, ms=0.5, runtime="onnxruntime")
+    made = dataclasses.replace(made, environment={**made.environment, **limits})
+    row = summarize([result(), made])[1]
+    assert row.stand_in
+    assert (row.speedup, row.speedup_low, row.speedup_high, row.speedup_best) == (None,) * 4
+    assert (row.speedup_doubtful, row.roofline) == (False, None)
+    assert row.p50_ms == 0.5
+
+
+@pytest.mark.parametrize(("base", "own", "doubtful"), [(0.0, 0.0, False), (0.9, 0.0, True), (0.0, 0.9, True)])
+def test_other_work_on_either_side_makes_a_speedup_doubtful(base: float, own: float, doubtful: bool) -> None:
+    first, second = result(), result(INT8)
+    first.environment["busy_before"], second.environment["busy_before"] = base, own
+    rows = summarize([first, second])
+    assert [row.speedup_doubtful for row in rows] == [False, doubtful]
+
+
+def test_both_speedups_are_of_the_queries_that_count() -> None:
+    rng = np.random.default_rng(1)
+    series = [1e6 * (1 + 0.02 * rng.normal(size=700)) * np.where(np.arange(700) < 250, 3, 1) for _ in range(2)]
+    series = [tuple(int(v) for v in values) for values in series]
+    row = summarize([result(latencies_ns=series[0]), result(INT8, latencies_ns=series[1])])[1]
+    assert row.latency.warmup >= 250
+    assert row.speedup == row.speedup_best == pytest.approx(1, abs=0.02)
+
+
+def test_without_a_baseline_of_its_own_a_device_is_compared_with_one_of_as_many_threads_then_with_this_machine() -> (
+    None
+):
+    def base(device: str, threads: int, ms: float) -> BenchmarkResult:
+        made = result(device=device, ms=ms)
+        return dataclasses.replace(made, environment={**made.environment, "threads": threads})
+
+    phone = result(INT8, ms=1.0, device="phone")
+    bases = [base("a", 4, 8.0), base("local", 2, 2.0), base("z", 1, 5.0)]
+    assert summarize([phone, *bases])[-1].speedup == 5.0  # not "a", which only comes first by name
+    bases = [base("a", 1, 8.0), base("local", 1, 2.0)]
+    assert summarize([phone, *bases])[-1].speedup == 2.0
+    assert summarize([phone, *bases, base("phone", 1, 3.0)])[-1].speedup == 3.0
+
+
+def test_the_best_speedup_is_per_image_of_both_sides() -> None:
+    batched = {**result().environment, "batch": 4}
+    row = summarize([result(ms=8.0, environment=batched), result(INT8, ms=1.0)])[-1]
+    assert row.speedup == row.speedup_best == 2.0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+import numpy as np
 import pytest
 
 from edgekit.cli.gating import check, say_missing
@@ -57,3 +60,20 @@ def test_a_percentile_that_the_suite_promised_and_the_queries_lack_is_said(capsy
     say_missing(suite, [result(int8)], measured)
     say_missing(suite, [result(int8, latencies_ns=(1,), source="emulated")], measured)
     assert capsys.readouterr().err == ""
+
+
+def test_a_device_that_a_program_measured_is_not_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
+    phone = {*MEASURED, (ROW.artifact, "phone"), ("android/other.tflite", "local")}
+    with pytest.raises(GateError, match="1 of 2 gates are not kept"):
+        check(Gates(min_speedup=0.1), [BASELINE_ROW, row(speedup_low=3.9)], phone, strict=False)
+    assert "gate insufficient: android/model.int8.tflite on phone: " in capsys.readouterr().err
+
+
+def test_queries_that_a_start_up_took_do_not_count(capsys: pytest.CaptureFixture[str]) -> None:
+    noise = np.random.default_rng(0).normal(size=700)
+    slow = 2e6 * (1 + 0.03 * noise) * np.where(np.arange(700) < 60, 2, 1)
+    int8 = artifact("android/model.int8.tflite", "int8", "litert")
+    started = result(int8, latencies_ns=tuple(int(v) for v in slow))
+    say_missing(Suite("mine", percentiles=(50, 99)), [started], {(int8.name, "local")})
+    said = capsys.readouterr().err
+    assert re.search(r"insufficient samples, 6\d\d queries behind a start-up of [67]\d; p99 needs 662$", said)
