@@ -156,7 +156,7 @@ def measured(run: store.Run) -> tuple[list[BenchmarkResult], list[Summary]]:
     from edgekit.bench import session, summary
     from edgekit.cli.artifacts import current_artifacts
 
-    found = session.load(run.path / "bench")
+    found = session.load(run.path / "bench", show.note)
     if not found:
         return [], []
     weights = run.weights_sha256
