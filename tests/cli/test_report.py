@@ -97,11 +97,17 @@ def test_a_busy_machine_is_marked_in_the_table_and_below_it(
     assert "!: the machine was busy" in output.err
 
 
-def test_measurements_that_were_touched_are_status_3(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
-    next(measured.path.rglob("*.npz")).write_bytes(b"")
-    assert run(["report"]) == 3
-    assert "does not belong to" in capsys.readouterr().err
-    assert not (measured.path / "report.html").exists()
+@pytest.mark.parametrize(("harmed", "status"), [("android*int8*.npz", 0), ("baseline*pytorch*.npz", 4)])
+def test_a_measurement_that_was_touched_is_left_out_by_name(
+    measured: store.Run, capsys: pytest.CaptureFixture[str], harmed: str, status: int
+) -> None:
+    (path,) = measured.path.rglob(harmed)
+    path.write_bytes(b"")
+    assert run(["report"]) == status
+    said = " ".join(capsys.readouterr().err.split())
+    assert "does not belong to" in said
+    assert path.stem in said
+    assert (measured.path / "report.html").exists() == (status == 0)
 
 
 # A run that was only trained -------------------------------------------------------------------
