@@ -69,12 +69,14 @@ def tiny_row() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def colours(tmp_path_factory: pytest.TempPathFactory) -> DatasetIndex:
-    torch.set_num_threads(1)  # a forked process cannot use its parent's threads
+    torch.set_num_threads(1)  # the same additions in the same order, here and in the process that is killed
     return index(write_images(tmp_path_factory.mktemp("data") / "images", {"apple": 20, "banana": 20, "cherry": 20}))
 
 
 def sit(data: DatasetIndex, options: TrainOptions, folder: Path) -> None:
     """Train, or go on if there is a state; in a process of its own."""
+    torch.set_num_threads(1)
+    models.MODELS["tiny"] = nets.TINY
     try:
         finetune(data, options, folder, Recorder(), ALONE, resume=(folder / STATE_FILE).is_file())
     except KeyboardInterrupt:
@@ -84,7 +86,10 @@ def sit(data: DatasetIndex, options: TrainOptions, folder: Path) -> None:
 
 def start(data: DatasetIndex, options: TrainOptions, folder: Path) -> multiprocessing.Process:
     folder.mkdir(exist_ok=True)
-    process = multiprocessing.get_context("fork").Process(target=sit, args=(data, options, folder))
+    # Forked from a process that has imported all and done nothing: this one may have threads of autograd's by now.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    process = context.Process(target=sit, args=(data, options, folder))
     process.start()
     return process  # type: ignore[return-value]
 
