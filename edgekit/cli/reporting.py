@@ -146,7 +146,7 @@ def _layers(
     run: store.Run, results: Sequence[BenchmarkResult], rows: Sequence[Summary], gates: Gates
 ) -> dict[str, Any]:
     """What `Material` holds of layers: times that runtimes told, joined with the errors that ``edgekit quant debug``
-    found for these weights; what is chosen first, then INT8.
+    found for these weights; what is chosen first, then devices, then INT8.
     """
     from edgekit.cli.layers import debug_document, debug_documents
     from edgekit.layers import figures
@@ -161,10 +161,18 @@ def _layers(
         costs, why = _costs(run)
         left += [why] if why else []
     chosen = {(d.chosen.artifact, d.chosen.device) for d in decide(rows, gates) if d.chosen}
-    timed.sort(key=lambda r: ((r.artifact.name, r.device) not in chosen, r.artifact.precision != "int8"))
+    judged = [(result, row_of(result, rows)) for result in timed]
+    # What is chosen, what a device ran by itself, INT8.
+    judged.sort(
+        key=lambda pair: (
+            (pair[0].artifact.name, pair[0].device) not in chosen,
+            pair[1] is not None and pair[1].stand_in,
+            pair[0].source != "device",
+            pair[0].artifact.precision != "int8",
+        )
+    )
     found, notes = {}, {}
-    for result in timed:
-        row = row_of(result, rows)
+    for result, row in judged:
         name = title(result, row)
         found[name] = figures(result.layers, costs, debug_document(documents, result))
         notes[name] = told(result, row)
