@@ -91,13 +91,16 @@ class QuantScheme:
     Attributes:
         symmetric: zero point 0, else free.
         everywhere: every tensor holds integers (LiteRT), else those that INT8 layers read (TensorRT).
+        shifted: biases move a one-sided tensor to the middle of its grid where they can, so that a zero
+            point of 0 costs nothing there (`quant.shift`).
     """
 
     symmetric: bool
     everywhere: bool
+    shifted: bool = False
 
 
-TENSORRT_SCHEME = QuantScheme(symmetric=True, everywhere=False)
+TENSORRT_SCHEME = QuantScheme(symmetric=True, everywhere=False, shifted=True)
 LITERT_SCHEME = QuantScheme(symmetric=False, everywhere=True)
 PARITIES = ("best", "strict")
 # What the tensor `scores` of a LiteRT file may hold.

@@ -18,6 +18,8 @@ QMIN, QMAX, WEIGHT_QMAX = -128, 127, 127
 _LEAST_WIDTH = 1e-6
 # The smallest float16: the typed ONNX file has float16 scales, and both files have the same integers.
 LEAST_SCALE = 2.0**-24
+# A step must become so much finer to be worth a shift (`quant.shift`).
+_FINER = 0.9
 # LiteRT stores round(bias / (scale_x * scale_w)) as int32; half of its range leaves headroom.
 BIAS_LIMIT = 2**30
 
@@ -46,6 +48,12 @@ def activation_grid(span: Range, symmetric: bool) -> Grid:
         return Grid(float(np.float32(max(-span.low, span.high, _LEAST_WIDTH) / QMAX)), 0)
     scale = float(np.float32(max(span.high - span.low, _LEAST_WIDTH) / (QMAX - QMIN)))
     return Grid(scale, int(np.clip(round(QMIN - span.low / scale), QMIN, QMAX)))
+
+
+def tensor_grid(span: Range, symmetric: bool, shifted: bool) -> Grid:
+    """The grid of a tensor; one that may be `shifted` has the free zero point where that makes its steps finer."""
+    grid, free = activation_grid(span, symmetric), activation_grid(span, False)
+    return free if shifted and free.scale < _FINER * grid.scale else grid
 
 
 def weight_scales(weight: np.ndarray, bias: np.ndarray | None, input_scale: float) -> np.ndarray:

@@ -15,6 +15,12 @@ Weighted = nn.Conv2d | nn.Linear
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
 _ACTIVATION_CALLS = (F.relu, F.relu6, F.hardtanh, torch.relu)
 _LEAST_CHANNELS = 16
+_SHIFTING = (nn.Conv2d, nn.Linear, *_ACTIVATIONS, nn.Hardswish, nn.GELU, nn.AdaptiveAvgPool2d, nn.Flatten)
+_SHIFTING_CALLS = (
+    *(*_ACTIVATION_CALLS, F.hardswish, F.gelu),
+    *(operator.add, torch.add, operator.mul, torch.mul),
+    *(F.adaptive_avg_pool2d, torch.mean, torch.flatten),
+)
 
 
 def module_of(folded: fx.GraphModule, node: fx.Node) -> nn.Module | None:
@@ -129,6 +135,36 @@ def quantized_tensors(folded: fx.GraphModule, scheme: QuantScheme, float_layers:
     if not scheme.everywhere:
         chosen |= _around_gates(folded, names)
     return chosen
+
+
+def shifted_tensors(folded: fx.GraphModule, scheme: QuantScheme, float_layers: tuple[str, ...] = ()) -> set[str]:
+    """The rounded tensors, by name, that may be stored about the middle of their range; see `quant.shift`."""
+    if not scheme.shifted:
+        return set()
+    names, weighted = tensor_names(folded.graph), layers(folded)
+
+    def takes_it(user: fx.Node) -> bool:
+        name = names.get(user, "")
+        in_int8 = name in weighted and name not in float_layers and runs_in_int8(folded, user, scheme)
+        return in_int8 and is_unpadded(weighted[name][1]) and weighted[name][1].bias is not None
+
+    rounded = quantized_tensors(folded, scheme, float_layers)
+    return {
+        name
+        for node, name in names.items()
+        if name in rounded and _adds_a_constant(folded, node) and all(takes_it(user) for user in node.users)
+    }
+
+
+def is_unpadded(module: Weighted) -> bool:
+    """Whether a layer reads nothing but its input: no zeros around it, which would no longer be zeros."""
+    return isinstance(module, nn.Linear) or module.padding in (0, (0, 0), "valid")
+
+
+def _adds_a_constant(folded: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether what writes a tensor adds a constant on the way: a layer to its bias, a pointwise operator by itself."""
+    module = module_of(folded, node)
+    return isinstance(module, _SHIFTING) if module is not None else node.target in _SHIFTING_CALLS
 
 
 def _around_gates(folded: fx.GraphModule, names: dict[fx.Node, str]) -> set[str]:

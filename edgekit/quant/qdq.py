@@ -17,6 +17,7 @@ Placement (NVIDIA TensorRT documentation, "Working with quantized types"; Tensor
 7. A layer that the quantized model keeps in floating point has neither a pair nor an int8 weight.
 8. All readers of a tensor share one Q/DQ pair. Every scale is float32, every zero point is 0 and
    written out: TensorRT 8.5 reads scales as float32 and insists on three inputs.
+9. Where biases can stand for a zero point, they do (`quant.shift`).
 
 ``--parity strict`` has instead a pair on all that a node reads, but for what its activation is fused with:
 LiteRT holds integers everywhere, and both must round the same tensors. Layers that rule 2 keeps float then
@@ -26,16 +27,17 @@ from what it gives without).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import onnx_ir as ir
 
 from edgekit.errors import EdgekitError
-from edgekit.quant import affine
+from edgekit.quant import affine, shift
 from edgekit.quant.match import Naming
 from edgekit.quant.placement import conv_runs_in_int8, is_depthwise
-from edgekit.quantization import TENSORRT_SCHEME, LayerWeights, QuantizedModel
+from edgekit.quantization import TENSORRT_SCHEME, LayerWeights, QuantizedModel, Range
 
 _WEIGHTED = ("Conv", "Gemm")
 _FUSED = ("Relu", "Clip")  # into the operator before them, by LiteRT
@@ -54,31 +56,44 @@ def quantize(model: ir.Model, quantized: QuantizedModel, naming: Naming, everywh
         EdgekitError: a tensor that needs a range has none, or a layer no weights; the message names it.
     """
     graph, scheme = model.graph, quantized.scheme(TENSORRT_SCHEME)
-    pairs: dict[str, ir.Value] = {}
-
-    def dequantized(value: ir.Value) -> ir.Value:
-        """The quantized and dequantized twin of an activation."""
-        name = str(value.name)
-        if name not in pairs:
-            known = naming.tensors.get(name)
-            if known not in quantized.table.ranges:
-                raise EdgekitError(f"the ONNX tensor {name!r} has no counterpart in the calibration table")
-            grid = affine.activation_grid(quantized.table.ranges[known], scheme.symmetric)
-            pairs[name] = _insert_pair(graph, value, grid.scale)
-        return pairs[name]
-
     layers = {node: _layer_of(node, quantized, naming) for node in graph if _is_layer(node)}
     wanted = _all_inputs(graph, naming, quantized) if everywhere else _plan(graph)
     plan = [(node, index) for node, index in wanted if node not in layers or layers[node].scales is not None]
     in_int8 = [node for node, _ in plan if node in layers and (node.op_type != "Conv" or _suits(node))]
+    shifted = shift.candidates(plan, [node for node in in_int8 if layers[node].bias is not None]) if scheme.shifted else []
+    pairs: dict[ir.Value, ir.Value] = {}
+    biases: dict[ir.Node, np.ndarray] = {}
+    for value in dict.fromkeys(node.inputs[index] for node, index in plan):
+        assert value is not None
+        grid = affine.tensor_grid(_range_of(value, quantized, naming), scheme.symmetric, value in shifted)
+        source = value
+        if grid.zero_point and scheme.symmetric:
+            source, added = shift.move(graph, value, grid, layers, functools.partial(constant, graph))
+            biases.update({node: biases.get(node, 0.0) + each for node, each in added.items()})
+        pairs[value] = _insert_pair(graph, source, str(value.name), grid.scale)
     for node, layer in layers.items():
-        _set_weights(graph, node, layer, node in in_int8)
+        _set_weights(graph, node, layer, node in in_int8, biases.get(node))
     for node, index in plan:
         value = node.inputs[index]
         assert value is not None
-        node.replace_input_with(index, dequantized(value))
+        node.replace_input_with(index, pairs[value])
+    _remove_unread(graph)
     graph.sort()
     return [str(node.name) for node in in_int8]
+
+
+def _range_of(value: ir.Value, quantized: QuantizedModel, naming: Naming) -> Range:
+    known = naming.tensors.get(str(value.name))
+    if known not in quantized.table.ranges:
+        raise EdgekitError(f"the ONNX tensor {value.name!r} has no counterpart in the calibration table")
+    return quantized.table.ranges[known]
+
+
+def _remove_unread(graph: ir.Graph) -> None:
+    """Take out activations that nothing reads any more."""
+    for node in list(graph):
+        if node.op_type in _FUSED and not node.outputs[0].uses() and not node.outputs[0].is_graph_output():
+            graph.remove(node, safe=True)
 
 
 def _is_layer(node: ir.Node) -> bool:
@@ -186,26 +201,30 @@ def _scales_channels(node: ir.Node) -> bool:
     return False
 
 
-def _insert_pair(graph: ir.Graph, value: ir.Value, scale: float) -> ir.Value:
+def _insert_pair(graph: ir.Graph, value: ir.Value, name: str, scale: float) -> ir.Value:
     """Add QuantizeLinear and DequantizeLinear behind `value`; returns the dequantized value."""
-    factor = constant(graph, f"{value.name}_scale", np.array(scale, np.float32))
-    zero = constant(graph, f"{value.name}_zero_point", np.array(0, np.int8))
-    quantized = ir.node("QuantizeLinear", [value, factor, zero], name=f"{value.name}_quantize")
-    quantized.outputs[0].name = f"{value.name}_int8"
-    restored = ir.node("DequantizeLinear", [quantized.outputs[0], factor, zero], name=f"{value.name}_dequantize")
-    restored.outputs[0].name = f"{value.name}_dequantized"
+    factor = constant(graph, f"{name}_scale", np.array(scale, np.float32))
+    zero = constant(graph, f"{name}_zero_point", np.array(0, np.int8))
+    quantized = ir.node("QuantizeLinear", [value, factor, zero], name=f"{name}_quantize")
+    quantized.outputs[0].name = f"{name}_int8"
+    restored = ir.node("DequantizeLinear", [quantized.outputs[0], factor, zero], name=f"{name}_dequantize")
+    restored.outputs[0].name = f"{name}_dequantized"
     graph.extend([quantized, restored])
     return restored.outputs[0]
 
 
-def _set_weights(graph: ir.Graph, node: ir.Node, layer: LayerWeights, in_int8: bool) -> None:
-    """Rule 1, for the weight (input 1) of a Conv or of a Gemm with transB=1, and the bias (input 2)."""
+def _set_weights(graph: ir.Graph, node: ir.Node, layer: LayerWeights, in_int8: bool, added: np.ndarray | None) -> None:
+    """Rule 1, for the weight (input 1) of a Conv or of a Gemm with transB=1, and the bias (input 2) with `added`."""
     value = node.inputs[1]
     assert value is not None
     if node.op_type == "Gemm" and not (node.attributes.get("transB") and node.attributes["transB"].as_int()):
         raise EdgekitError(f"{node.name}: a Gemm whose weight is not (outputs, inputs)")
-    if _has_constant(node, 2) and layer.bias is not None:
-        _replace(graph, node, 2, layer.bias)
+    bias = layer.bias if added is None or layer.bias is None else (layer.bias + added).astype(np.float32)
+    if bias is not None and _has_constant(node, 2):
+        _replace(graph, node, 2, bias)
+    elif bias is not None and bias.any():  # a bias of zeros is left out where the network is exported
+        node.resize_inputs(3)
+        node.replace_input_with(2, constant(graph, f"{node.name}_bias", bias))
     if not in_int8:
         _replace(graph, node, 1, layer.weight)
         return

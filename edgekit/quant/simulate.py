@@ -26,7 +26,9 @@ def grids(
 ) -> dict[str, affine.Grid]:
     """Tensor name -> its int8 grid, for every tensor that `scheme` rounds."""
     chosen = placement.quantized_tensors(folded, scheme, float_layers)
-    return {n: affine.activation_grid(table.ranges[n], scheme.symmetric) for n in chosen if n in table.ranges}
+    shifted = placement.shifted_tensors(folded, scheme, float_layers)
+    known = [n for n in chosen if n in table.ranges]
+    return {n: affine.tensor_grid(table.ranges[n], scheme.symmetric, n in shifted) for n in known}
 
 
 def apply(module: nn.Module, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -10,7 +10,7 @@ from torch import nn
 
 from edgekit.export import onnx
 from edgekit.export.fold import fold
-from edgekit.quant import placement, qdq
+from edgekit.quant import placement, qdq, simulate
 from edgekit.quant.names import tensor_names
 from edgekit.quantization import LITERT_SCHEME, TENSORRT_SCHEME
 from edgekit.train import models
@@ -187,7 +187,23 @@ def test_torch_and_onnx_agree_on_which_tensors_are_rounded(emitted) -> None:
     for node in graph.graph:
         if node.op_type == "QuantizeLinear":
             (dequantize,) = node.outputs[0].consumers()
-            known = names.tensors[str(node.inputs[0].name)]
+            known = names.tensors[str(node.outputs[0].name).removesuffix("_int8")]
             found[flat.get(known, known)] = {use.node.op_type for use in dequantize.outputs[0].uses()}
     assert expected <= set(found)
     assert all(readers == {"Add"} for name, readers in found.items() if name not in expected)
+
+
+@pytest.mark.slow
+def test_torch_and_onnx_agree_on_which_tensors_are_shifted(emitted) -> None:
+    folded, graph, _, names = emitted
+    torch_names = tensor_names(folded.graph)
+    flat = {torch_names[n]: torch_names[n.all_input_nodes[0]] for n in folded.graph.nodes if n.target is torch.flatten}
+    grids = simulate.grids(folded, observe(folded, random_images(16, 64)), TENSORRT_SCHEME)
+    expected = {flat.get(name, name): grid.scale for name, grid in grids.items()}
+    found = {}
+    for node in graph.graph:
+        if node.op_type == "QuantizeLinear":
+            known = names.tensors[str(node.outputs[0].name).removesuffix("_int8")]
+            found[flat.get(known, known)] = float(node.inputs[1].const_value.numpy())
+    assert {name: scale for name, scale in found.items() if name in expected} == expected
+    assert any(grid.zero_point for grid in grids.values())
