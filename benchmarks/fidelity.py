@@ -1,13 +1,15 @@
 """How near INT8 files are to FP32: efficientnet_lite0 with its ImageNet weights, on photographs, edgekit and peers.
 
-    python -m benchmarks.fidelity make FOLDER WALLPAPERS
+    python -m benchmarks.fidelity make FOLDER WALLPAPERS [--fresh PHOTOGRAPHS]
     python -m benchmarks.fidelity judge FOLDER FILES...
 
 ``make`` writes what every quantizer is given: model.fp32.onnx (batch 1; model.fp32.dynamic.onnx any batch) and
 model.fp32.tflite, calibration.npy, and what none of them sees: evaluation.npy. Both arrays are normalized
 float32 (N, 3, 224, 224), crops of different photographs (see `photographs`); evaluation.logits.npy is what the FP32
-ONNX says. ``judge`` runs .onnx files in ONNX Runtime and .tflite files in LiteRT, prints a table, and merges it into
-results/fidelity.json by file name. The peers, each in an environment of its own: see peers/README.md.
+ONNX says. ``--fresh`` adds fresh.npy and fresh.logits.npy, of photographs that no recipe was chosen by: ``judge``
+compares on them too where a folder has them. It runs .onnx files in ONNX Runtime and .tflite files in LiteRT, prints a
+table, and merges it into results/fidelity.json by file name. The peers, each in an environment of its own: see
+peers/README.md.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import photographs
-from edgekit import store
+from edgekit import statistics, store
+from edgekit.records import Preprocess
 
 # Pairs on every tensor: ONNX Runtime 1.31 computes that wrongly with its optimizer on (edgekit.quant.qdq).
 UNOPTIMIZED = "edgekit.strict.onnx"
@@ -30,17 +33,21 @@ RESULT = Path(__file__).parent / "results" / "fidelity.json"
 ARCH, SIZE = "efficientnet_lite0", 224
 CALIBRATION, EVALUATION = 256, 1000  # crops
 SEEDS = 0, 1
+FRESH, FRESH_SEED = 1575, 2  # seven crops of each photograph
 THREADS = 2
-REFERENCE, LOGITS = "model.fp32.onnx", "evaluation.logits.npy"
+REFERENCE = "model.fp32.onnx"
+SETS = "evaluation", "fresh"
 
 
-def make(folder: Path, walls: Path | None, crops: tuple[Path, Path] | None = None) -> None:
-    """Export the float model and write the crops; `crops`, two ready uint8 arrays, replace cutting them."""
-    import torch
+def make(
+    folder: Path, walls: Path | None, crops: tuple[Path, Path] | None = None, unpacked: Path | None = None
+) -> None:
+    """Export the float model and write the crops.
 
+    `crops`, two ready uint8 arrays, replace cutting them; of the photographs `unpacked` there, the fresh set is cut.
+    """
     from edgekit.export import fold, onnx, tflite
     from edgekit.train import models
-    from edgekit.train.learner import normalize
 
     folder.mkdir(parents=True, exist_ok=True)
     preprocess = models.preprocess_for(ARCH, SIZE)
@@ -52,14 +59,26 @@ def make(folder: Path, walls: Path | None, crops: tuple[Path, Path] | None = Non
         counts = CALIBRATION, EVALUATION
         pixels = [photographs.crops(s, n, preprocess, seed) for s, n, seed in zip(sides, counts, SEEDS)]
     for name, values, count in zip(("calibration", "evaluation"), pixels, (CALIBRATION, EVALUATION)):
-        images = normalize(torch.from_numpy(np.array(values[:count])), preprocess)
-        np.save(folder / f"{name}.npy", images.contiguous().numpy())
+        np.save(folder / f"{name}.npy", _normalized(values[:count], preprocess))
+    if unpacked:
+        fresh = photographs.crops(photographs.find_fresh(unpacked), FRESH, preprocess, FRESH_SEED)
+        np.save(folder / "fresh.npy", _normalized(fresh, preprocess))
     model = models.build(ARCH, 1000, SIZE).eval()
     models.load_weights(model, ARCH, "pretrained")
     folded = fold.fold(model, SIZE)
     onnx.export(folded, SIZE, "pretrained", folder / REFERENCE, folder / "model.fp32.dynamic.onnx")
     tflite.export(folded, SIZE, folder / "model.fp32.tflite")
-    np.save(folder / LOGITS, logits(folder / REFERENCE, np.load(folder / "evaluation.npy")))
+    for name in SETS[: 2 if unpacked else 1]:
+        np.save(folder / f"{name}.logits.npy", logits(folder / REFERENCE, np.load(folder / f"{name}.npy")))
+
+
+def _normalized(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """float32 (N, 3, H, W) of uint8 (N, H, W, 3)."""
+    import torch
+
+    from edgekit.train.learner import normalize
+
+    return normalize(torch.from_numpy(np.array(pixels)), preprocess).contiguous().numpy()
 
 
 def logits(path: Path, images: np.ndarray) -> np.ndarray:
@@ -112,65 +131,81 @@ def _dequantize(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
     return ((values.astype(np.float32) - zero_point) * scale).astype(np.float32)
 
 
-def compare(got: np.ndarray, expected: np.ndarray) -> dict[str, float]:
+def compare(got: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
     """Fidelity of logits (N, classes) to those of FP32.
 
-    agreement: images with the same top-1 class, %. snr_db: power of the FP32 logits over that of the
-    difference, dB. kl: mean KL(fp32 || int8) of the softmaxes, nats.
+    agreement: images with the same top-1 class, %; agreement_95: its 95 % interval (Wilson), as if each crop were of a
+    photograph of its own. snr_db: power of the FP32 logits over that of the difference, dB. kl: mean KL(fp32 || int8)
+    of the softmaxes, nats.
     """
     got, expected = got.astype(np.float64), expected.astype(np.float64)
-    agreement = (got.argmax(1) == expected.argmax(1)).mean() * 100
+    same = got.argmax(1) == expected.argmax(1)
     snr = 10 * np.log10(np.square(expected).sum() / max(np.square(got - expected).sum(), 1e-30))
     log_p, log_q = (x - np.logaddexp.reduce(x, axis=1, keepdims=True) for x in (expected, got))
     kl = (np.exp(log_p) * (log_p - log_q)).sum(1).mean()
-    return {"agreement": round(float(agreement), 1), "snr_db": round(float(snr), 2), "kl": round(float(kl), 4)}
+    return {
+        "agreement": round(float(same.mean() * 100), 1),
+        "agreement_95": [round(bound * 100, 1) for bound in statistics.wilson(int(same.sum()), len(same))],
+        "snr_db": round(float(snr), 2),
+        "kl": round(float(kl), 4),
+    }
 
 
-def judge(path: Path, evaluation: np.ndarray, reference_logits: np.ndarray) -> dict[str, Any]:
-    """One row: `compare`, the file's size and hash, and what the JSON beside it says of how it was made.
+Sets = dict[str, tuple[np.ndarray, np.ndarray]]  # normalized images (N, 3, H, W), FP32 logits (N, classes)
 
-    `evaluation` is float32 (N, 3, H, W), normalized; `reference_logits` (N, classes) are those of FP32.
-    """
-    row = compare(logits(path, evaluation), reference_logits)
+
+def judge(path: Path, sets: Sets) -> dict[str, Any]:
+    """One row: `compare`, on "fresh" too if there, size and hash, and what the JSON beside it says of its making."""
+    (_, row), *others = [(name, compare(logits(path, images), exact)) for name, (images, exact) in sets.items()]
     beside = path.with_suffix(".json")
     made = json.loads(beside.read_text()) if beside.is_file() else {}
-    return {**row, "mb": round(path.stat().st_size / 1e6, 2), "sha256": store.sha256_file(path), **made}
+    size = {"mb": round(path.stat().st_size / 1e6, 2), "sha256": store.sha256_file(path)}
+    return {**row, **dict(others), **size, **made}
 
 
-def load(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The evaluation images of a folder and the FP32 logits, in ONNX Runtime, of each."""
-    return np.load(folder / "evaluation.npy"), np.load(folder / LOGITS)
+def load(folder: Path) -> Sets:
+    """The images of a folder that judge, and the FP32 logits, in ONNX Runtime, of each: "evaluation" first."""
+    names = [name for name in SETS if name == "evaluation" or (folder / f"{name}.npy").is_file()]
+    return {
+        name: (np.load(folder / f"{name}.npy", mmap_mode="r"), np.load(folder / f"{name}.logits.npy")) for name in names
+    }
 
 
 def judge_all(folder: Path, paths: list[Path]) -> None:
     """Judge, print and record files; the other rows of the record stay."""
     if missing := [str(path) for path in paths if not path.is_file()]:
         raise SystemExit(f"no such file: {', '.join(missing)}")
-    images, expected = load(folder)
+    sets = load(folder)
+    counts = {name: len(images) for name, (images, _) in sets.items()}
     about = {
         "model": f"{ARCH}, ImageNet weights, {SIZE} px",
-        "images": f"{CALIBRATION} crops to calibrate, {len(images)} of other photographs to evaluate: "
+        "images": f"{CALIBRATION} crops to calibrate, {counts['evaluation']} of other photographs to evaluate: "
         + photographs.PACKAGES,
+        **({"fresh": f"{counts['fresh']} crops: {photographs.FRESH}"} if "fresh" in counts else {}),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("onnxruntime", "ai-edge-litert", "numpy")},
         "processor": _processor(),
         "command": "python -m benchmarks.fidelity judge FOLDER FILES...",
     }
-    print(f"{'file':36} {'agreement %':>11} {'SNR dB':>7} {'KL nats':>8} {'MB':>6}")
+    print(f"{'file':36} {'agreement %, 95 %':>19} {'SNR dB':>7} {'KL nats':>8} {'MB':>6}")
     for path in paths:
-        row = judge(path, images, expected)
-        print(
-            f"{path.name:36} {row['agreement']:11.1f} {row['snr_db']:7.2f} {row['kl']:8.4f} {row['mb']:6.2f}",
-            flush=True,
-        )
+        row = judge(path, sets)
+        print(f"{path.name:36} {_cells(row)} {row['mb']:6.2f}", flush=True)
+        if "fresh" in row:
+            print(f"{'  fresh':36} {_cells(row['fresh'])}", flush=True)
         merge(path.name, row, about)
+
+
+def _cells(found: dict[str, Any]) -> str:
+    low, high = found["agreement_95"]
+    return f"{found['agreement']:5.1f} ({low:4.1f} to {high:5.1f}) {found['snr_db']:7.2f} {found['kl']:8.4f}"
 
 
 def merge(name: str, row: dict[str, Any], about: dict[str, Any]) -> None:
     """Put one row into the record."""
     kept = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
     rows = {**kept.get("files", {}), name: row}
-    store.save_json(RESULT, {**about, "files": dict(sorted(rows.items()))})
+    store.save_json(RESULT, {**kept, **about, "files": dict(sorted(rows.items()))})
 
 
 def _processor() -> str:
@@ -192,12 +227,13 @@ def main() -> None:
     source = maker.add_mutually_exclusive_group(required=True)
     source.add_argument("walls", type=Path, nargs="?", help="where the wallpapers lie (see benchmarks/photographs.py)")
     source.add_argument("--crops", type=Path, nargs=2, metavar="NPY", help="ready ones: to calibrate, to evaluate")
+    maker.add_argument("--fresh", type=Path, help="where the photographs lie that only judge")
     judger = verbs.add_parser("judge", help="compare model files with FP32, and record it")
     judger.add_argument("folder", type=Path)
     judger.add_argument("files", type=Path, nargs="+")
     options = parser.parse_args()
     if options.verb == "make":
-        make(options.folder, options.walls, options.crops)
+        make(options.folder, options.walls, options.crops, options.fresh)
     else:
         judge_all(options.folder, options.files)
 

