@@ -154,12 +154,15 @@ class QuantizedModel:
         layers: every Conv2d and Linear by name; those without scales stay in floating point.
         symmetric: activations have zero point 0 wherever they go (``--parity strict``).
         steps: the recovery steps that were taken.
+        rewritten: the float weights that `layers` stand for, where they are not those of the trained network
+            (`quant.copies`): the same function, by other weights.
     """
 
     table: CalibrationTable
     layers: dict[str, LayerWeights]
     symmetric: bool = False
     steps: tuple[str, ...] = field(default=())
+    rewritten: dict[str, LayerWeights] = field(default_factory=dict)
 
     @property
     def float_layers(self) -> tuple[str, ...]:

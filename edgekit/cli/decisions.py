@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from typing import TYPE_CHECKING
 
 from edgekit import store
@@ -34,7 +35,7 @@ def _recovered(bench: Workbench, table: CalibrationTable, suffix: str, symmetric
     path = bench.table_path.with_suffix(suffix)
     made_by = {"table": store.sha256_file(bench.table_path), "checkpoint": bench.checkpoint.sha256}
     if (kept := keep.load(path, made_by)) is not None:
-        return QuantizedModel(bench.table, kept, symmetric, bench.recipe.steps)
+        return QuantizedModel(bench.table, kept[0], symmetric, bench.recipe.steps, kept[1])
     images = bench.calibration_images(bench.recipe.recovery_samples if bench.recipe.steps else 1)
     with show.bar("recovering accuracy") as update:
         scheme = QuantScheme(symmetric, everywhere=True)
@@ -46,21 +47,28 @@ def _recovered(bench: Workbench, table: CalibrationTable, suffix: str, symmetric
     return model
 
 
-def first_layer(bench: Workbench, rounded: bool) -> LayerWeights | None:
-    """The first layer on pixels less 255 times their mean, as trained or rounded; None if it cannot normalize."""
-    from edgekit.quant import keep, litert_io, pixels
+def first_layer(bench: Workbench, rounded: bool, rewritten: dict[str, LayerWeights]) -> LayerWeights | None:
+    """The first layer on pixels less 255 times their mean, as trained or rounded; None if it cannot normalize.
+
+    Args:
+        rewritten: of the quantized model whose file it is for.
+    """
+    from edgekit.quant import keep, litert_io, pixels, placement
 
     preprocess, trained = bench.checkpoint.preprocess, pixels.exported(bench.folded)
     if trained is None or not litert_io.begins_with(bench.tflite, trained):
         return None
-    if not rounded:
-        return pixels.trained(bench.folded, preprocess)
-    path = bench.table_path.with_suffix(".pixels.npz")
-    made_by = {"table": store.sha256_file(bench.table_path), "checkpoint": bench.checkpoint.sha256}
+    folded = placement.with_weights(bench.folded, rewritten)
+    exact = pixels.trained(folded, preprocess)
+    if not rounded or exact is None:
+        return exact
+    digest = hashlib.sha256(exact.weight.tobytes() + (b"" if exact.bias is None else exact.bias.tobytes())).hexdigest()
+    path = bench.table_path.with_suffix(f".pixels.{digest[:8]}.npz" if rewritten else ".pixels.npz")
+    made_by = {"table": store.sha256_file(bench.table_path), "checkpoint": bench.checkpoint.sha256, "first": digest}
     if (kept := keep.load(path, made_by)) is not None:
-        return next(iter(kept.values()))
+        return next(iter(kept[0].values()))
     images = bench.calibration_images(bench.recipe.recovery_samples if bench.recipe.steps else 1)
-    decided = pixels.decided(bench.folded, preprocess, bench.recipe, images)
+    decided = pixels.decided(folded, preprocess, bench.recipe, images)
     if decided is not None:
         keep.save(path, QuantizedModel(bench.table, {"first": decided}), made_by)
     return decided

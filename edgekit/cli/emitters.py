@@ -90,7 +90,8 @@ def _tflite(precision: str, bench: Workbench, folder: Path, resolved: base.Resol
             litert.quantize(source, quantized, naming, path, precision)
     border = bench.border if precision == "int8" else Border(bench.border.input)
     rounded = precision not in ("fp32", "fp16") and not (precision == "int8" and _begins_in_float(bench))
-    first = bench.first_layer(rounded) if border.input != "float32" else None
+    rewritten = bench.quantized.rewritten if precision == "int8" else {}
+    first = bench.first_layer(rounded, rewritten) if border.input != "float32" else None
     preprocess, before = bench.checkpoint.preprocess, path.read_bytes()
     path.write_bytes(litert_io.rewrite(before, border, preprocess, first, bench.tflite_naming))
     _check(before, path, border.input, preprocess, precision)

@@ -72,10 +72,10 @@ class Search:
         return Trial(recipe, float_layers, drop, time.monotonic() - start)
 
     def mixed(self, bench: Workbench, float_layers: tuple[str, ...]) -> QuantizedModel:
-        """The quantized model of a workbench with some layers as they were trained."""
+        """The quantized model of a workbench with some layers in floating point."""
         from edgekit.quant import placement
 
-        trained = placement.trained(bench.folded)
+        trained = {**placement.trained(bench.folded), **bench.quantized.rewritten}
         layers = {n: trained[n] if n in float_layers else layer for n, layer in bench.quantized.layers.items()}
         return dataclasses.replace(bench.quantized, layers=layers)
 

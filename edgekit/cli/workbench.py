@@ -214,9 +214,9 @@ class Workbench:
         """What the files hold that have int8 weights and (all but) exact activations."""
         return decisions.weights_only(self)
 
-    def first_layer(self, rounded: bool) -> LayerWeights | None:
+    def first_layer(self, rounded: bool, rewritten: dict[str, LayerWeights]) -> LayerWeights | None:
         """The first layer on pixels less their mean, for files that normalize by themselves; None if it cannot be."""
-        return decisions.first_layer(self, rounded)
+        return decisions.first_layer(self, rounded, rewritten)
 
     def calibration_images(self, limit: int) -> torch.Tensor:
         """The first `limit` images of the calibration set, normalized float32 (N, 3, H, W)."""

@@ -115,6 +115,7 @@ def inspect(
     """
     if not sum(map(len, batches)):
         raise DataError("there are no images to compare the networks on", "edgekit quant debug --images 32")
+    folded = placement.with_weights(folded, model.rewritten)  # else what was a dead channel would look like an error
     quantized = simulate.of(folded, model, native)
     layers = placement.layers(folded)
     sums = _Sums(

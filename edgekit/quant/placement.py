@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 
 import torch
@@ -91,6 +92,25 @@ def trained(folded: fx.GraphModule) -> dict[str, LayerWeights]:
         )
         for name, (_, module) in layers(folded).items()
     }
+
+
+def with_weights(folded: fx.GraphModule, layers: dict[str, LayerWeights]) -> fx.GraphModule:
+    """The network with other float weights in some layers, which shares all else; itself where there are none."""
+    if not layers:
+        return folded
+    changed = fx.GraphModule(folded, copy.deepcopy(folded.graph))
+    for name, layer in layers.items():
+        node, module = _layer(folded, name)
+        module.weight = nn.Parameter(torch.tensor(layer.weight), requires_grad=False)
+        module.bias = None if layer.bias is None else nn.Parameter(torch.tensor(layer.bias), requires_grad=False)
+        changed.set_submodule(str(node.target), module)
+    return changed
+
+
+def _layer(folded: fx.GraphModule, name: str) -> tuple[fx.Node, Weighted]:
+    """A layer's node, and a copy of its module."""
+    node, module = layers(folded)[name]
+    return node, copy.deepcopy(module)
 
 
 def written_by(folded: fx.GraphModule) -> dict[str, str]:

@@ -17,13 +17,14 @@ import torch
 from torch import fx, nn
 
 from edgekit.errors import unknown
-from edgekit.quant import affine, compensate, rounding, simulate
+from edgekit.quant import affine, compensate, copies, rounding, simulate
 from edgekit.quant.moments import Chunk, Moments, collect, grouped
 from edgekit.quant.names import tensor_names
-from edgekit.quant.placement import Weighted, layers
+from edgekit.quant.placement import Weighted, layers, with_weights
 from edgekit.quantization import CalibrationRecipe, CalibrationTable, LayerWeights, QuantizedModel, QuantScheme
 
 STEPS = {
+    "copies": "dead channels made copies of the most sensitive ones (edgekit.quant.copies)",
     "compensate": "least squares against the float network's outputs (edgekit.quant.compensate)",
     "rounding": "weights rounded so that errors cancel, scales by least error (edgekit.quant.rounding)",
     "bias": "every output's mean made that of the float network (Nagel et al. 2019, arXiv:1906.04721, section 4.2)",
@@ -63,8 +64,10 @@ def recover(
     """
     check(recipe.steps)
     grids = simulate.grids(folded, table, scheme)
-    sweep = _Sweep(folded, grids, recipe, images[: most_images(folded, images)] if recipe.steps else images[:0])
-    return QuantizedModel(table, sweep.run(update), scheme.symmetric, recipe.steps)
+    shown = images[: most_images(folded, images)] if recipe.steps else images[:0]
+    rewritten = copies.rewritten(folded, table, grids, shown) if "copies" in recipe.steps else {}
+    sweep = _Sweep(with_weights(folded, rewritten), grids, recipe, shown)
+    return QuantizedModel(table, sweep.run(update), scheme.symmetric, recipe.steps, rewritten)
 
 
 def most_images(folded: fx.GraphModule, images: torch.Tensor) -> int:
