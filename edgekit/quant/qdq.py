@@ -60,7 +60,8 @@ def quantize(model: ir.Model, quantized: QuantizedModel, naming: Naming, everywh
     wanted = _all_inputs(graph, naming, quantized) if everywhere else _plan(graph)
     plan = [(node, index) for node, index in wanted if node not in layers or layers[node].scales is not None]
     in_int8 = [node for node, _ in plan if node in layers and (node.op_type != "Conv" or _suits(node))]
-    shifted = shift.candidates(plan, [node for node in in_int8 if layers[node].bias is not None]) if scheme.shifted else []
+    with_bias = [node for node in in_int8 if layers[node].bias is not None]
+    shifted = shift.candidates(plan, with_bias) if scheme.shifted else []
     pairs: dict[ir.Value, ir.Value] = {}
     biases: dict[ir.Node, np.ndarray] = {}
     for value in dict.fromkeys(node.inputs[index] for node, index in plan):
