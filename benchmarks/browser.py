@@ -17,8 +17,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from edgekit import store
+from edgekit import runs
 from edgekit.bench import metrics, quantiles, session
+from edgekit.files import load_json, save_json
 from edgekit.measurements import BenchmarkResult
 from edgekit.ondevice.environment import environment
 from edgekit.records import PRECISIONS
@@ -38,7 +39,7 @@ def measure(run: str, suite: str, scratch: Path) -> dict[str, BenchmarkResult]:
         link = next(found[0] for line in serving.stderr if (found := re.search(r"https?://\S+/#\S+", line)))
         with chromium.visiting(link.replace("/#", "/?auto=1#"), scratch / Path(run).name):
             serving.communicate()
-    results = session.load(store.open_run(Path("runs"), run).path / "bench")
+    results = session.load(runs.open_run(Path("runs"), run).path / "bench")
     return {r.artifact.precision: r for r in results if r.device.startswith("web:") and r.artifact.target == "android"}
 
 
@@ -59,7 +60,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+")
     parser.add_argument("--suite", default="quick")
     options = parser.parse_args()
-    found = store.load_json(RESULTS) if RESULTS.is_file() else {}
+    found = load_json(RESULTS) if RESULTS.is_file() else {}
     with tempfile.TemporaryDirectory() as scratch:
         for run in options.runs:
             sent = measure(run, options.suite, Path(scratch))
@@ -70,7 +71,7 @@ def main() -> None:
             print(flush=True)
             about = {"device": sent["fp32"].device, "environment": environment(), "suite": options.suite}
             found[Path(run).name] = {**about, "files": files}
-            store.save_json(RESULTS, found)
+            save_json(RESULTS, found)
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 
 from benchmarks import fidelity
-from edgekit import config, store
+from edgekit import config, files
 from edgekit.export import fold
 from edgekit.quant import calibrate, recover
 from edgekit.quantization import CalibrationSet, QuantScheme
-from edgekit.train import memory, models
+from edgekit.train import memory, models, weights
 
 COUNTS = (64, 512, 4096)
 _BATCH = 16
@@ -40,7 +40,7 @@ def peaks(folder: Path, count: int) -> dict[str, int]:
     recipe = config.load_recipe("default")
     crops = np.load(folder / "calibration.npy", mmap_mode="r")
     model = models.build(fidelity.ARCH, 1000, fidelity.SIZE).eval()
-    models.load_weights(model, fidelity.ARCH, "pretrained")
+    weights.load_weights(model, fidelity.ARCH, "pretrained")
     folded = fold.fold(model, fidelity.SIZE)
     table = calibrate.calibrate(folded, batches(crops, count), recipe, CalibrationSet((), "crops"), "pretrained")
     found = {"images": count, "calibrate_mb": memory.peak_mb()}
@@ -63,7 +63,7 @@ def main() -> None:
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         rows.append(json.loads(done.stdout.splitlines()[-1]))
         print(rows[-1], flush=True)
-    store.save_json(Path(__file__).parent / "results" / "calibration_memory.json", {"rows": rows})
+    files.save_json(Path(__file__).parent / "results" / "calibration_memory.json", {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -23,13 +23,13 @@ import torch
 from torch import fx
 
 from benchmarks import photographs
-from edgekit import config, store
+from edgekit import config, files
 from edgekit.export.fold import fold
 from edgekit.quant import calibrate, recover, simulate
 from edgekit.quantization import LITERT_SCHEME, CalibrationRecipe, CalibrationSet
 from edgekit.records import Preprocess
-from edgekit.train import models
-from edgekit.train.finetune import normalize
+from edgekit.train import models, weights
+from edgekit.train.learner import normalize
 
 ARCH = "efficientnet_lite0"
 SIZES = (8, 16, 32, 64, 128, 256, 512)
@@ -86,7 +86,7 @@ def main() -> None:
     sizes = [int(size) for size in options.sizes.split(",")]
     preprocess = models.preprocess_for(ARCH, None)
     model = models.build(ARCH, 1000).eval()
-    models.load_weights(model, ARCH, "pretrained")
+    weights.load_weights(model, ARCH, "pretrained")
     folded = fold(model, preprocess.image_size)
     calibration, evaluation = photographs.split(photographs.find(options.walls))
     judged = photographs.crops(evaluation, options.evaluate, preprocess, seed=1)
@@ -110,7 +110,7 @@ def main() -> None:
     about["photographs"] = {"calibration": len(calibration), "evaluation": len(evaluation)}
     about["torch"] = torch.__version__
     RESULT.parent.mkdir(exist_ok=True)
-    store.save_json(RESULT, {**about, "packages": photographs.PACKAGES, "by_size": found})
+    files.save_json(RESULT, {**about, "packages": photographs.PACKAGES, "by_size": found})
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import photographs
-from edgekit import statistics, store
+from edgekit import files, statistics
 from edgekit.records import Preprocess
 
 # Pairs on every tensor: ONNX Runtime 1.31 computes that wrongly with its optimizer on (edgekit.quant.qdq).
@@ -47,7 +47,7 @@ def make(
     `crops`, two ready uint8 arrays, replace cutting them; of the photographs `unpacked` there, the fresh set is cut.
     """
     from edgekit.export import fold, onnx, tflite
-    from edgekit.train import models
+    from edgekit.train import models, weights
 
     folder.mkdir(parents=True, exist_ok=True)
     preprocess = models.preprocess_for(ARCH, SIZE)
@@ -64,7 +64,7 @@ def make(
         fresh = photographs.crops(photographs.find_fresh(unpacked), FRESH, preprocess, FRESH_SEED)
         np.save(folder / "fresh.npy", _normalized(fresh, preprocess))
     model = models.build(ARCH, 1000, SIZE).eval()
-    models.load_weights(model, ARCH, "pretrained")
+    weights.load_weights(model, ARCH, "pretrained")
     folded = fold.fold(model, SIZE)
     onnx.export(folded, SIZE, "pretrained", folder / REFERENCE, folder / "model.fp32.dynamic.onnx")
     tflite.export(folded, SIZE, folder / "model.fp32.tflite")
@@ -159,7 +159,7 @@ def judge(path: Path, sets: Sets) -> dict[str, Any]:
     (_, row), *others = [(name, compare(logits(path, images), exact)) for name, (images, exact) in sets.items()]
     beside = path.with_suffix(".json")
     made = json.loads(beside.read_text()) if beside.is_file() else {}
-    size = {"mb": round(path.stat().st_size / 1e6, 2), "sha256": store.sha256_file(path)}
+    size = {"mb": round(path.stat().st_size / 1e6, 2), "sha256": files.sha256_file(path)}
     return {**row, **dict(others), **size, **made}
 
 
@@ -205,7 +205,7 @@ def merge(name: str, row: dict[str, Any], about: dict[str, Any]) -> None:
     """Put one row into the record."""
     kept = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
     rows = {**kept.get("files", {}), name: row}
-    store.save_json(RESULT, {**kept, **about, "files": dict(sorted(rows.items()))})
+    files.save_json(RESULT, {**kept, **about, "files": dict(sorted(rows.items()))})
 
 
 def _processor() -> str:

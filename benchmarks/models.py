@@ -17,8 +17,9 @@ from typing import Any
 import torch
 
 from edgekit.export.fold import fold
-from edgekit.train import models
-from edgekit.train.finetune import normalize
+from edgekit.ondevice import tensorrt_api
+from edgekit.train import models, weights, zoo
+from edgekit.train.learner import normalize
 from tests import nets, rtx
 
 RESULT = Path(__file__).parent / "results" / "models.json"
@@ -28,14 +29,14 @@ SIZE, IMAGES = 64, 16
 def measure(arch: str) -> dict[str, Any]:
     """Cosine with torch of every file, by kind and precision, and how many layers NVIDIA's parser made."""
     torch.manual_seed(0)
-    started, row = time.perf_counter(), models.row(arch)
+    started, row = time.perf_counter(), zoo.row(arch)
     size = max(SIZE, row.least_size)
     preprocess = models.preprocess_for(arch, size)
     images = normalize(torch.from_numpy(nets.photographs(IMAGES, preprocess)), preprocess).contiguous()
     own = row.weights.startswith("edgekit.")
     model = models.build(arch, 1000 if own else 10, size).eval()
     if own:
-        models.load_weights(model, arch, "pretrained")
+        weights.load_weights(model, arch, "pretrained")
     else:
         nets.settle(model, images)
     with torch.inference_mode():
@@ -49,7 +50,7 @@ def measure(arch: str) -> dict[str, Any]:
             nets.emit_float_onnx(folded, size, folder)
             nets.emit_float_tflite(folded, size, folder)
         trt, builder, logger = rtx.parser()
-        network, _parser = rtx.parse(trt, builder, logger, (folder / "model.fp32.onnx").read_bytes(), 0)
+        network, _parser = tensorrt_api.parse(trt, builder, logger, (folder / "model.fp32.onnx").read_bytes(), 0)
         layers = network.num_layers
         cosines = {
             kind: {p: nets.cosine(run(folder / f"model.{p}.{kind}", images), expected) for p in row.precisions}
@@ -61,12 +62,12 @@ def measure(arch: str) -> dict[str, Any]:
 
 def main() -> None:
     """Measure the models that are named, or all; the record is written after each."""
-    for arch in sys.argv[1:] or models.MODELS:
+    for arch in sys.argv[1:] or zoo.MODELS:
         entry = measure(arch)
         print(arch, json.dumps(entry), flush=True)
         kept = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
         kept[arch] = entry
-        RESULT.write_text(json.dumps({a: kept[a] for a in models.MODELS if a in kept}, indent=1) + "\n")
+        RESULT.write_text(json.dumps({a: kept[a] for a in zoo.MODELS if a in kept}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import alternate
-from edgekit import statistics, store
+from edgekit import runs, statistics
+from edgekit.files import load_json, save_json, sha256_file
 from edgekit.ondevice.environment import busy_share, environment
 
 RESULT = Path(__file__).parent / "results" / "phones.json"
@@ -67,11 +68,11 @@ def make(folder: Path, source: Path, size: int | None) -> None:
     for form in FLOAT_FORMS:
         shutil.copyfile(run / "export" / "rpi" / f"model.{form}.tflite", made / f"edgekit.{form}.float.tflite")
     shutil.copyfile(run / "export" / "ios" / "model.int8.tflite", made / "edgekit.int8.int8.tflite")
-    bench = Workbench(store.open_run(run.parent, name))
+    bench = Workbench(runs.open_run(run.parent, name))
     shutil.copyfile(bench.onnx, made / "model.fp32.onnx")
     bench.save_baseline(made / "program.pt2")
     np.save(made / "calibration.npy", bench.calibration_images(256 if size is None else 32).numpy())
-    store.save_json(made / "preprocess.json", bench.checkpoint.preprocess)
+    save_json(made / "preprocess.json", bench.checkpoint.preprocess)
     if size is None:
         samples = bench.data.split("test")
         paths = dataset.check_unchanged(bench.data, samples)
@@ -88,8 +89,8 @@ def enlarge(run: Path, size: int) -> None:
     saved = checkpoints.save(
         run / "checkpoint.pt", model, checkpoint.arch, checkpoint.labels, preprocess, checkpoint.hidden
     )
-    meta = {**store.load_json(run / "run.json"), "checkpoint_sha256": saved.sha256}
-    store.save_json(run / "run.json", {**meta, "preprocess": preprocess})
+    meta = {**load_json(run / "run.json"), "checkpoint_sha256": saved.sha256}
+    save_json(run / "run.json", {**meta, "preprocess": preprocess})
 
 
 def export(run: Path, target: str, forms: tuple[str, ...], options: list[str]) -> None:
@@ -171,7 +172,7 @@ def files(made: Path) -> dict[str, Path]:
 
 def identity(path: Path) -> dict[str, Any]:
     """What tells one file from another."""
-    return {"mb": round(path.stat().st_size / 1e6, 3), "sha256": store.sha256_file(path)}
+    return {"mb": round(path.stat().st_size / 1e6, 3), "sha256": sha256_file(path)}
 
 
 def load() -> dict[str, int]:
@@ -232,7 +233,7 @@ def kept(result: Path) -> dict[str, Any]:
 
 def is_known(rows: dict[str, dict[str, Any]], made: Path) -> bool:
     """Whether these rows are those of the files in the folder."""
-    return {n: row["sha256"] for n, row in rows.items()} == {n: store.sha256_file(p) for n, p in files(made).items()}
+    return {n: row["sha256"] for n, row in rows.items()} == {n: sha256_file(p) for n, p in files(made).items()}
 
 
 def merge(result: Path, name: str, values: dict[str, Any]) -> None:
@@ -242,7 +243,7 @@ def merge(result: Path, name: str, values: dict[str, Any]) -> None:
     networks[name] = {**networks.get(name, {}), **values}
     packages = ("ai-edge-litert", "litert-torch", "ai-edge-quantizer", "torch", "numpy")
     about = {"environment": environment(), "versions": {package: version(package) for package in packages}}
-    store.save_json(result, {**about, "threads": 1, "networks": dict(sorted(networks.items()))})
+    save_json(result, {**about, "threads": 1, "networks": dict(sorted(networks.items()))})
 
 
 def work(verb: str, options: argparse.Namespace) -> None:

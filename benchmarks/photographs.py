@@ -38,7 +38,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from edgekit import store
+from edgekit import files
 from edgekit.data.images import fit
 from edgekit.records import Preprocess
 
@@ -79,7 +79,7 @@ def find_fresh(folder: Path) -> list[Path]:
     """The fresh photographs, in an order that depends on content alone; SystemExit unless all are there, unchanged."""
     lines = (line.split(maxsplit=1) for line in _LIST.read_text().splitlines())
     listed = [(digest, folder / name) for digest, name in lines]
-    if missing := [path for digest, path in listed if not path.is_file() or store.sha256_file(path) != digest]:
+    if missing := [path for digest, path in listed if not path.is_file() or files.sha256_file(path) != digest]:
         raise SystemExit(f"{len(missing)} photographs missing or not as listed, {missing[0]} first: {__file__} has how")
     return [path for _, path in listed]
 

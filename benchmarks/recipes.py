@@ -19,11 +19,11 @@ import onnx_ir as ir
 import torch
 
 from benchmarks import fidelity
-from edgekit import config, store
+from edgekit import config, files
 from edgekit.export import fold, onnx, tflite
 from edgekit.quant import calibrate, litert, match, placement, qdq, recover
 from edgekit.quantization import CalibrationSet, QuantScheme
-from edgekit.train import models
+from edgekit.train import models, weights
 
 
 def write(folder: Path, name: str) -> list[Path]:
@@ -31,7 +31,7 @@ def write(folder: Path, name: str) -> list[Path]:
     recipe = config.load_recipe("default" if name == "strict" else name)
     images = torch.from_numpy(np.load(folder / "calibration.npy"))
     model = models.build(fidelity.ARCH, 1000, fidelity.SIZE).eval()
-    models.load_weights(model, fidelity.ARCH, "pretrained")
+    weights.load_weights(model, fidelity.ARCH, "pretrained")
     folded = fold.fold(model, fidelity.SIZE)
     start = time.monotonic()
     table = calibrate.calibrate(folded, images.split(16), recipe, CalibrationSet((), "crops"), "pretrained")
@@ -58,7 +58,7 @@ def write(folder: Path, name: str) -> list[Path]:
     source = folder / "model.fp32.tflite"
     with tflite.quiet():
         litert.quantize(source, quantized, match.naming(*known, tflite.run_all(source, probe.numpy())), paths[1])
-    store.save_json(folder / f"edgekit.{name}.json", made)
+    files.save_json(folder / f"edgekit.{name}.json", made)
     return paths
 
 

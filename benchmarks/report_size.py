@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edgekit import store
+from edgekit import files, runs
 from edgekit.cli import reporting
 from edgekit.report import html
 from edgekit.report.material import Material
@@ -38,11 +38,11 @@ def main() -> None:
     parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--loads", type=int, default=7)
     arguments = parser.parse_args()
-    found = [measured(path.name, reporting.gather(store.open_run(path.parent, path.name)), arguments.loads)
+    found = [measured(path.name, reporting.gather(runs.open_run(path.parent, path.name)), arguments.loads)
              for path in arguments.runs]  # fmt: skip
     found.append(measured("1,000 classes, 50 artifacts (made up)", big(), arguments.loads))
     version = subprocess.run([str(devtools.PROGRAM), "--version"], capture_output=True, text=True, check=True).stdout
-    store.save_json(RESULTS, {"measured": store.now(), "browser": version.strip(), "loads": arguments.loads,
+    files.save_json(RESULTS, {"measured": files.now(), "browser": version.strip(), "loads": arguments.loads,
                               "pages": found})  # fmt: skip
     too_large = [page["run"] for page in found if page["bytes"] > MOST_BYTES]
     if too_large:

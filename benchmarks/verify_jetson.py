@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekit import config, store
+from edgekit import config, files
 from edgekit.bench import metrics, probe, session
 from edgekit.bench.remote import clean
 from edgekit.bench.ssh import Connection
@@ -124,7 +124,7 @@ def builds(board: Board) -> str:
     """Engines of all precisions are built there and measured, batch 1"""
     results = board.benchmark(board.device("verify"), "--rebuild")
     demand(set(results) == {"fp32", "fp16", "int8"}, f"only {', '.join(results)}")
-    record = store.load_json(board.record("verify"))
+    record = files.load_json(board.record("verify"))
     return f"TensorRT {record['tensorrt']} by {record['builder']}, {record['flags']}, {record['seconds']} s for INT8"
 
 
@@ -202,9 +202,9 @@ def state_is_read(board: Board) -> str:
 
 def timing_cache_is_used(board: Board) -> str:
     """A second build uses the timing cache"""
-    before = store.load_json(board.record("verify"))["seconds"]
+    before = files.load_json(board.record("verify"))["seconds"]
     board.benchmark("verify", "--rebuild")
-    record = store.load_json(board.record("verify"))
+    record = files.load_json(board.record("verify"))
     demand(record["timing_cache"] == "used", "it was not used")
     return f"{before} s, then {record['seconds']} s"
 
@@ -212,10 +212,10 @@ def timing_cache_is_used(board: Board) -> str:
 def misfits_are_refused(board: Board) -> str:
     """An engine of another TensorRT is refused, with what differs, and --rebuild is the remedy"""
     path = board.record("verify")
-    record = store.load_json(path)
-    store.save_json(path, {**record, "tensorrt": "8.5.2.2"})
+    record = files.load_json(path)
+    files.save_json(path, {**record, "tensorrt": "8.5.2.2"})
     status = run(["benchmark", board.run, "-d", "verify", "--suite", "verify.toml"])
-    store.save_json(path, record)
+    files.save_json(path, record)
     demand(status == 5, f"exit status {status}")
     return "refused"
 
@@ -258,7 +258,7 @@ def dla_runs(board: Board) -> str:
     if not board.found.dla_cores:
         raise Skip("this board's TensorRT sees no DLA")
     board.benchmark(board.device("verify-dla", dla_core=0, precisions=["fp32", "fp16", "int8"]))
-    placement = store.load_json(board.record("verify-dla"))["placement"]
+    placement = files.load_json(board.record("verify-dla"))["placement"]
     demand(bool(placement["dla"]), "no layer runs on the DLA")
     return f"{len(placement['dla'])} parts on the DLA, {len(placement['gpu'])} layers on the GPU"
 

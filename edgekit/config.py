@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgekit.errors import DataError, MissingError, UsageError, unknown
+from edgekit.measurements import Suite
 from edgekit.quantization import CalibrationRecipe
 from edgekit.records import Device
-from edgekit.suites import Suite
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-T = TypeVar("T")
 
+T = TypeVar("T")
 _PACKAGED = Path(__file__).parent / "_data"
 _CHECKOUT = Path(__file__).parent.parent
 

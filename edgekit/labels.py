@@ -44,3 +44,8 @@ def check_labels(labels: tuple[str, ...]) -> None:
             f"class names that differ only in case: {', '.join(map(repr, clashes))}",
             "they would collide on phones, macOS and Windows; rename or merge the folders",
         )
+
+
+def printable(text: str) -> str:
+    """`text` with control characters (which could drive the terminal) made visible."""
+    return "\n".join(visible(line) for line in text.split("\n"))

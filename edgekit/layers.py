@@ -11,11 +11,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from edgekit.errors import DataError
-from edgekit.measurements import LayerFigures
+from edgekit.measurements import LayerCost, LayerFigures
 
 OTHER = "(other)"
 _COPY = re.compile(r"^Reformatting CopyNode for .*? (?:to|from) ")
@@ -37,27 +36,6 @@ _FUSED = {
     "matmul",
     "matmuladdfusion",
 }
-
-
-@dataclass(frozen=True)
-class LayerCost:
-    """One layer with weights, or another operation, of the folded network, for one image.
-
-    Attributes:
-        layer: the layer with weights that it is, or that it follows in the graph; "" before the first.
-        macs: multiply-accumulates. weights, biases: how many parameters. read, written: how many activations.
-        tensors: the names of what it writes: by itself, and with the activation that is fused into it.
-    """
-
-    name: str
-    kind: str
-    layer: str
-    macs: int = 0
-    weights: int = 0
-    biases: int = 0
-    read: int = 0
-    written: int = 0
-    tensors: tuple[str, ...] = ()
 
 
 def figures(

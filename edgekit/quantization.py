@@ -14,6 +14,7 @@ from edgekit.records import INPUTS, Sample
 if TYPE_CHECKING:
     import numpy as np
 
+
 # The least that ranges may be taken from without a warning.
 FEW_SAMPLES = 32
 

@@ -49,6 +49,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(autouse=True)
+def notes_on_standard_error() -> Iterator[None]:
+    """Notes are shown as the command line shows them; that the library is silent by itself has a test of its own."""
+    from edgekit.cli import console
+
+    with console.attached():
+        yield
+
+
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     """Three small classes, 20 images each."""

@@ -8,9 +8,9 @@ import pytest
 
 from edgekit import config
 from edgekit.errors import DataError, MissingError, UsageError
+from edgekit.measurements import Suite
 from edgekit.quantization import CalibrationRecipe, CalibrationTable, Range
 from edgekit.records import Device, Preprocess
-from edgekit.suites import Suite
 from edgekit.targets.base import FAMILIES
 
 

@@ -9,8 +9,7 @@ import pytest
 
 from edgekit import layers
 from edgekit.errors import DataError
-from edgekit.layers import LayerCost
-from edgekit.measurements import LayerFigures
+from edgekit.measurements import LayerCost, LayerFigures
 
 COSTS = [
     LayerCost("stem.0", "conv 3x3", "stem.0", macs=100, tensors=("stem.0", "stem.2")),

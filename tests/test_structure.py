@@ -63,7 +63,6 @@ MANY_PARAMETERS = {("edgekit.cli.train", "train"), ("edgekit.cli.predict", "pred
                    ("edgekit.cli.history", "history"), ("edgekit.cli.check", "check")}  # fmt: skip
 # Standard library, but younger than Python 3.8.
 TOO_YOUNG = {"graphlib", "tomllib", "zoneinfo"}
-
 each_module = pytest.mark.parametrize("module", sorted(MODULES))
 
 

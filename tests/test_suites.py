@@ -8,7 +8,7 @@ import pytest
 
 from edgekit import config
 from edgekit.errors import DataError, EdgekitError
-from edgekit.suites import Gates, Suite
+from edgekit.measurements import Gates, Suite
 
 
 @pytest.mark.parametrize("name", config.names("benchmarks/suites"))

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgekit import store
+from edgekit import files
 from edgekit.bench import session
-from edgekit.cli import artifacts
+from edgekit.cli import artifacts, emitters
 from edgekit.cli.app import run
 from edgekit.data import dataset, images
 from edgekit.train import checkpoints
@@ -46,7 +46,7 @@ class Road:
     def files(self, target: str) -> dict[str, str]:
         """File -> sha256 of everything that was exported for `target`."""
         folder = self.folder / "export" / target
-        return {path.name: store.sha256_file(path) for path in sorted(folder.iterdir())}
+        return {path.name: files.sha256_file(path) for path in sorted(folder.iterdir())}
 
 
 def train(runs: Path, name: str, data: str, *options: str) -> Road:
@@ -157,7 +157,7 @@ class TestDigits:
         def killed(*arguments: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setitem(artifacts.EMITTERS, (".onnx", "int8"), killed)
+        monkeypatch.setitem(emitters.EMITTERS, (".onnx", "int8"), killed)
         assert digits("export", "digits", "--target", "jetson") == 130
         assert digits.files("jetson") == before
         assert [path.name for path in (digits.folder / "export").iterdir() if path.name.startswith(".")] == []

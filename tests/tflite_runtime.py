@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekit import store
+from edgekit import files
 from edgekit.bench.job import Job
 from edgekit.bench.transport import LocalTransport
 from edgekit.records import Device, Preprocess
@@ -42,5 +42,5 @@ def run(path: Path, pixels: np.ndarray, preprocess: Preprocess, folder: Path, ta
     }
     device = Device("old board", "rpi", transport="local", python=python())
     LocalTransport(device).run(Job(job, {path.name: path, "pixels.npy": folder / "pixels.npy"}), folder)
-    assert store.load_json(folder / "result.json")["runtime"] == "tflite-runtime"
+    assert files.load_json(folder / "result.json")["runtime"] == "tflite-runtime"
     return np.load(folder / "logits.npy")

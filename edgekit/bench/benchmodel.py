@@ -13,9 +13,8 @@ import re
 
 from edgekit.errors import DataError, EdgekitError, UsageError
 from edgekit.labels import visible
-from edgekit.measurements import Delegation, ProgramFigures
+from edgekit.measurements import Delegation, ProgramFigures, Suite
 from edgekit.records import Device
-from edgekit.suites import Suite
 
 _MOST_TEXT, _MOST_FLAGS, _MOST_DELEGATES = 100, 400, 16
 _NUMBER = r"(\d{1,15}(?:\.\d{1,9})?(?:e[+-]?\d{1,2})?)"

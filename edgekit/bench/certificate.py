@@ -13,7 +13,7 @@ import ssl
 from pathlib import Path
 from typing import Any
 
-from edgekit import atomic, store
+from edgekit import files
 from edgekit.errors import missing_package
 
 _DAYS, _DAYS_LEFT = 365, 7
@@ -29,12 +29,12 @@ def context(address: str) -> tuple[ssl.SSLContext, str]:
     Raises:
         MissingError: the package cryptography is not installed. StorageError: the file cannot be written.
     """
-    folder = store.cache_dir("certificates")
+    folder = files.cache_dir("certificates")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"{re.sub(r'[^A-Za-z0-9.-]', '_', address)}.pem"
     if not _serves(path):
         pem = _signed(address)
-        with atomic.writing(path, _PRIVATE) as temporary:
+        with files.writing(path, _PRIVATE) as temporary:
             temporary.write_bytes(pem)
     secure = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     secure.minimum_version = ssl.TLSVersion.TLSv1_2

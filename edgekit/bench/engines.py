@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgekit import atomic, store
+from edgekit import files
 from edgekit.bench import replies
 from edgekit.bench.job import Job
 from edgekit.bench.session import Model
 from edgekit.bench.transport import Transport
 from edgekit.errors import DataError, MissingError
+from edgekit.files import save_bytes, save_json, writing
 from edgekit.labels import visible
 from edgekit.records import Artifact, Device
 
@@ -76,13 +77,13 @@ def find(kit: Kit, device: Device) -> Engine | None:
     """The engine that was built for `device` from these files, as it was built; None where there is none."""
     path = _place(kit, device)
     try:
-        record = store.load_json(path.with_name(path.name + ".json"))
+        record = files.load_json(path.with_name(path.name + ".json"))
     except (MissingError, DataError):
         return None
     if not isinstance(record, dict) or any(name not in record for name in _SAID):
         return None
     source = _source(kit, record["onnx_sha256"])
-    whole = path.is_file() and store.sha256_file(path) == record["engine_sha256"]
+    whole = path.is_file() and files.sha256_file(path) == record["engine_sha256"]
     same = (record.get("dla_core"), record.get("workspace_mb")) == (device.dla_core, device.workspace_mb)
     same = same and (not device.trtexec or record["builder"] == "trtexec")
     return Engine(path, record, source) if source is not None and whole and same else None
@@ -101,7 +102,7 @@ def in_batches(kit: Kit, device: Device, rewrite: Callable[[Path, int], bytes]) 
         place = _place(kit, device).with_name(f"{path.stem}.batch{device.batch}{path.suffix}")
         content = rewrite(path, device.batch)
         if not place.is_file() or place.read_bytes() != content:
-            atomic.save_bytes(place, content)
+            save_bytes(place, content)
         files[name] = artifact, place
     return replace(kit, files=files)
 
@@ -131,12 +132,12 @@ def build(kit: Kit, device: Device, transport: Transport) -> Engine:
         transport.run(Job(settings, files), work)
         record, source = _read_record(work, kit, device)
         path = _place(kit, device)
-        with atomic.writing(path) as temporary:
+        with writing(path) as temporary:
             temporary.write_bytes((work / "model.engine").read_bytes())
-        with atomic.writing(path.with_name(path.name + ".log")) as temporary:
+        with writing(path.with_name(path.name + ".log")) as temporary:
             said = (work / "build.log").read_text(encoding="utf-8", errors="replace")
             temporary.write_text("\n".join(visible(line) for line in said.splitlines()) + "\n", encoding="utf-8")
-    store.save_json(path.with_name(path.name + ".json"), record)
+    save_json(path.with_name(path.name + ".json"), record)
     return Engine(path, record, source)
 
 
@@ -157,7 +158,7 @@ def _place(kit: Kit, device: Device) -> Path:
 
 def _source(kit: Kit, digest: str) -> Artifact | None:
     """The artifact whose file, as it was built, has this hash; INT8 of a DLA is built from the FP32 file."""
-    name = next((name for name, (_, path) in kit.files.items() if store.sha256_file(path) == digest), None)
+    name = next((name for name, (_, path) in kit.files.items() if files.sha256_file(path) == digest), None)
     return None if name is None else kit.files["onnx" if name == "plain_onnx" else name][0]
 
 
@@ -171,13 +172,13 @@ def _read_record(work: Path, kit: Kit, device: Device) -> tuple[dict[str, Any], 
     if not readable or said["builder"] not in RUNTIMES:
         raise DataError(f"{device.name} sent a record of its engine that cannot be read", "the same command again")
     source = _source(kit, said["onnx_sha256"])
-    if source is None or store.sha256_file(work / "model.engine") != said["engine_sha256"]:
+    if source is None or files.sha256_file(work / "model.engine") != said["engine_sha256"]:
         raise DataError(f"{device.name} sent an engine of another model", "the same command again")
     record: dict[str, Any] = {
         visible(str(k))[:_MOST_TEXT]: replies.plain(v) for k, v in said.items() if k != "placement"
     }
-    file = next(path.name for _, path in kit.files.values() if store.sha256_file(path) == said["onnx_sha256"])
-    record.update(onnx=file, exported_sha256=source.sha256, workspace_mb=device.workspace_mb, made=store.now())
+    file = next(path.name for _, path in kit.files.values() if files.sha256_file(path) == said["onnx_sha256"])
+    record.update(onnx=file, exported_sha256=source.sha256, workspace_mb=device.workspace_mb, made=files.now())
     if isinstance(said.get("placement"), dict):
         record["placement"] = {k: _names(said["placement"].get(k)) for k in ("dla", "gpu", "refused")}
     return record, source

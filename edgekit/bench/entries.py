@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import store
+from edgekit import files, runs
 from edgekit.bench import places, program, session
 from edgekit.bench.latency import settled
 from edgekit.bench.replies import plain
-from edgekit.bench.summary import BUSY, percentiles_ms
+from edgekit.bench.summary import percentiles_ms
 from edgekit.errors import DataError, EdgekitError
 from edgekit.labels import visible
-from edgekit.measurements import BenchmarkResult, ProgramResult
+from edgekit.measurements import BUSY, BenchmarkResult, ProgramResult
 
 _MOST_TEXT, _MOST_KEYS = 200, 300
 _MOST_JSON, _MOST_RAW, _MOST_PACKED = 1 << 24, 1 << 31, 1 << 26
@@ -160,10 +160,10 @@ def about(run: Path) -> About:
     """What stands in a run's run.json and data.json; nothing is made of what cannot be read there."""
     model, digest, images = "", "", 0
     try:
-        model = text(store.load_document(run / store.RUN_FILE, store.SCHEMA).get("arch", ""))
-        data = store.load_json(run / "data.json")
+        model = text(files.load_document(run / runs.RUN_FILE, runs.SCHEMA).get("arch", ""))
+        data = files.load_json(run / "data.json")
         test = [f"{s['label']} {s['sha256']}" for s in data["samples"] if s["split"] == "test"]
-        digest, images = store.sha256_text([*map(str, data["labels"]), "", *test]), len(test)
+        digest, images = files.sha256_text([*map(str, data["labels"]), "", *test]), len(test)
     except (EdgekitError, KeyError, TypeError, AttributeError, OSError, ValueError):
         pass
     return About(run, text(run.name), model, digest, images)

@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from edgekit.measurements import Summary
-from edgekit.suites import Gates
+from edgekit.measurements import Gates, Summary
 
 HELD, BROKEN, INSUFFICIENT, DOUBTFUL, NOT_SHOWN = "held", "broken", "insufficient", "doubtful", "not shown"
 _FAILS = (BROKEN, INSUFFICIENT)

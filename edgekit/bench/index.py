@@ -13,7 +13,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from edgekit import __version__, store
+from edgekit import __version__, files, runs
 from edgekit.bench import database, entries, foreign
 from edgekit.bench.database import RESULTS
 from edgekit.bench.entries import Entry
@@ -24,7 +24,6 @@ _PATTERNS = ("*/bench/*/*.json", "*/bench/*/benchmark_model/*.json")
 _MADE_BY = f"{__version__} {database.SCHEMA}"
 # Rows are written as they are read, so that an interrupted first indexing is not for nothing.
 _PART = 200
-
 _files = sa.MetaData()
 _FILES = sa.Table(
     "files",
@@ -48,7 +47,7 @@ class Index:
 
 def place(runs_dir: Path) -> Path:
     """Where the index of a folder of runs lies."""
-    return store.cache_dir("history") / f"{store.sha256_text([str(runs_dir.resolve())])[:16]}.sqlite"
+    return files.cache_dir("history") / f"{files.sha256_text([str(runs_dir.resolve())])[:16]}.sqlite"
 
 
 def refresh(runs_dir: Path) -> Index:
@@ -129,7 +128,7 @@ def _found(runs_dir: Path) -> Iterator[tuple[str, Path, str]]:
                 continue
             run = runs_dir / relative.parts[0]
             if run not in of_run:
-                of_run[run] = f"{_state(run / store.RUN_FILE)} {_state(run / 'data.json')}"
+                of_run[run] = f"{_state(run / runs.RUN_FILE)} {_state(run / 'data.json')}"
             yield _utf8(relative), path, f"{_state(path)} {of_run[run]}"
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 # What its optimizer appends to the names of tensors and nodes that it makes new ones of.
 _MADE = re.compile(r"(?:_nchwc|_nhwc|_token_\d+|_bias_dq|_(?:de)?quantized?|_int8|\.(?:weight|bias)|_\d+)$")
-
 # And what it puts before the names of tensors that it keeps in float32 in a file of float16.
 _WIDENED = "InsertedPrecisionFreeCast_"
 

@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import IO, TypeVar
 
 from edgekit.errors import EdgekitError, StorageError
+from edgekit.files import sha256_file
 from edgekit.labels import visible
-from edgekit.store import sha256_file
 
 T = TypeVar("T")
 _TRIES = 8
@@ -28,7 +28,6 @@ _LIVED_S = 1.0  # a connection that lasted so long was one: waiting for a long j
 _MOST_ERROR = 8192
 _MOST_LINE = 1000
 MOST_REPLY = 1 << 20
-
 # Given: HASH. The upload is kept only if it is what was sent.
 _RECEIVE = """
 part="$cache/objects/.part.$1.$$"

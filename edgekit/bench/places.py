@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 
-from edgekit import store
+from edgekit import files
 
 _NAME = re.compile(r"(?P<slug>.+)@(?P<number>[0-9]{4,9})-(?P<time>[0-9]{8}T[0-9]{6}Z)-[0-9a-f]{8}")
 
@@ -20,7 +20,7 @@ _NAME = re.compile(r"(?P<slug>.+)@(?P<number>[0-9]{4,9})-(?P<time>[0-9]{8}T[0-9]
 def slug(name: str) -> str:
     """A file name out of an artifact's or a device's name; different names stay different."""
     slug = re.sub(r"[^A-Za-z0-9._-]", "_", name.replace("/", "__")).lstrip(".")
-    return slug if slug == name.replace("/", "__") else f"{slug}-{store.sha256_text([name])[:8]}"
+    return slug if slug == name.replace("/", "__") else f"{slug}-{files.sha256_text([name])[:8]}"
 
 
 def free_stem(folder: Path, artifact: str, measured: object, digest: str) -> str:

@@ -22,7 +22,6 @@ from edgekit.labels import visible
 
 _NO_SUCH_MODE, _NOT_ALLOWED, _NOT_DONE, _NO_NVPMODEL = 41, 42, 43, 45
 _ALONE_S = "120"
-
 # The old mode lies in $cache/restore from before the change until it is back, and who holds the new one in
 # $cache/holder. A watcher on the device puts it back where nobody comes for two minutes and no job runs; after a power
 # cut, the next edgekit that connects does.

@@ -12,16 +12,16 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit import __version__, store
+from edgekit import __version__, files
 from edgekit.bench import benchmodel, places
 from edgekit.bench.job import Job
 from edgekit.bench.session import as_exported
 from edgekit.bench.transport import Transport
 from edgekit.config import from_table
 from edgekit.errors import MissingError, StorageError, UsageError
-from edgekit.measurements import ProgramResult
+from edgekit.files import sha256_file
+from edgekit.measurements import ProgramResult, Suite
 from edgekit.records import Artifact, Device
-from edgekit.suites import Suite
 
 API = "benchmark-model"
 SCHEMA = 1
@@ -82,7 +82,7 @@ def libraries(device: Device) -> list[Path]:
 
 def _place(device: Device) -> Path:
     """The file or the folder that is meant."""
-    return Path(device.benchmark_model).expanduser() if device.benchmark_model else store.cache_dir(NAME)
+    return Path(device.benchmark_model).expanduser() if device.benchmark_model else files.cache_dir(NAME)
 
 
 def ask(device: Device, transport: Transport) -> Program:
@@ -124,7 +124,7 @@ def benchmark(
             "libraries": " ".join(f"{name}:{digest[:12]}" for name, digest in hashes.items()),
             "suite": suite.name,
             "edgekit": __version__,
-            "measured": store.now(),
+            "measured": files.now(),
         },
         figures=benchmodel.parse(said, device.accelerator),
         size_bytes=model.path.stat().st_size,
@@ -143,10 +143,10 @@ def _run(
         work = Path(name)
         (work / "run.sh").write_text(_SCRIPT, encoding="utf-8")
         own = {NAME: find(device), **{path.name: path for path in libraries(device)}}
-        hashes = {each: store.sha256_file(path) for each, path in own.items()}
+        hashes = {each: sha256_file(path) for each, path in own.items()}
         sent = {**files, **own, "run.sh": work / "run.sh"}
         transport.run(Job({"do": "program", "title": title}, sent, ("sh", "run.sh", *arguments)), work / "results")
-        changed = [str(path) for each, path in own.items() if store.sha256_file(path) != hashes[each]]
+        changed = [str(path) for each, path in own.items() if sha256_file(path) != hashes[each]]
         if changed:
             raise StorageError(f"changed while it was used: {', '.join(changed)}", "the same command again")
         return (work / "results" / "said.txt").read_text(encoding="utf-8", errors="replace"), hashes
@@ -157,9 +157,9 @@ def save(folder: Path, result: ProgramResult) -> Path:
     home = folder / places.slug(result.device) / NAME
     home.mkdir(parents=True, exist_ok=True)
     fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
-    digest = store.sha256_text([repr(fields)])
+    digest = files.sha256_text([repr(fields)])
     path = home / f"{places.free_stem(home, result.artifact.name, result.environment.get('measured'), digest)}.json"
-    store.save_json(path, {"schema": SCHEMA, "edgekit": __version__, **fields})
+    files.save_json(path, {"schema": SCHEMA, "edgekit": __version__, **fields})
     return path
 
 
@@ -179,5 +179,5 @@ def load_file(path: Path) -> ProgramResult:
         As `load`.
     """
     names = [field.name for field in dataclasses.fields(ProgramResult)]
-    document = store.load_document(path, SCHEMA, *names)
+    document = files.load_document(path, SCHEMA, *names)
     return from_table({name: document[name] for name in names}, ProgramResult, str(path))

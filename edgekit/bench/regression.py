@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit import __version__, store
+from edgekit import __version__, files
 from edgekit.bench import foreign
 from edgekit.bench.compare import Change
 from edgekit.bench.difference import Comparison, bounds, compare, doubtful, not_compared, quantile_ms
@@ -135,8 +135,8 @@ def _size(found: Comparison, tolerance: float) -> Figure:
 
 def save_reference(path: Path, entries: Sequence[Entry]) -> None:
     """Write entries, which have their samples, as a file that can be committed."""
-    document = {"schema": SCHEMA, "edgekit": __version__, "created": store.now()}
-    store.save_json(path, {**document, "results": [_document(entry) for entry in entries]})
+    document = {"schema": SCHEMA, "edgekit": __version__, "created": files.now()}
+    files.save_json(path, {**document, "results": [_document(entry) for entry in entries]})
 
 
 def _document(entry: Entry) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def load_reference(path: Path) -> list[Entry]:
         raise MissingError(f"the reference {path} does not exist", f"edgekit check --save-reference {path}")
     if path.stat().st_size > _MOST_BYTES:
         raise DataError(f"{path} is no reference: it has {path.stat().st_size} bytes")
-    results = store.load_document(path, SCHEMA, "results")["results"]
+    results = files.load_document(path, SCHEMA, "results")["results"]
     if not isinstance(results, list) or not 0 < len(results) <= _MOST_ENTRIES:
         raise DataError(f"{path} is no reference: it holds no results", f"edgekit check --save-reference {path}")
     try:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 import edgekit.ondevice
-from edgekit import store
+from edgekit import files
 from edgekit.bench import adb, android, others, powermode
 from edgekit.bench.job import OPTIONAL, Job, Said, failure, quiet
 from edgekit.bench.link import Link, RemoteError
@@ -28,7 +28,6 @@ _ERROR_LINES = 5
 _STARTS = 2  # a job whose process disappears is started once more
 _KILLED = ("lost", "137", "143")  # no process any more, or SIGKILL (as when memory runs out), or SIGTERM
 _ABSENT = 44  # what fetching ends with where there is no such file
-
 # $1: the job, $2: whose it is, then pairs of a name there and a hash. Linked, not copied. The same job of an edgekit
 # that was killed is gone on with, unless it ended more than 15 minutes ago or failed.
 _PREPARE = """
@@ -129,12 +128,12 @@ class RemoteTransport:
             if not job.command:
                 sent["ondevice.zip"] = own / "ondevice.zip"
                 sent["ondevice.zip"].write_bytes(_package())
-            digests = {name: store.sha256_file(path) for name, path in sent.items()}
+            digests = {name: files.sha256_file(path) for name, path in sent.items()}
             self.said("sending files")
             connection.push({digests[name]: path for name, path in sent.items()})
         pairs = [part for pair in digests.items() for part in pair]
         settings = [self.device.name, *self._command(job), self.power_mode, powermode.who()]
-        token = store.sha256_text([*pairs, *settings])[:16]
+        token = files.sha256_text([*pairs, *settings])[:16]
         others.be_alone(connection, token, self.device.name)
         if self.power_mode:
             self._hold()

@@ -13,14 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgekit.layers import LayerCost
-from edgekit.measurements import Roofline
+from edgekit.measurements import LayerCost, Roofline
 from edgekit.ondevice.environment import busy_share
 from edgekit.records import Device
 
 # Bytes of a weight and of an activation; biases are 32-bit integers or floats, of fp16 files 16-bit.
 _BYTES = {"fp32": (4, 4), "fp16": (2, 2), "int8": (1, 1), "w8": (1, 4), "16x8": (1, 2)}
-
 _SIDE, _COPIED = 1024, 128_000_000
 # The device that is this machine, and the load from which on peaks say that they were measured beside other work.
 _HERE, _BUSY = "local", 0.2

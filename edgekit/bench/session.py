@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import __version__, atomic, store
+from edgekit import __version__, files
 from edgekit.bench import kept, layernames, places, replies
 from edgekit.bench.job import Job
 from edgekit.bench.transport import Transport
 from edgekit.config import from_table
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError
-from edgekit.measurements import BenchmarkResult
+from edgekit.measurements import BenchmarkResult, Suite
 from edgekit.records import Artifact, Device, Preprocess
-from edgekit.suites import Suite
 
 SCHEMA = 1
 # Artifacts run in the runtime of their target, where this machine can, or in a stand-in.
@@ -62,7 +61,7 @@ def verify(artifact: Artifact, path: Path) -> None:
     again = f"edgekit export {run}--target {artifact.target}"
     if not path.is_file():
         raise MissingError(f"{path} is missing", again)
-    if store.sha256_file(path) != artifact.sha256:
+    if files.sha256_file(path) != artifact.sha256:
         raise StorageError(f"{path} has changed since export", again)
 
 
@@ -136,7 +135,7 @@ def benchmark(
             "batch": device.batch,
             "suite": suite.name,
             "edgekit": __version__,
-            "measured": store.now(),
+            "measured": files.now(),
         },
         latencies_ns=answer.latencies_ns,
         logits=answer.logits,
@@ -155,19 +154,19 @@ def save(folder: Path, result: BenchmarkResult) -> Path:
     describes it. Returns the path of the latter.
     """
     home = folder / places.slug(result.device)
-    with atomic.staging(home) as staging:
+    with files.staging(home) as staging:
         raw = staging / "raw.npz"
         values: dict[str, Any] = {name: np.array(getattr(result, name), np.int64) for name in kept.TIMES}
         values.update({name: getattr(result, name) for name in kept.RAW if getattr(result, name) is not None})
         np.savez_compressed(raw, **values)
-        digest = store.sha256_file(raw)
+        digest = files.sha256_file(raw)
         stem = places.free_stem(home, result.artifact.name, result.environment.get("measured"), digest)
-        with atomic.writing(home / f"{stem}.npz") as temporary:
+        with files.writing(home / f"{stem}.npz") as temporary:
             os.replace(raw, temporary)
     described: dict[str, Any] = {"schema": SCHEMA, "edgekit": __version__, "raw_sha256": digest}
     for name in _DESCRIBED:
         described[name] = getattr(result, name)
-    store.save_json(home / f"{stem}.json", described)
+    files.save_json(home / f"{stem}.json", described)
     return home / f"{stem}.json"
 
 
@@ -209,10 +208,10 @@ def load_file(path: Path) -> BenchmarkResult:
         DataError: either is damaged, or raw values do not belong to their description. StorageError: a newer edgekit
             wrote it.
     """
-    described = store.load_document(path, SCHEMA, "raw_sha256", *_DESCRIBED[:-1])
+    described = files.load_document(path, SCHEMA, "raw_sha256", *_DESCRIBED[:-1])
     kept.check(described, path)
     raw = path.with_name(path.name.removesuffix(".json") + ".npz")
-    if not raw.is_file() or store.sha256_file(raw) != described["raw_sha256"]:
+    if not raw.is_file() or files.sha256_file(raw) != described["raw_sha256"]:
         raise DataError(f"{raw} does not belong to {path.name}", "edgekit benchmark")
     layers = tuple((name, float(ms)) for name, ms in described.get("layers", ()))
     fields = {**kept.raw(raw), **{k: described[k] for k in _DESCRIBED if k not in ("artifact", "layers")}}

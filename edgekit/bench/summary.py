@@ -15,19 +15,11 @@ from edgekit.bench.energy import energy, throttling
 from edgekit.bench.latency import images_per_s, latency, settled
 from edgekit.bench.quantiles import Sample, ratio
 from edgekit.errors import MissingError
-from edgekit.measurements import BenchmarkResult, Latency, Summary
+from edgekit.measurements import BROWSERS, BUSY, HERE, REFERENCE, BenchmarkResult, Latency, Summary
 from edgekit.statistics import mcnemar, paired_difference, wilson
 
-# Accuracy, and the speed-up, are against this one; others of ``baseline/`` are further rows.
-REFERENCE = "baseline/pytorch"
-# The device that is this machine.
-HERE = "local"
-# How the names of browsers begin; one may run on this machine.
-BROWSERS = "web:"
 # What else runs the files of a runtime as it does.
 _ALSO = {"tensorrt": "trtexec"}
-# The share of all cores that other work took just before, above which latencies are called doubtful.
-BUSY = 0.2
 
 
 def summarize(results: Sequence[BenchmarkResult]) -> list[Summary]:

@@ -13,7 +13,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Protocol
 
 import edgekit.ondevice
-from edgekit import store
+from edgekit import files
 from edgekit.bench.job import OPTIONAL, Job, Said, failure, quiet
 from edgekit.bench.phone import AdbTransport
 from edgekit.bench.remote import SshTransport
@@ -93,8 +93,8 @@ class LocalTransport:
             shutil.copytree(_ONDEVICE, work / "ondevice", ignore=shutil.ignore_patterns("__pycache__"))
             for target, source in job.files.items():
                 (work / target).symlink_to(source.resolve())
-            store.cache_dir("keep").mkdir(parents=True, exist_ok=True)
-            (work / "keep").symlink_to(store.cache_dir("keep"))
+            files.cache_dir("keep").mkdir(parents=True, exist_ok=True)
+            (work / "keep").symlink_to(files.cache_dir("keep"))
             (work / "job.json").write_text(json.dumps({**job.settings, "out": "out"}), encoding="utf-8")
             status = self._wait(work)
             if status in (130, -2):

@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import __version__, store
+from edgekit import __version__, files
 from edgekit.bench import metrics, webresults
 from edgekit.bench.session import EvaluationSet
 from edgekit.bench.summary import percentiles_ms
 from edgekit.errors import DataError
-from edgekit.measurements import BenchmarkResult
+from edgekit.measurements import BenchmarkResult, Suite
 from edgekit.records import Artifact
-from edgekit.suites import Suite
 
 RUNTIME, VERSION = "LiteRT.js", "2.5.3"
 _CHUNK_BYTES = 2_000_000
@@ -202,7 +201,7 @@ class Visit:
             "batch": 1,
             "suite": self.offer.suite.name,
             "edgekit": __version__,
-            "measured": store.now(),
+            "measured": files.now(),
         }
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.bench.summary import BROWSERS
 from edgekit.errors import DataError
 from edgekit.labels import visible
+from edgekit.measurements import BROWSERS
 
 # How a browser runs a model: on one thread, on several (a cross-origin isolated page only), on the GPU.
 MODES = ("wasm", "threads", "webgpu")

@@ -15,6 +15,7 @@ from edgekit.cli import (
     benchmark,
     check,
     compare,
+    console,
     data,
     devices,
     diff,
@@ -31,8 +32,8 @@ from edgekit.cli import (
     serve,
     train,
 )
-from edgekit.cli.show import printable
 from edgekit.errors import EdgekitError, ExitStatus, UsageError, from_os_error
+from edgekit.labels import printable
 
 app = typer.Typer(
     name="edgekit",
@@ -47,7 +48,6 @@ edgekit benchmark, edgekit report. Every step works on the newest run unless one
     epilog="Exit status: 0 done, 2 wrong request, 3 unusable data, 4 something missing, 5 failed, "
     "6 disk or file trouble, 7 gate not met, 130 interrupted.",
 )
-
 app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(compare.compare)
@@ -86,7 +86,8 @@ def run(arguments: list[str]) -> int:
     """Run one command line; returns its exit status."""
     debug = "--debug" in arguments
     try:
-        app(args=[a for a in arguments if a != "--debug"], prog_name="edgekit")
+        with console.attached():
+            app(args=[a for a in arguments if a != "--debug"], prog_name="edgekit")
     except SystemExit as ending:
         if ending.code == ExitStatus.INTERRUPTED:
             print("\ninterrupted; nothing half-written was left behind", file=sys.stderr)

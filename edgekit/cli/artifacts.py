@@ -9,8 +9,8 @@ from importlib import metadata as packages
 from pathlib import Path
 from typing import Any
 
-from edgekit import __version__, atomic, store
-from edgekit.cli import decisions, show
+from edgekit import __version__, files, progress, runs
+from edgekit.cli import decisions
 from edgekit.cli.emitters import EMITTERS, Emitted
 from edgekit.cli.workbench import Workbench
 from edgekit.config import from_table
@@ -33,11 +33,11 @@ def export_target(
     """
     folder = bench.run.path / "export" / resolved.name
     describe = _describer(bench, about) if resolved.target.runtime == "litert" else None
-    with store.locked(bench.run.path / ".export.lock", f"export of {bench.run.name}"):
-        atomic.recover(folder)
+    with files.locked(bench.run.path / ".export.lock", f"export of {bench.run.name}"):
+        files.recover(folder)
         assert bench.onnx  # every export has the FP32 ONNX files, in export/common
         kept = _kept_artifacts(bench, folder, precisions)
-        with atomic.writing_folder(folder) as staging:
+        with files.writing_folder(folder) as staging:
             for artifact in kept:
                 shutil.copy2(folder / artifact.file, staging)
             artifacts = list(kept)
@@ -48,13 +48,13 @@ def export_target(
                     artifacts.append(_artifact(bench, resolved, precision, staging, emitted))
             artifacts.sort(key=lambda a: (PRECISIONS.index(a.precision), a.name))
             manifest = _manifest(bench, resolved, artifacts)
-            store.save_json(staging / "preprocess.json", bench.checkpoint.preprocess)
+            files.save_json(staging / "preprocess.json", bench.checkpoint.preprocess)
             (staging / "labels.txt").write_text("\n".join(bench.checkpoint.labels) + "\n", encoding="utf-8")
             _keep_engines(folder, staging, artifacts)
             base.package(resolved)(staging, artifacts, resolved.device)
-            store.save_json(staging / "manifest.json", manifest)
+            files.save_json(staging / "manifest.json", manifest)
     for artifact in artifacts:
-        show.note(f"  {folder / artifact.file}  {(folder / artifact.file).stat().st_size / 1e6:.1f} MB")
+        progress.note(f"  {folder / artifact.file}  {(folder / artifact.file).stat().st_size / 1e6:.1f} MB")
     return manifest
 
 
@@ -81,14 +81,14 @@ def _artifact(bench: Workbench, resolved: base.Resolved, precision: str, folder:
         table, quantized = bench.table, bench.quantized if precision == "int8" else bench.weights_only
         lineage = {"recipe": table.recipe, "observer": table.observer, "samples": table.samples}
         made = {"steps": quantized.steps, "float_layers": quantized.float_layers}
-        details = {**lineage, **made, "calibration_sha256": store.sha256_file(bench.table_path), **details}
+        details = {**lineage, **made, "calibration_sha256": files.sha256_file(bench.table_path), **details}
     return Artifact(
         name=f"{resolved.name}/{path.name}",
         target=resolved.name,
         precision=precision,
         runtime=resolved.target.runtime,
         layout=resolved.target.layout,
-        sha256=store.sha256_file(path),
+        sha256=files.sha256_file(path),
         parent=bench.checkpoint.sha256,
         details=details,
         input=emitted.input,
@@ -99,7 +99,7 @@ def _manifest(bench: Workbench, resolved: base.Resolved, artifacts: list[Artifac
     return {
         "schema": SCHEMA,
         "edgekit": __version__,
-        "created": store.now(),
+        "created": files.now(),
         "run": bench.run.name,
         "arch": bench.checkpoint.arch,
         "checkpoint_sha256": bench.checkpoint.sha256,
@@ -129,7 +129,7 @@ def _kept_artifacts(bench: Workbench, folder: Path, replaced: tuple[str, ...]) -
         if artifact.precision not in replaced
         and artifact.parent == bench.checkpoint.sha256
         and (path := folder / artifact.file).is_file()
-        and store.sha256_file(path) == artifact.sha256
+        and files.sha256_file(path) == artifact.sha256
     ]
 
 
@@ -137,7 +137,7 @@ def _keep_engines(folder: Path, staging: Path, artifacts: list[Artifact]) -> Non
     """Engines that were built from files that stay the same stay too."""
     for record in (folder / "engines").glob("*/*.engine.json"):
         try:
-            content = store.load_json(record)
+            content = files.load_json(record)
         except DataError:
             continue
         if isinstance(content, dict) and content.get("exported_sha256") in {a.sha256 for a in artifacts}:
@@ -151,13 +151,13 @@ def _keep_engines(folder: Path, staging: Path, artifacts: list[Artifact]) -> Non
 def load_artifacts(folder: Path) -> list[Artifact]:
     """The artifacts that ``folder/manifest.json`` lists."""
     path = folder / "manifest.json"
-    listed = store.load_document(path, SCHEMA, "artifacts")["artifacts"]
+    listed = files.load_document(path, SCHEMA, "artifacts")["artifacts"]
     if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
         raise DataError(f"{path} is damaged: its artifacts are no list", "export again")
     return [from_table(entry, Artifact, str(path)) for entry in listed]
 
 
-def current_artifacts(run: store.Run, checkpoint_sha256: str) -> list[Artifact]:
+def current_artifacts(run: runs.Run, checkpoint_sha256: str) -> list[Artifact]:
     """Every exported artifact of a run, by target.
 
     Raises:

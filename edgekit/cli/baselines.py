@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgekit import store
-from edgekit.cli import show
+from edgekit import files, progress
 from edgekit.errors import EdgekitError, MissingError, install_command, unknown
 from edgekit.records import Artifact
 
 if TYPE_CHECKING:
     from edgekit.cli.workbench import Workbench
+
 
 REFERENCE = "pytorch"
 ALL = "all"
@@ -88,8 +88,6 @@ BASELINES = {
     "tensorrt": Baseline("tensorrt", "tensorrt", _no_tensorrt, default=True),
     "tensorrt-fp16": Baseline("tensorrt", "tensorrt", _no_tensorrt, "fp16", default=True),
 }
-
-
 Names = Annotated[
     list[str] | None,
     typer.Option(
@@ -121,21 +119,21 @@ def choose(wanted: Sequence[str] | None) -> list[str]:
         if missing is None:
             chosen.append(name)
         elif wanted:
-            show.note(f"left out: baseline {name}: {missing.message}")
+            progress.note(f"left out: baseline {name}: {missing.message}")
     return chosen
 
 
 def made(bench: Workbench, names: Sequence[str], scratch: Path) -> list[tuple[Artifact, Path]]:
     """The artifact and the file of each; PyTorch's is made anew, the others run the run's ONNX file."""
     program = scratch / "baseline.pt2"
-    with show.working("preparing the baseline"):
+    with progress.working("preparing the baseline"):
         bench.save_baseline(program)
     parent, found = bench.checkpoint.sha256, []
     for name in names:
         row = BASELINES[name]
         path = program if row.runtime == "torch" else _in_half(bench) if row.precision == "fp16" else bench.onnx
         details = {} if row.runner == row.runtime else {"host_runtime": row.runner}
-        digest = store.sha256_file(path)
+        digest = files.sha256_file(path)
         artifact = Artifact(f"baseline/{name}", "desktop", row.precision, row.runtime, "NCHW", digest, parent, details)
         found.append((artifact, path))
     return found

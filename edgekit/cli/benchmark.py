@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgekit import config
-from edgekit.cli import baselines, show
+from edgekit import config, progress
+from edgekit.cli import baselines
 from edgekit.cli.options import Json, Run, RunsDir, StrictGates, open_run, options_of
 from edgekit.errors import UsageError
+from edgekit.measurements import Gates, Suite
 from edgekit.records import Artifact, Device
-from edgekit.suites import Gates, Suite
 
 if TYPE_CHECKING:
     from edgekit.bench.session import EvaluationSet
     from edgekit.cli.workbench import Workbench
 
-    Work = list[tuple[Artifact, Path]]
+
+Work = list[tuple[Artifact, Path]]
 
 
 @options_of(Gates)
@@ -123,7 +124,7 @@ def _plan(bench: Workbench, devices: list[Device], desktop: Work) -> list[tuple[
 
     exported = current_artifacts(bench.run, bench.checkpoint.sha256)
     if not exported:
-        show.note(f"nothing is exported yet; next: edgekit export {bench.run.handle} --target jetson")
+        progress.note(f"nothing is exported yet; next: edgekit export {bench.run.handle} --target jetson")
     files = [(artifact, bench.run.path / "export" / artifact.name) for artifact in exported]
     plan = []
     for device in devices:
@@ -160,7 +161,7 @@ def _runs(artifact: Artifact, device: Device) -> bool:
     if _is_apart(device):
         return host_runtime(artifact) == device.runtime
     if not is_installed(host_runtime(artifact)):
-        show.note(f"left out: {artifact.name} (no runtime for it here; edgekit doctor says what brings it)")
+        progress.note(f"left out: {artifact.name} (no runtime for it here; edgekit doctor says what brings it)")
         return False
     return True
 
@@ -175,6 +176,6 @@ def test_set(bench: Workbench, scratch: Path) -> EvaluationSet:
     chosen = bench.data.split("test")
     paths = dataset.check_unchanged(bench.data, chosen)
     preprocess = bench.checkpoint.preprocess
-    with show.working(f"reading {len(paths)} test images"):
+    with progress.working(f"reading {len(paths)} test images"):
         images.save_pixels(paths, preprocess, scratch / "pixels.npy")
     return EvaluationSet(scratch / "pixels.npy", np.array([s.label for s in chosen]), preprocess)

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgekit import store
-from edgekit.cli import recall, show
+from edgekit import labels, progress, runs
+from edgekit.cli import console, recall
 from edgekit.cli.options import Json, Run, RunsDir
 from edgekit.errors import GateError, MissingError, UsageError
 
 if TYPE_CHECKING:
     from edgekit.bench.entries import Entry
     from edgekit.bench.regression import Tolerances, Verdict
+
 
 _SAME = "the newest result is the reference itself"
 _ORDER = ("top-1", "p50", "p90", "size")
@@ -65,7 +66,7 @@ def check(
 
     if (against is None) == (save_reference is None):
         raise UsageError("a check needs one of --against and --save-reference", "edgekit check RUN --against @previous")
-    name = run or store.open_run(runs_dir, None).name
+    name = run or runs.open_run(runs_dir, None).name
     names = [name, against] if against and against[0] != "@" and not against.endswith(".json") else [name]
     sources = recall.open_sources(runs_dir, names, db)
     if against and against.startswith("@"):
@@ -96,7 +97,7 @@ def _save(path: Path, newest: recall.Resolved) -> None:
     from edgekit.bench import regression
 
     regression.save_reference(path, list(recall.with_samples(newest.sources, newest.entries).values()))
-    show.note(f"{path}: {len(newest.entries)} results; next: edgekit check --against {path}")
+    progress.note(f"{path}: {len(newest.entries)} results; next: edgekit check --against {path}")
 
 
 def _reference(
@@ -142,7 +143,7 @@ def _judge(newest: recall.Resolved, reference: list[Entry], more: list[Entry], t
 
 def _print(verdicts: list[Verdict], json: bool) -> None:
     if json:
-        show.as_json([{"state": v.state, **dataclasses.asdict(v)} for v in verdicts])
+        console.as_json([{"state": v.state, **dataclasses.asdict(v)} for v in verdicts])
         return
     for verdict in verdicts:
         figures = sorted(verdict.figures, key=lambda f: _ORDER.index(f.name) if f.name in _ORDER else 0)
@@ -150,7 +151,7 @@ def _print(verdicts: list[Verdict], json: bool) -> None:
             f"{f.name} {f.why}" if f.state == verdict.state == "pass" else f"{f.name} {f.state}: {f.why}"
             for f in figures
         )
-        print(show.printable(f"{verdict.state:<12}  {verdict.artifact} on {verdict.device}: {said}"))
+        print(labels.printable(f"{verdict.state:<12}  {verdict.artifact} on {verdict.device}: {said}"))
 
 
 def _end(verdicts: list[Verdict], strict: bool) -> None:

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgekit import store
-from edgekit.cli import show
+from edgekit import progress, runs
+from edgekit.cli import console
 from edgekit.cli.options import Json, RunsDir
 from edgekit.errors import MissingError
+from edgekit.runs import list_runs, open_run
 
 if TYPE_CHECKING:
     import numpy as np
 
     from edgekit.scores import Evaluation
+
 
 _COLUMNS = (
     "run", "model", "strategy", "top-1 % (95 %)", "p", "precision", "recall", "F1", "NLL", "ECE %", "s/epoch",
@@ -66,27 +68,29 @@ def compare(
 
     Runs are ranked by top-1 on the test split. Those trained on other data are listed, not ranked.
     """
-    names = list(dict.fromkeys(runs or [path.name for path in store.list_runs(runs_dir)]))
+    names = list(dict.fromkeys(runs or [path.name for path in list_runs(runs_dir)]))
     if not names:
         raise MissingError(f"no finished run in {runs_dir}", "edgekit train DATA --model efficientnet_lite0")
-    print_comparison([store.open_run(runs_dir, name) for name in names], json)
+    print_comparison([open_run(runs_dir, name) for name in names], json)
 
 
-def print_comparison(runs: list[store.Run], json: bool) -> None:
+def print_comparison(runs: list[runs.Run], json: bool) -> None:
     """The runs as a table or as JSON, and which is best in one sentence."""
     # As they were written: a run that was just trained holds records, not plain values.
-    rows, sentence = _rank([store.open_run(run.path.parent, run.name) for run in runs])
+    rows, sentence = _rank([open_run(run.path.parent, run.name) for run in runs])
     if json:
-        show.as_json({"rows": [dataclasses.asdict(row) for row in rows], "sentence": sentence})
+        console.as_json({"rows": [dataclasses.asdict(row) for row in rows], "sentence": sentence})
         return
-    show.table(_COLUMNS, [_cells(row) for row in rows], right=_COLUMNS[3:], narrow=_NARROW)
-    show.note("p: McNemar, paired, against the first; precision, recall, F1: mean of the classes; NLL, ECE: calibrated")
+    console.table(_COLUMNS, [_cells(row) for row in rows], right=_COLUMNS[3:], narrow=_NARROW)
+    progress.note(
+        "p: McNemar, paired, against the first; precision, recall, F1: mean of the classes; NLL, ECE: calibrated"
+    )
     if not all(row.same_data for row in rows):
-        show.note("other data: another data set or split; its figures cannot be compared with the others'")
-    show.note(sentence)
+        progress.note("other data: another data set or split; its figures cannot be compared with the others'")
+    progress.note(sentence)
 
 
-def _rank(runs: list[store.Run]) -> tuple[list[Row], str]:
+def _rank(runs: list[runs.Run]) -> tuple[list[Row], str]:
     """The rows, the best first, and what they say in one sentence."""
     from edgekit.statistics import mcnemar
     from edgekit.train import evaluation
@@ -99,7 +103,7 @@ def _rank(runs: list[store.Run]) -> tuple[list[Row], str]:
     ranked = [n for n in order if rows[n].same_data and judged[n] is not None]
     for n in order:
         if judged[n] is None:
-            show.note(f"{runs[n].name} was not judged on the test split; edgekit evaluate {runs[n].handle}")
+            progress.note(f"{runs[n].name} was not judged on the test split; edgekit evaluate {runs[n].handle}")
     if ranked:
         best = _right(runs[ranked[0]], judged[ranked[0]])
         for n in ranked[1:]:
@@ -107,7 +111,7 @@ def _rank(runs: list[store.Run]) -> tuple[list[Row], str]:
     return [rows[n] for n in order], _sentence([rows[n] for n in ranked])
 
 
-def _row(run: store.Run, judged: Evaluation | None, same_data: bool) -> Row:
+def _row(run: runs.Run, judged: Evaluation | None, same_data: bool) -> Row:
     options, parameters = run.meta.get("options", {}), run.meta.get("parameters") or {}
     seconds = [entry["seconds"] for entry in run.meta.get("history", ()) if "seconds" in entry]
     row = Row(
@@ -138,7 +142,7 @@ def _row(run: store.Run, judged: Evaluation | None, same_data: bool) -> Row:
     )
 
 
-def _right(run: store.Run, judged: Evaluation | None) -> np.ndarray:
+def _right(run: runs.Run, judged: Evaluation | None) -> np.ndarray:
     """Whether each test image was answered rightly: bool (N,), by the images' content.
 
     Equal fingerprints mean equal contents; the files may have other names, and so another order.
@@ -153,7 +157,7 @@ def _right(run: store.Run, judged: Evaluation | None) -> np.ndarray:
     return np.asarray(judged.raw["test_logits"].argmax(1) == judged.raw["test_labels"])[order]
 
 
-def _int8_mb(run: store.Run) -> float | None:
+def _int8_mb(run: runs.Run) -> float | None:
     """The size of the smallest INT8 file that was exported from the run's weights."""
     from edgekit.cli.artifacts import load_artifacts
 

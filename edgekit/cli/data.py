@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgekit.cli import show
+from edgekit import labels, progress
+from edgekit.cli import console
 from edgekit.cli.options import Json
 from edgekit.errors import DataError
 
 if TYPE_CHECKING:
     from edgekit.data.findings import Report
 
+
 SCHEMA = 1
 _EXAMPLES = 3
-
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -49,13 +50,13 @@ def check(
     from edgekit.data import dataset, scan
 
     root = dataset.resolve(data)
-    with show.bar("reading images") as update:
+    with progress.bar("reading images") as update:
         seen = scan.read(root, near_duplicates, update)
-    with show.working("comparing images"):
+    with progress.working("comparing images"):
         report = checks.judge(seen, distance if near_duplicates else None, image_size)
     if json:
         folders = [split for split in seen.listing.present if split]
-        show.as_json({"schema": SCHEMA, "data": _text(str(root)), "split_folders": folders, **_plain(report)})
+        console.as_json({"schema": SCHEMA, "data": _text(str(root)), "split_folders": folders, **_plain(report)})
     else:
         _print(data, report)
     errors, warnings = report.count("error"), report.count("warning")
@@ -95,16 +96,16 @@ def _print(data: str, report: Report) -> None:
     totals = {split: sum(c[split] for c in report.counts.values()) for split in ("train", "val", "test")}
     rows = [[name, *(str(count) for count in counts.values())] for name, counts in report.counts.items()]
     columns = ["class", *totals]
-    show.table(columns, [*rows, ["(all)", *map(str, totals.values())]], right=list(totals))
+    console.table(columns, [*rows, ["(all)", *map(str, totals.values())]], right=list(totals))
     print()
     for kind, group in groupby(report.findings, key=lambda f: (f.severity, f.kind)):
         found = list(group)
         print(f"{kind[0]}: {kind[1].replace('_', ' ')}: {len(found)}")
         for finding in found[:_EXAMPLES]:
-            print(f"  {show.printable(finding.message)}")
+            print(f"  {labels.printable(finding.message)}")
         if len(found) > _EXAMPLES:
             print(f"  and {len(found) - _EXAMPLES} more")
     if not report.findings:
-        print(f"{show.printable(data)}: {report.images} images, nothing odd")
+        print(f"{labels.printable(data)}: {report.images} images, nothing odd")
     elif not report.count("error"):
-        print(f"{show.printable(data)}: {report.images} images, no errors")
+        print(f"{labels.printable(data)}: {report.images} images, no errors")

@@ -6,12 +6,12 @@ import dataclasses
 import hashlib
 from typing import TYPE_CHECKING
 
-from edgekit import store
-from edgekit.cli import show
+from edgekit import files, progress
 from edgekit.quantization import CalibrationTable, LayerWeights, QuantizedModel, QuantScheme
 
 if TYPE_CHECKING:
     from edgekit.cli.workbench import Workbench
+
 
 _MOST_SCORES = 500_000  # for two numbers
 
@@ -19,7 +19,9 @@ _MOST_SCORES = 500_000  # for two numbers
 def quantized(bench: Workbench) -> QuantizedModel:
     """The weights for INT8 activations."""
     if "rounding" in bench.recipe.steps and "bias" not in bench.recipe.steps:
-        show.note('recovery: "rounding" moves the mean of every output; without "bias" it can lose more than it gains')
+        progress.note(
+            'recovery: "rounding" moves the mean of every output; without "bias" it can lose more than it gains'
+        )
     return _recovered(bench, bench.table, ".symmetric.npz" if bench.symmetric else ".npz", bench.symmetric)
 
 
@@ -33,17 +35,17 @@ def _recovered(bench: Workbench, table: CalibrationTable, suffix: str, symmetric
     from edgekit.quant import keep, recover
 
     path = bench.table_path.with_suffix(suffix)
-    made_by = {"table": store.sha256_file(bench.table_path), "checkpoint": bench.checkpoint.sha256}
+    made_by = {"table": files.sha256_file(bench.table_path), "checkpoint": bench.checkpoint.sha256}
     if (kept := keep.load(path, made_by)) is not None:
         return QuantizedModel(bench.table, kept[0], symmetric, bench.recipe.steps, kept[1])
     images = bench.calibration_images(bench.recipe.recovery_samples if bench.recipe.steps else 1)
-    with show.bar("recovering accuracy") as update:
+    with progress.bar("recovering accuracy") as update:
         scheme = QuantScheme(symmetric, everywhere=True)
         model = recover.recover(bench.folded, table, bench.recipe, scheme, images, update)
     model = dataclasses.replace(model, table=bench.table)
     if bench.recipe.steps:
         keep.save(path, model, made_by)
-        show.note(f"recovery: {', '.join(bench.recipe.steps)} on up to {len(images)} images")
+        progress.note(f"recovery: {', '.join(bench.recipe.steps)} on up to {len(images)} images")
     return model
 
 
@@ -64,7 +66,7 @@ def first_layer(bench: Workbench, rounded: bool, rewritten: dict[str, LayerWeigh
         return exact
     digest = hashlib.sha256(exact.weight.tobytes() + (b"" if exact.bias is None else exact.bias.tobytes())).hexdigest()
     path = bench.table_path.with_suffix(f".pixels.{digest[:8]}.npz" if rewritten else ".pixels.npz")
-    made_by = {"table": store.sha256_file(bench.table_path), "checkpoint": bench.checkpoint.sha256, "first": digest}
+    made_by = {"table": files.sha256_file(bench.table_path), "checkpoint": bench.checkpoint.sha256, "first": digest}
     if (kept := keep.load(path, made_by)) is not None:
         return next(iter(kept[0].values()))
     images = bench.calibration_images(bench.recipe.recovery_samples if bench.recipe.steps else 1)
@@ -80,7 +82,9 @@ def score_calibration(bench: Workbench) -> tuple[float, float] | None:
 
     judged = evaluation.load(bench.run.path, bench.checkpoint.sha256)
     if judged is None:
-        show.note(f"no score calibration in the files: it needs edgekit evaluate {bench.run.handle}, then export again")
+        progress.note(
+            f"no score calibration in the files: it needs edgekit evaluate {bench.run.handle}, then export again"
+        )
         return None
     most = max(1, _MOST_SCORES // len(bench.checkpoint.labels))
     return platt.fit(judged.raw["val_logits"][:most], judged.raw["val_labels"][:most])

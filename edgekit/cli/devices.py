@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit import atomic, config, store
-from edgekit.cli import show
+from edgekit import config, files, progress
+from edgekit.cli import console
 from edgekit.cli.options import Json
 from edgekit.errors import UsageError
 from edgekit.records import Device
@@ -18,6 +18,7 @@ from edgekit.targets import base
 
 if TYPE_CHECKING:
     from edgekit.bench.probe import Probe
+
 
 devices_app = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})
 Host = Annotated[str, typer.Argument(help="user@address, a Host of ~/.ssh/config, adb, or adb:SERIAL.", metavar="HOST")]
@@ -35,7 +36,7 @@ def devices(context: typer.Context, json: Json = False) -> None:
         return
     known = config.load_devices()
     if json:
-        show.as_json([{**dataclasses.asdict(d), "precisions": _precisions(d)} for d in known])
+        console.as_json([{**dataclasses.asdict(d), "precisions": _precisions(d)} for d in known])
         return
     rows = [
         [
@@ -49,7 +50,7 @@ def devices(context: typer.Context, json: Json = False) -> None:
         for device in known
     ]
     columns = ["device", "family", "runtime", "precisions", "tried", "description"]
-    show.table(columns, rows, narrow=["device", "family", "description"])
+    console.table(columns, rows, narrow=["device", "family", "description"])
 
 
 @devices_app.command()
@@ -72,14 +73,14 @@ def probe(
     if adb.is_phone(host):
         _probe_phone(host, path, python, json)
         return
-    with show.working(f"asking {host}"):
+    with progress.working(f"asking {host}"):
         found = probing.probe(host, python)
     if json:
-        show.as_json(dataclasses.asdict(found))
+        console.as_json(dataclasses.asdict(found))
     else:
-        show.table(["", ""], [list(row) for row in _rows(found)])
+        console.table(["", ""], [list(row) for row in _rows(found)])
     if path is not None:
-        device = probing.profile(found, path.stem, store.now()[:10])
+        device = probing.profile(found, path.stem, files.now()[:10])
         device = dataclasses.replace(device, python="" if python == "python3" else python)
         _keep(path, device)
 
@@ -87,25 +88,27 @@ def probe(
 def _probe_phone(handle: str, path: Path | None, python: str, json: bool) -> None:
     from edgekit.bench import androidprobe
 
-    with show.working(f"asking {handle}"):
+    with progress.working(f"asking {handle}"):
         found = androidprobe.probe(handle, python)
     if json:
-        show.as_json(androidprobe.as_json(found))
+        console.as_json(androidprobe.as_json(found))
     else:
-        show.table(["", ""], [[what, _known(value)] for what, value in androidprobe.rows(found)])
+        console.table(["", ""], [[what, _known(value)] for what, value in androidprobe.rows(found)])
     if path is not None:
-        device = androidprobe.profile(found, path.stem, store.now()[:10])
+        device = androidprobe.profile(found, path.stem, files.now()[:10])
         _keep(path, device)
         if device.api == "benchmark-model":
-            show.note("no Python with LiteRT there: benchmark_model measures, without accuracy; see docs/devices.md")
+            progress.note(
+                "no Python with LiteRT there: benchmark_model measures, without accuracy; see docs/devices.md"
+            )
 
 
 def _keep(path: Path, device: Device) -> None:
     from edgekit.bench import probe as probing
 
     path.parent.mkdir(exist_ok=True)
-    atomic.save_bytes(path, probing.to_toml(device).encode())
-    show.note(f"written: {path}; next: edgekit export --target {path.stem}, edgekit benchmark --device {path.stem}")
+    files.save_bytes(path, probing.to_toml(device).encode())
+    progress.note(f"written: {path}; next: edgekit export --target {path.stem}, edgekit benchmark --device {path.stem}")
 
 
 @devices_app.command()
@@ -113,9 +116,9 @@ def clean(host: Host) -> None:
     """Remove all that edgekit keeps on a board or a phone: models and images that were sent, jobs that were cut off."""
     from edgekit.bench import remote
 
-    with show.working(f"cleaning {host}"):
+    with progress.working(f"cleaning {host}"):
         megabytes = remote.clean(host)
-    show.note(f"removed {megabytes:.1f} MB from {host}")
+    progress.note(f"removed {megabytes:.1f} MB from {host}")
 
 
 def _own_path(name: str) -> Path:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgekit.cli import pairing, recall, show
+from edgekit import labels, progress
+from edgekit.cli import console, pairing, recall
 from edgekit.cli.options import Json, RunsDir
 from edgekit.errors import UsageError
 
@@ -55,18 +56,18 @@ def diff(
     compared = [difference.compare(samples[0][a.sha256, a.run], samples[1][b.sha256, b.run], more) for a, b in found]
     for name, alone in zip((before, after), pairing.left_out(sides[0].entries, sides[1].entries, paired)):
         if alone:
-            show.note(f"only in {name}, and not compared: {alone}")
+            progress.note(f"only in {name}, and not compared: {alone}")
     if json:
-        show.as_json([as_plain(one) for one in compared])
+        console.as_json([as_plain(one) for one in compared])
         return
     for number, one in enumerate(compared):
         if number:
             print()
-        print(show.printable(f"{_title(one.before)}\n -> {_title(one.after)}"))
+        print(labels.printable(f"{_title(one.before)}\n -> {_title(one.after)}"))
         for sentence in difference.sentences(one):
-            print(show.printable(f"  {sentence}"))
+            print(labels.printable(f"  {sentence}"))
     if any(one.p50 is not None and not one.p50.repeats for one in compared):
-        show.note(
+        progress.note(
             "a machine differs from one measurement to the next, of which two say nothing: with more of the same file "
             "the intervals have that in them; edgekit benchmark again"
         )

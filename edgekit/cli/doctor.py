@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edgekit import __version__
-from edgekit.cli import show
+from edgekit.cli import console
 from edgekit.cli.options import Json
 from edgekit.errors import install_command
 
@@ -64,9 +64,9 @@ def doctor(json: Json = False) -> None:
         _adb(),
     ]
     if json:
-        show.as_json([asdict(check) for check in checks])
+        console.as_json([asdict(check) for check in checks])
         return
-    show.table(["what", "here", "found"], [[c.what, "yes" if c.works else "no", c.found] for c in checks])
+    console.table(["what", "here", "found"], [[c.what, "yes" if c.works else "no", c.found] for c in checks])
     for check in checks:
         if check.remedy:
             print(f"\n{check.what}:\n  {check.remedy}")

@@ -8,14 +8,15 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit import atomic, store
-from edgekit.cli import show
+from edgekit import files, progress, runs
+from edgekit.cli import console
 from edgekit.cli.options import Json, Run, RunsDir, open_run
 from edgekit.errors import EdgekitError
 
 if TYPE_CHECKING:
     from edgekit.cli.workbench import Workbench
     from edgekit.scores import Evaluation
+
 
 _COLUMNS = ("class", "test images", "precision %", "recall %", "F1 %")
 _SAMPLES = 32  # augmented images in pictures/samples.png
@@ -30,13 +31,13 @@ def evaluate(run: Run = None, json: Json = False, runs_dir: RunsDir = Path("runs
     opened = open_run(runs_dir, run)
     judged = evaluate_run(opened)
     if json:
-        show.as_json(store.load_json(opened.path / "evaluation.json"))
+        console.as_json(files.load_json(opened.path / "evaluation.json"))
     else:
         _print_classes(judged)
-    show.note(f"next: edgekit report {opened.handle}")
+    progress.note(f"next: edgekit report {opened.handle}")
 
 
-def evaluate_run(run: store.Run) -> Evaluation:
+def evaluate_run(run: runs.Run) -> Evaluation:
     """Judge the weights of `run`, keep the result and the pictures in it, and say what they are worth.
 
     Raises:
@@ -49,19 +50,19 @@ def evaluate_run(run: store.Run) -> Evaluation:
     from edgekit.train import evaluation
     from edgekit.train.finetune import pick_device
 
-    run = store.open_run(run.path.parent, run.name)  # as it was written: plain values
+    run = runs.open_run(run.path.parent, run.name)  # as it was written: plain values
     bench = Workbench(run)
     checkpoint, model = bench.trained
     for split in ("val", "test"):
         dataset.check_unchanged(bench.data, bench.data.split(split))
-    with show.bar("evaluating") as update:
+    with progress.bar("evaluating") as update:
         device = pick_device(str(run.meta.get("options", {}).get("device", "auto")))
         judged = evaluation.evaluate(checkpoint, model.to(device), bench.data, update)
     evaluation.save(run.path, judged)
     _save_samples(bench)
     save_pictures(run, judged)
     for line in verdict.trained(judged):
-        show.note(line)
+        progress.note(line)
     return judged
 
 
@@ -81,7 +82,7 @@ def _save_samples(bench: Workbench) -> None:
     try:
         options = from_table({**bench.run.meta["options"], "device": "auto"}, TrainOptions, "options")
     except EdgekitError as error:
-        show.note(f"no picture of augmented images: {error.message}")
+        progress.note(f"no picture of augmented images: {error.message}")
         return
     samples = bench.data.split("train")
     counters: dict[int, Iterator[int]] = defaultdict(count)
@@ -91,7 +92,7 @@ def _save_samples(bench: Workbench) -> None:
     images = TrainImages(bench.data, bench.checkpoint.preprocess, options)
     pixels = np.stack([images[1, n][0].numpy() for n in chosen])
     content = pictures.samples(pixels, [bench.checkpoint.labels[samples[n].label] for n in chosen])
-    atomic.save_bytes(bench.run.path / "pictures" / "samples.png", content)
+    files.save_bytes(bench.run.path / "pictures" / "samples.png", content)
 
 
 def _print_classes(judged: Evaluation) -> None:
@@ -105,4 +106,4 @@ def _print_classes(judged: Evaluation) -> None:
     for name, mean in (("(mean of classes)", scores.macro), ("(weighted by images)", scores.weighted)):
         values = (number(v, 1) for v in (mean.precision, mean.recall, mean.f1))
         rows.append([name, str(scores.samples), *values])
-    show.table(_COLUMNS, rows, right=_COLUMNS[1:])
+    console.table(_COLUMNS, rows, right=_COLUMNS[1:])

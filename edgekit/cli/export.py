@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit import config, store
-from edgekit.cli import show
+from edgekit import config, progress, runs
+from edgekit.cli import console
 from edgekit.cli.benchmark import at
 from edgekit.cli.options import Json, Run, RunsDir, open_run
 from edgekit.errors import GateError, MissingError, UsageError, unknown
@@ -37,8 +37,6 @@ CalibrationData = Annotated[
 Parity = Annotated[
     str, typer.Option(help="best: each target the scheme that suits it. strict: the same integers for all.")
 ]
-
-
 Targets = Annotated[
     list[str] | None,
     typer.Option(
@@ -133,13 +131,13 @@ def export(
     for device, name in builders:
         _build(opened, device, name)
     if json:
-        show.as_json([manifest for manifest, _ in each])
+        console.as_json([manifest for manifest, _ in each])
     else:
-        show.note(f"next: edgekit benchmark {opened.handle}")
+        progress.note(f"next: edgekit benchmark {opened.handle}")
     _check_gate(opened, max_drop, "; ".join(text for _, text in each if text))
 
 
-def _check_gate(run: store.Run, max_drop: float | None, over: str) -> None:
+def _check_gate(run: runs.Run, max_drop: float | None, over: str) -> None:
     """
     Raises:
         GateError: `over` says which targets miss the budget.
@@ -206,7 +204,7 @@ def _builders(targets: list[base.Resolved], host: str | None) -> list[tuple[Devi
     return [(device, name) for device, name in known if device.host or device.transport == "local"]
 
 
-def _build(run: store.Run, device: Device, target: str) -> None:
+def _build(run: runs.Run, device: Device, target: str) -> None:
     """Build the engines of one exported target."""
     from edgekit.cli import artifacts, measuring
 
@@ -237,16 +235,16 @@ def _beside(resolved: base.Resolved, chosen: tuple[str, ...]) -> tuple[str, ...]
     able = resolved.device.precisions if resolved.device and resolved.device.precisions else PRECISIONS
     if "int8" not in chosen or "fp16" in chosen or "fp16" not in able:
         return chosen
-    show.note(f"{resolved.name}: fp16 too, which INT8 is judged against")
+    progress.note(f"{resolved.name}: fp16 too, which INT8 is judged against")
     return tuple(p for p in PRECISIONS if p in (*chosen, "fp16"))
 
 
 def _writable(
-    run: store.Run, resolved: base.Resolved, able: tuple[str, ...], asked: list[str] | None
+    run: runs.Run, resolved: base.Resolved, able: tuple[str, ...], asked: list[str] | None
 ) -> tuple[str, ...]:
     """`able` without what edgekit cannot write of this run's network, and a note that says so."""
     arch = str(run.meta.get("arch"))
     chosen = models.precisions(arch, able, tuple(asked or ()))
     if left := [p for p in able if p not in chosen]:
-        show.note(f"{resolved.name}: without {', '.join(left)}, which edgekit cannot make of {arch} yet")
+        progress.note(f"{resolved.name}: without {', '.join(left)}, which edgekit cannot make of {arch} yet")
     return chosen

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 
+from edgekit import progress
 from edgekit.bench import gates as judged
 from edgekit.bench.latency import settled
 from edgekit.bench.quantiles import early_stopping_rank
-from edgekit.cli import show
 from edgekit.errors import GateError
-from edgekit.measurements import BenchmarkResult, Summary
+from edgekit.measurements import LEAST_SAMPLES, BenchmarkResult, Gates, Suite, Summary
 from edgekit.records import BASELINES
-from edgekit.suites import LEAST_SAMPLES, Gates, Suite
 
 _ACCURACY = "edgekit quant debug says where accuracy is lost; more test images narrow its interval"
 _LATENCY = "edgekit benchmark --suite standard on an idle machine; a network or a device that is faster"
@@ -29,7 +28,7 @@ def say_missing(suite: Suite, results: Sequence[BenchmarkResult], measured: Meas
             needs = ", ".join(f"p{p} needs {LEAST_SAMPLES[p]}" for p in lacking)
             cut = len(result.latencies_ns) - queries
             behind = f" behind a start-up of {cut}" if cut else ""
-            show.note(
+            progress.note(
                 f"{result.artifact.name} on {result.device}: insufficient samples, {queries} queries{behind}; {needs}"
             )
 
@@ -47,7 +46,7 @@ def check(gates: Gates, rows: Sequence[Summary], measured: Measured, strict: boo
     failed = [verdict for verdict in verdicts if verdict.fails(strict)]
     for verdict in verdicts:
         if verdict.outcome != judged.HELD:
-            show.note(f"gate {verdict.outcome}: {verdict.text}")
+            progress.note(f"gate {verdict.outcome}: {verdict.text}")
     if all(row.baseline for row in own):
         raise GateError(
             "gates are set, and no artifact was measured that they could be judged on",
@@ -60,7 +59,7 @@ def check(gates: Gates, rows: Sequence[Summary], measured: Measured, strict: boo
             "measured and kept",
             "; ".join(dict.fromkeys(_HINTS[gate] for gate in broken)),
         )
-    show.note(f"gates: {sum(v.outcome == judged.HELD for v in verdicts)} of {len(verdicts)} held")
+    progress.note(f"gates: {sum(v.outcome == judged.HELD for v in verdicts)} of {len(verdicts)} held")
 
 
 def _without_rows(own: Sequence[Summary], measured: Measured) -> set[tuple[str, str]]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgekit.cli import pairing, recall, show
+from edgekit import progress
+from edgekit.cli import console, pairing, recall
 from edgekit.cli.options import Json, RunsDir
 from edgekit.errors import MissingError, UsageError
 
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
     from edgekit.bench.difference import Comparison
     from edgekit.bench.entries import Entry
 
-    # A place, and the runs that are asked of it; none are all.
-    Part = tuple[recall.Sources, tuple[str, ...]]
 
+# A place, and the runs that are asked of it; none are all.
+Part = tuple[recall.Sources, tuple[str, ...]]
 _COLUMNS = (
     "id", "measured (UTC)", "run", "model", "artifact", "on", "edgekit", "ran in", "top-1 % (95 %)", "p50 ms", "p90 ms",
     "MB", "change",
@@ -115,7 +116,7 @@ def _push(team: Engine | None, parts: list[Part]) -> None:
                     database.put(connection, list(recall.with_samples(sources, own).values()))
                 there |= {(e.sha256, e.run) for e in own}
                 sent += len(own)
-    show.note(f"sent {sent} results to {database.name_of(team)}")
+    progress.note(f"sent {sent} results to {database.name_of(team)}")
 
 
 def _listed(parts: list[Part], wanted: Wanted) -> tuple[list[Entry], dict[tuple[str, str], Comparison]]:
@@ -154,26 +155,26 @@ def _changes(sources: recall.Sources, shown: list[Entry]) -> dict[tuple[str, str
 
 def _print(found: list[Entry], changes: dict[tuple[str, str], Comparison], limit: int, json: bool) -> None:
     if json:
-        show.as_json([_plain(entry, changes.get((entry.sha256, entry.run))) for entry in found])
+        console.as_json([_plain(entry, changes.get((entry.sha256, entry.run))) for entry in found])
         return
     rows = [_cells(entry, changes.get((entry.sha256, entry.run))) for entry in found]
     same = {c: rows[0][n] for n, c in enumerate(_COLUMNS) if c in _ONCE and len({row[n] for row in rows}) == 1}
     kept = [n for n, column in enumerate(_COLUMNS) if column not in same]
     shown = [_COLUMNS[n] for n in kept]
-    show.table(
+    console.table(
         shown,
         [[row[n] for n in kept] for row in rows],
         right=[c for c in _RIGHT if c in shown],
         narrow=[c for c in _NARROW if c in shown],
     )
     if said := ", ".join(f"{name} {value}" for name, value in same.items() if value != "-"):
-        show.note(f"all: {said}")
+        progress.note(f"all: {said}")
     if len(found) == limit:
-        show.note(f"the newest {limit}; --limit lists more")
+        progress.note(f"the newest {limit}; --limit lists more")
     if any(entry.busy for entry in found):
-        show.note("!: the machine was busy: other work took more than a fifth of its cores just before")
+        progress.note("!: the machine was busy: other work took more than a fifth of its cores just before")
     if changes:
-        show.note(
+        progress.note(
             "change: since the measurement before. *: beyond chance (5 %), as far as these measurements tell; "
             "?: so too, but other work ran. edgekit diff says more"
         )

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit import store
-from edgekit.cli import show
+from edgekit import files
+from edgekit.cli import console
 from edgekit.cli.options import Json, RunsDir, open_run
 from edgekit.errors import MissingError, UsageError, unknown
 
 if TYPE_CHECKING:
     from edgekit.targets.contents import Contents, OpInfo, TensorInfo
     from edgekit.targets.delegates import Verdict
+
 
 _SUFFIXES = (".tflite", ".onnx", ".engine")
 _LARGEST = 5
@@ -41,18 +42,18 @@ def inspect(
     path = _find(model, run, runs_dir)
     from edgekit.cli import lineage
 
-    found: dict[str, Any] = {"file": str(path), "size_bytes": path.stat().st_size, "sha256": store.sha256_file(path)}
+    found: dict[str, Any] = {"file": str(path), "size_bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
     if path.suffix == ".engine":
         record = lineage.engine_record(path)
         intact = "as built" if record.get("engine_sha256") == found["sha256"] else "changed since it was built"
         origin = lineage.lineage(path, str(record.get("exported_sha256", "")))
         found.update(form="TensorRT engine", engine={"file": intact, **record}, lineage=origin)
-        show.as_json(found) if json else _print_engine(found)
+        console.as_json(found) if json else _print_engine(found)
         return
     contents, verdicts = _read(path)
     found["lineage"] = lineage.lineage(path, found["sha256"])
     if json:
-        show.as_json({**found, **_plain(contents, verdicts, ops)})
+        console.as_json({**found, **_plain(contents, verdicts, ops)})
     else:
         _print(found, contents, verdicts, ops)
 
@@ -204,12 +205,12 @@ def _print_lineage(lineage: dict[str, Any]) -> None:
 
 def _print_facts(found: dict[str, Any], form: str, rows: list[list[str]]) -> None:
     size = f"{found['size_bytes'] / 1e6:.3f} MB"
-    show.table([found["file"], ""], [["form", form], ["size", size], ["sha256", found["sha256"]], *rows])
+    console.table([found["file"], ""], [["form", form], ["size", size], ["sha256", found["sha256"]], *rows])
 
 
 def _section(title: str, columns: list[str], rows: list[list[str]], right: list[str] | None = None) -> None:
     print(f"\n{title}")
-    show.table(columns, rows, right=right or [])
+    console.table(columns, rows, right=right or [])
 
 
 def _cells(tensor: TensorInfo) -> list[str]:

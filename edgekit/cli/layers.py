@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit import store
-from edgekit.cli import show
+from edgekit import files, progress, runs
+from edgekit.cli import console
 from edgekit.cli.options import Json, Run, RunsDir, open_run
 from edgekit.errors import EdgekitError, MissingError, unknown
 
 if TYPE_CHECKING:
-    from edgekit.layers import LayerCost
-    from edgekit.measurements import BenchmarkResult, LayerFigures, Summary
+    from edgekit.measurements import BenchmarkResult, LayerCost, LayerFigures, Summary
+
 
 _DEBUG_SCHEMA = 1
 _NARROW = ("layer", "ms", "% of time", "% of error")
@@ -56,17 +56,17 @@ def layers(
     rows = figures(times, known, found)
     shown = rows if every else by_block(rows)
     if json:
-        show.as_json(_document(result, shown))
+        console.as_json(_document(result, shown))
     else:
         _print(shown)
     _say(opened, result, row, found, rows)
     for line in left:
-        show.note(line)
+        progress.note(line)
     if sentence := verdict(shown):
-        show.note(f"{title(result, row)}: {sentence}")
+        progress.note(f"{title(result, row)}: {sentence}")
 
 
-def _chosen(run: store.Run, device: str | None, artifact: str | None) -> tuple[BenchmarkResult, Summary | None]:
+def _chosen(run: runs.Run, device: str | None, artifact: str | None) -> tuple[BenchmarkResult, Summary | None]:
     """The measurement that is meant, and judged; by default the first INT8 model that has times of layers.
 
     Raises:
@@ -92,12 +92,12 @@ def _chosen(run: store.Run, device: str | None, artifact: str | None) -> tuple[B
     return found, row_of(found, judged)
 
 
-def costs(run: store.Run) -> list[LayerCost]:
+def costs(run: runs.Run) -> list[LayerCost]:
     """The network's layers, which the benchmark of an older edgekit did not keep."""
     from edgekit.cli import network
     from edgekit.cli.workbench import Workbench
 
-    with show.working("looking at the network"):
+    with progress.working("looking at the network"):
         return network.layers(Workbench(run))
 
 
@@ -106,7 +106,7 @@ def debug_document(documents: Mapping[str, dict[str, Any]], result: BenchmarkRes
     return documents.get(result.artifact.target) if result.artifact.precision == "int8" else None
 
 
-def debug_documents(run: store.Run) -> tuple[dict[str, dict[str, Any]], list[str]]:
+def debug_documents(run: runs.Run) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """What edgekit quant debug found out with the weights that the run has, by target; and, in words, which of its
     files cannot be read and what makes them again.
     """
@@ -116,7 +116,7 @@ def debug_documents(run: store.Run) -> tuple[dict[str, dict[str, Any]], list[str
     for path in sorted((run.path / "quant").glob("debug-*.json")):
         target = path.stem.removeprefix("debug-")
         try:
-            document = store.load_document(path, _DEBUG_SCHEMA, "layers", "effect", "checkpoint_sha256", "target")
+            document = files.load_document(path, _DEBUG_SCHEMA, "layers", "effect", "checkpoint_sha256", "target")
             figures((), (), document)
             float(document["effect"]["logits"]["sqnr_db"])
         except (EdgekitError, KeyError, TypeError, ValueError):
@@ -148,11 +148,11 @@ def _print(rows: list[LayerFigures]) -> None:
     kept = [n for n, name in enumerate(COLUMNS) if name != _LEFT_OUT]
     lines = [cells(row, share) for row, share in zip(rows, error_shares(rows))]
     columns = [COLUMNS[n] for n in kept]
-    show.table(columns, [[line[n] for n in kept] for line in lines], right=columns[2:], narrow=_NARROW)
+    console.table(columns, [[line[n] for n in kept] for line in lines], right=columns[2:], narrow=_NARROW)
 
 
 def _say(
-    run: store.Run,
+    run: runs.Run,
     result: BenchmarkResult,
     row: Summary | None,
     debug: dict[str, Any] | None,
@@ -164,23 +164,23 @@ def _say(
 
     environment, name = result.environment, result.artifact.name
     if result.source == "emulated":
-        show.note(f"{result.device} is emulated: its times are none")
+        progress.note(f"{result.device} is emulated: its times are none")
     elif result.layers:
         for line in told(result, row):
-            show.note(line)
+            progress.note(line)
     else:
         again = f"none were kept; next: edgekit benchmark {run.handle} -d {result.device}"
         silent = f"{environment['runtime']} tells none" if "macs" in environment else again
         why = environment.get("no_layers", silent)
-        show.note(f"no times of the layers of {name} on {result.device}: {why}")
-    show.note(_limit(result, row))
+        progress.note(f"no times of the layers of {name} on {result.device}: {why}")
+    progress.note(_limit(result, row))
     if result.artifact.precision != "int8":
-        show.note(f"no errors: {name} is {result.artifact.precision.upper()}; -a names an INT8 model")
+        progress.note(f"no errors: {name} is {result.artifact.precision.upper()}; -a names an INT8 model")
     elif debug is None:
-        show.note(f"no errors yet; next: edgekit quant debug {run.handle} --target {result.artifact.target}")
+        progress.note(f"no errors yet; next: edgekit quant debug {run.handle} --target {result.artifact.target}")
     elif (together := noise_db(rows)) is not None:
         whole = debug["effect"]["logits"]["sqnr_db"]
-        show.note(
+        progress.note(
             f"effects of all layers, one by one: {together:.1f} dB together; all quantized at once: {whole:.1f} dB"
         )
 

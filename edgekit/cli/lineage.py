@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgekit import store
+from edgekit import files
 from edgekit.cli.artifacts import SCHEMA, load_artifacts
 from edgekit.errors import EdgekitError, MissingError
 from edgekit.labels import visible
@@ -42,7 +42,7 @@ def engine_record(path: Path) -> dict[str, Any]:
             f"{path} has no record beside it ({beside.name}): an engine alone does not say what it is",
             "edgekit export --target DEVICE builds it with one",
         )
-    content = store.load_json(beside)
+    content = files.load_json(beside)
     said: dict[str, Any] = {}
     for key, value in content.items() if isinstance(content, dict) else ():
         name = visible(str(key))[:_MOST_TEXT]
@@ -64,7 +64,7 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _from_manifest(manifest: Path, path: Path, sha256: str) -> dict[str, Any]:
-    document = store.load_document(manifest, SCHEMA, "artifacts", "run", "checkpoint_sha256")
+    document = files.load_document(manifest, SCHEMA, "artifacts", "run", "checkpoint_sha256")
     artifacts = load_artifacts(manifest.parent)
     same = next((a for a in artifacts if a.sha256 == sha256), None)
     named = next((a for a in artifacts if a.file == path.name), None)
@@ -96,7 +96,7 @@ def _from_sidecar(path: Path, sha256: str) -> dict[str, Any]:
     """Files that several targets share, in ``export/common``, have a record of their own each."""
     beside = path.with_name(path.name + ".json")
     try:
-        content = store.load_json(beside)
+        content = files.load_json(beside)
     except EdgekitError:
         return {}
     if not isinstance(content, dict) or not isinstance(content.get("sha256"), str):

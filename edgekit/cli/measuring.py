@@ -9,15 +9,12 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgekit import store
+from edgekit import progress, runs
 from edgekit.bench import engines, program, roofline, session, ssh
 from edgekit.bench.transport import Transport, open_transport
-from edgekit.cli import show
 from edgekit.errors import EdgekitError
-from edgekit.layers import LayerCost
-from edgekit.measurements import BenchmarkResult, ProgramResult
+from edgekit.measurements import BenchmarkResult, LayerCost, ProgramResult, Suite
 from edgekit.records import Artifact, Device
-from edgekit.suites import Suite
 
 Work = list[tuple[Artifact, Path]]
 
@@ -32,7 +29,7 @@ class Wanted:
         costs: of the network's layers, for what a device could do at best. peaks: of this machine's CPU.
     """
 
-    run: store.Run
+    run: runs.Run
     suite: Suite
     samples: session.EvaluationSet
     rebuild: bool = False
@@ -51,7 +48,7 @@ def measure_all(wanted: Wanted, plan: list[tuple[Device, Work]]) -> None:
     hosts: dict[str, list[Task]] = {}
     failed: list[EdgekitError] = []
     one_phone = any(device.transport == "adb" and not device.host for device, _ in plan)
-    with show.bars() as add:
+    with progress.bars() as add:
         for device, work in plan:
             task = _task(wanted, device, work, add(f"benchmarking on {device.name}"), failed)
             hosts.setdefault(_where(device, one_phone), []).append(task)
@@ -59,7 +56,7 @@ def measure_all(wanted: Wanted, plan: list[tuple[Device, Work]]) -> None:
             task(lambda transport: None)
         _at_once(list(hosts.values()), wanted.ended)
     for error in failed[1:]:
-        show.note(f"error: {error.message}")
+        progress.log.error("%s", error.message)
     if failed:
         raise failed[0]
 
@@ -81,7 +78,7 @@ def _where(device: Device, one_phone: bool) -> str:
 Task = Callable[[Callable[[Transport], None]], None]
 
 
-def _task(wanted: Wanted, device: Device, work: Work, update: show.Update, failed: list[EdgekitError]) -> Task:
+def _task(wanted: Wanted, device: Device, work: Work, update: progress.Update, failed: list[EdgekitError]) -> Task:
     def task(opened: Callable[[Transport], None]) -> None:
         try:
             _measure_device(wanted, device, work, update, opened)
@@ -118,7 +115,7 @@ def _at_once(hosts: list[list[Task]], ended: threading.Event) -> None:
 
 
 def _measure_device(
-    wanted: Wanted, device: Device, work: Work, update: show.Update, opened: Callable[[Transport], None]
+    wanted: Wanted, device: Device, work: Work, update: progress.Update, opened: Callable[[Transport], None]
 ) -> None:
     """Measure one model after the other, equal files once; each result is kept as soon as it is there."""
     steps = _steps(device, work)
@@ -218,7 +215,7 @@ def build_all(device: Device, work: Work) -> None:
     """Build the engines of every precision on the device."""
     kits = engines.kits(work)
     number = 0
-    with show.bar(f"building on {device.name}") as update:
+    with progress.bar(f"building on {device.name}") as update:
 
         def said(text: str) -> None:
             update(number, len(kits), f"{kits[number].precision}: {text}")
@@ -242,12 +239,12 @@ def build(kit: engines.Kit, device: Device, transport: Transport) -> engines.Eng
     """Build one engine, and say what was built by what."""
     engine = engines.build(kit, device, transport)
     record = engine.record
-    show.note(
+    progress.note(
         f"  {engine.path}  {engine.path.stat().st_size / 1e6:.1f} MB, from {record['onnx']} by TensorRT "
         f"{record['tensorrt']} on {device.name} in {record.get('seconds', '?')} s"
     )
     if placement := record.get("placement"):
-        show.note(
+        progress.note(
             f"  on the DLA: {len(placement['dla'])} layers; on the GPU: {len(placement['gpu'])}"
             + (f"; the DLA refuses: {', '.join(placement['refused'][:8])}" if placement["refused"] else "")
         )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from edgekit.cli import show
+from edgekit.cli import console
 from edgekit.cli.options import Json
-from edgekit.train import models as table
+from edgekit.train import zoo
 
 
 def models(json: Json = False) -> None:
@@ -16,9 +16,9 @@ def models(json: Json = False) -> None:
     Parameters (millions) and multiply-accumulates (10**9, one image) are those of the network at its
     own input size with 1000 classes. What was tried with which result: benchmarks/results/models.json.
     """
-    known = [describe(arch) for arch in table.MODELS]
+    known = [describe(arch) for arch in zoo.MODELS]
     if json:
-        show.as_json(known)
+        console.as_json(known)
         return
     rows = [
         [
@@ -33,12 +33,12 @@ def models(json: Json = False) -> None:
         for entry in known
     ]
     columns = ["model", "params (M)", "MACs (G)", "input px", "tried", "pretrained weights", "note"]
-    show.table(columns, rows, right=columns[1:4], narrow=["model", "params (M)", "MACs (G)", "input px", "note"])
+    console.table(columns, rows, right=columns[1:4], narrow=["model", "params (M)", "MACs (G)", "input px", "note"])
 
 
 def describe(arch: str) -> dict[str, Any]:
     """One model as plain values; ``tried`` maps a kind of file to the precisions that agreed with torch."""
-    row = table.row(arch)
+    row = zoo.row(arch)
     done = [p for p in row.precisions if p in ("fp32", "fp16", "int8")]
     package = row.weights.startswith("edgekit.")
     return {

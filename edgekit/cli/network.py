@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from edgekit import config, store
+from edgekit import config, files, runs
 from edgekit.errors import EdgekitError
-from edgekit.layers import LayerCost
+from edgekit.measurements import LayerCost
 
 if TYPE_CHECKING:
     from edgekit.cli.workbench import Workbench
+
 
 SCHEMA = 1
 FILE = "network.json"
 
 
-def kept(run: store.Run) -> list[LayerCost]:
+def kept(run: runs.Run) -> list[LayerCost]:
     """The layers, as far as they were kept for the weights that the run has; else none.
 
     A file that cannot be read is as if it were missing: it can be made again.
@@ -25,7 +26,7 @@ def kept(run: store.Run) -> list[LayerCost]:
     if not path.is_file():
         return []
     try:
-        document = store.load_document(path, SCHEMA, "parent", "layers")
+        document = files.load_document(path, SCHEMA, "parent", "layers")
         if document["parent"] != run.weights_sha256:
             return []
         return [config.from_table(layer, LayerCost, str(path)) for layer in document["layers"]]
@@ -41,7 +42,7 @@ def layers(bench: Workbench) -> list[LayerCost]:
 
         found = costs.costs(bench.folded, bench.checkpoint.preprocess.image_size)
         described = [dataclasses.asdict(cost) for cost in found]
-        store.save_json(
+        files.save_json(
             bench.run.path / FILE, {"schema": SCHEMA, "parent": bench.checkpoint.sha256, "layers": described}
         )
     return found

@@ -11,8 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from edgekit import store
-from edgekit.cli import show
+from edgekit import progress, runs
 
 Run = Annotated[
     str | None,
@@ -25,13 +24,13 @@ StrictGates = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for scripts.")]
 
 
-def open_run(runs_dir: Path, run: str | None) -> store.Run:
+def open_run(runs_dir: Path, run: str | None) -> runs.Run:
     """Open the run that was named, or the newest, and say which, and what is odd about it."""
-    opened = store.open_run(runs_dir, run)
+    opened = runs.open_run(runs_dir, run)
     if run is None:
-        show.note(f"run: {opened.name} (the newest)")
+        progress.note(f"run: {opened.name} (the newest)")
     if (status := opened.meta.get("status")) != "finished":
-        show.note(f"the training of {opened.name} did not finish ({status}); its best weights so far are used")
+        progress.note(f"the training of {opened.name} did not finish ({status}); its best weights so far are used")
     return opened
 
 

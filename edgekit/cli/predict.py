@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit import store
-from edgekit.cli import show
+from edgekit import progress, runs
+from edgekit.cli import console
 from edgekit.cli.options import Json, RunsDir, open_run
 from edgekit.errors import DataError, EdgekitError, MissingError, UsageError, unknown
 
@@ -68,11 +68,11 @@ def predict(
         for number, answer in enumerate(answers):
             answer["uncertainty"] = _uncertainty(doubt, number, int(logits[number].argmax()))
     if json:
-        show.as_json(answers)
+        console.as_json(answers)
     elif answers:
         _print(answers, top)
         note = f"calibrated: temperature {temperature:.2f}, fitted on val" if temperature else "not calibrated"
-        show.note(note if judged else f"{note}; edgekit evaluate {opened.handle}")
+        progress.note(note if judged else f"{note}; edgekit evaluate {opened.handle}")
     if bad:
         raise (
             bad[0] if len(bad) == 1 else DataError("\n  ".join([f"{len(bad)} images cannot be used:", *map(str, bad)]))
@@ -109,7 +109,7 @@ def _run_network(
     return logits, doubt
 
 
-def _run_artifact(run: store.Run, name: str, pixels: list[np.ndarray], checkpoint: Checkpoint) -> Sequence[np.ndarray]:
+def _run_artifact(run: runs.Run, name: str, pixels: list[np.ndarray], checkpoint: Checkpoint) -> Sequence[np.ndarray]:
     from edgekit.bench import session
     from edgekit.cli.artifacts import current_artifacts
 
@@ -160,5 +160,7 @@ def _print(answers: list[dict[str, Any]], top: int) -> None:
             of = answer["uncertainty"]
             row += [f"{100 * of['mean_probability']:.1f}", f"{100 * of['spread']:.1f}"]
             row += [f"{of['entropy']:.2f} ({100 * of['entropy_share']:.0f} %)"]
-        show.note("mean, spread: of the first class over the thinned heads, in %; entropy: in nats, share of the most")
-    show.table(columns, cells, right=columns[2:])
+        progress.note(
+            "mean, spread: of the first class over the thinned heads, in %; entropy: in nats, share of the most"
+        )
+    console.table(columns, cells, right=columns[2:])

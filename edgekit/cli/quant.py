@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit import atomic, config, store
-from edgekit.cli import show, table
+from edgekit import config, files, labels, progress
+from edgekit.cli import console, table
 from edgekit.cli.options import Json, Run, RunsDir, open_run
 from edgekit.quantization import LITERT_SCHEME, TENSORRT_SCHEME
 from edgekit.targets import base
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from edgekit.quant.agreement import Agreement
     from edgekit.quant.debug import Inspection, LayerReport
 
+
 SCHEMA = 1
 _BATCH = 8
 _COLUMNS = ("layer", "kind", "runs in", "weights dB", "cosine", "alone dB", "cosine", "accumulated dB", "cosine")
 _EFFECTS = ("logits dB", "cosine", "top-1 changed")
 _NARROW = ("layer", "alone dB", "accumulated dB", "logits dB")
-
 quant_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -72,16 +72,16 @@ def debug(
     found = _inspect(bench, resolved, images)
     document = _document(bench, resolved, found)
     path = opened.path / "quant" / _stem(resolved.name, chosen.name)
-    with show.working("drawing"):
+    with progress.working("drawing"):
         picture = svg.standalone(quantpictures.inspection(document))
-    atomic.save_bytes(path.with_name(f"{path.name}.svg"), picture.encode())
-    store.save_json(path.with_name(f"{path.name}.json"), document)
+    files.save_bytes(path.with_name(f"{path.name}.svg"), picture.encode())
+    files.save_json(path.with_name(f"{path.name}.json"), document)
     if json:
-        show.as_json(document)
+        console.as_json(document)
     else:
         _print(found)
-    show.note(f"picture: {path}.svg")
-    show.note(f"figures: {path}.json")
+    progress.note(f"picture: {path}.svg")
+    progress.note(f"figures: {path}.json")
 
 
 def _stem(target: str, recipe: str) -> str:
@@ -96,7 +96,7 @@ def _inspect(bench: Workbench, resolved: base.Resolved, images: int) -> Inspecti
     observers.check(bench.recipe.observer)
     native = LITERT_SCHEME if resolved.target.runtime == "litert" else TENSORRT_SCHEME
     batches = bench.calibration_images(images).split(_BATCH)
-    with show.bar("quantizing one layer at a time") as update:
+    with progress.bar("quantizing one layer at a time") as update:
         return debugging.inspect(bench.folded, bench.quantized, native, batches, update)
 
 
@@ -120,7 +120,7 @@ def _print(found: Inspection) -> None:
     """The layers, the most sensitive first; then the network as a whole."""
     columns = (*_COLUMNS, *_EFFECTS)
     right = tuple(column for column in columns if column not in ("layer", "kind", "runs in"))
-    show.table(columns, [_cells(layer) for layer in found.layers], right=right, narrow=_NARROW)
+    console.table(columns, [_cells(layer) for layer in found.layers], right=right, narrow=_NARROW)
     logits = found.effect.logits
     changed = round(found.effect.changed * found.images)
     print(
@@ -130,7 +130,7 @@ def _print(found: Inspection) -> None:
     clipped = max(found.tensors, key=lambda tensor: tensor.clipped, default=None)
     if clipped and clipped.clipped:
         share = f"{100 * clipped.clipped:.2g} % of its values"
-        print(f"most clipped: {show.printable(clipped.name)}, {share}, at [{clipped.low:.4g}, {clipped.high:.4g}]")
+        print(f"most clipped: {labels.printable(clipped.name)}, {share}, at [{clipped.low:.4g}, {clipped.high:.4g}]")
 
 
 def _cells(layer: LayerReport) -> list[str]:

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgekit import store
-from edgekit.cli import show
+from edgekit import progress, runs
 from edgekit.cli.pairing import at, grouped, names
 from edgekit.errors import MissingError, UsageError
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from edgekit.bench.database import Wanted
     from edgekit.bench.entries import Entry
+
 
 Database = Annotated[
     str | None,
@@ -98,12 +98,12 @@ def open_sources(runs_dir: Path, named: Iterable[str], url: str | None) -> Sourc
         if path is not None:
             folders.setdefault(_place(path)[0], path.parent)
     opened = {}
-    with show.working("reading results"):
+    with progress.working("reading results"):
         for resolved, folder in folders.items():
             found = index.refresh(folder)
             opened[resolved] = found.engine
             for problem in found.problems:
-                show.note(f"left out: {problem}")
+                progress.note(f"left out: {problem}")
     return Sources(opened, None if not url else database.connect(url))
 
 
@@ -174,7 +174,7 @@ def _local(runs_dir: Path, text: str) -> tuple[Path | None, str, str]:
         for k in range(len(parts), 0, -1):
             run, artifact = "/".join(parts[:k]), "/".join(parts[k:])
             for path in (runs_dir / run, Path(run)) if run and "@" not in artifact else ():
-                if (path / store.RUN_FILE).is_file():
+                if (path / runs.RUN_FILE).is_file():
                     return path, artifact, moment
     return None, "", ""
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgekit import atomic, store
-from edgekit.cli import show
+from edgekit import files, progress, runs
+from edgekit.cli import console
 from edgekit.cli.options import Json, Run, RunsDir, open_run
 from edgekit.errors import MissingError, UsageError, unknown
 
 if TYPE_CHECKING:
-    from edgekit.measurements import BenchmarkResult, ProgramResult, Summary
+    from edgekit.measurements import BenchmarkResult, Gates, ProgramResult, Summary
     from edgekit.scores import Evaluation
-    from edgekit.suites import Gates
+
 
 # Format -> the file's name in the run.
 FORMATS = {
@@ -76,34 +76,34 @@ def report(
         print_programs(list(material.programs), json)
         say_parity(list(material.results))
         for line in verdict.trained(material.evaluation) if material.evaluation else ():
-            show.note(line)
+            progress.note(line)
     if output == "-":
         sys.stdout.write(text)
     else:
         path = Path(output) if output else opened.path / FORMATS[format_]
-        atomic.save_bytes(path, text.encode())
-        show.note(f"report: {path}")
+        files.save_bytes(path, text.encode())
+        progress.note(f"report: {path}")
     _say_next(opened, bool(material.evaluation), bool(material.rows))
 
 
-def _say_next(run: store.Run, judged: bool, measured: bool) -> None:
+def _say_next(run: runs.Run, judged: bool, measured: bool) -> None:
     """What is missing in the report, and what brings it."""
     if not judged:
-        show.note(f"not judged on the test split; next: edgekit evaluate {run.handle}")
+        progress.note(f"not judged on the test split; next: edgekit evaluate {run.handle}")
     if not measured:
         exported = any((run.path / "export").glob("*/manifest.json"))
         command = f"benchmark {run.handle}" if exported else f"export {run.handle} --target jetson --target android"
-        show.note(f"nothing was measured yet; next: edgekit {command}")
+        progress.note(f"nothing was measured yet; next: edgekit {command}")
 
 
-def save_pictures(run: store.Run, evaluation: Evaluation | None) -> dict[str, str | bytes]:
+def save_pictures(run: runs.Run, evaluation: Evaluation | None) -> dict[str, str | bytes]:
     """Draw what can be drawn of a run into its pictures/; returns all of them, also the samples."""
     from edgekit.data import dataset
     from edgekit.report import pictures
 
     index = run.path / "data.json"
     data = dataset.load_index(index) if index.is_file() else None
-    with show.working("drawing"):
+    with progress.working("drawing"):
         drawn = pictures.draw_all(run.meta.get("history", ()), data, evaluation)
         pictures.save(run.path / "pictures", drawn)
     samples = run.path / "pictures" / "samples.png"
@@ -112,7 +112,7 @@ def save_pictures(run: store.Run, evaluation: Evaluation | None) -> dict[str, st
     return drawn
 
 
-def print_table(run: store.Run, json: bool) -> tuple[list[BenchmarkResult], list[Summary]]:
+def print_table(run: runs.Run, json: bool) -> tuple[list[BenchmarkResult], list[Summary]]:
     """Print the run's measurements as a table or as JSON; returns the raw results and the judged ones.
 
     Raises:
@@ -134,20 +134,20 @@ def say_parity(results: list[BenchmarkResult]) -> None:
     from edgekit.bench import summary
 
     for twin in summary.twins(results):
-        show.note(
+        progress.note(
             f"{twin.artifact} on {twin.device} and the same file here: same top-1 on {twin.agreement:.1f} % of "
             f"{twin.samples} images, cosine of the logits {twin.cosine:.5f}"
         )
     found = summary.parities(results)
     for pair in found:
-        show.note(f"same top-1: {pair.one} and {pair.other}, {pair.agreement:.1f} % of {pair.samples} images")
+        progress.note(f"same top-1: {pair.one} and {pair.other}, {pair.agreement:.1f} % of {pair.samples} images")
     if found and min(pair.agreement for pair in found) < _PARITY:
-        show.note(
+        progress.note(
             "each has the grid that suits its runtime; edgekit export --parity strict gives all the same integers"
         )
 
 
-def measured(run: store.Run) -> tuple[list[BenchmarkResult], list[Summary]]:
+def measured(run: runs.Run) -> tuple[list[BenchmarkResult], list[Summary]]:
     """The raw measurements of what the run has now, and the judged ones; both may be empty.
 
     Raises:
@@ -156,7 +156,7 @@ def measured(run: store.Run) -> tuple[list[BenchmarkResult], list[Summary]]:
     from edgekit.bench import session, summary
     from edgekit.cli.artifacts import current_artifacts
 
-    found = session.load(run.path / "bench", show.note)
+    found = session.load(run.path / "bench", progress.note)
     if not found:
         return [], []
     weights = run.weights_sha256
@@ -165,17 +165,17 @@ def measured(run: store.Run) -> tuple[list[BenchmarkResult], list[Summary]]:
         r for r in found if r.artifact.parent == weights and (r.artifact.is_baseline or r.artifact.sha256 in exported)
     ]
     if results and (stale := len(found) - len(results)):
-        show.note(f"left out: {stale} measurements of files that were exported again since; edgekit benchmark")
+        progress.note(f"left out: {stale} measurements of files that were exported again since; edgekit benchmark")
     calibrations = {r.artifact.details.get("calibration_sha256") for r in results if r.artifact.precision == "int8"}
     if len(calibrations) > 1:
-        show.note("these INT8 models come from different calibrations; edgekit export again to compare targets")
+        progress.note("these INT8 models come from different calibrations; edgekit export again to compare targets")
     try:
         return results, summary.summarize(results) if results else []
     except MissingError as error:
         raise MissingError(str(error), f"edgekit benchmark {run.handle}") from None
 
 
-def by_programs(run: store.Run) -> list[ProgramResult]:
+def by_programs(run: runs.Run) -> list[ProgramResult]:
     """What programs on devices said of the files that the run has now."""
     from edgekit.bench import program
     from edgekit.cli.artifacts import current_artifacts
@@ -189,13 +189,13 @@ def print_programs(found: list[ProgramResult], json: bool) -> None:
     from edgekit.report import programs
 
     if found and json:
-        show.note("measured by a program on a device, not in this list: bench/*/benchmark_model/*.json of the run")
+        progress.note("measured by a program on a device, not in this list: bench/*/benchmark_model/*.json of the run")
     elif found:
         print()
         rows = [programs.cells(result) for result in found]
-        show.table(programs.COLUMNS, rows, right=programs.RIGHT, narrow=programs.NARROW)
+        console.table(programs.COLUMNS, rows, right=programs.RIGHT, narrow=programs.NARROW)
         for line in programs.notes(found):
-            show.note(line)
+            progress.note(line)
 
 
 def print_rows(rows: list[Summary], json: bool, gates: Gates) -> None:
@@ -203,16 +203,16 @@ def print_rows(rows: list[Summary], json: bool, gates: Gates) -> None:
     from edgekit.report import tables, verdict
 
     if json:
-        show.as_json([dataclasses.asdict(row) for row in rows])
+        console.as_json([dataclasses.asdict(row) for row in rows])
         return
     if rows:
-        show.table(tables.COLUMNS, [tables.cells(row) for row in rows], right=tables.RIGHT, narrow=tables.NARROW)
+        console.table(tables.COLUMNS, [tables.cells(row) for row in rows], right=tables.RIGHT, narrow=tables.NARROW)
         for line in tables.footnotes(rows):
-            show.note(line)
+            progress.note(line)
     if boards := [row for row in rows if tables.is_board(row)]:
         print()
-        show.table(tables.BOARD_COLUMNS, [tables.board_cells(row) for row in boards], right=tables.BOARD_COLUMNS[4:])
+        console.table(tables.BOARD_COLUMNS, [tables.board_cells(row) for row in boards], right=tables.BOARD_COLUMNS[4:])
         for line in tables.board_notes(rows):
-            show.note(line)
+            progress.note(line)
     for line in verdict.worth(rows, gates):
-        show.note(line)
+        progress.note(line)

@@ -6,23 +6,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit import store
-from edgekit.cli import show
+from edgekit import progress, runs
 from edgekit.errors import EdgekitError
-from edgekit.measurements import BenchmarkResult, Summary
+from edgekit.measurements import BenchmarkResult, Gates, Summary
 from edgekit.records import SPLITS
-from edgekit.suites import Gates
 
 if TYPE_CHECKING:
-    from edgekit.layers import LayerCost
+    from edgekit.measurements import LayerCost
     from edgekit.records import DatasetIndex
     from edgekit.report.changes import Change
     from edgekit.report.material import Material, Picture
 
+
 _SIDE = 96  # pixels of a picture in the page
 
 
-def gather(run: store.Run) -> Material:
+def gather(run: runs.Run) -> Material:
     """Everything that is known of a run.
 
     Raises:
@@ -71,12 +70,12 @@ def written(material: Material, format_: str, about: Path | None = None) -> str:
         return csvfiles.figures(material) if format_ == "csv" else csvfiles.classes(material)
     from edgekit.report import document, html, markdown
 
-    with show.working("writing the report"):
+    with progress.working("writing the report"):
         return {"html": html.page, "md": markdown.document, "json": document.as_json}[format_](material)
 
 
 def changed_images(
-    run: store.Run, data: DatasetIndex | None, found: Sequence[Change]
+    run: runs.Run, data: DatasetIndex | None, found: Sequence[Change]
 ) -> tuple[Mapping[int, Picture], str]:
     """The test images whose answer changed that are shown, by position in the split; and why there are none."""
     from edgekit.report.changes import pictured
@@ -93,11 +92,11 @@ def changed_images(
     try:
         return _pictures(run, data, wanted), ""
     except (EdgekitError, OSError) as error:
-        show.note(f"the images whose answer changed are not shown: {error}")
+        progress.note(f"the images whose answer changed are not shown: {error}")
         return {}, str(error).replace(str(data.root), data.root.name)  # where it lies is no matter of the report
 
 
-def _pictures(run: store.Run, data: DatasetIndex, wanted: Sequence[int]) -> dict[int, Picture]:
+def _pictures(run: runs.Run, data: DatasetIndex, wanted: Sequence[int]) -> dict[int, Picture]:
     """What the network was shown, as small JPEG.
 
     Raises:
@@ -116,7 +115,7 @@ def _pictures(run: store.Run, data: DatasetIndex, wanted: Sequence[int]) -> dict
     return {n: Picture(s.path, html.jpeg(p, _SIDE)) for n, s, p in zip(wanted, chosen, pixels)}
 
 
-def _index(run: store.Run) -> DatasetIndex | None:
+def _index(run: runs.Run) -> DatasetIndex | None:
     from edgekit.data import dataset
 
     index = run.path / "data.json"
@@ -142,9 +141,7 @@ def _counts(data: DatasetIndex) -> dict[str, list[int]]:
     return counts
 
 
-def _layers(
-    run: store.Run, results: Sequence[BenchmarkResult], rows: Sequence[Summary], gates: Gates
-) -> dict[str, Any]:
+def _layers(run: runs.Run, results: Sequence[BenchmarkResult], rows: Sequence[Summary], gates: Gates) -> dict[str, Any]:
     """What `Material` holds of layers: times that runtimes told, joined with the errors that ``edgekit quant debug``
     found for these weights; what is chosen first, then devices, then INT8.
     """
@@ -181,11 +178,11 @@ def _layers(
         if target not in shown:
             found[f"errors in INT8 for {document['target']} (debug-{target})"] = figures((), costs, document)
     for line in left:
-        show.note(line)
+        progress.note(line)
     return {"layers": found, "layer_notes": notes, "layers_left": left}
 
 
-def _costs(run: store.Run) -> tuple[list[LayerCost], str]:
+def _costs(run: runs.Run) -> tuple[list[LayerCost], str]:
     """The network's layers, worked out again where they were not kept; none, and why, where that cannot be done."""
     from edgekit.cli import layers, network
 

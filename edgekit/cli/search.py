@@ -8,8 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit import config, store
-from edgekit.cli import show
+from edgekit import config, files, progress
 from edgekit.cli.emitters import EMITTERS, Emitted
 from edgekit.cli.workbench import Workbench
 from edgekit.data import dataset, images
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from edgekit.quant.search import Drop, Trial
+
 
 # From cheap to dear: seconds of calibration, then of recovery.
 RECIPES = ("relative", "default")
@@ -45,11 +45,11 @@ class Search:
         from edgekit.quant import search
 
         search.check_budget(budget, len(self.val))
-        show.note(f"{self.resolved.name}: at most {budget:g} points of top-1, on {len(self.val)} val images")
+        progress.note(f"{self.resolved.name}: at most {budget:g} points of top-1, on {len(self.val)} val images")
         trials = []
         for trial in search.search(self.recipes, budget, self.measure, self.ranked, MOST_FLOAT_LAYERS):
             trials.append(trial)
-            show.note(f"  {described(trial)}")
+            progress.note(f"  {described(trial)}")
         best = min(trials, key=lambda trial: trial.drop.at_most)
         bench = self.benches[best.recipe]
         vars(bench)["quantized"] = self.mixed(bench, best.float_layers)
@@ -85,7 +85,7 @@ class Search:
 
         bench = self._bench(recipe)
         native = LITERT_SCHEME if self.resolved.target.runtime == "litert" else TENSORRT_SCHEME
-        with show.bar("ranking layers by sensitivity") as update:
+        with progress.bar("ranking layers by sensitivity") as update:
             batches = bench.calibration_images(_RANKED_ON).split(_BATCH)
             found = debug.inspect(bench.folded, bench.quantized, native, batches, update, tensors=False)
         last = list(bench.quantized.layers)[-1]
@@ -115,7 +115,7 @@ class Search:
             "int8",
             target.runtime,
             target.layout,
-            store.sha256_file(path),
+            files.sha256_file(path),
             parent,
             emitted.details,
             emitted.input,

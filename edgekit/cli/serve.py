@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgekit import config, store
-from edgekit.cli import show
+from edgekit import config, progress, runs
 from edgekit.cli.options import Json, Run, RunsDir, open_run
 from edgekit.errors import MissingError, UsageError, unknown
 
 if TYPE_CHECKING:
     from edgekit.bench.webjob import Offer
+    from edgekit.measurements import Suite
     from edgekit.records import Artifact
-    from edgekit.suites import Suite
+
 
 _PORT = 8431
 
@@ -76,7 +76,7 @@ def serve(
     serving.print_results(opened, received, json)
 
 
-def _offer(opened: store.Run, wanted: list[str], limits: Suite, scratch: Path) -> Offer:
+def _offer(opened: runs.Run, wanted: list[str], limits: Suite, scratch: Path) -> Offer:
     """What browsers get of a run."""
     from edgekit.bench.webjob import Offer
     from edgekit.cli.benchmark import test_set
@@ -97,7 +97,7 @@ def _offer(opened: store.Run, wanted: list[str], limits: Suite, scratch: Path) -
     )
 
 
-def _models(opened: store.Run, weights: str, wanted: list[str]) -> tuple[tuple[Artifact, Path], ...]:
+def _models(opened: runs.Run, weights: str, wanted: list[str]) -> tuple[tuple[Artifact, Path], ...]:
     """The LiteRT files that were exported, or those of them that are wanted; equal files once.
 
     Raises:
@@ -113,7 +113,7 @@ def _models(opened: store.Run, weights: str, wanted: list[str]) -> tuple[tuple[A
     chosen: dict[str, Artifact] = {}
     for artifact in (known[name] for name in wanted or known):
         if artifact.input == "int8":
-            show.note(f"left out: {artifact.name} (its input is int8, which LiteRT.js does not take)")
+            progress.note(f"left out: {artifact.name} (its input is int8, which LiteRT.js does not take)")
         else:
             chosen.setdefault(artifact.sha256, artifact)
     if not chosen:
@@ -124,7 +124,7 @@ def _models(opened: store.Run, weights: str, wanted: list[str]) -> tuple[tuple[A
     return tuple(files)
 
 
-def _nothing(opened: store.Run) -> MissingError:
+def _nothing(opened: runs.Run) -> MissingError:
     return MissingError(
         f"the run {opened.name!r} has no LiteRT file that a browser can run",
         f"edgekit export {opened.handle} --target android",

@@ -11,13 +11,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgekit import store
+from edgekit import progress, runs
 from edgekit.bench import metrics, quantiles, session
 from edgekit.bench.summary import percentiles_ms
 from edgekit.bench.webdoor import Door
 from edgekit.bench.webjob import Offer, Visit
 from edgekit.bench.webserver import Desk, WebServer
-from edgekit.cli import show
+from edgekit.cli import console
 from edgekit.errors import MissingError
 from edgekit.measurements import BenchmarkResult
 
@@ -59,7 +59,7 @@ def own_address() -> str:
     return address
 
 
-def serve(offer: Offer, run: store.Run, place: Place, devices: int, once: bool) -> list[BenchmarkResult]:
+def serve(offer: Offer, run: runs.Run, place: Place, devices: int, once: bool) -> list[BenchmarkResult]:
     """Serve until Ctrl-C, or with `once` until the first browser is done; returns what was kept, the last one last."""
     received: list[BenchmarkResult] = []
     over = threading.Event()
@@ -70,28 +70,28 @@ def serve(offer: Offer, run: store.Run, place: Place, devices: int, once: bool) 
         top1 = 100 * metrics.top1(result.logits, result.expected).mean()
         p50 = quantiles.percentile_ms(result.latencies_ns, 50)
         time = "" if p50 is None else f"p50 {p50:.2f} ms, "
-        show.note(f"  {result.artifact.name} on {result.device}: {time}top-1 {top1:.1f} %{_doubts(result)}")
+        progress.note(f"  {result.artifact.name} on {result.device}: {time}top-1 {top1:.1f} %{_doubts(result)}")
 
     def ended(visit: Visit) -> None:
-        show.note(f"{visit.name} has sent everything")
+        progress.note(f"{visit.name} has sent everything")
         if once:
             over.set()
 
-    with show.bars() as add:
+    with progress.bars() as add:
 
         def entered(visit: Visit) -> Callable[[int, int, str], None]:
-            show.note(f"{visit.name} is in" + (", a browser of this machine" if visit.source == "host" else ""))
+            progress.note(f"{visit.name} is in" + (", a browser of this machine" if visit.source == "host" else ""))
             return add(visit.name)
 
         door = Door(devices, (place.name,))
-        server = _listen(place, offer, Desk(entered, keep, ended, show.note), door)
+        server = _listen(place, offer, Desk(entered, keep, ended, progress.note), door)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             _print_link(server, place, door)
             while not over.wait(0.5):  # a wait without end would not hear Ctrl-C everywhere
                 pass
         except KeyboardInterrupt:
-            show.note("ended")
+            progress.note("ended")
         finally:
             server.shutdown()
             server.server_close()
@@ -132,14 +132,14 @@ def _print_link(server: WebServer, place: Place, door: Door) -> None:
     link = f"{scheme}://{place.name}:{server.server_port}/#{door.token}"
     if place.lan:
         _print_code(link)
-    show.note(f"open on the phone: {link}" if place.lan else f"open in a browser of this machine: {link}")
+    progress.note(f"open on the phone: {link}" if place.lan else f"open in a browser of this machine: {link}")
     if place.fingerprint:
-        show.note(f"the browser will warn of an unknown certificate; its SHA-256 must be\n  {place.fingerprint}")
+        progress.note(f"the browser will warn of an unknown certificate; its SHA-256 must be\n  {place.fingerprint}")
     elif place.lan:
-        show.note("without --https: one thread, no WebGPU, no live camera, and others in the network can listen")
+        progress.note("without --https: one thread, no WebGPU, no live camera, and others in the network can listen")
     else:
-        show.note("phones: edgekit serve --lan --https")
-    show.note(f"the link is good for {door.devices} browser{'s' if door.devices > 1 else ''}; Ctrl-C ends")
+        progress.note("phones: edgekit serve --lan --https")
+    progress.note(f"the link is good for {door.devices} browser{'s' if door.devices > 1 else ''}; Ctrl-C ends")
 
 
 def _print_code(link: str) -> None:
@@ -155,34 +155,36 @@ def _print_code(link: str) -> None:
     blocks = {(0, 0): " ", (1, 0): "▀", (0, 1): "▄", (1, 1): "█"}
     console = Console(stderr=True, highlight=False, no_color=False)  # NO_COLOR too: without its colours it is none
     if console.width < len(rows[0]):
-        show.note(f"the terminal is too narrow for the code of the link: {len(rows[0])} columns show it")
+        progress.note(f"the terminal is too narrow for the code of the link: {len(rows[0])} columns show it")
         return
     for upper, lower in zip(rows[::2], rows[1::2]):
         line = "".join(blocks[bool(a), bool(b)] for a, b in zip(upper, lower))
         console.print(Text(line, style="#000000 on #ffffff", no_wrap=True, overflow="ignore"))
 
 
-def print_results(run: store.Run, received: list[BenchmarkResult], json: bool) -> None:
+def print_results(run: runs.Run, received: list[BenchmarkResult], json: bool) -> None:
     """The table of the run; without a baseline to compare with, what was received."""
-    from edgekit.bench import summary
+    from edgekit import measurements
     from edgekit.cli.report import print_table
 
     if not received:
-        show.note("nothing was received")
+        progress.note("nothing was received")
         if json:
-            show.as_json([])
+            console.as_json([])
         return
-    if any(result.artifact.name == summary.REFERENCE for result in session.load(run.path / "bench", show.note)):
+    if any(
+        result.artifact.name == measurements.REFERENCE for result in session.load(run.path / "bench", progress.note)
+    ):
         print_table(run, json)
         return
     rows = [_figures(result) for result in received]
     if json:
-        show.as_json(rows)
+        console.as_json(rows)
     else:
         columns = list(rows[0])
         cells = [[v if isinstance(v, str) else "-" if v is None else f"{v:.2f}" for v in row.values()] for row in rows]
-        show.table(columns, cells, right=columns[2:])
-    show.note(f"next, for the baseline that these are compared with: edgekit benchmark {run.handle}")
+        console.table(columns, cells, right=columns[2:])
+    progress.note(f"next, for the baseline that these are compared with: edgekit benchmark {run.handle}")
 
 
 def _figures(result: BenchmarkResult) -> dict[str, str | float | None]:

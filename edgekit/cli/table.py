@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit import atomic, config, store
-from edgekit.cli import show
+from edgekit import config, files, progress
+from edgekit.cli import console
 from edgekit.cli.options import Run, RunsDir, open_run
 from edgekit.errors import UsageError, unknown
 from edgekit.quantization import LITERT_SCHEME, TENSORRT_SCHEME, CalibrationRecipe, CalibrationTable, Range
 
 if TYPE_CHECKING:
     from edgekit.cli.workbench import Workbench
+
 
 _COLUMNS = ("tensor", "low", "high", "symmetric scale", "asymmetric scale", "zero point")
 _DIFF_COLUMNS = ("tensor", "low", "high", "other low", "other high", "width")
@@ -78,7 +79,7 @@ def _other(name: str, runs_dir: Path, recipe: CalibrationRecipe) -> CalibrationT
         return _open(runs_dir, name, recipe).table
     from edgekit.cli.workbench import SCHEMA
 
-    document = store.load_document(Path(name), SCHEMA, "table")
+    document = files.load_document(Path(name), SCHEMA, "table")
     return config.from_table(document["table"], CalibrationTable, name)
 
 
@@ -96,7 +97,9 @@ def _as_tensorrt(bench: Workbench) -> str:
     from edgekit.quant import exchange
 
     text = exchange.tensorrt_cache(bench.table, bench.onnx_naming.tensors, TENSORRT_SCHEME)
-    show.note(f"for {bench.onnx}; other versions of TensorRT want theirs in the first line (not verified on hardware)")
+    progress.note(
+        f"for {bench.onnx}; other versions of TensorRT want theirs in the first line (not verified on hardware)"
+    )
     return text
 
 
@@ -104,7 +107,7 @@ def _as_litert(bench: Workbench) -> str:
     from edgekit.quant import exchange, litert
 
     text = _json(exchange.litert_result(litert.spans(bench.tflite, bench.table, bench.tflite_naming), LITERT_SCHEME))
-    show.note(f"for {bench.tflite}")
+    progress.note(f"for {bench.tflite}")
     return text
 
 
@@ -115,8 +118,8 @@ def _write(text: str, output: Path | None) -> None:
     if output is None:
         sys.stdout.write(text)
     else:
-        atomic.save_bytes(output, text.encode())
-        show.note(f"written: {output}")
+        files.save_bytes(output, text.encode())
+        progress.note(f"written: {output}")
 
 
 def _print(found: CalibrationTable) -> None:
@@ -127,8 +130,8 @@ def _print(found: CalibrationTable) -> None:
         symmetric, free = (affine.activation_grid(span, wanted) for wanted in (True, False))
         scales = f"{symmetric.scale:.4g}", f"{free.scale:.4g}", str(free.zero_point)
         rows.append((name, *_ends(span), *scales))
-    show.table(_COLUMNS, rows, right=_COLUMNS[1:], narrow=_COLUMNS[:3])
-    show.note(f"{len(rows)} tensors, observer {found.observer}, recipe {found.recipe}")
+    console.table(_COLUMNS, rows, right=_COLUMNS[1:], narrow=_COLUMNS[:3])
+    progress.note(f"{len(rows)} tensors, observer {found.observer}, recipe {found.recipe}")
 
 
 def _changes(ours: CalibrationTable, theirs: CalibrationTable) -> list[dict[str, Any]]:
@@ -136,7 +139,7 @@ def _changes(ours: CalibrationTable, theirs: CalibrationTable) -> list[dict[str,
 
     changes = [vars(change) for change in exchange.diff(ours, theirs)]
     same = len({**ours.ranges, **theirs.ranges}) - len(changes)
-    show.note(f"{len(changes)} ranges differ, {same} are equal ({ours.observer}; other: {theirs.observer})")
+    progress.note(f"{len(changes)} ranges differ, {same} are equal ({ours.observer}; other: {theirs.observer})")
     return [{**change, "ratio": _finite(change["ratio"])} for change in changes]
 
 
@@ -156,7 +159,7 @@ def _print_changes(changes: list[dict[str, Any]]) -> None:
             )
             for change in changes
         ]
-        show.table(_DIFF_COLUMNS, rows, right=_DIFF_COLUMNS[1:])
+        console.table(_DIFF_COLUMNS, rows, right=_DIFF_COLUMNS[1:])
 
 
 def _ends(span: Range | None) -> tuple[str, str]:

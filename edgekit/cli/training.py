@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edgekit import store
-from edgekit.cli import show
+from edgekit import files, progress, runs
 from edgekit.config import from_table
 from edgekit.data import check, dataset
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError
+from edgekit.runs import Run, check_free, create_run, free_name
 from edgekit.train import distributed, models, plan, trackers, trouble
 from edgekit.train.finetune import finetune, pick_device
 from edgekit.train.options import TrainOptions
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edgekit.records import Checkpoint, DatasetIndex
     from edgekit.train.distributed import Team
     from edgekit.train.trackers import Tracker
+
 
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow")
 
@@ -42,27 +43,27 @@ def train_runs(
     runs_dir, name = place
     root = dataset.resolve(data)
     if name:
-        store.check_free(runs_dir, name)
+        check_free(runs_dir, name)
     device = pick_device(wanted[0].device)
     with trouble.memory_ran_out(), distributed.join(device, wanted[0].batch_size) as team:
-        with show.bar("reading images") as update:
+        with progress.bar("reading images") as update:
             index = dataset.index(root, skip_bad, update)
         team.same("the data set", index.fingerprint)
-        show.note(_describe(data, index))
+        progress.note(_describe(data, index))
         for line in check.warnings(index):
-            show.note(f"warning: {line}")
-        runs: list[store.Run | None] = []
+            progress.warn(line)
+        runs: list[Run | None] = []
         for options in wanted:
             decisions: list[str] = []
-            with show.bar("deciding") as update:
+            with progress.bar("deciding") as update:
                 options = plan.decide(index, options, team, update, decisions.append)
             for line in decisions:
-                show.note(line)
+                progress.note(line)
             run = None
             if team.leads:
-                run_name = name or store.free_name(runs_dir, f"{root.name}-{options.arch}")
-                run = store.create_run(runs_dir, run_name, _meta(index, options, decisions))
-                store.save_json(run.path / "data.json", index)
+                run_name = name or free_name(runs_dir, f"{root.name}-{options.arch}")
+                run = create_run(runs_dir, run_name, _meta(index, options, decisions))
+                files.save_json(run.path / "data.json", index)
             done = _sit(run, index, options, team, log)
             if runs and done is not None:  # freed memory is kept for the next training: the peak is not its own
                 done = done.save(peak_rss_mb=None)
@@ -79,13 +80,13 @@ def resume_run(runs_dir: Path, name: str, log: str | None) -> None:
     Raises:
         MissingError: no such run, or nothing of it to go on with. UsageError: it was finished.
     """
-    path = next((p for p in (runs_dir / name, Path(name)) if (p / store.RUN_FILE).is_file()), None)
+    path = next((p for p in (runs_dir / name, Path(name)) if (p / runs.RUN_FILE).is_file()), None)
     if path is None:
         raise MissingError(f"there is no run {name!r}", "edgekit train DATA starts one")
-    run = store.Run(path, store.load_document(path / store.RUN_FILE, store.SCHEMA, "options", "status"))
+    run = runs.Run(path, files.load_document(path / runs.RUN_FILE, runs.SCHEMA, "options", "status"))
     if run.meta["status"] == "finished":
         raise UsageError(f"the training of {run.name} was finished", f"edgekit export {run.handle} --target jetson")
-    options = from_table(run.meta["options"], TrainOptions, f"{path / store.RUN_FILE}: options")
+    options = from_table(run.meta["options"], TrainOptions, f"{path / runs.RUN_FILE}: options")
     if not (path / "data.json").is_file():  # killed right after its first file
         raise MissingError(f"{run.name} has not begun", "edgekit train DATA starts a new training")
     index = dataset.load_index(path / "data.json")
@@ -97,20 +98,20 @@ def resume_run(runs_dir: Path, name: str, log: str | None) -> None:
 
 
 def _sit(
-    run: store.Run | None, index: DatasetIndex, options: TrainOptions, team: Team, log: str | None, resume: bool = False
-) -> store.Run | None:
+    run: runs.Run | None, index: DatasetIndex, options: TrainOptions, team: Team, log: str | None, resume: bool = False
+) -> runs.Run | None:
     """Train until the end or until something stops it; only the leading process has a run."""
-    with store.alone_in(run.path) if run else contextlib.nullcontext():
+    with runs.alone_in(run.path) if run else contextlib.nullcontext():
         checkpoint = _train(run, index, options, team, (log, resume))
     if run is None or checkpoint is None:
         return None
-    done = store.open_run(run.path.parent, run.name)
+    done = runs.open_run(run.path.parent, run.name)
     _evaluate(done, options)
     return done
 
 
 def _train(
-    run: store.Run | None, index: DatasetIndex, options: TrainOptions, team: Team, how: tuple[str | None, bool]
+    run: runs.Run | None, index: DatasetIndex, options: TrainOptions, team: Team, how: tuple[str | None, bool]
 ) -> Checkpoint | None:
     """Train, and write into the run what came of it.
 
@@ -122,7 +123,7 @@ def _train(
     finished = False
     try:
         watcher.tracker = trackers.open_tracker(log, run.path, options) if run else None
-        with show.bar(f"training {options.arch}") as watcher.update:  # type: ignore[method-assign]
+        with progress.bar(f"training {options.arch}") as watcher.update:  # type: ignore[method-assign]
             # Killed before there was a state: the same run begins anew.
             resuming = resume and bool(team.sum(run is not None and (run.path / STATE_FILE).is_file()))
             checkpoint = finetune(index, options, run.path if run else Path(), watcher, team, resuming)
@@ -146,17 +147,17 @@ def _ended_early(watcher: _Watcher, error: BaseException) -> None:
     assert run is not None
     checkpoint, state = run.path / "checkpoint.pt", run.path / STATE_FILE
     if not checkpoint.is_file() and not state.is_file():
-        store.remove_folder(run.path)
+        files.remove_folder(run.path)
         return
     if isinstance(error, UsageError) or (isinstance(error, DataError) and not watcher.stepped):
         return  # nothing was trained
     changes: dict[str, Any] = {"status": "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"}
     if checkpoint.is_file():
-        changes["checkpoint_sha256"] = store.sha256_file(checkpoint)
+        changes["checkpoint_sha256"] = files.sha256_file(checkpoint)
         epochs = f"{len(watcher.history)} finished epoch{'' if len(watcher.history) == 1 else 's'}"
-        show.note(f"the best weights of {epochs} are kept in {run.path}")
+        progress.note(f"the best weights of {epochs} are kept in {run.path}")
     if state.is_file() and type(error) is not EdgekitError:  # which a second try would meet again
-        show.note(f"go on with: edgekit train --resume {run.handle}")
+        progress.note(f"go on with: edgekit train --resume {run.handle}")
     with contextlib.suppress(StorageError):  # a full disk was the reason, perhaps
         watcher.save(**changes)
 
@@ -175,19 +176,19 @@ def _cost(checkpoint: Checkpoint, options: TrainOptions) -> dict[str, Any]:
     return cost
 
 
-def _evaluate(run: store.Run, options: TrainOptions) -> None:
+def _evaluate(run: runs.Run, options: TrainOptions) -> None:
     """Judge the kept weights on val and test, draw the pictures, and say what they are worth."""
     from edgekit.cli.evaluate import evaluate_run
 
     kept = [entry["epoch"] for entry in run.meta["history"] if entry["best"]][-1]
-    show.note(
+    progress.note(
         f"kept {run.path / 'checkpoint.pt'} (epoch {kept}, the last *): {run.meta['val_top1']:.1f} % of val right"
     )
     try:
         evaluate_run(run)
     except EdgekitError as error:  # the weights are there: whatever is wrong with the test images
-        show.note(f"warning: not evaluated: {error.message}")
-    show.note(f"next: edgekit export {run.handle} --target jetson --target android")
+        progress.warn(f"not evaluated: {error.message}")
+    progress.note(f"next: edgekit export {run.handle} --target jetson --target android")
 
 
 def _describe(data: str, index: DatasetIndex) -> str:
@@ -215,7 +216,7 @@ def _meta(index: DatasetIndex, options: TrainOptions, decisions: list[str]) -> d
 class _Watcher:
     """Shows the progress, and keeps the history in run.json after every epoch."""
 
-    def __init__(self, run: store.Run | None, options: TrainOptions) -> None:
+    def __init__(self, run: runs.Run | None, options: TrainOptions) -> None:
         self.run = run
         self.options = options
         self.tracker: Tracker | None = None
@@ -236,7 +237,7 @@ class _Watcher:
     def resumed(self, history: Sequence[EpochStats]) -> None:
         """What the saved state knows is right: a kill may have come before run.json was written."""
         if self.run is not None:
-            show.note(f"going on with {self.run.name}: {len(history)} of {self.options.epochs} epochs are done")
+            progress.note(f"going on with {self.run.name}: {len(history)} of {self.options.epochs} epochs are done")
             self.history = [dataclasses.asdict(stats) for stats in history]
             self.save(history=self.history, val_top1=self.best)
 
@@ -255,13 +256,13 @@ class _Watcher:
         self.save(history=self.history, val_top1=self.best)
         if self.tracker:
             self.tracker.epoch(stats)
-        show.note(
+        progress.note(
             f"epoch {stats.epoch}/{self.options.epochs}  loss {stats.train_loss:.3f}  val loss {stats.val_loss:.3f}  "
             f"val top-1 {stats.val_top1:.1f} %  macro F1 {stats.val_macro_f1:.1f} %  "
             f"{stats.images_per_s:.0f} images/s{'  *' if stats.best else ''}"
         )
 
-    def save(self, **changes: Any) -> store.Run:
+    def save(self, **changes: Any) -> runs.Run:
         """Write run.json with `changes`."""
         assert self.run is not None
         self.run = self.run.save(**changes)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgekit import atomic, store
-from edgekit.cli import decisions, show
+from edgekit import files, progress, runs
+from edgekit.cli import decisions
 from edgekit.config import from_table
 from edgekit.data import calibration, dataset, images
 from edgekit.errors import DataError
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from edgekit.quant.match import Naming
 
+
 SCHEMA = 1  # of calibration/<recipe>.json
 _BATCH = 16
 _MOST_SAID = 3
@@ -44,7 +45,7 @@ class Workbench:
 
     def __init__(
         self,
-        run: store.Run,
+        run: runs.Run,
         recipe: CalibrationRecipe | None = None,
         symmetric: bool = False,
         calibration_data: Path | None = None,
@@ -93,7 +94,7 @@ class Workbench:
         def make(static: Path, dynamic: Path) -> None:
             from edgekit.export import onnx
 
-            with show.working("exporting ONNX"):
+            with progress.working("exporting ONNX"):
                 size = self.checkpoint.preprocess.image_size
                 onnx.export(self.folded, size, self.checkpoint.sha256, static, dynamic)
 
@@ -106,7 +107,7 @@ class Workbench:
         def make(path: Path) -> None:
             from edgekit.export import tflite
 
-            with show.working("converting to LiteRT"):
+            with progress.working("converting to LiteRT"):
                 tflite.export(self.folded, self.checkpoint.preprocess.image_size, path)
 
         return self.kept(("model.fp32.tflite",), make)
@@ -122,14 +123,14 @@ class Workbench:
         program = torch.export.export(self.trained[1], (torch.zeros(1, 3, size, size),))
         buffer = io.BytesIO()  # torch's own writer aborts the process on a full disk
         torch.export.save(program, buffer)
-        atomic.save_bytes(path, buffer.getvalue())
+        files.save_bytes(path, buffer.getvalue())
 
     @cached_property
     def calibration_set(self) -> CalibrationSet:
         """The samples that are shown to the observers; what is doubtful about them is said."""
         chosen, _ = self._chosen
         for problem in calibration.problems(chosen, self.checkpoint.labels, self.recipe):
-            show.note(f"calibration: {problem}")
+            progress.note(f"calibration: {problem}")
         return chosen
 
     @cached_property
@@ -140,7 +141,7 @@ class Workbench:
             return chosen, [self.data.root / sample.path for sample in chosen.samples]
         found = calibration.from_folder(self.calibration_data, self.recipe)
         for passed_over in found.skipped[:_MOST_SAID]:
-            show.note(f"calibration: passed over {passed_over}")
+            progress.note(f"calibration: passed over {passed_over}")
         return found.chosen, found.paths
 
     def _calibration_paths(self, limit: int | None = None) -> list[Path]:
@@ -158,26 +159,26 @@ class Workbench:
         made_by = {"recipe": recipe, "samples": chosen.fingerprint}
         path = self.table_path
         if path.is_file():
-            kept = store.load_document(path, SCHEMA, "made_by", "table")
+            kept = files.load_document(path, SCHEMA, "made_by", "table")
             table = from_table(kept["table"], CalibrationTable, str(path))
             if kept["made_by"] == made_by and table.parent == self.checkpoint.sha256:
-                show.note(f"calibration: {path} (made before, used again)")
+                progress.note(f"calibration: {path} (made before, used again)")
                 return table
         from edgekit.quant import calibrate, soundness
 
         soundness.check_operators(self.folded)
         for doubt in soundness.check_weights(self.folded):
-            show.note(f"weights: {doubt}")
+            progress.note(f"weights: {doubt}")
         paths = self._calibration_paths()
-        with show.bar("calibrating") as update:
-            batches = self._batches(paths, update, lambda text: show.note(f"calibration: {text}"))
+        with progress.bar("calibrating") as update:
+            batches = self._batches(paths, update, lambda text: progress.note(f"calibration: {text}"))
             table = calibrate.calibrate(self.folded, batches, self.recipe, chosen, self.checkpoint.sha256)
-        store.save_json(path, {"schema": SCHEMA, "made_by": made_by, "table": table})
+        files.save_json(path, {"schema": SCHEMA, "made_by": made_by, "table": table})
         for doubt in soundness.dead_tensors(table):
-            show.note(f"calibration: {doubt}")
+            progress.note(f"calibration: {doubt}")
         if self.calibration_data is not None:
             self._compare_with_evaluation(paths)
-        show.note(f"calibration: {len(chosen.samples)} images, {len(table.ranges)} tensors, {table.observer}")
+        progress.note(f"calibration: {len(chosen.samples)} images, {len(table.ranges)} tensors, {table.observer}")
         return table
 
     def _compare_with_evaluation(self, paths: list[Path]) -> None:
@@ -188,11 +189,11 @@ class Workbench:
         ignore: Callable[[int, int], None] = lambda done, total: None  # noqa: E731
         judged_on = calibration.choose(self.data.split("val"), self.recipe)  # the split's own order is by class
         val = dataset.check_unchanged(self.data, judged_on.samples)
-        with show.working("comparing with val"):
+        with progress.working("comparing with val"):
             seen, judged = (soundness.features(self.folded, self._batches(files, ignore)) for files in (paths, val))
         found = likeness.compare(seen, judged)
         if found.unlike:
-            show.note(
+            progress.note(
                 f"calibration: these images do not look like those of val: their features are {found.distance:.2f} "
                 f"variances apart, {found.expected:.2f} would be chance"
             )
@@ -201,7 +202,7 @@ class Workbench:
     def table_path(self) -> Path:
         """``calibration/<recipe>-<hash>.json``: other recipes of the name, and other images, lie beside it."""
         recipe = json.dumps(dataclasses.asdict(self.recipe), sort_keys=True)
-        digest = store.sha256_text([recipe, self.calibration_set.fingerprint])
+        digest = files.sha256_text([recipe, self.calibration_set.fingerprint])
         return self.run.path / "calibration" / f"{self.recipe.name}-{digest[:8]}.json"
 
     @cached_property
@@ -266,7 +267,7 @@ class Workbench:
         """Normalized batches; only one is in memory at a time. `say` hears of images of a single colour."""
         import torch
 
-        from edgekit.train.finetune import normalize
+        from edgekit.train.learner import normalize
 
         loaded = images.load_batches(paths, self.checkpoint.preprocess, _BATCH)
         for number, pixels in enumerate(calibration.watched(loaded, paths, say) if say else loaded):
@@ -282,18 +283,18 @@ class Workbench:
         """
         common = self.run.path / "export" / "common"
         if not all(self._is_whole(common / name) for name in names):
-            with atomic.staging(common) as folder:
+            with files.staging(common) as folder:
                 make(*(folder / name for name in names))
                 for name in names:
-                    digest = store.sha256_file(folder / name)
+                    digest = files.sha256_file(folder / name)
                     os.replace(folder / name, common / name)
-                    store.save_json(_sidecar(common / name), {"parent": self.checkpoint.sha256, "sha256": digest})
+                    files.save_json(_sidecar(common / name), {"parent": self.checkpoint.sha256, "sha256": digest})
         return common / names[0]
 
     def _is_whole(self, path: Path) -> bool:
         if not path.is_file() or not _sidecar(path).is_file():
             return False
-        return store.load_json(_sidecar(path)) == {"parent": self.checkpoint.sha256, "sha256": store.sha256_file(path)}
+        return files.load_json(_sidecar(path)) == {"parent": self.checkpoint.sha256, "sha256": files.sha256_file(path)}
 
 
 def _sidecar(path: Path) -> Path:

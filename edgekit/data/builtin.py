@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from edgekit import atomic, store
+from edgekit import files
 from edgekit.errors import missing_package
 
 
@@ -30,8 +30,8 @@ BUILTIN: dict[str, Callable[[Path], None]] = {"digits": _digits}
 
 def materialize(name: str) -> Path:
     """The folder of a built-in data set as <class>/<image>.png, written on first use."""
-    folder = store.cache_dir("datasets") / f"{name}-v1"
+    folder = files.cache_dir("datasets") / f"{name}-v1"
     if not folder.is_dir():
-        with atomic.writing_folder(folder) as staging:
+        with files.writing_folder(folder) as staging:
             BUILTIN[name](staging)
     return folder

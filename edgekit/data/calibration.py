@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edgekit import store
+from edgekit import files
 from edgekit.data import dataset
 from edgekit.data.listing import Listing, image_files
 from edgekit.data.threads import in_order
@@ -97,13 +97,13 @@ def _shown(path: str) -> str:
 
 def _digest(path: Path) -> str | DataError:
     try:
-        return store.sha256_file(path)
+        return files.sha256_file(path)
     except OSError as error:
         return DataError(f"cannot be read ({error.strerror or error})")
 
 
 def _set(samples: Sequence[Sample]) -> CalibrationSet:
-    return CalibrationSet(tuple(samples), store.sha256_text([s.sha256 for s in samples]))
+    return CalibrationSet(tuple(samples), files.sha256_text([s.sha256 for s in samples]))
 
 
 def problems(chosen: CalibrationSet, labels: Sequence[str], recipe: CalibrationRecipe) -> list[str]:

@@ -10,7 +10,7 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit import store
+from edgekit import files
 from edgekit.config import from_table
 from edgekit.data import builtin, index_cache
 from edgekit.data.images import load_image
@@ -22,6 +22,7 @@ from edgekit.records import SPLITS, DatasetIndex, Sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
 
 VAL_FRACTION = TEST_FRACTION = 0.15
 MOST_NAMED = 10
@@ -126,7 +127,7 @@ def read_image(root: Path, path: str) -> tuple[Image, str, os.stat_result]:
     try:
         str(whole).encode("utf-8")
         status = whole.stat()
-        return load_image(whole), store.sha256_file(whole), status
+        return load_image(whole), files.sha256_file(whole), status
     except (DataError, MissingError) as error:
         raise DataError(error.message.removeprefix(f"{whole}: ")) from error
     except UnicodeEncodeError as error:
@@ -164,13 +165,13 @@ def _finish(root: Path, labels: tuple[str, ...], samples: list[Sample], bad: tup
     for sample in samples:  # file names do not matter
         hashes[sample.split, str(sample.label)].append(sample.sha256)
     contents = (f"{split} {label} {h}" for (split, label), same in sorted(hashes.items()) for h in sorted(same))
-    fingerprint = store.sha256_text(chain(labels, contents))
+    fingerprint = files.sha256_text(chain(labels, contents))
     return DatasetIndex(root, labels, tuple(samples), fingerprint, bad)
 
 
 def load_index(path: Path) -> DatasetIndex:
     """Read an index that `store.save_json` wrote."""
-    return from_table(store.load_json(path), DatasetIndex, str(path))
+    return from_table(files.load_json(path), DatasetIndex, str(path))
 
 
 def check_unchanged(data: DatasetIndex, samples: tuple[Sample, ...]) -> list[Path]:
@@ -183,6 +184,6 @@ def check_unchanged(data: DatasetIndex, samples: tuple[Sample, ...]) -> list[Pat
     for path, sample in zip(paths, samples):
         if not path.is_file():
             raise MissingError(f"{path} is gone since training", "restore the data set, or train again")
-        if store.sha256_file(path) != sample.sha256:
+        if files.sha256_file(path) != sample.sha256:
             raise DataError(f"{path} has changed since training", "restore the file, or train again")
     return paths

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edgekit import atomic, store
+from edgekit import files
 from edgekit.errors import EdgekitError
 
 # A file can change twice within one tick of its clock; one this young is read again next time (as git does).
@@ -85,13 +85,13 @@ def opened(root: Path) -> Iterator[IndexCache]:
             body = _first_line() + content
             # A cache that cannot be written costs time only.
             with suppress(EdgekitError, OSError):
-                atomic.save_bytes(path, body + hashlib.sha256(body).digest())
+                files.save_bytes(path, body + hashlib.sha256(body).digest())
 
 
 def _path(root: Path) -> Path | None:
     name = hashlib.sha256(os.fsencode(os.path.abspath(root))).hexdigest()[:32]  # noqa: PTH100
     try:
-        return store.cache_dir("index") / name
+        return files.cache_dir("index") / name
     except RuntimeError:  # neither EDGEKIT_CACHE nor a home folder
         return None
 

@@ -17,7 +17,7 @@ import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import fx
 
-from edgekit import atomic, store
+from edgekit import files
 from edgekit.errors import EdgekitError, ParityError
 from edgekit.records import OnnxModel
 
@@ -53,7 +53,7 @@ def export(folded: fx.GraphModule, image_size: int, parent: str, static: Path, d
             _fix_batch(model, batch)
         save(model, path)
         check_parity(folded, path, image_size, batch or 3)
-    return OnnxModel(static, OPSET, store.sha256_file(static), parent)
+    return OnnxModel(static, OPSET, files.sha256_file(static), parent)
 
 
 def _trace(folded: fx.GraphModule, image_size: int) -> ir.Model:
@@ -202,7 +202,7 @@ def save(model: ir.Model, path: Path) -> None:
         raise EdgekitError("the model is over 2 GB, which one ONNX file cannot hold")
     del proto.graph.value_info[:]
     onnx.checker.check_model(proto, full_check=True)
-    atomic.save_bytes(path, proto.SerializeToString())
+    files.save_bytes(path, proto.SerializeToString())
 
 
 def session(model: Path | bytes, optimize: bool = True) -> onnxruntime.InferenceSession:

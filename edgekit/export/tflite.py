@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import fx
 
-from edgekit import atomic
+from edgekit import files
 from edgekit.errors import ParityError, missing_package
 
 PARITY = 1e-3  # largest difference from torch, relative to the largest logit
@@ -36,7 +36,7 @@ def export(folded: fx.GraphModule, image_size: int, path: Path) -> None:
         example = torch.zeros(1, image_size, image_size, 3)
         model = litert_torch.convert(litert_torch.to_channel_last_io(folded, args=[0]).eval(), (example,))
         content = model.model_content()  # its own writer maps the file and dies on a full disk
-    atomic.save_bytes(path, content)
+    files.save_bytes(path, content)
     check_parity(folded, path, image_size)
 
 

@@ -28,7 +28,6 @@ MOST_LOOKED_AT = 12  # channels of one tensor
 UNCHANGED_DB = 40.0
 _BEYOND = 2.0  # times what calibration saw
 _CHUNK = 8
-
 Chunks = tuple[torch.Tensor, ...]
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from edgekit.layers import LayerCost
+from edgekit.measurements import LayerCost
 from edgekit.quant import debug, placement
 from edgekit.quant.names import tensor_names
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import atomic
+from edgekit import files
 from edgekit.errors import DataError
 from edgekit.quantization import LayerWeights, QuantizedModel
 
@@ -31,7 +31,7 @@ def save(path: Path, model: QuantizedModel, made_by: dict[str, Any]) -> None:
     head = json.dumps({"form": _FORM, "made_by": made_by, "arrays": list(arrays)})
     buffer = io.BytesIO()
     np.savez(buffer, made_by=np.array(head), **arrays)
-    atomic.save_bytes(path, buffer.getvalue())
+    files.save_bytes(path, buffer.getvalue())
 
 
 def load(path: Path, made_by: dict[str, Any]) -> tuple[Layers, Layers] | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import atomic
+from edgekit import files
 from edgekit.errors import EdgekitError
 from edgekit.quant import affine, flatbuffer, litert_ops
 from edgekit.quant.match import Naming
@@ -63,7 +63,7 @@ def quantize(float_path: Path, quantized: QuantizedModel, naming: Naming, path: 
                 write_bias(result, op, layer, float(flatbuffer.tensor(result, op, 0).quantization.scale[0]))
     if form == "int8":
         litert_ops.write_hard_swish(result)
-    atomic.save_bytes(path, flatbuffer.serialize(result))
+    files.save_bytes(path, flatbuffer.serialize(result))
 
 
 def _with_padding(model: Any, op: Any) -> list[str]:
@@ -117,7 +117,7 @@ def to_fp16(float_path: Path, path: Path) -> None:
         algorithm_key=recipe.AlgorithmName.FLOAT_CASTING,
     )
     result = q.quantize(enable_progress_report=False)
-    atomic.save_bytes(path, result.quantized_model)
+    files.save_bytes(path, result.quantized_model)
 
 
 def _ranges(model: Any, activations: list[str], table: CalibrationTable, naming: Naming) -> dict[str, Range]:

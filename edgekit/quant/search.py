@@ -15,6 +15,7 @@ from edgekit.errors import UsageError
 if TYPE_CHECKING:
     import numpy as np
 
+
 _Z = 1.644854  # one-sided 95 %
 
 

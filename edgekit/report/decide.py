@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgekit.measurements import Summary
+from edgekit.measurements import Gates, Summary
 from edgekit.report import reasons
 from edgekit.report.pareto import per_image_ms, quantile
 from edgekit.report.reasons import FLOAT, WORTH, lost, points
 from edgekit.report.tables import SIGNIFICANT, latency
-from edgekit.suites import Gates
 
 # Points of top-1 that a model may lose.
 BUDGET = 1.0

@@ -17,7 +17,7 @@ import json
 import math
 from typing import Any
 
-from edgekit import __version__, store
+from edgekit import __version__, files
 from edgekit.measurements import BenchmarkResult, Summary
 from edgekit.report import reproduce
 from edgekit.report.changes import Change
@@ -42,7 +42,7 @@ def document(material: Material) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "edgekit": __version__,
-        "made": store.now(),
+        "made": files.now(),
         "run": {
             "name": run.name,
             "weights_sha256": run.weights_sha256,

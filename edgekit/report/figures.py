@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgekit.measurements import Quantile, Summary
+from edgekit.measurements import LEAST_SAMPLES, Quantile, Summary
 from edgekit.report.decide import Decision
 from edgekit.report.pareto import quantile
 from edgekit.report.reasons import AUTOCORRELATED, few
 from edgekit.report.table import Rows, Table, compact
 from edgekit.report.tables import REFERENCE, SIGNIFICANT, fastest_baseline, footnotes, latency, number, reached, times
-from edgekit.suites import LEAST_SAMPLES
 
 COLUMNS = (
     "model", "#", "ran in", "top-1 % (95 %)", "p50 ms (95 %)", "drop (95 %)", "p90 ms (95 %)", "p99 ms (95 %)",

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekit import __version__, store
+from edgekit import __version__, files
 from edgekit.labels import visible
 from edgekit.measurements import Summary
 from edgekit.report import (
@@ -58,7 +58,7 @@ def page(material: Material) -> str:
     parts = {**_measured(material), **_known(material)}
     sections = [(name, title) for name, title, there in _sections(material, parts) if there]
     return jinja.get_template("page.html.j2").render(
-        run=material.run, meta=material.run.meta, version=__version__, now=store.now(), sections=sections, **parts
+        run=material.run, meta=material.run.meta, version=__version__, now=files.now(), sections=sections, **parts
     )
 
 

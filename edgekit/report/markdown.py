@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from edgekit import __version__, store
+from edgekit import __version__, files
 from edgekit.labels import visible
 from edgekit.report import (
     changetables,
@@ -32,7 +32,7 @@ def document(material: Material) -> str:
     """The verdict and the tables of a run."""
     run, meta = material.run, material.run.meta
     what = f"{meta['arch']}, {len(material.labels)} classes, input {meta['preprocess'].get('image_size')} px"
-    parts = [f"# {escape(run.name)}", f"{escape(what)}. edgekit {__version__}, {store.now()}."]
+    parts = [f"# {escape(run.name)}", f"{escape(what)}. edgekit {__version__}, {files.now()}."]
     parts += ["## Verdict", *decided(material)]
     if material.evaluation:
         parts.append(bullets(verdict.trained(material.evaluation)))

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from edgekit import store
+from edgekit import runs
 from edgekit.errors import DataError
-from edgekit.measurements import BenchmarkResult, LayerFigures, ProgramResult, Summary
+from edgekit.measurements import BenchmarkResult, Gates, LayerFigures, ProgramResult, Summary
 from edgekit.report.changes import Change
 from edgekit.report.decide import Decision, decide
 from edgekit.scores import Evaluation
-from edgekit.suites import Gates
 
 # What is shown of run.json, and what every entry of its history has.
 _SHOWN = ("arch", "labels", "preprocess", "data", "options", "versions", "history")
@@ -39,7 +38,7 @@ class Material:
         counts: images per split and label; empty where the index is gone.
     """
 
-    run: store.Run
+    run: runs.Run
     rows: Sequence[Summary] = ()
     results: Sequence[BenchmarkResult] = ()
     evaluation: Evaluation | None = None
@@ -63,7 +62,7 @@ class Material:
         missing = [key for key in _SHOWN if key not in meta]
         missing += [f"history: {key}" for key in _EPOCH if any(key not in e for e in meta.get("history", ()))]
         if missing:
-            path = self.run.path / store.RUN_FILE
+            path = self.run.path / runs.RUN_FILE
             raise DataError(f"{path} is damaged: {', '.join(missing)} missing", "restore it")
 
     @property

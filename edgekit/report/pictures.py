@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import atomic
+from edgekit import files
 from edgekit.records import SPLITS, DatasetIndex
 from edgekit.report import svg
 from edgekit.scores import Calibration, Evaluation, Mistake
@@ -187,7 +187,7 @@ def save(folder: Path, drawn: Mapping[str, str | bytes]) -> None:
     """Write pictures as files of their own; an SVG gets its colours."""
     for name, picture in drawn.items():
         content = svg.standalone(picture).encode() if isinstance(picture, str) else picture
-        atomic.save_bytes(folder / name, content)
+        files.save_bytes(folder / name, content)
 
 
 def _series(history: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float]]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from edgekit.measurements import Summary
+from edgekit.measurements import LEAST_SAMPLES, Summary
 from edgekit.report.table import Rows, Table
-from edgekit.suites import LEAST_SAMPLES
 
 COLUMNS = (
     "model", "ran in", "on", "MB", "top-1 % (95 %)", "drop", "agree %", "p50 ms", "p90 ms", "p99 ms", "x base",

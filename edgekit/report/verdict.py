@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgekit.measurements import Summary
+from edgekit.measurements import Gates, Summary
 from edgekit.report.decide import DEVICE, decide
 from edgekit.scores import Evaluation
-from edgekit.suites import Gates
 
 # Of fewer val images nothing is claimed. And where a fitted temperature stops.
 LEAST_JUDGED = 100

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from edgekit import store
+from edgekit.files import sha256_file
 from edgekit.records import Artifact, Device
 
 
@@ -15,5 +15,5 @@ def write_kit(folder: Path, artifacts: list[Artifact], device: Device | None) ->
     shutil.copyfile(Path(__file__).with_name("build.sh"), script)
     script.chmod(0o755)
     files = sorted(folder.glob("*.onnx"))
-    sums = "".join(f"{store.sha256_file(path)}  {path.name}\n" for path in files)
+    sums = "".join(f"{sha256_file(path)}  {path.name}\n" for path in files)
     (folder / "SHA256SUMS").write_text(sums, encoding="utf-8")

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from edgekit import atomic, store
+from edgekit import files
 from edgekit.config import from_table
 from edgekit.errors import DataError, MissingError, StorageError
 from edgekit.records import Checkpoint, Preprocess
@@ -40,8 +40,8 @@ def save(
     }
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    atomic.save_bytes(path, buffer.getvalue())
-    return Checkpoint(path, arch, labels, preprocess, store.sha256_file(path), hidden)
+    files.save_bytes(path, buffer.getvalue())
+    return Checkpoint(path, arch, labels, preprocess, files.sha256_file(path), hidden)
 
 
 def load(path: Path) -> tuple[Checkpoint, nn.Module]:
@@ -70,7 +70,7 @@ def load(path: Path) -> tuple[Checkpoint, nn.Module]:
         model.load_state_dict(content["state_dict"])
     except (AssertionError, KeyError, RuntimeError, TypeError) as error:
         raise _damaged(path, error) from error
-    return Checkpoint(path, arch, labels, preprocess, store.sha256_file(path), hidden), model.eval()
+    return Checkpoint(path, arch, labels, preprocess, files.sha256_file(path), hidden), model.eval()
 
 
 def _damaged(path: Path, error: Exception) -> DataError:

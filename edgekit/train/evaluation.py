@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgekit import atomic, store
+from edgekit import files
 from edgekit.config import from_table
 from edgekit.data.images import load_batches, load_pixels
 from edgekit.errors import DataError, EdgekitError
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
     from edgekit.train.uncertainty import Doubt
 
+
 SCHEMA = 1
 FILE, RAW_FILE = "evaluation.json", "evaluation.npz"
 MOST_MISTAKES = 24
 SHOWN_SIDE = 96  # pixels of a mistake's picture
 _BATCH = 32
-
 Progress = Callable[[int, int], None]
 
 
@@ -82,11 +82,11 @@ def evaluate(
 
 def save(run_path: Path, evaluation: Evaluation) -> None:
     """Write ``evaluation.npz`` and, last, ``evaluation.json``."""
-    with atomic.writing(run_path / RAW_FILE) as temporary, open(temporary, "wb") as file:
+    with files.writing(run_path / RAW_FILE) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **evaluation.raw)
     described = {f.name: getattr(evaluation, f.name) for f in dataclasses.fields(evaluation) if f.name != "raw"}
-    document = {"schema": SCHEMA, "raw_sha256": store.sha256_file(run_path / RAW_FILE), **described}
-    store.save_json(run_path / FILE, document)
+    document = {"schema": SCHEMA, "raw_sha256": files.sha256_file(run_path / RAW_FILE), **described}
+    files.save_json(run_path / FILE, document)
 
 
 def load(run_path: Path, checkpoint_sha256: str) -> Evaluation | None:
@@ -98,10 +98,10 @@ def load(run_path: Path, checkpoint_sha256: str) -> Evaluation | None:
     path, raw_path = run_path / FILE, run_path / RAW_FILE
     if not path.is_file():
         return None
-    document = store.load_document(path, SCHEMA, "checkpoint_sha256", "raw_sha256", "temperature", "dropout", "splits")
+    document = files.load_document(path, SCHEMA, "checkpoint_sha256", "raw_sha256", "temperature", "dropout", "splits")
     if document["checkpoint_sha256"] != checkpoint_sha256:
         return None
-    if not raw_path.is_file() or store.sha256_file(raw_path) != document["raw_sha256"]:
+    if not raw_path.is_file() or files.sha256_file(raw_path) != document["raw_sha256"]:
         raise DataError(f"{raw_path} does not belong to {path.name}", "edgekit evaluate")
     try:
         with np.load(raw_path, allow_pickle=False) as values:

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgekit import atomic, store
+from edgekit import files
 from edgekit.data.images import fit, load_image
 from edgekit.errors import DataError
 from edgekit.records import Preprocess, Sample
-from edgekit.train import models
+from edgekit.train import models, zoo
 from edgekit.train.augment import augmentation, seed_of
 from edgekit.train.learner import normalize
 
@@ -58,7 +58,7 @@ def backbone(model: nn.Module, arch: str, preprocess: Preprocess) -> Backbone:
     versions = [metadata.version(p) for p in ("torch", "torchvision", "pillow")]
     place = next(model.parameters()).device.type
     digest = hashlib.sha256(json.dumps([SCHEMA, arch, asdict(preprocess), versions, place]).encode())
-    row = models.row(arch)
+    row = zoo.row(arch)
     heads = tuple(name + "." for name in (row.head, row.aux) if name)
     for name, value in model.state_dict().items():
         if not name.startswith(heads):
@@ -127,7 +127,7 @@ def extract(source: Backbone, root: Path, samples: Sequence[Sample], views: Sequ
 
 def _folder(source: Backbone, view: View) -> Path:
     key = hashlib.sha256(f"{source.key} {json.dumps(asdict(view))}".encode()).hexdigest()
-    return store.cache_dir("features") / key[:32]
+    return files.cache_dir("features") / key[:32]
 
 
 def _compute(source: Backbone, root: Path, samples: Sequence[Sample], view: View) -> Iterator[np.ndarray]:
@@ -150,7 +150,7 @@ def _compute(source: Backbone, root: Path, samples: Sequence[Sample], view: View
 
 def _look(root: Path, sample: Sample, view: View, transform: Any, preprocess: Preprocess) -> np.ndarray:
     """Pixels of one image in one view: its randomness follows from its content, not from its place."""
-    if store.sha256_file(root / sample.path) != sample.sha256:
+    if files.sha256_file(root / sample.path) != sample.sha256:
         raise DataError(f"{root / sample.path} has changed since it was indexed", "the same command again")
     image = load_image(root / sample.path)
     if transform is not None:
@@ -178,7 +178,7 @@ def _write(folder: Path, block: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.save(buffer, block, allow_pickle=False)
     content = buffer.getvalue()
-    atomic.save_bytes(folder / f"{hashlib.sha256(content).hexdigest()}.npy", content)
+    files.save_bytes(folder / f"{hashlib.sha256(content).hexdigest()}.npy", content)
 
 
 def _read(folder: Path) -> tuple[list[np.ndarray], dict[str, tuple[int, int]]]:
@@ -189,7 +189,7 @@ def _read(folder: Path) -> tuple[list[np.ndarray], dict[str, tuple[int, int]]]:
     blocks: list[np.ndarray] = []
     places: dict[str, tuple[int, int]] = {}
     for path in sorted(folder.glob("[!.]*.npy"), key=lambda p: (p.stat().st_mtime_ns, p.name)):
-        if store.sha256_file(path) != path.stem:
+        if files.sha256_file(path) != path.stem:
             path.unlink(missing_ok=True)
             continue
         blocks.append(np.load(path, mmap_mode="r", allow_pickle=False))

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgekit import store
+from edgekit import files
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.records import Checkpoint, DatasetIndex, Preprocess
-from edgekit.train import checkpoints, losses, memory, models, progress, schedule, stopping, trouble
+from edgekit.train import checkpoints, losses, memory, models, progress, schedule, stopping, trouble, weights
 from edgekit.train.augment import seed_of
 from edgekit.train.batches import Batches, balanced
 from edgekit.train.distributed import Team
@@ -26,7 +26,6 @@ from edgekit.train.progress import STATE_FILE, EpochStats, Progress
 from edgekit.train.validation import Validation
 
 __all__ = ["EpochStats", "Training", "Watcher", "finetune", "normalize", "pick_device", "predict_logits"]
-
 # The state is written after an epoch, but not this soon after the last time (epochs on cached features
 # take milliseconds), and in a long epoch this often; in seconds.
 LEAST_BETWEEN_SAVES, MOST_BETWEEN_SAVES = 2.0, 600.0
@@ -54,7 +53,7 @@ class Training:
         self._saved = time.monotonic()
         self.preprocess = models.preprocess_for(options.arch, options.image_size)
         model = models.build(options.arch, len(data.labels), options.image_size, options.hidden)
-        models.load_weights(model, options.arch, options.start)
+        weights.load_weights(model, options.arch, options.start)
         model = model.to(team.device)
         self.model = model.to(memory_format=torch.channels_last) if options.channels_last else model
         self.batches = Batches(data, self.preprocess, options, team)
@@ -66,9 +65,9 @@ class Training:
             self.batches.chances = balanced(labels, len(data.labels))
         self.learner = Learner(self.model, self.preprocess, options, team)
         self.learner.criterion = losses.criterion(options, labels, len(data.labels), team.device)
-        start = "" if options.start in ("pretrained", "none") else store.sha256_file(Path(options.start))
+        start = "" if options.start in ("pretrained", "none") else files.sha256_file(Path(options.start))
         features = [f.digest() for f in (self.batches.features, self.validation.features) if f]
-        self.fingerprint = store.sha256_text([data.fingerprint, repr(options), start, *features])
+        self.fingerprint = files.sha256_text([data.fingerprint, repr(options), start, *features])
 
     def save(self, path: Path, now: Progress, between: float = 0.0) -> None:
         """Write the state, if the last time is at least `between` seconds ago; the leader alone does."""

@@ -13,6 +13,7 @@ from edgekit.train.zoo import MODELS, ModelRow, resolve, row
 if TYPE_CHECKING:
     from torch import nn
 
+
 __all__ = [
     "MODELS",
     "ModelRow",
@@ -26,7 +27,6 @@ __all__ = [
     "stage_modules",
     "stage_of",
 ]
-
 _RANGE = re.compile(r"(.*\D|)(\d+)-(\d+)")
 _HIDDEN_DROPOUT = 0.2
 

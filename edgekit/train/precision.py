@@ -12,7 +12,7 @@ import traceback
 import torch
 from torch import nn
 
-from edgekit import store
+from edgekit import files
 from edgekit.errors import DataError, EdgekitError, StorageError, UsageError
 from edgekit.train import memory, models, trouble
 from edgekit.train.distributed import Team
@@ -49,9 +49,9 @@ def choose(options: TrainOptions, classes: int, images: int, team: Team) -> tupl
         return plain, "float32: only the head is trained"
     if images * options.epochs < WORTH_MEASURING:
         return plain, "float32: too few images to measure what is faster"
-    path = store.cache_dir("speed") / f"{store.sha256_text(_circumstances(options, team))[:24]}.json"
+    path = files.cache_dir("speed") / f"{files.sha256_text(_circumstances(options, team))[:24]}.json"
     try:
-        times = {str(k): float(v) for k, v in store.load_document(path, 1, "seconds")["seconds"].items()}
+        times = {str(k): float(v) for k, v in files.load_document(path, 1, "seconds")["seconds"].items()}
         if _name(plain) not in times:
             raise DataError(f"{path} has other measurements")
     except (EdgekitError, AttributeError, TypeError, ValueError):
@@ -59,7 +59,7 @@ def choose(options: TrainOptions, classes: int, images: int, team: Team) -> tupl
         if _name(plain) not in times:
             return plain, "float32: no step fitted into memory here"
         with contextlib.suppress(StorageError):  # then it is measured again next time
-            store.save_json(path, {"schema": 1, "seconds": times, "circumstances": _circumstances(options, team)})
+            files.save_json(path, {"schema": 1, "seconds": times, "circumstances": _circumstances(options, team)})
     base, fastest = _name(plain), min(times, key=lambda name: times[name])
     if times[base] < WORTH * times[fastest]:
         fastest = base

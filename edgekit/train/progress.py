@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from edgekit import atomic
+from edgekit import files
 from edgekit.config import from_table
 from edgekit.errors import DataError, MissingError, StorageError, UsageError
 
@@ -121,7 +121,7 @@ def save(
         "threads": torch.get_num_threads(),
     }
     torch.save(content, buffer)
-    atomic.save_bytes(path, buffer.getvalue())
+    files.save_bytes(path, buffer.getvalue())
 
 
 def read(path: Path) -> bytes:

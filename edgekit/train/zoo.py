@@ -107,7 +107,6 @@ def _vgg(depth: int, parameters: float, macs: float, *stages: str) -> ModelRow:
 
 
 _DEEPER_LITE = ("features.0-4", "features.5-7", "features.8-10", "features.11-18", "features.19-26")
-
 MODELS: dict[str, ModelRow] = {
     "resnet18": _resnet(18, 11.69, 1.814),
     "resnet34": _resnet(34, 21.80, 3.664),

@@ -27,7 +27,7 @@ from typing import IO
 
 import pytest
 
-from edgekit import atomic, store
+from edgekit import files
 from tests.bench import sshd
 
 PYTHON = "/usr/bin/python3"
@@ -42,7 +42,6 @@ _MANYLINUX = ("2_17", "2014", "2_27", "2_28", "2_31", "2_34", "2_35")
 _STEP_S, _LOCK_S, _WAIT_S = 150, 500, 10
 _TOOLS = ("unshare", "nsenter", "setpriv", "mount", "chroot", "pkill", "ssh", "ssh-keygen")  # to start a board
 _MAKING_TOOLS = ("apt-get", "dpkg", "dpkg-deb", "tar")
-
 # An apt of its own beside this machine's: same sources, other lists, no hooks.
 _APT = """
 #clear APT::Architectures;
@@ -130,13 +129,13 @@ def root() -> Path:
     _require_namespaces()
     cache = Path(os.environ.get("EDGEKIT_TEST_CACHE") or Path.home() / ".cache" / "edgekit-tests").absolute()
     litert = _version("ai-edge-litert")
-    made = cache / f"aarch64-{store.sha256_text([str(_LAYOUT), *_PACKAGES, litert])[:8]}"
+    made = cache / f"aarch64-{files.sha256_text([str(_LAYOUT), *_PACKAGES, litert])[:8]}"
     cache.mkdir(parents=True, exist_ok=True)
     with open(cache / "aarch64.lock", "w") as lock:
         _wait_for(lock)
         if not made.is_dir():
             _require_tools(*_MAKING_TOOLS)
-            with open(cache / "aarch64.log", "wb") as log, _readable(), atomic.writing_folder(made) as staging:
+            with open(cache / "aarch64.log", "wb") as log, _readable(), files.writing_folder(made) as staging:
                 _make(staging, litert, log)
     return made
 

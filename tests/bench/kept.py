@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import store
+from edgekit import files
 from edgekit.bench import session
 from edgekit.records import DatasetIndex, Sample
 from tests.bench.results import CLASSES, artifact, result
@@ -22,10 +22,10 @@ def make_run(folder: Path, name: str = "digits", samples: int = SAMPLES, seed: s
     """A run with so many test images; another `seed` has other images."""
     path = folder / name
     path.mkdir(parents=True)
-    store.save_json(path / "run.json", {"schema": 1, "arch": "mobilenet_v2", "status": "finished"})
+    files.save_json(path / "run.json", {"schema": 1, "arch": "mobilenet_v2", "status": "finished"})
     (path / "checkpoint.pt").touch()
     chosen = tuple(Sample(f"{n}.png", n % CLASSES, "test", f"{seed}{n:063d}") for n in range(samples))
-    store.save_json(path / "data.json", DatasetIndex(Path("/data"), ("a", "b", "c"), chosen, seed * 64))
+    files.save_json(path / "data.json", DatasetIndex(Path("/data"), ("a", "b", "c"), chosen, seed * 64))
     return path
 
 

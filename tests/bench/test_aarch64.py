@@ -14,14 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from edgekit import store
+from edgekit import files
 from edgekit.bench import probe, session
 from edgekit.bench.summary import summarize
 from edgekit.bench.transport import open_transport
 from edgekit.export.fold import fold
-from edgekit.measurements import BenchmarkResult
+from edgekit.measurements import BenchmarkResult, Suite
 from edgekit.records import Artifact, Device, Preprocess
-from edgekit.suites import Suite
 from tests import nets
 from tests.bench import aarch64, adbd, results
 
@@ -88,7 +87,7 @@ def models(samples: session.EvaluationSet, tmp_path_factory: pytest.TempPathFact
 def case(request: pytest.FixtureRequest, board: aarch64.Board, models: Path, samples: session.EvaluationSet) -> Case:
     """A model of each precision, benchmarked on the board."""
     path = models / f"model.{request.param}.tflite"
-    made = results.artifact(f"rpi/{path.name}", request.param, "litert", layout="NHWC", sha256=store.sha256_file(path))
+    made = results.artifact(f"rpi/{path.name}", request.param, "litert", layout="NHWC", sha256=files.sha256_file(path))
     with open_transport(BOARD) as transport:
         result = session.benchmark(session.as_exported(made, path, BOARD), BOARD, ENOUGH, samples, transport)
     return Case(made, path, samples, result)

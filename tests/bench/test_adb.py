@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit import store
-from edgekit.bench import android, androidprobe, remote
+from edgekit import files
+from edgekit.bench import android, androidprobe, powermode, remote
 from edgekit.bench.adb import Connection
 from edgekit.bench.job import Job
 from edgekit.bench.link import ConnectionLost, RemoteError
@@ -141,9 +141,9 @@ def test_arguments_and_answers_arrive_as_they_are(lab: Lab, tmp_path: Path) -> N
         with pytest.raises(EdgekitError, match="more than the 1000 bytes"):
             link.run("yes", most=1000)
         (tmp_path / "bytes").write_bytes(bytes(range(256)) * 4000)
-        digest = store.sha256_file(tmp_path / "bytes")
+        digest = files.sha256_file(tmp_path / "bytes")
         link.push({digest: tmp_path / "bytes"})
-        assert store.sha256_file(lab.cache / "objects" / digest) == digest
+        assert files.sha256_file(lab.cache / "objects" / digest) == digest
     assert lab.cache.stat().st_mode & 0o777 == 0o700
 
 
@@ -294,7 +294,7 @@ def test_a_phone_without_that_mode_is_named(lab: Lab) -> None:
 
 def test_the_mode_of_an_edgekit_that_was_killed_is_put_back_by_the_next_one(lab: Lab) -> None:
     with Connection() as link:
-        link.run(': >"$cache/alive"; : >"$cache/fixed.on"; echo "$1" >"$cache/fixed"', f"{android.who()} 99999999")
+        link.run(': >"$cache/alive"; : >"$cache/fixed.on"; echo "$1" >"$cache/fixed"', f"{powermode.who()} 99999999")
     said: list[str] = []
     with open_transport(PHONE, said.append):
         assert lab.fixed == ["false"]

@@ -15,15 +15,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edgekit import store
+from edgekit import files
 from edgekit.bench import engines
 from edgekit.bench.job import Job, MisfitError
 from edgekit.bench.session import EvaluationSet, benchmark
 from edgekit.bench.transport import open_transport
 from edgekit.errors import DataError, EdgekitError
 from edgekit.export.onnx import with_batch
+from edgekit.measurements import Suite
 from edgekit.records import Artifact, Device, Preprocess
-from edgekit.suites import Suite
 from tests.bench import sshd
 from tests.bench.results import artifact
 from tests.doubles import plant
@@ -57,7 +57,7 @@ def work(tmp_path: Path) -> list[tuple[Artifact, Path]]:
     for name in FILES:
         path = mean_color(folder / f"model.{name}.onnx", name)
         precision = name.partition(".")[0]
-        made.append((artifact(f"jetson/{path.name}", precision, "tensorrt", sha256=store.sha256_file(path)), path))
+        made.append((artifact(f"jetson/{path.name}", precision, "tensorrt", sha256=files.sha256_file(path)), path))
     return made
 
 
@@ -106,7 +106,7 @@ def test_an_engine_is_built_there_and_kept_here_with_what_built_it(
     assert record == made.record
     assert (record["tensorrt"], record["builder"], record["onnx"]) == ("10.3.0", "trtexec", "model.int8.onnx")
     assert record["onnx_sha256"] == made.source.sha256
-    assert record["engine_sha256"] == store.sha256_file(made.path)
+    assert record["engine_sha256"] == files.sha256_file(made.path)
     assert (record["compute_capability"], record["flags"]) == ("8.7", "--int8 --fp16")
     assert "Engine built" in made.path.with_name(made.path.name + ".log").read_text()
     assert list((jetson.cache / "jobs").iterdir()) == []

@@ -9,8 +9,7 @@ import pytest
 
 from edgekit.bench.gates import BROKEN, DOUBTFUL, HELD, INSUFFICIENT, NOT_SHOWN, judge
 from edgekit.bench.latency import latency
-from edgekit.measurements import Summary
-from edgekit.suites import Gates
+from edgekit.measurements import Gates, Summary
 from tests.bench.results import BASELINE_ROW, row
 
 P90 = latency([3_000_000 + n * 37 % 101 for n in range(700)])

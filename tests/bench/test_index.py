@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekit import store
+from edgekit import files
 from edgekit.bench import database, entries, index, program, session
 from edgekit.bench.database import Wanted
 from edgekit.bench.entries import Entry
@@ -39,7 +39,7 @@ def test_an_entry_says_what_the_result_said(runs: Path) -> None:
     assert (entry.run, entry.model, entry.artifact, entry.device) == ("digits", "mobilenet_v2", INT8.name, "local")
     assert (entry.images, entry.correct, entry.queries, entry.threads, entry.number) == (40, 30, 700, 1, 2)
     assert entry.measured == "2026-11-26T07:00:00+00:00"
-    assert entry.sha256 == store.sha256_file(path)
+    assert entry.sha256 == files.sha256_file(path)
     assert entry.p50_ms == pytest.approx(2.0, rel=0.01)
     assert len(entry.images_sha256) == 64
 
@@ -54,7 +54,7 @@ def test_files_that_did_not_change_are_not_read_again(runs: Path) -> None:
 
 def test_a_run_that_changed_is_read_again(runs: Path) -> None:
     index.refresh(runs)
-    store.save_json(runs / "digits" / "run.json", {"schema": 1, "arch": "resnet18"})
+    files.save_json(runs / "digits" / "run.json", {"schema": 1, "arch": "resnet18"})
     assert [entry.model for entry in listed(index.refresh(runs))] == ["resnet18"]
 
 
@@ -63,7 +63,7 @@ def test_what_was_deleted_is_no_longer_listed(runs: Path) -> None:
     index.refresh(runs)
     for path in (runs / "digits" / "bench").rglob("*@0001-*"):
         path.unlink()
-    assert [entry.sha256 for entry in listed(index.refresh(runs))] == [store.sha256_file(kept)]
+    assert [entry.sha256 for entry in listed(index.refresh(runs))] == [files.sha256_file(kept)]
     shutil.rmtree(runs / "digits")
     assert listed(index.refresh(runs)) == []
 

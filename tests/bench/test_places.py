@@ -72,7 +72,7 @@ def test_a_crash_before_the_description_leaves_the_former_result(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("edgekit.store.save_json", crash)
+        patched.setattr("edgekit.files.save_json", crash)
         with pytest.raises(KeyboardInterrupt):
             session.save(tmp_path, result(right=2))
     (newest,) = session.load(tmp_path)

@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from edgekit import store
+from edgekit import files
 from edgekit.bench import program, session
 from edgekit.bench.job import Job
 from edgekit.bench.transport import open_transport
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError
-from edgekit.measurements import ProgramResult
+from edgekit.measurements import ProgramResult, Suite
 from edgekit.records import Artifact, Device
 from edgekit.report import programs
-from edgekit.suites import Suite
 from tests.bench import android_root, results
 from tests.bench.conftest import Lab
 
@@ -28,7 +27,7 @@ def model(tmp_path: Path) -> tuple[Artifact, Path]:
     """A file that nobody runs."""
     path = tmp_path / "model.int8.tflite"
     path.write_bytes(b"no flatbuffer")
-    digest = store.sha256_file(path)
+    digest = files.sha256_file(path)
     return results.artifact("phone/model.int8.tflite", "int8", "litert", layout="NHWC", sha256=digest), path
 
 
@@ -52,7 +51,7 @@ def test_figures_come_with_the_hash_of_the_program_and_the_heat(
     found = measure(device, model)
     times = found.figures.mean_ms, found.figures.median_ms, found.figures.init_ms
     assert (found.figures.runs, times) == (2112, pytest.approx((0.464545, 0.462, 4.478)))
-    assert found.program_sha256 == store.sha256_file(Path(device.benchmark_model))
+    assert found.program_sha256 == files.sha256_file(Path(device.benchmark_model))
     assert (found.source, found.figures.delegation) == ("device", "full")
     environment = found.environment
     assert (environment["thermal_status_before"], environment["thermal_status_after"]) == (0, 1)
@@ -124,7 +123,7 @@ def test_what_the_program_does_not_know_is_asked_before_it_is_run(
 
 def test_a_program_that_fails_says_why(device: Device, model: tuple[Artifact, Path], tmp_path: Path) -> None:
     model[1].write_bytes(b"")
-    empty = replace(model[0], sha256=store.sha256_file(model[1]))
+    empty = replace(model[0], sha256=files.sha256_file(model[1]))
     with pytest.raises(EdgekitError, match="Failed to load model") as caught:
         measure(device, (empty, model[1]))
     assert "edgekit devices probe adb:" in caught.value.hint
@@ -145,7 +144,7 @@ def test_without_the_program_the_error_says_where_google_has_it(
     assert "developers.google.com/edge/litert" in caught.value.hint
     (tmp_path / "cache" / "benchmark_model").mkdir(parents=True)
     android_root.benchmark_model(tmp_path / "cache" / "benchmark_model" / "benchmark_model", *XNNPACK)
-    assert measure(bare, model).program_sha256 == store.sha256_file(Path(device.benchmark_model))
+    assert measure(bare, model).program_sha256 == files.sha256_file(Path(device.benchmark_model))
 
 
 def test_what_lies_beside_it_in_its_folder_goes_with_it(

@@ -21,7 +21,7 @@ from edgekit.bench.quantiles import (
     quantile,
     ratio,
 )
-from edgekit.suites import LEAST_SAMPLES
+from edgekit.measurements import LEAST_SAMPLES
 from tests.test_statistics import at_most
 
 # Early stopping ------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgekit.bench import roofline
-from edgekit.layers import LayerCost
+from edgekit.measurements import LayerCost
 from edgekit.records import Device
 
 COSTS = [

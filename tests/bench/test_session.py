@@ -11,13 +11,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edgekit import config, store
+from edgekit import config, files
 from edgekit.bench import kept, replies, session
 from edgekit.bench.transport import open_transport
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError
-from edgekit.measurements import BenchmarkResult
+from edgekit.measurements import BenchmarkResult, Suite
 from edgekit.records import Artifact, Device, Preprocess
-from edgekit.suites import Suite
 from tests.bench.results import artifact, result
 
 QUICK = Suite("quick", warmup_queries=1, warmup_s=0.0, min_queries=9, min_s=0.0, max_s=60.0)
@@ -37,7 +36,7 @@ def mean_color(tmp_path: Path) -> tuple[Artifact, Path]:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     path = tmp_path / "model.fp32.onnx"
     onnx.save(model, path)
-    return artifact(f"jetson/{path.name}", runtime="tensorrt", sha256=store.sha256_file(path)), path
+    return artifact(f"jetson/{path.name}", runtime="tensorrt", sha256=files.sha256_file(path)), path
 
 
 def color_pixels() -> np.ndarray:
@@ -99,7 +98,7 @@ def test_a_file_that_changed_since_export_is_not_measured(mean_color: tuple[Arti
 def test_a_model_called_like_a_module_is_never_run_as_one(tmp_path: Path, name: str) -> None:
     trace, path = tmp_path / "ran", tmp_path / name
     path.write_text(f"open({str(trace)!r}, 'w')\n")
-    made = artifact(f"android/{name}", runtime="tensorrt", sha256=store.sha256_file(path))
+    made = artifact(f"android/{name}", runtime="tensorrt", sha256=files.sha256_file(path))
     with pytest.raises(EdgekitError, match=r"model\.py in onnxruntime failed"):
         measure(made, path)
     assert not trace.exists()
@@ -135,7 +134,7 @@ def test_results_of_before_have_neither_a_warm_up_nor_throughput(tmp_path: Path)
         old = {name: values[name] for name in ("latencies_ns", "compute_ns", "logits", "expected")}
     np.savez_compressed(raw, **old)
     content = json.loads(described.read_text())
-    described.write_text(json.dumps({**content, "raw_sha256": store.sha256_file(raw)}))
+    described.write_text(json.dumps({**content, "raw_sha256": files.sha256_file(raw)}))
     (loaded,) = session.load(tmp_path)
     assert (loaded.warmup_ns, loaded.offline_ns) == ((), ())
     assert loaded.latencies_ns == result().latencies_ns
@@ -193,7 +192,7 @@ def test_raw_values_are_never_unpickled(tmp_path: Path) -> None:
     raw, described = saved(tmp_path)
     np.savez(raw, latencies_ns=np.array([{}], object), logits=np.zeros((1, 2)), expected=np.zeros(1))
     content = json.loads(described.read_text())
-    described.write_text(json.dumps({**content, "raw_sha256": store.sha256_file(raw)}))
+    described.write_text(json.dumps({**content, "raw_sha256": files.sha256_file(raw)}))
     with pytest.raises(DataError, match="allow_pickle") as caught:
         session.load(tmp_path)
     assert str(raw) in caught.value.message
@@ -256,7 +255,7 @@ def test_raw_values_that_no_measurement_gives_are_refused(tmp_path: Path, values
     with np.load(raw) as kept_values:
         every = {**kept_values, **values}
     np.savez_compressed(raw, **every)
-    changed(described, ("raw_sha256",), store.sha256_file(raw))
+    changed(described, ("raw_sha256",), files.sha256_file(raw))
     with pytest.raises(DataError, match=f"{next(iter(values))} is not what a measurement gives"):
         session.load(tmp_path)
 
@@ -273,7 +272,6 @@ def test_what_is_damaged_is_left_out_by_name_and_the_others_are_read(tmp_path: P
 
 
 # What a device sends ---------------------------------------------------------------------------
-
 
 SOUND = {"runtime": "r", "version": "1", "processor": "cpu", "threads": 1}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit import store
+from edgekit import files
 from edgekit.bench import ssh
 from edgekit.bench.link import ConnectionLost, RemoteError
 from edgekit.bench.ssh import Connection
@@ -47,7 +47,7 @@ def test_a_file_is_sent_once_and_again_when_a_byte_changed(board: sshd.Server, t
     with Connection(board.host) as connection:
         for content in (b"one", b"two"):  # of equal size
             path.write_bytes(content)
-            digest = store.sha256_file(path)
+            digest = files.sha256_file(path)
             connection.push({digest: path})
             there = board.cache / "objects" / digest
             assert there.read_bytes() == content
@@ -132,7 +132,7 @@ def test_a_full_disk_there_is_named_with_what_frees_it(board: sshd.Server, tmp_p
         large = tmp_path / "large"
         large.write_bytes(os.urandom(2 << 20))
         with Connection(board.host) as connection, pytest.raises(StorageError, match="disk of board is full") as caught:
-            connection.push({store.sha256_file(large): large})
+            connection.push({files.sha256_file(large): large})
         assert "edgekit devices clean board" in caught.value.hint
         assert list((board.cache / "objects").iterdir()) == []
     finally:

@@ -18,10 +18,9 @@ from edgekit.bench.session import EvaluationSet
 from edgekit.bench.webdoor import Door
 from edgekit.bench.webjob import Offer, Visit
 from edgekit.bench.webserver import Desk, WebServer
-from edgekit.measurements import BenchmarkResult
+from edgekit.files import sha256_file
+from edgekit.measurements import BenchmarkResult, Suite
 from edgekit.records import Artifact, Preprocess
-from edgekit.store import sha256_file
-from edgekit.suites import Suite
 
 CHROME = (
     "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Mobile Safari/537.36"

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import edgekit
-from edgekit import store
 from edgekit.cli.app import run
+from edgekit.runs import create_run, open_run
 from tests.report.made import meta
 
 Files = Callable[[str], list[str]]
@@ -28,10 +28,10 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("EDGEKIT_RUNS_DIR", raising=False)
     folder = tmp_path / "runs"
     for name in ("damaged", "newer", "sound"):
-        made = store.create_run(folder, name, {"status": "finished", "checkpoint_sha256": "b" * 64})
+        made = create_run(folder, name, {"status": "finished", "checkpoint_sha256": "b" * 64})
         (made.path / "checkpoint.pt").touch()
     (folder / "damaged" / "run.json").write_text("{")
-    store.open_run(folder, "newer").save(schema=99)
+    open_run(folder, "newer").save(schema=99)
     return folder
 
 
@@ -174,7 +174,7 @@ def test_debug_shows_the_traceback_wherever_it_stands_and_keeps_the_status(
 
 def test_a_hint_names_a_run_elsewhere_by_its_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "runs").rename(tmp_path / "elsewhere")
-    store.open_run(Path("elsewhere"), "sound").save(**meta())
+    open_run(Path("elsewhere"), "sound").save(**meta())
     assert run(["report", "sound", "--runs-dir", "elsewhere"]) == 0
     assert "next: edgekit evaluate elsewhere/sound" in capsys.readouterr().err
 
@@ -183,16 +183,16 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("edgekit.cli.show.table", broken)
+    monkeypatch.setattr("edgekit.cli.console.table", broken)
     with pytest.raises(ZeroDivisionError):
         run(["devices"])
 
 
 SIGNALLED = """
 import os, signal, sys
-from edgekit.cli import show
+from edgekit.cli import console
 from edgekit.cli.app import main
-show.table = lambda *_, **__: os.kill(os.getpid(), signal.{})
+console.table = lambda *_, **__: os.kill(os.getpid(), signal.{})
 sys.argv = ["edgekit", "devices"]
 main()
 """
@@ -217,7 +217,7 @@ def test_the_version_and_the_help_are_status_0(capsys: pytest.CaptureFixture[str
 def test_the_help_of_every_choice_names_what_the_tables_hold(capsys: pytest.CaptureFixture[str]) -> None:
     from edgekit import config
     from edgekit.targets.base import FAMILIES
-    from edgekit.train.models import MODELS
+    from edgekit.train.zoo import MODELS
 
     for command, names in (
         ("train", list(MODELS)),

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit import store
+from edgekit import files
 from edgekit.cli import compare
 from edgekit.cli.app import run
 from edgekit.records import DatasetIndex, Sample
+from edgekit.runs import Run, create_run, open_run
 from edgekit.scores import Evaluation
 from edgekit.train.evaluation import save
 from tests.bench.results import artifact
@@ -41,16 +42,16 @@ def judged(right: np.ndarray) -> Evaluation:
     return evaluation(LABELS, splits={"val": scores, "test": scores}, mistakes=(), raw=raw)
 
 
-def made(name: str, right: np.ndarray | int | None, order: np.ndarray | None = None, **more: Any) -> store.Run:
+def made(name: str, right: np.ndarray | int | None, order: np.ndarray | None = None, **more: Any) -> Run:
     """A run that answered `right` (bool (N,) or the first so many) of its test images."""
-    run_ = store.create_run(Path("runs"), name, {"status": "finished", **meta(**more)})
+    run_ = create_run(Path("runs"), name, {"status": "finished", **meta(**more)})
     (run_.path / "checkpoint.pt").touch()
     if right is None:
         return run_
     answers = np.arange(IMAGES) < right if isinstance(right, int) else right
     order = np.arange(IMAGES) if order is None else order
     samples = tuple(Sample(f"{n}.png", int(k % 3), "test", f"{k:064d}") for n, k in enumerate(order))
-    store.save_json(run_.path / "data.json", DatasetIndex(Path("/data"), LABELS, samples, "f" * 64))
+    files.save_json(run_.path / "data.json", DatasetIndex(Path("/data"), LABELS, samples, "f" * 64))
     whole = judged(answers)
     raw = {k: v[order] if k.startswith("test") else v for k, v in whole.raw.items()}
     save(run_.path, dataclasses.replace(whole, raw=raw))
@@ -134,7 +135,7 @@ def test_costs_are_read_from_the_run(capsys: pytest.CaptureFixture[str]) -> None
         for t, p in (("ios", "b" * 64), ("android", "b" * 64), ("web", "c" * 64))
     )
     for one, size in ((small, 1_500_000), (large, 2_500_000), (stale, 10)):
-        store.save_json(folder / one.target / "manifest.json", {"schema": 1, "artifacts": [one]})
+        files.save_json(folder / one.target / "manifest.json", {"schema": 1, "artifacts": [one]})
         (folder / one.name).write_bytes(bytes(size))
     (row,), _ = compared(capsys)
     assert row["epoch_s"] == 3.0
@@ -159,7 +160,7 @@ def test_a_run_that_was_just_trained_holds_records_and_can_be_compared(capsys: p
     made("one", 30)
     fresh = made("two", 40, options=Options())
     assert isinstance(fresh.meta["options"], Options)
-    compare.print_comparison([fresh, store.open_run(Path("runs"), "one")], json=False)
+    compare.print_comparison([fresh, open_run(Path("runs"), "one")], json=False)
     assert "full" in capsys.readouterr().out
 
 

@@ -14,11 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from edgekit import store
+from edgekit import files, runs
 from edgekit.cli import evaluate
 from edgekit.cli.app import run
 from edgekit.data import dataset
-from edgekit.train import checkpoints, evaluation, models
+from edgekit.train import checkpoints, evaluation, models, zoo
 from edgekit.train.options import TrainOptions
 from tests import nets
 from tests.conftest import write_images
@@ -28,7 +28,7 @@ from tests.report.made import meta
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with images and runs/fruit, which was trained and not judged."""
-    models.MODELS["tiny"] = nets.TINY
+    zoo.MODELS["tiny"] = nets.TINY
     folder = tmp_path_factory.mktemp("judged")
     data = dataset.index(write_images(folder / "photos", {"apple": 20, "ba$nana$": 20, "<b>": 20}))
     torch.manual_seed(0)
@@ -37,11 +37,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     options = TrainOptions(arch="tiny", weights="none", image_size=32)
     about = meta(arch="tiny", labels=data.labels, checkpoint_sha256=checkpoint.sha256, options=options)
     about = {**about, "data": {"root": data.root, "fingerprint": data.fingerprint}, "status": "finished"}
-    fruit = store.create_run(folder / "runs", "fruit", about)
+    fruit = runs.create_run(folder / "runs", "fruit", about)
     shutil.move(folder / "checkpoint.pt", fruit.path)
-    store.save_json(fruit.path / "data.json", data)
+    files.save_json(fruit.path / "data.json", data)
     yield folder
-    del models.MODELS["tiny"]
+    del zoo.MODELS["tiny"]
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_every_class_is_in_the_table_and_everything_is_kept(fruit: Path, capsys:
     assert lines[4].startswith("(mean of classes)")
     assert "test images right (95 % interval" in output.err
     assert "next: edgekit report fruit" in output.err
-    judged = evaluation.load(fruit, store.open_run(Path("runs"), "fruit").weights_sha256)
+    judged = evaluation.load(fruit, runs.open_run(Path("runs"), "fruit").weights_sha256)
     assert judged is not None
     assert f"{judged.splits['test'].scores.top1:.1f} %" in output.err
     pictures = {"learning_curves.svg", "classes.svg", "confusion.svg", "reliability.svg", "samples.png", "mistakes.png"}
@@ -125,14 +125,14 @@ def test_the_samples_are_of_as_many_classes_as_there_is_room_for(fruit: Path, mo
 def test_a_run_whose_options_mean_nothing_now_goes_without_samples(
     fruit: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store.open_run(Path("runs"), "fruit").save(options={"arch": "tiny", "magic": 3})
+    runs.open_run(Path("runs"), "fruit").save(options={"arch": "tiny", "magic": 3})
     assert run(["evaluate"]) == 0
     assert "no picture of augmented images" in capsys.readouterr().err
     assert not (fruit / "pictures" / "samples.png").exists()
 
 
 def test_a_run_that_was_just_trained_holds_records_and_can_be_judged(fruit: Path) -> None:
-    opened = store.open_run(Path("runs"), "fruit")
+    opened = runs.open_run(Path("runs"), "fruit")
     options = TrainOptions(arch="tiny", weights="none", image_size=32)
     judged = evaluate.evaluate_run(opened.save(options=options))
     assert judged.labels == ("<b>", "apple", "ba$nana$")
@@ -145,7 +145,7 @@ def test_images_that_changed_since_training_are_refused(
 ) -> None:
     index = dataset.load_index(fruit / "data.json")
     changed = [dataclasses.replace(s, sha256="0" * 64) if s.split == split else s for s in index.samples]
-    store.save_json(fruit / "data.json", dataclasses.replace(index, samples=tuple(changed)))
+    files.save_json(fruit / "data.json", dataclasses.replace(index, samples=tuple(changed)))
     assert run(["evaluate"]) == 3
     assert "has changed since training" in capsys.readouterr().err
     assert not (fruit / "evaluation.json").exists()
@@ -176,7 +176,7 @@ def test_an_evaluation_of_other_weights_calibrates_nothing(
 ) -> None:
     assert run(["evaluate"]) == 0
     path = fruit / "evaluation.json"
-    store.save_json(path, {**json.loads(path.read_text()), "checkpoint_sha256": "0" * 64})
+    files.save_json(path, {**json.loads(path.read_text()), "checkpoint_sha256": "0" * 64})
     assert answers(photos[0])[0]["temperature"] is None
     assert run(["predict", "fruit", photos[0]]) == 0
     assert "not calibrated; edgekit evaluate fruit" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 
 from edgekit.cli.gating import check, say_missing
 from edgekit.errors import ExitStatus, GateError
-from edgekit.suites import Gates, Suite
+from edgekit.measurements import Gates, Suite
 from tests.bench.results import BASELINE_ROW, artifact, result, row
 
 ROW = row(drop=0.3, drop_low=-1.0, drop_high=1.6)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edgekit import store
+from edgekit import files, runs
 from edgekit.cli.app import run
 from edgekit.records import Artifact
 from tests import flat
@@ -23,7 +23,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run called fruit, with a .tflite, an ONNX file and an engine, whose export is written by hand."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EDGEKIT_RUNS_DIR", raising=False)
-    store.create_run(tmp_path / "runs", "fruit", {"status": "finished"})
+    runs.create_run(tmp_path / "runs", "fruit", {"status": "finished"})
     made = tmp_path / "runs" / "fruit"
     (made / "checkpoint.pt").write_bytes(b"")
     write_export(made / "export/android", "model.int8.tflite", flat.tflite("int8", "uint8", "float32"), "litert")
@@ -31,23 +31,23 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     engine = made / "export/jetson/engines/orin/model.int8.engine"
     engine.parent.mkdir(parents=True)
     engine.write_bytes(b"an engine")
-    record = {"tensorrt": "10.3.0", "onnx": "model.int8.onnx", "engine_sha256": store.sha256_file(engine),
-              "exported_sha256": store.sha256_file(made / "export/jetson/model.int8.onnx"), "flags": ["INT8", "FP16"],
+    record = {"tensorrt": "10.3.0", "onnx": "model.int8.onnx", "engine_sha256": files.sha256_file(engine),
+              "exported_sha256": files.sha256_file(made / "export/jetson/model.int8.onnx"), "flags": ["INT8", "FP16"],
               "placement": {"dla": ["a", "b"], "gpu": ["c"]}, "module": "Orin\x1b[2J"}  # fmt: skip
-    store.save_json(engine.with_name(engine.name + ".json"), record)
+    files.save_json(engine.with_name(engine.name + ".json"), record)
     return made / "export"
 
 
 def write_export(folder: Path, name: str, content: bytes, runtime: str) -> None:
     folder.mkdir(parents=True)
     (folder / name).write_bytes(content)
-    digest = store.sha256_file(folder / name)
+    digest = files.sha256_file(folder / name)
     artifact = Artifact(
         f"{folder.name}/{name}", folder.name, "int8", runtime, "NHWC", digest, WEIGHTS, DETAILS, "uint8"
     )
     manifest = {"schema": 1, "edgekit": "0.1.0", "created": "2025-01-01", "run": "fruit", "arch": "tiny",
                 "checkpoint_sha256": WEIGHTS, "artifacts": [artifact]}  # fmt: skip
-    store.save_json(folder / "manifest.json", manifest)
+    files.save_json(folder / "manifest.json", manifest)
 
 
 def as_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def test_an_artifact_is_found_by_its_name_or_its_path(
 ) -> None:
     found = as_json(capsys, *how)
     assert found["form"] == "LiteRT"
-    assert found["sha256"] == store.sha256_file(folder / "android/model.int8.tflite")
+    assert found["sha256"] == files.sha256_file(folder / "android/model.int8.tflite")
     assert found["inputs"] == [{"name": "image", "shape": [1, 8, 8, 3], "type": "uint8", "scale": 1 / 64,
                                 "zero_point": 128, "range": [-2.0, 127 / 64]}]  # fmt: skip
     lineage = found["lineage"]
@@ -80,7 +80,7 @@ def test_an_artifact_is_found_by_its_name_or_its_path(
 
 def test_a_file_that_changed_since_export_is_named_as_such(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = folder / "android/model.int8.tflite"
-    before = store.sha256_file(path)
+    before = files.sha256_file(path)
     path.write_bytes(flat.tflite())
     assert as_json(capsys, str(path))["lineage"]["file"] == f"changed since export: there it was {before}"
     path.rename(path.with_name("other.tflite"))

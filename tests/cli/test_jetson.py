@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit import store
+from edgekit import files
 from edgekit.bench import session
 from edgekit.cli.app import run
 from tests.bench import sshd
@@ -258,5 +258,5 @@ def test_the_kit_has_a_calibration_cache_for_dlas(road: Path) -> None:
     text = (road / "export" / "jetson" / "model.int8.dla.cache").read_text().splitlines()
     assert text[0] == "TRT-8502-EntropyCalibration2"
     assert any(line.startswith("image: ") for line in text)
-    manifest = store.load_json(road / "export" / "jetson" / "manifest.json")
+    manifest = files.load_json(road / "export" / "jetson" / "manifest.json")
     assert all(not a["name"].endswith(".cache") for a in manifest["artifacts"])

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from edgekit import store
+from edgekit import files, runs
 from edgekit.bench import session
 from edgekit.cli import network
 from edgekit.cli.app import run
-from edgekit.layers import LayerCost
+from edgekit.measurements import LayerCost
 from tests.bench.results import artifact, result
-from tests.report.test_html import meta
+from tests.report.made import meta
 from tests.test_layers import COSTS, LITERT, debug
 
 INT8 = artifact("android/model.int8.tflite", "int8", "litert", sha256="c" * 64)
@@ -30,25 +30,25 @@ def timed(of: Any = INT8, **more: Any) -> Any:
 
 
 @pytest.fixture
-def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.Run:
+def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> runs.Run:
     """A run with a baseline, an INT8 model with times of layers, one of FP32 without, and the network's layers."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EDGEKIT_RUNS_DIR", raising=False)
-    made = store.create_run(tmp_path / "runs", "digits", meta())
+    made = runs.create_run(tmp_path / "runs", "digits", meta())
     (made.path / "checkpoint.pt").touch()
-    store.save_json(made.path / "export" / "android" / "manifest.json", {"schema": 1, "artifacts": [INT8, FP32]})
+    files.save_json(made.path / "export" / "android" / "manifest.json", {"schema": 1, "artifacts": [INT8, FP32]})
     for one in (result(), timed(), result(FP32)):
         session.save(made.path / "bench", one)
     keep(made, COSTS)
     return made
 
 
-def keep(made: store.Run, costs: list[LayerCost], parent: str = INT8.parent) -> None:
+def keep(made: runs.Run, costs: list[LayerCost], parent: str = INT8.parent) -> None:
     described = [dataclasses.asdict(cost) for cost in costs]
-    store.save_json(made.path / network.FILE, {"schema": 1, "parent": parent, "layers": described})
+    files.save_json(made.path / network.FILE, {"schema": 1, "parent": parent, "layers": described})
 
 
-def save_debug(made: store.Run, **more: Any) -> None:
+def save_debug(made: runs.Run, **more: Any) -> None:
     document = {
         "schema": 1,
         "target": "android",
@@ -57,7 +57,7 @@ def save_debug(made: store.Run, **more: Any) -> None:
         **more,
     }
     document["effect"] = {"logits": {"sqnr_db": 21.0}}
-    store.save_json(made.path / "quant" / "debug-android.json", document)
+    files.save_json(made.path / "quant" / "debug-android.json", document)
 
 
 def rows(text: str) -> dict[str, list[str]]:
@@ -65,7 +65,7 @@ def rows(text: str) -> dict[str, list[str]]:
 
 
 def test_times_are_shown_by_block_and_the_next_step_is_named(
-    measured: store.Run, capsys: pytest.CaptureFixture[str]
+    measured: runs.Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["layers"]) == 0
     said = capsys.readouterr()
@@ -75,7 +75,7 @@ def test_times_are_shown_by_block_and_the_next_step_is_named(
     assert "android/model.int8.tflite on local: stem.0 costs 50 % of the time" in said.err
 
 
-def test_errors_stand_beside_the_times(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_stand_beside_the_times(measured: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
     save_debug(measured)
     assert run(["layers", "--all"]) == 0
     said = capsys.readouterr()
@@ -85,13 +85,13 @@ def test_errors_stand_beside_the_times(measured: store.Run, capsys: pytest.Captu
     assert "20.0 dB together; all quantized at once: 21.0 dB" in said.err
 
 
-def test_errors_of_other_weights_do_not_count(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_other_weights_do_not_count(measured: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
     save_debug(measured, checkpoint_sha256="e" * 64)
     assert run(["layers"]) == 0
     assert "no errors yet" in capsys.readouterr().err
 
 
-def test_json_has_the_rows_and_the_sentence(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_the_rows_and_the_sentence(measured: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
     save_debug(measured)
     assert run(["layers", "--all", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -100,14 +100,14 @@ def test_json_has_the_rows_and_the_sentence(measured: store.Run, capsys: pytest.
     assert sum(row["error_percent"] or 0 for row in document["layers"]) == pytest.approx(100)
 
 
-def test_a_model_without_times_says_what_brings_them(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_without_times_says_what_brings_them(measured: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["layers", "-a", FP32.name]) == 0
     said = capsys.readouterr().err
     assert f"no times of the layers of {FP32.name} on local: none were kept; next: edgekit benchmark digits" in said
     assert "is FP32; -a names an INT8 model" in said
 
 
-def test_a_runtime_that_cannot_tell_says_why(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_runtime_that_cannot_tell_says_why(measured: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
     plain = result(FP32)
     environment = {**plain.environment, "no_layers": "it has no profiler"}
     session.save(measured.path / "bench", dataclasses.replace(plain, environment=environment))
@@ -115,7 +115,7 @@ def test_a_runtime_that_cannot_tell_says_why(measured: store.Run, capsys: pytest
     assert "on local: it has no profiler" in capsys.readouterr().err
 
 
-def test_times_of_an_emulator_are_not_shown(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_times_of_an_emulator_are_not_shown(measured: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
     session.save(measured.path / "bench", timed(device="qemu", source="emulated"))
     assert run(["layers", "-d", "qemu"]) == 0
     said = capsys.readouterr()
@@ -123,7 +123,7 @@ def test_times_of_an_emulator_are_not_shown(measured: store.Run, capsys: pytest.
     assert rows(said.out)["body.0"][2] == "-"
 
 
-def test_columns_have_the_names_of_the_page(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_columns_have_the_names_of_the_page(measured: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
     save_debug(measured)
     assert run(["layers", "--all"]) == 0
     head = capsys.readouterr().out.splitlines()[0]
@@ -131,7 +131,7 @@ def test_columns_have_the_names_of_the_page(measured: store.Run, capsys: pytest.
 
 
 @pytest.mark.parametrize("content", ["{", '{"schema": 1}', {"layers": 3}, {"layers": [{}]}])
-def test_a_damaged_file_of_the_network_is_as_if_it_were_missing(measured: store.Run, content: Any) -> None:
+def test_a_damaged_file_of_the_network_is_as_if_it_were_missing(measured: runs.Run, content: Any) -> None:
     known = json.dumps({"schema": 1, "parent": INT8.parent, **content}) if isinstance(content, dict) else content
     (measured.path / network.FILE).write_text(known)
     assert network.kept(measured) == []
@@ -140,7 +140,7 @@ def test_a_damaged_file_of_the_network_is_as_if_it_were_missing(measured: store.
 @pytest.mark.parametrize("content", ["{", '{"schema": 1}', '{"schema": 1, "target": "android", "layers": [], '
                                      '"checkpoint_sha256": "x", "effect": {}}'])  # fmt: skip
 def test_damaged_errors_are_left_out_and_named(
-    measured: store.Run, capsys: pytest.CaptureFixture[str], content: str
+    measured: runs.Run, capsys: pytest.CaptureFixture[str], content: str
 ) -> None:
     save_debug(measured)
     (measured.path / "quant" / "debug-android.json").write_text(content)
@@ -156,7 +156,7 @@ def limited(of: Any = INT8, **more: Any) -> Any:
     return dataclasses.replace(plain, environment={**plain.environment, **peaks})
 
 
-def test_the_limit_is_that_of_the_latencies_that_count(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_limit_is_that_of_the_latencies_that_count(measured: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
     slow_first = (4_000_000,) * 100 + (1_900_000, 2_100_000) * 300  # a start-up, without which the p50 is 2 ms
     session.save(measured.path / "bench", limited(latencies_ns=slow_first))
     assert run(["layers"]) == 0
@@ -166,7 +166,7 @@ def test_the_limit_is_that_of_the_latencies_that_count(measured: store.Run, caps
     assert "which was passed, as caches hold what it counts as moved" in capsys.readouterr().err
 
 
-def test_a_stand_in_and_a_busy_machine_are_marked(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stand_in_and_a_busy_machine_are_marked(measured: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
     other = limited(runtime="onnxruntime")
     session.save(measured.path / "bench", other)
     assert run(["layers"]) == 0
@@ -181,9 +181,7 @@ def test_a_stand_in_and_a_busy_machine_are_marked(measured: store.Run, capsys: p
     assert "do not trust these times" in said
 
 
-def test_without_the_baseline_the_next_step_has_the_run(
-    measured: store.Run, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_the_baseline_the_next_step_has_the_run(measured: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
     for path in measured.path.glob("bench/*/baseline-pytorch*.json"):
         path.unlink()
     for path in measured.path.glob("bench/*/*.json"):
@@ -193,7 +191,7 @@ def test_without_the_baseline_the_next_step_has_the_run(
     assert "hint: edgekit benchmark digits" in capsys.readouterr().err
 
 
-def test_what_was_not_measured_is_refused(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_not_measured_is_refused(measured: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["layers", "-d", "moon"]) == 2
     assert "known: local" in capsys.readouterr().err
     session.save(measured.path / "bench", timed(device="pi"))
@@ -202,7 +200,7 @@ def test_what_was_not_measured_is_refused(measured: store.Run, capsys: pytest.Ca
 
 
 def test_without_measurements_the_benchmark_is_the_next_step(
-    measured: store.Run, capsys: pytest.CaptureFixture[str]
+    measured: runs.Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for path in measured.path.glob("bench/*/*.json"):
         path.unlink()
@@ -210,7 +208,7 @@ def test_without_measurements_the_benchmark_is_the_next_step(
     assert "hint: edgekit benchmark digits" in capsys.readouterr().err
 
 
-def test_layers_of_other_weights_are_not_used(measured: store.Run) -> None:
+def test_layers_of_other_weights_are_not_used(measured: runs.Run) -> None:
     assert [cost.name for cost in network.kept(measured)] == [cost.name for cost in COSTS]
     keep(measured, COSTS, "e" * 64)
     assert network.kept(measured) == []

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from edgekit import store
+from edgekit import files
 from edgekit.cli.app import run
 
 pytestmark = [pytest.mark.xdist_group("road"), pytest.mark.filterwarnings("ignore")]
@@ -140,7 +140,7 @@ def test_what_is_for_litert_files_is_refused_where_there_are_none(
 
 
 def test_another_export_to_the_folder_is_waited_for(phone: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with store.locked(phone.parent / ".export.lock", "export"):
+    with files.locked(phone.parent / ".export.lock", "export"):
         assert run(["export", "fruit", "-t", "android", "-p", "fp32"]) == 2
     assert "another export of fruit" in capsys.readouterr().err
 

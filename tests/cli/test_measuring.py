@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from edgekit import config, store
+from edgekit import config, files
 from edgekit.bench import engines, program
 from edgekit.cli import benchmark, measuring
-from edgekit.measurements import ProgramFigures, ProgramResult
+from edgekit.measurements import ProgramFigures, ProgramResult, Suite
 from edgekit.records import Artifact, Device
-from edgekit.suites import Suite
 from tests.bench.results import artifact
 
 
@@ -66,7 +65,7 @@ def test_a_litert_device_on_this_machine_runs_litert_files_alone_and_as_its_file
     """Else files that ONNX Runtime runs on the CPU would stand under the name of a GPU."""
     gpu = config.load_device("local-litert-gpu")
     (tmp_path / "model").write_bytes(b"")
-    flat = artifact("rpi/model", runtime="litert", sha256=store.sha256_file(tmp_path / "model"))
+    flat = artifact("rpi/model", runtime="litert", sha256=files.sha256_file(tmp_path / "model"))
     assert benchmark._is_apart(gpu)
     assert benchmark._runs(flat, gpu)
     assert not benchmark._runs(artifact("desktop/model", runtime="onnxruntime"), gpu)
@@ -82,7 +81,7 @@ def test_the_baseline_in_tensorrt_is_an_engine_that_is_built_here_and_kept(
     path = tmp_path / "common" / "model.fp16.onnx"
     path.parent.mkdir()
     path.write_bytes(b"half")
-    half = artifact("baseline/tensorrt-fp16", "fp16", "tensorrt", target="desktop", sha256=store.sha256_file(path))
+    half = artifact("baseline/tensorrt-fp16", "fp16", "tensorrt", target="desktop", sha256=files.sha256_file(path))
     built: list[engines.Kit] = []
 
     def build(kit: engines.Kit, *given: Any) -> engines.Engine:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgekit import config, store
+from edgekit import config, files
 from edgekit.cli.app import run
 from tests.bench import android_root
 from tests.bench.conftest import Lab, adb_client, bare, lab
@@ -98,6 +98,6 @@ def test_a_phone_is_measured_by_python_and_by_the_program(
     assert run(command) == 0
     output = capsys.readouterr()
     assert output.out.count("full (58 of 58 in TfLiteXNNPackDelegate)") == 1
-    assert f"benchmark_model (sha256 {store.sha256_file(double)[:12]}...)" in output.err
+    assert f"benchmark_model (sha256 {files.sha256_file(double)[:12]}...)" in output.err
     assert lab.fixed[0] == "true"
     assert lab.fixed[-1] == "false"

@@ -12,10 +12,10 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from edgekit import store
+from edgekit import files, runs
 from edgekit.cli.app import run
 from edgekit.data import dataset
-from edgekit.train import checkpoints, models
+from edgekit.train import checkpoints, models, zoo
 from tests import nets
 from tests.conftest import write_images
 
@@ -23,18 +23,18 @@ from tests.conftest import write_images
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with images and runs/fruit, which is not trained."""
-    models.MODELS["tiny"] = nets.TINY
+    zoo.MODELS["tiny"] = nets.TINY
     folder = tmp_path_factory.mktemp("debug")
     data = dataset.index(write_images(folder / "photos", {"apple": 20, "banana": 20}))
     torch.manual_seed(0)
     model = models.build("tiny", 2)
     checkpoint = checkpoints.save(folder / "checkpoint.pt", model, "tiny", data.labels, nets.TINY.preprocess)
     about = {"arch": "tiny", "status": "finished", "checkpoint_sha256": checkpoint.sha256}
-    fruit = store.create_run(folder / "runs", "fruit", about)
+    fruit = runs.create_run(folder / "runs", "fruit", about)
     shutil.move(folder / "checkpoint.pt", fruit.path)
-    store.save_json(fruit.path / "data.json", data)
+    files.save_json(fruit.path / "data.json", data)
     yield folder
-    del models.MODELS["tiny"]
+    del zoo.MODELS["tiny"]
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_the_figures_say_what_they_are_of(fruit: Path, capsys: pytest.CaptureFix
     found = kept(fruit, "android-minmax")
     assert (found["run"], found["target"], found["images"]) == ("fruit", "android", 9)
     assert found["calibration"]["recipe"] == found["calibration"]["observer"] == "minmax"
-    assert found["checkpoint_sha256"] == store.open_run(Path("runs"), "fruit").weights_sha256
+    assert found["checkpoint_sha256"] == runs.open_run(Path("runs"), "fruit").weights_sha256
     table = json.loads(next((fruit / "calibration").glob("minmax-*.json")).read_text())["table"]["ranges"]
     assert {tensor["name"] for tensor in found["tensors"]} <= set(table)
     for tensor in found["tensors"]:
@@ -140,6 +140,6 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(
 
 
 def test_a_network_that_is_not_quantized_is_refused(fruit: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    store.open_run(Path("runs"), "fruit").save(arch="vit_b_16")
+    runs.open_run(Path("runs"), "fruit").save(arch="vit_b_16")
     _, err = debugged(capsys, status=2)
     assert "edgekit cannot quantize vit_b_16 to INT8 yet" in err

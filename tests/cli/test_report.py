@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit import store
+from edgekit import files, runs
 from edgekit.bench import session
 from edgekit.cli.app import run
 from edgekit.measurements import BenchmarkResult
@@ -29,20 +29,20 @@ INT8 = artifact("android/model.int8.tflite", "int8", "litert", sha256="c" * 64)
 
 
 @pytest.fixture
-def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.Run:
+def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> runs.Run:
     """A run with a baseline and one INT8 model, both measured."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EDGEKIT_RUNS_DIR", raising=False)
-    made = store.create_run(tmp_path / "runs", "digits", meta())
+    made = runs.create_run(tmp_path / "runs", "digits", meta())
     (made.path / "checkpoint.pt").touch()
-    store.save_json(made.path / "export" / "android" / "manifest.json", {"schema": 1, "artifacts": [INT8]})
+    files.save_json(made.path / "export" / "android" / "manifest.json", {"schema": 1, "artifacts": [INT8]})
     for one in (result(), result(INT8, ms=0.5)):
         session.save(made.path / "bench", one)
     return made
 
 
 def test_the_newest_run_is_reported_and_its_page_written(
-    measured: store.Run, capsys: pytest.CaptureFixture[str]
+    measured: runs.Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["report"]) == 0
     output = capsys.readouterr()
@@ -52,23 +52,23 @@ def test_the_newest_run_is_reported_and_its_page_written(
     assert "android/model.int8.tflite" in (measured.path / "report.html").read_text()
 
 
-def test_json_on_standard_output_is_nothing_else(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_on_standard_output_is_nothing_else(measured: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["report", "digits", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [(r["artifact"], r["p50_ms"]) for r in rows] == [("baseline/pytorch", 2.0), (INT8.name, 0.5)]
 
 
 def test_the_folder_of_runs_can_be_set_in_the_environment(
-    measured: store.Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    measured: runs.Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("EDGEKIT_RUNS_DIR", str(tmp_path / "runs"))
     monkeypatch.chdir("/")
     assert run(["report", "digits"]) == 0
 
 
-def test_measurements_of_other_weights_are_left_out(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_measurements_of_other_weights_are_left_out(measured: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
     measured.save(checkpoint_sha256="d" * 64)
-    store.save_json(measured.path / "export" / "android" / "manifest.json", {"schema": 1, "artifacts": []})
+    files.save_json(measured.path / "export" / "android" / "manifest.json", {"schema": 1, "artifacts": []})
     assert run(["report"]) == 0
     output = capsys.readouterr()
     assert output.out == ""
@@ -78,16 +78,16 @@ def test_measurements_of_other_weights_are_left_out(measured: store.Run, capsys:
 
 @pytest.mark.parametrize("key", ["arch", "history", "versions"])
 def test_a_run_file_without_a_key_is_named_with_it(
-    measured: store.Run, capsys: pytest.CaptureFixture[str], key: str
+    measured: runs.Run, capsys: pytest.CaptureFixture[str], key: str
 ) -> None:
-    store.save_json(measured.path / "run.json", {k: v for k, v in measured.meta.items() if k != key})
+    files.save_json(measured.path / "run.json", {k: v for k, v in measured.meta.items() if k != key})
     assert run(["report"]) == 3
     assert f"run.json is damaged: {key} missing" in capsys.readouterr().err
     assert not (measured.path / "report.html").exists()
 
 
 def test_a_busy_machine_is_marked_in_the_table_and_below_it(
-    measured: store.Run, capsys: pytest.CaptureFixture[str]
+    measured: runs.Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     busy = result(INT8, ms=0.5)
     session.save(measured.path / "bench", dataclasses.replace(busy, environment={**busy.environment, "busy_before": 1}))
@@ -99,7 +99,7 @@ def test_a_busy_machine_is_marked_in_the_table_and_below_it(
 
 @pytest.mark.parametrize(("harmed", "status"), [("android*int8*.npz", 0), ("baseline*pytorch*.npz", 4)])
 def test_a_measurement_that_was_touched_is_left_out_by_name(
-    measured: store.Run, capsys: pytest.CaptureFixture[str], harmed: str, status: int
+    measured: runs.Run, capsys: pytest.CaptureFixture[str], harmed: str, status: int
 ) -> None:
     (path,) = measured.path.rglob(harmed)
     path.write_bytes(b"")
@@ -114,16 +114,16 @@ def test_a_measurement_that_was_touched_is_left_out_by_name(
 
 
 @pytest.fixture
-def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.Run:
+def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> runs.Run:
     """A run without exports, measurements or an evaluation."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EDGEKIT_RUNS_DIR", raising=False)
-    made = store.create_run(tmp_path / "runs", "digits", meta())
+    made = runs.create_run(tmp_path / "runs", "digits", meta())
     (made.path / "checkpoint.pt").touch()
     return made
 
 
-def test_a_run_that_was_only_trained_has_its_page(trained: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_was_only_trained_has_its_page(trained: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["report"]) == 0
     output = capsys.readouterr()
     assert output.out == ""
@@ -133,12 +133,12 @@ def test_a_run_that_was_only_trained_has_its_page(trained: store.Run, capsys: py
     assert {p.name for p in (trained.path / "pictures").iterdir()} == {"learning_curves.svg"}
 
 
-def test_its_json_is_an_empty_list(trained: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_its_json_is_an_empty_list(trained: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["report", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []
 
 
-def test_a_judged_run_says_what_it_is_worth(trained: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_judged_run_says_what_it_is_worth(trained: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
     judged = evaluation()
     save(trained.path, judged)
     assert run(["report"]) == 0
@@ -151,14 +151,14 @@ def test_a_judged_run_says_what_it_is_worth(trained: store.Run, capsys: pytest.C
     assert pictures == {"learning_curves.svg", "confusion.svg", "reliability.svg", "mistakes.png"}
 
 
-def test_an_evaluation_of_other_weights_is_not_shown(trained: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_evaluation_of_other_weights_is_not_shown(trained: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
     save(trained.path, evaluation(checkpoint_sha256="d" * 64))
     assert run(["report"]) == 0
     assert "next: edgekit evaluate digits" in capsys.readouterr().err
     assert "Wrong, and sure of it" not in (trained.path / "report.html").read_text()
 
 
-def test_the_picture_of_augmented_images_is_in_the_page(trained: store.Run) -> None:
+def test_the_picture_of_augmented_images_is_in_the_page(trained: runs.Run) -> None:
     content = pictures.samples(np.zeros((2, 9, 9, 3), np.uint8), ["a", "b"])
     (trained.path / "pictures").mkdir()
     (trained.path / "pictures" / "samples.png").write_bytes(content)
@@ -167,7 +167,7 @@ def test_the_picture_of_augmented_images_is_in_the_page(trained: store.Run) -> N
     assert (trained.path / "pictures" / "samples.png").read_bytes() == content
 
 
-def test_a_damaged_evaluation_is_status_3(trained: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_evaluation_is_status_3(trained: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
     save(trained.path, evaluation())
     (trained.path / "evaluation.npz").write_bytes(b"")
     assert run(["report"]) == 3
@@ -175,7 +175,7 @@ def test_a_damaged_evaluation_is_status_3(trained: store.Run, capsys: pytest.Cap
     assert not (trained.path / "report.html").exists()
 
 
-def test_a_report_needs_no_torch(trained: store.Run) -> None:
+def test_a_report_needs_no_torch(trained: runs.Run) -> None:
     save(trained.path, evaluation())
     code = "import sys; from edgekit.cli.app import run; assert run(['report']) == 0; assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -197,7 +197,7 @@ def test_a_report_needs_no_torch(trained: store.Run) -> None:
     ],
 )
 def test_each_format_has_its_file_and_can_go_to_standard_output(
-    measured: store.Run, capsys: pytest.CaptureFixture[str], format_: str, file: str, begins: str
+    measured: runs.Run, capsys: pytest.CaptureFixture[str], format_: str, file: str, begins: str
 ) -> None:
     assert run(["report", "digits", "--format", format_]) == 0
     output = capsys.readouterr()
@@ -211,7 +211,7 @@ def test_each_format_has_its_file_and_can_go_to_standard_output(
     assert Path("mine").read_text().startswith(begins)
 
 
-def test_what_the_author_says_stands_in_the_card(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_the_author_says_stands_in_the_card(measured: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
     Path("about.toml").write_text('title = "Digits: told apart"\nauthor = "A. Uthor"\nlicense = "mit"\n')
     assert run(["report", "-f", "card", "--about", "about.toml", "-o", "-"]) == 0
     card = capsys.readouterr().out
@@ -229,14 +229,14 @@ def test_what_the_author_says_stands_in_the_card(measured: store.Run, capsys: py
     ],
 )
 def test_requests_that_mean_nothing_are_refused(
-    measured: store.Run, capsys: pytest.CaptureFixture[str], options: list[str], says: str
+    measured: runs.Run, capsys: pytest.CaptureFixture[str], options: list[str], says: str
 ) -> None:
     assert run(["report", *options]) == 2
     assert says in capsys.readouterr().err
     assert not (measured.path / "report.html").exists()
 
 
-def test_an_about_file_that_is_not_there_is_status_4(measured: store.Run) -> None:
+def test_an_about_file_that_is_not_there_is_status_4(measured: runs.Run) -> None:
     assert run(["report", "-f", "card", "--about", "nowhere.toml"]) == 4
 
 
@@ -244,7 +244,7 @@ def test_an_about_file_that_is_not_there_is_status_4(measured: store.Run) -> Non
 
 
 @pytest.fixture
-def with_images(measured: store.Run, tmp_path: Path) -> store.Run:
+def with_images(measured: runs.Run, tmp_path: Path) -> runs.Run:
     """The measured run, with the 40 test images that its answers are to."""
     from PIL import Image
 
@@ -253,14 +253,14 @@ def with_images(measured: store.Run, tmp_path: Path) -> store.Run:
         path = tmp_path / "data" / f"{n}.png"
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (40, 40), (6 * n, 0, 0)).save(path)
-        samples.append(Sample(f"{n}.png", n % 3, "test", store.sha256_file(path)))
+        samples.append(Sample(f"{n}.png", n % 3, "test", files.sha256_file(path)))
     index = DatasetIndex(tmp_path / "data", ("cat", "dog", "owl"), tuple(samples), "f" * 64)
-    store.save_json(measured.path / "data.json", index)
+    files.save_json(measured.path / "data.json", index)
     session.save(measured.path / "bench", result(INT8, ms=0.5, right=27))
     return measured.save(preprocess=Preprocess(32, 32))
 
 
-def test_images_whose_answer_changed_are_shown(with_images: store.Run) -> None:
+def test_images_whose_answer_changed_are_shown(with_images: runs.Run) -> None:
     assert run(["report"]) == 0
     page = (with_images.path / "report.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 3
@@ -277,7 +277,7 @@ def test_images_whose_answer_changed_are_shown(with_images: store.Run) -> None:
     ],
 )
 def test_images_that_cannot_be_read_any_more_are_no_failure(
-    with_images: store.Run, tmp_path: Path, harm: Callable[[store.Run, Path], None], why: str
+    with_images: runs.Run, tmp_path: Path, harm: Callable[[runs.Run, Path], None], why: str
 ) -> None:
     harm(with_images, tmp_path / "data")
     assert run(["report"]) == 0
@@ -288,21 +288,21 @@ def test_images_that_cannot_be_read_any_more_are_no_failure(
     assert str(tmp_path) not in page
 
 
-def test_errors_of_layers_are_shown_where_they_are_of_these_weights(measured: store.Run) -> None:
+def test_errors_of_layers_are_shown_where_they_are_of_these_weights(measured: runs.Run) -> None:
     pair = {"sqnr_db": 30.0, "cosine": 0.9}
     layer = {"name": "features.1.conv", "kind": "Conv2d", "position": 0, "alone": pair, "accumulated": pair,
              "effect": {"logits": pair}}  # fmt: skip
     found = {"schema": 1, "target": "android", "checkpoint_sha256": measured.weights_sha256, "layers": [layer],
              "effect": {"logits": pair}}  # fmt: skip
-    store.save_json(measured.path / "quant" / "debug-android.json", found)
+    files.save_json(measured.path / "quant" / "debug-android.json", found)
     assert run(["report"]) == 0
     assert "features.1.conv" in (measured.path / "report.html").read_text()
-    store.save_json(measured.path / "quant" / "debug-android.json", {**found, "checkpoint_sha256": "d" * 64})
+    files.save_json(measured.path / "quant" / "debug-android.json", {**found, "checkpoint_sha256": "d" * 64})
     assert run(["report"]) == 0
     assert "features.1.conv" not in (measured.path / "report.html").read_text()
 
 
-def test_the_gates_of_the_suite_decide(measured: store.Run) -> None:
+def test_the_gates_of_the_suite_decide(measured: runs.Run) -> None:
     Path("strict.toml").write_text('description = "strict"\n[gates]\nmax_p90_ms = 0.1\n')
     for one in (result(), result(INT8, ms=0.5)):
         environment = {**one.environment, "suite": "strict.toml"}
@@ -313,7 +313,7 @@ def test_the_gates_of_the_suite_decide(measured: store.Run) -> None:
     assert "at most 0.1 ms is allowed" in page
 
 
-def test_terminal_and_page_decide_by_the_same_gates(measured: store.Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_terminal_and_page_decide_by_the_same_gates(measured: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
     Path("strict.toml").write_text('description = "strict"\n[gates]\nmax_p90_ms = 0.1\n')
     for path in measured.path.glob("bench/local/android*"):
         path.unlink()  # it was measured by another suite
@@ -331,11 +331,11 @@ def layered(device: str, of: Artifact, ms: float, **more: Any) -> BenchmarkResul
     return dataclasses.replace(plain, environment=said, layers=(("features.0", 2.0), ("features.1", 1.0)))
 
 
-def test_layers_of_what_is_chosen_and_of_int8_come_first_and_say_of_what_they_are_a_part(measured: store.Run) -> None:
+def test_layers_of_what_is_chosen_and_of_int8_come_first_and_say_of_what_they_are_a_part(measured: runs.Run) -> None:
     fp32 = artifact("android/model.fp32.tflite", "fp32", "litert", sha256="e" * 64)
     fp16 = artifact("android/model.fp16.tflite", "fp16", "litert", sha256="f" * 64)
     artifacts = [INT8, fp32, fp16]
-    store.save_json(measured.path / "export" / "android" / "manifest.json", {"schema": 1, "artifacts": artifacts})
+    files.save_json(measured.path / "export" / "android" / "manifest.json", {"schema": 1, "artifacts": artifacts})
     for of, ms in ((fp32, 3.0), (fp16, 1.0), (INT8, 2.0)):
         session.save(measured.path / "bench", layered("pi", of, ms))
     (measured.path / "network.json").write_text("{")

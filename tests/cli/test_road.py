@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from edgekit import store
+from edgekit import files, runs
 from edgekit.cli import artifacts
 from edgekit.cli.app import run
 from edgekit.cli.emitters import EMITTERS, Emitted
@@ -60,10 +60,10 @@ def test_every_export_has_fp32_onnx_in_common(road: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"")], ids=["deleted", "emptied"])
 def test_a_common_file_that_was_harmed_is_made_again(road: Path, name: str, harm: Callable[[Path], object]) -> None:
     path = road / "export" / "common" / name
-    before = store.sha256_file(path)
+    before = files.sha256_file(path)
     harm(path)
     assert run(["export", "fruit", "-t", "desktop", "-p", "fp32"]) == 0
-    assert store.sha256_file(path) == before
+    assert files.sha256_file(path) == before
 
 
 def test_a_manifest_lists_versions_and_the_hash_of_the_calibration(road: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_manifest_lists_versions_and_the_hash_of_the_calibration(road: Path) -
     assert {"torch", "onnx", "onnxruntime", "numpy"} <= written["versions"].keys()
     (table,) = (road / "calibration").glob("*.json")
     hashes = {a["details"].get("calibration_sha256") for a in written["artifacts"] if a["precision"] == "int8"}
-    assert hashes == {store.sha256_file(table)}
+    assert hashes == {files.sha256_file(table)}
 
 
 def test_recipes_of_one_name_do_not_overwrite_each_other(road: Path, tmp_path: Path) -> None:
@@ -100,13 +100,13 @@ def test_threads_reach_the_inserted_baseline_and_equal_files_both_get_a_row(
 ) -> None:
     bomb = road / "export" / "common" / "baseline.pt2"
     bomb.write_bytes(b"no program")  # where former versions read it from
-    sidecar = {"parent": store.open_run(tmp_path / "runs", "fruit").weights_sha256, "sha256": store.sha256_file(bomb)}
-    store.save_json(bomb.with_name("baseline.pt2.json"), sidecar)
+    sidecar = {"parent": runs.open_run(tmp_path / "runs", "fruit").weights_sha256, "sha256": files.sha256_file(bomb)}
+    files.save_json(bomb.with_name("baseline.pt2.json"), sidecar)
     base, *rows = benchmark(tmp_path, capsys, "--threads", "2")
     assert (base["artifact"], base["device"], base["baseline"]) == ("baseline/pytorch", "local", True)
     assert {row["threads"] for row in (base, *rows)} == {2}
     assert all((row["speedup"] is None) == row["stand_in"] for row in rows)
-    assert store.sha256_file(road / "export/jetson/model.fp32.onnx") == store.sha256_file(
+    assert files.sha256_file(road / "export/jetson/model.fp32.onnx") == files.sha256_file(
         road / "export/desktop/model.fp32.onnx"
     )
     assert {"jetson/model.fp32.onnx", "desktop/model.fp32.onnx"} < {row["artifact"] for row in rows}

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekit import store
+from edgekit import files, runs
 from edgekit.bench import session
 from edgekit.cli import serving
 from edgekit.cli.app import run
@@ -27,14 +27,14 @@ Browser = Callable[[str], None]
 
 def export_android(road: Path, **inputs: str) -> list[str]:
     """Files of no use to LiteRT in ``export/android``, one for each input; returns their names."""
-    folder, weights = road / "export" / "android", store.open_run(road.parent, road.name).weights_sha256
+    folder, weights = road / "export" / "android", runs.open_run(road.parent, road.name).weights_sha256
     folder.mkdir(parents=True)
     artifacts = []
     for precision, taken in (inputs or {"fp32": "float32"}).items():
         path = folder / f"model.{precision}.tflite"
         path.write_text(f"no model {precision}")
         artifacts.append({**vars(artifact(path, precision, taken)), "parent": weights})
-    store.save_json(folder / "manifest.json", {"schema": 1, "artifacts": artifacts})
+    files.save_json(folder / "manifest.json", {"schema": 1, "artifacts": artifacts})
     return [a["name"] for a in artifacts]
 
 
@@ -97,7 +97,7 @@ def test_beside_a_baseline_it_is_a_row_of_the_table(
     road: Path, browser: Callable[[Browser], list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     export_android(road)
-    weights = store.open_run(road.parent, "fruit").weights_sha256
+    weights = runs.open_run(road.parent, "fruit").weights_sha256
     browser(send_all)
     assert run(["serve", "fruit", "--once", "--port", "0"]) == 0
     expected = session.load(road / "bench")[0].expected

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgekit import store
+from edgekit import files, runs
 from edgekit.cli.app import run
 from edgekit.data import dataset
-from edgekit.train import checkpoints, models
+from edgekit.train import checkpoints, models, zoo
 from tests import nets
 from tests.conftest import write_images
 
@@ -24,18 +24,18 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with images and runs/fruit, which is not trained."""
-    models.MODELS["tiny"] = nets.TINY
+    zoo.MODELS["tiny"] = nets.TINY
     folder = tmp_path_factory.mktemp("table")
     data = dataset.index(write_images(folder / "photos", {"apple": 20, "banana": 20}))
     torch.manual_seed(0)
     model = models.build("tiny", 2)
     checkpoint = checkpoints.save(folder / "checkpoint.pt", model, "tiny", data.labels, nets.TINY.preprocess)
     about = {"arch": "tiny", "status": "finished", "checkpoint_sha256": checkpoint.sha256}
-    fruit = store.create_run(folder / "runs", "fruit", about)
+    fruit = runs.create_run(folder / "runs", "fruit", about)
     shutil.move(folder / "checkpoint.pt", fruit.path)
-    store.save_json(fruit.path / "data.json", data)
+    files.save_json(fruit.path / "data.json", data)
     yield folder
-    del models.MODELS["tiny"]
+    del zoo.MODELS["tiny"]
 
 
 @pytest.fixture

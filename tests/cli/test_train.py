@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from edgekit import store
+from edgekit import files, runs
 from edgekit.bench import session
 from edgekit.cli import training
 from edgekit.cli.app import run
 from edgekit.errors import EdgekitError
-from edgekit.train import models
+from edgekit.train import models, zoo
 from edgekit.train.options import TrainOptions
 from edgekit.train.progress import STATE_FILE, EpochStats
 from tests import nets
@@ -51,7 +51,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EDGEKIT_RUNS_DIR", raising=False)
     monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setitem(models.MODELS, "tiny", nets.TINY)
+    monkeypatch.setitem(zoo.MODELS, "tiny", nets.TINY)
     return tmp_path
 
 
@@ -83,7 +83,7 @@ def test_before_the_first_state_nothing_is_left(
     assert "--resume" not in capsys.readouterr().err
 
 
-def report_of(kept: store.Run) -> str:
+def report_of(kept: runs.Run) -> str:
     """The page of a run after a measurement of its baseline."""
     session.save(kept.path / "bench", result(artifact(parent=kept.weights_sha256)))
     assert run(["report"]) == 0
@@ -95,9 +95,9 @@ def test_after_an_epoch_the_best_weights_can_be_used_and_reported(
     train: Callable[[Loop], int], here: Path, error: BaseException, ended: str, capsys: Output
 ) -> None:
     assert train(ending_with(error, epochs=1)) in (130, 5)
-    kept = store.open_run(here / "runs", "photos-mobilenet_v2")
+    kept = runs.open_run(here / "runs", "photos-mobilenet_v2")
     assert kept.meta["status"] == ended
-    assert kept.meta["checkpoint_sha256"] == store.sha256_file(kept.path / "checkpoint.pt")
+    assert kept.meta["checkpoint_sha256"] == files.sha256_file(kept.path / "checkpoint.pt")
     assert len(kept.meta["history"]) == 1
     said = capsys.readouterr().err
     assert "the best weights of 1 finished epoch are kept" in said
@@ -107,11 +107,11 @@ def test_after_an_epoch_the_best_weights_can_be_used_and_reported(
 
 def test_a_run_that_was_killed_can_be_used_and_reported(train: Callable[[Loop], int], here: Path) -> None:
     train(ending_with(KeyboardInterrupt(), epochs=1))
-    kept = store.open_run(here / "runs", None)
+    kept = runs.open_run(here / "runs", None)
     # A killed process writes nothing at its end.
     started = {k: v for k, v in kept.meta.items() if k != "checkpoint_sha256"} | {"status": "training"}
-    store.save_json(kept.path / "run.json", started)
-    assert "input 224 px" in report_of(store.open_run(here / "runs", None))
+    files.save_json(kept.path / "run.json", started)
+    assert "input 224 px" in report_of(runs.open_run(here / "runs", None))
 
 
 def test_an_image_size_that_cannot_be_is_refused_before_a_run_is_made(photos: Path, here: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_finished_run_holds_its_history_its_cost_and_its_evaluation(photos: Pa
     count = sum(p.numel() for p in models.build("tiny", 3).parameters())
     assert meta["parameters"] == {"total": count, "trainable": count}
     assert 50 < meta["peak_rss_mb"] < 100_000
-    assert meta["checkpoint_sha256"] == store.sha256_file(here / "runs" / "fruit" / "checkpoint.pt")
+    assert meta["checkpoint_sha256"] == files.sha256_file(here / "runs" / "fruit" / "checkpoint.pt")
     assert "auto" not in {k: v for k, v in meta["options"].items() if k != "device"}.values()
     evaluation = json.loads((here / "runs" / "fruit" / "evaluation.json").read_text())
     assert set(evaluation["splits"]) >= {"test"}
@@ -303,7 +303,7 @@ def test_digits_are_not_mirrored_unless_asked(
     assert [given[1][0].flip for given in seen] == [flip, True]
 
 
-def watcher_of(run_: store.Run | None = None) -> Any:
+def watcher_of(run_: runs.Run | None = None) -> Any:
     return training._Watcher(run_, TrainOptions("mobilenet_v2", epochs=3))
 
 
@@ -313,28 +313,28 @@ def stats_of(epoch: int, top1: float, best: bool) -> EpochStats:
 
 def test_what_is_said_of_the_kept_weights_is_of_the_last_best_epoch(tmp_path: Path) -> None:
     """With --monitor loss a later epoch may be better, and yet have a lower top-1."""
-    run_ = store.create_run(tmp_path, "run", {"history": []})
+    run_ = runs.create_run(tmp_path, "run", {"history": []})
     watcher = watcher_of(run_)
     for epoch, (top1, best) in enumerate([(90.0, True), (80.0, True), (85.0, False)], 1):
         watcher.epoch(stats_of(epoch, top1, best))
-    assert store.open_run(tmp_path, str(run_.path)).meta["val_top1"] == 80.0
+    assert runs.open_run(tmp_path, str(run_.path)).meta["val_top1"] == 80.0
 
 
 def test_after_a_resume_the_history_is_that_of_the_state(tmp_path: Path) -> None:
     """A kill may come between the state and run.json; and an epoch that was undone is not there twice."""
-    run_ = store.create_run(
+    run_ = runs.create_run(
         tmp_path, "run", {"history": [{"epoch": n, "best": n == 1, "val_top1": 1.0} for n in (1, 2)]}
     )
     watcher = watcher_of(run_)
     watcher.resumed([stats_of(1, 50.0, True), stats_of(2, 40.0, False), stats_of(3, 60.0, True)])
     watcher.epoch(stats_of(4, 55.0, False))
-    meta = store.open_run(tmp_path, str(run_.path)).meta
+    meta = runs.open_run(tmp_path, str(run_.path)).meta
     assert [entry["epoch"] for entry in meta["history"]] == [1, 2, 3, 4]
     assert meta["val_top1"] == 60.0
 
 
 def test_two_processes_cannot_train_in_one_run(interrupted: Path, capsys: Output) -> None:
-    with store.alone_in(interrupted):
+    with runs.alone_in(interrupted):
         assert run(["train", "--resume", str(interrupted)]) == 2
     assert "another process is training" in capsys.readouterr().err
     assert (interrupted / STATE_FILE).is_file()

@@ -21,11 +21,12 @@ import pytest
 import torch
 
 from edgekit.export.fold import fold
+from edgekit.ondevice import tensorrt_api
 from edgekit.ondevice.runner import open_runner
 from edgekit.records import Preprocess
 from edgekit.targets import delegates, read_tflite
-from edgekit.train import models
-from edgekit.train.finetune import normalize
+from edgekit.train import models, weights, zoo
+from edgekit.train.learner import normalize
 from tests import nets, rtx, tflite_runtime
 
 pytestmark = pytest.mark.slow
@@ -67,7 +68,7 @@ def short() -> Iterator[None]:
     """The short networks are rows of the table."""
     with pytest.MonkeyPatch.context() as patch:
         for name, row in nets.SHORT.items():
-            patch.setitem(models.MODELS, name, row)
+            patch.setitem(zoo.MODELS, name, row)
         yield
 
 
@@ -90,14 +91,14 @@ def small_files(request: pytest.FixtureRequest, made: Callable[[str], Files]) ->
 def write(arch: str, folder: Path) -> Files:
     """Every file of a network, in `folder`."""
     torch.manual_seed(0)
-    size = max(SIZE, models.row(arch).least_size)
+    size = max(SIZE, zoo.row(arch).least_size)
     preprocess = models.preprocess_for(arch, size)
     pixels = nets.photographs(16, preprocess)
     images = normalize(torch.from_numpy(pixels), preprocess).contiguous()
     pretrained = arch == "efficientnet_lite0"
     model = models.build(arch, 1000 if pretrained else 10, size).eval()
     if pretrained:
-        models.load_weights(model, arch, "pretrained")
+        weights.load_weights(model, arch, "pretrained")
     else:
         nets.settle(model, images)
     folded = fold(model, size)
@@ -253,5 +254,5 @@ def test_a_network_of_another_family_agrees_everywhere_and_parses(arch: str, tmp
     assert len(files.onnx.int8_nodes) >= 0.85 * len(weighted_nodes(files))
     for name in ("fp32", "fp16", "int8", "int8.typed"):
         trt, builder, logger = rtx.parser()
-        network, _parser = rtx.parse(trt, builder, logger, (tmp_path / f"model.{name}.onnx").read_bytes(), 0)
+        network, _parser = tensorrt_api.parse(trt, builder, logger, (tmp_path / f"model.{name}.onnx").read_bytes(), 0)
         assert network.num_layers >= len(weighted_nodes(files))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgekit import store
+from edgekit import files
 from edgekit.data import check, dataset
 from edgekit.errors import DataError, MissingError
 from edgekit.records import DatasetIndex
@@ -212,7 +212,7 @@ def test_a_name_that_is_not_utf_8_is_listed_as_bad(images: Path, tmp_path: Path)
     message = error_of(images).message
     assert "its name is not UTF-8" in message
     assert "apple/bad" in message
-    store.save_json(tmp_path / "data.json", dataset.index(images, skip_bad=True))
+    files.save_json(tmp_path / "data.json", dataset.index(images, skip_bad=True))
 
 
 def test_skip_bad_leaves_them_out_and_remembers_which(images: Path) -> None:
@@ -252,7 +252,7 @@ def test_what_is_no_folder_lists_the_built_in_data_sets(tmp_path: Path) -> None:
 
 def test_an_index_survives_being_saved(images: Path, tmp_path: Path) -> None:
     index = dataset.index(images)
-    store.save_json(tmp_path / "data.json", index)
+    files.save_json(tmp_path / "data.json", index)
     assert dataset.load_index(tmp_path / "data.json") == index
 
 

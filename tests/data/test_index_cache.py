@@ -152,7 +152,7 @@ def test_a_full_disk_is_no_error(images: Path, decoded: list[str], monkeypatch: 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("edgekit.atomic.os.replace", full)
+    monkeypatch.setattr("edgekit.files.os.replace", full)
     assert len(dataset.index(images).samples) == 60
 
 

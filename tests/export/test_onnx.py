@@ -16,8 +16,8 @@ from torch import nn
 from edgekit.errors import EdgekitError, ParityError
 from edgekit.export import onnx as export_onnx
 from edgekit.export.fold import fold
+from edgekit.files import sha256_file
 from edgekit.records import OnnxModel
-from edgekit.store import sha256_file
 from tests.nets import random_images, relative_error
 
 pytestmark = pytest.mark.xdist_group("onnx")

@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit import store
+from edgekit import files
 from edgekit.bench import session
 from edgekit.bench.transport import LocalTransport
 from edgekit.errors import EdgekitError
-from edgekit.measurements import BenchmarkResult
+from edgekit.measurements import BenchmarkResult, Suite
 from edgekit.ondevice import run_tflite
 from edgekit.ondevice.runner import open_runner
 from edgekit.records import Device, Preprocess
-from edgekit.suites import Suite
 from tests import flat, nets, software_gpu, tflite_runtime
 from tests.bench.results import artifact
 
@@ -148,7 +147,7 @@ def test_an_old_ai_edge_litert_is_named(tmp_path: Path, monkeypatch: pytest.Monk
 def measured(path: Path, device: Device, pixels: np.ndarray, taken: str = "float32") -> BenchmarkResult:
     """A whole benchmark of one file, in a process of its own."""
     np.save(path.with_name("pixels.npy"), pixels)
-    made = artifact(f"rpi/{path.name}", runtime="litert", layout="NHWC", input=taken, sha256=store.sha256_file(path))
+    made = artifact(f"rpi/{path.name}", runtime="litert", layout="NHWC", input=taken, sha256=files.sha256_file(path))
     samples = session.EvaluationSet(path.with_name("pixels.npy"), np.arange(len(pixels)) % flat.CLASSES, PREPROCESS)
     with LocalTransport(device) as transport:
         return session.benchmark(session.as_exported(made, path, device), device, ONCE, samples, transport)

@@ -20,7 +20,7 @@ from edgekit.ondevice.run_tflite import TfliteRunner
 from edgekit.quant import flatbuffer, litert, litert_io, pixels, placement
 from edgekit.quantization import Border, CalibrationRecipe
 from edgekit.records import Preprocess
-from edgekit.train.finetune import normalize
+from edgekit.train.learner import normalize
 from tests import nets
 
 pytestmark = [pytest.mark.xdist_group("litert"), pytest.mark.filterwarnings("ignore")]

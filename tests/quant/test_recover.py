@@ -12,7 +12,8 @@ from torch import fx, nn
 
 from edgekit.errors import DataError, UsageError
 from edgekit.export.fold import fold
-from edgekit.quant import affine, placement, recover, simulate
+from edgekit.quant import affine, names, placement, recover, simulate
+from edgekit.quant.names import tensor_names
 from edgekit.quantization import (
     LITERT_SCHEME,
     TENSORRT_SCHEME,
@@ -141,7 +142,7 @@ def test_without_steps_every_weight_is_rounded_to_nearest(network: str, scheme: 
     grids = simulate.grids(folded, table, scheme)
     model = recover.recover(folded, table, CalibrationRecipe("r"), scheme, images)
     for name, (node, module) in placement.layers(folded).items():
-        grid = grids.get(simulate.tensor_names(folded.graph)[node.all_input_nodes[0]])
+        grid = grids.get(names.tensor_names(folded.graph)[node.all_input_nodes[0]])
         weight, bias = module.weight.numpy(), None if module.bias is None else module.bias.numpy()
         scales = affine.weight_scales(weight, bias, grid.scale if grid else 1.0)
         layer = model.layers[name]
@@ -189,7 +190,7 @@ def mean_outputs(
     inputs = dict[str, torch.Tensor]()
     see = inputs.__setitem__
     simulate.Simulation(folded, simulate.grids(folded, model.table, LITERT_SCHEME), weights, see).run(images)
-    names = simulate.tensor_names(folded.graph)
+    names = tensor_names(folded.graph)
     for name, (node, module) in layers.items():
         value = simulate.apply(module, inputs[names[node.all_input_nodes[0]]], *weights[name])
         rounded[name] = outputs_last(module, value).mean(0)

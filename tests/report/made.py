@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import store
+from edgekit import runs
 from edgekit.bench.summary import summarize
 from edgekit.measurements import BenchmarkResult, Latency, LayerFigures, Quantile, Roofline, Summary
 from edgekit.report import changes, html, pictures
@@ -45,9 +45,9 @@ def meta(**changes: Any) -> dict[str, Any]:
     }
 
 
-def run(name: str = "run", **changes: Any) -> store.Run:
+def run(name: str = "run", **changes: Any) -> runs.Run:
     """A run that lies nowhere."""
-    return store.Run(Path("runs") / name, meta(**changes))
+    return runs.Run(Path("runs") / name, meta(**changes))
 
 
 def big(classes: int = 1000, artifacts: int = 50, images: int = 2000, seed: int = 0) -> Material:

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from edgekit.measurements import Latency, Quantile, Summary
+from edgekit.measurements import Gates, Latency, Quantile, Summary
 from edgekit.report.decide import BROWSER, DEVICE, EMULATED, HERE, Decision, decide, rule
 from edgekit.report.pareto import front
 from edgekit.report.reasons import lost
-from edgekit.suites import Gates
 from tests.bench.results import BASELINE_ROW, row
 
 

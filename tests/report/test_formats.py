@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from edgekit.measurements import Latency, Quantile, Roofline
+from edgekit.measurements import Gates, Latency, Quantile, Roofline
 from edgekit.report import card, csvfiles, document, frontmatter, markdown
 from edgekit.report.material import Material
 from edgekit.report.table import Rows, Table
-from edgekit.suites import Gates
 from tests.bench.results import BASELINE_ROW, artifact, result, row
 from tests.report.evaluations import HOSTILE
 from tests.report.made import big, run

@@ -6,10 +6,9 @@ import dataclasses
 
 import pytest
 
-from edgekit.measurements import Summary
+from edgekit.measurements import Gates, Summary
 from edgekit.report import verdict
 from edgekit.report.verdict import trained
-from edgekit.suites import Gates
 from tests.bench.results import row
 from tests.report.evaluations import evaluation, split
 

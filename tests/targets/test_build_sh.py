@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit import store
+from edgekit import files
 from edgekit.targets.tensorrt import write_kit
 
 FILES = ("fp32", "fp16", "int8", "int8.typed")
@@ -109,7 +109,7 @@ def test_each_engine_says_what_built_it(kit: Kit) -> None:
     assert kit.build("int8").returncode == 0
     described = json.loads((kit.folder / "model.int8.engine.json").read_text())
     assert described["tensorrt"] == "10.13"
-    assert described["onnx_sha256"] == store.sha256_file(kit.folder / "model.int8.typed.onnx")
+    assert described["onnx_sha256"] == files.sha256_file(kit.folder / "model.int8.typed.onnx")
     assert described["flags"].split() == ["--stronglyTyped", "--memPoolSize=workspace:1024"]
     assert kit.calls()[0][-1] == "--memPoolSize=workspace:1024"
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from edgekit.errors import DataError, MissingError, StorageError, UsageError
+from edgekit.files import sha256_file
 from edgekit.records import Preprocess
-from edgekit.store import sha256_file
 from edgekit.train import checkpoints, models
 
 LABELS = ("apple", "banana")

@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import nn
 
-from edgekit import store
+from edgekit import files
 from edgekit.data import dataset
 from edgekit.data.images import load_pixels
 from edgekit.errors import DataError, EdgekitError, StorageError
 from edgekit.records import Checkpoint, DatasetIndex
 from edgekit.scores import Evaluation
-from edgekit.train import evaluation, metrics, models, temperature, uncertainty
+from edgekit.train import evaluation, metrics, models, temperature, uncertainty, zoo
 from edgekit.train.finetune import predict_logits
 from tests import nets
 from tests.conftest import write_images
@@ -26,9 +26,9 @@ from tests.conftest import write_images
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny() -> Iterator[None]:
-    models.MODELS["tiny"] = nets.TINY
+    zoo.MODELS["tiny"] = nets.TINY
     yield
-    del models.MODELS["tiny"]
+    del zoo.MODELS["tiny"]
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +223,7 @@ def test_a_damaged_description_is_refused(
 ) -> None:
     evaluation.save(tmp_path, judged)
     path = tmp_path / "evaluation.json"
-    store.save_json(path, {**json.loads(path.read_text()), **change})
+    files.save_json(path, {**json.loads(path.read_text()), **change})
     with pytest.raises(error):
         evaluation.load(tmp_path, judged.checkpoint_sha256)
 
@@ -232,8 +232,8 @@ def test_a_pickle_in_the_raw_file_is_not_loaded(judged: Evaluation, tmp_path: Pa
     evaluation.save(tmp_path, judged)
     np.savez(tmp_path / "evaluation.npz", test_logits=np.array([{}], object))
     path = tmp_path / "evaluation.json"
-    digest = store.sha256_file(tmp_path / "evaluation.npz")
-    store.save_json(path, {**json.loads(path.read_text()), "raw_sha256": digest})
+    digest = files.sha256_file(tmp_path / "evaluation.npz")
+    files.save_json(path, {**json.loads(path.read_text()), "raw_sha256": digest})
     with pytest.raises(DataError, match="damaged"):
         evaluation.load(tmp_path, judged.checkpoint_sha256)
 
@@ -253,8 +253,8 @@ def test_arrays_that_do_not_fit_are_refused(judged: Evaluation, tmp_path: Path, 
     evaluation.save(tmp_path, judged)
     np.savez(tmp_path / "evaluation.npz", **({**judged.raw, **change} if change else {}))
     path = tmp_path / "evaluation.json"
-    digest = store.sha256_file(tmp_path / "evaluation.npz")
-    store.save_json(path, {**json.loads(path.read_text()), "raw_sha256": digest})
+    digest = files.sha256_file(tmp_path / "evaluation.npz")
+    files.save_json(path, {**json.loads(path.read_text()), "raw_sha256": digest})
     with pytest.raises(DataError, match="do not fit"):
         evaluation.load(tmp_path, judged.checkpoint_sha256)
 

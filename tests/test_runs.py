@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from edgekit import store
+from edgekit import files, runs
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError
+from edgekit.runs import create_run, open_run
 
 # JSON and hashes -----------------------------------------------------------------------------
 
@@ -19,14 +20,14 @@ def test_json_round_trips_text_paths_and_records(tmp_path: Path) -> None:
     from edgekit.quantization import Range
 
     path = tmp_path / "a.json"
-    store.save_json(path, {"é\ud7ff": [1, None, Path("x/y")], "range": Range(-1.0, 2.0)})
-    assert store.load_json(path) == {"é\ud7ff": [1, None, "x/y"], "range": {"low": -1.0, "high": 2.0}}
+    files.save_json(path, {"é\ud7ff": [1, None, Path("x/y")], "range": Range(-1.0, 2.0)})
+    assert files.load_json(path) == {"é\ud7ff": [1, None, "x/y"], "range": {"low": -1.0, "high": 2.0}}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object()])
 def test_what_is_not_json_is_not_written(tmp_path: Path, value: object) -> None:
     with pytest.raises((ValueError, TypeError)):
-        store.save_json(tmp_path / "a.json", value)
+        files.save_json(tmp_path / "a.json", value)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -35,28 +36,28 @@ def test_a_damaged_json_file_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(content)
     with pytest.raises(DataError, match="is damaged") as caught:
-        store.load_json(path)
+        files.load_json(path)
     assert str(path) in caught.value.message
 
 
 def test_a_missing_json_file_is_missing(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match=r"a\.json does not exist"):
-        store.load_json(tmp_path / "a.json")
+        files.load_json(tmp_path / "a.json")
 
 
 def test_hashes_are_sha256(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert store.sha256_file(tmp_path / "abc") == abc
-    assert len({store.sha256_text(parts) for parts in (["ab"], ["a", "b"], ["a\n", "b"], [])}) == 4
+    assert files.sha256_file(tmp_path / "abc") == abc
+    assert len({files.sha256_text(parts) for parts in (["ab"], ["a", "b"], ["a\n", "b"], [])}) == 4
 
 
 # Runs ----------------------------------------------------------------------------------------
 
 
-def make_run(runs: Path, name: str, trained: int | None = None, **meta: Any) -> store.Run:
+def make_run(runs: Path, name: str, trained: int | None = None, **meta: Any) -> runs.Run:
     """A run; with `trained`, one whose checkpoint was written at that second."""
-    run = store.create_run(runs, name, meta)
+    run = create_run(runs, name, meta)
     if trained is not None:
         (run.path / "checkpoint.pt").touch()
         os.utime(run.path / "checkpoint.pt", (trained, trained))
@@ -65,7 +66,7 @@ def make_run(runs: Path, name: str, trained: int | None = None, **meta: Any) -> 
 
 def test_a_new_run_records_who_made_it_and_keeps_what_is_saved(tmp_path: Path) -> None:
     run = make_run(tmp_path / "runs", "a", 1, arch="x").save(status="finished")
-    opened = store.open_run(tmp_path / "runs", "a")
+    opened = runs.open_run(tmp_path / "runs", "a")
     assert opened == run
     assert {"schema": 1, "arch": "x", "status": "finished"}.items() <= opened.meta.items()
     assert opened.name == "a"
@@ -75,7 +76,7 @@ def test_a_new_run_records_who_made_it_and_keeps_what_is_saved(tmp_path: Path) -
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/tmp/x", ".hidden", "a/.."])
 def test_a_run_name_is_one_plain_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="is no run name"):
-        store.create_run(tmp_path / "runs", name, {})
+        runs.create_run(tmp_path / "runs", name, {})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -83,11 +84,11 @@ def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
     make_run(tmp_path, "a", arch="first")
     with pytest.raises(UsageError, match="already exists"):
         make_run(tmp_path, "a", arch="second")
-    assert store.open_run(tmp_path, "a").meta["arch"] == "first"
+    assert runs.open_run(tmp_path, "a").meta["arch"] == "first"
 
 
 def test_a_free_name_counts_on_from_two(tmp_path: Path) -> None:
-    names = [make_run(tmp_path, store.free_name(tmp_path, "a")).name for _ in range(3)]
+    names = [make_run(tmp_path, runs.free_name(tmp_path, "a")).name for _ in range(3)]
     assert names == ["a", "a-2", "a-3"]
 
 
@@ -95,8 +96,8 @@ def test_without_a_name_the_newest_trained_run_is_opened(tmp_path: Path) -> None
     for name, trained in (("b", 200), ("c", 100), ("a", None)):
         make_run(tmp_path, name, trained)
     (tmp_path / "d").mkdir()
-    assert [p.name for p in store.list_runs(tmp_path)] == ["b", "c"]
-    assert store.open_run(tmp_path, None).name == "b"
+    assert [p.name for p in runs.list_runs(tmp_path)] == ["b", "c"]
+    assert runs.open_run(tmp_path, None).name == "b"
 
 
 def test_the_newest_finished_run_comes_before_newer_ones_that_are_not(tmp_path: Path) -> None:
@@ -105,14 +106,14 @@ def test_the_newest_finished_run_comes_before_newer_ones_that_are_not(tmp_path: 
     make_run(tmp_path, "stopped", 3, status="interrupted")
     damaged = make_run(tmp_path, "damaged", 4, status="finished")
     (damaged.path / "run.json").write_text("{")
-    make_run(tmp_path, "later", 5, status="finished").save(schema=store.SCHEMA + 1)
-    assert store.open_run(tmp_path, None).name == "done"
+    make_run(tmp_path, "later", 5, status="finished").save(schema=runs.SCHEMA + 1)
+    assert runs.open_run(tmp_path, None).name == "done"
 
 
 def test_without_a_finished_run_the_newest_is_opened(tmp_path: Path) -> None:
     for name, trained in (("a", 1), ("b", 2)):
         make_run(tmp_path, name, trained, status="interrupted")
-    assert store.open_run(tmp_path, None).name == "b"
+    assert runs.open_run(tmp_path, None).name == "b"
 
 
 def test_a_run_is_called_by_its_name_in_runs_and_by_its_path_elsewhere(
@@ -121,7 +122,7 @@ def test_a_run_is_called_by_its_name_in_runs_and_by_its_path_elsewhere(
     monkeypatch.chdir(tmp_path)
     handles = [make_run(Path(runs), "a", 1).handle for runs in ("runs", "other", str(tmp_path / "third"))]
     assert handles == ["a", "other/a", str(tmp_path / "third" / "a")]
-    assert [store.open_run(Path("runs"), handle).handle for handle in handles] == handles
+    assert [runs.open_run(Path("runs"), handle).handle for handle in handles] == handles
 
 
 def test_a_run_is_opened_by_name_before_path_and_by_path_otherwise(
@@ -131,30 +132,30 @@ def test_a_run_is_opened_by_name_before_path_and_by_path_otherwise(
     runs = tmp_path / "runs"
     make_run(runs, "a", 1, where="runs")
     make_run(tmp_path, "a", 1, where="here")
-    assert store.open_run(runs, "a").meta["where"] == "runs"
-    assert store.open_run(runs, str(tmp_path / "a")).meta["where"] == "here"
-    assert store.open_run(runs, "./a").meta["where"] == "runs"
+    assert open_run(runs, "a").meta["where"] == "runs"
+    assert open_run(runs, str(tmp_path / "a")).meta["where"] == "here"
+    assert open_run(runs, "./a").meta["where"] == "runs"
 
 
 @pytest.mark.parametrize("name", ["b", "../etc", "", "a\x1b[31m"])
 def test_an_unknown_run_lists_the_known_ones(tmp_path: Path, name: str) -> None:
     make_run(tmp_path / "runs", "a", 1)
     with pytest.raises(EdgekitError) as caught:
-        store.open_run(tmp_path / "runs", name)
+        runs.open_run(tmp_path / "runs", name)
     assert isinstance(caught.value, MissingError)
     assert caught.value.hint.endswith("runs: a")
 
 
 def test_without_any_run_the_next_command_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="no finished run") as caught:
-        store.open_run(tmp_path / "none", None)
+        runs.open_run(tmp_path / "none", None)
     assert caught.value.hint.startswith("edgekit train")
 
 
 def test_a_run_of_a_newer_edgekit_is_refused_with_both_formats(tmp_path: Path) -> None:
-    run = make_run(tmp_path, "a", 1).save(schema=store.SCHEMA + 1, edgekit="9.9")
-    with pytest.raises(StorageError, match=rf"edgekit 9\.9 \(format {store.SCHEMA + 1}\)"):
-        store.open_run(tmp_path, run.name)
+    run = make_run(tmp_path, "a", 1).save(schema=runs.SCHEMA + 1, edgekit="9.9")
+    with pytest.raises(StorageError, match=rf"edgekit 9\.9 \(format {runs.SCHEMA + 1}\)"):
+        runs.open_run(tmp_path, run.name)
 
 
 @pytest.mark.parametrize("meta", ["[]", "{}", '{"schema": "1"}', "null", "{", ""])
@@ -162,7 +163,7 @@ def test_a_damaged_run_file_is_named(tmp_path: Path, meta: str) -> None:
     run = make_run(tmp_path, "a", 1)
     (run.path / "run.json").write_text(meta)
     with pytest.raises(DataError, match=r"run\.json"):
-        store.open_run(tmp_path, "a")
+        runs.open_run(tmp_path, "a")
 
 
 def test_saving_a_run_twice_keeps_both_changes(tmp_path: Path) -> None:
@@ -173,31 +174,31 @@ def test_saving_a_run_twice_keeps_both_changes(tmp_path: Path) -> None:
 
 def test_a_run_that_was_killed_goes_by_the_weights_that_lie_there(tmp_path: Path) -> None:
     run = make_run(tmp_path, "a", 1)
-    assert run.weights_sha256 == store.sha256_file(run.path / "checkpoint.pt")
+    assert run.weights_sha256 == files.sha256_file(run.path / "checkpoint.pt")
     assert run.save(checkpoint_sha256="b" * 64).weights_sha256 == "b" * 64
 
 
 def test_one_process_at_a_time_trains_in_a_run_and_sweeps_what_a_killed_one_left(tmp_path: Path) -> None:
-    run = store.create_run(tmp_path, "run", {})
+    run = runs.create_run(tmp_path, "run", {})
     (run.path / ".resume.pt.x1y2").write_bytes(b"half")
-    with store.alone_in(run.path):
+    with runs.alone_in(run.path):
         assert not (run.path / ".resume.pt.x1y2").exists()
-        with pytest.raises(UsageError, match="another process is training run"), store.alone_in(run.path):
+        with pytest.raises(UsageError, match="another process is training run"), runs.alone_in(run.path):
             pass
-    with store.alone_in(run.path):
+    with runs.alone_in(run.path):
         pass
     assert sorted(p.name for p in run.path.iterdir()) == ["run.json"]
 
 
 def test_a_run_that_cannot_be_described_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
-        store.create_run(tmp_path, "run", {"lr": float("nan")})
+        runs.create_run(tmp_path, "run", {"lr": float("nan")})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_cache_is_in_the_home_folder_unless_it_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("EDGEKIT_CACHE", raising=False)
-    assert store.cache_dir("a") == tmp_path / ".cache" / "edgekit" / "a"
+    assert files.cache_dir("a") == tmp_path / ".cache" / "edgekit" / "a"
     monkeypatch.setenv("EDGEKIT_CACHE", "/else/where")
-    assert store.cache_dir("a") == Path("/else/where/a")
+    assert files.cache_dir("a") == Path("/else/where/a")

@@ -7,100 +7,17 @@ report.html. Everything that edgekit writes goes through `writing` or `writing_f
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
-import hashlib
-import json
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from edgekit import __version__
-from edgekit.atomic import writing
-from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError, from_os_error
+from edgekit import __version__, files
+from edgekit.errors import EdgekitError, MissingError, UsageError, from_os_error
 
 SCHEMA = 1
 RUN_FILE = "run.json"
-
-
-def sha256_file(path: Path) -> str:
-    """The SHA-256 of a file's bytes, hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def sha256_text(parts: Iterator[str] | list[str]) -> str:
-    """The SHA-256 over strings, each ended by a newline."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.encode() + b"\n")
-    return digest.hexdigest()
-
-
-def save_json(path: Path, value: Any) -> None:
-    """Write plain values, dataclasses and paths as JSON, whole or not at all."""
-    with writing(path) as temporary:
-        text = json.dumps(value, indent=1, default=_plain, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"not JSON: {type(value)}")
-
-
-def load_json(path: Path) -> Any:
-    """Read a JSON file that edgekit wrote.
-
-    Raises:
-        MissingError: no such file. DataError: not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MissingError(f"{path} does not exist") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is damaged: {error}", "restore it, or make the run again") from error
-
-
-def load_document(path: Path, schema: int, *keys: str) -> dict[str, Any]:
-    """Read a JSON object of edgekit's, and check its format number and that `keys` are there.
-
-    Raises:
-        StorageError: a newer edgekit wrote it. DataError: it is no such document, or damaged.
-    """
-    document = load_json(path)
-    if not isinstance(document, dict) or not isinstance(document.get("schema"), int):
-        raise DataError(f"{path} is not a file that edgekit wrote", "restore it, or make it again")
-    if document["schema"] > schema:
-        raise StorageError(
-            f"{path} was written by edgekit {document.get('edgekit', 'of a later version')} "
-            f"(format {document['schema']}); this is edgekit {__version__} (format {schema})",
-            "upgrade edgekit to that version or a newer one",
-        )
-    if missing := [key for key in keys if key not in document]:
-        raise DataError(f"{path} is damaged: {', '.join(missing)} missing", "restore it, or make it again")
-    return document
-
-
-def cache_dir(part: str) -> Path:
-    """Where edgekit keeps what it can make again: a folder in $EDGEKIT_CACHE, else in ~/.cache/edgekit."""
-    return Path(os.environ.get("EDGEKIT_CACHE") or Path.home() / ".cache" / "edgekit") / part
-
-
-def now() -> str:
-    """The current time, UTC, ISO 8601 to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)
@@ -122,12 +39,12 @@ class Run:
     @property
     def weights_sha256(self) -> str:
         """The hash of the weights that the run trained; of the file as it is, if training was killed."""
-        return self.meta.get("checkpoint_sha256") or sha256_file(self.path / "checkpoint.pt")
+        return self.meta.get("checkpoint_sha256") or files.sha256_file(self.path / "checkpoint.pt")
 
     def save(self, **changes: Any) -> Run:
         """Write run.json with `changes` merged in; returns the new state."""
         meta = {**self.meta, **changes}
-        save_json(self.path / RUN_FILE, meta)
+        files.save_json(self.path / RUN_FILE, meta)
         return Run(self.path, meta)
 
 
@@ -143,28 +60,10 @@ def create_run(runs_dir: Path, name: str, meta: dict[str, Any]) -> Run:
     except OSError as error:
         raise from_os_error(error, f"making the run directory {path}") from error
     try:
-        return Run(path, {}).save(schema=SCHEMA, edgekit=__version__, created=now(), **meta)
+        return Run(path, {}).save(schema=SCHEMA, edgekit=__version__, created=files.now(), **meta)
     except BaseException:
-        remove_folder(path)
+        files.remove_folder(path)
         raise
-
-
-@contextlib.contextmanager
-def locked(lock: Path, what: str) -> Iterator[None]:
-    """Do something that only one process may do at a time. The lock dies with the process.
-
-    Raises:
-        UsageError: another process does it.
-    """
-    with open(lock, "w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"another {what} is going on", "wait for it, then type the same command") from None
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -231,17 +130,12 @@ def open_run(runs_dir: Path, run: str | None) -> Run:
     if not (path / RUN_FILE).is_file():
         known = ", ".join(p.name for p in runs) or "none yet"
         raise MissingError(f"there is no run {str(run)!r}", f"runs in {runs_dir}: {known}")
-    return Run(path, load_document(path / RUN_FILE, SCHEMA))
+    return Run(path, files.load_document(path / RUN_FILE, SCHEMA))
 
 
 def _is_finished(path: Path) -> bool:
     """Whether a run is readable and its training came to its end."""
     try:
-        return load_document(path / RUN_FILE, SCHEMA).get("status") == "finished"
+        return files.load_document(path / RUN_FILE, SCHEMA).get("status") == "finished"
     except EdgekitError:
         return False
-
-
-def remove_folder(path: Path) -> None:
-    """Remove a folder that edgekit made, as far as it can be removed."""
-    shutil.rmtree(path, ignore_errors=True)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from edgekit.errors import EdgekitError, from_os_error
+from edgekit import __version__
+from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError, from_os_error
 
 
 @contextmanager
@@ -126,3 +133,105 @@ def _reraise(error: Exception, doing: str) -> NoReturn:
             raise from_os_error(cause, doing) from error
         cause = cause.__cause__ or cause.__context__
     raise error
+
+
+# The run directory: whole files or none, hashes, and JSON beside what it describes.
+
+
+def sha256_file(path: Path) -> str:
+    """The SHA-256 of a file's bytes, hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_text(parts: Iterator[str] | list[str]) -> str:
+    """The SHA-256 over strings, each ended by a newline."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def save_json(path: Path, value: Any) -> None:
+    """Write plain values, dataclasses and paths as JSON, whole or not at all."""
+    with writing(path) as temporary:
+        text = json.dumps(value, indent=1, default=_plain, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"not JSON: {type(value)}")
+
+
+def load_json(path: Path) -> Any:
+    """Read a JSON file that edgekit wrote.
+
+    Raises:
+        MissingError: no such file. DataError: not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingError(f"{path} does not exist") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is damaged: {error}", "restore it, or make the run again") from error
+
+
+def load_document(path: Path, schema: int, *keys: str) -> dict[str, Any]:
+    """Read a JSON object of edgekit's, and check its format number and that `keys` are there.
+
+    Raises:
+        StorageError: a newer edgekit wrote it. DataError: it is no such document, or damaged.
+    """
+    document = load_json(path)
+    if not isinstance(document, dict) or not isinstance(document.get("schema"), int):
+        raise DataError(f"{path} is not a file that edgekit wrote", "restore it, or make it again")
+    if document["schema"] > schema:
+        raise StorageError(
+            f"{path} was written by edgekit {document.get('edgekit', 'of a later version')} "
+            f"(format {document['schema']}); this is edgekit {__version__} (format {schema})",
+            "upgrade edgekit to that version or a newer one",
+        )
+    if missing := [key for key in keys if key not in document]:
+        raise DataError(f"{path} is damaged: {', '.join(missing)} missing", "restore it, or make it again")
+    return document
+
+
+def cache_dir(part: str) -> Path:
+    """Where edgekit keeps what it can make again: a folder in $EDGEKIT_CACHE, else in ~/.cache/edgekit."""
+    return Path(os.environ.get("EDGEKIT_CACHE") or Path.home() / ".cache" / "edgekit") / part
+
+
+def now() -> str:
+    """The current time, UTC, ISO 8601 to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+@contextlib.contextmanager
+def locked(lock: Path, what: str) -> Iterator[None]:
+    """Do something that only one process may do at a time. The lock dies with the process.
+
+    Raises:
+        UsageError: another process does it.
+    """
+    with open(lock, "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"another {what} is going on", "wait for it, then type the same command") from None
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder that edgekit made, as far as it can be removed."""
+    shutil.rmtree(path, ignore_errors=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from edgekit import atomic
+from edgekit import files
 from edgekit.errors import StorageError
 
 
@@ -31,13 +31,11 @@ def half_write(context: AbstractContextManager[Path], error: BaseException) -> N
 
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
-
-
 # Files ---------------------------------------------------------------------------------------
 
 
 def test_a_written_file_is_complete_readable_and_alone(tmp_path: Path) -> None:
-    with atomic.writing(tmp_path / "new" / "a.txt") as temporary:
+    with files.writing(tmp_path / "new" / "a.txt") as temporary:
         temporary.write_text("whole")
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.txt"]
     assert (tmp_path / "new" / "a.txt").stat().st_mode & 0o777 == 0o644
@@ -54,7 +52,7 @@ def test_an_error_while_writing_leaves_the_old_file_or_none(
     if before:
         path.write_text(before)
     with pytest.raises(seen):
-        half_write(atomic.writing(path), error)
+        half_write(files.writing(path), error)
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == ({"a.txt": before} if before else {})
 
 
@@ -63,10 +61,10 @@ def test_a_full_disk_at_the_last_step_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     path = tmp_path / "a.json"
-    atomic.save_bytes(path, b"1")
+    files.save_bytes(path, b"1")
     monkeypatch.setattr(os, step, fail(FULL))
     with pytest.raises(StorageError, match=r"the disk is full: failed while writing a\.json"):
-        atomic.save_bytes(path, b"2")
+        files.save_bytes(path, b"2")
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a.json": "1"}
 
 
@@ -75,13 +73,13 @@ def test_nothing_is_renamed_before_it_is_synced(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "fsync", lambda _: steps.append("fsync"))
     replace = os.replace
     monkeypatch.setattr(os, "replace", lambda *a: steps.append("replace") or replace(*a))
-    atomic.save_bytes(tmp_path / "a.json", b"1")
+    files.save_bytes(tmp_path / "a.json", b"1")
     assert steps == ["fsync", "replace"]
 
 
 def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for writing in (atomic.writing, atomic.writing_folder, atomic.staging):
+    for writing in (files.writing, files.writing_folder, files.staging):
         with pytest.raises(StorageError, match="failed while writing"), writing(tmp_path / "file" / "a"):
             pass
 
@@ -89,12 +87,12 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None
 TOO_LARGE = """
 import resource, sys
 from pathlib import Path
-from edgekit import atomic
+from edgekit import files
 from edgekit.errors import StorageError
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 path = Path(sys.argv[1])
 try:
-    atomic.save_bytes(path, bytes(100_000))
+    files.save_bytes(path, bytes(100_000))
 except StorageError as error:
     print(error)
 """
@@ -102,7 +100,7 @@ except StorageError as error:
 
 def test_a_file_that_the_system_refuses_to_grow_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    atomic.save_bytes(path, b"old")
+    files.save_bytes(path, b"old")
     done = subprocess.run([sys.executable, "-c", TOO_LARGE, path], capture_output=True, text=True, check=True)
     assert "failed while writing a.json" in done.stdout
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a.json": "old"}
@@ -112,7 +110,7 @@ def test_a_file_that_the_system_refuses_to_grow_leaves_the_old_one(tmp_path: Pat
 
 
 def folder_holding(path: Path, text: str) -> Path:
-    with atomic.writing_folder(path) as staging:
+    with files.writing_folder(path) as staging:
         (staging / "a.txt").write_text(text)
     return path
 
@@ -132,7 +130,7 @@ def test_a_folder_takes_the_place_of_the_old_one_whole(tmp_path: Path) -> None:
 def test_an_error_while_filling_a_folder_leaves_the_old_one(tmp_path: Path, error: BaseException) -> None:
     path = folder_holding(tmp_path / "f", "old")
     with pytest.raises((ValueError, KeyboardInterrupt, StorageError)):
-        half_write(atomic.writing_folder(path), error)
+        half_write(files.writing_folder(path), error)
     assert contents(tmp_path) == {"f/a.txt": "old"}
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -163,7 +161,7 @@ def test_an_error_while_folders_are_swapped_leaves_the_old_one(
 KILLED = """
 import os, sys
 from pathlib import Path
-from edgekit import atomic
+from edgekit import files
 replace, calls = os.replace, []
 def killed(source, target):
     calls.append(source)
@@ -171,7 +169,7 @@ def killed(source, target):
         os._exit(9)
     replace(source, target)
 os.replace = killed
-with atomic.writing_folder(Path(sys.argv[1])) as staging:
+with files.writing_folder(Path(sys.argv[1])) as staging:
     (staging / "a.txt").write_text("new")
 """
 
@@ -182,7 +180,7 @@ def test_a_kill_between_the_renames_is_put_right_by_recover(tmp_path: Path, rena
     done = subprocess.run([sys.executable, "-c", KILLED, path, str(renames)], check=False)
     assert done.returncode == 9
     assert path.exists() == (renames == 1)
-    atomic.recover(path)
+    files.recover(path)
     assert contents(tmp_path) == {"f/a.txt": "old"}
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
 
@@ -192,14 +190,14 @@ def test_recover_sweeps_the_staging_of_dead_processes_and_of_no_live_one(tmp_pat
     ended.wait()
     for name in (f".f.{ended.pid}.x", f".f.{os.getpid()}.x", ".f.other", f".g.{ended.pid}.x"):
         (tmp_path / name).mkdir()
-    atomic.recover(tmp_path / "f")
+    files.recover(tmp_path / "f")
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
         [f".f.{os.getpid()}.x", ".f.other", f".g.{ended.pid}.x"]
     )
 
 
 def test_what_was_staged_is_gone_afterwards_and_the_folder_stays(tmp_path: Path) -> None:
-    with atomic.staging(tmp_path / "f") as folder:
+    with files.staging(tmp_path / "f") as folder:
         (folder / "a.txt").write_text("")
         os.replace(folder / "a.txt", tmp_path / "f" / "a.txt")
         (folder / "left").write_text("")
