@@ -46,7 +46,7 @@ LARGE_RECIPE = 'description = "latency only"\nsamples = 32\nseed = 0\nobserver =
 
 def make(folder: Path, source: Path, size: int | None) -> None:
     """Export a copy of a run and write what the peers, and `judge`, are given."""
-    from edgekit.cli.workbench import Workbench
+    from edgekit.api.intermediates import Intermediates
     from edgekit.data import dataset, images
 
     name = source.name if size is None else f"{source.name}-{size}"
@@ -68,7 +68,7 @@ def make(folder: Path, source: Path, size: int | None) -> None:
     for form in FLOAT_FORMS:
         shutil.copyfile(run / "export" / "rpi" / f"model.{form}.tflite", made / f"edgekit.{form}.float.tflite")
     shutil.copyfile(run / "export" / "ios" / "model.int8.tflite", made / "edgekit.int8.int8.tflite")
-    bench = Workbench(runs.open_run(run.parent, name))
+    bench = Intermediates(runs.open_run(run.parent, name))
     shutil.copyfile(bench.onnx, made / "model.fp32.onnx")
     bench.save_baseline(made / "program.pt2")
     np.save(made / "calibration.npy", bench.calibration_images(256 if size is None else 32).numpy())

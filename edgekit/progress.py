@@ -39,7 +39,6 @@ class Progress:
 Callback = Callable[[Progress], None]
 # Moves a bar: ``update(done, total, text="")``.
 Update = Callable[..., None]
-
 _callback: ContextVar[Callback | None] = ContextVar("edgekit progress", default=None)
 _ids = itertools.count(1)
 

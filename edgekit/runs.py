@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit import __version__, files
+from edgekit import __version__, files, progress
 from edgekit.errors import EdgekitError, MissingError, UsageError, from_os_error
 
 SCHEMA = 1
@@ -139,3 +139,13 @@ def _is_finished(path: Path) -> bool:
         return files.load_document(path / RUN_FILE, SCHEMA).get("status") == "finished"
     except EdgekitError:
         return False
+
+
+def choose_run(runs_dir: Path, run: str | None) -> Run:
+    """Open the named run, or the newest; log which one it is, and whether its training did not finish."""
+    opened = open_run(runs_dir, run)
+    if run is None:
+        progress.note(f"run: {opened.name} (the newest)")
+    if (status := opened.meta.get("status")) != "finished":
+        progress.note(f"the training of {opened.name} did not finish ({status}); its best weights so far are used")
+    return opened

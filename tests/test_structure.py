@@ -60,7 +60,7 @@ MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 300, 60, 6
 # Typer commands whose parameters are the options of the command line.
 MANY_PARAMETERS = {("edgekit.cli.train", "train"), ("edgekit.cli.predict", "predict"), ("edgekit.cli.export", "export"),
                    ("edgekit.cli.benchmark", "benchmark"), ("edgekit.cli.serve", "serve"),
-                   ("edgekit.cli.history", "history"), ("edgekit.cli.check", "check")}  # fmt: skip
+                   ("edgekit.cli.history", "history"), ("edgekit.cli.history", "check")}  # fmt: skip
 # Standard library, but younger than Python 3.8.
 TOO_YOUNG = {"graphlib", "tomllib", "zoneinfo"}
 each_module = pytest.mark.parametrize("module", sorted(MODULES))

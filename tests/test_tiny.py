@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from edgekit import files
+from edgekit.api import artifacts, emitters
 from edgekit.bench import session
-from edgekit.cli import artifacts, emitters
 from edgekit.cli.app import run
 from edgekit.data import dataset, images
 from edgekit.train import checkpoints

@@ -32,7 +32,6 @@ _NOT_DONE, _NO_MODE = 43, 45
 _LOOK_S = 2.0
 _ALONE_MIN = 3
 _BY_HAND = "adb -s {} shell cmd power set-fixed-performance-mode-enabled false"
-
 STATE = """
 section thermal; dumpsys thermalservice 2>/dev/null | head -c 20000
 section battery; dumpsys battery 2>/dev/null | head -c 8000

@@ -16,8 +16,6 @@ _Z = 1.959964
 # The fewest latencies that a quantile is compared from.
 LEAST = {50: 20, 90: 64}
 SIGNIFICANT = 0.05
-
-
 # By how many steps from one measurement to the next: how many of the deviations that their median gives lie between two
 # measurements, in 95 of 100 cases. Simulated, see docs/history.md; of an even number the upper one of the two in the
 # middle is taken, so they go up and down.

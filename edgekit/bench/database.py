@@ -27,7 +27,6 @@ _KINDS: dict[str, Any] = {
     "str": sa.Text(), "int": sa.BigInteger(), "float | None": sa.Double(), "dict[str, Any]": sa.Text()
 }  # fmt: skip
 _COLUMNS = [f for f in dataclasses.fields(Entry) if f.name != "samples"]
-
 tables = sa.MetaData()
 RESULTS = sa.Table(
     "edgekit_results",

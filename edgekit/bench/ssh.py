@@ -30,7 +30,6 @@ _OPTIONS = {
     "LogLevel": "ERROR",
 }
 _LOST = 255  # what OpenSSH ends with when itself fails; no script here does
-
 # Everything lies in one private folder.
 _CACHE = (
     'umask 077; cache="${XDG_CACHE_HOME:-$HOME/.cache}/edgekit"; mkdir -p "$cache/objects" "$cache/jobs" || exit 1\n'

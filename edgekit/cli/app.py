@@ -13,18 +13,13 @@ import typer
 from edgekit import __version__
 from edgekit.cli import (
     benchmark,
-    check,
-    compare,
     console,
     data,
     devices,
-    diff,
     doctor,
-    evaluate,
     export,
     history,
     inspect,
-    layers,
     models,
     predict,
     quant,
@@ -49,17 +44,17 @@ edgekit benchmark, edgekit report. Every step works on the newest run unless one
     "6 disk or file trouble, 7 gate not met, 130 interrupted.",
 )
 app.command()(train.train)
-app.command()(evaluate.evaluate)
-app.command()(compare.compare)
+app.command()(train.evaluate)
+app.command()(train.compare)
 app.command()(export.export)
 app.command()(benchmark.benchmark)
 app.command()(report.report)
 app.command()(history.history)
-app.command()(diff.diff)
-app.command()(check.check)
+app.command()(history.diff)
+app.command()(history.check)
 app.command()(predict.predict)
 app.command()(inspect.inspect)
-app.command()(layers.layers)
+app.command()(benchmark.layers)
 app.command()(serve.serve)
 app.command()(models.models)
 app.command()(doctor.doctor)

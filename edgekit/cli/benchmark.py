@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Sequence, Set
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit import config, progress
-from edgekit.cli import baselines
-from edgekit.cli.options import Json, Run, RunsDir, StrictGates, open_run, options_of
-from edgekit.errors import UsageError
-from edgekit.measurements import Gates, Suite
-from edgekit.records import Artifact, Device
+from edgekit import config, progress, records, runs
+from edgekit.api import baselines
+from edgekit.api.baselines import BASELINES
+from edgekit.api.benchmark import devices_of, plan_of, test_set, with_gates
+from edgekit.api.network import chosen_result, costs, debug_document, debug_documents
+from edgekit.bench import gates as judged
+from edgekit.bench.latency import settled
+from edgekit.bench.quantiles import early_stopping_rank
+from edgekit.cli import console
+from edgekit.cli.options import Json, Run, RunsDir, StrictGates, options_of
+from edgekit.errors import GateError
+from edgekit.measurements import LEAST_SAMPLES, BenchmarkResult, Gates, Suite, Summary
+from edgekit.runs import choose_run
 
 if TYPE_CHECKING:
-    from edgekit.bench.session import EvaluationSet
-    from edgekit.cli.workbench import Workbench
-
-
-Work = list[tuple[Artifact, Path]]
+    from edgekit.measurements import LayerFigures
 
 
 @options_of(Gates)
@@ -50,7 +54,7 @@ def benchmark(
         ),
     ] = None,
     strict_gates: StrictGates = False,
-    baseline: baselines.Names = None,
+    baseline: Names = None,
     json: Json = False,
     runs_dir: RunsDir = Path("runs"),
     **gates: float | None,
@@ -64,118 +68,223 @@ def benchmark(
     reached over adb. Several devices are measured at once. Gates are judged when all is measured and kept; one that
     is broken, or that too few samples could show, is exit status 7.
     """
+    from edgekit.api import network
+    from edgekit.api.benchmark import Wanted, measure_all
+    from edgekit.api.intermediates import Intermediates
     from edgekit.bench import roofline
-    from edgekit.cli import gating, measuring, network
     from edgekit.cli.report import print_table
-    from edgekit.cli.workbench import Workbench
 
-    devices = _devices(device or ["local"], threads, host, set_power_mode or "")
-    limits, chosen = _with_gates(config.load_suite(suite), gates), baselines.choose(baseline)
-    opened = open_run(runs_dir, run)
-    bench = Workbench(opened)
+    devices = devices_of(device or ["local"], threads, host, set_power_mode or "")
+    limits, chosen = with_gates(config.load_suite(suite), gates), baselines.choose(baseline)
+    opened = choose_run(runs_dir, run)
+    bench = Intermediates(opened)
     with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
-        plan = _plan(bench, devices, baselines.made(bench, chosen, Path(scratch)))
-        wanted = measuring.Wanted(opened, limits, test_set(bench, Path(scratch)), rebuild, set_power_mode or "")
+        plan = plan_of(bench, devices, baselines.made(bench, chosen, Path(scratch)))
+        wanted = Wanted(opened, limits, test_set(bench, Path(scratch)), rebuild, set_power_mode or "")
         costs, peaks = tuple(network.layers(bench)), roofline.measure(plan[0][0].threads)
-        measuring.measure_all(dataclasses.replace(wanted, costs=costs, peaks=peaks), plan)
+        measure_all(dataclasses.replace(wanted, costs=costs, peaks=peaks), plan)
     results, rows = print_table(opened, json)
     measured = {(artifact.name, each.name) for each, work in plan for artifact, _ in work}
-    gating.say_missing(limits, results, measured)
-    gating.check(limits.gates, rows, measured, strict_gates)
+    say_missing(limits, results, measured)
+    check(limits.gates, rows, measured, strict_gates)
 
 
-def _devices(names: list[str], threads: int | None, host: str | None, power_mode: str) -> list[Device]:
-    """The devices of these names, which can be reached and do what is asked for as far as their files say."""
-    devices = [_with_threads(config.load_device(name), threads) for name in names]
-    if host is not None:
-        devices = [at(devices, host)]
-    if len({each.name for each in devices}) < len(devices):
-        raise UsageError("two devices of one name: their engines and results would mix", "rename one .toml file")
-    _check(devices, power_mode)
-    return devices
+# What is said of gates, and of percentiles that a suite promised, once everything is measured and kept.
+
+_ACCURACY = "edgekit quant debug says where accuracy is lost; more test images narrow its interval"
+_LATENCY = "edgekit benchmark --suite standard on an idle machine; a network or a device that is faster"
+_HINTS = {"max_drop": _ACCURACY, "min_accuracy": _ACCURACY, "max_p90_ms": _LATENCY, "min_speedup": _LATENCY}
+# Names of an artifact and of a device: what this command measured, beside what the run has of earlier ones.
+Measured = Set[tuple[str, str]]
 
 
-def _check(devices: list[Device], power_mode: str) -> None:
-    """
+def say_missing(suite: Suite, results: Sequence[BenchmarkResult], measured: Measured) -> None:
+    """A line for each measurement that ended before it could carry a percentile of its suite."""
+    for result in (r for r in results if (r.artifact.name, r.device) in measured and r.source != "emulated"):
+        queries = len(settled(result.latencies_ns, result.warmup_ns))
+        lacking = [p for p in suite.percentiles if p > 50 and early_stopping_rank(queries, p) is None]
+        if lacking:
+            needs = ", ".join(f"p{p} needs {LEAST_SAMPLES[p]}" for p in lacking)
+            cut = len(result.latencies_ns) - queries
+            behind = f" behind a start-up of {cut}" if cut else ""
+            progress.note(
+                f"{result.artifact.name} on {result.device}: insufficient samples, {queries} queries{behind}; {needs}"
+            )
+
+
+def check(gates: Gates, rows: Sequence[Summary], measured: Measured, strict: bool) -> None:
+    """Say how each gate fared; one that holds is not spoken of.
+
     Raises:
-        EdgekitError: one of them cannot be measured on as it is asked for.
+        GateError: one is broken or could not be shown; with `strict` also where it is doubtful.
     """
-    from edgekit.bench import program, transport
-
-    for each in devices:
-        if each.api == program.API:
-            program.find(each)
-        transport.open_transport(each, power_mode=power_mode)
-
-
-def _with_gates(suite: Suite, asked: dict[str, float | None]) -> Suite:
-    """The suite with the gates that the command line sets over its own."""
-    given = {name: limit for name, limit in asked.items() if limit is not None}
-    return dataclasses.replace(suite, gates=dataclasses.replace(suite.gates, **given))
-
-
-def _with_threads(device: Device, threads: int | None) -> Device:
-    return dataclasses.replace(device, threads=threads or device.threads)
-
-
-def _plan(bench: Workbench, devices: list[Device], desktop: Work) -> list[tuple[Device, Work]]:
-    """What runs where: the exports that each device can run, and on this machine the baselines."""
-    from edgekit.cli.artifacts import current_artifacts
-
-    exported = current_artifacts(bench.run, bench.checkpoint.sha256)
-    if not exported:
-        progress.note(f"nothing is exported yet; next: edgekit export {bench.run.handle} --target jetson")
-    files = [(artifact, bench.run.path / "export" / artifact.name) for artifact in exported]
-    plan = []
-    for device in devices:
-        own = [(artifact, path) for artifact, path in files if artifact.target == device.name]
-        work = [(artifact, path) for artifact, path in own or files if _runs(artifact, device)]
-        plan.append((device, work if _is_apart(device) else [*desktop, *work]))
-    if all(_is_apart(device) for device in devices):
-        plan.insert(0, (_with_threads(config.load_device("local"), devices[0].threads), desktop))
-    return plan
-
-
-def at(devices: list[Device], host: str) -> Device:
-    """The one device of the request, at `host`."""
-    if len(devices) != 1 or devices[0].transport not in ("ssh", "adb"):
-        raise UsageError(
-            "--host goes with one device that is reached over ssh or adb", "edgekit devices probe HOST --name X"
+    if gates == Gates():
+        return
+    own = [row for row in rows if (row.artifact, row.device) in measured]
+    verdicts = judged.judge(own, gates, _without_rows(own, measured))
+    failed = [verdict for verdict in verdicts if verdict.fails(strict)]
+    for verdict in verdicts:
+        if verdict.outcome != judged.HELD:
+            progress.note(f"gate {verdict.outcome}: {verdict.text}")
+    if all(row.baseline for row in own):
+        raise GateError(
+            "gates are set, and no artifact was measured that they could be judged on",
+            "edgekit export, or another --device: what benchmark_model measures has no answers and no percentiles",
         )
-    return dataclasses.replace(devices[0], host=host)
+    if failed:
+        broken = sorted({verdict.gate for verdict in failed})
+        raise GateError(
+            f"{len(failed)} of {len(verdicts)} gates are not kept ({', '.join(map(_option, broken))}); everything was "
+            "measured and kept",
+            "; ".join(dict.fromkeys(_HINTS[gate] for gate in broken)),
+        )
+    progress.note(f"gates: {sum(v.outcome == judged.HELD for v in verdicts)} of {len(verdicts)} held")
 
 
-def _is_apart(device: Device) -> bool:
-    """Whether it runs one kind of files in its own way, not all in this Python's runtimes: the baseline stays here."""
-    return bool(device.python) or device.transport != "local" or device.runtime in ("tensorrt", "litert")
+def _without_rows(own: Sequence[Summary], measured: Measured) -> set[tuple[str, str]]:
+    """What was measured on devices that gave no row: by a program, which says no single times.
+
+    Where a device gave some, the others are files of which one engine was built, and that has its row.
+    """
+    devices = {row.device for row in own}
+    return {
+        (name, device) for name, device in measured if device not in devices and not name.startswith(records.BASELINES)
+    }
 
 
-def _runs(artifact: Artifact, device: Device) -> bool:
-    """Whether `device` can run the artifact; what this machine lacks a runtime for is named."""
-    from edgekit.bench.session import host_runtime, is_installed
-
-    if device.precisions and artifact.precision not in device.precisions:
-        return False
-    if device.runtime == "tensorrt":
-        return artifact.runtime == "tensorrt"
-    if _is_apart(device):
-        return host_runtime(artifact) == device.runtime
-    if not is_installed(host_runtime(artifact)):
-        progress.note(f"left out: {artifact.name} (no runtime for it here; edgekit doctor says what brings it)")
-        return False
-    return True
+def _option(gate: str) -> str:
+    return f"--{gate.replace('_', '-')}"
 
 
-def test_set(bench: Workbench, scratch: Path) -> EvaluationSet:
-    """The test split, decoded into one file; the images must be as they were indexed."""
-    import numpy as np
+# ``edgekit layers``.
 
-    from edgekit.bench.session import EvaluationSet
-    from edgekit.data import dataset, images
+_NARROW = ("layer", "ms", "% of time", "% of error")
+# A terminal has no room for it.
+_LEFT_OUT = "cosine"
 
-    chosen = bench.data.split("test")
-    paths = dataset.check_unchanged(bench.data, chosen)
-    preprocess = bench.checkpoint.preprocess
-    with progress.working(f"reading {len(paths)} test images"):
-        images.save_pixels(paths, preprocess, scratch / "pixels.npy")
-    return EvaluationSet(scratch / "pixels.npy", np.array([s.label for s in chosen]), preprocess)
+
+def layers(
+    run: Run = None,
+    device: Annotated[
+        str | None, typer.Option("--device", "-d", help="Of which device the times are. Default: the first.")
+    ] = None,
+    artifact: Annotated[
+        str | None, typer.Option("--artifact", "-a", help="Of which model, such as android/model.int8.tflite.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all/--blocks", help="Every layer, or the blocks that they make.")] = False,
+    json: Json = False,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Say which layers cost the time, and which make the error of INT8.
+
+    Times are what the runtime's own profiler told when the model was benchmarked; errors are those of edgekit quant
+    debug: alone, the layer's output with nothing else quantized; accumulated, with all before it; effect, what
+    quantizing it alone does to the logits, whose share of all layers' noise power is "% of error".
+    """
+    opened = choose_run(runs_dir, run)
+    from edgekit.api import network
+    from edgekit.layers import by_block, figures, verdict
+    from edgekit.report.layers import title
+
+    result, row = chosen_result(opened, device, artifact)
+    known = network.kept(opened) or costs(opened)
+    documents, left = debug_documents(opened)
+    found = debug_document(documents, result)
+    times = () if result.source == "emulated" else result.layers
+    rows = figures(times, known, found)
+    shown = rows if every else by_block(rows)
+    if json:
+        console.as_json(_document(result, shown))
+    else:
+        _print(shown)
+    _say(opened, result, row, found, rows)
+    for line in left:
+        progress.note(line)
+    if sentence := verdict(shown):
+        progress.note(f"{title(result, row)}: {sentence}")
+
+
+def _document(result: BenchmarkResult, rows: list[LayerFigures]) -> dict[str, Any]:
+    from edgekit.layers import error_shares, verdict
+
+    shares = error_shares(rows)
+    return {
+        "artifact": result.artifact.name,
+        "device": result.device,
+        "layers_by": result.environment.get("layers_by", ""),
+        "verdict": verdict(rows),
+        "layers": [{**dataclasses.asdict(row), "error_percent": share} for row, share in zip(rows, shares)],
+    }
+
+
+def _print(rows: list[LayerFigures]) -> None:
+    from edgekit.layers import error_shares
+    from edgekit.report.layers import COLUMNS, cells
+
+    kept = [n for n, name in enumerate(COLUMNS) if name != _LEFT_OUT]
+    lines = [cells(row, share) for row, share in zip(rows, error_shares(rows))]
+    columns = [COLUMNS[n] for n in kept]
+    console.table(columns, [[line[n] for n in kept] for line in lines], right=columns[2:], narrow=_NARROW)
+
+
+def _say(
+    run: runs.Run,
+    result: BenchmarkResult,
+    row: Summary | None,
+    debug: dict[str, Any] | None,
+    rows: Sequence[LayerFigures],
+) -> None:
+    """How the times were got, and what brings what is not there."""
+    from edgekit.layers import noise_db
+    from edgekit.report.layers import told
+
+    environment, name = result.environment, result.artifact.name
+    if result.source == "emulated":
+        progress.note(f"{result.device} is emulated: its times are none")
+    elif result.layers:
+        for line in told(result, row):
+            progress.note(line)
+    else:
+        again = f"none were kept; next: edgekit benchmark {run.handle} -d {result.device}"
+        silent = f"{environment['runtime']} tells none" if "macs" in environment else again
+        why = environment.get("no_layers", silent)
+        progress.note(f"no times of the layers of {name} on {result.device}: {why}")
+    progress.note(_limit(result, row))
+    if result.artifact.precision != "int8":
+        progress.note(f"no errors: {name} is {result.artifact.precision.upper()}; -a names an INT8 model")
+    elif debug is None:
+        progress.note(f"no errors yet; next: edgekit quant debug {run.handle} --target {result.artifact.target}")
+    elif (together := noise_db(rows)) is not None:
+        whole = debug["effect"]["logits"]["sqnr_db"]
+        progress.note(
+            f"effects of all layers, one by one: {together:.1f} dB together; all quantized at once: {whole:.1f} dB"
+        )
+
+
+def _limit(result: BenchmarkResult, row: Summary | None) -> str:
+    """What the device could do at best, and what of it was reached; or why that is not known."""
+    found = row.roofline if row else None
+    if row and row.stand_in:
+        return f"no limit to compare with: {row.ran_in} is a stand-in, whose latency does not count"
+    if found is None:
+        why = result.environment.get("no_roofline", "it was not kept, or there is no latency")
+        return f"no limit to compare with: {why}"
+    reached = f"{100 * found.reached:.0f} % of it reached"
+    if found.reached > 1:
+        reached = "which was passed, as caches hold what it counts as moved"
+    busy = "; !: the machine was busy with other work" if row and row.busy else ""
+    return (
+        f"at best {found.limit_ms:.3g} ms ({found.bound}: {found.macs / 1e6:.1f} MMACs, "
+        f"{found.bytes_moved / 1e6:.1f} MB), {reached}; {found.source}{busy}"
+    )
+
+
+Names = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--baseline",
+        help=f"The network as trained, here: {', '.join(BASELINES)}, or all. pytorch always is. Default: those that "
+        "are installed and need no compiling.",
+        show_default=False,
+    ),
+]

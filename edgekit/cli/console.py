@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Display
     from rich.progress import TaskID
 
+
 # A table that goes to a file or a pipe is this wide: nothing is folded.
 _WIDE = 200
 

@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgekit import progress
-from edgekit.cli import console, pairing, recall
-from edgekit.cli.options import Json, RunsDir
-from edgekit.errors import MissingError, UsageError
+from edgekit import labels, progress, runs
+from edgekit.api.history import (
+    GRAMMAR,
+    Resolved,
+    as_plain,
+    judge_all,
+    left_out,
+    listed,
+    of_artifact,
+    only_run,
+    open_sources,
+    others,
+    pairs,
+    parse,
+    parts_of,
+    push_results,
+    reference_entries,
+    resolve,
+    save_as_reference,
+    with_samples,
+)
+from edgekit.cli import console
+from edgekit.cli.options import Json, Run, RunsDir
+from edgekit.errors import GateError, MissingError, UsageError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
-    from edgekit.bench.database import Wanted
     from edgekit.bench.difference import Comparison
     from edgekit.bench.entries import Entry
+    from edgekit.bench.regression import Verdict
 
 
-# A place, and the runs that are asked of it; none are all.
-Part = tuple[recall.Sources, tuple[str, ...]]
 _COLUMNS = (
     "id", "measured (UTC)", "run", "model", "artifact", "on", "edgekit", "ran in", "top-1 % (95 %)", "p50 ms", "p90 ms",
     "MB", "change",
@@ -36,7 +51,7 @@ _ONCE = ("run", "model", "on", "edgekit", "ran in")
 
 def history(
     runs: Annotated[list[str] | None, typer.Argument(help="Names or paths. Default: all runs.")] = None,
-    device: recall.OnDevice = None,
+    device: OnDevice = None,
     model: Annotated[str | None, typer.Option(help="Only this network.", metavar="ARCH", show_default=False)] = None,
     artifact: Annotated[str | None, typer.Option(help="Only this artifact.", show_default=False)] = None,
     since: Annotated[
@@ -46,7 +61,7 @@ def history(
     push: Annotated[
         bool, typer.Option("--push", help="First send the results of these runs to the database of --db.")
     ] = False,
-    db: recall.Database = None,
+    db: Database = None,
     json: Json = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
@@ -63,94 +78,19 @@ def history(
     if start is None:
         raise UsageError(f"--since takes a date, not {since!r}", "--since 2026-11-26")
     names = list(runs or [])
-    sources = recall.open_sources(runs_dir, names, db)
-    asked = [_run(recall.parse(name, runs_dir, sources)) for name in names]
-    parts = _parts(sources, asked)
+    sources = open_sources(runs_dir, names, db)
+    asked = [only_run(parse(name, runs_dir, sources)) for name in names]
+    parts = parts_of(sources, asked)
     wanted = Wanted((), device or "", artifact or "", model or "", start, limit=limit)
     if push:
-        _push(sources.team, parts)
-    found, changes = _listed(parts, wanted)
+        push_results(sources.team, parts)
+    found, changes = listed(parts, wanted)
     if not found:
         wanted = dataclasses.replace(wanted, runs=tuple(named.run for named in asked), limit=None)
         what = "nothing was measured that fits" if any(dataclasses.astuple(wanted)) else "nothing was measured yet"
         if not json:
             raise MissingError(what, "edgekit benchmark; edgekit history without options lists all")
     _print(found, changes, limit, json)
-
-
-def _run(named: recall.Named) -> recall.Named:
-    """What is named, if it is a run and nothing else.
-
-    Raises:
-        UsageError: it is something else.
-    """
-    if not named.run or named.artifact or named.when != "latest":
-        raise UsageError(
-            f"history lists runs, and {named.text!r} names more or other than one", "--artifact, --since; edgekit diff"
-        )
-    return named
-
-
-def _parts(sources: recall.Sources, asked: list[recall.Named]) -> list[Part]:
-    """Where each run is looked for: one here in its folder alone, one of somebody else's everywhere, place by place."""
-    runs: dict[Path | None, list[str]] = {} if asked else {None: []}
-    for named in asked:
-        runs.setdefault(named.folder, []).append(named.run)
-    return [(each, tuple(dict.fromkeys(names))) for folder, names in runs.items() for each in sources.of(folder).each()]
-
-
-def _push(team: Engine | None, parts: list[Part]) -> None:
-    from edgekit.bench import database
-    from edgekit.bench.database import Wanted
-
-    if team is None:
-        raise UsageError("--push sends results to a database, and none is named", "--db postgresql://user@host/name")
-    with database.speaking(team):
-        with team.connect() as connection:
-            there = database.keys(connection)
-        sent = 0
-        for sources, runs in parts:
-            if sources.team is None:
-                own = [e for e in recall.find(sources, Wanted(runs)) if (e.sha256, e.run) not in there]
-                with team.begin() as connection:
-                    database.put(connection, list(recall.with_samples(sources, own).values()))
-                there |= {(e.sha256, e.run) for e in own}
-                sent += len(own)
-    progress.note(f"sent {sent} results to {database.name_of(team)}")
-
-
-def _listed(parts: list[Part], wanted: Wanted) -> tuple[list[Entry], dict[tuple[str, str], Comparison]]:
-    """The entries of all parts, each once, the newest first, and each against the one before it in the same place."""
-    places: dict[tuple[str, str], int] = {}
-    entries: dict[tuple[str, str], Entry] = {}
-    for number, (sources, runs) in enumerate(parts):
-        for entry in recall.find(sources, dataclasses.replace(wanted, runs=runs)):
-            if places.setdefault((entry.sha256, entry.run), number) == number:
-                entries[entry.sha256, entry.run] = entry
-    found = recall.newest_first(entries.values())[: wanted.limit]
-    changes: dict[tuple[str, str], Comparison] = {}
-    for number, (sources, _) in enumerate(parts):
-        changes |= _changes(sources, [e for e in found if places[e.sha256, e.run] == number])
-    return found, changes
-
-
-def _changes(sources: recall.Sources, shown: list[Entry]) -> dict[tuple[str, str], Comparison]:
-    """Each of `shown` against the one before it."""
-    from edgekit.bench import difference
-    from edgekit.bench.database import Wanted
-
-    if not shown:
-        return {}
-    runs = tuple(sorted({entry.run for entry in shown}))
-    keys = {(entry.sha256, entry.run) for entry in shown}
-    compared: list[tuple[Entry, Entry, list[Entry]]] = []
-    for group in pairing.grouped(recall.find(sources, Wanted(runs))):
-        compared += [(a, b, group) for a, b in itertools.pairwise(group) if (b.sha256, b.run) in keys]
-    samples = recall.with_samples(sources, [entry for a, b, _ in compared for entry in (a, b)])
-    return {
-        (b.sha256, b.run): difference.compare(samples[a.sha256, a.run], samples[b.sha256, b.run], group)
-        for a, b, group in compared
-    }
 
 
 def _print(found: list[Entry], changes: dict[tuple[str, str], Comparison], limit: int, json: bool) -> None:
@@ -231,16 +171,192 @@ def _plain(entry: Entry, change: Comparison | None) -> dict[str, object]:
     return {"id": entry.id, **fields, "top1": entry.top1, "change": None if change is None else as_plain(change)}
 
 
-def as_plain(change: Comparison) -> dict[str, object]:
-    """A comparison as plain values; latencies as ratios."""
+# ``edgekit check``.
+
+SAME = "the newest result is the reference itself"
+_ORDER = ("top-1", "p50", "p90", "size")
+
+
+def _percent(text: str) -> float:
+    """``5`` and ``5%`` are the same."""
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no number") from None
+    if not 0 <= value < 1e6:
+        raise typer.BadParameter(f"{text!r} is none from 0 on")
+    return value
+
+
+def _tolerance(what: str, unit: str) -> typer.models.OptionInfo:
+    return typer.Option(help=f"How much worse {what} may be, {unit}.", parser=_percent, metavar="NUMBER")
+
+
+def check(
+    run: Run = None,
+    against: Annotated[
+        str | None, typer.Option(help=f"The reference: {GRAMMAR}, @previous, or a .json file.", metavar="REF")
+    ] = None,
+    save_reference: Annotated[
+        Path | None, typer.Option(help="Write the newest results as a reference, and check nothing.", metavar="FILE")
+    ] = None,
+    device: OnDevice = None,
+    artifact: Annotated[str | None, typer.Option(help="Only this artifact.", show_default=False)] = None,
+    tolerance_p50: Annotated[float, _tolerance("p50", "percent")] = "5%",  # type: ignore[assignment]
+    tolerance_p90: Annotated[float | None, _tolerance("p90", "percent; default: not checked")] = None,
+    tolerance_top1: Annotated[float, _tolerance("top-1", "points")] = "1.0",  # type: ignore[assignment]
+    tolerance_size: Annotated[float, _tolerance("the file's size", "percent")] = "5%",  # type: ignore[assignment]
+    strict: Annotated[bool, typer.Option("--strict", help="What cannot be told or compared fails too.")] = False,
+    db: Database = None,
+    json: Json = False,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Check that the newest results of a run are no worse than a reference; else the exit status is 7.
+
+    A figure fails where its change is beyond the tolerance and beyond chance. Beyond the tolerance alone it "cannot
+    tell", and does not fail, unless --strict. Latencies of another device, CPU, number of cores or of threads are not
+    compared, and the line says so; where nothing can be compared the status is 4.
+    """
+    from edgekit.bench.regression import Tolerances
+
+    if (against is None) == (save_reference is None):
+        raise UsageError("a check needs one of --against and --save-reference", "edgekit check RUN --against @previous")
+    name = run or runs.open_run(runs_dir, None).name
+    names = [name, against] if against and against[0] != "@" and not against.endswith(".json") else [name]
+    sources = open_sources(runs_dir, names, db)
+    if against and against.startswith("@"):
+        against = parse(name, runs_dir, sources).text + against
+    newest = resolve(name, runs_dir, sources, device)
+    newest = Resolved(of_artifact(newest.entries, artifact), newest.sources)
+    if save_reference is not None:
+        save_as_reference(save_reference, newest)
+        return
+    assert against is not None
+    reference, more = reference_entries(against, runs_dir, sources, device)
+    tolerances = Tolerances(tolerance_p50, tolerance_p90, tolerance_top1, tolerance_size)
+    verdicts = judge_all(newest, of_artifact(reference, artifact), more, tolerances)
+    _print_check(verdicts, json)
+    _end(verdicts, strict)
+
+
+def _print_check(verdicts: list[Verdict], json: bool) -> None:
+    if json:
+        console.as_json([{"state": v.state, **dataclasses.asdict(v)} for v in verdicts])
+        return
+    for verdict in verdicts:
+        figures = sorted(verdict.figures, key=lambda f: _ORDER.index(f.name) if f.name in _ORDER else 0)
+        said = "; ".join(
+            f"{f.name} {f.why}" if f.state == verdict.state == "pass" else f"{f.name} {f.state}: {f.why}"
+            for f in figures
+        )
+        print(labels.printable(f"{verdict.state:<12}  {verdict.artifact} on {verdict.device}: {said}"))
+
+
+def _end(verdicts: list[Verdict], strict: bool) -> None:
+    """The exit status, and why."""
+    from edgekit.bench import regression
+
+    figures = [figure for verdict in verdicts for figure in verdict.figures]
+    worse = [v for v in verdicts if v.state == regression.WORSE]
+    if worse:
+        named = ", ".join(f"{v.artifact} on {v.device}" for v in worse[:5])
+        raise GateError(
+            f"worse than the reference beyond tolerance and chance: {named}",
+            f"edgekit diff {worse[0].before} {worse[0].after} says more",
+        )
+    if all(figure.why == SAME for figure in figures):
+        raise MissingError(
+            "the newest results are the reference itself: nothing was measured since",
+            "edgekit benchmark, then this again",
+        )
+    if all(figure.state == regression.NOT_COMPARED or figure.name == "size" for figure in figures):
+        raise MissingError(
+            "no latency and no accuracy could be compared with the reference",
+            "measure both on one device; edgekit check --save-reference FILE makes a reference of this machine",
+        )
+    if strict and (unsure := [v for v in verdicts if v.state != regression.PASS]):
+        raise GateError(
+            f"--strict: {len(unsure)} of {len(verdicts)} artifacts could not be judged in full",
+            "measure longer, and on the machine of the reference: edgekit benchmark --suite standard",
+        )
+
+
+# ``edgekit diff``.
+
+
+def diff(
+    before: Annotated[str, typer.Argument(help=GRAMMAR, metavar="A", show_default=False)],
+    after: Annotated[
+        str | None, typer.Argument(help="The same. Default: what was measured last of A.", metavar="B")
+    ] = None,
+    device: OnDevice = None,
+    db: Database = None,
+    json: Json = False,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Compare two measurements, or all of two runs: models, devices, precisions or versions.
+
+    A and B are each a RUN, or RUN/ARTIFACT; either may end in @previous, @first or a date such as @2026-11-26 (the
+    newest until then, UTC). Or an id that edgekit history prints. B alone missing: edgekit diff RUN compares the last
+    measurement with the one before. The same artifact on the same device goes together; two artifacts are compared
+    where both are named. Top-1 is compared image by image where the images are the same.
+    """
+    from edgekit.api.history import as_plain
     from edgekit.bench import difference
 
-    fields = {f.name: getattr(change, f.name) for f in dataclasses.fields(change)}
-    ends = {name: fields.pop(name) for name in ("before", "after")}
-    return {
-        **{name: {"id": e.id, "sha256": e.sha256, "run": e.run, "artifact": e.artifact, "device": e.device,
-                  "measured": e.measured, "top1": e.top1, "p50_ms": e.p50_ms, "p90_ms": e.p90_ms,
-                  "size_bytes": e.size_bytes} for name, e in ends.items()},
-        **fields,
-        "sentences": difference.sentences(change),
-    }  # fmt: skip
+    sources = open_sources(runs_dir, [name for name in (before, after) if name], db)
+    if after is None:
+        named = parse(before, runs_dir, sources)
+        if named.id or named.when != "latest":
+            after = named.text
+        else:
+            before, after = f"{before}@previous", before
+    sides = [resolve(name, runs_dir, sources, device) for name in (before, after)]
+    paired = pairs(*(side.entries for side in sides))
+    found = [(a, b) for a, b in paired if (a.sha256, a.run) != (b.sha256, b.run)]
+    if not found:
+        raise UsageError(
+            f"{before} and {after} are the same measurement ({', '.join(sorted({b.id for _, b in paired})[:5])})",
+            f"edgekit history {paired[0][1].run} lists others",
+        )
+    samples = [with_samples(side.sources, side.entries) for side in sides]
+    more = [entry for side in sides for entry in others(side)]
+    compared = [difference.compare(samples[0][a.sha256, a.run], samples[1][b.sha256, b.run], more) for a, b in found]
+    for name, alone in zip((before, after), left_out(sides[0].entries, sides[1].entries, paired)):
+        if alone:
+            progress.note(f"only in {name}, and not compared: {alone}")
+    if json:
+        console.as_json([as_plain(one) for one in compared])
+        return
+    for number, one in enumerate(compared):
+        if number:
+            print()
+        print(labels.printable(f"{_title(one.before)}\n -> {_title(one.after)}"))
+        for sentence in difference.sentences(one):
+            print(labels.printable(f"  {sentence}"))
+    if any(one.p50 is not None and not one.p50.repeats for one in compared):
+        progress.note(
+            "a machine differs from one measurement to the next, of which two say nothing: with more of the same file "
+            "the intervals have that in them; edgekit benchmark again"
+        )
+
+
+def _title(entry: Entry) -> str:
+    when = entry.measured[:16].replace("T", " ")
+    return f"{entry.id}  {entry.run}/{entry.artifact} on {entry.device} x{entry.threads}, {when}"
+
+
+Database = Annotated[
+    str | None,
+    typer.Option(
+        "--db",
+        envvar="EDGEKIT_DB",
+        metavar="URL",
+        help="A team's database: postgresql://user@host/name; its password in PGPASSWORD or ~/.pgpass.",
+        show_default=False,
+        show_envvar=True,
+    ),
+]
+OnDevice = Annotated[
+    str | None, typer.Option("--device", "-d", help="Only results of this device.", show_default=False)
+]

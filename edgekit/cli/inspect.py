@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgekit import files
+from edgekit.api.inspect import find_file, plain_contents, read_file
 from edgekit.cli import console
-from edgekit.cli.options import Json, RunsDir, open_run
-from edgekit.errors import MissingError, UsageError, unknown
+from edgekit.cli.options import Json, RunsDir
 
 if TYPE_CHECKING:
     from edgekit.targets.contents import Contents, OpInfo, TensorInfo
     from edgekit.targets.delegates import Verdict
 
 
-_SUFFIXES = (".tflite", ".onnx", ".engine")
-_LARGEST = 5
+LARGEST = 5
 
 
 def inspect(
@@ -39,107 +37,24 @@ def inspect(
     Of .tflite files also which operators are expected to leave a GPU or an NPU delegate, and why: by their
     documents, the device decides. Nothing of the file is run. Of an engine its record is shown: what built it.
     """
-    path = _find(model, run, runs_dir)
-    from edgekit.cli import lineage
+    path = find_file(model, run, runs_dir)
+    from edgekit.api import inspect as api_inspect
+    from edgekit.api.inspect import engine_record
 
     found: dict[str, Any] = {"file": str(path), "size_bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
     if path.suffix == ".engine":
-        record = lineage.engine_record(path)
+        record = engine_record(path)
         intact = "as built" if record.get("engine_sha256") == found["sha256"] else "changed since it was built"
-        origin = lineage.lineage(path, str(record.get("exported_sha256", "")))
+        origin = api_inspect.lineage(path, str(record.get("exported_sha256", "")))
         found.update(form="TensorRT engine", engine={"file": intact, **record}, lineage=origin)
         console.as_json(found) if json else _print_engine(found)
         return
-    contents, verdicts = _read(path)
-    found["lineage"] = lineage.lineage(path, found["sha256"])
+    contents, verdicts = read_file(path)
+    found["lineage"] = api_inspect.lineage(path, found["sha256"])
     if json:
-        console.as_json({**found, **_plain(contents, verdicts, ops)})
+        console.as_json({**found, **plain_contents(contents, verdicts, ops)})
     else:
         _print(found, contents, verdicts, ops)
-
-
-def _find(model: str, run: str | None, runs_dir: Path) -> Path:
-    """The file that is meant."""
-    if run is None and Path(model).is_file():
-        if Path(model).suffix not in _SUFFIXES:
-            raise UsageError(f"{model} is no model file", f"edgekit inspect reads {', '.join(_SUFFIXES)}")
-        return Path(model)
-    from edgekit.cli.artifacts import load_artifacts
-
-    try:
-        opened = open_run(runs_dir, run)
-    except MissingError as error:
-        raise (
-            error if run is not None else MissingError(f"there is no file {model!r}, and no run", error.hint)
-        ) from None
-    known = {}
-    for manifest in sorted((opened.path / "export").glob("[!.]*/manifest.json")):
-        known.update({a.name: manifest.parent / a.file for a in load_artifacts(manifest.parent)})
-    if not known:
-        raise MissingError(
-            f"nothing of {opened.name} is exported yet", f"edgekit export {opened.handle} --target android"
-        )
-    if model not in known:
-        raise unknown("file or artifact", model, sorted(known))
-    if not known[model].is_file():
-        raise MissingError(f"{known[model]} is gone", f"edgekit export {opened.handle} --target {model.split('/')[0]}")
-    return known[model]
-
-
-def _read(path: Path) -> tuple[Contents, list[Verdict]]:
-    from edgekit.targets import delegates, read_onnx, read_tflite
-
-    if path.suffix == ".onnx":
-        return read_onnx.read(path), []
-    contents = read_tflite.read(path)
-    return contents, delegates.verdicts(contents)
-
-
-def _plain(contents: Contents, verdicts: list[Verdict], ops: bool) -> dict[str, Any]:
-    from edgekit.targets import contents as figures
-    from edgekit.targets.delegates import DELEGATES
-
-    kinds = [
-        {"op": kind, "types": types, "count": n, "macs": macs} for kind, types, n, macs in figures.kinds(contents.ops)
-    ]
-    plain: dict[str, Any] = {
-        "form": contents.form,
-        "about": contents.about,
-        "metadata": contents.metadata,
-        "inputs": [_tensor(t) for t in contents.inputs],
-        "outputs": [_tensor(t) for t in contents.outputs],
-        "signatures": contents.signatures,
-        "kinds": kinds,
-        "macs": figures.macs(contents),
-        "weight_bytes": figures.weight_bytes(contents),
-        "largest": [{"name": t.name, "type": t.kind, "bytes": t.nbytes} for t in figures.largest(contents, _LARGEST)],
-        "delegates": [{**asdict(v), "source": DELEGATES[v.delegate].source, "verified": False} for v in verdicts],
-    }
-    if ops:
-        plain["ops"] = [
-            {
-                "index": op.index,
-                "op": op.kind,
-                "types": op.signature,
-                "macs": op.macs,
-                "inputs": [t.name if t else None for t in op.inputs],
-                "outputs": [t.name for t in op.outputs],
-                "leaves": {name: why for name, row in DELEGATES.items() if verdicts and (why := row.leaves(op))},
-            }
-            for op in contents.ops
-        ]
-    return plain
-
-
-def _tensor(tensor: TensorInfo) -> dict[str, Any]:
-    return {
-        "name": tensor.name,
-        "shape": tensor.shape,
-        "type": tensor.dtype,
-        "scale": tensor.scales[0] if len(tensor.scales) == 1 else None,
-        "zero_point": tensor.zero_points[0] if len(tensor.zero_points) == 1 else None,
-        "range": tensor.real_range,
-    }
 
 
 def _print(found: dict[str, Any], contents: Contents, verdicts: list[Verdict], ops: bool) -> None:
@@ -177,7 +92,7 @@ def _print_weights(contents: Contents) -> None:
     held = weight_bytes(contents)
     share = [[dtype, f"{n / 1e6:.3f}", f"{100 * n / max(1, sum(held.values())):.1f}"] for dtype, n in held.items()]
     _section("weights", ["type", "MB", "%"], share, right=["MB", "%"])
-    rows = [[t.name, t.kind, _shape(t), f"{t.nbytes / 1e6:.3f}"] for t in largest(contents, _LARGEST)]
+    rows = [[t.name, t.kind, _shape(t), f"{t.nbytes / 1e6:.3f}"] for t in largest(contents, LARGEST)]
     _section("the largest", ["tensor", "type", "shape", "MB"], rows, right=["MB"])
 
 

@@ -11,8 +11,6 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from edgekit import progress, runs
-
 Run = Annotated[
     str | None,
     typer.Argument(help="A run's name or path. Default: the newest run.", show_default=False),
@@ -22,16 +20,6 @@ StrictGates = Annotated[
     bool, typer.Option("--strict-gates", help="Only what is shown to hold, with its 95 % interval, passes a gate.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for scripts.")]
-
-
-def open_run(runs_dir: Path, run: str | None) -> runs.Run:
-    """Open the run that was named, or the newest, and say which, and what is odd about it."""
-    opened = runs.open_run(runs_dir, run)
-    if run is None:
-        progress.note(f"run: {opened.name} (the newest)")
-    if (status := opened.meta.get("status")) != "finished":
-        progress.note(f"the training of {opened.name} did not finish ({status}); its best weights so far are used")
-    return opened
 
 
 Command = TypeVar("Command", bound=Callable[..., Any])

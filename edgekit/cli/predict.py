@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from edgekit import progress, runs
+from edgekit import progress
+from edgekit.api.predict import answer_of, read_images, run_artifact, run_network, uncertainty_of
 from edgekit.cli import console
-from edgekit.cli.options import Json, RunsDir, open_run
-from edgekit.errors import DataError, EdgekitError, MissingError, UsageError, unknown
-
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import nn
-
-    from edgekit.records import Checkpoint
-    from edgekit.scores import Evaluation
-    from edgekit.train.uncertainty import Doubt
+from edgekit.cli.options import Json, RunsDir
+from edgekit.errors import DataError, MissingError, UsageError
+from edgekit.runs import choose_run
 
 
 def predict(
@@ -49,24 +42,24 @@ def predict(
             "--uncertainty is not for exported files: dropout acts inside the network",
             f"leave --artifact out: edgekit predict {run} IMAGES --uncertainty; or leave --uncertainty out",
         )
-    opened = open_run(runs_dir, None if run == "-" else run)
-    from edgekit.cli.workbench import Workbench
+    opened = choose_run(runs_dir, None if run == "-" else run)
+    from edgekit.api.intermediates import Intermediates
     from edgekit.train import evaluation
 
-    checkpoint, model = Workbench(opened).trained
+    checkpoint, model = Intermediates(opened).trained
     judged = evaluation.load(opened.path, checkpoint.sha256)
     if uncertainty and judged is None:
         raise MissingError(f"the run {opened.name!r} was not judged yet", f"edgekit evaluate {opened.handle}")
-    paths, pixels, bad = _read(image, checkpoint)
+    paths, pixels, bad = read_images(image, checkpoint)
     if artifact is None:
-        logits, doubt = _run_network(model, pixels, checkpoint, judged if uncertainty else None)
+        logits, doubt = run_network(model, pixels, checkpoint, judged if uncertainty else None)
     else:
-        logits, doubt = _run_artifact(opened, artifact, pixels, checkpoint), None
+        logits, doubt = run_artifact(opened, artifact, pixels, checkpoint), None
     temperature = judged.temperature if judged else None
-    answers = [_answer(path, scores, checkpoint.labels, top, temperature) for path, scores in zip(paths, logits)]
+    answers = [answer_of(path, scores, checkpoint.labels, top, temperature) for path, scores in zip(paths, logits)]
     if doubt is not None:
         for number, answer in enumerate(answers):
-            answer["uncertainty"] = _uncertainty(doubt, number, int(logits[number].argmax()))
+            answer["uncertainty"] = uncertainty_of(doubt, number, int(logits[number].argmax()))
     if json:
         console.as_json(answers)
     elif answers:
@@ -77,78 +70,6 @@ def predict(
         raise (
             bad[0] if len(bad) == 1 else DataError("\n  ".join([f"{len(bad)} images cannot be used:", *map(str, bad)]))
         )
-
-
-def _read(paths: list[Path], checkpoint: Checkpoint) -> tuple[list[Path], list[np.ndarray], list[EdgekitError]]:
-    """The images that can be used, their pixels, and what is wrong with the others."""
-    from edgekit.data import images
-
-    used, pixels, bad = [], [], []
-    for path in paths:
-        try:
-            pixels.append(images.fit(images.load_image(path), checkpoint.preprocess))
-            used.append(path)
-        except EdgekitError as error:
-            bad.append(error)
-    return used, pixels, bad
-
-
-def _run_network(
-    model: nn.Module, pixels: list[np.ndarray], checkpoint: Checkpoint, judged: Evaluation | None
-) -> tuple[Sequence[np.ndarray], Doubt | None]:
-    """The logits of each image, and if `judged` is given also what the thinned heads say."""
-    import torch
-
-    from edgekit.train import models, uncertainty
-    from edgekit.train.finetune import predict_logits
-
-    head = models.head_of(model, checkpoint.arch)
-    with uncertainty.features_into(head) as features:
-        logits = [predict_logits(model, one[None], checkpoint.preprocess).numpy()[0] for one in pixels]
-    doubt = uncertainty.doubt(head, torch.cat(features), judged.dropout) if judged and pixels else None
-    return logits, doubt
-
-
-def _run_artifact(run: runs.Run, name: str, pixels: list[np.ndarray], checkpoint: Checkpoint) -> Sequence[np.ndarray]:
-    from edgekit.bench import session
-    from edgekit.cli.artifacts import current_artifacts
-
-    known = {a.name: a for a in current_artifacts(run, checkpoint.sha256)}
-    if not known:
-        raise MissingError("nothing is exported yet", f"edgekit export {run.handle} --target android")
-    path, exports = Path(name).resolve(), (run.path / "export").resolve()
-    name = path.relative_to(exports).as_posix() if path.is_file() and path.is_relative_to(exports) else name
-    if name not in known:
-        raise unknown("artifact", name, sorted(known))
-    if not pixels:
-        return []
-    return list(session.infer_here(known[name], run.path / "export" / name, pixels, checkpoint.preprocess))
-
-
-def _answer(
-    path: Path, scores: np.ndarray, labels: tuple[str, ...], top: int, temperature: float | None
-) -> dict[str, Any]:
-    """One image's best classes. A temperature changes the probabilities, never their order."""
-    import numpy as np
-
-    from edgekit.train.metrics import softmax
-
-    probabilities = softmax(scores, temperature or 1.0)
-    order = np.argsort(-scores, kind="stable")[:top]
-    best = [{"label": labels[i], "probability": round(float(probabilities[i]), 6)} for i in order]
-    return {"image": str(path), "top": best, "temperature": temperature}
-
-
-def _uncertainty(doubt: Doubt, number: int, answer: int) -> dict[str, float]:
-    """What the thinned heads say of one image's answer; entropies in nats."""
-    found = {
-        "mean_probability": doubt.probabilities[number, answer],
-        "spread": doubt.spread[number, answer],
-        "entropy": doubt.entropy[number],
-        "entropy_share": doubt.entropy_share[number],
-        "mutual_information": doubt.mutual_information[number],
-    }
-    return {name: round(float(value), 6) for name, value in found.items()}
 
 
 def _print(answers: list[dict[str, Any]], top: int) -> None:

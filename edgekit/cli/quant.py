@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgekit import config, files, labels, progress
-from edgekit.cli import console, table
-from edgekit.cli.options import Json, Run, RunsDir, open_run
-from edgekit.quantization import LITERT_SCHEME, TENSORRT_SCHEME
+from edgekit.api import quantize
+from edgekit.api.quantize import FORMATS
+from edgekit.cli import console
+from edgekit.cli.options import Json, Run, RunsDir
+from edgekit.errors import UsageError, unknown
+from edgekit.quantization import CalibrationTable, Range
+from edgekit.runs import choose_run
 from edgekit.targets import base
 from edgekit.train import models
 
 if TYPE_CHECKING:
-    from edgekit.cli.workbench import Workbench
     from edgekit.quant.agreement import Agreement
     from edgekit.quant.debug import Inspection, LayerReport
 
 
-SCHEMA = 1
-_BATCH = 8
 _COLUMNS = ("layer", "kind", "runs in", "weights dB", "cosine", "alone dB", "cosine", "accumulated dB", "cosine")
 _EFFECTS = ("logits dB", "cosine", "top-1 changed")
 _NARROW = ("layer", "alone dB", "accumulated dB", "logits dB")
@@ -31,9 +33,6 @@ quant_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 @quant_app.callback()
 def _quant() -> None:
     """Look into the quantized network."""
-
-
-quant_app.command("table")(table.table)
 
 
 @quant_app.command()
@@ -63,15 +62,15 @@ def debug(
     resolved = base.resolve(target)
     able = base.precisions(resolved, ("int8",))
     chosen = config.load_recipe(recipe)
-    opened = open_run(runs_dir, run)
+    opened = choose_run(runs_dir, run)
     models.precisions(str(opened.meta.get("arch")), able, able)
-    from edgekit.cli.workbench import Workbench
+    from edgekit.api.intermediates import Intermediates
     from edgekit.report import quantpictures, svg
 
-    bench = Workbench(opened, chosen)
-    found = _inspect(bench, resolved, images)
-    document = _document(bench, resolved, found)
-    path = opened.path / "quant" / _stem(resolved.name, chosen.name)
+    bench = Intermediates(opened, chosen)
+    found = quantize.inspect_layers(bench, resolved, images)
+    document = quantize.debug_report(bench, resolved, found)
+    path = opened.path / "quant" / quantize.debug_stem(resolved.name, chosen.name)
     with progress.working("drawing"):
         picture = svg.standalone(quantpictures.inspection(document))
     files.save_bytes(path.with_name(f"{path.name}.svg"), picture.encode())
@@ -82,38 +81,6 @@ def debug(
         _print(found)
     progress.note(f"picture: {path}.svg")
     progress.note(f"figures: {path}.json")
-
-
-def _stem(target: str, recipe: str) -> str:
-    """The name of both files: other recipes are told apart by theirs."""
-    return f"debug-{target}" if recipe == "default" else f"debug-{target}-{recipe}"
-
-
-def _inspect(bench: Workbench, resolved: base.Resolved, images: int) -> Inspection:
-    from edgekit.quant import debug as debugging
-    from edgekit.quant import observers
-
-    observers.check(bench.recipe.observer)
-    native = LITERT_SCHEME if resolved.target.runtime == "litert" else TENSORRT_SCHEME
-    batches = bench.calibration_images(images).split(_BATCH)
-    with progress.bar("quantizing one layer at a time") as update:
-        return debugging.inspect(bench.folded, bench.quantized, native, batches, update)
-
-
-def _document(bench: Workbench, resolved: base.Resolved, found: Inspection) -> dict[str, Any]:
-    """What debug-<target>.json holds."""
-    import dataclasses
-
-    table = bench.table
-    return {
-        "schema": SCHEMA,
-        "run": bench.run.name,
-        "target": resolved.name,
-        "checkpoint_sha256": bench.checkpoint.sha256,
-        "calibration": {"recipe": table.recipe, "observer": table.observer, "samples": table.samples},
-        "steps": bench.quantized.steps,
-        **dataclasses.asdict(found),
-    }
 
 
 def _print(found: Inspection) -> None:
@@ -145,3 +112,88 @@ def _db(agreement: Agreement) -> str:
     from edgekit.quant.agreement import EXACT_DB
 
     return "exact" if agreement.sqnr_db >= EXACT_DB else f"{agreement.sqnr_db:.1f}"
+
+
+# ``edgekit quant table``.
+
+_TABLE_COLUMNS = ("tensor", "low", "high", "symmetric scale", "asymmetric scale", "zero point")
+_DIFF_COLUMNS = ("tensor", "low", "high", "other low", "other high", "width")
+
+
+@quant_app.command("table")
+def table(
+    run: Run = None,
+    as_: Annotated[
+        str | None, typer.Option("--as", help="Write it for a program: json, tensorrt (calibration cache), litert.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where --as writes; else it prints.")] = None,
+    recipe: Annotated[
+        str, typer.Option(help=f"Calibration: {', '.join(config.names('calibration'))}, or a .toml file.")
+    ] = "default",
+    diff: Annotated[
+        str | None, typer.Option("--diff", help="Another table (calibration/*.json of a run), or another run.")
+    ] = None,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Show a run's calibration table: the range of every tensor, and the int8 scales that come of it.
+
+    It is made if the run has none for this recipe yet. --as tensorrt: the calibration cache of TensorRT before 11
+    (trtexec --int8 --calib=FILE, with model.fp32.onnx). --as litert: the calibration result of LiteRT's quantizer.
+    --diff: which ranges differ from another table, the most different first.
+    """
+    if as_ is not None and as_ not in FORMATS:
+        raise unknown("format", as_, FORMATS)
+    if output is not None and as_ is None:
+        raise UsageError("--output needs a format", f"add --as json   (known: {', '.join(FORMATS)})")
+    if diff is not None and as_ not in (None, "json"):
+        raise UsageError(f"--diff has no {as_} format", "leave --as out, or --as json")
+    chosen = config.load_recipe(recipe)
+    bench = quantize.open_intermediates(runs_dir, run, chosen)
+    if diff is not None:
+        changes = quantize.table_changes(bench.table, quantize.other_table(diff, runs_dir, chosen))
+        if as_ is None:
+            _print_changes(changes)
+        else:
+            _write(quantize.as_text(changes), output)
+    elif as_ is not None:
+        _write(FORMATS[as_](bench), output)
+    else:
+        _print_table(bench.table)
+
+
+def _write(text: str, output: Path | None) -> None:
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        files.save_bytes(output, text.encode())
+        progress.note(f"written: {output}")
+
+
+def _print_table(found: CalibrationTable) -> None:
+    from edgekit.quant import affine
+
+    rows = []
+    for name, span in found.ranges.items():
+        symmetric, free = (affine.activation_grid(span, wanted) for wanted in (True, False))
+        scales = f"{symmetric.scale:.4g}", f"{free.scale:.4g}", str(free.zero_point)
+        rows.append((name, *_ends(span), *scales))
+    console.table(_TABLE_COLUMNS, rows, right=_TABLE_COLUMNS[1:], narrow=_TABLE_COLUMNS[:3])
+    progress.note(f"{len(rows)} tensors, observer {found.observer}, recipe {found.recipe}")
+
+
+def _print_changes(changes: list[dict[str, Any]]) -> None:
+    if changes:
+        rows = [
+            (
+                change["tensor"],
+                *_ends(change["before"]),
+                *_ends(change["after"]),
+                "" if change["ratio"] is None else f"x {change['ratio']:.3g}",
+            )
+            for change in changes
+        ]
+        console.table(_DIFF_COLUMNS, rows, right=_DIFF_COLUMNS[1:])
+
+
+def _ends(span: Range | None) -> tuple[str, str]:
+    return ("-", "-") if span is None else (f"{span.low:.4g}", f"{span.high:.4g}")

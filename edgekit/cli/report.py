@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgekit import files, progress, runs
+from edgekit.api.report import by_programs, measured
 from edgekit.cli import console
-from edgekit.cli.options import Json, Run, RunsDir, open_run
+from edgekit.cli.options import Json, Run, RunsDir
 from edgekit.errors import MissingError, UsageError, unknown
+from edgekit.runs import choose_run
 
 if TYPE_CHECKING:
     from edgekit.measurements import BenchmarkResult, Gates, ProgramResult, Summary
-    from edgekit.scores import Evaluation
 
 
 # Format -> the file's name in the run.
@@ -28,8 +29,6 @@ FORMATS = {
     "classes": "classes.csv",
     "card": "model-card.md",
 }
-# A file that edgekit did not draw is not taken into the page.
-_MOST_BYTES = 8_000_000
 # What --parity strict holds, percent of images.
 _PARITY = 99.0
 
@@ -65,12 +64,12 @@ def report(
         raise UsageError("--about is for the model card", "add --format card")
     if output == "-" and json:
         raise UsageError("--json and --output - would both write to standard output", "leave one of them out")
-    opened = open_run(runs_dir, run)
-    from edgekit.cli import reporting
+    opened = choose_run(runs_dir, run)
+    from edgekit.api.report import gather, written
     from edgekit.report import verdict
 
-    material = reporting.gather(opened)
-    text = reporting.written(material, format_, about)
+    material = gather(opened)
+    text = written(material, format_, about)
     if output != "-" and (json or format_ == "html"):
         print_rows(list(material.rows), json, material.gates)
         print_programs(list(material.programs), json)
@@ -96,22 +95,6 @@ def _say_next(run: runs.Run, judged: bool, measured: bool) -> None:
         progress.note(f"nothing was measured yet; next: edgekit {command}")
 
 
-def save_pictures(run: runs.Run, evaluation: Evaluation | None) -> dict[str, str | bytes]:
-    """Draw what can be drawn of a run into its pictures/; returns all of them, also the samples."""
-    from edgekit.data import dataset
-    from edgekit.report import pictures
-
-    index = run.path / "data.json"
-    data = dataset.load_index(index) if index.is_file() else None
-    with progress.working("drawing"):
-        drawn = pictures.draw_all(run.meta.get("history", ()), data, evaluation)
-        pictures.save(run.path / "pictures", drawn)
-    samples = run.path / "pictures" / "samples.png"
-    if samples.is_file() and samples.stat().st_size <= _MOST_BYTES:
-        drawn["samples.png"] = samples.read_bytes()
-    return drawn
-
-
 def print_table(run: runs.Run, json: bool) -> tuple[list[BenchmarkResult], list[Summary]]:
     """Print the run's measurements as a table or as JSON; returns the raw results and the judged ones.
 
@@ -121,7 +104,7 @@ def print_table(run: runs.Run, json: bool) -> tuple[list[BenchmarkResult], list[
     results, rows = measured(run)
     if not results:
         raise MissingError(f"the run {run.name!r} has no measurements yet", f"edgekit benchmark {run.handle}")
-    from edgekit.cli.reporting import suite_gates
+    from edgekit.api.report import suite_gates
 
     print_rows(rows, json, suite_gates(results))
     print_programs(by_programs(run), json)
@@ -145,43 +128,6 @@ def say_parity(results: list[BenchmarkResult]) -> None:
         progress.note(
             "each has the grid that suits its runtime; edgekit export --parity strict gives all the same integers"
         )
-
-
-def measured(run: runs.Run) -> tuple[list[BenchmarkResult], list[Summary]]:
-    """The raw measurements of what the run has now, and the judged ones; both may be empty.
-
-    Raises:
-        MissingError: they cannot be compared: no baseline, or one on other images.
-    """
-    from edgekit.bench import session, summary
-    from edgekit.cli.artifacts import current_artifacts
-
-    found = session.load(run.path / "bench", progress.note)
-    if not found:
-        return [], []
-    weights = run.weights_sha256
-    exported = {a.sha256 for a in current_artifacts(run, weights)}
-    results = [
-        r for r in found if r.artifact.parent == weights and (r.artifact.is_baseline or r.artifact.sha256 in exported)
-    ]
-    if results and (stale := len(found) - len(results)):
-        progress.note(f"left out: {stale} measurements of files that were exported again since; edgekit benchmark")
-    calibrations = {r.artifact.details.get("calibration_sha256") for r in results if r.artifact.precision == "int8"}
-    if len(calibrations) > 1:
-        progress.note("these INT8 models come from different calibrations; edgekit export again to compare targets")
-    try:
-        return results, summary.summarize(results) if results else []
-    except MissingError as error:
-        raise MissingError(str(error), f"edgekit benchmark {run.handle}") from None
-
-
-def by_programs(run: runs.Run) -> list[ProgramResult]:
-    """What programs on devices said of the files that the run has now."""
-    from edgekit.bench import program
-    from edgekit.cli.artifacts import current_artifacts
-
-    exported = {a.sha256 for a in current_artifacts(run, run.weights_sha256)}
-    return [found for found in program.load(run.path / "bench") if found.artifact.sha256 in exported]
 
 
 def print_programs(found: list[ProgramResult], json: bool) -> None:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from edgekit import config, progress, runs
-from edgekit.cli.options import Json, Run, RunsDir, open_run
-from edgekit.errors import MissingError, UsageError, unknown
-
-if TYPE_CHECKING:
-    from edgekit.bench.webjob import Offer
-    from edgekit.measurements import Suite
-    from edgekit.records import Artifact
-
+from edgekit.api.serve import figures_of, offer_of
+from edgekit.bench import session
+from edgekit.cli import console
+from edgekit.cli.options import Json, Run, RunsDir
+from edgekit.errors import UsageError, unknown
+from edgekit.measurements import BenchmarkResult
+from edgekit.runs import choose_run
 
 _PORT = 8431
 
@@ -56,76 +55,50 @@ def serve(
     latency, classifies the test images and sends everything back; nothing is installed there, and nothing
     comes from the internet. Its camera can also try the model. Ends at Ctrl-C; what came in is kept.
     """
+    from edgekit.api import serve as api_serve
+    from edgekit.api.serve import HERE, Place, own_address
     from edgekit.bench import certificate
     from edgekit.bench.webresults import MODES
-    from edgekit.cli import serving
 
     if mode not in MODES:
         raise unknown("mode", mode, MODES)
     if address and not lan:
         raise UsageError("--address is for other devices", "add --lan")
     limits = config.load_suite(suite)
-    opened = open_run(runs_dir, run)
-    name = (address or serving.own_address()) if lan else serving.HERE
+    opened = choose_run(runs_dir, run)
+    name = (address or own_address()) if lan else HERE
     secure, fingerprint = certificate.context(name) if https else (None, "")
-    place = serving.Place(name, lan, (_PORT, 0) if port is None else (port,), secure, fingerprint)
+    place = Place(name, lan, (_PORT, 0) if port is None else (port,), secure, fingerprint)
     with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
-        offer = _offer(opened, artifact or [], limits, Path(scratch))
+        offer = offer_of(opened, artifact or [], limits, Path(scratch))
         offer = dataclasses.replace(offer, mode=mode, threads=threads or 0)
-        received = serving.serve(offer, opened, place, devices, once)
-    serving.print_results(opened, received, json)
+        received = api_serve.serve(offer, opened, place, devices, once)
+    print_results(opened, received, json)
 
 
-def _offer(opened: runs.Run, wanted: list[str], limits: Suite, scratch: Path) -> Offer:
-    """What browsers get of a run."""
-    from edgekit.bench.webjob import Offer
-    from edgekit.cli.benchmark import test_set
-    from edgekit.cli.workbench import Workbench
-    from edgekit.train import evaluation
-
-    bench = Workbench(opened)
-    checkpoint = bench.checkpoint
-    models = _models(opened, checkpoint.sha256, wanted)
-    judged = evaluation.load(opened.path, checkpoint.sha256)
-    return Offer(
-        title=f"{opened.name}, {checkpoint.arch}",
-        labels=checkpoint.labels,
-        models=models,
-        samples=test_set(bench, scratch),
-        suite=limits,
-        temperature=judged.temperature if judged else None,
-    )
+# What ``edgekit serve`` does while it runs: the link, what browsers do, what they sent.
 
 
-def _models(opened: runs.Run, weights: str, wanted: list[str]) -> tuple[tuple[Artifact, Path], ...]:
-    """The LiteRT files that were exported, or those of them that are wanted; equal files once.
+def print_results(run: runs.Run, received: list[BenchmarkResult], json: bool) -> None:
+    """The table of the run; without a baseline to compare with, what was received."""
+    from edgekit import measurements
+    from edgekit.cli.report import print_table
 
-    Raises:
-        UsageError: a file that is wanted cannot be had. MissingError: there is none that a browser can run.
-    """
-    from edgekit.bench import session
-    from edgekit.cli.artifacts import current_artifacts
-
-    known = {a.name: a for a in current_artifacts(opened, weights) if a.runtime == "litert"}
-    for name in wanted:
-        if name not in known:
-            raise unknown("LiteRT file", name, sorted(known)) if known else _nothing(opened)
-    chosen: dict[str, Artifact] = {}
-    for artifact in (known[name] for name in wanted or known):
-        if artifact.input == "int8":
-            progress.note(f"left out: {artifact.name} (its input is int8, which LiteRT.js does not take)")
-        else:
-            chosen.setdefault(artifact.sha256, artifact)
-    if not chosen:
-        raise _nothing(opened)
-    files = [(artifact, opened.path / "export" / artifact.name) for artifact in chosen.values()]
-    for artifact, path in files:
-        session.verify(artifact, path)
-    return tuple(files)
-
-
-def _nothing(opened: runs.Run) -> MissingError:
-    return MissingError(
-        f"the run {opened.name!r} has no LiteRT file that a browser can run",
-        f"edgekit export {opened.handle} --target android",
-    )
+    if not received:
+        progress.note("nothing was received")
+        if json:
+            console.as_json([])
+        return
+    if any(
+        result.artifact.name == measurements.REFERENCE for result in session.load(run.path / "bench", progress.note)
+    ):
+        print_table(run, json)
+        return
+    rows = [figures_of(result) for result in received]
+    if json:
+        console.as_json(rows)
+    else:
+        columns = list(rows[0])
+        cells = [[v if isinstance(v, str) else "-" if v is None else f"{v:.2f}" for v in row.values()] for row in rows]
+        console.table(columns, cells, right=columns[2:])
+    progress.note(f"next, for the baseline that these are compared with: edgekit benchmark {run.handle}")

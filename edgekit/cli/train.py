@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit.cli.options import RunsDir, options_of
-from edgekit.errors import UsageError
-from edgekit.train import models
+from edgekit import files, progress, runs
+from edgekit.api.evaluate import RunComparison, evaluate_run, p_value_text, rank
+from edgekit.cli import console
+from edgekit.cli.options import Json, Run, RunsDir, options_of
+from edgekit.errors import MissingError, UsageError
+from edgekit.runs import choose_run, list_runs, open_run
+from edgekit.train import models, zoo
 from edgekit.train.options import TrainOptions
+
+if TYPE_CHECKING:
+    from edgekit.scores import Evaluation
+
 
 # What --resume leaves to say: everything else stands in the run.
 _FREE_TO_RESUME = {"resume", "runs_dir", "log"}
@@ -25,7 +34,7 @@ def train(
     model: Annotated[
         str,
         typer.Option(
-            *("--model", "--models"), help=f"An architecture, or several (a,b,c), of: {', '.join(models.MODELS)}."
+            *("--model", "--models"), help=f"An architecture, or several (a,b,c), of: {', '.join(zoo.MODELS)}."
         ),
     ] = "mobilenet_v2",
     flip: Annotated[
@@ -59,7 +68,7 @@ def train(
                 f"--resume takes everything from the run, also {', '.join(others)}",
                 f"edgekit train --resume {resume}, or leave out --resume for a new run",
             )
-        from edgekit.cli.training import resume_run
+        from edgekit.api.train import resume_run
 
         resume_run(runs_dir, resume, log)
         return
@@ -68,7 +77,7 @@ def train(
     wanted = _options(model, data, flip, chosen)
     if name and len(wanted) > 1:
         raise UsageError("several models get a run each, and one --name", "leave out --name")
-    from edgekit.cli.training import train_runs
+    from edgekit.api.train import train_runs
 
     train_runs(data, wanted, (runs_dir, name), skip_bad, log)
 
@@ -93,3 +102,97 @@ def _options(model: str, data: str, flip: bool | None, chosen: dict[str, Any]) -
     for options in wanted:
         models.preprocess_for(options.arch, options.image_size)
     return wanted
+
+
+# ``edgekit compare``.
+
+_COLUMNS = (
+    "run", "model", "strategy", "top-1 % (95 %)", "p", "precision", "recall", "F1", "NLL", "ECE %", "s/epoch",
+    "parameters (trained)", "peak MB", "INT8 MB",
+)  # fmt: skip
+_NARROW = ("run", "top-1 % (95 %)", "p", "F1", "INT8 MB")
+
+
+def compare(
+    runs: Annotated[list[str] | None, typer.Argument(help="Names or paths. Default: all runs.")] = None,
+    json: Json = False,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Compare several trained runs in one table, the best first.
+
+    Runs are ranked by top-1 on the test split. Those trained on other data are listed, not ranked.
+    """
+    names = list(dict.fromkeys(runs or [path.name for path in list_runs(runs_dir)]))
+    if not names:
+        raise MissingError(f"no finished run in {runs_dir}", "edgekit train DATA --model efficientnet_lite0")
+    print_comparison([open_run(runs_dir, name) for name in names], json)
+
+
+def print_comparison(runs: list[runs.Run], json: bool) -> None:
+    """The runs as a table or as JSON, and which is best in one sentence."""
+    # As they were written: a run that was just trained holds records, not plain values.
+    rows, sentence = rank([open_run(run.path.parent, run.name) for run in runs])
+    if json:
+        console.as_json({"rows": [dataclasses.asdict(row) for row in rows], "sentence": sentence})
+        return
+    console.table(_COLUMNS, [_cells(row) for row in rows], right=_COLUMNS[3:], narrow=_NARROW)
+    progress.note(
+        "p: McNemar, paired, against the first; precision, recall, F1: mean of the classes; NLL, ECE: calibrated"
+    )
+    if not all(row.same_data for row in rows):
+        progress.note("other data: another data set or split; its figures cannot be compared with the others'")
+    progress.note(sentence)
+
+
+def _cells(row: RunComparison) -> list[str]:
+    from edgekit.report.tables import number
+
+    def count(value: int | None) -> str:
+        return "-" if value is None else f"{value / 1e6:.2f} M"
+
+    interval = "-" if row.top1 is None else f"{row.top1:.1f} ({row.top1_low:.1f}-{row.top1_high:.1f})"
+    p_value = "other data" if not row.same_data else "" if row.p_value is None else p_value_text(row.p_value)
+    figures = [
+        *(number(value, 1) for value in (row.precision, row.recall, row.f1)),
+        number(row.nll, 3),
+        number(row.ece, 1),
+        number(row.epoch_s, 1),
+        f"{count(row.parameters)} ({count(row.parameters_trained)})" if row.parameters is not None else "-",
+        number(row.peak_rss_mb, 0),
+        number(row.int8_mb, 1),
+    ]
+    return [row.run, row.model, str(row.strategy or "-"), interval, p_value, *figures]
+
+
+# ``edgekit evaluate``.
+
+_EVALUATE_COLUMNS = ("class", "test images", "precision %", "recall %", "F1 %")
+
+
+def evaluate(run: Run = None, json: Json = False, runs_dir: RunsDir = Path("runs")) -> None:
+    """Judge a run's weights: every class, calibration, uncertainty.
+
+    Temperature and dropout are fitted on val; what is printed is of the test split. Training does
+    this by itself; runs of older versions need it once. It writes evaluation.json and evaluation.npz.
+    """
+    opened = choose_run(runs_dir, run)
+    judged = evaluate_run(opened)
+    if json:
+        console.as_json(files.load_json(opened.path / "evaluation.json"))
+    else:
+        _print_classes(judged)
+    progress.note(f"next: edgekit report {opened.handle}")
+
+
+def _print_classes(judged: Evaluation) -> None:
+    from edgekit.report.tables import number
+
+    scores = judged.splits["test"].scores
+    rows = [
+        [name, str(c.support), number(c.precision, 1), number(c.recall, 1), number(c.f1, 1)]
+        for name, c in zip(judged.labels, scores.classes)
+    ]
+    for name, mean in (("(mean of classes)", scores.macro), ("(weighted by images)", scores.weighted)):
+        values = (number(v, 1) for v in (mean.precision, mean.recall, mean.f1))
+        rows.append([name, str(scores.samples), *values])
+    console.table(_EVALUATE_COLUMNS, rows, right=_EVALUATE_COLUMNS[1:])

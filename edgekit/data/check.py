@@ -15,6 +15,7 @@ from edgekit.records import SPLITS, DatasetIndex, Sample
 if TYPE_CHECKING:
     from edgekit.data.scan import Scan
 
+
 LEAST_SIDE = 32
 MOST_ASPECT = 4.0  # the central square that a model sees is then less than a quarter of the image
 MOST_IMBALANCE = 10.0

@@ -19,6 +19,7 @@ from edgekit.records import Preprocess
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
 # Not whatever Pillow can open: its EPS reader runs Ghostscript.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")

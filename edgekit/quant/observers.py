@@ -208,8 +208,6 @@ OBSERVERS: dict[str, Callable[[Histogram], Range]] = {
     "entropy": entropy,
     "relative": relative,
 }
-
-
 MEASURED = "measured"  # a recipe's word for the one that is best for the network (edgekit.quant.choose)
 
 

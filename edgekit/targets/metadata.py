@@ -18,6 +18,7 @@ from edgekit.records import Preprocess
 if TYPE_CHECKING:
     import flatbuffers
 
+
 KEY = b"TFLITE_METADATA"
 LABELS, CALIBRATION = "labels.txt", "score_calibration.txt"
 _IDENTIFIER = b"M001"

@@ -19,7 +19,6 @@ The signature serving_default has these names. Each file holds its labels and TF
 Run them with LiteRT (ai-edge-litert; com.google.ai.edge.litert on Android) or tflite-runtime 2.14.
 Which figures were measured where stands in the run's report, not here: a latency belongs to a device.
 """
-
 _USES = {
     "fp32": "reference; largest",
     "fp16": "half the size, float compute: for GPU delegates",

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from edgekit.records import Preprocess
-from edgekit.train import models, schedule
+from edgekit.train import models, schedule, zoo
 from edgekit.train.distributed import Team
 from edgekit.train.losses import Criterion
 from edgekit.train.options import TrainOptions
@@ -127,7 +127,7 @@ class Learner:
         if not self.options.caches:
             return self.kept
         assert isinstance(self.kept, nn.Sequential)
-        self.model.set_submodule(models.row(self.options.arch).head, self.kept[1])
+        self.model.set_submodule(zoo.row(self.options.arch).head, self.kept[1])
         return self.model
 
     def state(self) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def head_on_features(model: nn.Module, arch: str) -> nn.Sequential:
 
 
 def _dropout_before(model: nn.Module, arch: str) -> float:
-    parent, _, name = models.row(arch).head.rpartition(".")
+    parent, _, name = zoo.row(arch).head.rpartition(".")
     siblings = dict(model.get_submodule(parent).named_children())
     before = list(siblings)[: list(siblings).index(name)]
     last = siblings[before[-1]] if before else None
@@ -181,7 +181,7 @@ def set_dropout(model: nn.Module, options: TrainOptions) -> None:
     """Give the dropout of and right before the head the rate that was asked for."""
     if options.dropout is None:
         return
-    head = models.row(options.arch).head
+    head = zoo.row(options.arch).head
     parent, _, name = head.rpartition(".")
     siblings = list(model.get_submodule(parent).named_children())
     index = [n for n, _ in siblings].index(name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from edgekit.errors import UsageError, unknown
-from edgekit.train import models
+from edgekit.train import weights, zoo
 
 STRATEGIES = ("auto", "head", "partial", "full", "scratch")
 AUGMENTS = ("none", "light", "randaugment")
@@ -18,7 +18,6 @@ IMBALANCES = ("auto", "none", "weights", "focal", "sampling")
 MONITORS = ("top1", "macro_f1", "loss")
 AMPS = ("auto", "off", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda")
-
 # Peak rates by what is trained; SGD with momentum wants about ten times AdamW's.
 _LR = {"head": 3e-3, "partial": 1e-3, "full": 1e-3, "scratch": 2e-3, "auto": 1e-3}
 
@@ -71,7 +70,7 @@ class TrainOptions:
     device: str = _option("auto", "Where; auto is CUDA where there is a GPU", DEVICES)
 
     def __post_init__(self) -> None:
-        row = models.row(self.arch)
+        row = zoo.row(self.arch)
         for name, noun, known in (
             ("strategy", "strategy", STRATEGIES),
             ("augment", "augmentation", AUGMENTS),
@@ -85,7 +84,7 @@ class TrainOptions:
         ):
             if getattr(self, name) not in known:
                 raise unknown(noun, getattr(self, name), known)
-        models.check_weights(self.start)
+        weights.check_weights(self.start)
         for allowed, message in _limits(self, len(row.stages)):
             if not allowed:
                 raise UsageError(message, "edgekit train --help")
@@ -111,7 +110,7 @@ class TrainOptions:
     @property
     def frozen(self) -> int:
         """How many stages of the backbone are never trained."""
-        stages = len(models.row(self.arch).stages)
+        stages = len(zoo.row(self.arch).stages)
         if self.strategy == "head":
             return stages
         if self.strategy == "partial":
@@ -126,7 +125,7 @@ class TrainOptions:
         if not self.unfreeze_every:
             return self.frozen
         opened = (epoch - 1) // self.unfreeze_every
-        return max(self.frozen, len(models.row(self.arch).stages) - opened)
+        return max(self.frozen, len(zoo.row(self.arch).stages) - opened)
 
 
 def _limits(o: TrainOptions, stages: int) -> list[tuple[bool, str]]:

@@ -16,7 +16,7 @@ from edgekit.config import from_table
 from edgekit.data.calibration import choose
 from edgekit.quantization import CalibrationRecipe
 from edgekit.records import DatasetIndex, Sample
-from edgekit.train import losses, models, precision
+from edgekit.train import losses, models, precision, weights, zoo
 from edgekit.train.distributed import Team
 from edgekit.train.features import Update, View, backbone, extract, views_of
 from edgekit.train.options import TrainOptions
@@ -79,7 +79,7 @@ def _decide(
 
 def _trained(options: TrainOptions) -> str:
     """What the options let learn, in words."""
-    stages = len(models.row(options.arch).stages)
+    stages = len(zoo.row(options.arch).stages)
     if options.strategy == "head":
         views = len(views_of(options.views, options.augment, options.flip, options.seed))
         return "the head alone" + (f", on kept features of {views} view(s) of each image" if options.caches else "")
@@ -122,7 +122,7 @@ def probe(data: DatasetIndex, options: TrainOptions, team: Team, update: Update)
     """Fit a linear classifier on features of the start weights, on at most `_PROBED` images of train."""
     preprocess = models.preprocess_for(options.arch, options.image_size)
     model = models.build(options.arch, len(data.labels), options.image_size).eval()
-    models.load_weights(model, options.arch, options.start)
+    weights.load_weights(model, options.arch, options.start)
     train = choose(data.split("train"), CalibrationRecipe("probe", _PROBED)).samples
     val = choose(data.split("val"), CalibrationRecipe("probe", _PROBED)).samples
     source = backbone(model.to(team.device).to(memory_format=torch.channels_last), options.arch, preprocess)

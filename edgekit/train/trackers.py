@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edgekit.train.options import TrainOptions
     from edgekit.train.progress import EpochStats
 
+
 # name -> (module that it needs, extra of edgekit that brings it)
 TRACKERS = {"tensorboard": ("tensorboard", "tensorboard"), "mlflow": ("mlflow", "mlflow")}
 

@@ -12,6 +12,7 @@ from edgekit.train.zoo import resolve, row
 if TYPE_CHECKING:
     from torch import nn
 
+
 Tensors = dict[str, Any]
 
 

@@ -77,7 +77,6 @@ _CMD = r"""#!/bin/sh
 echo "$3" >>"$PHONE/fixed"
 """
 _GETPROP = '#!/bin/sh\ncat "$PHONE/properties"\n'
-
 # Stands in for benchmark_model: its flags, and the lines that it prints on a phone, by its source and by public logs
 # of it. It computes nothing. Files beside the phone's change what it does.
 BENCHMARK_MODEL = r"""#!/bin/sh

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.cli.app import run
-from edgekit.train import models
+from edgekit.train import zoo
 from tests import nets
 from tests.conftest import write_images
 
@@ -17,7 +17,7 @@ from tests.conftest import write_images
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with runs/fruit, trained and exported for jetson and desktop."""
-    models.MODELS["tiny"] = nets.TINY
+    zoo.MODELS["tiny"] = nets.TINY
     folder = tmp_path_factory.mktemp("road")
     data = write_images(folder / "photos", {"apple": 20, "banana": 20, "cherry": 20})
     options = ["--model", "tiny", "--weights", "none", "--epochs", "4", "--batch-size", "8", "--lr", "0.03"]
@@ -25,7 +25,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert run(["train", str(data), *options, "--augment", "none", "--name", "fruit", *runs]) == 0
     assert run(["export", "fruit", "-t", "jetson", "-t", "desktop", *runs]) == 0
     yield folder
-    del models.MODELS["tiny"]
+    del zoo.MODELS["tiny"]
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgekit.cli import baselines
+from edgekit.api import baselines
 from edgekit.cli.app import run
 from edgekit.errors import MissingError, UsageError
 

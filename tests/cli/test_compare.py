@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from edgekit import files
-from edgekit.cli import compare
+from edgekit.api import evaluate
+from edgekit.cli import train
 from edgekit.cli.app import run
 from edgekit.records import DatasetIndex, Sample
 from edgekit.runs import Run, create_run, open_run
@@ -160,10 +161,10 @@ def test_a_run_that_was_just_trained_holds_records_and_can_be_compared(capsys: p
     made("one", 30)
     fresh = made("two", 40, options=Options())
     assert isinstance(fresh.meta["options"], Options)
-    compare.print_comparison([fresh, open_run(Path("runs"), "one")], json=False)
+    train.print_comparison([fresh, open_run(Path("runs"), "one")], json=False)
     assert "full" in capsys.readouterr().out
 
 
 def test_a_narrow_terminal_keeps_what_matters() -> None:
-    assert set(compare._NARROW) <= set(compare._COLUMNS)
-    assert len(compare._cells(compare.Row("r", "m", None, True))) == len(compare._COLUMNS)
+    assert set(train._NARROW) <= set(train._COLUMNS)
+    assert len(train._cells(evaluate.RunComparison("r", "m", None, True))) == len(train._COLUMNS)

@@ -11,7 +11,7 @@ import pytest
 
 from edgekit.cli.app import run
 from edgekit.data.findings import KINDS
-from tests.data.test_judge import flat, picture, split  # noqa: F401  fixtures
+from tests.data.test_judge import picture
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,7 @@ def as_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, d
     return status, json.loads(capsys.readouterr().out)
 
 
-def test_a_sound_data_set_is_status_0_and_a_table(split: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_a_sound_data_set_is_status_0_and_a_table(split: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["data", "check", str(split)]) == 0
     output = capsys.readouterr()
     lines = [line.split() for line in output.out.splitlines()]
@@ -34,7 +34,7 @@ def test_a_sound_data_set_is_status_0_and_a_table(split: Path, capsys: pytest.Ca
     assert output.err.strip() == ""
 
 
-def test_errors_are_status_3_with_examples_and_what_to_do(split: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_errors_are_status_3_with_examples_and_what_to_do(split: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(5):
         (split / "train" / "a" / f"bad{number}.png").write_text("")
     assert run(["data", "check", str(split)]) == 3
@@ -46,7 +46,7 @@ def test_errors_are_status_3_with_examples_and_what_to_do(split: Path, capsys: p
     assert f"edgekit data check {split}" in hint
 
 
-def test_warnings_are_status_0_unless_strict(split: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_warnings_are_status_0_unless_strict(split: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture(700, 20).save(split / "train" / "a" / "x.png")
     assert run(["data", "check", str(split)]) == 0
     assert "warning: tiny: 1\n" in capsys.readouterr().out
@@ -54,29 +54,29 @@ def test_warnings_are_status_0_unless_strict(split: Path, capsys: pytest.Capture
     assert "1 warning (--strict)" in capsys.readouterr().err
 
 
-def test_what_is_only_said_is_status_0_even_if_strict(split: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_what_is_only_said_is_status_0_even_if_strict(split: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture(0).save(split / "train" / "a" / "x.jpg")
     assert run(["data", "check", str(split), "--strict"]) == 0
     assert "info: near duplicate: 1\n" in capsys.readouterr().out
 
 
-def test_near_duplicates_can_be_left_out(split: Path) -> None:  # noqa: F811
+def test_near_duplicates_can_be_left_out(split: Path) -> None:
     picture(0).save(split / "test" / "a" / "x.jpg")
     assert run(["data", "check", str(split)]) == 3
     assert run(["data", "check", str(split), "--no-near-duplicates"]) == 0
 
 
 @pytest.mark.parametrize("wrong", [["--distance", "13"], ["--distance", "-1"], ["--image-size", "0"], []])
-def test_a_wrong_request_is_status_2(split: Path, wrong: list[str]) -> None:  # noqa: F811
+def test_a_wrong_request_is_status_2(split: Path, wrong: list[str]) -> None:
     assert run(["data", "check", *([str(split)] if wrong else []), *wrong]) == 2
 
 
-def test_the_side_below_which_an_image_is_tiny_can_be_given(split: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_the_side_below_which_an_image_is_tiny_can_be_given(split: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, report = as_json(capsys, str(split), "--image-size", "49")
     assert (status, report["warnings"], {f["kind"] for f in report["findings"]}) == (0, 16, {"tiny"})
 
 
-def test_json_holds_everything(flat: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_json_holds_everything(flat: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(12):
         (flat / "a" / f"bad{number:02}.png").write_text("")
     status, report = as_json(capsys, str(flat))
@@ -93,7 +93,7 @@ def test_json_holds_everything(flat: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_hostile_names_are_printed_visibly_and_json_is_still_json(
-    flat: Path,  # noqa: F811
+    flat: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (flat / "b").rename(flat / "b\x1b[31m\r[red]")
@@ -108,7 +108,7 @@ def test_hostile_names_are_printed_visibly_and_json_is_still_json(
 
 
 @pytest.mark.parametrize("make", ["empty", "loose", "valid"])
-def test_a_folder_that_is_no_data_set_is_status_3(split: Path, tmp_path: Path, make: str) -> None:  # noqa: F811
+def test_a_folder_that_is_no_data_set_is_status_3(split: Path, tmp_path: Path, make: str) -> None:
     root = tmp_path / "other"
     root.mkdir()
     if make == "loose":

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from edgekit import files, runs
-from edgekit.cli import evaluate
+from edgekit.api import evaluate
 from edgekit.cli.app import run
 from edgekit.data import dataset
 from edgekit.train import checkpoints, evaluation, models, zoo

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from edgekit.cli.gating import check, say_missing
+from edgekit.cli.benchmark import check, say_missing
 from edgekit.errors import ExitStatus, GateError
 from edgekit.measurements import Gates, Suite
 from tests.bench.results import BASELINE_ROW, artifact, result, row

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from edgekit import files, runs
+from edgekit.api import network
 from edgekit.bench import session
-from edgekit.cli import network
 from edgekit.cli.app import run
 from edgekit.measurements import LayerCost
 from tests.bench.results import artifact, result

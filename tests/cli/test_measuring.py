@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from edgekit import config, files
+from edgekit.api import benchmark
 from edgekit.bench import engines, program
-from edgekit.cli import benchmark, measuring
 from edgekit.measurements import ProgramFigures, ProgramResult, Suite
 from edgekit.records import Artifact, Device
 from tests.bench.results import artifact
@@ -32,7 +32,7 @@ class Recorder:
 def test_the_tasks_of_one_host_run_in_turn_and_hosts_at_once() -> None:
     meeting, seen = threading.Barrier(2, timeout=10), []
 
-    def task(name: str, wait: bool) -> measuring.Task:
+    def task(name: str, wait: bool) -> benchmark.Task:
         def run(opened: Callable[[Any], None]) -> None:
             if wait:
                 meeting.wait()  # the first ones of both hosts meet, so they ran at once
@@ -40,10 +40,10 @@ def test_the_tasks_of_one_host_run_in_turn_and_hosts_at_once() -> None:
 
         return run
 
-    measuring._at_once([[task("a1", True), task("a2", False)], [task("b1", True)]], threading.Event())
+    benchmark._at_once([[task("a1", True), task("a2", False)], [task("b1", True)]], threading.Event())
     assert sorted(seen) == ["a1", "a2", "b1"]
     assert seen.index("a1") < seen.index("a2")
-    measuring._at_once([], threading.Event())
+    benchmark._at_once([], threading.Event())
 
 
 def test_a_bug_or_ctrl_c_stops_what_runs_and_begins_nothing_more() -> None:
@@ -57,7 +57,7 @@ def test_a_bug_or_ctrl_c_stops_what_runs_and_begins_nothing_more() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        measuring._at_once([[runs, lambda opened: begun.append(1)], [breaks]], threading.Event())
+        benchmark._at_once([[runs, lambda opened: begun.append(1)], [breaks]], threading.Event())
     assert begun == []
 
 
@@ -69,7 +69,7 @@ def test_a_litert_device_on_this_machine_runs_litert_files_alone_and_as_its_file
     assert benchmark._is_apart(gpu)
     assert benchmark._runs(flat, gpu)
     assert not benchmark._runs(artifact("desktop/model", runtime="onnxruntime"), gpu)
-    (step,) = measuring._steps(gpu, [(flat, tmp_path / "model")])
+    (step,) = benchmark._steps(gpu, [(flat, tmp_path / "model")])
     wanted: Any = None
     assert step.model(wanted, wanted).options["accelerator"] == "gpu"
 
@@ -88,10 +88,10 @@ def test_the_baseline_in_tensorrt_is_an_engine_that_is_built_here_and_kept(
         built.append(kit)
         return engines.Engine(path, {"builder": "api", "tensorrt": "10.3.0"}, half)
 
-    monkeypatch.setattr(measuring, "build", build)
+    monkeypatch.setattr(benchmark, "build", build)
     wanted: Any = SimpleNamespace(rebuild=False)
     transport: Any = None
-    (step,) = measuring._steps(here, [(half, path)])
+    (step,) = benchmark._steps(here, [(half, path)])
     assert (step.title, step.artifacts) == ("baseline/tensorrt-fp16", (half,))
     model = step.model(transport, wanted)
     assert (model.runtime, model.artifact) == ("tensorrt", half)
@@ -109,23 +109,23 @@ def test_equal_files_are_measured_once_by_a_program_too(tmp_path: Path, monkeypa
         measured.append(found.name)
         return ProgramResult(found, "phone", "benchmark_model", "6" * 64, "device", {}, figures, 1)
 
-    monkeypatch.setattr(measuring, "open_transport", lambda *given: contextlib.nullcontext())
+    monkeypatch.setattr(benchmark, "open_transport", lambda *given: contextlib.nullcontext())
     monkeypatch.setattr(program, "ask", lambda *given: None)
     monkeypatch.setattr(program, "benchmark", measure)
     monkeypatch.setattr(program, "save", lambda folder, result: saved.append(result))
     wanted: Any = SimpleNamespace(run=SimpleNamespace(path=tmp_path), suite=None, power_mode="")
-    measuring._measure_device(wanted, phone, work, lambda *given: None, lambda transport: None)
+    benchmark._measure_device(wanted, phone, work, lambda *given: None, lambda transport: None)
     assert measured == ["phone/model"]
     assert [result.artifact.name for result in saved] == ["phone/model", "rpi/model"]
 
 
 def test_two_names_of_one_phone_are_not_measured_at_once() -> None:
     phones = [Device(name, "android", transport="adb", host=host) for name, host in (("a", ""), ("b", "1"), ("c", "2"))]
-    assert {measuring._where(each, True) for each in phones} == {"adb"}
+    assert {benchmark._where(each, True) for each in phones} == {"adb"}
     named = [Device("a", "android", transport="adb", host=host) for host in ("S", "adb:S")]
-    assert {measuring._where(each, False) for each in named} == {"adb S"}
-    assert len({measuring._where(each, False) for each in phones[1:]}) == 2
-    assert measuring._where(Device("here", "desktop", transport="local"), True) == ""
+    assert {benchmark._where(each, False) for each in named} == {"adb S"}
+    assert len({benchmark._where(each, False) for each in phones[1:]}) == 2
+    assert benchmark._where(Device("here", "desktop", transport="local"), True) == ""
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_only_phones_rest_and_only_after_what_made_them_hot(
     ended: Any = SimpleNamespace(wait=waited.append)
     wanted: Any = SimpleNamespace(suite=Suite("mine", cooldown_s=seconds), ended=ended)
     said: list[str] = []
-    measuring._rest(wanted, Device("phone", "android", transport=transport), said.append, before)
+    benchmark._rest(wanted, Device("phone", "android", transport=transport), said.append, before)
     assert (waited, said) == (([seconds], ["cooling down for 300 s"]) if rests else ([], []))
 
 
@@ -148,4 +148,4 @@ def test_a_rest_ends_with_all_the_rest() -> None:
     wanted: Any = SimpleNamespace(suite=Suite("mine", cooldown_s=300.0), ended=threading.Event())
     wanted.ended.set()
     with pytest.raises(KeyboardInterrupt):
-        measuring._rest(wanted, Device("phone", "android", transport="adb"), lambda text: None, {"a": 1})
+        benchmark._rest(wanted, Device("phone", "android", transport="adb"), lambda text: None, {"a": 1})

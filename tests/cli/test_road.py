@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from edgekit import files, runs
-from edgekit.cli import artifacts
+from edgekit.api import artifacts
+from edgekit.api.emitters import EMITTERS, Emitted
 from edgekit.cli.app import run
-from edgekit.cli.emitters import EMITTERS, Emitted
 from tests.conftest import write_images
 
 pytestmark = [pytest.mark.xdist_group("road"), pytest.mark.filterwarnings("ignore")]

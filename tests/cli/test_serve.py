@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgekit import files, runs
+from edgekit import files, progress, runs
+from edgekit.api import serve
 from edgekit.bench import session
-from edgekit.cli import serving
+from edgekit.cli import serve as serving
 from edgekit.cli.app import run
 from edgekit.errors import MissingError
 from tests.bench import chromium, results
@@ -39,24 +41,28 @@ def export_android(road: Path, **inputs: str) -> list[str]:
 
 
 @pytest.fixture
-def browser(monkeypatch: pytest.MonkeyPatch) -> Callable[[Browser], list[str]]:
+def browser() -> Iterator[Callable[[Browser], list[str]]]:
     """Lets something open the link as soon as it is printed; the value returns all notes."""
+    handlers: list[logging.Handler] = []
 
     def opening(browse: Browser) -> list[str]:
         notes: list[str] = []
-        note = serving.show.note
 
         def noted(text: str) -> None:
             notes.append(text)
-            note(text)
             if "Ctrl-C ends" in text:
                 link = next(re.findall(r"https?://\S+", each)[0] for each in reversed(notes) if "open" in each)
                 threading.Thread(target=browse, args=[link], daemon=True).start()
 
-        monkeypatch.setattr(serving.show, "note", noted)
+        handler = logging.Handler()
+        handler.emit = lambda record: noted(record.getMessage())  # type: ignore[method-assign]
+        progress.log.addHandler(handler)
+        handlers.append(handler)
         return notes
 
-    return opening
+    yield opening
+    for handler in handlers:
+        progress.log.removeHandler(handler)
 
 
 def enter(link: str) -> Client:
@@ -210,9 +216,9 @@ def test_the_link_for_others_says_what_they_can_do(road: Path, browser: Callable
 
 
 def test_this_machine_knows_its_address_or_says_that_it_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "_ELSEWHERE", ("127.0.0.1", 9))
+    monkeypatch.setattr(serve, "_ELSEWHERE", ("127.0.0.1", 9))
     with pytest.raises(MissingError, match="no network"):
-        serving.own_address()
+        serve.own_address()
 
 
 def test_the_code_on_a_terminal_is_black_on_white_and_means_the_link(

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from edgekit import files, runs
+from edgekit.api import train as api_train
+from edgekit.api.train import _Watcher
 from edgekit.bench import session
-from edgekit.cli import training
 from edgekit.cli.app import run
 from edgekit.errors import EdgekitError
 from edgekit.train import models, zoo
@@ -61,7 +62,7 @@ def train(here: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Loop], int]:
     write_images(here / "photos", {"a": 4, "b": 4}, 8)
 
     def start(loop: Loop) -> int:
-        monkeypatch.setattr(training, "finetune", loop)
+        monkeypatch.setattr(api_train, "finetune", loop)
         return run(["train", "photos", "--model", "mobilenet_v2", *DECIDED])
 
     return start
@@ -147,7 +148,7 @@ def test_a_finished_run_holds_its_history_its_cost_and_its_evaluation(photos: Pa
 @pytest.fixture
 def interrupted(photos: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> Path:
     """A run that got Ctrl-C in its second epoch."""
-    real = training._Watcher.step
+    real = _Watcher.step
 
     def step(watcher: Any, epoch: int, step: int, steps: int, loss: float) -> None:
         real(watcher, epoch, step, steps, loss)
@@ -155,7 +156,7 @@ def interrupted(photos: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsy
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training._Watcher, "step", step)
+        patch.setattr(_Watcher, "step", step)
         assert run(TINY) == 130
     (here / "said").write_text(capsys.readouterr().err)
     return here / "runs" / "photos-tiny"
@@ -287,7 +288,7 @@ def test_every_option_reaches_the_record(photos: Path, monkeypatch: pytest.Monke
         arguments += [option.replace("--", "--no-", 1) if value is False else option]
         arguments += [] if isinstance(value, bool) else [str(value)]
     seen: list[Any] = []
-    monkeypatch.setattr(training, "train_runs", lambda *given: seen.append(given))
+    monkeypatch.setattr(api_train, "train_runs", lambda *given: seen.append(given))
     assert run(["train", "photos", "--model", "resnet18", *arguments]) == 0
     assert seen[0][1] == [TrainOptions("resnet18", **changed)]
 
@@ -297,14 +298,14 @@ def test_digits_are_not_mirrored_unless_asked(
     photos: Path, monkeypatch: pytest.MonkeyPatch, data: str, flip: bool
 ) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(training, "train_runs", lambda *given: seen.append(given))
+    monkeypatch.setattr(api_train, "train_runs", lambda *given: seen.append(given))
     assert run(["train", data]) == 0
     assert run(["train", data, "--flip"]) == 0
     assert [given[1][0].flip for given in seen] == [flip, True]
 
 
 def watcher_of(run_: runs.Run | None = None) -> Any:
-    return training._Watcher(run_, TrainOptions("mobilenet_v2", epochs=3))
+    return _Watcher(run_, TrainOptions("mobilenet_v2", epochs=3))
 
 
 def stats_of(epoch: int, top1: float, best: bool) -> EpochStats:

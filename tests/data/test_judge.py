@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from edgekit.data import check, dataset, findings, scan
+from edgekit.data import check, dataset, findings, images, scan
 from edgekit.data.duplicates import connected
 from edgekit.data.findings import Finding, Report
 
@@ -137,7 +137,7 @@ def test_every_unreadable_file_is_told_with_its_reason(layout: str, request: pyt
 
 
 def test_a_file_that_vanishes_while_it_is_read_is_told(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load = dataset.load_image
+    load = images.load_image
 
     def vanish(path: Path) -> Image.Image:
         image = load(path)

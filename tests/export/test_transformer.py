@@ -13,6 +13,7 @@ from torchvision.models import SwinTransformer, VisionTransformer
 from edgekit.errors import EdgekitError
 from edgekit.export import tflite, transformer
 from edgekit.export.fold import fold
+from edgekit.ondevice import tensorrt_api
 from tests import nets, rtx
 
 
@@ -80,5 +81,5 @@ def test_its_files_agree_with_torch_and_nvidias_parser_takes_them(build: object,
     assert tflite.check_parity(folded, tmp_path / "model.fp32.tflite", size) < tflite.PARITY
     trt, builder, logger = rtx.parser()
     for name in ("fp32", "fp16"):
-        network, _parser = rtx.parse(trt, builder, logger, (tmp_path / f"model.{name}.onnx").read_bytes(), 0)
+        network, _parser = tensorrt_api.parse(trt, builder, logger, (tmp_path / f"model.{name}.onnx").read_bytes(), 0)
         assert network.num_layers > 0

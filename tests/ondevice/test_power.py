@@ -81,7 +81,6 @@ THOR_39 = (
     "VDD_GPU 37939mW/8660mW/37939mW VDD_CPU_SOC_MSS 30059mW/12281mW/30059mW VIN 124486mW/36487mW/124486mW"
 )
 LINES = [NANO, NANO_46, NX_41, NX_51, ORIN_NANO, AGX_XAVIER, AGX_ORIN, AGX_35, THOR, THOR_38, THOR_39]
-
 NANO_TREE = {
     "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0/rail_name_0": "POM_5V_IN",
     "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0/in_power0_input": "2545",

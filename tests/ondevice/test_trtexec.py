@@ -144,7 +144,6 @@ OUTPUT = [
     {"name": "other", "dimensions": "1", "values": [9.0]},
     {"name": "scores", "dimensions": "1x3", "values": [0.25, -1, 3.5]},
 ]
-
 Read = Callable[[str], Any]
 READERS: list[tuple[Read, Any, Any]] = [
     (trtexec.read_times, TIMES, ([1_500_000, 1_750_000], [1_250_000, 1_500_000])),

@@ -22,7 +22,6 @@ from tests import nets
 from tests.nets import table_of
 
 TABLE = table_of(image=(-2.0, 12.7), relu=(0.0, 6.0))
-
 # TensorRT -------------------------------------------------------------------------------------
 
 

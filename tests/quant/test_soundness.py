@@ -10,7 +10,7 @@ from torch import nn
 from edgekit.errors import DataError, EdgekitError
 from edgekit.export.fold import fold
 from edgekit.quant import calibrate, soundness
-from edgekit.train import models
+from edgekit.train import models, zoo
 from edgekit.train.zoo import MODELS
 from tests.nets import observe, random_images, table_of, tiny
 
@@ -52,7 +52,7 @@ class Scaled(nn.Module):
 
 @pytest.mark.parametrize("arch", [*QUICK, *(pytest.param(arch, marks=pytest.mark.slow) for arch in SLOW)])
 def test_every_network_of_the_table_that_quantizes_is_accepted(arch: str) -> None:
-    size = max(64, models.row(arch).least_size)
+    size = max(64, zoo.row(arch).least_size)
     with torch.device("cpu" if arch in COMPUTES else "meta"):
         soundness.check_operators(fold(models.build(arch, 10, size), size))
 

@@ -9,7 +9,7 @@ import pytest
 
 from edgekit.data.dataset import index
 from edgekit.records import DatasetIndex
-from edgekit.train import models
+from edgekit.train import zoo
 from tests.conftest import write_images
 from tests.train import small
 
@@ -17,10 +17,10 @@ from tests.train import small
 @pytest.fixture(scope="module")
 def rows() -> Iterator[None]:
     """The small networks are rows of the table. A model is one row."""
-    models.MODELS.update(small.ROWS)
+    zoo.MODELS.update(small.ROWS)
     yield
     for name in small.ROWS:
-        models.MODELS.pop(name, None)
+        zoo.MODELS.pop(name, None)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from edgekit.train.finetune import EpochStats
+from edgekit.train.progress import EpochStats
 
 
 @dataclass

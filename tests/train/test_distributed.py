@@ -15,7 +15,7 @@ import torch
 
 from edgekit.cli.app import run
 from edgekit.errors import UsageError
-from edgekit.train import models
+from edgekit.train import zoo
 from edgekit.train.distributed import Team, join
 from tests import nets
 from tests.conftest import write_images
@@ -28,7 +28,7 @@ OPTIONS = "--model tiny --weights none --strategy full --imbalance none --amp of
 def train_alone(folder: Path, *more: str) -> None:
     """Train in ``folder/runs`` in this process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models.MODELS, "tiny", nets.TINY)
+        patch.setitem(zoo.MODELS, "tiny", nets.TINY)
         patch.setenv("EDGEKIT_CACHE", str(folder / "cache"))
         arguments = ["train", str(folder / "images"), *OPTIONS.split(), *more, "--runs-dir", str(folder / "runs")]
         assert run(arguments) == 0

@@ -13,12 +13,10 @@ from skimage import data
 
 from edgekit.data.images import fit
 from edgekit.errors import MissingError
-from edgekit.train import efficientnet_lite, models
+from edgekit.train import efficientnet_lite, models, weights
 from edgekit.train.finetune import predict_logits
 
 CATS, ESPRESSO = {281, 282, 285}, {967}
-
-
 BUILDERS = (
     efficientnet_lite.efficientnet_lite0,
     efficientnet_lite.efficientnet_lite1,
@@ -34,7 +32,7 @@ def arch(request: pytest.FixtureRequest) -> str:
 @pytest.mark.parametrize("size", [None, 224])
 def test_it_knows_a_cat_and_an_espresso(arch: str, size: int | None) -> None:
     network, preprocess = models.build(arch, 1000, size), models.preprocess_for(arch, size)
-    models.load_weights(network, arch, "pretrained")
+    weights.load_weights(network, arch, "pretrained")
     for photograph, classes in ((data.chelsea, CATS), (data.coffee, ESPRESSO)):
         pixels = np.stack([fit(Image.fromarray(photograph()), preprocess)])
         top = predict_logits(network, pixels, preprocess).topk(3).indices[0].tolist()
@@ -44,7 +42,7 @@ def test_it_knows_a_cat_and_an_espresso(arch: str, size: int | None) -> None:
 
 def test_pretrained_features_go_under_a_new_head(arch: str) -> None:
     model = models.build(arch, 5)
-    models.load_weights(model, arch, "pretrained")
+    weights.load_weights(model, arch, "pretrained")
     state = getattr(efficientnet_lite, f"lite{arch[-1]}_state_dict")()
     assert torch.equal(model.features[1].weight, state["features.1.weight"])
 

@@ -17,6 +17,7 @@ from edgekit.records import DatasetIndex, Sample
 from edgekit.train import features, models
 from edgekit.train.features import Backbone, Features, View, backbone, extract, views_of
 from edgekit.train.learner import normalize
+from edgekit.train.weights import load_weights
 from tests.conftest import write_images
 
 pytestmark = [pytest.mark.xdist_group("features"), pytest.mark.usefixtures("rows", "cache")]
@@ -29,7 +30,7 @@ class Counting:
     def __init__(self, arch: str = "staged", seed: int = 0, weights: str = "none") -> None:
         torch.manual_seed(seed)
         self.model = models.build(arch, 3, 32)
-        models.load_weights(self.model, arch, weights)
+        load_weights(self.model, arch, weights)
         self.source = backbone(self.model, arch, models.preprocess_for(arch, 32))
         self.images = 0
         self.model.register_forward_hook(self._count)

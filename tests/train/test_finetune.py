@@ -13,7 +13,7 @@ from torch import nn
 from edgekit.data.images import load_pixels
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.records import Checkpoint, DatasetIndex
-from edgekit.train import checkpoints, models
+from edgekit.train import checkpoints, models, weights
 from edgekit.train.finetune import finetune, pick_device, predict_logits
 from edgekit.train.learner import Learner
 from edgekit.train.memory import keep_freed_memory
@@ -205,7 +205,7 @@ def test_the_head_strategy_leaves_every_tensor_of_the_backbone_as_it_was(
 ) -> None:
     found = weights_of(train(colours, tmp_path, replace(LITE, strategy="head", cache_features=cached, epochs=1)))
     before = models.build("efficientnet_lite0", 3, 32)
-    models.load_weights(before, "efficientnet_lite0", "pretrained")
+    weights.load_weights(before, "efficientnet_lite0", "pretrained")
     expected = {k: v for k, v in before.state_dict().items() if not k.startswith("classifier.1.")}
     assert len(expected) > 200
     assert not [k for k, v in expected.items() if not torch.equal(found[k], v)]
@@ -217,7 +217,7 @@ def test_partial_leaves_the_first_stages_as_they_were_and_trains_the_others(
 ) -> None:
     found = weights_of(train(colours, tmp_path, replace(LITE, strategy="partial", frozen_stages=3, epochs=1)))
     before = models.build("efficientnet_lite0", 3, 32)
-    models.load_weights(before, "efficientnet_lite0", "pretrained")
+    weights.load_weights(before, "efficientnet_lite0", "pretrained")
     frozen = tuple(f"features.{n}." for n in range(9))  # stages 1 to 3
     changed = {k for k, v in before.state_dict().items() if not torch.equal(found[k], v)}
     assert not [k for k in changed if k.startswith(frozen)]

@@ -9,7 +9,6 @@ import sys
 import pytest
 
 GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
-
 SCRIPT = """
 import torch
 from edgekit.train import memory

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from edgekit.errors import UsageError
 from edgekit.train import models, zoo
 
-each_arch = pytest.mark.parametrize("arch", models.MODELS)
+each_arch = pytest.mark.parametrize("arch", zoo.MODELS)
 
 
 @cache
@@ -27,7 +27,7 @@ def parameters(arch: str) -> dict[str, nn.Parameter]:
 
 
 def heads(arch: str) -> list[nn.Module]:
-    aux = models.row(arch).aux
+    aux = zoo.row(arch).aux
     return [models.head_of(on_meta(arch), arch), *([on_meta(arch).get_submodule(aux)] if aux else [])]
 
 
@@ -59,7 +59,7 @@ def test_what_belongs_to_no_module_is_in_the_first_stage() -> None:
 
 @each_arch
 def test_parameters_macs_and_resolutions_are_those_of_the_network(arch: str) -> None:
-    row, model = models.row(arch), on_meta(arch)
+    row, model = zoo.row(arch), on_meta(arch)
     sides: list[int] = []
     handles = [
         stage[0].register_forward_pre_hook(lambda _, x: sides.append(x[0].shape[2]))
@@ -90,10 +90,10 @@ def test_the_head_is_a_linear_layer_and_a_hidden_layer_comes_under_the_same_name
 
 @each_arch
 def test_the_native_preprocessing_is_what_the_weights_were_evaluated_with(arch: str) -> None:
-    source = zoo.resolve(models.row(arch).weights)
+    source = zoo.resolve(zoo.row(arch).weights)
     if not isinstance(source, type):
         pytest.skip("its weights are not torchvision's")
-    theirs, ours = source.IMAGENET1K_V1.transforms(), models.row(arch).preprocess
+    theirs, ours = source.IMAGENET1K_V1.transforms(), zoo.row(arch).preprocess
     assert (ours.image_size, ours.resize_size) == (theirs.crop_size[0], theirs.resize_size[0])
     assert ours.resample == theirs.interpolation.value
     if arch != "inception_v3":  # see the next test
@@ -103,7 +103,7 @@ def test_the_native_preprocessing_is_what_the_weights_were_evaluated_with(arch: 
 def test_inception_is_fed_what_its_transform_would_make() -> None:
     from torchvision.models import Inception3, Inception_V3_Weights
 
-    ours, theirs = models.row("inception_v3").preprocess, Inception_V3_Weights.IMAGENET1K_V1.transforms()
+    ours, theirs = zoo.row("inception_v3").preprocess, Inception_V3_Weights.IMAGENET1K_V1.transforms()
     pixels = torch.rand(1, 3, 4, 4)
     normalized = (pixels - torch.tensor(theirs.mean)[:, None, None]) / torch.tensor(theirs.std)[:, None, None]
     wanted = Inception3._transform_input(type("", (), {"transform_input": True})(), normalized)
@@ -150,7 +150,7 @@ def test_a_vision_transformer_is_built_for_its_image_size(size: int) -> None:
 
 @each_arch
 def test_the_least_size_works(arch: str) -> None:
-    size = models.row(arch).least_size
+    size = zoo.row(arch).least_size
     assert models.preprocess_for(arch, size).image_size == size
     with torch.device("meta"):
         assert models.build(arch, 2, size).eval()(torch.zeros(1, 3, size, size)).shape == (1, 2)

@@ -26,7 +26,6 @@ from edgekit.train.zoo import MODELS
 
 PLAIN = TrainOptions("resnet18")
 NAN = float("nan")
-
 LIMITS: list[tuple[str, Any]] = [
     *[("epochs", v) for v in (0, -1)],
     *[("batch_size", v) for v in (1, 0, -8)],

@@ -21,7 +21,7 @@ import torch
 from edgekit.data.dataset import index
 from edgekit.errors import DataError, MissingError, UsageError
 from edgekit.records import DatasetIndex
-from edgekit.train import features, models, progress
+from edgekit.train import features, progress, zoo
 from edgekit.train.distributed import Team
 from edgekit.train.finetune import finetune
 from edgekit.train.options import TrainOptions
@@ -62,9 +62,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny_row() -> Iterator[None]:
-    models.MODELS["tiny"] = nets.TINY
+    zoo.MODELS["tiny"] = nets.TINY
     yield
-    del models.MODELS["tiny"]
+    del zoo.MODELS["tiny"]
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> DatasetIndex:
 def sit(data: DatasetIndex, options: TrainOptions, folder: Path) -> None:
     """Train, or go on if there is a state; in a process of its own."""
     torch.set_num_threads(1)
-    models.MODELS["tiny"] = nets.TINY
+    zoo.MODELS["tiny"] = nets.TINY
     try:
         finetune(data, options, folder, Recorder(), ALONE, resume=(folder / STATE_FILE).is_file())
     except KeyboardInterrupt:

@@ -14,7 +14,7 @@ from torch import nn
 
 from edgekit.errors import EdgekitError, ExitStatus
 from edgekit.records import DatasetIndex, Preprocess
-from edgekit.train import checkpoints, losses, models, trouble
+from edgekit.train import checkpoints, losses, models, trouble, zoo
 from edgekit.train.batches import order
 from edgekit.train.finetune import finetune
 from edgekit.train.learner import Learner
@@ -173,7 +173,7 @@ def hungry(num_classes: int) -> nn.Module:
 @pytest.fixture
 def limited(monkeypatch: pytest.MonkeyPatch) -> type[Hungry]:
     row = ModelRow("tests.train.test_trouble:hungry", "none", "net.5", Preprocess(32, 36), ("net.0-1",))
-    monkeypatch.setitem(models.MODELS, "hungry", row)
+    monkeypatch.setitem(zoo.MODELS, "hungry", row)
     return Hungry
 
 

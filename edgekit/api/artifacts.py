@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import __version__, files, progress, runs
-from edgekit.cli import decisions
-from edgekit.cli.emitters import EMITTERS, Emitted
-from edgekit.cli.workbench import Workbench
+from edgekit.api import intermediates
+from edgekit.api.emitters import EMITTERS, Emitted
+from edgekit.api.intermediates import Intermediates
 from edgekit.config import from_table
 from edgekit.errors import DataError, StorageError
 from edgekit.records import PRECISIONS, Artifact
@@ -24,7 +24,7 @@ _PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "litert-torch", "ai-e
 
 
 def export_target(
-    bench: Workbench, resolved: base.Resolved, precisions: tuple[str, ...], about: About | None = None
+    bench: Intermediates, resolved: base.Resolved, precisions: tuple[str, ...], about: About | None = None
 ) -> dict[str, Any]:
     """Write ``export/<target>/`` whole; precisions exported before from this checkpoint stay.
 
@@ -58,7 +58,7 @@ def export_target(
     return manifest
 
 
-def _describer(bench: Workbench, about: About | None) -> Callable[[Path, Emitted], None]:
+def _describer(bench: Intermediates, about: About | None) -> Callable[[Path, Emitted], None]:
     """What puts the metadata into LiteRT files."""
     checkpoint, about = bench.checkpoint, about or About()
     known = dataclasses.replace(
@@ -66,7 +66,7 @@ def _describer(bench: Workbench, about: About | None) -> Callable[[Path, Emitted
         title=about.title or f"{checkpoint.arch}, {len(checkpoint.labels)} classes",
         version=about.version or f"weights {checkpoint.sha256[:12]}",
     )
-    calibrated = decisions.score_calibration(bench)
+    calibrated = intermediates.score_calibration(bench)
 
     def describe(path: Path, emitted: Emitted) -> None:
         facts = Facts(checkpoint.labels, checkpoint.preprocess, emitted.input, calibrated)
@@ -75,7 +75,9 @@ def _describer(bench: Workbench, about: About | None) -> Callable[[Path, Emitted
     return describe
 
 
-def _artifact(bench: Workbench, resolved: base.Resolved, precision: str, folder: Path, emitted: Emitted) -> Artifact:
+def _artifact(
+    bench: Intermediates, resolved: base.Resolved, precision: str, folder: Path, emitted: Emitted
+) -> Artifact:
     path, details = folder / emitted.file, emitted.details
     if precision not in ("fp32", "fp16"):
         table, quantized = bench.table, bench.quantized if precision == "int8" else bench.weights_only
@@ -95,7 +97,7 @@ def _artifact(bench: Workbench, resolved: base.Resolved, precision: str, folder:
     )
 
 
-def _manifest(bench: Workbench, resolved: base.Resolved, artifacts: list[Artifact]) -> dict[str, Any]:
+def _manifest(bench: Intermediates, resolved: base.Resolved, artifacts: list[Artifact]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "edgekit": __version__,
@@ -119,7 +121,7 @@ def _is_there(package: str) -> bool:
         return False
 
 
-def _kept_artifacts(bench: Workbench, folder: Path, replaced: tuple[str, ...]) -> list[Artifact]:
+def _kept_artifacts(bench: Intermediates, folder: Path, replaced: tuple[str, ...]) -> list[Artifact]:
     """The artifacts of an earlier export that this one does not make again and that are unharmed."""
     if not (folder / "manifest.json").is_file():
         return []

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgekit.cli.workbench import Workbench
+from edgekit.api.intermediates import Intermediates
 from edgekit.errors import ParityError
 from edgekit.records import Preprocess
 from edgekit.targets import base
@@ -26,15 +26,15 @@ class Emitted:
 
 
 # Writes the files of one precision into a folder.
-Emitter = Callable[[Workbench, Path, base.Resolved], list[Emitted]]
+Emitter = Callable[[Intermediates, Path, base.Resolved], list[Emitted]]
 
 
-def _onnx_fp32(bench: Workbench, folder: Path, resolved: base.Resolved) -> list[Emitted]:
+def _onnx_fp32(bench: Intermediates, folder: Path, resolved: base.Resolved) -> list[Emitted]:
     shutil.copyfile(bench.onnx, folder / "model.fp32.onnx")
     return [Emitted("model.fp32.onnx")]
 
 
-def _onnx_fp16(bench: Workbench, folder: Path, resolved: base.Resolved) -> list[Emitted]:
+def _onnx_fp16(bench: Intermediates, folder: Path, resolved: base.Resolved) -> list[Emitted]:
     import onnx_ir
 
     from edgekit.export import onnx
@@ -46,7 +46,7 @@ def _onnx_fp16(bench: Workbench, folder: Path, resolved: base.Resolved) -> list[
     return [Emitted("model.fp16.onnx", {"float32_nodes": kept} if kept else {})]
 
 
-def _onnx_int8(bench: Workbench, folder: Path, resolved: base.Resolved) -> list[Emitted]:
+def _onnx_int8(bench: Intermediates, folder: Path, resolved: base.Resolved) -> list[Emitted]:
     """For TensorRT twice: float32 between the INT8 parts (8.5 to 10.11), and float16 (10.12 on)."""
     import onnx_ir
 
@@ -70,7 +70,7 @@ def _onnx_int8(bench: Workbench, folder: Path, resolved: base.Resolved) -> list[
     return emitted
 
 
-def _tflite(precision: str, bench: Workbench, folder: Path, resolved: base.Resolved) -> list[Emitted]:
+def _tflite(precision: str, bench: Intermediates, folder: Path, resolved: base.Resolved) -> list[Emitted]:
     """The file as its precision has it, then what goes in and out, then the metadata."""
     from edgekit.export.tflite import quiet
     from edgekit.quant import litert, litert_io
@@ -101,7 +101,7 @@ def _tflite(precision: str, bench: Workbench, folder: Path, resolved: base.Resol
     return [Emitted(path.name, details, border.input)]
 
 
-def _begins_in_float(bench: Workbench) -> bool:
+def _begins_in_float(bench: Intermediates) -> bool:
     """Whether the first layer of the INT8 file stays in floating point."""
     return next(iter(bench.quantized.layers.values())).scales is None
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit import config, files, progress
-from edgekit.cli.emitters import EMITTERS, Emitted
-from edgekit.cli.workbench import Workbench
+from edgekit.api.emitters import EMITTERS, Emitted
+from edgekit.api.intermediates import Intermediates
 from edgekit.data import dataset, images
 from edgekit.quantization import LITERT_SCHEME, TENSORRT_SCHEME, QuantizedModel
 from edgekit.records import Artifact
@@ -32,12 +32,12 @@ _BATCH = 8
 class Search:
     """Trials of one run for one target, judged on the val split in the runtime that is here."""
 
-    def __init__(self, bench: Workbench, resolved: base.Resolved, recipes: tuple[str, ...]) -> None:
+    def __init__(self, bench: Intermediates, resolved: base.Resolved, recipes: tuple[str, ...]) -> None:
         self.bench, self.resolved, self.recipes = bench, resolved, recipes
         self.val = bench.data.split("val")
-        self.benches: dict[str, Workbench] = {}
+        self.benches: dict[str, Intermediates] = {}
 
-    def run(self, budget: float) -> tuple[Workbench, Trial, bool]:
+    def run(self, budget: float) -> tuple[Intermediates, Trial, bool]:
         """The workbench whose files are to be written, its trial, and whether it keeps the budget.
 
         Where none keeps it, the trial with the least bound is returned.
@@ -71,7 +71,7 @@ class Search:
             vars(bench)["quantized"] = whole
         return Trial(recipe, float_layers, drop, time.monotonic() - start)
 
-    def mixed(self, bench: Workbench, float_layers: tuple[str, ...]) -> QuantizedModel:
+    def mixed(self, bench: Intermediates, float_layers: tuple[str, ...]) -> QuantizedModel:
         """The quantized model of a workbench with some layers in floating point."""
         from edgekit.quant import placement
 
@@ -92,10 +92,10 @@ class Search:
         whole = self.bench.border.output != "float32"  # then the scores come out of it as integers
         return [layer.name for layer in found.layers if layer.int8 and not (whole and layer.name == last)]
 
-    def _bench(self, recipe: str) -> Workbench:
+    def _bench(self, recipe: str) -> Intermediates:
         if recipe not in self.benches:
             same = self.bench
-            self.benches[recipe] = Workbench(
+            self.benches[recipe] = Intermediates(
                 same.run, config.load_recipe(recipe), same.symmetric, same.calibration_data, same.border
             )
         return self.benches[recipe]

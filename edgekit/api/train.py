@@ -69,7 +69,7 @@ def train_runs(
                 done = done.save(peak_rss_mb=None)
             runs.append(done)
     if len(wanted) > 1 and team.leads:
-        from edgekit.cli.compare import print_comparison
+        from edgekit.cli.train import print_comparison
 
         print_comparison([run for run in runs if run is not None], json=False)
 
@@ -178,7 +178,7 @@ def _cost(checkpoint: Checkpoint, options: TrainOptions) -> dict[str, Any]:
 
 def _evaluate(run: runs.Run, options: TrainOptions) -> None:
     """Judge the kept weights on val and test, draw the pictures, and say what they are worth."""
-    from edgekit.cli.evaluate import evaluate_run
+    from edgekit.api.evaluate import evaluate_run
 
     kept = [entry["epoch"] for entry in run.meta["history"] if entry["best"]][-1]
     progress.note(

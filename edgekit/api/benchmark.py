@@ -8,13 +8,19 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edgekit import progress, runs
+from edgekit import config, progress, runs
 from edgekit.bench import engines, program, roofline, session, ssh
 from edgekit.bench.transport import Transport, open_transport
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, UsageError
 from edgekit.measurements import BenchmarkResult, LayerCost, ProgramResult, Suite
 from edgekit.records import Artifact, Device
+
+if TYPE_CHECKING:
+    from edgekit.api.intermediates import Intermediates
+    from edgekit.bench.session import EvaluationSet
+
 
 Work = list[tuple[Artifact, Path]]
 
@@ -249,3 +255,100 @@ def build(kit: engines.Kit, device: Device, transport: Transport) -> engines.Eng
             + (f"; the DLA refuses: {', '.join(placement['refused'][:8])}" if placement["refused"] else "")
         )
     return engine
+
+
+def devices_of(names: list[str], threads: int | None, host: str | None, power_mode: str) -> list[Device]:
+    """The devices of these names, which can be reached and do what is asked for as far as their files say."""
+    devices = [_with_threads(config.load_device(name), threads) for name in names]
+    if host is not None:
+        devices = [at(devices, host)]
+    if len({each.name for each in devices}) < len(devices):
+        raise UsageError("two devices of one name: their engines and results would mix", "rename one .toml file")
+    _check(devices, power_mode)
+    return devices
+
+
+def _check(devices: list[Device], power_mode: str) -> None:
+    """
+    Raises:
+        EdgekitError: one of them cannot be measured on as it is asked for.
+    """
+    from edgekit.bench import program, transport
+
+    for each in devices:
+        if each.api == program.API:
+            program.find(each)
+        transport.open_transport(each, power_mode=power_mode)
+
+
+def with_gates(suite: Suite, asked: dict[str, float | None]) -> Suite:
+    """The suite with the gates that the command line sets over its own."""
+    given = {name: limit for name, limit in asked.items() if limit is not None}
+    return dataclasses.replace(suite, gates=dataclasses.replace(suite.gates, **given))
+
+
+def _with_threads(device: Device, threads: int | None) -> Device:
+    return dataclasses.replace(device, threads=threads or device.threads)
+
+
+def plan_of(bench: Intermediates, devices: list[Device], desktop: Work) -> list[tuple[Device, Work]]:
+    """What runs where: the exports that each device can run, and on this machine the baselines."""
+    from edgekit.api.artifacts import current_artifacts
+
+    exported = current_artifacts(bench.run, bench.checkpoint.sha256)
+    if not exported:
+        progress.note(f"nothing is exported yet; next: edgekit export {bench.run.handle} --target jetson")
+    files = [(artifact, bench.run.path / "export" / artifact.name) for artifact in exported]
+    plan = []
+    for device in devices:
+        own = [(artifact, path) for artifact, path in files if artifact.target == device.name]
+        work = [(artifact, path) for artifact, path in own or files if _runs(artifact, device)]
+        plan.append((device, work if _is_apart(device) else [*desktop, *work]))
+    if all(_is_apart(device) for device in devices):
+        plan.insert(0, (_with_threads(config.load_device("local"), devices[0].threads), desktop))
+    return plan
+
+
+def at(devices: list[Device], host: str) -> Device:
+    """The one device of the request, at `host`."""
+    if len(devices) != 1 or devices[0].transport not in ("ssh", "adb"):
+        raise UsageError(
+            "--host goes with one device that is reached over ssh or adb", "edgekit devices probe HOST --name X"
+        )
+    return dataclasses.replace(devices[0], host=host)
+
+
+def _is_apart(device: Device) -> bool:
+    """Whether it runs one kind of files in its own way, not all in this Python's runtimes: the baseline stays here."""
+    return bool(device.python) or device.transport != "local" or device.runtime in ("tensorrt", "litert")
+
+
+def _runs(artifact: Artifact, device: Device) -> bool:
+    """Whether `device` can run the artifact; what this machine lacks a runtime for is named."""
+    from edgekit.bench.session import host_runtime, is_installed
+
+    if device.precisions and artifact.precision not in device.precisions:
+        return False
+    if device.runtime == "tensorrt":
+        return artifact.runtime == "tensorrt"
+    if _is_apart(device):
+        return host_runtime(artifact) == device.runtime
+    if not is_installed(host_runtime(artifact)):
+        progress.note(f"left out: {artifact.name} (no runtime for it here; edgekit doctor says what brings it)")
+        return False
+    return True
+
+
+def test_set(bench: Intermediates, scratch: Path) -> EvaluationSet:
+    """The test split, decoded into one file; the images must be as they were indexed."""
+    import numpy as np
+
+    from edgekit.bench.session import EvaluationSet
+    from edgekit.data import dataset, images
+
+    chosen = bench.data.split("test")
+    paths = dataset.check_unchanged(bench.data, chosen)
+    preprocess = bench.checkpoint.preprocess
+    with progress.working(f"reading {len(paths)} test images"):
+        images.save_pixels(paths, preprocess, scratch / "pixels.npy")
+    return EvaluationSet(scratch / "pixels.npy", np.array([s.label for s in chosen]), preprocess)

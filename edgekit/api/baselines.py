@@ -8,16 +8,14 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from edgekit import files, progress
 from edgekit.errors import EdgekitError, MissingError, install_command, unknown
 from edgekit.records import Artifact
 
 if TYPE_CHECKING:
-    from edgekit.cli.workbench import Workbench
+    from edgekit.api.intermediates import Intermediates
 
 
 REFERENCE = "pytorch"
@@ -88,15 +86,6 @@ BASELINES = {
     "tensorrt": Baseline("tensorrt", "tensorrt", _no_tensorrt, default=True),
     "tensorrt-fp16": Baseline("tensorrt", "tensorrt", _no_tensorrt, "fp16", default=True),
 }
-Names = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--baseline",
-        help=f"The network as trained, here: {', '.join(BASELINES)}, or all. pytorch always is. Default: those that "
-        "are installed and need no compiling.",
-        show_default=False,
-    ),
-]
 
 
 def choose(wanted: Sequence[str] | None) -> list[str]:
@@ -123,7 +112,7 @@ def choose(wanted: Sequence[str] | None) -> list[str]:
     return chosen
 
 
-def made(bench: Workbench, names: Sequence[str], scratch: Path) -> list[tuple[Artifact, Path]]:
+def made(bench: Intermediates, names: Sequence[str], scratch: Path) -> list[tuple[Artifact, Path]]:
     """The artifact and the file of each; PyTorch's is made anew, the others run the run's ONNX file."""
     program = scratch / "baseline.pt2"
     with progress.working("preparing the baseline"):
@@ -139,7 +128,7 @@ def made(bench: Workbench, names: Sequence[str], scratch: Path) -> list[tuple[Ar
     return found
 
 
-def _in_half(bench: Workbench) -> Path:
+def _in_half(bench: Intermediates) -> Path:
     """The ONNX file in float16, as it is exported for TensorRT, beside the one in float32."""
 
     def make(path: Path) -> None:

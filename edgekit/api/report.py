@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit import progress, runs
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, MissingError
 from edgekit.measurements import BenchmarkResult, Gates, Summary
 from edgekit.records import SPLITS
 
 if TYPE_CHECKING:
-    from edgekit.measurements import LayerCost
+    from edgekit.measurements import LayerCost, ProgramResult
     from edgekit.records import DatasetIndex
     from edgekit.report.changes import Change
     from edgekit.report.material import Material, Picture
+    from edgekit.scores import Evaluation
 
 
 _SIDE = 96  # pixels of a picture in the page
@@ -27,7 +28,6 @@ def gather(run: runs.Run) -> Material:
     Raises:
         DataError: a file of the run is damaged. Images that are gone are no error: the report says so.
     """
-    from edgekit.cli.report import by_programs, measured, save_pictures
     from edgekit.report import changes
     from edgekit.report.material import Material
     from edgekit.train import evaluation
@@ -58,7 +58,7 @@ def gather(run: runs.Run) -> Material:
 def written(material: Material, format_: str, about: Path | None = None) -> str:
     """The report in one of `report.FORMATS`."""
     if format_ == "card":
-        from edgekit.cli.export import load_about
+        from edgekit.api.export import load_about
         from edgekit.report import card
 
         said = load_about(about) if about else None
@@ -145,7 +145,7 @@ def _layers(run: runs.Run, results: Sequence[BenchmarkResult], rows: Sequence[Su
     """What `Material` holds of layers: times that runtimes told, joined with the errors that ``edgekit quant debug``
     found for these weights; what is chosen first, then devices, then INT8.
     """
-    from edgekit.cli.layers import debug_document, debug_documents
+    from edgekit.api.network import debug_document, debug_documents
     from edgekit.layers import figures
     from edgekit.report.decide import decide
     from edgekit.report.distributions import row_of
@@ -184,9 +184,67 @@ def _layers(run: runs.Run, results: Sequence[BenchmarkResult], rows: Sequence[Su
 
 def _costs(run: runs.Run) -> tuple[list[LayerCost], str]:
     """The network's layers, worked out again where they were not kept; none, and why, where that cannot be done."""
-    from edgekit.cli import layers, network
+    from edgekit.api import network
+    from edgekit.api.network import costs
 
     try:
-        return network.kept(run) or layers.costs(run), ""
+        return network.kept(run) or costs(run), ""
     except (EdgekitError, OSError) as error:
         return [], f"the multiplications of the layers, and their order: {network.FILE} cannot be made again: {error}"
+
+
+# A file that edgekit did not draw is not taken into the page.
+_MOST_BYTES = 8_000_000
+
+
+def save_pictures(run: runs.Run, evaluation: Evaluation | None) -> dict[str, str | bytes]:
+    """Draw what can be drawn of a run into its pictures/; returns all of them, also the samples."""
+    from edgekit.data import dataset
+    from edgekit.report import pictures
+
+    index = run.path / "data.json"
+    data = dataset.load_index(index) if index.is_file() else None
+    with progress.working("drawing"):
+        drawn = pictures.draw_all(run.meta.get("history", ()), data, evaluation)
+        pictures.save(run.path / "pictures", drawn)
+    samples = run.path / "pictures" / "samples.png"
+    if samples.is_file() and samples.stat().st_size <= _MOST_BYTES:
+        drawn["samples.png"] = samples.read_bytes()
+    return drawn
+
+
+def measured(run: runs.Run) -> tuple[list[BenchmarkResult], list[Summary]]:
+    """The raw measurements of what the run has now, and the judged ones; both may be empty.
+
+    Raises:
+        MissingError: they cannot be compared: no baseline, or one on other images.
+    """
+    from edgekit.api.artifacts import current_artifacts
+    from edgekit.bench import session, summary
+
+    found = session.load(run.path / "bench", progress.note)
+    if not found:
+        return [], []
+    weights = run.weights_sha256
+    exported = {a.sha256 for a in current_artifacts(run, weights)}
+    results = [
+        r for r in found if r.artifact.parent == weights and (r.artifact.is_baseline or r.artifact.sha256 in exported)
+    ]
+    if results and (stale := len(found) - len(results)):
+        progress.note(f"left out: {stale} measurements of files that were exported again since; edgekit benchmark")
+    calibrations = {r.artifact.details.get("calibration_sha256") for r in results if r.artifact.precision == "int8"}
+    if len(calibrations) > 1:
+        progress.note("these INT8 models come from different calibrations; edgekit export again to compare targets")
+    try:
+        return results, summary.summarize(results) if results else []
+    except MissingError as error:
+        raise MissingError(str(error), f"edgekit benchmark {run.handle}") from None
+
+
+def by_programs(run: runs.Run) -> list[ProgramResult]:
+    """What programs on devices said of the files that the run has now."""
+    from edgekit.api.artifacts import current_artifacts
+    from edgekit.bench import program
+
+    exported = {a.sha256 for a in current_artifacts(run, run.weights_sha256)}
+    return [found for found in program.load(run.path / "bench") if found.artifact.sha256 in exported]

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekit import files
-from edgekit.cli.artifacts import SCHEMA, load_artifacts
-from edgekit.errors import EdgekitError, MissingError
+from edgekit.api.artifacts import SCHEMA, load_artifacts
+from edgekit.cli.inspect import LARGEST
+from edgekit.errors import EdgekitError, MissingError, UsageError, unknown
 from edgekit.labels import visible
 from edgekit.records import Artifact
+from edgekit.runs import choose_run
+
+if TYPE_CHECKING:
+    from edgekit.targets.contents import Contents, TensorInfo
+    from edgekit.targets.delegates import Verdict
+
 
 _MOST_TEXT = 300
 
@@ -110,3 +118,90 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         value = ", ".join(map(str, value[:100]))
     return value if isinstance(value, bool | int | float) else visible(str(value))[:_MOST_TEXT]
+
+
+_SUFFIXES = (".tflite", ".onnx", ".engine")
+
+
+def find_file(model: str, run: str | None, runs_dir: Path) -> Path:
+    """The file that is meant."""
+    if run is None and Path(model).is_file():
+        if Path(model).suffix not in _SUFFIXES:
+            raise UsageError(f"{model} is no model file", f"edgekit inspect reads {', '.join(_SUFFIXES)}")
+        return Path(model)
+    from edgekit.api.artifacts import load_artifacts
+
+    try:
+        opened = choose_run(runs_dir, run)
+    except MissingError as error:
+        raise (
+            error if run is not None else MissingError(f"there is no file {model!r}, and no run", error.hint)
+        ) from None
+    known = {}
+    for manifest in sorted((opened.path / "export").glob("[!.]*/manifest.json")):
+        known.update({a.name: manifest.parent / a.file for a in load_artifacts(manifest.parent)})
+    if not known:
+        raise MissingError(
+            f"nothing of {opened.name} is exported yet", f"edgekit export {opened.handle} --target android"
+        )
+    if model not in known:
+        raise unknown("file or artifact", model, sorted(known))
+    if not known[model].is_file():
+        raise MissingError(f"{known[model]} is gone", f"edgekit export {opened.handle} --target {model.split('/')[0]}")
+    return known[model]
+
+
+def read_file(path: Path) -> tuple[Contents, list[Verdict]]:
+    from edgekit.targets import delegates, read_onnx, read_tflite
+
+    if path.suffix == ".onnx":
+        return read_onnx.read(path), []
+    contents = read_tflite.read(path)
+    return contents, delegates.verdicts(contents)
+
+
+def plain_contents(contents: Contents, verdicts: list[Verdict], ops: bool) -> dict[str, Any]:
+    from edgekit.targets import contents as figures
+    from edgekit.targets.delegates import DELEGATES
+
+    kinds = [
+        {"op": kind, "types": types, "count": n, "macs": macs} for kind, types, n, macs in figures.kinds(contents.ops)
+    ]
+    plain: dict[str, Any] = {
+        "form": contents.form,
+        "about": contents.about,
+        "metadata": contents.metadata,
+        "inputs": [_tensor(t) for t in contents.inputs],
+        "outputs": [_tensor(t) for t in contents.outputs],
+        "signatures": contents.signatures,
+        "kinds": kinds,
+        "macs": figures.macs(contents),
+        "weight_bytes": figures.weight_bytes(contents),
+        "largest": [{"name": t.name, "type": t.kind, "bytes": t.nbytes} for t in figures.largest(contents, LARGEST)],
+        "delegates": [{**asdict(v), "source": DELEGATES[v.delegate].source, "verified": False} for v in verdicts],
+    }
+    if ops:
+        plain["ops"] = [
+            {
+                "index": op.index,
+                "op": op.kind,
+                "types": op.signature,
+                "macs": op.macs,
+                "inputs": [t.name if t else None for t in op.inputs],
+                "outputs": [t.name for t in op.outputs],
+                "leaves": {name: why for name, row in DELEGATES.items() if verdicts and (why := row.leaves(op))},
+            }
+            for op in contents.ops
+        ]
+    return plain
+
+
+def _tensor(tensor: TensorInfo) -> dict[str, Any]:
+    return {
+        "name": tensor.name,
+        "shape": tensor.shape,
+        "type": tensor.dtype,
+        "scale": tensor.scales[0] if len(tensor.scales) == 1 else None,
+        "zero_point": tensor.zero_points[0] if len(tensor.zero_points) == 1 else None,
+        "range": tensor.real_range,
+    }

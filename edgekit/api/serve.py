@@ -1,4 +1,4 @@
-"""What ``edgekit serve`` does while it runs: the link, what browsers do, what they sent."""
+"""``edgekit serve``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgekit import progress, runs
 from edgekit.bench import metrics, quantiles, session
@@ -17,9 +19,68 @@ from edgekit.bench.summary import percentiles_ms
 from edgekit.bench.webdoor import Door
 from edgekit.bench.webjob import Offer, Visit
 from edgekit.bench.webserver import Desk, WebServer
-from edgekit.cli import console
-from edgekit.errors import MissingError
+from edgekit.errors import MissingError, unknown
 from edgekit.measurements import BenchmarkResult
+
+if TYPE_CHECKING:
+    from edgekit.measurements import Suite
+    from edgekit.records import Artifact
+
+
+def offer_of(opened: runs.Run, wanted: list[str], limits: Suite, scratch: Path) -> Offer:
+    """What browsers get of a run."""
+    from edgekit.api.benchmark import test_set
+    from edgekit.api.intermediates import Intermediates
+    from edgekit.bench.webjob import Offer
+    from edgekit.train import evaluation
+
+    bench = Intermediates(opened)
+    checkpoint = bench.checkpoint
+    models = _models(opened, checkpoint.sha256, wanted)
+    judged = evaluation.load(opened.path, checkpoint.sha256)
+    return Offer(
+        title=f"{opened.name}, {checkpoint.arch}",
+        labels=checkpoint.labels,
+        models=models,
+        samples=test_set(bench, scratch),
+        suite=limits,
+        temperature=judged.temperature if judged else None,
+    )
+
+
+def _models(opened: runs.Run, weights: str, wanted: list[str]) -> tuple[tuple[Artifact, Path], ...]:
+    """The LiteRT files that were exported, or those of them that are wanted; equal files once.
+
+    Raises:
+        UsageError: a file that is wanted cannot be had. MissingError: there is none that a browser can run.
+    """
+    from edgekit.api.artifacts import current_artifacts
+    from edgekit.bench import session
+
+    known = {a.name: a for a in current_artifacts(opened, weights) if a.runtime == "litert"}
+    for name in wanted:
+        if name not in known:
+            raise unknown("LiteRT file", name, sorted(known)) if known else _nothing(opened)
+    chosen: dict[str, Artifact] = {}
+    for artifact in (known[name] for name in wanted or known):
+        if artifact.input == "int8":
+            progress.note(f"left out: {artifact.name} (its input is int8, which LiteRT.js does not take)")
+        else:
+            chosen.setdefault(artifact.sha256, artifact)
+    if not chosen:
+        raise _nothing(opened)
+    files = [(artifact, opened.path / "export" / artifact.name) for artifact in chosen.values()]
+    for artifact, path in files:
+        session.verify(artifact, path)
+    return tuple(files)
+
+
+def _nothing(opened: runs.Run) -> MissingError:
+    return MissingError(
+        f"the run {opened.name!r} has no LiteRT file that a browser can run",
+        f"edgekit export {opened.handle} --target android",
+    )
+
 
 HERE = "127.0.0.1"
 # An address of no network (RFC 5737). Nothing is sent: the kernel only says which of ours would be used.
@@ -162,32 +223,7 @@ def _print_code(link: str) -> None:
         console.print(Text(line, style="#000000 on #ffffff", no_wrap=True, overflow="ignore"))
 
 
-def print_results(run: runs.Run, received: list[BenchmarkResult], json: bool) -> None:
-    """The table of the run; without a baseline to compare with, what was received."""
-    from edgekit import measurements
-    from edgekit.cli.report import print_table
-
-    if not received:
-        progress.note("nothing was received")
-        if json:
-            console.as_json([])
-        return
-    if any(
-        result.artifact.name == measurements.REFERENCE for result in session.load(run.path / "bench", progress.note)
-    ):
-        print_table(run, json)
-        return
-    rows = [_figures(result) for result in received]
-    if json:
-        console.as_json(rows)
-    else:
-        columns = list(rows[0])
-        cells = [[v if isinstance(v, str) else "-" if v is None else f"{v:.2f}" for v in row.values()] for row in rows]
-        console.table(columns, cells, right=columns[2:])
-    progress.note(f"next, for the baseline that these are compared with: edgekit benchmark {run.handle}")
-
-
-def _figures(result: BenchmarkResult) -> dict[str, str | float | None]:
+def figures_of(result: BenchmarkResult) -> dict[str, str | float | None]:
     p50, p90, p99 = percentiles_ms(result.latencies_ns, result.environment)
     top1 = 100 * float(metrics.top1(result.logits, result.expected).mean())
     return {"artifact": result.artifact.name, "device": result.device, "top1": top1,

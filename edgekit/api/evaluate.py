@@ -4,34 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import statistics as middle
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from itertools import count
+from typing import TYPE_CHECKING
 
-import typer
-
-from edgekit import progress, runs
-from edgekit.cli import console
-from edgekit.cli.options import Json, RunsDir
-from edgekit.errors import MissingError
-from edgekit.runs import list_runs, open_run
+from edgekit import files, progress, runs
+from edgekit.errors import EdgekitError
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from edgekit.api.intermediates import Intermediates
     from edgekit.scores import Evaluation
 
 
-_COLUMNS = (
-    "run", "model", "strategy", "top-1 % (95 %)", "p", "precision", "recall", "F1", "NLL", "ECE %", "s/epoch",
-    "parameters (trained)", "peak MB", "INT8 MB",
-)  # fmt: skip
-_NARROW = ("run", "top-1 % (95 %)", "p", "F1", "INT8 MB")
-
-
 @dataclass(frozen=True)
-class Row:
+class RunComparison:
     """One run beside others. Shares in percent, as in `scores`; None where the run does not know.
 
     `same_data`: its data set is that of most of the runs compared; only these are ranked and tested.
@@ -59,38 +49,7 @@ class Row:
     int8_mb: float | None = None
 
 
-def compare(
-    runs: Annotated[list[str] | None, typer.Argument(help="Names or paths. Default: all runs.")] = None,
-    json: Json = False,
-    runs_dir: RunsDir = Path("runs"),
-) -> None:
-    """Compare several trained runs in one table, the best first.
-
-    Runs are ranked by top-1 on the test split. Those trained on other data are listed, not ranked.
-    """
-    names = list(dict.fromkeys(runs or [path.name for path in list_runs(runs_dir)]))
-    if not names:
-        raise MissingError(f"no finished run in {runs_dir}", "edgekit train DATA --model efficientnet_lite0")
-    print_comparison([open_run(runs_dir, name) for name in names], json)
-
-
-def print_comparison(runs: list[runs.Run], json: bool) -> None:
-    """The runs as a table or as JSON, and which is best in one sentence."""
-    # As they were written: a run that was just trained holds records, not plain values.
-    rows, sentence = _rank([open_run(run.path.parent, run.name) for run in runs])
-    if json:
-        console.as_json({"rows": [dataclasses.asdict(row) for row in rows], "sentence": sentence})
-        return
-    console.table(_COLUMNS, [_cells(row) for row in rows], right=_COLUMNS[3:], narrow=_NARROW)
-    progress.note(
-        "p: McNemar, paired, against the first; precision, recall, F1: mean of the classes; NLL, ECE: calibrated"
-    )
-    if not all(row.same_data for row in rows):
-        progress.note("other data: another data set or split; its figures cannot be compared with the others'")
-    progress.note(sentence)
-
-
-def _rank(runs: list[runs.Run]) -> tuple[list[Row], str]:
+def rank(runs: list[runs.Run]) -> tuple[list[RunComparison], str]:
     """The rows, the best first, and what they say in one sentence."""
     from edgekit.statistics import mcnemar
     from edgekit.train import evaluation
@@ -111,10 +70,10 @@ def _rank(runs: list[runs.Run]) -> tuple[list[Row], str]:
     return [rows[n] for n in order], _sentence([rows[n] for n in ranked])
 
 
-def _row(run: runs.Run, judged: Evaluation | None, same_data: bool) -> Row:
+def _row(run: runs.Run, judged: Evaluation | None, same_data: bool) -> RunComparison:
     options, parameters = run.meta.get("options", {}), run.meta.get("parameters") or {}
     seconds = [entry["seconds"] for entry in run.meta.get("history", ()) if "seconds" in entry]
-    row = Row(
+    row = RunComparison(
         run=run.name,
         model=str(run.meta.get("arch", "-")),
         strategy=options.get("strategy"),
@@ -159,7 +118,7 @@ def _right(run: runs.Run, judged: Evaluation | None) -> np.ndarray:
 
 def _int8_mb(run: runs.Run) -> float | None:
     """The size of the smallest INT8 file that was exported from the run's weights."""
-    from edgekit.cli.artifacts import load_artifacts
+    from edgekit.api.artifacts import load_artifacts
 
     files = [
         run.path / "export" / artifact.name
@@ -170,7 +129,7 @@ def _int8_mb(run: runs.Run) -> float | None:
     return min((path.stat().st_size / 1e6 for path in files if path.is_file()), default=None)
 
 
-def _sentence(ranked: list[Row]) -> str:
+def _sentence(ranked: list[RunComparison]) -> str:
     """Which run is best, and whether that is more than chance."""
     from edgekit.report.tables import SIGNIFICANT
 
@@ -184,31 +143,72 @@ def _sentence(ranked: list[Row]) -> str:
     if not near:
         most = max(row.p_value or 0.0 for row in others)
         what = "the other" if len(others) == 1 else f"the {len(others)} others"
-        return f"{start}; significantly better than {what} (largest p: {_p(most)}; McNemar)"
+        return f"{start}; significantly better than {what} (largest p: {p_value_text(most)}; McNemar)"
     named = ", ".join(row.run for row in near[:3]) + (f" and {len(near) - 3} more" if len(near) > 3 else "")
     most = max(row.p_value or 0.0 for row in near)
-    return f"{start}; not significantly better than {named} (largest p: {_p(most)}; McNemar)"
+    return f"{start}; not significantly better than {named} (largest p: {p_value_text(most)}; McNemar)"
 
 
-def _p(value: float) -> str:
+def p_value_text(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _cells(row: Row) -> list[str]:
-    from edgekit.report.tables import number
+_SAMPLES = 32  # augmented images in pictures/samples.png
 
-    def count(value: int | None) -> str:
-        return "-" if value is None else f"{value / 1e6:.2f} M"
 
-    interval = "-" if row.top1 is None else f"{row.top1:.1f} ({row.top1_low:.1f}-{row.top1_high:.1f})"
-    p_value = "other data" if not row.same_data else "" if row.p_value is None else _p(row.p_value)
-    figures = [
-        *(number(value, 1) for value in (row.precision, row.recall, row.f1)),
-        number(row.nll, 3),
-        number(row.ece, 1),
-        number(row.epoch_s, 1),
-        f"{count(row.parameters)} ({count(row.parameters_trained)})" if row.parameters is not None else "-",
-        number(row.peak_rss_mb, 0),
-        number(row.int8_mb, 1),
-    ]
-    return [row.run, row.model, str(row.strategy or "-"), interval, p_value, *figures]
+def evaluate_run(run: runs.Run) -> Evaluation:
+    """Judge the weights of `run`, keep the result and the pictures in it, and say what they are worth.
+
+    Raises:
+        MissingError: images are gone. DataError: images have changed since training.
+    """
+    from edgekit.api.intermediates import Intermediates
+    from edgekit.api.report import save_pictures
+    from edgekit.data import dataset
+    from edgekit.report import verdict
+    from edgekit.train import evaluation
+    from edgekit.train.finetune import pick_device
+
+    run = runs.open_run(run.path.parent, run.name)  # as it was written: plain values
+    bench = Intermediates(run)
+    checkpoint, model = bench.trained
+    for split in ("val", "test"):
+        dataset.check_unchanged(bench.data, bench.data.split(split))
+    with progress.bar("evaluating") as update:
+        device = pick_device(str(run.meta.get("options", {}).get("device", "auto")))
+        judged = evaluation.evaluate(checkpoint, model.to(device), bench.data, update)
+    evaluation.save(run.path, judged)
+    _save_samples(bench)
+    save_pictures(run, judged)
+    for line in verdict.trained(judged):
+        progress.note(line)
+    return judged
+
+
+def _save_samples(bench: Intermediates) -> None:
+    """Draw some training images as they were augmented, of as many classes as there is room for.
+
+    A run of an older edgekit, whose options mean nothing now, goes without.
+    """
+    import numpy as np
+
+    from edgekit.config import from_table
+    from edgekit.data import dataset
+    from edgekit.report import pictures
+    from edgekit.train.augment import TrainImages
+    from edgekit.train.options import TrainOptions
+
+    try:
+        options = from_table({**bench.run.meta["options"], "device": "auto"}, TrainOptions, "options")
+    except EdgekitError as error:
+        progress.note(f"no picture of augmented images: {error.message}")
+        return
+    samples = bench.data.split("train")
+    counters: dict[int, Iterator[int]] = defaultdict(count)
+    turns = [next(counters[s.label]) for s in samples]  # the how manieth of its class
+    chosen = sorted(range(len(samples)), key=lambda n: (turns[n], samples[n].label))[:_SAMPLES]
+    dataset.check_unchanged(bench.data, tuple(samples[n] for n in chosen))
+    images = TrainImages(bench.data, bench.checkpoint.preprocess, options)
+    pixels = np.stack([images[1, n][0].numpy() for n in chosen])
+    content = pictures.samples(pixels, [bench.checkpoint.labels[samples[n].label] for n in chosen])
+    files.save_bytes(bench.run.path / "pictures" / "samples.png", content)

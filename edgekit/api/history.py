@@ -1,0 +1,472 @@
+"""Which measurements go together: in time, those of one artifact on one device; of two sides, what is compared."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgekit import progress, runs
+from edgekit.cli.history import SAME
+from edgekit.errors import MissingError, UsageError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from edgekit.bench.database import Wanted
+    from edgekit.bench.difference import Comparison
+    from edgekit.bench.entries import Entry
+    from edgekit.bench.regression import Tolerances, Verdict
+
+
+_MOST_NAMES = 12
+
+
+def grouped(entries: Iterable[Entry]) -> list[list[Entry]]:
+    """The measurements of each artifact on each device, of each run, the oldest first.
+
+    Of the same weights the number counts, which no clock can turn around; of others the time.
+    """
+    groups: dict[tuple[str, str, str], list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault((entry.run, entry.artifact, entry.device), []).append(entry)
+    ordered = []
+    for group in groups.values():
+        last = {w: max(e.measured for e in group if e.weights_sha256 == w) for w in {e.weights_sha256 for e in group}}
+        ordered.append(sorted(group, key=lambda e: (last[e.weights_sha256], e.weights_sha256, e.number, e.measured)))
+    return sorted(ordered, key=lambda group: (group[0].run, group[0].artifact, group[0].device))
+
+
+def at(group: list[Entry], when: str) -> Entry | None:
+    """Of the measurements of one artifact on one device the one that is meant."""
+    if when == "latest":
+        return group[-1]
+    if when == "previous":
+        return group[-2] if len(group) > 1 else None
+    if when == "first":
+        return group[0]
+    return next((entry for entry in reversed(group) if entry.measured[: len(when)] <= when), None)
+
+
+def _by_name(entry: Entry) -> tuple[str, ...]:
+    return (entry.artifact, entry.device)
+
+
+def _by_target(entry: Entry) -> tuple[str, ...]:
+    return (entry.artifact.partition("/")[0], entry.device)
+
+
+def _by_device(entry: Entry) -> tuple[str, ...]:
+    return (entry.device,)
+
+
+def pairs(before: list[Entry], after: list[Entry]) -> list[tuple[Entry, Entry]]:
+    """What is compared with what: the same artifact on the same device; else what is the only one of its target there,
+    the only one there, the only one.
+
+    Raises:
+        MissingError: nothing of both goes together.
+    """
+    found: list[tuple[Entry, Entry]] = []
+    for key in (_by_name, _by_target, _by_device, lambda entry: ()):
+        if not found and (key is _by_name or all(len({key(e) for e in side}) == len(side) for side in (before, after))):
+            known = {key(entry): entry for entry in before}
+            found = [(known[key(entry)], entry) for entry in after if key(entry) in known]
+    if not found:
+        said = [names(sorted({f"{e.artifact} on {e.device}" for e in side})) for side in (before, after)]
+        raise MissingError(
+            f"nothing of both goes together; the first has {said[0]}; the second {said[1]}",
+            "name one artifact of each: RUN/ARTIFACT, and --device where it was measured on several",
+        )
+    return found
+
+
+def left_out(before: list[Entry], after: list[Entry], found: list[tuple[Entry, Entry]]) -> tuple[str, str]:
+    """What only one side has, in short; "" where that is nothing."""
+    compared = {id(entry) for pair in found for entry in pair}
+    alone = [[e for e in side if id(e) not in compared] for side in (before, after)]
+    first, second = (names(sorted(f"{e.artifact} on {e.device}" for e in side)) if side else "" for side in alone)
+    return first, second
+
+
+def names(of: Sequence[str]) -> str:
+    """The first of many, and how many more there are."""
+    more = f" and {len(of) - _MOST_NAMES} more" if len(of) > _MOST_NAMES else ""
+    return (", ".join(of[:_MOST_NAMES]) + more) or "none yet"
+
+
+# How kept results are named on the command line, and where they are looked for.
+
+GRAMMAR = "RUN, RUN/ARTIFACT, RUN@previous, RUN@first, RUN@2026-11-26, or an id of edgekit history"
+_WHEN = re.compile(r"latest|previous|first|\d{4}-\d\d(-\d\d(T\d\d(:\d\d(:\d\d)?)?)?)?")
+_WORDS = {"previous": "twice", "first": "at all", "latest": "at all"}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where results are looked for: the indexes of folders of runs, and a team's database, if one is asked."""
+
+    indexes: dict[Path, Engine]
+    team: Engine | None
+
+    def of(self, folder: Path | None) -> Sources:
+        """One folder alone: runs of one name in two folders are two. None is all."""
+        return self if folder is None else Sources({folder: self.indexes[folder]}, None)
+
+    def each(self) -> list[Sources]:
+        """One by one."""
+        folders = [self.of(folder) for folder in self.indexes]
+        return [*folders, *([Sources({}, self.team)] if self.team is not None else [])]
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a name of the user's means: a run's, perhaps an artifact of it, and when; or the beginning of a hash.
+    `text` is the name without the time. `folder`: of runs, where it is a run here; None where it is somebody else's.
+    """
+
+    text: str
+    run: str = ""
+    artifact: str = ""
+    when: str = "latest"
+    id: str = ""
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The results that a name means, and where their run is: what else is known of it must be from there."""
+
+    entries: list[Entry]
+    sources: Sources
+
+
+def open_sources(runs_dir: Path, named: Iterable[str], url: str | None) -> Sources:
+    """Bring the indexes up to date that `named` need; what is damaged is said and left out.
+
+    Raises:
+        MissingError: the database cannot be reached.
+    """
+    from edgekit.bench import database, index
+
+    folders = {runs_dir.resolve(): runs_dir}
+    for name in named:
+        path = _local(runs_dir, name)[0]
+        if path is not None:
+            folders.setdefault(_place(path)[0], path.parent)
+    opened = {}
+    with progress.working("reading results"):
+        for resolved, folder in folders.items():
+            found = index.refresh(folder)
+            opened[resolved] = found.engine
+            for problem in found.problems:
+                progress.note(f"left out: {problem}")
+    return Sources(opened, None if not url else database.connect(url))
+
+
+def _place(run: Path) -> tuple[Path, str]:
+    """The folder of runs that a run lies in, and its name there; a link is a run of its own."""
+    whole = run if run.name not in ("", "..") else run.resolve()
+    return whole.parent.resolve(), whole.name
+
+
+def find(sources: Sources, wanted: Wanted) -> list[Entry]:
+    """Entries of all sources, each once, the newest first."""
+    from edgekit.bench import database
+
+    found: dict[tuple[str, str], Entry] = {}
+    for engine in _engines(sources):
+        with database.speaking(engine), engine.connect() as connection:
+            for entry in database.find(connection, wanted):
+                found.setdefault((entry.sha256, entry.run), entry)
+    return newest_first(found.values())[: wanted.limit]
+
+
+def newest_first(entries: Iterable[Entry]) -> list[Entry]:
+    """By when they were measured."""
+    return sorted(entries, key=lambda e: (e.measured, e.number), reverse=True)
+
+
+def with_samples(sources: Sources, entries: Sequence[Entry]) -> dict[tuple[str, str], Entry]:
+    """Entries with their samples, by hash and run."""
+    from edgekit.bench import database
+
+    found: dict[tuple[str, str], Entry] = {}
+    for engine in _engines(sources):
+        missing = [entry for entry in entries if (entry.sha256, entry.run) not in found]
+        with database.speaking(engine), engine.connect() as connection:
+            for entry in database.with_samples(connection, missing):
+                found[entry.sha256, entry.run] = entry
+    return found
+
+
+def others(of: Resolved) -> list[Entry]:
+    """All measurements of the same artifacts of the same runs on the same devices."""
+    from edgekit.bench.database import Wanted
+
+    found: list[Entry] = []
+    for run, artifact, device in sorted({(e.run, e.artifact, e.device) for e in of.entries}):
+        found += find(of.sources, Wanted(runs=(run,), artifact=artifact, device=device))
+    return found
+
+
+def holding(sources: Sources, entries: Sequence[Entry]) -> list[Resolved]:
+    """Those of `entries` that are here, by where they are."""
+    from edgekit.bench.database import Wanted
+
+    runs, hashes = tuple(sorted({entry.run for entry in entries})), {entry.sha256 for entry in entries}
+    found = [(each, find(each, Wanted(runs=runs))) for each in sources.each()]
+    return [Resolved([entry for entry in there if entry.sha256 in hashes], each) for each, there in found]
+
+
+def _engines(sources: Sources) -> list[Engine]:
+    return [*sources.indexes.values(), *([sources.team] if sources.team is not None else [])]
+
+
+def _local(runs_dir: Path, text: str) -> tuple[Path | None, str, str]:
+    """The run here that a name begins with, the artifact behind its slash, and when."""
+    head, _, when = text.rpartition("@")
+    for name, moment in ((text, "latest"), (head, when)):
+        parts = name.split("/")
+        for k in range(len(parts), 0, -1):
+            run, artifact = "/".join(parts[:k]), "/".join(parts[k:])
+            for path in (runs_dir / run, Path(run)) if run and "@" not in artifact else ():
+                if (path / runs.RUN_FILE).is_file():
+                    return path, artifact, moment
+    return None, "", ""
+
+
+def parse(text: str, runs_dir: Path, sources: Sources) -> Named:
+    """What `text` names.
+
+    Raises:
+        MissingError: neither a run nor a result. UsageError: no time that is known.
+    """
+    from edgekit.bench.database import Wanted
+    from edgekit.bench.entries import text as as_kept
+
+    path, artifact, when = _local(runs_dir, text)
+    folder, name = _place(path) if path is not None else (None, "")
+    run = as_kept(name)
+    if not run:  # a run of somebody else's
+        head, _, when = text.rpartition("@") if "@" in text else (text, "", "latest")
+        first, _, artifact = head.partition("/")
+        run = first if first and find(sources, Wanted(runs=(first,), limit=1)) else ""
+    if run:
+        if not _is_time(when):
+            raise UsageError(f"{when!r} is no time of a result", "@latest, @previous, @first or @2026-11-26 (UTC)")
+        return Named(text.removesuffix(f"@{when}"), run, artifact, when, folder=folder)
+    if re.fullmatch("[0-9a-f]{4,64}", text):
+        return Named(text, id=text)
+    known = sorted({entry.run for entry in find(sources, Wanted(limit=1000))})
+    raise MissingError(f"there is no run and no result {text!r}", f"{GRAMMAR}; measured runs: {names(known)}")
+
+
+def _is_time(when: str) -> bool:
+    if not _WHEN.fullmatch(when):
+        return False
+    try:
+        return when in _WORDS or bool(datetime.fromisoformat(f"{when}-01" if len(when) == len("2026-11") else when))
+    except ValueError:
+        return False
+
+
+def resolve(text: str, runs_dir: Path, sources: Sources, device: str | None) -> Resolved:
+    """The results that a name means: one of each artifact and device.
+
+    Raises:
+        MissingError: there is none. UsageError: an id that several results begin with.
+    """
+    from edgekit.bench.database import Wanted
+
+    named = parse(text, runs_dir, sources)
+    if named.id:
+        return _by_id(named.id, sources, device)
+    here = sources.of(named.folder)
+    found = find(here, Wanted(runs=(named.run,), device=device or ""))
+    if not found:
+        where = f" on {device!r}" if device else ""
+        raise MissingError(f"the run {named.run!r} has no measurements{where}", f"edgekit benchmark {named.run}")
+    if named.artifact:
+        chosen = [e for e in found if named.artifact in (e.artifact, e.artifact.partition("/")[2])]
+        if not chosen:
+            known = sorted({entry.artifact for entry in found})
+            raise MissingError(f"{named.run!r} has no measurement of {named.artifact!r}", f"measured: {names(known)}")
+        found = chosen
+    picked = [entry for group in grouped(found) if (entry := at(group, named.when)) is not None]
+    if not picked:
+        raise MissingError(
+            f"nothing of {named.run!r} was measured {_WORDS.get(named.when, 'until ' + named.when)}",
+            f"edgekit history {named.run} lists what was",
+        )
+    return Resolved(picked, here)
+
+
+def _by_id(text: str, sources: Sources, device: str | None) -> Resolved:
+    """The one result whose hash begins so, out of the first place that has it."""
+    from edgekit.bench.database import Wanted
+
+    places = [Resolved(find(each, Wanted(device=device or "", id=text)), each) for each in sources.each()]
+    hashes = {entry.sha256 for place in places for entry in place.entries}
+    if len(hashes) > 1:
+        raise UsageError(f"{len(hashes)} results begin with {text}", "type more of the id")
+    for place in places:
+        if place.entries:
+            return Resolved(place.entries[:1], place.sources)
+    raise MissingError(f"there is no run and no result {text!r}", "edgekit history lists ids")
+
+
+def of_artifact(entries: list[Entry], artifact: str | None) -> list[Entry]:
+    found = [e for e in entries if artifact in (None, e.artifact, e.artifact.partition("/")[2])]
+    if not found:
+        raise MissingError(
+            f"{artifact!r} was not measured", f"measured: {', '.join(sorted({e.artifact for e in entries})[:12])}"
+        )
+    return found
+
+
+def save_as_reference(path: Path, newest: Resolved) -> None:
+    from edgekit.bench import regression
+
+    regression.save_reference(path, list(with_samples(newest.sources, newest.entries).values()))
+    progress.note(f"{path}: {len(newest.entries)} results; next: edgekit check --against {path}")
+
+
+def reference_entries(
+    against: str, runs_dir: Path, sources: Sources, device: str | None
+) -> tuple[list[Entry], list[Entry]]:
+    """The entries of the reference with their samples, and other measurements of the same."""
+    from edgekit.bench import regression
+
+    if not against.endswith(".json"):
+        found = resolve(against, runs_dir, sources, device)
+        return list(with_samples(found.sources, found.entries).values()), others(found)
+    entries = regression.load_reference(Path(against))
+    chosen = [entry for entry in entries if device in (None, entry.device)]
+    if not chosen:
+        known = ", ".join(sorted({entry.device for entry in entries})[:12])
+        raise MissingError(f"{against} has no results of {device!r}", f"it has: {known}")
+    return chosen, [entry for place in holding(sources, chosen) for entry in others(place)]
+
+
+def judge_all(newest: Resolved, reference: list[Entry], more: list[Entry], tolerances: Tolerances) -> list[Verdict]:
+    from edgekit.bench import regression
+
+    by_place = {(entry.artifact, entry.device): entry for entry in reference}
+    samples, more = with_samples(newest.sources, newest.entries), [*others(newest), *more]
+    verdicts = []
+    for entry in newest.entries:
+        before = by_place.pop((entry.artifact, entry.device), None)
+        if before is not None and before.sha256 == entry.sha256:
+            before = None
+            why = SAME
+        else:
+            why = "not in the reference"
+        if before is None:
+            none = regression.Figure("all", regression.NOT_COMPARED, why)
+            verdicts.append(regression.Verdict(entry.artifact, entry.device, "", entry.id, (none,)))
+        else:
+            verdicts.append(regression.judge(before, samples[entry.sha256, entry.run], tolerances, more))
+    for entry in by_place.values():
+        gone = regression.Figure("all", regression.NOT_COMPARED, "in the reference, but not measured now")
+        verdicts.append(regression.Verdict(entry.artifact, entry.device, entry.id, "", (gone,)))
+    return verdicts
+
+
+# A place, and the runs that are asked of it; none are all.
+Part = tuple[Sources, tuple[str, ...]]
+
+
+def only_run(named: Named) -> Named:
+    """What is named, if it is a run and nothing else.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if not named.run or named.artifact or named.when != "latest":
+        raise UsageError(
+            f"history lists runs, and {named.text!r} names more or other than one", "--artifact, --since; edgekit diff"
+        )
+    return named
+
+
+def parts_of(sources: Sources, asked: list[Named]) -> list[Part]:
+    """Where each run is looked for: one here in its folder alone, one of somebody else's everywhere, place by place."""
+    runs: dict[Path | None, list[str]] = {} if asked else {None: []}
+    for named in asked:
+        runs.setdefault(named.folder, []).append(named.run)
+    return [(each, tuple(dict.fromkeys(names))) for folder, names in runs.items() for each in sources.of(folder).each()]
+
+
+def push_results(team: Engine | None, parts: list[Part]) -> None:
+    from edgekit.bench import database
+    from edgekit.bench.database import Wanted
+
+    if team is None:
+        raise UsageError("--push sends results to a database, and none is named", "--db postgresql://user@host/name")
+    with database.speaking(team):
+        with team.connect() as connection:
+            there = database.keys(connection)
+        sent = 0
+        for sources, names in parts:
+            if sources.team is None:
+                own = [e for e in find(sources, Wanted(names)) if (e.sha256, e.run) not in there]
+                with team.begin() as connection:
+                    database.put(connection, list(with_samples(sources, own).values()))
+                there |= {(e.sha256, e.run) for e in own}
+                sent += len(own)
+    progress.note(f"sent {sent} results to {database.name_of(team)}")
+
+
+def listed(parts: list[Part], wanted: Wanted) -> tuple[list[Entry], dict[tuple[str, str], Comparison]]:
+    """The entries of all parts, each once, the newest first, and each against the one before it in the same place."""
+    places: dict[tuple[str, str], int] = {}
+    entries: dict[tuple[str, str], Entry] = {}
+    for number, (sources, names) in enumerate(parts):
+        for entry in find(sources, dataclasses.replace(wanted, runs=names)):
+            if places.setdefault((entry.sha256, entry.run), number) == number:
+                entries[entry.sha256, entry.run] = entry
+    found = newest_first(entries.values())[: wanted.limit]
+    changes: dict[tuple[str, str], Comparison] = {}
+    for number, (sources, _) in enumerate(parts):
+        changes |= _changes(sources, [e for e in found if places[e.sha256, e.run] == number])
+    return found, changes
+
+
+def _changes(sources: Sources, shown: list[Entry]) -> dict[tuple[str, str], Comparison]:
+    """Each of `shown` against the one before it."""
+    from edgekit.bench import difference
+    from edgekit.bench.database import Wanted
+
+    if not shown:
+        return {}
+    runs = tuple(sorted({entry.run for entry in shown}))
+    keys = {(entry.sha256, entry.run) for entry in shown}
+    compared: list[tuple[Entry, Entry, list[Entry]]] = []
+    for group in grouped(find(sources, Wanted(runs))):
+        compared += [(a, b, group) for a, b in itertools.pairwise(group) if (b.sha256, b.run) in keys]
+    samples = with_samples(sources, [entry for a, b, _ in compared for entry in (a, b)])
+    return {
+        (b.sha256, b.run): difference.compare(samples[a.sha256, a.run], samples[b.sha256, b.run], group)
+        for a, b, group in compared
+    }
+
+
+def as_plain(change: Comparison) -> dict[str, object]:
+    """A comparison as plain values; latencies as ratios."""
+    from edgekit.bench import difference
+
+    fields = {f.name: getattr(change, f.name) for f in dataclasses.fields(change)}
+    ends = {name: fields.pop(name) for name in ("before", "after")}
+    return {
+        **{name: {"id": e.id, "sha256": e.sha256, "run": e.run, "artifact": e.artifact, "device": e.device,
+                  "measured": e.measured, "top1": e.top1, "p50_ms": e.p50_ms, "p90_ms": e.p90_ms,
+                  "size_bytes": e.size_bytes} for name, e in ends.items()},
+        **fields,
+        "sentences": difference.sentences(change),
+    }  # fmt: skip

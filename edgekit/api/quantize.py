@@ -1,0 +1,117 @@
+"""``edgekit quant debug``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit import config, files, progress
+from edgekit.quantization import LITERT_SCHEME, TENSORRT_SCHEME, CalibrationRecipe, CalibrationTable
+from edgekit.runs import choose_run
+from edgekit.targets import base
+
+if TYPE_CHECKING:
+    from edgekit.api.intermediates import Intermediates
+    from edgekit.quant.debug import Inspection
+
+
+SCHEMA = 1
+_BATCH = 8
+
+
+def debug_stem(target: str, recipe: str) -> str:
+    """The name of both files: other recipes are told apart by theirs."""
+    return f"debug-{target}" if recipe == "default" else f"debug-{target}-{recipe}"
+
+
+def inspect_layers(bench: Intermediates, resolved: base.Resolved, images: int) -> Inspection:
+    from edgekit.quant import debug as debugging
+    from edgekit.quant import observers
+
+    observers.check(bench.recipe.observer)
+    native = LITERT_SCHEME if resolved.target.runtime == "litert" else TENSORRT_SCHEME
+    batches = bench.calibration_images(images).split(_BATCH)
+    with progress.bar("quantizing one layer at a time") as update:
+        return debugging.inspect(bench.folded, bench.quantized, native, batches, update)
+
+
+def debug_report(bench: Intermediates, resolved: base.Resolved, found: Inspection) -> dict[str, Any]:
+    """What debug-<target>.json holds."""
+    import dataclasses
+
+    table = bench.table
+    return {
+        "schema": SCHEMA,
+        "run": bench.run.name,
+        "target": resolved.name,
+        "checkpoint_sha256": bench.checkpoint.sha256,
+        "calibration": {"recipe": table.recipe, "observer": table.observer, "samples": table.samples},
+        "steps": bench.quantized.steps,
+        **dataclasses.asdict(found),
+    }
+
+
+def open_intermediates(runs_dir: Path, run: str | None, recipe: CalibrationRecipe) -> Intermediates:
+    opened = choose_run(runs_dir, run)
+    from edgekit.api.intermediates import Intermediates
+    from edgekit.quant import observers
+
+    observers.check(recipe.observer)
+    return Intermediates(opened, recipe)
+
+
+def other_table(name: str, runs_dir: Path, recipe: CalibrationRecipe) -> CalibrationTable:
+    """The table in a file, or of a run."""
+    if not name.endswith(".json"):
+        return open_intermediates(runs_dir, name, recipe).table
+    from edgekit.api.intermediates import SCHEMA
+
+    document = files.load_document(Path(name), SCHEMA, "table")
+    return config.from_table(document["table"], CalibrationTable, name)
+
+
+def as_text(value: Any) -> str:
+    return json.dumps(value, indent=1, default=vars, ensure_ascii=False) + "\n"
+
+
+def _as_json(bench: Intermediates) -> str:
+    """The file as it lies in the run."""
+    assert bench.table
+    return bench.table_path.read_text(encoding="utf-8")
+
+
+def _as_tensorrt(bench: Intermediates) -> str:
+    from edgekit.quant import exchange
+
+    text = exchange.tensorrt_cache(bench.table, bench.onnx_naming.tensors, TENSORRT_SCHEME)
+    progress.note(
+        f"for {bench.onnx}; other versions of TensorRT want theirs in the first line (not verified on hardware)"
+    )
+    return text
+
+
+def _as_litert(bench: Intermediates) -> str:
+    from edgekit.quant import exchange, litert
+
+    text = as_text(exchange.litert_result(litert.spans(bench.tflite, bench.table, bench.tflite_naming), LITERT_SCHEME))
+    progress.note(f"for {bench.tflite}")
+    return text
+
+
+FORMATS: dict[str, Callable[[Intermediates], str]] = {"json": _as_json, "tensorrt": _as_tensorrt, "litert": _as_litert}
+
+
+def table_changes(ours: CalibrationTable, theirs: CalibrationTable) -> list[dict[str, Any]]:
+    from edgekit.quant import exchange
+
+    changes = [vars(change) for change in exchange.diff(ours, theirs)]
+    same = len({**ours.ranges, **theirs.ranges}) - len(changes)
+    progress.note(f"{len(changes)} ranges differ, {same} are equal ({ours.observer}; other: {theirs.observer})")
+    return [{**change, "ratio": _finite(change["ratio"])} for change in changes]
+
+
+def _finite(ratio: float) -> float | None:
+    """JSON has neither NaN nor infinity."""
+    return ratio if abs(ratio) < float("inf") else None
