@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import runs
-from edgekit.bench import metrics, quantiles, session
+from edgekit.bench.results import load
 from edgekit.files import load_json, save_json
 from edgekit.measurements import BenchmarkResult
 from edgekit.ondevice.environment import environment
 from edgekit.records import PRECISIONS
-from tests.bench import chromium
+from edgekit.stats import proportions, quantiles
+from tests.web import chromium
 
 RESULTS = Path(__file__).parent / "results" / "browser.json"
 FORMS = PRECISIONS[:4]
@@ -39,7 +40,7 @@ def measure(run: str, suite: str, scratch: Path) -> dict[str, BenchmarkResult]:
         link = next(found[0] for line in serving.stderr if (found := re.search(r"https?://\S+/#\S+", line)))
         with chromium.visiting(link.replace("/#", "/?auto=1#"), scratch / Path(run).name):
             serving.communicate()
-    results = session.load(runs.open_run(Path("runs"), run).path / "bench")
+    results = load(runs.open_run(Path("runs"), run).path / "bench")
     return {r.artifact.precision: r for r in results if r.device.startswith("web:") and r.artifact.target == "android"}
 
 
@@ -49,8 +50,8 @@ def described(result: BenchmarkResult, reference: BenchmarkResult) -> dict[str, 
         "p50_ms": quantiles.percentile_ms(result.latencies_ns, 50),
         "queries": len(result.latencies_ns),
         "fully_accelerated": result.environment.get("fully_accelerated"),
-        "top1": 100 * float(metrics.top1(result.logits, result.expected).mean()),
-        "agreement": 100 * metrics.agreement(result.logits, reference.logits),
+        "top1": 100 * float(proportions.top1(result.logits, result.expected).mean()),
+        "agreement": 100 * proportions.agreement(result.logits, reference.logits),
     }
 
 

@@ -20,10 +20,11 @@ import torch
 
 from benchmarks import fidelity
 from edgekit import config, files
-from edgekit.export import fold
+from edgekit.convert import fold
+from edgekit.models import build
 from edgekit.quant import calibrate, recover
 from edgekit.quantization import CalibrationSet, QuantScheme
-from edgekit.train import memory, models, weights
+from edgekit.training import diagnostics
 
 COUNTS = (64, 512, 4096)
 _BATCH = 16
@@ -39,14 +40,14 @@ def peaks(folder: Path, count: int) -> dict[str, int]:
     """Peak resident megabytes of this process after each stage."""
     recipe = config.load_recipe("default")
     crops = np.load(folder / "calibration.npy", mmap_mode="r")
-    model = models.build(fidelity.ARCH, 1000, fidelity.SIZE).eval()
-    weights.load_weights(model, fidelity.ARCH, "pretrained")
+    model = build.build(fidelity.ARCH, 1000, fidelity.SIZE).eval()
+    build.load_weights(model, fidelity.ARCH, "pretrained")
     folded = fold.fold(model, fidelity.SIZE)
     table = calibrate.calibrate(folded, batches(crops, count), recipe, CalibrationSet((), "crops"), "pretrained")
-    found = {"images": count, "calibrate_mb": memory.peak_mb()}
+    found = {"images": count, "calibrate_mb": diagnostics.peak_mb()}
     shown = torch.cat(list(batches(crops, min(count, recipe.recovery_samples))))
     recover.recover(folded, table, recipe, QuantScheme(symmetric=False, everywhere=True), shown)
-    return {**found, "recover_mb": memory.peak_mb()}
+    return {**found, "recover_mb": diagnostics.peak_mb()}
 
 
 def main() -> None:

@@ -24,12 +24,12 @@ from torch import fx
 
 from benchmarks import photographs
 from edgekit import config, files
-from edgekit.export.fold import fold
+from edgekit.convert.fold import fold
+from edgekit.models import build, zoo
+from edgekit.models.build import normalize
 from edgekit.quant import calibrate, recover, simulate
 from edgekit.quantization import LITERT_SCHEME, CalibrationRecipe, CalibrationSet
 from edgekit.records import Preprocess
-from edgekit.train import models, weights
-from edgekit.train.learner import normalize
 
 ARCH = "efficientnet_lite0"
 SIZES = (8, 16, 32, 64, 128, 256, 512)
@@ -84,9 +84,9 @@ def main() -> None:
     options = arguments()
     recipe = config.load_recipe(options.recipe) if options.recipe else CalibrationRecipe("plain")
     sizes = [int(size) for size in options.sizes.split(",")]
-    preprocess = models.preprocess_for(ARCH, None)
-    model = models.build(ARCH, 1000).eval()
-    weights.load_weights(model, ARCH, "pretrained")
+    preprocess = zoo.preprocess_for(ARCH, None)
+    model = build.build(ARCH, 1000).eval()
+    build.load_weights(model, ARCH, "pretrained")
     folded = fold(model, preprocess.image_size)
     calibration, evaluation = photographs.split(photographs.find(options.walls))
     judged = photographs.crops(evaluation, options.evaluate, preprocess, seed=1)

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.bench import latency, quantiles, series, stability
-from edgekit.bench.quantiles import Sample
-from edgekit.statistics import paired_difference
+from edgekit.stats import latency, quantiles, stability
+from edgekit.stats.proportions import paired_difference
+from edgekit.stats.quantiles import Sample
 
 RESULT = Path(__file__).parent / "results" / "coverage.json"
 LENGTHS = (128, 662, 1024, 5000)
@@ -106,8 +106,8 @@ def truth(kind: str, percentile: float) -> float:
 def block_length(values: np.ndarray) -> int:
     """Of a circular block bootstrap of the mean (Politis & White 2004, corrected 2009), at most 3 sqrt(n) or n / 3."""
     length = len(values)
-    found = series.autocorrelation(values, series.lags_of(length))
-    lag = series.memory(found, length)
+    found = quantiles.autocorrelation(values, quantiles.lags_of(length))
+    lag = quantiles.memory(found, length)
     if lag == 0:
         return 1
     steps = np.arange(1, 2 * lag + 1)

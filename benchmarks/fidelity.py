@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks import photographs
-from edgekit import files, statistics
+from edgekit import files
 from edgekit.records import Preprocess
+from edgekit.stats import proportions
 
 # Pairs on every tensor: ONNX Runtime 1.31 computes that wrongly with its optimizer on (edgekit.quant.qdq).
 UNOPTIMIZED = "edgekit.strict.onnx"
@@ -46,11 +47,11 @@ def make(
 
     `crops`, two ready uint8 arrays, replace cutting them; of the photographs `unpacked` there, the fresh set is cut.
     """
-    from edgekit.export import fold, onnx, tflite
-    from edgekit.train import models, weights
+    from edgekit.convert import fold, onnx, tflite
+    from edgekit.models import build, zoo
 
     folder.mkdir(parents=True, exist_ok=True)
-    preprocess = models.preprocess_for(ARCH, SIZE)
+    preprocess = zoo.preprocess_for(ARCH, SIZE)
     if crops:
         pixels = [np.load(path, mmap_mode="r") for path in crops]
     else:
@@ -63,8 +64,8 @@ def make(
     if unpacked:
         fresh = photographs.crops(photographs.find_fresh(unpacked), FRESH, preprocess, FRESH_SEED)
         np.save(folder / "fresh.npy", _normalized(fresh, preprocess))
-    model = models.build(ARCH, 1000, SIZE).eval()
-    weights.load_weights(model, ARCH, "pretrained")
+    model = build.build(ARCH, 1000, SIZE).eval()
+    build.load_weights(model, ARCH, "pretrained")
     folded = fold.fold(model, SIZE)
     onnx.export(folded, SIZE, "pretrained", folder / REFERENCE, folder / "model.fp32.dynamic.onnx")
     tflite.export(folded, SIZE, folder / "model.fp32.tflite")
@@ -76,7 +77,7 @@ def _normalized(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     """float32 (N, 3, H, W) of uint8 (N, H, W, 3)."""
     import torch
 
-    from edgekit.train.learner import normalize
+    from edgekit.models.build import normalize
 
     return normalize(torch.from_numpy(np.array(pixels)), preprocess).contiguous().numpy()
 
@@ -145,7 +146,7 @@ def compare(got: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
     kl = (np.exp(log_p) * (log_p - log_q)).sum(1).mean()
     return {
         "agreement": round(float(same.mean() * 100), 1),
-        "agreement_95": [round(bound * 100, 1) for bound in statistics.wilson(int(same.sum()), len(same))],
+        "agreement_95": [round(bound * 100, 1) for bound in proportions.wilson(int(same.sum()), len(same))],
         "snr_db": round(float(snr), 2),
         "kl": round(float(kl), 4),
     }

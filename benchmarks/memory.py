@@ -53,10 +53,10 @@ def load(root: Path) -> None:
     import torch
 
     from edgekit.data import dataset
-    from edgekit.train.batches import Batches
-    from edgekit.train.distributed import Team
-    from edgekit.train.models import preprocess_for
-    from edgekit.train.options import TrainOptions
+    from edgekit.models.zoo import preprocess_for
+    from edgekit.training.batches import Batches
+    from edgekit.training.distributed import Team
+    from edgekit.training.options import TrainOptions
 
     arch = "mobilenet_v2"
     options = TrainOptions(arch=arch, image_size=64, batch_size=16)
@@ -74,8 +74,6 @@ def load(root: Path) -> None:
 
 def imports(_: Path) -> None:
     """What stays when there is no data: the modules."""
-    import edgekit.data.dataset
-    import edgekit.train.batches  # noqa: F401
 
 
 def one(step: str, root: Path) -> dict[str, float]:

@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
-from edgekit.export.fold import fold
+from edgekit.convert.fold import fold
+from edgekit.models import build, zoo
+from edgekit.models.build import normalize
 from edgekit.ondevice import tensorrt_api
-from edgekit.train import models, weights, zoo
-from edgekit.train.learner import normalize
 from tests import nets, rtx
 
 RESULT = Path(__file__).parent / "results" / "models.json"
@@ -31,12 +31,12 @@ def measure(arch: str) -> dict[str, Any]:
     torch.manual_seed(0)
     started, row = time.perf_counter(), zoo.row(arch)
     size = max(SIZE, row.least_size)
-    preprocess = models.preprocess_for(arch, size)
+    preprocess = zoo.preprocess_for(arch, size)
     images = normalize(torch.from_numpy(nets.photographs(IMAGES, preprocess)), preprocess).contiguous()
     own = row.weights.startswith("edgekit.")
-    model = models.build(arch, 1000 if own else 10, size).eval()
+    model = build.build(arch, 1000 if own else 10, size).eval()
     if own:
-        weights.load_weights(model, arch, "pretrained")
+        build.load_weights(model, arch, "pretrained")
     else:
         nets.settle(model, images)
     with torch.inference_mode():

@@ -31,9 +31,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks import alternate
-from edgekit import runs, statistics
+from edgekit import runs
 from edgekit.files import load_json, save_json, sha256_file
 from edgekit.ondevice.environment import busy_share, environment
+from edgekit.stats import proportions
 
 RESULT = Path(__file__).parent / "results" / "phones.json"
 FORMS = ("fp32", "fp16", "int8", "w8", "16x8")
@@ -82,7 +83,7 @@ def make(folder: Path, source: Path, size: int | None) -> None:
 
 def enlarge(run: Path, size: int) -> None:
     """Make the network of a copied run one for larger images."""
-    from edgekit.train import checkpoints
+    from edgekit.models import checkpoints
 
     checkpoint, model = checkpoints.load(run / "checkpoint.pt")
     preprocess = dataclasses.replace(checkpoint.preprocess, image_size=size, resize_size=size * 8 // 7)
@@ -132,9 +133,9 @@ def judge(made: Path) -> dict[str, dict[str, Any]]:
         correct = int((chosen == labels).sum())
         rows[name] = {
             "top1": round(100 * correct / len(labels), 2),
-            "interval": [round(100 * value, 2) for value in statistics.wilson(correct, len(labels))],
+            "interval": [round(100 * value, 2) for value in proportions.wilson(correct, len(labels))],
             "agreement": round(100 * float((chosen == expected).mean()), 2),
-            "p": round(statistics.mcnemar(chosen == labels, expected == labels), 4),
+            "p": round(proportions.mcnemar(chosen == labels, expected == labels), 4),
             **covered,
             **identity(path),
         }

@@ -20,18 +20,18 @@ import torch
 
 from benchmarks import fidelity
 from edgekit import config, files
-from edgekit.export import fold, onnx, tflite
-from edgekit.quant import calibrate, litert, match, placement, qdq, recover
+from edgekit.convert import fold, onnx, tflite
+from edgekit.models import build
+from edgekit.quant import calibrate, litert, naming, placement, qdq, recover
 from edgekit.quantization import CalibrationSet, QuantScheme
-from edgekit.train import models, weights
 
 
 def write(folder: Path, name: str) -> list[Path]:
     """The two files of one recipe, and what they cost, beside them."""
     recipe = config.load_recipe("default" if name == "strict" else name)
     images = torch.from_numpy(np.load(folder / "calibration.npy"))
-    model = models.build(fidelity.ARCH, 1000, fidelity.SIZE).eval()
-    weights.load_weights(model, fidelity.ARCH, "pretrained")
+    model = build.build(fidelity.ARCH, 1000, fidelity.SIZE).eval()
+    build.load_weights(model, fidelity.ARCH, "pretrained")
     folded = fold.fold(model, fidelity.SIZE)
     start = time.monotonic()
     table = calibrate.calibrate(folded, images.split(16), recipe, CalibrationSet((), "crops"), "pretrained")
@@ -51,13 +51,13 @@ def write(folder: Path, name: str) -> list[Path]:
     qdq.quantize(
         graph,
         quantized,
-        match.naming(*known, onnx.run_all(folder / fidelity.REFERENCE, probe.numpy())),
+        naming.naming(*known, onnx.run_all(folder / fidelity.REFERENCE, probe.numpy())),
         name == "strict",
     )
     onnx.save(graph, paths[0])
     source = folder / "model.fp32.tflite"
     with tflite.quiet():
-        litert.quantize(source, quantized, match.naming(*known, tflite.run_all(source, probe.numpy())), paths[1])
+        litert.quantize(source, quantized, naming.naming(*known, tflite.run_all(source, probe.numpy())), paths[1])
     files.save_json(folder / f"edgekit.{name}.json", made)
     return paths
 

@@ -19,10 +19,10 @@ from typing import Any
 
 from edgekit import files, runs
 from edgekit.api import report
-from edgekit.report import html
-from edgekit.report.material import Material
-from tests.report import devtools
-from tests.report.made import big
+from edgekit.reporting import html
+from edgekit.reporting.material import Material
+from tests.reporting import devtools
+from tests.reporting.made import big
 
 RESULTS = Path(__file__).parent / "results" / "report_size.json"
 MOST_BYTES = 3_000_000

@@ -86,14 +86,14 @@ def edgekit(arch: str, folder: str) -> tuple[float, str]:
     import torch
 
     from edgekit.data import dataset
-    from edgekit.train import precision
-    from edgekit.train.distributed import Team
-    from edgekit.train.finetune import Training
-    from edgekit.train.options import TrainOptions
+    from edgekit.training import plan
+    from edgekit.training.distributed import Team
+    from edgekit.training.loop import Training
+    from edgekit.training.options import TrainOptions
 
     team = Team(0, 1, torch.device("cpu"))
     wanted = TrainOptions(arch, "full", batch_size=BATCH, image_size=SIZE, weights="none", imbalance="none")
-    chosen, why = precision.choose(wanted, 2, precision.WORTH_MEASURING, team)
+    chosen, why = plan.choose_precision(wanted, 2, plan.WORTH_MEASURING, team)
     training = Training(dataset.index(Path(folder)), dataclasses.replace(chosen, lr=0.01), team, lambda *_: None)
     training.learner.begin(1)
     done = 0
@@ -177,7 +177,7 @@ def head(data: str) -> None:
 
 def save(name: str, content: dict[str, object]) -> None:
     """Write a record with the machine that it was measured on."""
-    from edgekit.train.precision import cpu_name
+    from edgekit.training.plan import cpu_name
 
     machine = {"cpu": cpu_name(), "cores": os.cpu_count(), "python": platform.python_version()}
     RESULTS.mkdir(exist_ok=True)

@@ -29,12 +29,15 @@ from pathlib import Path
 import numpy as np
 
 from edgekit import config, files
-from edgekit.bench import metrics, probe, session
-from edgekit.bench.remote import clean
-from edgekit.bench.ssh import Connection
+from edgekit.bench import results
+from edgekit.bench.results import load
 from edgekit.cli.app import run
+from edgekit.devices import probe
+from edgekit.devices.remote import clean
+from edgekit.devices.ssh import Connection
 from edgekit.measurements import BenchmarkResult
-from edgekit.report import tables
+from edgekit.reporting import tables
+from edgekit.stats import proportions
 
 SUITE = "warmup_queries = 10\nwarmup_s = 0.5\nmin_queries = 200\nmin_s = {}\nmax_s = 60\npower_s = {}\n"
 TRAIN = ["train", "digits", "--model", "resnet18", "--weights", "none", "--image-size", "64", "--epochs", "3"]
@@ -84,7 +87,7 @@ class Board:
 
     def results(self, name: str) -> dict[str, BenchmarkResult]:
         """Precision -> result on a device, as measured before."""
-        return {r.artifact.precision: r for r in session.load(self.path / "bench") if r.device == name}
+        return {r.artifact.precision: r for r in results.load(self.path / "bench") if r.device == name}
 
     def record(self, name: str, precision: str = "int8") -> Path:
         """The record of an engine."""
@@ -140,9 +143,9 @@ def int8_agrees(board: Board) -> str:
     """The INT8 engine answers as ONNX Runtime does on the same file"""
     engine = board.results("verify")["int8"]
     demand(run(["benchmark", board.run, "--suite", "verify.toml"]) == 0, "benchmark failed")
-    results = [r for r in session.load(board.path / "bench") if r.device == "local"]
+    results = [r for r in load(board.path / "bench") if r.device == "local"]
     stand_in = next(r for r in results if r.artifact.sha256 == engine.artifact.sha256)
-    share, cosine = agreement(engine, stand_in), metrics.cosine(engine.logits, stand_in.logits)
+    share, cosine = agreement(engine, stand_in), proportions.cosine(engine.logits, stand_in.logits)
     demand(share >= INT8_AGREEMENT, f"same top-1 on {100 * share:.1f} %, cosine {cosine:.4f}")
     return f"same top-1 on {100 * share:.1f} %, cosine {cosine:.4f}"
 
@@ -181,9 +184,9 @@ def layers_are_named(board: Board) -> str:
 
 def power_is_measured(board: Board) -> str:
     """Power: idle, gross and net energy of a query"""
-    from edgekit.bench.summary import summarize
+    from edgekit.analysis.summary import summarize
 
-    rows = [r for r in summarize(session.load(board.path / "bench")) if r.device == "verify"]
+    rows = [r for r in summarize(results.load(board.path / "bench")) if r.device == "verify"]
     row = next(r for r in rows if r.precision == "int8")
     if row.gross_mj is None or row.net_mj is None or row.idle_mw is None:
         raise Skip(row.no_energy or "not measured")

@@ -6,16 +6,17 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+
+from tests import datasets
+from tests.fixtures import adb_client, bare, board, colours, files, lab, made, road, rows, team  # noqa: F401
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # every worker with threads of its own on every core is many times slower
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 # What takes minutes on one worker, the longest first: begun last, it would go on alone.
-_LONGEST = ("tests/test_tiny.py", "tests/contract", "tests/cli/test_jetson.py", "tests/bench/test_aarch64.py")
+_LONGEST = ("tests/test_tiny.py", "tests/contract", "tests/cli/test_jetson.py", "tests/devices/test_aarch64.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,18 +27,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((n for name, n in places.items() if item.nodeid.startswith(name)), len(places))
 
     items.sort(key=place)
-
-
-def write_images(folder: Path, classes: dict[str, int], size: int = 40, seed: int = 0) -> Path:
-    """Write ``folder/<class>/<number>.png``: noise around one colour per class, so classes can be learnt."""
-    rng = np.random.default_rng(seed)
-    for name, count in classes.items():
-        (folder / name).mkdir(parents=True)
-        colour = rng.integers(40, 216, 3)
-        for number in range(count):
-            pixels = np.clip(rng.normal(colour, 25, (size, size, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{number:03d}.png")
-    return folder
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -61,4 +50,4 @@ def notes_on_standard_error() -> Iterator[None]:
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     """Three small classes, 20 images each."""
-    return write_images(tmp_path / "images", {"apple": 20, "banana": 20, "cherry": 20})
+    return datasets.write_images(tmp_path / "images", {"apple": 20, "banana": 20, "cherry": 20})

@@ -15,10 +15,13 @@ from torch import fx, nn
 from torchvision.models.densenet import DenseNet
 from torchvision.models.resnet import Bottleneck, ResNet
 
+from edgekit.convert import onnx, tflite
 from edgekit.data.images import fit
-from edgekit.export import onnx, tflite
+from edgekit.models.zoo import ModelRow
 from edgekit.ondevice.run_tflite import TfliteRunner
-from edgekit.quant import calibrate, flatbuffer, fp16, litert, litert_io, match, pixels, placement, qdq, recover
+from edgekit.quant import calibrate, flatbuffer, fp16, litert, litert_io, placement, qdq, recover
+from edgekit.quant import naming as quant_naming
+from edgekit.quant.naming import Naming
 from edgekit.quantization import (
     LITERT_SCHEME,
     Border,
@@ -29,7 +32,6 @@ from edgekit.quantization import (
     Range,
 )
 from edgekit.records import Preprocess
-from edgekit.train.zoo import ModelRow
 
 
 def random_images(count: int, size: int, seed: int = 0) -> torch.Tensor:
@@ -89,10 +91,10 @@ def plain(folded: fx.GraphModule, table: CalibrationTable) -> QuantizedModel:
     return recover.recover(folded, table, CalibrationRecipe("plain"), LITERT_SCHEME, torch.empty(0))
 
 
-def naming(folded: fx.GraphModule, tensors: dict[str, np.ndarray], images: torch.Tensor) -> match.Naming:
+def naming(folded: fx.GraphModule, tensors: dict[str, np.ndarray], images: torch.Tensor) -> Naming:
     """What the tensors of an exported graph, run on the first of `images`, are in torch."""
     reference = calibrate.run_all(folded, images[:1])
-    return match.naming(reference, placement.written_by(folded), placement.trained(folded), tensors)
+    return quant_naming.naming(reference, placement.written_by(folded), placement.trained(folded), tensors)
 
 
 def tiny(num_classes: int) -> nn.Module:
@@ -188,8 +190,8 @@ def emit_pixel_tflite(
 ) -> None:
     """Write ``pixels.<form>.tflite``, which take bytes, beside the files of `emit_tflite`."""
     names = naming(folded, tflite.run_all(folder / "model.fp32.tflite", images[:1].numpy()), images)
-    exact = pixels.trained(folded, preprocess)
-    rounded = pixels.decided(folded, preprocess, CalibrationRecipe("plain"), images[:0])
+    exact = litert_io.trained(folded, preprocess)
+    rounded = litert_io.decided(folded, preprocess, CalibrationRecipe("plain"), images[:0])
     for form in forms:
         path = folder / f"model.{form}.tflite"
         if not path.exists():

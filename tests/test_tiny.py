@@ -16,8 +16,8 @@ from edgekit.api import artifacts, emitters
 from edgekit.bench import session
 from edgekit.cli.app import run
 from edgekit.data import dataset, images
-from edgekit.train import checkpoints
-from edgekit.train.finetune import predict_logits
+from edgekit.models import checkpoints
+from edgekit.models.build import predict_logits
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 # Least share of samples on which an artifact gives torch's answer, and why it may not be all.

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from edgekit import files
-from edgekit.bench.job import Job
-from edgekit.bench.transport import LocalTransport
+from edgekit.devices.jobs import Job
+from edgekit.devices.transport import LocalTransport
 from edgekit.records import Device, Preprocess
 
 _OWN = Path(__file__).parent.parent / ".venv-tflite" / "bin" / "python"

@@ -29,7 +29,6 @@ import numpy as np
 
 # The images with which onnx2tf 1.x checks operators while it converts; it would download them if they were not there.
 SAMPLES, SAMPLE_SIZE = "calibration_image_sample_data_20x128x128x3_float32.npy", 128
-
 VARIANTS = {"tensorflow": "1", "direct": "2"}  # name -> first number of the version
 PACKAGES = ("onnx2tf", "tensorflow", "onnx", "onnxsim", "ai-edge-litert")
 

@@ -134,7 +134,7 @@ def _in_half(bench: Intermediates) -> Path:
     def make(path: Path) -> None:
         import onnx_ir
 
-        from edgekit.export import onnx
+        from edgekit.convert import onnx
         from edgekit.quant import fp16
 
         model = onnx_ir.load(bench.onnx)

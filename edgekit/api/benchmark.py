@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit import config, progress, runs
-from edgekit.bench import engines, program, roofline, session, ssh
-from edgekit.bench.transport import Transport, open_transport
+from edgekit.bench import engines, program, results, roofline, session
+from edgekit.devices import ssh, transport
+from edgekit.devices.transport import Transport, open_transport
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.measurements import BenchmarkResult, LayerCost, ProgramResult, Suite
 from edgekit.records import Artifact, Device
@@ -159,7 +160,7 @@ def _measure_device(
                 measured[step.key] = dataclasses.replace(found, environment={**found.environment, **limits})
             result = measured[step.key]
             artifact = next(a for a in step.artifacts if a.sha256 == result.artifact.sha256)
-            session.save(wanted.run.path / "bench", dataclasses.replace(result, artifact=artifact))
+            results.save(wanted.run.path / "bench", dataclasses.replace(result, artifact=artifact))
         update(len(steps), len(steps))
 
 
@@ -236,7 +237,7 @@ def build_all(device: Device, work: Work) -> None:
 
 def _in_batches(kit: engines.Kit, device: Device) -> engines.Kit:
     """The kit for the batch of the device."""
-    from edgekit.export import onnx
+    from edgekit.convert import onnx
 
     return engines.in_batches(kit, device, onnx.with_batch)
 
@@ -261,7 +262,7 @@ def devices_of(names: list[str], threads: int | None, host: str | None, power_mo
     """The devices of these names, which can be reached and do what is asked for as far as their files say."""
     devices = [_with_threads(config.load_device(name), threads) for name in names]
     if host is not None:
-        devices = [at(devices, host)]
+        devices = [transport.at(devices, host)]
     if len({each.name for each in devices}) < len(devices):
         raise UsageError("two devices of one name: their engines and results would mix", "rename one .toml file")
     _check(devices, power_mode)
@@ -273,7 +274,8 @@ def _check(devices: list[Device], power_mode: str) -> None:
     Raises:
         EdgekitError: one of them cannot be measured on as it is asked for.
     """
-    from edgekit.bench import program, transport
+    from edgekit.bench import program
+    from edgekit.devices import transport
 
     for each in devices:
         if each.api == program.API:
@@ -307,15 +309,6 @@ def plan_of(bench: Intermediates, devices: list[Device], desktop: Work) -> list[
     if all(_is_apart(device) for device in devices):
         plan.insert(0, (_with_threads(config.load_device("local"), devices[0].threads), desktop))
     return plan
-
-
-def at(devices: list[Device], host: str) -> Device:
-    """The one device of the request, at `host`."""
-    if len(devices) != 1 or devices[0].transport not in ("ssh", "adb"):
-        raise UsageError(
-            "--host goes with one device that is reached over ssh or adb", "edgekit devices probe HOST --name X"
-        )
-    return dataclasses.replace(devices[0], host=host)
 
 
 def _is_apart(device: Device) -> bool:

@@ -37,7 +37,7 @@ def _onnx_fp32(bench: Intermediates, folder: Path, resolved: base.Resolved) -> l
 def _onnx_fp16(bench: Intermediates, folder: Path, resolved: base.Resolved) -> list[Emitted]:
     import onnx_ir
 
-    from edgekit.export import onnx
+    from edgekit.convert import onnx
     from edgekit.quant import fp16
 
     model = onnx_ir.load(bench.onnx)
@@ -50,8 +50,8 @@ def _onnx_int8(bench: Intermediates, folder: Path, resolved: base.Resolved) -> l
     """For TensorRT twice: float32 between the INT8 parts (8.5 to 10.11), and float16 (10.12 on)."""
     import onnx_ir
 
-    from edgekit.export import onnx
-    from edgekit.quant import exchange, fp16, qdq
+    from edgekit.convert import onnx
+    from edgekit.quant import formats, fp16, qdq
 
     model = onnx_ir.load(bench.onnx)
     for_tensorrt = resolved.target.runtime == "tensorrt"
@@ -62,7 +62,7 @@ def _onnx_int8(bench: Intermediates, folder: Path, resolved: base.Resolved) -> l
     emitted = [Emitted("model.int8.onnx", {"int8_nodes": len(nodes), **(unoptimized if everywhere else {})})]
     if for_tensorrt:
         # For DLAs, which know no Q/DQ before TensorRT 11.
-        cache = exchange.tensorrt_cache(bench.table, bench.onnx_naming.tensors)
+        cache = formats.tensorrt_cache(bench.table, bench.onnx_naming.tensors)
         (folder / "model.int8.dla.cache").write_text(cache, encoding="utf-8")
         fp16.to_fp16(model, *bench.observed_onnx)
         onnx.save(model, folder / "model.int8.typed.onnx")
@@ -72,7 +72,7 @@ def _onnx_int8(bench: Intermediates, folder: Path, resolved: base.Resolved) -> l
 
 def _tflite(precision: str, bench: Intermediates, folder: Path, resolved: base.Resolved) -> list[Emitted]:
     """The file as its precision has it, then what goes in and out, then the metadata."""
-    from edgekit.export.tflite import quiet
+    from edgekit.convert.tflite import quiet
     from edgekit.quant import litert, litert_io
     from edgekit.quantization import Border
 
@@ -120,7 +120,7 @@ def _check(before: bytes, path: Path, taken: str, preprocess: Preprocess, precis
     """
     import numpy as np
 
-    from edgekit.export.tflite import quiet
+    from edgekit.convert.tflite import quiet
     from edgekit.ondevice.preprocess import prepare
     from edgekit.ondevice.runner import open_runner
 

@@ -51,12 +51,12 @@ class RunComparison:
 
 def rank(runs: list[runs.Run]) -> tuple[list[RunComparison], str]:
     """The rows, the best first, and what they say in one sentence."""
-    from edgekit.statistics import mcnemar
-    from edgekit.train import evaluation
+    from edgekit.evaluation import evaluate
+    from edgekit.stats.proportions import mcnemar
 
     prints = [run.meta.get("data", {}).get("fingerprint") for run in runs]
     common = Counter(prints).most_common(1)[0][0]  # of equally many, the first named
-    judged = [evaluation.load(run.path, run.weights_sha256) for run in runs]
+    judged = [evaluate.load(run.path, run.weights_sha256) for run in runs]
     rows = [_row(run, found, mark == common) for run, found, mark in zip(runs, judged, prints)]
     order = sorted(range(len(rows)), key=lambda n: (not rows[n].same_data, -(rows[n].top1 or -1.0), rows[n].nll or 0.0))
     ranked = [n for n in order if rows[n].same_data and judged[n] is not None]
@@ -131,7 +131,7 @@ def _int8_mb(run: runs.Run) -> float | None:
 
 def _sentence(ranked: list[RunComparison]) -> str:
     """Which run is best, and whether that is more than chance."""
-    from edgekit.report.tables import SIGNIFICANT
+    from edgekit.reporting.tables import SIGNIFICANT
 
     if not ranked:
         return "nothing to rank: no run here was judged on the test split"
@@ -150,6 +150,7 @@ def _sentence(ranked: list[RunComparison]) -> str:
 
 
 def p_value_text(value: float) -> str:
+    """Write a p-value with three decimals."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
@@ -165,9 +166,9 @@ def evaluate_run(run: runs.Run) -> Evaluation:
     from edgekit.api.intermediates import Intermediates
     from edgekit.api.report import save_pictures
     from edgekit.data import dataset
-    from edgekit.report import verdict
-    from edgekit.train import evaluation
-    from edgekit.train.finetune import pick_device
+    from edgekit.evaluation import evaluate
+    from edgekit.models.build import pick_device
+    from edgekit.reporting import decide
 
     run = runs.open_run(run.path.parent, run.name)  # as it was written: plain values
     bench = Intermediates(run)
@@ -176,11 +177,11 @@ def evaluate_run(run: runs.Run) -> Evaluation:
         dataset.check_unchanged(bench.data, bench.data.split(split))
     with progress.bar("evaluating") as update:
         device = pick_device(str(run.meta.get("options", {}).get("device", "auto")))
-        judged = evaluation.evaluate(checkpoint, model.to(device), bench.data, update)
-    evaluation.save(run.path, judged)
+        judged = evaluate.evaluate(checkpoint, model.to(device), bench.data, update)
+    evaluate.save(run.path, judged)
     _save_samples(bench)
     save_pictures(run, judged)
-    for line in verdict.trained(judged):
+    for line in decide.training_verdicts(judged):
         progress.note(line)
     return judged
 
@@ -194,9 +195,9 @@ def _save_samples(bench: Intermediates) -> None:
 
     from edgekit.config import from_table
     from edgekit.data import dataset
-    from edgekit.report import pictures
-    from edgekit.train.augment import TrainImages
-    from edgekit.train.options import TrainOptions
+    from edgekit.reporting import pictures
+    from edgekit.training.augment import TrainImages
+    from edgekit.training.options import TrainOptions
 
     try:
         options = from_table({**bench.run.meta["options"], "device": "auto"}, TrainOptions, "options")

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit import config, progress, runs
-from edgekit.api.benchmark import at
+from edgekit.devices.transport import at
 from edgekit.errors import GateError, MissingError, UsageError, unknown
+from edgekit.models import zoo
 from edgekit.quantization import Border
 from edgekit.records import PRECISIONS, Device
 from edgekit.targets import base, metadata
-from edgekit.train import models
 
 if TYPE_CHECKING:
     from edgekit.api.intermediates import Intermediates
@@ -123,7 +123,7 @@ def beside(resolved: base.Resolved, chosen: tuple[str, ...]) -> tuple[str, ...]:
 def writable(run: runs.Run, resolved: base.Resolved, able: tuple[str, ...], asked: list[str] | None) -> tuple[str, ...]:
     """`able` without what edgekit cannot write of this run's network, and a note that says so."""
     arch = str(run.meta.get("arch"))
-    chosen = models.precisions(arch, able, tuple(asked or ()))
+    chosen = zoo.precisions(arch, able, tuple(asked or ()))
     if left := [p for p in able if p not in chosen]:
         progress.note(f"{resolved.name}: without {', '.join(left)}, which edgekit cannot make of {arch} yet")
     return chosen

@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit import progress, runs
-from edgekit.cli.history import SAME
 from edgekit.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from edgekit.bench.database import Wanted
-    from edgekit.bench.difference import Comparison
-    from edgekit.bench.entries import Entry
-    from edgekit.bench.regression import Tolerances, Verdict
+    from edgekit.analysis.difference import Comparison
+    from edgekit.analysis.regression import Tolerances, Verdict
+    from edgekit.archive.database import Wanted
+    from edgekit.archive.entry import Entry
 
 
 _MOST_NAMES = 12
@@ -152,7 +151,7 @@ def open_sources(runs_dir: Path, named: Iterable[str], url: str | None) -> Sourc
     Raises:
         MissingError: the database cannot be reached.
     """
-    from edgekit.bench import database, index
+    from edgekit.archive import database, index
 
     folders = {runs_dir.resolve(): runs_dir}
     for name in named:
@@ -177,7 +176,7 @@ def _place(run: Path) -> tuple[Path, str]:
 
 def find(sources: Sources, wanted: Wanted) -> list[Entry]:
     """Entries of all sources, each once, the newest first."""
-    from edgekit.bench import database
+    from edgekit.archive import database
 
     found: dict[tuple[str, str], Entry] = {}
     for engine in _engines(sources):
@@ -194,7 +193,7 @@ def newest_first(entries: Iterable[Entry]) -> list[Entry]:
 
 def with_samples(sources: Sources, entries: Sequence[Entry]) -> dict[tuple[str, str], Entry]:
     """Entries with their samples, by hash and run."""
-    from edgekit.bench import database
+    from edgekit.archive import database
 
     found: dict[tuple[str, str], Entry] = {}
     for engine in _engines(sources):
@@ -207,7 +206,7 @@ def with_samples(sources: Sources, entries: Sequence[Entry]) -> dict[tuple[str, 
 
 def others(of: Resolved) -> list[Entry]:
     """All measurements of the same artifacts of the same runs on the same devices."""
-    from edgekit.bench.database import Wanted
+    from edgekit.archive.database import Wanted
 
     found: list[Entry] = []
     for run, artifact, device in sorted({(e.run, e.artifact, e.device) for e in of.entries}):
@@ -217,7 +216,7 @@ def others(of: Resolved) -> list[Entry]:
 
 def holding(sources: Sources, entries: Sequence[Entry]) -> list[Resolved]:
     """Those of `entries` that are here, by where they are."""
-    from edgekit.bench.database import Wanted
+    from edgekit.archive.database import Wanted
 
     runs, hashes = tuple(sorted({entry.run for entry in entries})), {entry.sha256 for entry in entries}
     found = [(each, find(each, Wanted(runs=runs))) for each in sources.each()]
@@ -247,8 +246,8 @@ def parse(text: str, runs_dir: Path, sources: Sources) -> Named:
     Raises:
         MissingError: neither a run nor a result. UsageError: no time that is known.
     """
-    from edgekit.bench.database import Wanted
-    from edgekit.bench.entries import text as as_kept
+    from edgekit.archive.database import Wanted
+    from edgekit.archive.entry import text as as_kept
 
     path, artifact, when = _local(runs_dir, text)
     folder, name = _place(path) if path is not None else (None, "")
@@ -282,7 +281,7 @@ def resolve(text: str, runs_dir: Path, sources: Sources, device: str | None) -> 
     Raises:
         MissingError: there is none. UsageError: an id that several results begin with.
     """
-    from edgekit.bench.database import Wanted
+    from edgekit.archive.database import Wanted
 
     named = parse(text, runs_dir, sources)
     if named.id:
@@ -309,7 +308,7 @@ def resolve(text: str, runs_dir: Path, sources: Sources, device: str | None) -> 
 
 def _by_id(text: str, sources: Sources, device: str | None) -> Resolved:
     """The one result whose hash begins so, out of the first place that has it."""
-    from edgekit.bench.database import Wanted
+    from edgekit.archive.database import Wanted
 
     places = [Resolved(find(each, Wanted(device=device or "", id=text)), each) for each in sources.each()]
     hashes = {entry.sha256 for place in places for entry in place.entries}
@@ -331,7 +330,7 @@ def of_artifact(entries: list[Entry], artifact: str | None) -> list[Entry]:
 
 
 def save_as_reference(path: Path, newest: Resolved) -> None:
-    from edgekit.bench import regression
+    from edgekit.analysis import regression
 
     regression.save_reference(path, list(with_samples(newest.sources, newest.entries).values()))
     progress.note(f"{path}: {len(newest.entries)} results; next: edgekit check --against {path}")
@@ -341,7 +340,7 @@ def reference_entries(
     against: str, runs_dir: Path, sources: Sources, device: str | None
 ) -> tuple[list[Entry], list[Entry]]:
     """The entries of the reference with their samples, and other measurements of the same."""
-    from edgekit.bench import regression
+    from edgekit.analysis import regression
 
     if not against.endswith(".json"):
         found = resolve(against, runs_dir, sources, device)
@@ -355,7 +354,7 @@ def reference_entries(
 
 
 def judge_all(newest: Resolved, reference: list[Entry], more: list[Entry], tolerances: Tolerances) -> list[Verdict]:
-    from edgekit.bench import regression
+    from edgekit.analysis import regression
 
     by_place = {(entry.artifact, entry.device): entry for entry in reference}
     samples, more = with_samples(newest.sources, newest.entries), [*others(newest), *more]
@@ -404,8 +403,8 @@ def parts_of(sources: Sources, asked: list[Named]) -> list[Part]:
 
 
 def push_results(team: Engine | None, parts: list[Part]) -> None:
-    from edgekit.bench import database
-    from edgekit.bench.database import Wanted
+    from edgekit.archive import database
+    from edgekit.archive.database import Wanted
 
     if team is None:
         raise UsageError("--push sends results to a database, and none is named", "--db postgresql://user@host/name")
@@ -440,8 +439,8 @@ def listed(parts: list[Part], wanted: Wanted) -> tuple[list[Entry], dict[tuple[s
 
 def _changes(sources: Sources, shown: list[Entry]) -> dict[tuple[str, str], Comparison]:
     """Each of `shown` against the one before it."""
-    from edgekit.bench import difference
-    from edgekit.bench.database import Wanted
+    from edgekit.analysis import difference
+    from edgekit.archive.database import Wanted
 
     if not shown:
         return {}
@@ -459,7 +458,7 @@ def _changes(sources: Sources, shown: list[Entry]) -> dict[tuple[str, str], Comp
 
 def as_plain(change: Comparison) -> dict[str, object]:
     """A comparison as plain values; latencies as ratios."""
-    from edgekit.bench import difference
+    from edgekit.analysis import difference
 
     fields = {f.name: getattr(change, f.name) for f in dataclasses.fields(change)}
     ends = {name: fields.pop(name) for name in ("before", "after")}
@@ -470,3 +469,8 @@ def as_plain(change: Comparison) -> dict[str, object]:
         **fields,
         "sentences": difference.sentences(change),
     }  # fmt: skip
+
+
+# ``edgekit check``.
+
+SAME = "the newest result is the reference itself"

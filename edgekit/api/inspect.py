@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit import files
 from edgekit.api.artifacts import SCHEMA, load_artifacts
-from edgekit.cli.inspect import LARGEST
 from edgekit.errors import EdgekitError, MissingError, UsageError, unknown
 from edgekit.labels import visible
 from edgekit.records import Artifact
@@ -205,3 +204,6 @@ def _tensor(tensor: TensorInfo) -> dict[str, Any]:
         "zero_point": tensor.zero_points[0] if len(tensor.zero_points) == 1 else None,
         "range": tensor.real_range,
     }
+
+
+LARGEST = 5

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import torch
     from torch import fx, nn
 
-    from edgekit.quant.match import Naming
+    from edgekit.quant.naming import Naming
 
 
 _MOST_SCORES = 500_000  # for two numbers
@@ -55,11 +55,11 @@ def weights_only(bench: Intermediates) -> QuantizedModel:
 
 def _recovered(bench: Intermediates, table: CalibrationTable, suffix: str, symmetric: bool) -> QuantizedModel:
     """The weights under which the network loses least when the tensors of `table` are rounded."""
-    from edgekit.quant import keep, recover
+    from edgekit.quant import cache, recover
 
     path = bench.table_path.with_suffix(suffix)
     made_by = {"table": files.sha256_file(bench.table_path), "checkpoint": bench.checkpoint.sha256}
-    if (kept := keep.load(path, made_by)) is not None:
+    if (kept := cache.load(path, made_by)) is not None:
         return QuantizedModel(bench.table, kept[0], symmetric, bench.recipe.steps, kept[1])
     images = bench.calibration_images(bench.recipe.recovery_samples if bench.recipe.steps else 1)
     with progress.bar("recovering accuracy") as update:
@@ -67,7 +67,7 @@ def _recovered(bench: Intermediates, table: CalibrationTable, suffix: str, symme
         model = recover.recover(bench.folded, table, bench.recipe, scheme, images, update)
     model = dataclasses.replace(model, table=bench.table)
     if bench.recipe.steps:
-        keep.save(path, model, made_by)
+        cache.save(path, model, made_by)
         progress.note(f"recovery: {', '.join(bench.recipe.steps)} on up to {len(images)} images")
     return model
 
@@ -78,39 +78,39 @@ def first_layer(bench: Intermediates, rounded: bool, rewritten: dict[str, LayerW
     Args:
         rewritten: of the quantized model whose file it is for.
     """
-    from edgekit.quant import keep, litert_io, pixels, placement
+    from edgekit.quant import cache, litert_io, placement
 
-    preprocess, trained = bench.checkpoint.preprocess, pixels.exported(bench.folded)
+    preprocess, trained = bench.checkpoint.preprocess, litert_io.exported(bench.folded)
     if trained is None or not litert_io.begins_with(bench.tflite, trained):
         return None
     folded = placement.with_weights(bench.folded, rewritten)
-    exact = pixels.trained(folded, preprocess)
+    exact = litert_io.trained(folded, preprocess)
     if not rounded or exact is None:
         return exact
     digest = hashlib.sha256(exact.weight.tobytes() + (b"" if exact.bias is None else exact.bias.tobytes())).hexdigest()
     path = bench.table_path.with_suffix(f".pixels.{digest[:8]}.npz" if rewritten else ".pixels.npz")
     made_by = {"table": files.sha256_file(bench.table_path), "checkpoint": bench.checkpoint.sha256, "first": digest}
-    if (kept := keep.load(path, made_by)) is not None:
+    if (kept := cache.load(path, made_by)) is not None:
         return next(iter(kept[0].values()))
     images = bench.calibration_images(bench.recipe.recovery_samples if bench.recipe.steps else 1)
-    decided = pixels.decided(folded, preprocess, bench.recipe, images)
+    decided = litert_io.decided(folded, preprocess, bench.recipe, images)
     if decided is not None:
-        keep.save(path, QuantizedModel(bench.table, {"first": decided}), made_by)
+        cache.save(path, QuantizedModel(bench.table, {"first": decided}), made_by)
     return decided
 
 
 def score_calibration(bench: Intermediates) -> tuple[float, float] | None:
     """Platt scaling on val; None, and a note, where the run was never evaluated."""
-    from edgekit.train import evaluation, platt
+    from edgekit.evaluation import evaluate, temperature
 
-    judged = evaluation.load(bench.run.path, bench.checkpoint.sha256)
+    judged = evaluate.load(bench.run.path, bench.checkpoint.sha256)
     if judged is None:
         progress.note(
             f"no score calibration in the files: it needs edgekit evaluate {bench.run.handle}, then export again"
         )
         return None
     most = max(1, _MOST_SCORES // len(bench.checkpoint.labels))
-    return platt.fit(judged.raw["val_logits"][:most], judged.raw["val_labels"][:most])
+    return temperature.fit_platt(judged.raw["val_logits"][:most], judged.raw["val_labels"][:most])
 
 
 # What the exports of one run share, each made once and only when needed.
@@ -146,7 +146,7 @@ class Intermediates:
     @cached_property
     def trained(self) -> tuple[Checkpoint, nn.Module]:
         """The checkpoint, checked against run.json, and its network."""
-        from edgekit.train import checkpoints
+        from edgekit.models import checkpoints
 
         checkpoint, model = checkpoints.load(self.run.path / "checkpoint.pt")
         if checkpoint.sha256 != self.run.weights_sha256:
@@ -163,7 +163,7 @@ class Intermediates:
 
     @cached_property
     def folded(self) -> fx.GraphModule:
-        from edgekit.export import fold
+        from edgekit.convert import fold
 
         return fold.fold(self.trained[1], self.checkpoint.preprocess.image_size)
 
@@ -172,7 +172,7 @@ class Intermediates:
         """FP32 ONNX, batch 1; model.fp32.dynamic.onnx lies beside it."""
 
         def make(static: Path, dynamic: Path) -> None:
-            from edgekit.export import onnx
+            from edgekit.convert import onnx
 
             with progress.working("exporting ONNX"):
                 size = self.checkpoint.preprocess.image_size
@@ -185,7 +185,7 @@ class Intermediates:
         """FP32 LiteRT."""
 
         def make(path: Path) -> None:
-            from edgekit.export import tflite
+            from edgekit.convert import tflite
 
             with progress.working("converting to LiteRT"):
                 tflite.export(self.folded, self.checkpoint.preprocess.image_size, path)
@@ -244,17 +244,17 @@ class Intermediates:
             if kept["made_by"] == made_by and table.parent == self.checkpoint.sha256:
                 progress.note(f"calibration: {path} (made before, used again)")
                 return table
-        from edgekit.quant import calibrate, soundness
+        from edgekit.quant import calibrate, preflight
 
-        soundness.check_operators(self.folded)
-        for doubt in soundness.check_weights(self.folded):
+        preflight.check_operators(self.folded)
+        for doubt in preflight.check_weights(self.folded):
             progress.note(f"weights: {doubt}")
         paths = self._calibration_paths()
         with progress.bar("calibrating") as update:
             batches = self._batches(paths, update, lambda text: progress.note(f"calibration: {text}"))
             table = calibrate.calibrate(self.folded, batches, self.recipe, chosen, self.checkpoint.sha256)
         files.save_json(path, {"schema": SCHEMA, "made_by": made_by, "table": table})
-        for doubt in soundness.dead_tensors(table):
+        for doubt in preflight.dead_tensors(table):
             progress.note(f"calibration: {doubt}")
         if self.calibration_data is not None:
             self._compare_with_evaluation(paths)
@@ -263,15 +263,15 @@ class Intermediates:
 
     def _compare_with_evaluation(self, paths: list[Path]) -> None:
         """Say it where foreign calibration images do not look like the val split."""
-        from edgekit.data import likeness
-        from edgekit.quant import soundness
+        from edgekit.data import calibration
+        from edgekit.quant import preflight
 
         ignore: Callable[[int, int], None] = lambda done, total: None  # noqa: E731
         judged_on = calibration.choose(self.data.split("val"), self.recipe)  # the split's own order is by class
         val = dataset.check_unchanged(self.data, judged_on.samples)
         with progress.working("comparing with val"):
-            seen, judged = (soundness.features(self.folded, self._batches(files, ignore)) for files in (paths, val))
-        found = likeness.compare(seen, judged)
+            seen, judged = (preflight.features(self.folded, self._batches(files, ignore)) for files in (paths, val))
+        found = calibration.compare_likeness(seen, judged)
         if found.unlike:
             progress.note(
                 f"calibration: these images do not look like those of val: their features are {found.distance:.2f} "
@@ -308,14 +308,14 @@ class Intermediates:
     @cached_property
     def onnx_naming(self) -> Naming:
         """What the tensors and nodes of the ONNX file are in torch."""
-        from edgekit.export import onnx
+        from edgekit.convert import onnx
 
         return self._name(onnx.run_all(self.onnx, self._probe.numpy()))
 
     @property
     def observed_onnx(self) -> tuple[CalibrationTable | None, dict[str, str] | None]:
         """What the tensors of the ONNX file were seen to hold; nothing for networks that are not quantized."""
-        from edgekit.train import zoo
+        from edgekit.models import zoo
 
         row = zoo.MODELS.get(self.checkpoint.arch)
         return (self.table, self.onnx_naming.tensors) if row is None or row.quantizes else (None, None)
@@ -323,7 +323,7 @@ class Intermediates:
     @cached_property
     def tflite_naming(self) -> Naming:
         """What the tensors and operators of the LiteRT file are in torch."""
-        from edgekit.export import tflite
+        from edgekit.convert import tflite
 
         return self._name(tflite.run_all(self.tflite, self._probe.numpy()))
 
@@ -336,10 +336,10 @@ class Intermediates:
         return torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1))
 
     def _name(self, tensors: dict[str, np.ndarray]) -> Naming:
-        from edgekit.quant import calibrate, match, placement
+        from edgekit.quant import calibrate, naming, placement
 
         reference = calibrate.run_all(self.folded, self._probe)
-        return match.naming(reference, placement.written_by(self.folded), placement.trained(self.folded), tensors)
+        return naming.naming(reference, placement.written_by(self.folded), placement.trained(self.folded), tensors)
 
     def _batches(
         self, paths: list[Path], update: Callable[[int, int], None], say: Callable[[str], None] | None = None
@@ -347,7 +347,7 @@ class Intermediates:
         """Normalized batches; only one is in memory at a time. `say` hears of images of a single colour."""
         import torch
 
-        from edgekit.train.learner import normalize
+        from edgekit.models.build import normalize
 
         loaded = images.load_batches(paths, self.checkpoint.preprocess, _BATCH)
         for number, pixels in enumerate(calibration.watched(loaded, paths, say) if say else loaded):

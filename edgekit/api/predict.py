@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
+    from edgekit.evaluation.uncertainty import Doubt
     from edgekit.records import Checkpoint
     from edgekit.scores import Evaluation
-    from edgekit.train.uncertainty import Doubt
 
 
 def read_images(paths: list[Path], checkpoint: Checkpoint) -> tuple[list[Path], list[np.ndarray], list[EdgekitError]]:
@@ -38,10 +38,11 @@ def run_network(
     """The logits of each image, and if `judged` is given also what the thinned heads say."""
     import torch
 
-    from edgekit.train import models, uncertainty
-    from edgekit.train.finetune import predict_logits
+    from edgekit.evaluation import uncertainty
+    from edgekit.models import build
+    from edgekit.models.build import predict_logits
 
-    head = models.head_of(model, checkpoint.arch)
+    head = build.head_of(model, checkpoint.arch)
     with uncertainty.features_into(head) as features:
         logits = [predict_logits(model, one[None], checkpoint.preprocess).numpy()[0] for one in pixels]
     doubt = uncertainty.doubt(head, torch.cat(features), judged.dropout) if judged and pixels else None
@@ -70,7 +71,7 @@ def answer_of(
     """One image's best classes. A temperature changes the probabilities, never their order."""
     import numpy as np
 
-    from edgekit.train.metrics import softmax
+    from edgekit.evaluation.metrics import softmax
 
     probabilities = softmax(scores, temperature or 1.0)
     order = np.argsort(-scores, kind="stable")[:top]

@@ -83,9 +83,9 @@ def _as_json(bench: Intermediates) -> str:
 
 
 def _as_tensorrt(bench: Intermediates) -> str:
-    from edgekit.quant import exchange
+    from edgekit.quant import formats
 
-    text = exchange.tensorrt_cache(bench.table, bench.onnx_naming.tensors, TENSORRT_SCHEME)
+    text = formats.tensorrt_cache(bench.table, bench.onnx_naming.tensors, TENSORRT_SCHEME)
     progress.note(
         f"for {bench.onnx}; other versions of TensorRT want theirs in the first line (not verified on hardware)"
     )
@@ -93,9 +93,9 @@ def _as_tensorrt(bench: Intermediates) -> str:
 
 
 def _as_litert(bench: Intermediates) -> str:
-    from edgekit.quant import exchange, litert
+    from edgekit.quant import formats, litert
 
-    text = as_text(exchange.litert_result(litert.spans(bench.tflite, bench.table, bench.tflite_naming), LITERT_SCHEME))
+    text = as_text(formats.litert_result(litert.spans(bench.tflite, bench.table, bench.tflite_naming), LITERT_SCHEME))
     progress.note(f"for {bench.tflite}")
     return text
 
@@ -104,9 +104,9 @@ FORMATS: dict[str, Callable[[Intermediates], str]] = {"json": _as_json, "tensorr
 
 
 def table_changes(ours: CalibrationTable, theirs: CalibrationTable) -> list[dict[str, Any]]:
-    from edgekit.quant import exchange
+    from edgekit.quant import formats
 
-    changes = [vars(change) for change in exchange.diff(ours, theirs)]
+    changes = [vars(change) for change in formats.diff(ours, theirs)]
     same = len({**ours.ranges, **theirs.ranges}) - len(changes)
     progress.note(f"{len(changes)} ranges differ, {same} are equal ({ours.observer}; other: {theirs.observer})")
     return [{**change, "ratio": _finite(change["ratio"])} for change in changes]

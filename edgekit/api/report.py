@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit import progress, runs
-from edgekit.errors import EdgekitError, MissingError
-from edgekit.measurements import BenchmarkResult, Gates, Summary
+from edgekit import config, files, progress, runs
+from edgekit.errors import EdgekitError, MissingError, unknown
+from edgekit.measurements import BenchmarkResult, Gates, LayerCost, Summary
 from edgekit.records import SPLITS
 
 if TYPE_CHECKING:
-    from edgekit.measurements import LayerCost, ProgramResult
+    from edgekit.api.intermediates import Intermediates
+    from edgekit.measurements import ProgramResult
     from edgekit.records import DatasetIndex
-    from edgekit.report.changes import Change
-    from edgekit.report.material import Material, Picture
+    from edgekit.reporting.changes import Change
+    from edgekit.reporting.material import Material, Picture
     from edgekit.scores import Evaluation
 
 
@@ -28,11 +31,11 @@ def gather(run: runs.Run) -> Material:
     Raises:
         DataError: a file of the run is damaged. Images that are gone are no error: the report says so.
     """
-    from edgekit.report import changes
-    from edgekit.report.material import Material
-    from edgekit.train import evaluation
+    from edgekit.evaluation import evaluate
+    from edgekit.reporting import changes
+    from edgekit.reporting.material import Material
 
-    judged = evaluation.load(run.path, run.weights_sha256)
+    judged = evaluate.load(run.path, run.weights_sha256)
     results, rows = measured(run)
     Material(run)  # a damaged run.json is said before anything is drawn
     found = changes.changes(results)
@@ -59,16 +62,16 @@ def written(material: Material, format_: str, about: Path | None = None) -> str:
     """The report in one of `report.FORMATS`."""
     if format_ == "card":
         from edgekit.api.export import load_about
-        from edgekit.report import card
+        from edgekit.reporting import card
 
         said = load_about(about) if about else None
         names = ("title", "description", "version", "author", "license")
         return card.card(material, card.Said(**{name: getattr(said, name) for name in names}) if said else None)
     if format_ in ("csv", "classes"):
-        from edgekit.report import csvfiles
+        from edgekit.reporting import csvfiles
 
         return csvfiles.figures(material) if format_ == "csv" else csvfiles.classes(material)
-    from edgekit.report import document, html, markdown
+    from edgekit.reporting import document, html, markdown
 
     with progress.working("writing the report"):
         return {"html": html.page, "md": markdown.document, "json": document.as_json}[format_](material)
@@ -78,8 +81,8 @@ def changed_images(
     run: runs.Run, data: DatasetIndex | None, found: Sequence[Change]
 ) -> tuple[Mapping[int, Picture], str]:
     """The test images whose answer changed that are shown, by position in the split; and why there are none."""
-    from edgekit.report.changes import pictured
-    from edgekit.report.changesection import MOST_ENTRIES
+    from edgekit.reporting.changes import pictured
+    from edgekit.reporting.html import MOST_ENTRIES
 
     wanted = sorted({a.image for _, a in pictured([c for c in found if c.answers][:MOST_ENTRIES])})
     if not wanted:
@@ -105,8 +108,8 @@ def _pictures(run: runs.Run, data: DatasetIndex, wanted: Sequence[int]) -> dict[
     from edgekit.config import from_table
     from edgekit.data import dataset, images
     from edgekit.records import Preprocess
-    from edgekit.report import html
-    from edgekit.report.material import Picture
+    from edgekit.reporting import html
+    from edgekit.reporting.material import Picture
 
     preprocess = from_table(run.meta["preprocess"], Preprocess, "run.json")
     samples = data.split("test")
@@ -145,11 +148,10 @@ def _layers(run: runs.Run, results: Sequence[BenchmarkResult], rows: Sequence[Su
     """What `Material` holds of layers: times that runtimes told, joined with the errors that ``edgekit quant debug``
     found for these weights; what is chosen first, then devices, then INT8.
     """
-    from edgekit.api.network import debug_document, debug_documents
-    from edgekit.layers import figures
-    from edgekit.report.decide import decide
-    from edgekit.report.distributions import row_of
-    from edgekit.report.layers import title, told
+    from edgekit.analysis.layers import figures
+    from edgekit.reporting.charts import row_of
+    from edgekit.reporting.decide import decide
+    from edgekit.reporting.layers import title, told
 
     documents, left = debug_documents(run)
     timed = [r for r in results if r.layers and r.source != "emulated"]
@@ -184,13 +186,11 @@ def _layers(run: runs.Run, results: Sequence[BenchmarkResult], rows: Sequence[Su
 
 def _costs(run: runs.Run) -> tuple[list[LayerCost], str]:
     """The network's layers, worked out again where they were not kept; none, and why, where that cannot be done."""
-    from edgekit.api import network
-    from edgekit.api.network import costs
 
     try:
-        return network.kept(run) or costs(run), ""
+        return kept(run) or costs(run), ""
     except (EdgekitError, OSError) as error:
-        return [], f"the multiplications of the layers, and their order: {network.FILE} cannot be made again: {error}"
+        return [], f"the multiplications of the layers, and their order: {FILE} cannot be made again: {error}"
 
 
 # A file that edgekit did not draw is not taken into the page.
@@ -200,7 +200,7 @@ _MOST_BYTES = 8_000_000
 def save_pictures(run: runs.Run, evaluation: Evaluation | None) -> dict[str, str | bytes]:
     """Draw what can be drawn of a run into its pictures/; returns all of them, also the samples."""
     from edgekit.data import dataset
-    from edgekit.report import pictures
+    from edgekit.reporting import pictures
 
     index = run.path / "data.json"
     data = dataset.load_index(index) if index.is_file() else None
@@ -219,10 +219,11 @@ def measured(run: runs.Run) -> tuple[list[BenchmarkResult], list[Summary]]:
     Raises:
         MissingError: they cannot be compared: no baseline, or one on other images.
     """
+    from edgekit.analysis import summary
     from edgekit.api.artifacts import current_artifacts
-    from edgekit.bench import session, summary
+    from edgekit.bench.results import load
 
-    found = session.load(run.path / "bench", progress.note)
+    found = load(run.path / "bench", progress.note)
     if not found:
         return [], []
     weights = run.weights_sha256
@@ -248,3 +249,103 @@ def by_programs(run: runs.Run) -> list[ProgramResult]:
 
     exported = {a.sha256 for a in current_artifacts(run, run.weights_sha256)}
     return [found for found in program.load(run.path / "bench") if found.artifact.sha256 in exported]
+
+
+# What the layers of a run's network cost, kept beside it so that no command needs the network for them.
+
+SCHEMA = 1
+FILE = "network.json"
+
+
+def kept(run: runs.Run) -> list[LayerCost]:
+    """The layers, as far as they were kept for the weights that the run has; else none.
+
+    A file that cannot be read is as if it were missing: it can be made again.
+    """
+    path = run.path / FILE
+    if not path.is_file():
+        return []
+    try:
+        document = files.load_document(path, SCHEMA, "parent", "layers")
+        if document["parent"] != run.weights_sha256:
+            return []
+        return [config.from_table(layer, LayerCost, str(path)) for layer in document["layers"]]
+    except (EdgekitError, TypeError):
+        return []
+
+
+def layers(bench: Intermediates) -> list[LayerCost]:
+    """The layers of the folded network; worked out once."""
+    found = kept(bench.run)
+    if not found:
+        from edgekit.quant import costs
+
+        found = costs.costs(bench.folded, bench.checkpoint.preprocess.image_size)
+        described = [dataclasses.asdict(cost) for cost in found]
+        files.save_json(
+            bench.run.path / FILE, {"schema": SCHEMA, "parent": bench.checkpoint.sha256, "layers": described}
+        )
+    return found
+
+
+_DEBUG_SCHEMA = 1
+
+
+def chosen_result(run: runs.Run, device: str | None, artifact: str | None) -> tuple[BenchmarkResult, Summary | None]:
+    """The measurement that is meant, and judged; by default the first INT8 model that has times of layers.
+
+    Raises:
+        MissingError: nothing was measured. UsageError: no such device or artifact.
+    """
+    from edgekit.reporting.charts import row_of
+
+    every, judged = measured(run)
+    results = [r for r in every if artifact is not None or not r.artifact.is_baseline]
+    if not results:
+        raise MissingError(f"the run {run.name!r} has no measurements yet", f"edgekit benchmark {run.handle}")
+    for what, wanted, known in (
+        ("device", device, {r.device for r in results}),
+        ("artifact", artifact, {r.artifact.name for r in results}),
+    ):
+        if wanted is not None and wanted not in known:
+            raise unknown(what, wanted, sorted(known))
+    fitting = [r for r in results if device in (None, r.device) and artifact in (None, r.artifact.name)]
+    if not fitting:
+        raise MissingError(f"{artifact} was not measured on {device}", f"edgekit benchmark {run.handle} -d {device}")
+    found = min(fitting, key=lambda r: (not r.layers, r.artifact.precision != "int8", r.runtime != r.artifact.runtime))
+    return found, row_of(found, judged)
+
+
+def costs(run: runs.Run) -> list[LayerCost]:
+    """The network's layers, which the benchmark of an older edgekit did not keep."""
+    from edgekit.api.intermediates import Intermediates
+
+    with progress.working("looking at the network"):
+        return layers(Intermediates(run))
+
+
+def debug_document(documents: Mapping[str, dict[str, Any]], result: BenchmarkResult) -> dict[str, Any] | None:
+    """What edgekit quant debug found out for the target of an INT8 model; None: nothing yet."""
+    return documents.get(result.artifact.target) if result.artifact.precision == "int8" else None
+
+
+def debug_documents(run: runs.Run) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """What edgekit quant debug found out with the weights that the run has, by target; and, in words, which of its
+    files cannot be read and what makes them again.
+    """
+    from edgekit.analysis.layers import figures
+
+    found, left = {}, []
+    for path in sorted((run.path / "quant").glob("debug-*.json")):
+        target = path.stem.removeprefix("debug-")
+        try:
+            document = files.load_document(path, _DEBUG_SCHEMA, "layers", "effect", "checkpoint_sha256", "target")
+            figures((), (), document)
+            float(document["effect"]["logits"]["sqnr_db"])
+        except (EdgekitError, KeyError, TypeError, ValueError):
+            again = shlex.join(["edgekit", "quant", "debug", run.handle, "--target", target])
+            left.append(f"the errors for {target}: {path} cannot be read; {again} makes it again")
+            continue
+        if document["checkpoint_sha256"] == run.weights_sha256:
+            found[target] = document
+    return found, left

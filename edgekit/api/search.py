@@ -134,7 +134,7 @@ class Search:
         if not hasattr(self, "_kept_before"):
             import numpy as np
 
-            from edgekit.train.finetune import predict_logits
+            from edgekit.models.build import predict_logits
 
             checkpoint, network = self.bench.trained
             parts = np.array_split(self._pixels(), max(1, len(self.val) // 32))

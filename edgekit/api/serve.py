@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit import progress, runs
-from edgekit.bench import metrics, quantiles, session
-from edgekit.bench.summary import percentiles_ms
-from edgekit.bench.webdoor import Door
-from edgekit.bench.webjob import Offer, Visit
-from edgekit.bench.webserver import Desk, WebServer
+from edgekit.bench import results
 from edgekit.errors import MissingError, unknown
 from edgekit.measurements import BenchmarkResult
+from edgekit.stats import proportions, quantiles
+from edgekit.stats.latency import percentiles_ms
+from edgekit.web.access import Door
+from edgekit.web.server import Desk, WebServer
+from edgekit.web.visits import Offer, Visit
 
 if TYPE_CHECKING:
     from edgekit.measurements import Suite
@@ -31,13 +32,13 @@ def offer_of(opened: runs.Run, wanted: list[str], limits: Suite, scratch: Path) 
     """What browsers get of a run."""
     from edgekit.api.benchmark import test_set
     from edgekit.api.intermediates import Intermediates
-    from edgekit.bench.webjob import Offer
-    from edgekit.train import evaluation
+    from edgekit.evaluation import evaluate
+    from edgekit.web.visits import Offer
 
     bench = Intermediates(opened)
     checkpoint = bench.checkpoint
     models = _models(opened, checkpoint.sha256, wanted)
-    judged = evaluation.load(opened.path, checkpoint.sha256)
+    judged = evaluate.load(opened.path, checkpoint.sha256)
     return Offer(
         title=f"{opened.name}, {checkpoint.arch}",
         labels=checkpoint.labels,
@@ -126,9 +127,9 @@ def serve(offer: Offer, run: runs.Run, place: Place, devices: int, once: bool) -
     over = threading.Event()
 
     def keep(result: BenchmarkResult) -> None:
-        session.save(run.path / "bench", result)
+        results.save(run.path / "bench", result)
         received.append(result)
-        top1 = 100 * metrics.top1(result.logits, result.expected).mean()
+        top1 = 100 * proportions.top1(result.logits, result.expected).mean()
         p50 = quantiles.percentile_ms(result.latencies_ns, 50)
         time = "" if p50 is None else f"p50 {p50:.2f} ms, "
         progress.note(f"  {result.artifact.name} on {result.device}: {time}top-1 {top1:.1f} %{_doubts(result)}")
@@ -225,6 +226,6 @@ def _print_code(link: str) -> None:
 
 def figures_of(result: BenchmarkResult) -> dict[str, str | float | None]:
     p50, p90, p99 = percentiles_ms(result.latencies_ns, result.environment)
-    top1 = 100 * float(metrics.top1(result.logits, result.expected).mean())
+    top1 = 100 * float(proportions.top1(result.logits, result.expected).mean())
     return {"artifact": result.artifact.name, "device": result.device, "top1": top1,
             "p50_ms": p50, "p90_ms": p90, "p99_ms": p99}  # fmt: skip

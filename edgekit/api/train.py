@@ -17,16 +17,18 @@ from edgekit import files, progress, runs
 from edgekit.config import from_table
 from edgekit.data import check, dataset
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError
+from edgekit.models import zoo
+from edgekit.models.build import pick_device
 from edgekit.runs import Run, check_free, create_run, free_name
-from edgekit.train import distributed, models, plan, trackers, trouble
-from edgekit.train.finetune import finetune, pick_device
-from edgekit.train.options import TrainOptions
-from edgekit.train.progress import STATE_FILE, EpochStats
+from edgekit.training import diagnostics, distributed, plan, trackers
+from edgekit.training.loop import finetune
+from edgekit.training.options import TrainOptions
+from edgekit.training.resume import STATE_FILE, EpochStats
 
 if TYPE_CHECKING:
     from edgekit.records import Checkpoint, DatasetIndex
-    from edgekit.train.distributed import Team
-    from edgekit.train.trackers import Tracker
+    from edgekit.training.distributed import Team
+    from edgekit.training.trackers import Tracker
 
 
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow")
@@ -34,8 +36,8 @@ _PACKAGES = ("torch", "torchvision", "numpy", "pillow")
 
 def train_runs(
     data: str, wanted: list[TrainOptions], place: tuple[Path, str | None], skip_bad: bool, log: str | None
-) -> None:
-    """Train one run for each of `wanted` on the same images, and compare them if there are several.
+) -> list[Run]:
+    """Train one run for each of `wanted` on the same images; returns those that this process leads.
 
     Args:
         place: the folder of the runs, and the run's name if it has been given one.
@@ -45,14 +47,14 @@ def train_runs(
     if name:
         check_free(runs_dir, name)
     device = pick_device(wanted[0].device)
-    with trouble.memory_ran_out(), distributed.join(device, wanted[0].batch_size) as team:
+    with diagnostics.memory_ran_out(), distributed.join(device, wanted[0].batch_size) as team:
         with progress.bar("reading images") as update:
             index = dataset.index(root, skip_bad, update)
         team.same("the data set", index.fingerprint)
         progress.note(_describe(data, index))
         for line in check.warnings(index):
             progress.warn(line)
-        runs: list[Run | None] = []
+        trained: list[Run | None] = []
         for options in wanted:
             decisions: list[str] = []
             with progress.bar("deciding") as update:
@@ -65,13 +67,10 @@ def train_runs(
                 run = create_run(runs_dir, run_name, _meta(index, options, decisions))
                 files.save_json(run.path / "data.json", index)
             done = _sit(run, index, options, team, log)
-            if runs and done is not None:  # freed memory is kept for the next training: the peak is not its own
+            if trained and done is not None:  # freed memory is kept for the next training: the peak is not its own
                 done = done.save(peak_rss_mb=None)
-            runs.append(done)
-    if len(wanted) > 1 and team.leads:
-        from edgekit.cli.train import print_comparison
-
-        print_comparison([run for run in runs if run is not None], json=False)
+            trained.append(done)
+    return [run for run in trained if run is not None]
 
 
 def resume_run(runs_dir: Path, name: str, log: str | None) -> None:
@@ -91,7 +90,7 @@ def resume_run(runs_dir: Path, name: str, log: str | None) -> None:
         raise MissingError(f"{run.name} has not begun", "edgekit train DATA starts a new training")
     index = dataset.load_index(path / "data.json")
     device = pick_device(options.device)
-    with trouble.memory_ran_out(), distributed.join(device, options.batch_size) as team:
+    with diagnostics.memory_ran_out(), distributed.join(device, options.batch_size) as team:
         for split in ("train", "val"):
             dataset.check_unchanged(index, index.split(split))
         _sit(run if team.leads else None, index, options, team, log, resume=True)
@@ -164,12 +163,13 @@ def _ended_early(watcher: _Watcher, error: BaseException) -> None:
 
 def _cost(checkpoint: Checkpoint, options: TrainOptions) -> dict[str, Any]:
     """Parameters in all and trained, and the most memory that the training's last sitting took, in megabytes."""
-    from edgekit.train import checkpoints, memory, schedule
+    from edgekit.models import checkpoints
+    from edgekit.training import diagnostics, learner
 
-    peak = memory.peak_mb()
+    peak = diagnostics.peak_mb()
     model = checkpoints.load(checkpoint.path)[1]
     total = sum(p.numel() for p in model.parameters())
-    trainable = sum(p.numel() for group in schedule.parameter_groups(model, options) for p in group["params"])
+    trainable = sum(p.numel() for group in learner.parameter_groups(model, options) for p in group["params"])
     cost: dict[str, Any] = {"parameters": {"total": total, "trainable": trainable}, "peak_rss_mb": peak}
     if torch.cuda.is_available():
         cost["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated() / 1e6)
@@ -206,7 +206,7 @@ def _meta(index: DatasetIndex, options: TrainOptions, decisions: list[str]) -> d
         "labels": index.labels,
         "options": options,
         "decisions": decisions,
-        "preprocess": models.preprocess_for(options.arch, options.image_size),
+        "preprocess": zoo.preprocess_for(options.arch, options.image_size),
         "data": {"root": index.root, "fingerprint": index.fingerprint, "skipped": len(index.skipped)},
         "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in _PACKAGES}},
         "history": [],

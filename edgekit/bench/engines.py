@@ -14,9 +14,9 @@ from typing import Any
 
 from edgekit import files
 from edgekit.bench import replies
-from edgekit.bench.job import Job
 from edgekit.bench.session import Model
-from edgekit.bench.transport import Transport
+from edgekit.devices.jobs import Job
+from edgekit.devices.transport import Transport
 from edgekit.errors import DataError, MissingError
 from edgekit.files import save_bytes, save_json, writing
 from edgekit.labels import visible

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,13 @@ from typing import Any
 import numpy as np
 
 from edgekit import __version__, files
-from edgekit.bench import kept, layernames, places, replies
-from edgekit.bench.job import Job
-from edgekit.bench.transport import Transport
-from edgekit.config import from_table
-from edgekit.errors import DataError, EdgekitError, MissingError, StorageError
+from edgekit.bench import replies
+from edgekit.devices.jobs import Job
+from edgekit.devices.transport import Transport
+from edgekit.errors import DataError, MissingError, StorageError
 from edgekit.measurements import BenchmarkResult, Suite
 from edgekit.records import Artifact, Device, Preprocess
 
-SCHEMA = 1
 # Artifacts run in the runtime of their target, where this machine can, or in a stand-in.
 _HOST_RUNTIME = {
     "tensorrt": "onnxruntime",
@@ -32,7 +29,6 @@ _HOST_RUNTIME = {
 }
 # What a device says of LiteRT, and `edgekit.ondevice.run_tflite` hears.
 _LITERT_OPTIONS = ("api", "accelerator", "xnnpack", "emulated")
-_DESCRIBED = ("artifact", "device", "runtime", "source", "environment", "size_bytes", "layers")
 # Of a suite, what `edgekit.ondevice.measure` hears.
 LIMITS = ("warmup_queries", "warmup_s", "min_queries", "min_s", "max_s")
 
@@ -142,84 +138,11 @@ def benchmark(
         expected=samples.expected,
         size_bytes=model.path.stat().st_size,
         compute_ns=answer.compute_ns,
-        layers=layernames.named(answer.layers, model.path),
+        layers=replies.name_layers(answer.layers, model.path),
         power=answer.power,
         warmup_ns=answer.warmup_ns,
         offline_ns=answer.offline_ns,
     )
-
-
-def save(folder: Path, result: BenchmarkResult) -> Path:
-    """Keep a result beside the earlier ones: ``<device>/<artifact>@....npz`` (raw values) and, last, the .json that
-    describes it. Returns the path of the latter.
-    """
-    home = folder / places.slug(result.device)
-    with files.staging(home) as staging:
-        raw = staging / "raw.npz"
-        values: dict[str, Any] = {name: np.array(getattr(result, name), np.int64) for name in kept.TIMES}
-        values.update({name: getattr(result, name) for name in kept.RAW if getattr(result, name) is not None})
-        np.savez_compressed(raw, **values)
-        digest = files.sha256_file(raw)
-        stem = places.free_stem(home, result.artifact.name, result.environment.get("measured"), digest)
-        with files.writing(home / f"{stem}.npz") as temporary:
-            os.replace(raw, temporary)
-    described: dict[str, Any] = {"schema": SCHEMA, "edgekit": __version__, "raw_sha256": digest}
-    for name in _DESCRIBED:
-        described[name] = getattr(result, name)
-    files.save_json(home / f"{stem}.json", described)
-    return home / f"{stem}.json"
-
-
-def load(folder: Path, damaged: Callable[[str], None] | None = None) -> list[BenchmarkResult]:
-    """The newest result of each artifact on each device below `folder`, sorted by device and artifact.
-
-    Args:
-        damaged: hears of each that cannot be read, by name, which is left out then; without it that is an error.
-
-    Raises:
-        EdgekitError: as `load_file`.
-    """
-    return list(_load_each(places.newest(folder.glob("*/*.json")), damaged))
-
-
-def load_all(folder: Path, damaged: Callable[[str], None] | None = None) -> list[BenchmarkResult]:
-    """Every result below `folder`, also those that were measured again since; the older ones first.
-
-    Raises:
-        As `load`.
-    """
-    return list(_load_each(sorted(folder.glob("*/*.json"), key=lambda p: (p.parent, places.order(p))), damaged))
-
-
-def _load_each(paths: Iterable[Path], damaged: Callable[[str], None] | None) -> Iterator[BenchmarkResult]:
-    for path in paths:
-        try:
-            yield load_file(path)
-        except EdgekitError as error:
-            if damaged is None:
-                raise
-            damaged(f"left out: {error.message}")
-
-
-def load_file(path: Path) -> BenchmarkResult:
-    """The result that a .json and the .npz beside it hold.
-
-    Raises:
-        DataError: either is damaged, or raw values do not belong to their description. StorageError: a newer edgekit
-            wrote it.
-    """
-    described = files.load_document(path, SCHEMA, "raw_sha256", *_DESCRIBED[:-1])
-    kept.check(described, path)
-    raw = path.with_name(path.name.removesuffix(".json") + ".npz")
-    if not raw.is_file() or files.sha256_file(raw) != described["raw_sha256"]:
-        raise DataError(f"{raw} does not belong to {path.name}", "edgekit benchmark")
-    layers = tuple((name, float(ms)) for name, ms in described.get("layers", ()))
-    fields = {**kept.raw(raw), **{k: described[k] for k in _DESCRIBED if k not in ("artifact", "layers")}}
-    try:
-        artifact = from_table(described["artifact"], Artifact, "artifact")
-        return BenchmarkResult(artifact=artifact, layers=layers, **fields)
-    except EdgekitError as error:
-        raise DataError(f"{path} is damaged: {error.message}", error.hint) from None
 
 
 def is_installed(runtime: str) -> bool:

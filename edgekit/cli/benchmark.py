@@ -11,21 +11,40 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgekit import config, progress, records, runs
+from edgekit.analysis import gates as judged
 from edgekit.api import baselines
 from edgekit.api.baselines import BASELINES
 from edgekit.api.benchmark import devices_of, plan_of, test_set, with_gates
-from edgekit.api.network import chosen_result, costs, debug_document, debug_documents
-from edgekit.bench import gates as judged
-from edgekit.bench.latency import settled
-from edgekit.bench.quantiles import early_stopping_rank
+from edgekit.api.report import chosen_result, costs, debug_document, debug_documents
 from edgekit.cli import console
 from edgekit.cli.options import Json, Run, RunsDir, StrictGates, options_of
 from edgekit.errors import GateError
 from edgekit.measurements import LEAST_SAMPLES, BenchmarkResult, Gates, Suite, Summary
 from edgekit.runs import choose_run
+from edgekit.stats.latency import settled
+from edgekit.stats.quantiles import early_stopping_rank
 
 if TYPE_CHECKING:
     from edgekit.measurements import LayerFigures
+
+
+_ACCURACY = "edgekit quant debug says where accuracy is lost; more test images narrow its interval"
+_LATENCY = "edgekit benchmark --suite standard on an idle machine; a network or a device that is faster"
+_HINTS = {"max_drop": _ACCURACY, "min_accuracy": _ACCURACY, "max_p90_ms": _LATENCY, "min_speedup": _LATENCY}
+# Names of an artifact and of a device: what this command measured, beside what the run has of earlier ones.
+Measured = Set[tuple[str, str]]
+_NARROW = ("layer", "ms", "% of time", "% of error")
+# A terminal has no room for it.
+_LEFT_OUT = "cosine"
+Names = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--baseline",
+        help=f"The network as trained, here: {', '.join(BASELINES)}, or all. pytorch always is. Default: those that "
+        "are installed and need no compiling.",
+        show_default=False,
+    ),
+]
 
 
 @options_of(Gates)
@@ -68,7 +87,7 @@ def benchmark(
     reached over adb. Several devices are measured at once. Gates are judged when all is measured and kept; one that
     is broken, or that too few samples could show, is exit status 7.
     """
-    from edgekit.api import network
+    from edgekit.api import report
     from edgekit.api.benchmark import Wanted, measure_all
     from edgekit.api.intermediates import Intermediates
     from edgekit.bench import roofline
@@ -81,7 +100,7 @@ def benchmark(
     with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
         plan = plan_of(bench, devices, baselines.made(bench, chosen, Path(scratch)))
         wanted = Wanted(opened, limits, test_set(bench, Path(scratch)), rebuild, set_power_mode or "")
-        costs, peaks = tuple(network.layers(bench)), roofline.measure(plan[0][0].threads)
+        costs, peaks = tuple(report.layers(bench)), roofline.measure(plan[0][0].threads)
         measure_all(dataclasses.replace(wanted, costs=costs, peaks=peaks), plan)
     results, rows = print_table(opened, json)
     measured = {(artifact.name, each.name) for each, work in plan for artifact, _ in work}
@@ -90,12 +109,6 @@ def benchmark(
 
 
 # What is said of gates, and of percentiles that a suite promised, once everything is measured and kept.
-
-_ACCURACY = "edgekit quant debug says where accuracy is lost; more test images narrow its interval"
-_LATENCY = "edgekit benchmark --suite standard on an idle machine; a network or a device that is faster"
-_HINTS = {"max_drop": _ACCURACY, "min_accuracy": _ACCURACY, "max_p90_ms": _LATENCY, "min_speedup": _LATENCY}
-# Names of an artifact and of a device: what this command measured, beside what the run has of earlier ones.
-Measured = Set[tuple[str, str]]
 
 
 def say_missing(suite: Suite, results: Sequence[BenchmarkResult], measured: Measured) -> None:
@@ -158,10 +171,6 @@ def _option(gate: str) -> str:
 
 # ``edgekit layers``.
 
-_NARROW = ("layer", "ms", "% of time", "% of error")
-# A terminal has no room for it.
-_LEFT_OUT = "cosine"
-
 
 def layers(
     run: Run = None,
@@ -182,12 +191,12 @@ def layers(
     quantizing it alone does to the logits, whose share of all layers' noise power is "% of error".
     """
     opened = choose_run(runs_dir, run)
-    from edgekit.api import network
-    from edgekit.layers import by_block, figures, verdict
-    from edgekit.report.layers import title
+    from edgekit.analysis.layers import by_block, figures, verdict
+    from edgekit.api import report
+    from edgekit.reporting.layers import title
 
     result, row = chosen_result(opened, device, artifact)
-    known = network.kept(opened) or costs(opened)
+    known = report.kept(opened) or costs(opened)
     documents, left = debug_documents(opened)
     found = debug_document(documents, result)
     times = () if result.source == "emulated" else result.layers
@@ -205,7 +214,7 @@ def layers(
 
 
 def _document(result: BenchmarkResult, rows: list[LayerFigures]) -> dict[str, Any]:
-    from edgekit.layers import error_shares, verdict
+    from edgekit.analysis.layers import error_shares, verdict
 
     shares = error_shares(rows)
     return {
@@ -218,8 +227,8 @@ def _document(result: BenchmarkResult, rows: list[LayerFigures]) -> dict[str, An
 
 
 def _print(rows: list[LayerFigures]) -> None:
-    from edgekit.layers import error_shares
-    from edgekit.report.layers import COLUMNS, cells
+    from edgekit.analysis.layers import error_shares
+    from edgekit.reporting.layers import COLUMNS, cells
 
     kept = [n for n, name in enumerate(COLUMNS) if name != _LEFT_OUT]
     lines = [cells(row, share) for row, share in zip(rows, error_shares(rows))]
@@ -235,8 +244,8 @@ def _say(
     rows: Sequence[LayerFigures],
 ) -> None:
     """How the times were got, and what brings what is not there."""
-    from edgekit.layers import noise_db
-    from edgekit.report.layers import told
+    from edgekit.analysis.layers import noise_db
+    from edgekit.reporting.layers import told
 
     environment, name = result.environment, result.artifact.name
     if result.source == "emulated":
@@ -277,14 +286,3 @@ def _limit(result: BenchmarkResult, row: Summary | None) -> str:
         f"at best {found.limit_ms:.3g} ms ({found.bound}: {found.macs / 1e6:.1f} MMACs, "
         f"{found.bytes_moved / 1e6:.1f} MB), {reached}; {found.source}{busy}"
     )
-
-
-Names = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--baseline",
-        help=f"The network as trained, here: {', '.join(BASELINES)}, or all. pytorch always is. Default: those that "
-        "are installed and need no compiling.",
-        show_default=False,
-    ),
-]

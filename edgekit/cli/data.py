@@ -47,11 +47,12 @@ def check(
     For DATA/<class>/<image> the splits are those that train would make.
     """
     from edgekit.data import check as checks
-    from edgekit.data import dataset, scan
+    from edgekit.data import dataset
+    from edgekit.data.check import read
 
     root = dataset.resolve(data)
     with progress.bar("reading images") as update:
-        seen = scan.read(root, near_duplicates, update)
+        seen = read(root, near_duplicates, update)
     with progress.working("comparing images"):
         report = checks.judge(seen, distance if near_duplicates else None, image_size)
     if json:

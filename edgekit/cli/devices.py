@@ -17,7 +17,7 @@ from edgekit.records import Device
 from edgekit.targets import base
 
 if TYPE_CHECKING:
-    from edgekit.bench.probe import Probe
+    from edgekit.devices.probe import Probe
 
 
 devices_app = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})
@@ -67,8 +67,8 @@ def probe(
     ssh logs in as your own would (~/.ssh/config, agent, known_hosts) and never asks for a password.
     """
     path = None if name is None else _own_path(name)
-    from edgekit.bench import adb
-    from edgekit.bench import probe as probing
+    from edgekit.devices import adb
+    from edgekit.devices import probe as probing
 
     if adb.is_phone(host):
         _probe_phone(host, path, python, json)
@@ -86,16 +86,16 @@ def probe(
 
 
 def _probe_phone(handle: str, path: Path | None, python: str, json: bool) -> None:
-    from edgekit.bench import androidprobe
+    from edgekit.devices import android_probe
 
     with progress.working(f"asking {handle}"):
-        found = androidprobe.probe(handle, python)
+        found = android_probe.probe(handle, python)
     if json:
-        console.as_json(androidprobe.as_json(found))
+        console.as_json(android_probe.as_json(found))
     else:
-        console.table(["", ""], [[what, _known(value)] for what, value in androidprobe.rows(found)])
+        console.table(["", ""], [[what, _known(value)] for what, value in android_probe.rows(found)])
     if path is not None:
-        device = androidprobe.profile(found, path.stem, files.now()[:10])
+        device = android_probe.profile(found, path.stem, files.now()[:10])
         _keep(path, device)
         if device.api == "benchmark-model":
             progress.note(
@@ -104,7 +104,7 @@ def _probe_phone(handle: str, path: Path | None, python: str, json: bool) -> Non
 
 
 def _keep(path: Path, device: Device) -> None:
-    from edgekit.bench import probe as probing
+    from edgekit.devices import probe as probing
 
     path.parent.mkdir(exist_ok=True)
     files.save_bytes(path, probing.to_toml(device).encode())
@@ -114,7 +114,7 @@ def _keep(path: Path, device: Device) -> None:
 @devices_app.command()
 def clean(host: Host) -> None:
     """Remove all that edgekit keeps on a board or a phone: models and images that were sent, jobs that were cut off."""
-    from edgekit.bench import remote
+    from edgekit.devices import remote
 
     with progress.working(f"cleaning {host}"):
         megabytes = remote.clean(host)

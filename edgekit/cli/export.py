@@ -111,7 +111,7 @@ def export(
         raise UsageError(
             "export needs a target", f"edgekit export --target jetson   (known: {', '.join(base.FAMILIES)})"
         )
-    from edgekit.bench import transport
+    from edgekit.devices import transport
 
     wanted = [(r, base.precisions(r, tuple(precision or ()))) for r in map(base.resolve, target)]
     builders = builders_of([r for r, _ in wanted], host) if build else []

@@ -11,6 +11,7 @@ import typer
 from edgekit import labels, progress, runs
 from edgekit.api.history import (
     GRAMMAR,
+    SAME,
     Resolved,
     as_plain,
     judge_all,
@@ -34,9 +35,9 @@ from edgekit.cli.options import Json, Run, RunsDir
 from edgekit.errors import GateError, MissingError, UsageError
 
 if TYPE_CHECKING:
-    from edgekit.bench.difference import Comparison
-    from edgekit.bench.entries import Entry
-    from edgekit.bench.regression import Verdict
+    from edgekit.analysis.difference import Comparison
+    from edgekit.analysis.regression import Verdict
+    from edgekit.archive.entry import Entry
 
 
 _COLUMNS = (
@@ -47,6 +48,23 @@ _RIGHT = _COLUMNS[8:12]
 _NARROW = ("id", "measured (UTC)", "run", "artifact", "top-1 % (95 %)", "p50 ms", "change")
 # What is the same in every line is said once, below.
 _ONCE = ("run", "model", "on", "edgekit", "ran in")
+
+
+_ORDER = ("top-1", "p50", "p90", "size")
+Database = Annotated[
+    str | None,
+    typer.Option(
+        "--db",
+        envvar="EDGEKIT_DB",
+        metavar="URL",
+        help="A team's database: postgresql://user@host/name; its password in PGPASSWORD or ~/.pgpass.",
+        show_default=False,
+        show_envvar=True,
+    ),
+]
+OnDevice = Annotated[
+    str | None, typer.Option("--device", "-d", help="Only results of this device.", show_default=False)
+]
 
 
 def history(
@@ -71,8 +89,8 @@ def history(
     change beyond chance (5 %). The index behind it is made again from the runs whenever it is missing or does not
     fit. edgekit diff compares any two.
     """
-    from edgekit.bench.database import Wanted
-    from edgekit.bench.entries import moment
+    from edgekit.archive.database import Wanted
+    from edgekit.archive.entry import moment
 
     start = moment(since) if since else ""
     if start is None:
@@ -121,8 +139,8 @@ def _print(found: list[Entry], changes: dict[tuple[str, str], Comparison], limit
 
 
 def _cells(entry: Entry, change: Comparison | None) -> list[str]:
-    from edgekit.report.tables import latency
-    from edgekit.statistics import wilson
+    from edgekit.reporting.tables import latency
+    from edgekit.stats.proportions import wilson
 
     low, high = wilson(entry.correct, entry.images)
     return [
@@ -154,7 +172,7 @@ def in_short(change: Comparison) -> str:
 
 
 def _p50_in_short(change: Comparison) -> str:
-    from edgekit.bench.difference import bounds, doubtful, not_compared
+    from edgekit.analysis.difference import bounds, doubtful, not_compared
 
     if why := change.machines or not_compared(change, 50):
         return f"p50 not compared: {why}"
@@ -169,12 +187,6 @@ def _p50_in_short(change: Comparison) -> str:
 def _plain(entry: Entry, change: Comparison | None) -> dict[str, object]:
     fields = {f.name: getattr(entry, f.name) for f in dataclasses.fields(entry) if f.name != "samples"}
     return {"id": entry.id, **fields, "top1": entry.top1, "change": None if change is None else as_plain(change)}
-
-
-# ``edgekit check``.
-
-SAME = "the newest result is the reference itself"
-_ORDER = ("top-1", "p50", "p90", "size")
 
 
 def _percent(text: str) -> float:
@@ -217,7 +229,7 @@ def check(
     tell", and does not fail, unless --strict. Latencies of another device, CPU, number of cores or of threads are not
     compared, and the line says so; where nothing can be compared the status is 4.
     """
-    from edgekit.bench.regression import Tolerances
+    from edgekit.analysis.regression import Tolerances
 
     if (against is None) == (save_reference is None):
         raise UsageError("a check needs one of --against and --save-reference", "edgekit check RUN --against @previous")
@@ -254,7 +266,7 @@ def _print_check(verdicts: list[Verdict], json: bool) -> None:
 
 def _end(verdicts: list[Verdict], strict: bool) -> None:
     """The exit status, and why."""
-    from edgekit.bench import regression
+    from edgekit.analysis import regression
 
     figures = [figure for verdict in verdicts for figure in verdict.figures]
     worse = [v for v in verdicts if v.state == regression.WORSE]
@@ -301,8 +313,8 @@ def diff(
     measurement with the one before. The same artifact on the same device goes together; two artifacts are compared
     where both are named. Top-1 is compared image by image where the images are the same.
     """
+    from edgekit.analysis import difference
     from edgekit.api.history import as_plain
-    from edgekit.bench import difference
 
     sources = open_sources(runs_dir, [name for name in (before, after) if name], db)
     if after is None:
@@ -344,19 +356,3 @@ def diff(
 def _title(entry: Entry) -> str:
     when = entry.measured[:16].replace("T", " ")
     return f"{entry.id}  {entry.run}/{entry.artifact} on {entry.device} x{entry.threads}, {when}"
-
-
-Database = Annotated[
-    str | None,
-    typer.Option(
-        "--db",
-        envvar="EDGEKIT_DB",
-        metavar="URL",
-        help="A team's database: postgresql://user@host/name; its password in PGPASSWORD or ~/.pgpass.",
-        show_default=False,
-        show_envvar=True,
-    ),
-]
-OnDevice = Annotated[
-    str | None, typer.Option("--device", "-d", help="Only results of this device.", show_default=False)
-]

@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgekit import files
-from edgekit.api.inspect import find_file, plain_contents, read_file
+from edgekit.api.inspect import LARGEST, find_file, plain_contents, read_file
 from edgekit.cli import console
 from edgekit.cli.options import Json, RunsDir
 
 if TYPE_CHECKING:
     from edgekit.targets.contents import Contents, OpInfo, TensorInfo
     from edgekit.targets.delegates import Verdict
-
-
-LARGEST = 5
 
 
 def inspect(

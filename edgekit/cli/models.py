@@ -7,7 +7,7 @@ from typing import Any
 
 from edgekit.cli import console
 from edgekit.cli.options import Json
-from edgekit.train import zoo
+from edgekit.models import zoo
 
 
 def models(json: Json = False) -> None:

@@ -20,8 +20,6 @@ StrictGates = Annotated[
     bool, typer.Option("--strict-gates", help="Only what is shown to hold, with its 95 % interval, passes a gate.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for scripts.")]
-
-
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 

@@ -44,10 +44,10 @@ def predict(
         )
     opened = choose_run(runs_dir, None if run == "-" else run)
     from edgekit.api.intermediates import Intermediates
-    from edgekit.train import evaluation
+    from edgekit.evaluation import evaluate
 
     checkpoint, model = Intermediates(opened).trained
-    judged = evaluation.load(opened.path, checkpoint.sha256)
+    judged = evaluate.load(opened.path, checkpoint.sha256)
     if uncertainty and judged is None:
         raise MissingError(f"the run {opened.name!r} was not judged yet", f"edgekit evaluate {opened.handle}")
     paths, pixels, bad = read_images(image, checkpoint)

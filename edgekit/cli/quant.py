@@ -14,20 +14,23 @@ from edgekit.api.quantize import FORMATS
 from edgekit.cli import console
 from edgekit.cli.options import Json, Run, RunsDir
 from edgekit.errors import UsageError, unknown
+from edgekit.models import zoo
 from edgekit.quantization import CalibrationTable, Range
 from edgekit.runs import choose_run
 from edgekit.targets import base
-from edgekit.train import models
 
 if TYPE_CHECKING:
-    from edgekit.quant.agreement import Agreement
-    from edgekit.quant.debug import Inspection, LayerReport
+    from edgekit.quant.debug import Agreement, Inspection, LayerReport
 
 
 _COLUMNS = ("layer", "kind", "runs in", "weights dB", "cosine", "alone dB", "cosine", "accumulated dB", "cosine")
 _EFFECTS = ("logits dB", "cosine", "top-1 changed")
 _NARROW = ("layer", "alone dB", "accumulated dB", "logits dB")
 quant_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+
+_TABLE_COLUMNS = ("tensor", "low", "high", "symmetric scale", "asymmetric scale", "zero point")
+_DIFF_COLUMNS = ("tensor", "low", "high", "other low", "other high", "width")
 
 
 @quant_app.callback()
@@ -63,16 +66,16 @@ def debug(
     able = base.precisions(resolved, ("int8",))
     chosen = config.load_recipe(recipe)
     opened = choose_run(runs_dir, run)
-    models.precisions(str(opened.meta.get("arch")), able, able)
+    zoo.precisions(str(opened.meta.get("arch")), able, able)
     from edgekit.api.intermediates import Intermediates
-    from edgekit.report import quantpictures, svg
+    from edgekit.reporting import pictures, svg
 
     bench = Intermediates(opened, chosen)
     found = quantize.inspect_layers(bench, resolved, images)
     document = quantize.debug_report(bench, resolved, found)
     path = opened.path / "quant" / quantize.debug_stem(resolved.name, chosen.name)
     with progress.working("drawing"):
-        picture = svg.standalone(quantpictures.inspection(document))
+        picture = svg.standalone(pictures.inspection(document))
     files.save_bytes(path.with_name(f"{path.name}.svg"), picture.encode())
     files.save_json(path.with_name(f"{path.name}.json"), document)
     if json:
@@ -109,15 +112,12 @@ def _cells(layer: LayerReport) -> list[str]:
 
 def _db(agreement: Agreement) -> str:
     """A ratio in dB; values that do not differ have none."""
-    from edgekit.quant.agreement import EXACT_DB
+    from edgekit.quant.debug import EXACT_DB
 
     return "exact" if agreement.sqnr_db >= EXACT_DB else f"{agreement.sqnr_db:.1f}"
 
 
 # ``edgekit quant table``.
-
-_TABLE_COLUMNS = ("tensor", "low", "high", "symmetric scale", "asymmetric scale", "zero point")
-_DIFF_COLUMNS = ("tensor", "low", "high", "other low", "other high", "width")
 
 
 @quant_app.command("table")

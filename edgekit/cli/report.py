@@ -66,7 +66,7 @@ def report(
         raise UsageError("--json and --output - would both write to standard output", "leave one of them out")
     opened = choose_run(runs_dir, run)
     from edgekit.api.report import gather, written
-    from edgekit.report import verdict
+    from edgekit.reporting import decide
 
     material = gather(opened)
     text = written(material, format_, about)
@@ -74,7 +74,7 @@ def report(
         print_rows(list(material.rows), json, material.gates)
         print_programs(list(material.programs), json)
         say_parity(list(material.results))
-        for line in verdict.trained(material.evaluation) if material.evaluation else ():
+        for line in decide.training_verdicts(material.evaluation) if material.evaluation else ():
             progress.note(line)
     if output == "-":
         sys.stdout.write(text)
@@ -114,7 +114,7 @@ def print_table(run: runs.Run, json: bool) -> tuple[list[BenchmarkResult], list[
 
 def say_parity(results: list[BenchmarkResult]) -> None:
     """How far the targets of one calibration differ from each other."""
-    from edgekit.bench import summary
+    from edgekit.analysis import summary
 
     for twin in summary.twins(results):
         progress.note(
@@ -132,21 +132,21 @@ def say_parity(results: list[BenchmarkResult]) -> None:
 
 def print_programs(found: list[ProgramResult], json: bool) -> None:
     """What programs said, as a table of its own; JSON lies in the run."""
-    from edgekit.report import programs
+    from edgekit.reporting import tables
 
     if found and json:
         progress.note("measured by a program on a device, not in this list: bench/*/benchmark_model/*.json of the run")
     elif found:
         print()
-        rows = [programs.cells(result) for result in found]
-        console.table(programs.COLUMNS, rows, right=programs.RIGHT, narrow=programs.NARROW)
-        for line in programs.notes(found):
+        rows = [tables.program_cells(result) for result in found]
+        console.table(tables.PROGRAM_COLUMNS, rows, right=tables.PROGRAM_RIGHT, narrow=tables.PROGRAM_NARROW)
+        for line in tables.program_notes(found):
             progress.note(line)
 
 
 def print_rows(rows: list[Summary], json: bool, gates: Gates) -> None:
     """Judged measurements as a table, or as JSON; what to ship must keep the gates."""
-    from edgekit.report import tables, verdict
+    from edgekit.reporting import decide, tables
 
     if json:
         console.as_json([dataclasses.asdict(row) for row in rows])
@@ -160,5 +160,5 @@ def print_rows(rows: list[Summary], json: bool, gates: Gates) -> None:
         console.table(tables.BOARD_COLUMNS, [tables.board_cells(row) for row in boards], right=tables.BOARD_COLUMNS[4:])
         for line in tables.board_notes(rows):
             progress.note(line)
-    for line in verdict.worth(rows, gates):
+    for line in decide.quantization_verdicts(rows, gates):
         progress.note(line)

@@ -11,7 +11,7 @@ import typer
 
 from edgekit import config, progress, runs
 from edgekit.api.serve import figures_of, offer_of
-from edgekit.bench import session
+from edgekit.bench import results
 from edgekit.cli import console
 from edgekit.cli.options import Json, Run, RunsDir
 from edgekit.errors import UsageError, unknown
@@ -57,8 +57,8 @@ def serve(
     """
     from edgekit.api import serve as api_serve
     from edgekit.api.serve import HERE, Place, own_address
-    from edgekit.bench import certificate
-    from edgekit.bench.webresults import MODES
+    from edgekit.web import certificate
+    from edgekit.web.visits import MODES
 
     if mode not in MODES:
         raise unknown("mode", mode, MODES)
@@ -90,7 +90,7 @@ def print_results(run: runs.Run, received: list[BenchmarkResult], json: bool) ->
             console.as_json([])
         return
     if any(
-        result.artifact.name == measurements.REFERENCE for result in session.load(run.path / "bench", progress.note)
+        result.artifact.name == measurements.REFERENCE for result in results.load(run.path / "bench", progress.note)
     ):
         print_table(run, json)
         return

@@ -13,9 +13,9 @@ from edgekit.api.evaluate import RunComparison, evaluate_run, p_value_text, rank
 from edgekit.cli import console
 from edgekit.cli.options import Json, Run, RunsDir, options_of
 from edgekit.errors import MissingError, UsageError
+from edgekit.models import zoo
 from edgekit.runs import choose_run, list_runs, open_run
-from edgekit.train import models, zoo
-from edgekit.train.options import TrainOptions
+from edgekit.training.options import TrainOptions
 
 if TYPE_CHECKING:
     from edgekit.scores import Evaluation
@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 
 # What --resume leaves to say: everything else stands in the run.
 _FREE_TO_RESUME = {"resume", "runs_dir", "log"}
+
+
+_COLUMNS = (
+    "run", "model", "strategy", "top-1 % (95 %)", "p", "precision", "recall", "F1", "NLL", "ECE %", "s/epoch",
+    "parameters (trained)", "peak MB", "INT8 MB",
+)  # fmt: skip
+_NARROW = ("run", "top-1 % (95 %)", "p", "F1", "INT8 MB")
+_EVALUATE_COLUMNS = ("class", "test images", "precision %", "recall %", "F1 %")
 
 
 @options_of(TrainOptions, "arch", "flip")
@@ -58,7 +66,7 @@ def train(
     are kept in runs/<name>, with everything that made them. With several processes:
     torchrun --nproc-per-node N -m edgekit train DATA ...
     """
-    from edgekit.train import trackers
+    from edgekit.training import trackers
 
     trackers.check(log)
     if resume is not None:
@@ -79,7 +87,9 @@ def train(
         raise UsageError("several models get a run each, and one --name", "leave out --name")
     from edgekit.api.train import train_runs
 
-    train_runs(data, wanted, (runs_dir, name), skip_bad, log)
+    trained = train_runs(data, wanted, (runs_dir, name), skip_bad, log)
+    if len(trained) > 1:
+        print_comparison(trained, json=False)
 
 
 def _given(context: typer.Context) -> set[str]:
@@ -100,17 +110,11 @@ def _options(model: str, data: str, flip: bool | None, chosen: dict[str, Any]) -
         chosen["weights"] = str(Path(chosen["weights"]).absolute())  # a resume may start elsewhere
     wanted = [TrainOptions(arch=arch.strip(), flip=mirrored, **chosen) for arch in model.split(",")]
     for options in wanted:
-        models.preprocess_for(options.arch, options.image_size)
+        zoo.preprocess_for(options.arch, options.image_size)
     return wanted
 
 
 # ``edgekit compare``.
-
-_COLUMNS = (
-    "run", "model", "strategy", "top-1 % (95 %)", "p", "precision", "recall", "F1", "NLL", "ECE %", "s/epoch",
-    "parameters (trained)", "peak MB", "INT8 MB",
-)  # fmt: skip
-_NARROW = ("run", "top-1 % (95 %)", "p", "F1", "INT8 MB")
 
 
 def compare(
@@ -145,7 +149,7 @@ def print_comparison(runs: list[runs.Run], json: bool) -> None:
 
 
 def _cells(row: RunComparison) -> list[str]:
-    from edgekit.report.tables import number
+    from edgekit.reporting.tables import number
 
     def count(value: int | None) -> str:
         return "-" if value is None else f"{value / 1e6:.2f} M"
@@ -166,8 +170,6 @@ def _cells(row: RunComparison) -> list[str]:
 
 # ``edgekit evaluate``.
 
-_EVALUATE_COLUMNS = ("class", "test images", "precision %", "recall %", "F1 %")
-
 
 def evaluate(run: Run = None, json: Json = False, runs_dir: RunsDir = Path("runs")) -> None:
     """Judge a run's weights: every class, calibration, uncertainty.
@@ -185,7 +187,7 @@ def evaluate(run: Run = None, json: Json = False, runs_dir: RunsDir = Path("runs
 
 
 def _print_classes(judged: Evaluation) -> None:
-    from edgekit.report.tables import number
+    from edgekit.reporting.tables import number
 
     scores = judged.splits["test"].scores
     rows = [

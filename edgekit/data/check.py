@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from edgekit.data import dataset, duplicates
+import numpy as np
+
+from edgekit.data import dataset, index_cache, near_duplicates
+from edgekit.data.dataset import Found, Listing, find
 from edgekit.data.findings import KINDS, Finding, Report
+from edgekit.data.threads import in_order
 from edgekit.errors import DataError
 from edgekit.labels import check_label, check_labels, visible
 from edgekit.records import SPLITS, DatasetIndex, Sample
-
-if TYPE_CHECKING:
-    from edgekit.data.scan import Scan
-
 
 LEAST_SIDE = 32
 MOST_ASPECT = 4.0  # the central square that a model sees is then less than a quarter of the image
@@ -48,8 +50,8 @@ def judge(scan: Scan, distance: int | None, least_side: int = LEAST_SIDE) -> Rep
         *_classes(counts, distinct, present),
         *(Finding("empty_class", f"the class folder {visible(name)} holds no images") for name in scan.listing.empty),
         *_shapes(scan, least_side),
-        *duplicates.exact(scan, splits),
-        *(duplicates.near(scan, splits, distance) if distance is not None else ()),
+        *find_exact_duplicates(scan, splits),
+        *(find_near_duplicates(scan, splits, distance) if distance is not None else ()),
     ]  # fmt: skip
     kinds = list(KINDS)
     found.sort(key=lambda f: (kinds.index(f.kind), f.paths, f.message))
@@ -149,3 +151,151 @@ def _few(names: list[str]) -> str:
 
 def _paths(group: list[Sample]) -> str:
     return " and ".join(visible(s.path) for s in group[:2])
+
+
+# Every image of a data set, read once: what `check` judges.
+
+
+@dataclass
+class Scan:
+    """What was read below a folder, row by row in the order of its listing.
+
+    `unreadable` holds (path, reason); every other list has a row for each file that decoded: its file,
+    SHA-256, (width, height) and whether it is of a single colour. `hashes` (uint64) and `thumbs`
+    (uint8, rows x SIDE x SIDE x 3) are those of `similar.look`, empty where they were not asked for.
+    """
+
+    listing: Listing
+    files: list[Found] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    blank: list[bool] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    hashes: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
+    thumbs: np.ndarray = field(
+        default_factory=lambda: np.empty((0, near_duplicates.SIDE, near_duplicates.SIDE, 3), np.uint8)
+    )
+
+
+def read(root: Path, looks: bool = True, progress: dataset.Progress | None = None) -> Scan:
+    """Read every image below `root`; one that cannot be used is noted and passed over.
+
+    Raises:
+        DataError: no folder of images at all (see `listing.find`).
+    """
+    scan = Scan(find(root))
+    files = scan.listing.files
+    scan.unreadable += [(path, f"the folder cannot be listed ({why})") for path, why in scan.listing.closed]
+    kept = len(files) if looks else 0
+    scan.hashes = np.zeros(kept, np.uint64)
+    scan.thumbs = np.zeros((kept, near_duplicates.SIDE, near_duplicates.SIDE, 3), np.uint8)
+
+    def examine(found: Found) -> tuple[str, os.stat_result, tuple[int, int], int, np.ndarray] | DataError:
+        try:
+            image, digest, status = dataset.read_image(root, found.path)
+            return (digest, status, image.size, *near_duplicates.look(image))
+        except DataError as error:
+            return error
+
+    with index_cache.opened(root) as known:
+        for done, (found, seen) in enumerate(zip(files, in_order(examine, files)), 1):
+            if isinstance(seen, DataError):
+                scan.unreadable.append((found.path, seen.message))
+            else:
+                digest, status, size, phash, thumb = seen
+                known.put(found.path, status, digest)
+                if looks:
+                    scan.hashes[len(scan.files)], scan.thumbs[len(scan.files)] = phash, thumb
+                scan.files.append(found)
+                scan.digests.append(digest)
+                scan.sizes.append(size)
+                scan.blank.append(near_duplicates.is_blank(thumb))
+            if progress:
+                progress(done, len(files))
+    scan.hashes, scan.thumbs = scan.hashes[: len(scan.files)], scan.thumbs[: len(scan.files)]
+    return scan
+
+
+_NAMED = 4
+
+
+def find_exact_duplicates(scan: Scan, splits: list[str]) -> Iterator[Finding]:
+    """Files with the same bytes: in several classes, across splits, or else within one.
+
+    Args:
+        splits: of each row, also where it would be carved.
+    """
+    same: dict[str, list[int]] = defaultdict(list)
+    for row, digest in enumerate(scan.digests):
+        same[digest].append(row)
+    for rows in same.values():
+        if len(rows) == 1:
+            continue
+        torn, leaks = len({scan.files[row].label for row in rows}) > 1, len({splits[row] for row in rows}) > 1
+        if torn:
+            yield _group("contradictory", "have the same bytes but lie in several classes", scan, splits, rows)
+        if leaks:
+            yield _group("leakage", "have the same bytes but lie in several splits", scan, splits, rows)
+        if not torn and not leaks:
+            yield _group("duplicate", "have the same bytes", scan, splits, rows)
+
+
+def find_near_duplicates(scan: Scan, splits: list[str], distance: int) -> Iterator[Finding]:
+    """Images that look alike (see `similar`) though their bytes differ.
+
+    Pairs of one kind that hang together are one finding. Images of a single colour are left out.
+    """
+    first: dict[tuple[str, str, str], int] = {}
+    for row, digest in enumerate(scan.digests):
+        if not scan.blank[row]:  # of equal files one for each place where they lie
+            first.setdefault((digest, splits[row], scan.files[row].label), row)
+    rows = np.fromiter(first.values(), np.int64, len(first))
+    pairs, crowded = near_duplicates.similar_pairs(scan.hashes[rows], scan.thumbs[rows], distance)
+    edges: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for a, b in rows[pairs].tolist():
+        if scan.digests[a] == scan.digests[b]:
+            continue
+        torn, leaks = scan.files[a].label != scan.files[b].label, splits[a] != splits[b]
+        if torn:
+            edges["near_contradictory"].append((a, b))
+        if leaks:
+            edges["near_leakage"].append((a, b))
+        if not torn and not leaks:
+            edges["near_duplicate"].append((a, b))
+    says = {
+        "near_contradictory": "look alike but lie in several classes",
+        "near_leakage": "look alike but lie in several splits",
+        "near_duplicate": "look alike",
+    }
+    for kind, found in edges.items():
+        for group in connected(found):
+            yield _group(kind, says[kind], scan, splits, group)
+    if crowded:
+        yield Finding("crowded", f"{crowded} images look like so many others that not all were compared")
+
+
+def connected(edges: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """The groups of numbers that hang together by `edges`, each sorted, in the order of their smallest."""
+    parent: dict[int, int] = {}
+
+    def root(node: int) -> int:
+        while (above := parent.setdefault(node, node)) != node:
+            parent[node] = node = parent.setdefault(above, above)
+        return node
+
+    for a, b in edges:
+        low, high = sorted((root(a), root(b)))
+        parent[high] = low
+    groups: dict[int, list[int]] = defaultdict(list)
+    for node in sorted(parent):
+        groups[root(node)].append(node)
+    return list(groups.values())
+
+
+def _group(kind: str, says: str, scan: Scan, splits: list[str], rows: list[int]) -> Finding:
+    """A finding about several rows; where folders do not tell the split, the message does."""
+    told = scan.listing.present != ("",) and set(scan.listing.present) >= set(splits)
+    names = [visible(scan.files[row].path) + ("" if told else f" ({splits[row]})") for row in rows]
+    listed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    listed = " and ".join(names) if len(names) == 2 else listed
+    return Finding(kind, f"{listed} {says}", tuple(scan.files[row].path for row in rows))

@@ -10,10 +10,10 @@ import torch
 from torch import fx
 
 from edgekit.errors import DataError
-from edgekit.quant import choose, observers
-from edgekit.quant.names import tensor_names
+from edgekit.quant import observers, simulate
+from edgekit.quant.naming import tensor_names
 from edgekit.quant.observers import MEASURED, OBSERVERS, Histogram
-from edgekit.quantization import CalibrationRecipe, CalibrationSet, CalibrationTable
+from edgekit.quantization import LITERT_SCHEME, TENSORRT_SCHEME, CalibrationRecipe, CalibrationSet, CalibrationTable
 
 
 class _Watching(fx.Interpreter):
@@ -70,7 +70,7 @@ def calibrate(
     watching = _Watching(folded, see)
     for images in batches:
         watching.run(images)
-        if (room := choose.IMAGES - sum(len(kept) for kept in first)) > 0:
+        if (room := IMAGES - sum(len(kept) for kept in first)) > 0:
             first.append(images[:room].clone())
     if not seen:
         raise DataError("the calibration set is empty", "give the data set more training images")
@@ -85,4 +85,36 @@ def calibrate(
 
     if recipe.observer != MEASURED:
         return table(recipe.observer)
-    return choose.best(folded, [table(observer) for observer in choose.CANDIDATES], torch.cat(first))
+    return best_candidate(folded, [table(observer) for observer in CANDIDATES], torch.cat(first))
+
+
+# Which observer suits a network: no single one wins everywhere, so it is measured.
+
+CANDIDATES = ("mse", "relative")
+IMAGES = 32  # that are looked at
+_CHUNK = 8
+
+
+@torch.inference_mode()
+def best_candidate(folded: fx.GraphModule, tables: list[CalibrationTable], images: torch.Tensor) -> CalibrationTable:
+    """The table under which rounding the activations alone moves the scores least.
+
+    Args:
+        tables: one per observer. images: normalized float32 (N, 3, H, W).
+    """
+    chunks = images.split(_CHUNK)
+    wanted = torch.cat([folded(chunk) for chunk in chunks])
+    return min(tables, key=lambda table: candidate_error(folded, table, chunks, wanted))
+
+
+def candidate_error(
+    folded: fx.GraphModule, table: CalibrationTable, chunks: tuple[torch.Tensor, ...], wanted: torch.Tensor
+) -> float:
+    """How far rounded activations move the scores (N, classes), relative to each image's; mean over both schemes."""
+    size = wanted.norm(dim=1).clamp_min(1e-30)
+    means = []
+    for scheme in (LITERT_SCHEME, TENSORRT_SCHEME):
+        rounded = simulate.Simulation(folded, simulate.grids(folded, table, scheme))
+        scores = torch.cat([rounded.run(chunk) for chunk in chunks])
+        means.append(float(((scores - wanted).norm(dim=1) / size).mean()))
+    return sum(means) / len(means)

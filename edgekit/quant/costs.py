@@ -12,7 +12,7 @@ from torch import fx, nn
 
 from edgekit.measurements import LayerCost
 from edgekit.quant import debug, placement
-from edgekit.quant.names import tensor_names
+from edgekit.quant.naming import tensor_names
 
 # What no runtime computes: another view of the same values, or padding that goes into the next layer.
 _FREE_CALLS = {torch.flatten, operator.getitem, getattr, torch.unsqueeze, torch.reshape, F.dropout}

@@ -13,17 +13,20 @@ in front.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import fx, nn
 
 from edgekit.errors import UsageError
-from edgekit.quant import flatbuffer, litert, litert_ops
+from edgekit.quant import flatbuffer, litert, placement, recover
 from edgekit.quant.affine import Grid
-from edgekit.quant.match import Naming
-from edgekit.quantization import Border, LayerWeights
+from edgekit.quant.naming import Naming
+from edgekit.quantization import Border, CalibrationRecipe, CalibrationTable, LayerWeights, QuantScheme
 from edgekit.records import Preprocess
 
 # The byte of a black pixel.
@@ -50,7 +53,7 @@ def rewrite(
     model = flatbuffer.parse(content)
     if naming is not None:
         _name_tensors(model, naming)
-    litert_ops.pad_with_zeros(model)
+    litert.pad_with_zeros(model)
     if border.input != "float32":
         _take_pixels(model, border.input, preprocess, first)
     if border.output != "float32":
@@ -279,3 +282,65 @@ def _name(model: Any) -> None:
     ):
         graph.tensors[tensors[0]].name = name
         mapped[0].name, mapped[0].tensorIndex = name, tensors[0]
+
+
+# The first layer on pixels: a network that normalizes by itself has the factors of it in these weights.
+
+
+def first_layer(folded: fx.GraphModule, preprocess: Preprocess) -> nn.Sequential | None:
+    """A copy of the first convolution, and of a padding before it, that takes pixels less 255 times their mean.
+
+    None where the image goes into something else, or into a convolution in groups.
+    """
+    (image,) = (node for node in folded.graph.nodes if node.op == "placeholder")
+    found: list[nn.Module] = []
+    node = image
+    while len(node.users) == 1 and not (found and isinstance(found[-1], nn.Conv2d)):
+        node = next(iter(node.users))
+        module = placement.module_of(folded, node)
+        if not isinstance(module, nn.ZeroPad2d | nn.Conv2d):
+            break
+        found.append(copy.deepcopy(module))
+    if not found or not isinstance(found[-1], nn.Conv2d) or found[-1].groups > 1:
+        return None
+    layer = found[-1]
+    with torch.no_grad():
+        layer.weight.div_(255 * torch.tensor(preprocess.std)[:, None, None])
+        if layer.bias is None:
+            layer.bias = nn.Parameter(torch.zeros(layer.out_channels))
+    return nn.Sequential(*found).eval()
+
+
+def exported(folded: fx.GraphModule) -> LayerWeights | None:
+    """The weights of the first convolution on normalized images; None where `first_layer` is."""
+    plain = Preprocess(32, 32, mean=(0, 0, 0), std=(1 / 255, 1 / 255, 1 / 255))
+    return trained(folded, plain)
+
+
+def trained(folded: fx.GraphModule, preprocess: Preprocess) -> LayerWeights | None:
+    """The weights of `first_layer` as they are."""
+    layers = first_layer(folded, preprocess)
+    if layers is None:
+        return None
+    layer = layers[-1]
+    assert isinstance(layer, nn.Conv2d)
+    assert layer.bias is not None
+    return LayerWeights(layer.weight.detach().numpy(), layer.bias.detach().numpy())
+
+
+def decided(
+    folded: fx.GraphModule, preprocess: Preprocess, recipe: CalibrationRecipe, images: torch.Tensor
+) -> LayerWeights | None:
+    """The weights of `first_layer` as integers, decided as those of all other layers are; pixels need no rounding.
+
+    Args:
+        images: normalized float32 (N, 3, H, W), from the calibration set; of no use without steps.
+    """
+    layers = first_layer(folded, preprocess)
+    if layers is None:
+        return None
+    nothing = CalibrationTable({}, "", "", "", "")
+    pixels = images * (255 * torch.tensor(preprocess.std)[:, None, None])
+    scheme = QuantScheme(symmetric=False, everywhere=True)
+    (found,) = recover.recover(fx.symbolic_trace(layers), nothing, recipe, scheme, pixels).layers.values()
+    return found

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from edgekit.quant.names import tensor_names
+from edgekit.quant.naming import tensor_names
 from edgekit.quantization import LayerWeights, QuantScheme
 
 Weighted = nn.Conv2d | nn.Linear

@@ -34,8 +34,8 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.errors import EdgekitError
-from edgekit.quant import affine, shift
-from edgekit.quant.match import Naming
+from edgekit.quant import affine
+from edgekit.quant.naming import Naming
 from edgekit.quant.placement import conv_runs_in_int8, is_depthwise
 from edgekit.quantization import TENSORRT_SCHEME, LayerWeights, QuantizedModel, Range
 
@@ -61,7 +61,7 @@ def quantize(model: ir.Model, quantized: QuantizedModel, naming: Naming, everywh
     plan = [(node, index) for node, index in wanted if node not in layers or layers[node].scales is not None]
     in_int8 = [node for node, _ in plan if node in layers and (node.op_type != "Conv" or _suits(node))]
     with_bias = [node for node in in_int8 if layers[node].bias is not None]
-    shifted = shift.candidates(plan, with_bias) if scheme.shifted else []
+    shifted = shift_candidates(plan, with_bias) if scheme.shifted else []
     pairs: dict[ir.Value, ir.Value] = {}
     biases: dict[ir.Node, np.ndarray] = {}
     for value in dict.fromkeys(node.inputs[index] for node, index in plan):
@@ -69,7 +69,7 @@ def quantize(model: ir.Model, quantized: QuantizedModel, naming: Naming, everywh
         grid = affine.tensor_grid(_range_of(value, quantized, naming), scheme.symmetric, value in shifted)
         source = value
         if grid.zero_point and scheme.symmetric:
-            source, added = shift.move(graph, value, grid, layers, functools.partial(constant, graph))
+            source, added = shift_tensors(graph, value, grid, layers, functools.partial(constant, graph))
             biases.update({node: biases.get(node, 0.0) + each for node, each in added.items()})
         pairs[value] = _insert_pair(graph, source, str(value.name), grid.scale)
     for node, layer in layers.items():
@@ -260,3 +260,78 @@ def constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
     value.dtype = ir.DataType.from_numpy(array.dtype)
     graph.register_initializer(value)
     return value
+
+
+# Zero points that TensorRT does not have, moved into biases.
+
+_POINTWISE = ("Conv", "Gemm", "Relu", "Clip", "HardSwish", "Gelu", "Add", "Mul")
+_WRITERS = (*_POINTWISE, "GlobalAveragePool", "ReduceMean", "Reshape", "Flatten")
+_CLIPS = ("Relu", "Clip")
+
+
+def shift_candidates(plan: list[tuple[ir.Node, int]], with_bias: list[ir.Node]) -> list[ir.Value]:
+    """The tensors of a plan of Q/DQ pairs that rules 1 and 3 allow; `with_bias` are the INT8 layers that have one."""
+    values = {node.inputs[index]: None for node, index in plan}
+    return [
+        v for v in values if v is not None and _is_written(v) and all(_takes_it(use, with_bias) for use in v.uses())
+    ]
+
+
+def _is_written(value: ir.Value) -> bool:
+    writer = value.producer()
+    return writer is not None and writer.op_type in _WRITERS and not value.is_graph_output()
+
+
+def _takes_it(use: ir.Usage, with_bias: list[ir.Node]) -> bool:
+    pads = use.node.attributes.get("pads")
+    return use.idx == 0 and use.node in with_bias and not (pads is not None and any(pads.as_ints()))
+
+
+def shift_tensors(
+    graph: ir.Graph,
+    value: ir.Value,
+    grid: affine.Grid,
+    layers: dict[ir.Node, LayerWeights],
+    constant: Callable[[str, np.ndarray], ir.Value],
+) -> tuple[ir.Value, dict[ir.Node, np.ndarray]]:
+    """Where the shifted tensor is, and what must be added to the bias of each Conv and Gemm, float64 (outputs,).
+
+    Args:
+        grid: of `value`. layers: what every Conv and Gemm carries. constant: makes an initializer of the graph.
+    """
+    offset = grid.scale * grid.zero_point
+    biases = {use.node: -offset * _sum_of_weights(layers[use.node]) for use in value.uses()}
+    writer = _layer_that_writes(value, grid, layers)
+    if writer is not None:
+        biases[writer] = np.full(len(layers[writer].weight), offset)
+        return writer.outputs[0], biases
+    shift = constant(f"{value.name}_shift", np.array(offset, np.float32))
+    added = ir.node("Add", [value, shift], name=f"{value.name}_shifted")
+    added.outputs[0].name = f"{value.name}_shifted"
+    graph.append(added)
+    return added.outputs[0], biases
+
+
+def _sum_of_weights(layer: LayerWeights) -> np.ndarray:
+    """What a layer makes of an input of ones, as its integers have it."""
+    assert layer.scales is not None
+    return layer.integers.astype(np.int64).reshape(len(layer.scales), -1).sum(1) * layer.scales.astype(np.float64)
+
+
+def _layer_that_writes(value: ir.Value, grid: affine.Grid, layers: dict[ir.Node, LayerWeights]) -> ir.Node | None:
+    """The Conv or Gemm whose bias can take the constant: nothing but a clip that the grid makes lies between."""
+    node = value.producer()
+    if node is not None and node.op_type in _CLIPS and _is_saturation(node, grid):
+        source = node.inputs[0]
+        node = source.producer() if source is not None and len(source.uses()) == 1 else None
+    return node if node in layers and layers[node].bias is not None else None
+
+
+def _is_saturation(node: ir.Node, grid: affine.Grid) -> bool:
+    """Rule 2: whether integers from -128 to 127 are clipped as this node clips."""
+    ends: list[float | None] = [0.0, None]
+    if node.op_type == "Clip":
+        given = [value.const_value if value is not None else None for value in node.inputs[1:3]]
+        ends = [None if end is None else float(end.numpy()) for end in given]
+    low, high = [*ends, None, None][:2]
+    return low == 0.0 and grid.low == 0.0 and (high is None or grid.high <= high * (1 + 1e-6))

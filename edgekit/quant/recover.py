@@ -17,10 +17,10 @@ import torch
 from torch import fx, nn
 
 from edgekit.errors import unknown
-from edgekit.quant import affine, compensate, copies, rounding, simulate
-from edgekit.quant.moments import Chunk, Moments, collect, grouped
-from edgekit.quant.names import tensor_names
+from edgekit.quant import affine, dead_channels, simulate, solve
+from edgekit.quant.naming import tensor_names
 from edgekit.quant.placement import Weighted, layers, with_weights
+from edgekit.quant.solve import Chunk, Moments, collect, grouped
 from edgekit.quantization import CalibrationRecipe, CalibrationTable, LayerWeights, QuantizedModel, QuantScheme
 
 STEPS = {
@@ -65,7 +65,7 @@ def recover(
     check(recipe.steps)
     grids = simulate.grids(folded, table, scheme)
     shown = images[: most_images(folded, images)] if recipe.steps else images[:0]
-    rewritten = copies.rewritten(folded, table, grids, shown) if "copies" in recipe.steps else {}
+    rewritten = dead_channels.rewritten(folded, table, grids, shown) if "copies" in recipe.steps else {}
     sweep = _Sweep(with_weights(folded, rewritten), grids, recipe, shown)
     return QuantizedModel(table, sweep.run(update), scheme.symmetric, recipe.steps, rewritten)
 
@@ -199,7 +199,7 @@ class _Decision:
         solving = {"compensate", "rounding"} & set(self.recipe.steps)
         scales = torch.from_numpy(plain).double().reshape(groups, outputs)
         start = torch.from_numpy(array).double().reshape(groups, outputs, count)
-        chosen: _Candidate = start, scales, rounding.nearest(start, scales)
+        chosen: _Candidate = start, scales, solve.nearest(start, scales)
         if solving and chunks and count <= MOST_WEIGHTS:
             chosen = self._solved(start, scales, chunks)
         _, scales, whole = chosen
@@ -219,7 +219,7 @@ class _Decision:
         for damping in self._dampings():
             _, scales, whole = self._candidate(start, plain, fit, damping)
             errors[damping] = held_out.error(whole * scales[..., None])
-        nearest = rounding.nearest(start, plain)
+        nearest = solve.nearest(start, plain)
         best = min(errors, key=lambda damping: errors[damping])
         if held_out.error(nearest * plain[..., None]) <= errors[best]:
             return start, plain, nearest
@@ -234,14 +234,14 @@ class _Decision:
 
     def _candidate(self, start: torch.Tensor, plain: torch.Tensor, seen: Moments, damping: float | None) -> _Candidate:
         """What one way of solving gives; a `damping` of None leaves the weights as they were trained."""
-        wanted = start if damping is None else compensate.solve(start, seen, damping)
+        wanted = start if damping is None else solve.solve_weights(start, seen, damping)
         least = _least_scales(plain, start)
         if "rounding" not in self.recipe.steps:
             scales = torch.maximum(wanted.abs().amax(2) / affine.WEIGHT_QMAX, least)
-            return wanted, scales, rounding.nearest(wanted, scales)
-        square = compensate.damped(seen.gram, self.recipe.damping)
-        scales = rounding.scales_by_error(wanted, square, least).float().double()
-        return wanted, scales, rounding.compensated(wanted, square, scales)
+            return wanted, scales, solve.nearest(wanted, scales)
+        square = solve.damped(seen.gram, self.recipe.damping)
+        scales = solve.scales_by_error(wanted, square, least).float().double()
+        return wanted, scales, solve.compensated(wanted, square, scales)
 
 
 def _least_scales(plain: torch.Tensor, start: torch.Tensor) -> torch.Tensor:

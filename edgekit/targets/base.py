@@ -35,13 +35,13 @@ class Target:
 
 _USUAL = ("fp32", "fp16", "int8")
 TARGETS: dict[str, Target] = {
-    "tensorrt": Target("tensorrt", ("jetson",), ".onnx", "NCHW", _USUAL, "edgekit.targets.tensorrt:write_kit"),
+    "tensorrt": Target("tensorrt", ("jetson",), ".onnx", "NCHW", _USUAL, "edgekit.targets.kits:write_tensorrt"),
     "litert": Target(
-        *("litert", ("android", "ios", "rpi"), ".tflite", "NHWC", _USUAL, "edgekit.targets.tflite:write_kit"),
+        *("litert", ("android", "ios", "rpi"), ".tflite", "NHWC", _USUAL, "edgekit.targets.kits:write_litert"),
         asked=("w8", "16x8"),
     ),
     "onnxruntime": Target(
-        "onnxruntime", ("desktop",), ".onnx", "NCHW", ("fp32", "int8"), "edgekit.targets.onnxruntime:write_kit"
+        "onnxruntime", ("desktop",), ".onnx", "NCHW", ("fp32", "int8"), "edgekit.targets.kits:write_onnxruntime"
     ),
 }
 FAMILIES: dict[str, Target] = {family: target for target in TARGETS.values() for family in target.families}

@@ -16,7 +16,7 @@ import numpy as np
 
 from edgekit.errors import DataError, missing_package
 from edgekit.labels import visible
-from edgekit.targets import read_metadata
+from edgekit.targets import metadata
 from edgekit.targets.contents import Contents, OpInfo, TensorInfo
 
 _MOST_BYTES, _MOST_THINGS, _MOST_DIMENSIONS, _MOST_VALUES, _MOST_TEXT = 1 << 31, 100_000, 32, 64, 200
@@ -66,7 +66,7 @@ def read(path: Path) -> Contents:
     except _DAMAGE as error:
         said = visible(str(error).splitlines()[0] if str(error) else "")[:200]
         raise DataError(f"{path} is damaged: {type(error).__name__} {said}", "export it again") from None
-    contents.metadata.update(read_metadata.files(path))
+    contents.metadata.update(metadata.files(path))
     return contents
 
 
@@ -90,7 +90,7 @@ def _contents(schema: Any, content: bytes) -> Contents:
     if "min_runtime_version" in kept:
         about["needs LiteRT"] = file.text(kept["min_runtime_version"].rstrip(b"\0"))
     about["metadata buffers"] = ", ".join(kept)
-    told = read_metadata.told(kept[read_metadata.BUFFER]) if read_metadata.BUFFER in kept else {}
+    told = metadata.told(kept[metadata.BUFFER]) if metadata.BUFFER in kept else {}
     return Contents(
         form="LiteRT",
         about=about,

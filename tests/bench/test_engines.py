@@ -17,15 +17,15 @@ from onnx import TensorProto, helper
 
 from edgekit import files
 from edgekit.bench import engines
-from edgekit.bench.job import Job, MisfitError
 from edgekit.bench.session import EvaluationSet, benchmark
-from edgekit.bench.transport import open_transport
+from edgekit.convert.onnx import with_batch
+from edgekit.devices.jobs import Job, MisfitError
+from edgekit.devices.transport import open_transport
 from edgekit.errors import DataError, EdgekitError
-from edgekit.export.onnx import with_batch
 from edgekit.measurements import Suite
 from edgekit.records import Artifact, Device, Preprocess
-from tests.bench import sshd
 from tests.bench.results import artifact
+from tests.devices import sshd
 from tests.doubles import plant
 
 ORIN = Device("orin", "jetson", transport="ssh", runtime="tensorrt", host="board", python=sys.executable)

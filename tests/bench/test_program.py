@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 
 from edgekit import files
-from edgekit.bench import program, session
-from edgekit.bench.job import Job
-from edgekit.bench.transport import open_transport
+from edgekit.bench import program, results
+from edgekit.devices.jobs import Job
+from edgekit.devices.transport import open_transport
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError
 from edgekit.measurements import ProgramResult, Suite
 from edgekit.records import Artifact, Device
-from edgekit.report import programs
-from tests.bench import android_root, results
-from tests.bench.conftest import Lab
+from edgekit.reporting import tables
+from tests.bench import results as made_up
+from tests.devices import android_root
+from tests.fixtures import Lab
 
 SUITE = Suite("quick", warmup_queries=2, warmup_s=0.1, min_queries=50, min_s=0.5, max_s=9.0)
 XNNPACK = ("use_xnnpack",)
@@ -28,7 +29,7 @@ def model(tmp_path: Path) -> tuple[Artifact, Path]:
     path = tmp_path / "model.int8.tflite"
     path.write_bytes(b"no flatbuffer")
     digest = files.sha256_file(path)
-    return results.artifact("phone/model.int8.tflite", "int8", "litert", layout="NHWC", sha256=digest), path
+    return made_up.artifact("phone/model.int8.tflite", "int8", "litert", layout="NHWC", sha256=digest), path
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_it_is_no_measurement_but_a_record_of_its_own(
     found = measure(device, model)
     program.save(tmp_path / "bench", found)
     assert program.load(tmp_path / "bench") == [found]
-    assert session.load(tmp_path / "bench") == []
+    assert results.load(tmp_path / "bench") == []
     (saved,) = (tmp_path / "bench").glob("phone/benchmark_model/*.json")
     saved.write_text(saved.read_text().replace('"runs"', '"walks"'))
     with pytest.raises(DataError):
@@ -79,15 +80,15 @@ def test_it_is_no_measurement_but_a_record_of_its_own(
 
 def test_the_table_says_what_it_is_not(device: Device, model: tuple[Artifact, Path]) -> None:
     found = measure(replace(device, accelerator="gpu"), model)
-    row = dict(zip(programs.COLUMNS, programs.cells(found)))
+    row = dict(zip(tables.PROGRAM_COLUMNS, tables.program_cells(found)))
     assert (row["accelerator"], row["mean ms"], row["median"]) == ("gpu on cores 3", "0.465", "0.462")
     assert row["delegated"] == "full (66 of 66 in TfLiteGpuDelegateV2)"
-    assert found.program_sha256[:12] in programs.notes([found])[0]
-    assert "no accuracy" in programs.notes([found])[0]
+    assert found.program_sha256[:12] in tables.program_notes([found])[0]
+    assert "no accuracy" in tables.program_notes([found])[0]
     emulated = replace(found, source="emulated")
-    row = dict(zip(programs.COLUMNS, programs.cells(emulated)))
+    row = dict(zip(tables.PROGRAM_COLUMNS, tables.program_cells(emulated)))
     assert [row[name] for name in ("mean ms", "std", "min", "max", "median", "init ms")] == ["-"] * 6
-    assert "emulated" in programs.notes([emulated])[-1]
+    assert "emulated" in tables.program_notes([emulated])[-1]
 
 
 def test_a_part_on_the_gpu_is_called_one_and_nothing_is_an_error(
@@ -98,11 +99,11 @@ def test_a_part_on_the_gpu_is_called_one_and_nothing_is_an_error(
         "VERBOSE: Replacing 60 out of 66 node(s) with delegate (TfLiteGpuDelegateV2) node, yielding 3 partitions.\n"
     )
     found = measure(gpu, model)
-    assert programs.delegated(found) == "partial (60 of 66 in TfLiteGpuDelegateV2)"
-    assert "only a part of it ran on the GPU" in "".join(programs.notes([found]))
+    assert tables.delegated(found) == "partial (60 of 66 in TfLiteGpuDelegateV2)"
+    assert "only a part of it ran on the GPU" in "".join(tables.program_notes([found]))
     (lab.root / "delegates").write_text("INFO: nothing about it\n")
     found = measure(gpu, model)
-    assert "an unknown part of it ran on the GPU" in "".join(programs.notes([found]))
+    assert "an unknown part of it ran on the GPU" in "".join(tables.program_notes([found]))
     (lab.root / "delegates").write_text(
         "INFO: Though GPU delegate is explicitly applied, the model graph will not be executed by the delegate.\n"
     )

@@ -12,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgekit import config, files
-from edgekit.bench import kept, replies, session
-from edgekit.bench.transport import open_transport
+from edgekit.bench import replies, results, session
+from edgekit.devices.transport import open_transport
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError
 from edgekit.measurements import BenchmarkResult, Suite
 from edgekit.records import Artifact, Device, Preprocess
@@ -117,15 +117,15 @@ def test_results_come_back_as_they_were_saved(tmp_path: Path) -> None:
         result(artifact("jetson/model.int8.onnx", "int8", "tensorrt"), right=7, device="b é/..", **passed),
     ]
     for one in kept:
-        session.save(tmp_path, one)
+        results.save(tmp_path, one)
     assert all(path.is_relative_to(tmp_path) and len(path.relative_to(tmp_path).parts) == 2
                for path in tmp_path.rglob("*.json"))  # fmt: skip
-    loaded = {r.device: r for r in session.load(tmp_path)}
+    loaded = {r.device: r for r in results.load(tmp_path)}
     for one in kept:
         for field in dataclasses.fields(one):
             value = getattr(loaded[one.device], field.name)
             assert np.array_equal(value, getattr(one, field.name)), field.name
-    assert session.load(tmp_path / "none") == []
+    assert results.load(tmp_path / "none") == []
 
 
 def test_results_of_before_have_neither_a_warm_up_nor_throughput(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_results_of_before_have_neither_a_warm_up_nor_throughput(tmp_path: Path)
     np.savez_compressed(raw, **old)
     content = json.loads(described.read_text())
     described.write_text(json.dumps({**content, "raw_sha256": files.sha256_file(raw)}))
-    (loaded,) = session.load(tmp_path)
+    (loaded,) = results.load(tmp_path)
     assert (loaded.warmup_ns, loaded.offline_ns) == ((), ())
     assert loaded.latencies_ns == result().latencies_ns
 
@@ -154,15 +154,15 @@ def test_a_suite_asks_for_throughput_and_gets_it_with_the_warm_up(mean_color: tu
 
 
 def test_a_second_measurement_takes_the_place_of_the_first(tmp_path: Path) -> None:
-    session.save(tmp_path, result(right=1))
-    session.save(tmp_path, result(right=2))
-    (loaded,) = session.load(tmp_path)
+    results.save(tmp_path, result(right=1))
+    results.save(tmp_path, result(right=2))
+    (loaded,) = results.load(tmp_path)
     assert np.array_equal(loaded.logits, result(right=2).logits)
 
 
 def saved(folder: Path) -> tuple[Path, Path]:
     """The raw file and the description of one saved result."""
-    session.save(folder, result())
+    results.save(folder, result())
     return next(folder.rglob("*.npz")), next(folder.rglob("*.json"))
 
 
@@ -172,11 +172,11 @@ def test_raw_values_that_were_touched_are_refused(tmp_path: Path) -> None:
         changed = {**values, "latencies_ns": values["latencies_ns"] // 2}
     np.savez_compressed(raw, **changed)
     with pytest.raises(DataError, match="does not belong to") as caught:
-        session.load(tmp_path)
+        results.load(tmp_path)
     assert str(raw) in caught.value.message
     raw.unlink()
     with pytest.raises(DataError, match="does not belong to"):
-        session.load(tmp_path)
+        results.load(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"schema": 1}', "null", "{"])
@@ -184,7 +184,7 @@ def test_a_description_that_is_none_is_named(tmp_path: Path, content: str) -> No
     _, described = saved(tmp_path)
     described.write_text(content)
     with pytest.raises(DataError) as caught:
-        session.load(tmp_path)
+        results.load(tmp_path)
     assert str(described) in caught.value.message
 
 
@@ -194,15 +194,15 @@ def test_raw_values_are_never_unpickled(tmp_path: Path) -> None:
     content = json.loads(described.read_text())
     described.write_text(json.dumps({**content, "raw_sha256": files.sha256_file(raw)}))
     with pytest.raises(DataError, match="allow_pickle") as caught:
-        session.load(tmp_path)
+        results.load(tmp_path)
     assert str(raw) in caught.value.message
 
 
 def test_a_newer_raw_file_that_fills_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(tmp_path)
-    monkeypatch.setattr(kept, "_MOST_RAW", 100)
+    monkeypatch.setattr(results, "_MOST_RAW", 100)
     with pytest.raises(DataError, match="unpacks to more than 100 bytes"):
-        session.load(tmp_path)
+        results.load(tmp_path)
 
 
 NONE = object()
@@ -237,10 +237,10 @@ def changed(described: Path, where: tuple[str, ...], value: object) -> None:
 )  # fmt: skip
 def test_a_description_is_believed_in_nothing_and_named(tmp_path: Path, where: tuple[str, ...], value: object) -> None:
     _, described = saved(tmp_path)
-    session.load(tmp_path)
+    results.load(tmp_path)
     changed(described, where, value)
     with pytest.raises(DataError) as caught:
-        session.load(tmp_path)
+        results.load(tmp_path)
     assert str(described) in caught.value.message
 
 
@@ -257,18 +257,18 @@ def test_raw_values_that_no_measurement_gives_are_refused(tmp_path: Path, values
     np.savez_compressed(raw, **every)
     changed(described, ("raw_sha256",), files.sha256_file(raw))
     with pytest.raises(DataError, match=f"{next(iter(values))} is not what a measurement gives"):
-        session.load(tmp_path)
+        results.load(tmp_path)
 
 
 def test_what_is_damaged_is_left_out_by_name_and_the_others_are_read(tmp_path: Path) -> None:
-    session.save(tmp_path, result())
-    session.save(tmp_path, result(device="board"))
+    results.save(tmp_path, result())
+    results.save(tmp_path, result(device="board"))
     path = next((tmp_path / "board").glob("*.json"))
     changed(path, ("environment", "threads"), NONE)
     said: list[str] = []
-    assert [r.device for r in session.load(tmp_path, said.append)] == ["local"]
+    assert [r.device for r in results.load(tmp_path, said.append)] == ["local"]
     assert said == [f"left out: {path} is damaged: environment.threads is missing"]
-    assert [r.device for r in session.load_all(tmp_path, said.append)] == ["local"]
+    assert [r.device for r in results.load_all(tmp_path, said.append)] == ["local"]
 
 
 # What a device sends ---------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import pytest
 import edgekit
 from edgekit.cli.app import run
 from edgekit.runs import create_run, open_run
-from tests.report.made import meta
+from tests.reporting.made import meta
 
 Files = Callable[[str], list[str]]
 
@@ -149,7 +149,7 @@ def test_control_characters_are_not_printed_raw(arguments: list[str], capsys: py
 def test_control_characters_in_a_class_folder_are_not_printed_raw(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tests.conftest import write_images
+    from tests.datasets import write_images
 
     write_images(tmp_path / "d", {"a\x1b[31m": 1, "b": 1}, 8)
     assert run(["train", "d"]) == 3
@@ -216,8 +216,8 @@ def test_the_version_and_the_help_are_status_0(capsys: pytest.CaptureFixture[str
 
 def test_the_help_of_every_choice_names_what_the_tables_hold(capsys: pytest.CaptureFixture[str]) -> None:
     from edgekit import config
+    from edgekit.models.zoo import MODELS
     from edgekit.targets.base import FAMILIES
-    from edgekit.train.zoo import MODELS
 
     for command, names in (
         ("train", list(MODELS)),

@@ -12,7 +12,7 @@ import pytest
 from edgekit import labels, progress
 from edgekit.cli import console
 from edgekit.quantization import Range
-from edgekit.report import tables
+from edgekit.reporting import tables
 from tests.bench.results import row
 
 

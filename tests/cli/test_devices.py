@@ -10,8 +10,8 @@ import pytest
 
 from edgekit import config
 from edgekit.cli.app import run
-from tests.bench import sshd
-from tests.bench.conftest import board
+from tests.devices import sshd
+from tests.fixtures import board
 
 __all__ = ["board"]
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from edgekit.bench import program
-from edgekit.bench.latency import settled
 from edgekit.cli.app import run
-from tests.bench.kept import INT8, make_run, measure
+from edgekit.stats.latency import settled
+from tests.archive.kept import INT8, make_run, measure
 from tests.bench.results import artifact, by_program
 
 FP32 = artifact("android/model.fp32.tflite", "fp32", "litert", sha256="d" * 64)

@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 
 from edgekit import files
-from edgekit.bench import session
+from edgekit.bench import results
+from edgekit.bench.results import load
 from edgekit.cli.app import run
-from tests.bench import sshd
+from tests.devices import sshd
 from tests.doubles import plant
 
 pytestmark = [pytest.mark.xdist_group("jetson"), pytest.mark.filterwarnings("ignore")]
@@ -112,7 +113,7 @@ def test_two_boards_are_measured_beside_the_baseline(
     here = {r["precision"]: r for r in table(capsys) if r["target"] == "jetson" and r["device"] == "local"}
     for precision in ("fp32", "int8"):
         assert found["orin", precision]["top1"] == pytest.approx(here[precision]["top1"])
-    results = {(r.device, r.artifact.precision): r for r in session.load(road / "bench")}
+    results = {(r.device, r.artifact.precision): r for r in load(road / "bench")}
     assert dict(results["orin", "int8"].layers) == {"node_conv2d + n4": 0.06, "node_linear": 0.03}
     assert len(results["orin", "int8"].compute_ns) == 200
     logits = results["orin", "fp32"].logits
@@ -134,7 +135,7 @@ def test_a_batch_answers_every_image_and_counts_per_image(
     Path("devices/orin-b5.toml").write_text(alone + "batch = 5\n")
     rows = {r["device"]: r for r in table(capsys, "-d", "orin", "-d", "orin-b5")}
     assert (rows["orin"]["batch"], rows["orin-b5"]["batch"]) == (1, 5)
-    found = {r.device: r for r in session.load(road / "bench")}
+    found = {r.device: r for r in results.load(road / "bench")}
     assert len(found["orin"].logits) % 5 != 0, "the last batch is filled up"
     assert np.allclose(found["orin-b5"].logits, found["orin"].logits, atol=1e-4)
     batch, base = rows["orin-b5"], rows["local"]
@@ -202,7 +203,7 @@ def test_a_board_that_fails_does_not_keep_the_others_from_being_measured(
         file.write('precisions = ["int8"]\n')
     table(capsys, "-d", "xavier", "-d", "orin", status=5)
     assert "no-such-python" in capsys.readouterr().err
-    assert {r.device for r in session.load(road / "bench")} == {"local", "orin"}
+    assert {r.device for r in results.load(road / "bench")} == {"local", "orin"}
 
 
 def test_power_modes_are_of_boards_only(boards: Path, road: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,7 +218,7 @@ def test_power_modes_are_of_boards_only(boards: Path, road: Path, capsys: pytest
 @pytest.mark.slow
 def test_ctrl_c_ends_the_jobs_of_all_boards_and_keeps_what_was_measured(boards: Path, road: Path) -> None:
     Path("long.toml").write_text(SUITE.format(8))
-    code = "import sys; from edgekit.train import models; from tests import nets; models.MODELS['tiny'] = nets.TINY; "
+    code = "import sys; from edgekit.models import zoo; from tests import nets; zoo.MODELS['tiny'] = nets.TINY; "
     code += "from edgekit.cli.app import main; main()"
     command = [
         sys.executable,

@@ -9,7 +9,7 @@ import pytest
 
 from edgekit import runs
 from edgekit.cli.app import run
-from edgekit.train.zoo import MODELS
+from edgekit.models.zoo import MODELS
 from tests.test_structure import python
 
 RECORD = Path(__file__).parents[2] / "benchmarks" / "results" / "models.json"

@@ -11,9 +11,9 @@ import pytest
 
 from edgekit import config, files
 from edgekit.cli.app import run
-from tests.bench import android_root
-from tests.bench.conftest import Lab, adb_client, bare, lab
 from tests.cli.test_quant import fruit, made
+from tests.devices import android_root
+from tests.fixtures import Lab, adb_client, bare, lab
 
 __all__ = ["adb_client", "bare", "fruit", "lab", "made"]
 pytestmark = [pytest.mark.xdist_group("litert"), pytest.mark.filterwarnings("ignore")]

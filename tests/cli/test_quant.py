@@ -15,9 +15,9 @@ import torch
 from edgekit import files, runs
 from edgekit.cli.app import run
 from edgekit.data import dataset
-from edgekit.train import checkpoints, models, zoo
+from edgekit.models import build, checkpoints, zoo
 from tests import nets
-from tests.conftest import write_images
+from tests.datasets import write_images
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("debug")
     data = dataset.index(write_images(folder / "photos", {"apple": 20, "banana": 20}))
     torch.manual_seed(0)
-    model = models.build("tiny", 2)
+    model = build.build("tiny", 2)
     checkpoint = checkpoints.save(folder / "checkpoint.pt", model, "tiny", data.labels, nets.TINY.preprocess)
     about = {"arch": "tiny", "status": "finished", "checkpoint_sha256": checkpoint.sha256}
     fruit = runs.create_run(folder / "runs", "fruit", about)

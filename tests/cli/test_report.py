@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 
 from edgekit import files, runs
-from edgekit.bench import session
+from edgekit.bench import results
 from edgekit.cli.app import run
+from edgekit.evaluation.evaluate import save
 from edgekit.measurements import BenchmarkResult
 from edgekit.records import Artifact, DatasetIndex, Preprocess, Sample
-from edgekit.report import html, pictures
-from edgekit.train.evaluation import save
+from edgekit.reporting import html, pictures
 from tests.bench.results import artifact, result
-from tests.report.evaluations import evaluation
-from tests.report.made import meta
+from tests.reporting.evaluations import evaluation
+from tests.reporting.made import meta
 
 INT8 = artifact("android/model.int8.tflite", "int8", "litert", sha256="c" * 64)
 
@@ -37,7 +37,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> runs.Run:
     (made.path / "checkpoint.pt").touch()
     files.save_json(made.path / "export" / "android" / "manifest.json", {"schema": 1, "artifacts": [INT8]})
     for one in (result(), result(INT8, ms=0.5)):
-        session.save(made.path / "bench", one)
+        results.save(made.path / "bench", one)
     return made
 
 
@@ -90,7 +90,7 @@ def test_a_busy_machine_is_marked_in_the_table_and_below_it(
     measured: runs.Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     busy = result(INT8, ms=0.5)
-    session.save(measured.path / "bench", dataclasses.replace(busy, environment={**busy.environment, "busy_before": 1}))
+    results.save(measured.path / "bench", dataclasses.replace(busy, environment={**busy.environment, "busy_before": 1}))
     assert run(["report"]) == 0
     output = capsys.readouterr()
     assert ["0.500!" in line for line in output.out.splitlines()] == [False, False, True]
@@ -256,7 +256,7 @@ def with_images(measured: runs.Run, tmp_path: Path) -> runs.Run:
         samples.append(Sample(f"{n}.png", n % 3, "test", files.sha256_file(path)))
     index = DatasetIndex(tmp_path / "data", ("cat", "dog", "owl"), tuple(samples), "f" * 64)
     files.save_json(measured.path / "data.json", index)
-    session.save(measured.path / "bench", result(INT8, ms=0.5, right=27))
+    results.save(measured.path / "bench", result(INT8, ms=0.5, right=27))
     return measured.save(preprocess=Preprocess(32, 32))
 
 
@@ -306,7 +306,7 @@ def test_the_gates_of_the_suite_decide(measured: runs.Run) -> None:
     Path("strict.toml").write_text('description = "strict"\n[gates]\nmax_p90_ms = 0.1\n')
     for one in (result(), result(INT8, ms=0.5)):
         environment = {**one.environment, "suite": "strict.toml"}
-        session.save(measured.path / "bench", dataclasses.replace(one, environment=environment))
+        results.save(measured.path / "bench", dataclasses.replace(one, environment=environment))
     assert run(["report"]) == 0
     page = (measured.path / "report.html").read_text()
     assert "Not decided" in page
@@ -319,7 +319,7 @@ def test_terminal_and_page_decide_by_the_same_gates(measured: runs.Run, capsys: 
         path.unlink()  # it was measured by another suite
     for one in (result(), result(INT8, ms=0.5, device="pi", source="device")):
         environment = {**one.environment, "suite": "strict.toml"}
-        session.save(measured.path / "bench", dataclasses.replace(one, environment=environment))
+        results.save(measured.path / "bench", dataclasses.replace(one, environment=environment))
     assert run(["report"]) == 0
     assert "On pi nothing to ship: Not decided" in capsys.readouterr().err
     assert "Not decided: of what is right enough" in (measured.path / "report.html").read_text()
@@ -337,7 +337,7 @@ def test_layers_of_what_is_chosen_and_of_int8_come_first_and_say_of_what_they_ar
     artifacts = [INT8, fp32, fp16]
     files.save_json(measured.path / "export" / "android" / "manifest.json", {"schema": 1, "artifacts": artifacts})
     for of, ms in ((fp32, 3.0), (fp16, 1.0), (INT8, 2.0)):
-        session.save(measured.path / "bench", layered("pi", of, ms))
+        results.save(measured.path / "bench", layered("pi", of, ms))
     (measured.path / "network.json").write_text("{")
     (measured.path / "quant").mkdir()
     (measured.path / "quant" / "debug-rpi.json").write_text("{")

@@ -15,7 +15,7 @@ from edgekit import files, runs
 from edgekit.api import artifacts
 from edgekit.api.emitters import EMITTERS, Emitted
 from edgekit.cli.app import run
-from tests.conftest import write_images
+from tests.datasets import write_images
 
 pytestmark = [pytest.mark.xdist_group("road"), pytest.mark.filterwarnings("ignore")]
 SUITE = "warmup_queries = 1\nwarmup_s = 0\nmin_queries = 8\nmin_s = 0\nmax_s = 60\n"

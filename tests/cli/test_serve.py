@@ -16,12 +16,13 @@ import pytest
 
 from edgekit import files, progress, runs
 from edgekit.api import serve
-from edgekit.bench import session
+from edgekit.bench import results
 from edgekit.cli import serve as serving
 from edgekit.cli.app import run
 from edgekit.errors import MissingError
-from tests.bench import chromium, results
-from tests.bench.webstand import Client, artifact
+from tests.bench import results as made_up
+from tests.web import chromium
+from tests.web.webstand import Client, artifact
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("road")]
 Browser = Callable[[str], None]
@@ -90,7 +91,7 @@ def test_what_a_browser_sends_is_filed_and_printed(
     export_android(road)
     notes = browser(send_all)
     assert run(["serve", "fruit", "--once", "--port", "0"]) == 0
-    (result,) = session.load(road / "bench")
+    (result,) = results.load(road / "bench")
     assert (result.artifact.name, result.device) == ("android/model.fp32.tflite", "web:Android, Chrome 140")
     assert (result.source, result.environment["suite"]) == ("host", "quick")
     printed = capsys.readouterr().out
@@ -106,10 +107,10 @@ def test_beside_a_baseline_it_is_a_row_of_the_table(
     weights = runs.open_run(road.parent, "fruit").weights_sha256
     browser(send_all)
     assert run(["serve", "fruit", "--once", "--port", "0"]) == 0
-    expected = session.load(road / "bench")[0].expected
-    base = results.artifact(parent=weights)
+    expected = results.load(road / "bench")[0].expected
+    base = made_up.artifact(parent=weights)
     logits = np.eye(3, dtype=np.float32)[expected]
-    session.save(road / "bench", results.result(base, expected=expected, logits=logits))
+    results.save(road / "bench", made_up.result(base, expected=expected, logits=logits))
     capsys.readouterr()
     assert run(["serve", "fruit", "--once", "--port", "0", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
@@ -129,7 +130,7 @@ def test_ctrl_c_ends_it_and_what_came_in_is_kept(road: Path, browser: Callable[[
     notes = browser(send_and_interrupt)
     assert run(["serve", "fruit", "--port", "0"]) == 0
     assert "ended" in notes
-    assert len(session.load(road / "bench")) == 1
+    assert len(results.load(road / "bench")) == 1
 
 
 def test_nobody_came(road: Path, browser: Callable[[Browser], list[str]], capsys: pytest.CaptureFixture[str]) -> None:
@@ -259,7 +260,7 @@ def test_a_real_export_goes_through_a_real_browser(
     notes = browser(browse)
     assert run(["serve", "fruit", "--once", "--port", "0", "--mode", "threads", "--threads", "2"]) == 0
     ended.set()
-    (result,) = session.load(road / "bench")
+    (result,) = results.load(road / "bench")
     assert result.environment["threads"] == 2
     assert result.environment["build"] == "threaded"
     assert (result.logits.argmax(1) == result.expected).mean() > 0.6, notes

@@ -16,15 +16,15 @@ import pytest
 from edgekit import files, runs
 from edgekit.api import train as api_train
 from edgekit.api.train import _Watcher
-from edgekit.bench import session
+from edgekit.bench import results
 from edgekit.cli.app import run
 from edgekit.errors import EdgekitError
-from edgekit.train import models, zoo
-from edgekit.train.options import TrainOptions
-from edgekit.train.progress import STATE_FILE, EpochStats
+from edgekit.models import build, zoo
+from edgekit.training.options import TrainOptions
+from edgekit.training.resume import STATE_FILE, EpochStats
 from tests import nets
 from tests.bench.results import artifact, result
-from tests.conftest import write_images
+from tests.datasets import write_images
 
 pytestmark = pytest.mark.xdist_group("cli-train")
 Loop = Callable[..., Any]
@@ -86,7 +86,7 @@ def test_before_the_first_state_nothing_is_left(
 
 def report_of(kept: runs.Run) -> str:
     """The page of a run after a measurement of its baseline."""
-    session.save(kept.path / "bench", result(artifact(parent=kept.weights_sha256)))
+    results.save(kept.path / "bench", result(artifact(parent=kept.weights_sha256)))
     assert run(["report"]) == 0
     return (kept.path / "report.html").read_text()
 
@@ -135,7 +135,7 @@ def test_a_finished_run_holds_its_history_its_cost_and_its_evaluation(photos: Pa
     assert meta["status"] == "finished"
     assert [entry["epoch"] for entry in meta["history"]] == [1, 2, 3]
     assert all(0 <= entry["val_macro_f1"] <= 100 for entry in meta["history"])
-    count = sum(p.numel() for p in models.build("tiny", 3).parameters())
+    count = sum(p.numel() for p in build.build("tiny", 3).parameters())
     assert meta["parameters"] == {"total": count, "trainable": count}
     assert 50 < meta["peak_rss_mb"] < 100_000
     assert meta["checkpoint_sha256"] == files.sha256_file(here / "runs" / "fruit" / "checkpoint.pt")
@@ -288,7 +288,7 @@ def test_every_option_reaches_the_record(photos: Path, monkeypatch: pytest.Monke
         arguments += [option.replace("--", "--no-", 1) if value is False else option]
         arguments += [] if isinstance(value, bool) else [str(value)]
     seen: list[Any] = []
-    monkeypatch.setattr(api_train, "train_runs", lambda *given: seen.append(given))
+    monkeypatch.setattr(api_train, "train_runs", lambda *given: seen.append(given) or [])
     assert run(["train", "photos", "--model", "resnet18", *arguments]) == 0
     assert seen[0][1] == [TrainOptions("resnet18", **changed)]
 
@@ -298,7 +298,7 @@ def test_digits_are_not_mirrored_unless_asked(
     photos: Path, monkeypatch: pytest.MonkeyPatch, data: str, flip: bool
 ) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(api_train, "train_runs", lambda *given: seen.append(given))
+    monkeypatch.setattr(api_train, "train_runs", lambda *given: seen.append(given) or [])
     assert run(["train", data]) == 0
     assert run(["train", data, "--flip"]) == 0
     assert [given[1][0].flip for given in seen] == [flip, True]

@@ -20,13 +20,13 @@ import onnx as onnx_package
 import pytest
 import torch
 
-from edgekit.export.fold import fold
+from edgekit.convert.fold import fold
+from edgekit.models import build, zoo
+from edgekit.models.build import normalize
 from edgekit.ondevice import tensorrt_api
 from edgekit.ondevice.runner import open_runner
 from edgekit.records import Preprocess
 from edgekit.targets import delegates, read_tflite
-from edgekit.train import models, weights, zoo
-from edgekit.train.learner import normalize
 from tests import nets, rtx, tflite_runtime
 
 pytestmark = pytest.mark.slow
@@ -92,13 +92,13 @@ def write(arch: str, folder: Path) -> Files:
     """Every file of a network, in `folder`."""
     torch.manual_seed(0)
     size = max(SIZE, zoo.row(arch).least_size)
-    preprocess = models.preprocess_for(arch, size)
+    preprocess = zoo.preprocess_for(arch, size)
     pixels = nets.photographs(16, preprocess)
     images = normalize(torch.from_numpy(pixels), preprocess).contiguous()
     pretrained = arch == "efficientnet_lite0"
-    model = models.build(arch, 1000 if pretrained else 10, size).eval()
+    model = build.build(arch, 1000 if pretrained else 10, size).eval()
     if pretrained:
-        weights.load_weights(model, arch, "pretrained")
+        build.load_weights(model, arch, "pretrained")
     else:
         nets.settle(model, images)
     folded = fold(model, size)

@@ -14,7 +14,7 @@ from edgekit import files
 from edgekit.data import check, dataset
 from edgekit.errors import DataError, MissingError
 from edgekit.records import DatasetIndex
-from tests.conftest import write_images
+from tests.datasets import write_images
 
 HOSTILE = ["<script>alert(1)<", "{{ 7 * 7 }}", "$(touch x)", "%s%n", "a b", "犬", "--help", "[red]x", "'; DROP"]
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from edgekit.data import dataset, images, index_cache
 from edgekit.errors import DataError
-from tests.conftest import write_images
+from tests.datasets import write_images
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from edgekit.data import check, dataset, findings, images, scan
-from edgekit.data.duplicates import connected
+from edgekit.data import check, dataset, findings, images
+from edgekit.data.check import connected
 from edgekit.data.findings import Finding, Report
 
 SPLIT_SIZES = {"train": 4, "val": 2, "test": 2}
@@ -52,7 +52,7 @@ def split(tmp_path: Path) -> Path:
 
 
 def judge(root: Path, distance: int | None = 8, least_side: int = check.LEAST_SIDE) -> Report:
-    return check.judge(scan.read(root, distance is not None), distance, least_side)
+    return check.judge(check.read(root, distance is not None), distance, least_side)
 
 
 def found(root: Path, **options: int | None) -> dict[str, list[Finding]]:
@@ -158,7 +158,7 @@ def test_what_may_not_be_read_is_told(flat: Path, monkeypatch: pytest.MonkeyPatc
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
-    monkeypatch.setattr("edgekit.data.listing.os.scandir", refuse)
+    monkeypatch.setattr("edgekit.data.dataset.os.scandir", refuse)
     assert only(flat, "unreadable").message == "a/closed: the folder cannot be listed (Permission denied)"
 
 
@@ -379,8 +379,8 @@ def test_the_same_shape_in_another_colour_is_no_finding(split: Path) -> None:
 
 
 def test_crowds_are_said(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgekit.data.similar.BUDGET", 10)
-    monkeypatch.setattr("edgekit.data.similar.BUDGET_EACH", 1)
+    monkeypatch.setattr("edgekit.data.near_duplicates.BUDGET", 10)
+    monkeypatch.setattr("edgekit.data.near_duplicates.BUDGET_EACH", 1)
     for quality in range(50, 90):
         picture(0).save(flat / "a" / f"q{quality}.jpg", quality=quality)
     assert found(flat)["crowded"][0].severity == "info"
@@ -419,5 +419,5 @@ def test_a_check_spares_the_training_its_reading(flat: Path, monkeypatch: pytest
 
 def test_progress_counts_every_file_once(flat: Path) -> None:
     seen: list[tuple[int, int]] = []
-    scan.read(flat, progress=lambda done, total: seen.append((done, total)))
+    check.read(flat, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(n, 16) for n in range(1, 17)]

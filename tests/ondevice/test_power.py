@@ -25,7 +25,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from edgekit.bench.energy import energy
+from edgekit.analysis.energy import energy
 from edgekit.ondevice import power
 from edgekit.ondevice.power import Meter, Recorder, find_meter, measure_energy, parse_tegrastats
 

@@ -10,7 +10,7 @@ import pytest
 
 from edgekit import files
 from edgekit.bench import session
-from edgekit.bench.transport import LocalTransport
+from edgekit.devices.transport import LocalTransport
 from edgekit.errors import EdgekitError
 from edgekit.measurements import BenchmarkResult, Suite
 from edgekit.ondevice import run_tflite

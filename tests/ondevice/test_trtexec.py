@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from edgekit.ondevice import build, trtexec
 from edgekit.ondevice.tensorrt_api import BuildError, Order
-from edgekit.targets.tensorrt import write_kit
+from edgekit.targets.kits import write_tensorrt
 from tests.doubles import plant
 from tests.targets.test_build_sh import FILES, GREETINGS, Kit
 
@@ -93,7 +93,7 @@ def test_they_are_the_flags_of_the_kits_build_sh(tmp_path: Path, number: int) ->
         folder.mkdir()
     for name in FILES:
         (kit.folder / f"model.{name}.onnx").write_text(name)
-    write_kit(kit.folder, [], None)
+    write_tensorrt(kit.folder, [], None)
     program = kit.install(number)
     assert kit.build().returncode == 0
     version = trtexec.version(str(program))[:2]

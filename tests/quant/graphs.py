@@ -8,7 +8,7 @@ import onnx_ir as ir
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from edgekit.quant import affine, qdq
-from edgekit.quant.match import Naming
+from edgekit.quant.naming import Naming
 from edgekit.quantization import LayerWeights, QuantizedModel
 from tests.nets import table_of
 

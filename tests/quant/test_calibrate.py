@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from edgekit.convert.fold import fold
 from edgekit.errors import DataError, UsageError
-from edgekit.export.fold import fold
 from edgekit.quant import calibrate
 from edgekit.quant.observers import OBSERVERS
 from edgekit.quantization import CalibrationRecipe, CalibrationSet

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from edgekit.export.fold import fold
+from edgekit.convert.fold import fold
 from edgekit.quant.costs import costs
 
 

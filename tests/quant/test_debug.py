@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from edgekit.convert.fold import fold
 from edgekit.errors import DataError
-from edgekit.export.fold import fold
 from edgekit.quant import debug, placement, simulate
-from edgekit.quant.agreement import EXACT_DB, Agreement, PairSums
+from edgekit.quant.debug import EXACT_DB, Agreement, PairSums
 from edgekit.quantization import LITERT_SCHEME, TENSORRT_SCHEME, QuantizedModel, Range
 from tests import nets
 

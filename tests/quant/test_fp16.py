@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import nn
 
+from edgekit.convert import onnx as export
+from edgekit.convert.fold import fold
 from edgekit.errors import DataError
-from edgekit.export import onnx as export
-from edgekit.export.fold import fold
-from edgekit.quant import calibrate, match, qdq
+from edgekit.quant import calibrate, naming, qdq
 from edgekit.quant.fp16 import to_fp16
 from edgekit.quantization import CalibrationTable, Range
 from tests import nets, rtx
@@ -420,7 +420,7 @@ def loud(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folded, images = fold(Loud(request.param).eval(), 32), nets.random_images(32, 32)
     path = tmp_path_factory.mktemp("loud") / "model.fp32.onnx"
     export.export(folded, 32, "weights", path, path.with_name("dynamic.onnx"))
-    names = match.match_by_value(calibrate.run_all(folded, images[:1]), export.run_all(path, images[:1].numpy()))
+    names = naming.match_by_value(calibrate.run_all(folded, images[:1]), export.run_all(path, images[:1].numpy()))
     with torch.inference_mode():
         return Exported(path, nets.observe(folded, images), names, images, folded(images).numpy())
 

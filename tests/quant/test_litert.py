@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import nn
 
+from edgekit.convert import tflite
+from edgekit.convert.fold import fold
 from edgekit.errors import EdgekitError
-from edgekit.export import tflite
-from edgekit.export.fold import fold
 from edgekit.ondevice.run_tflite import TfliteRunner
-from edgekit.quant import affine, flatbuffer, litert, match
+from edgekit.quant import affine, flatbuffer, litert
+from edgekit.quant.naming import Naming
 from edgekit.quantization import CalibrationTable, LayerWeights, QuantizedModel, Range
 from tests.nets import emit_tflite, naming, operators, plain, random_images, relative_error, run_tflite, table_of
 
@@ -66,7 +67,7 @@ def details(path: Path) -> dict[str, dict]:
     return {detail["name"]: detail for detail in interpreter.get_tensor_details()}
 
 
-def naming_of(path: Path, model: nn.Module) -> match.Naming:
+def naming_of(path: Path, model: nn.Module) -> Naming:
     """What the LiteRT tensors and operators are in torch."""
     probe = random_images(1, SIZE, 9)
     return naming(fold(model), tflite.run_all(path, probe.numpy()), probe)
@@ -148,7 +149,7 @@ def test_an_activation_without_a_range_is_named(small: tuple, tmp_path: Path) ->
     path = small[0] / "model.fp32.tflite"
     name = next(name for name, ours in names_of(path, small[1]).items() if ours == "add")
     known = naming_of(path, small[1])
-    lacking = match.Naming({n: o for n, o in known.tensors.items() if n != name}, known.layers)
+    lacking = Naming({n: o for n, o in known.tensors.items() if n != name}, known.layers)
     with pytest.raises(EdgekitError) as caught:
         litert.quantize(path, plain(fold(small[1]), small[2]), lacking, tmp_path / "out.tflite")
     assert name in caught.value.message

@@ -12,15 +12,15 @@ import pytest
 import torch
 from torch import nn
 
+from edgekit.convert import tflite
+from edgekit.convert.fold import fold
 from edgekit.errors import UsageError
-from edgekit.export import tflite
-from edgekit.export.fold import fold
+from edgekit.models.build import normalize
 from edgekit.ondevice.preprocess import prepare
 from edgekit.ondevice.run_tflite import TfliteRunner
-from edgekit.quant import flatbuffer, litert, litert_io, pixels, placement
+from edgekit.quant import flatbuffer, litert, litert_io, placement
 from edgekit.quantization import Border, CalibrationRecipe
 from edgekit.records import Preprocess
-from edgekit.train.learner import normalize
 from tests import nets
 
 pytestmark = [pytest.mark.xdist_group("litert"), pytest.mark.filterwarnings("ignore")]
@@ -74,8 +74,8 @@ def make(layer: str, preprocess: Preprocess, folder: Path) -> Case:
         with tflite.quiet():
             litert.quantize(path, nets.plain(folded, table), names, folder / f"model.{form}.tflite", form)
     exact, rounded = (
-        pixels.trained(folded, preprocess),
-        pixels.decided(folded, preprocess, CalibrationRecipe("nearest"), images[:0]),
+        litert_io.trained(folded, preprocess),
+        litert_io.decided(folded, preprocess, CalibrationRecipe("nearest"), images[:0]),
     )
     first = {form: exact if form in ("fp32", "fp16") else rounded for form in FORMS}
     return Case(folder, preprocess, first, shown, model(images).detach().numpy())
@@ -203,7 +203,7 @@ def test_a_network_that_does_not_begin_with_a_convolution_normalizes_in_front(fo
     images = normalize(torch.from_numpy(shown), IMAGENET).contiguous()
     model = Mixed().eval()
     folded = fold(model, SIZE)
-    assert pixels.trained(folded, IMAGENET) is None
+    assert litert_io.trained(folded, IMAGENET) is None
     nets.emit_tflite(folded, SIZE, tmp_path, images)
     case = Case(tmp_path, IMAGENET, {form: None}, shown, model(images).detach().numpy())
     path = written(case, form, Border("uint8"))
@@ -236,13 +236,13 @@ def emitted(model: nn.Module, preprocess: Preprocess, folder: Path, forms: tuple
     path, table = nets.emit_float_tflite(folded, SIZE, folder), nets.observe(folded, images)
     names = nets.naming(folded, tflite.run_all(path, images[2:3].numpy()), images[2:])
     quantized = nets.plain(folded, table)
-    exact, exported = pixels.trained(folded, preprocess), pixels.exported(folded)
+    exact, exported = litert_io.trained(folded, preprocess), litert_io.exported(folded)
     layers = {n: placement.trained(folded)[n] if n == kept else layer for n, layer in quantized.layers.items()}
     for form in set(forms) & set(litert.FORMS):
         with tflite.quiet():
             whole = replace(quantized, layers=layers)
             litert.quantize(path, whole, names, folder / f"model.{form}.tflite", form)
-    rounded = pixels.decided(folded, preprocess, CalibrationRecipe("nearest"), images[:0])
+    rounded = litert_io.decided(folded, preprocess, CalibrationRecipe("nearest"), images[:0])
     plain = exported is not None and litert_io.begins_with(path, exported)
     of = {form: exact if form in ("fp32", "fp16") or kept else rounded for form in forms}
     return Case(folder, preprocess, of if plain else dict.fromkeys(forms), shown, expected)

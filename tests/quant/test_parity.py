@@ -13,9 +13,9 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from edgekit.export import onnx as export
-from edgekit.export import tflite
-from edgekit.export.fold import fold
+from edgekit.convert import onnx as export
+from edgekit.convert import tflite
+from edgekit.convert.fold import fold
 from edgekit.quant import litert, qdq, recover
 from edgekit.quantization import CalibrationRecipe, QuantScheme
 from tests import nets

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from edgekit.export import onnx
-from edgekit.export.fold import fold
+from edgekit.convert import onnx
+from edgekit.convert.fold import fold
+from edgekit.models import build
 from edgekit.quant import placement, qdq, simulate
-from edgekit.quant.names import tensor_names
+from edgekit.quant.naming import tensor_names
 from edgekit.quantization import LITERT_SCHEME, TENSORRT_SCHEME
-from edgekit.train import models
 from tests.nets import naming, observe, plain, random_images, settle
 
 
@@ -158,7 +158,7 @@ def emitted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """A network's folded graph, its INT8 ONNX graph, the nodes in INT8, and what its tensors are in torch."""
     torch.manual_seed(0)
     images = random_images(16, 64)
-    folded = fold(settle(models.build(request.param, 10, 64), images), 64)
+    folded = fold(settle(build.build(request.param, 10, 64), images), 64)
     path = tmp_path_factory.mktemp(request.param) / "model.onnx"
     onnx.export(folded, 64, "weights", path, path.with_name("dynamic.onnx"))
     graph = ir.load(path)

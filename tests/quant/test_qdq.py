@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from edgekit.convert.fold import fold
 from edgekit.errors import EdgekitError
-from edgekit.export.fold import fold
 from edgekit.quant import qdq
 from edgekit.quantization import LayerWeights, QuantizedModel
 from tests.nets import emit_onnx, random_images, relative_error, run_onnx

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import fx, nn
 
+from edgekit.convert.fold import fold
 from edgekit.errors import DataError, UsageError
-from edgekit.export.fold import fold
-from edgekit.quant import affine, names, placement, recover, simulate
-from edgekit.quant.names import tensor_names
+from edgekit.quant import affine, naming, placement, recover, simulate
+from edgekit.quant.naming import tensor_names
 from edgekit.quantization import (
     LITERT_SCHEME,
     TENSORRT_SCHEME,
@@ -142,7 +142,7 @@ def test_without_steps_every_weight_is_rounded_to_nearest(network: str, scheme: 
     grids = simulate.grids(folded, table, scheme)
     model = recover.recover(folded, table, CalibrationRecipe("r"), scheme, images)
     for name, (node, module) in placement.layers(folded).items():
-        grid = grids.get(names.tensor_names(folded.graph)[node.all_input_nodes[0]])
+        grid = grids.get(naming.tensor_names(folded.graph)[node.all_input_nodes[0]])
         weight, bias = module.weight.numpy(), None if module.bias is None else module.bias.numpy()
         scales = affine.weight_scales(weight, bias, grid.scale if grid else 1.0)
         layer = model.layers[name]

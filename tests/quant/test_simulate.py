@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from edgekit.export import onnx
-from edgekit.export.fold import fold
+from edgekit.convert import onnx
+from edgekit.convert.fold import fold
 from edgekit.quant import affine, qdq, recover, simulate
-from edgekit.quant.names import tensor_names
+from edgekit.quant.naming import tensor_names
 from edgekit.quantization import LITERT_SCHEME, TENSORRT_SCHEME, CalibrationRecipe, LayerWeights, QuantizedModel
 from tests.nets import cosine, naming, observe, plain, random_images, run_onnx, settle, table_of
 

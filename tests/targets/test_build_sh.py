@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from edgekit import files
-from edgekit.targets.tensorrt import write_kit
+from edgekit.targets.kits import write_tensorrt
 
 FILES = ("fp32", "fp16", "int8", "int8.typed")
 GREETINGS = {
@@ -72,7 +72,7 @@ def kit(tmp_path: Path) -> Kit:
     tools.mkdir()
     for name in FILES:
         (folder / f"model.{name}.onnx").write_text(name)
-    write_kit(folder, [], None)
+    write_tensorrt(folder, [], None)
     return Kit(folder, tools)
 
 
@@ -195,7 +195,7 @@ def test_a_precision_that_the_kit_lacks_is_named(kit: Kit) -> None:
 def test_without_a_wish_only_the_precisions_of_the_kit_are_built(kit: Kit) -> None:
     kit.install(GREETINGS["10.3"])
     (kit.folder / "model.int8.onnx").unlink()
-    write_kit(kit.folder, [], None)
+    write_tensorrt(kit.folder, [], None)
     assert kit.build().returncode == 0
     assert [call[0] for call in kit.calls()] == ["--onnx=model.fp32.onnx", "--onnx=model.fp16.onnx"]
 

@@ -14,7 +14,7 @@ from ai_edge_litert.interpreter import Interpreter
 from flatbuffers import number_types
 from flatbuffers.table import Table
 
-from edgekit.export.fold import fold
+from edgekit.convert.fold import fold
 from edgekit.quant import flatbuffer
 from edgekit.records import Preprocess
 from edgekit.targets import metadata

@@ -1,0 +1,1 @@
+"""Judge measurements: summaries, gates, comparisons, energy, layers."""

@@ -1,0 +1,1 @@
+"""Results that are kept anywhere, and the index that finds them."""

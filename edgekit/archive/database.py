@@ -1,0 +1,246 @@
+"""Entries in a database: SQLite for the index of one machine, PostgreSQL for a team. SQLAlchemy Core, no ORM.
+
+Rows are known by the hash of the result and the run's name, so that sending one twice leaves one. What is stored is an
+`Entry` with its samples: enough to compare two results whose runs lie on other machines. No password is ever printed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from edgekit.archive import entry
+from edgekit.archive.entry import PACKED, Entry, joined, text
+from edgekit.errors import EdgekitError, MissingError, StorageError, UsageError, missing_package
+from edgekit.labels import visible
+
+SCHEMA = 2
+_CONNECT_S, _BATCH, _MOST_TEXT = 10, 100, 300
+_KINDS: dict[str, Any] = {
+    "str": sa.Text(), "int": sa.BigInteger(), "float | None": sa.Double(), "dict[str, Any]": sa.Text()
+}  # fmt: skip
+_COLUMNS = [f for f in dataclasses.fields(Entry) if f.name != "samples"]
+tables = sa.MetaData()
+RESULTS = sa.Table(
+    "edgekit_results",
+    tables,
+    *(
+        sa.Column(f.name, _KINDS[str(f.type)], primary_key=f.name in ("sha256", "run"), nullable="None" in str(f.type))
+        for f in _COLUMNS
+    ),
+    *(sa.Column(name, sa.LargeBinary(), nullable=False) for name in PACKED),
+)
+sa.Index("edgekit_results_measured", RESULTS.c.run, RESULTS.c.measured)
+_META = sa.Table("edgekit_meta", tables, sa.Column("schema", sa.Integer(), primary_key=True))
+_SHORT = [RESULTS.c[f.name] for f in _COLUMNS]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which entries are asked for; what is empty or None asks for all.
+
+    Attributes:
+        runs, device, artifact, model: by name, as it is or as it is kept. since: UTC, ISO 8601. id: how its hash
+            begins. limit: the newest.
+    """
+
+    runs: tuple[str, ...] = ()
+    device: str = ""
+    artifact: str = ""
+    model: str = ""
+    since: str = ""
+    id: str = ""
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "runs", tuple(text(run) for run in self.runs))
+        for name in ("device", "artifact", "model", "since", "id"):
+            object.__setattr__(self, name, text(getattr(self, name)))
+
+
+def connect(url: str) -> sa.Engine:
+    """A team's database, its tables made if it is new: ``postgresql://user@host/name``, or ``sqlite:///file``.
+
+    Raises:
+        UsageError: not such an address. MissingError: no driver here, or no server there. StorageError: a newer edgekit
+            made its tables.
+    """
+    parsed = _parse(url)
+    arguments: dict[str, Any] = {"timeout": _CONNECT_S}
+    if parsed.get_backend_name() == "postgresql":
+        arguments = {"connect_timeout": _CONNECT_S}
+    try:
+        engine = sa.create_engine(parsed, connect_args=arguments, hide_parameters=True)
+        if engine.dialect.name == "sqlite":
+            lock_at_begin(engine)
+        with speaking(engine):
+            check_schema(engine)
+    except ImportError:
+        raise missing_package("psycopg", "a PostgreSQL database", "postgresql") from None
+    except (ValueError, TypeError):  # what the driver says of them could repeat a password
+        options = visible(", ".join(sorted(map(str, parsed.query))))[:_MOST_TEXT]
+        raise UsageError(
+            f"the address of --db is none that its driver takes; its options: {options or 'none'}",
+            "--db postgresql://user@host/name, without options",
+        ) from None
+    return engine
+
+
+def _parse(url: str) -> sa.URL:
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        parsed = None
+    known = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg", "postgresql+psycopg": None}
+    if parsed is not None and parsed.drivername in known:
+        return parsed.set(drivername=known[parsed.drivername] or parsed.drivername)
+    if parsed is not None and parsed.drivername == "sqlite" and parsed.database:
+        return parsed
+    raise UsageError(
+        "--db takes the address of a database", "--db postgresql://user@host/name; the password in PGPASSWORD"
+    )
+
+
+def lock_at_begin(engine: sa.Engine) -> None:
+    """Make a SQLite engine lock the file where a transaction begins: who comes second waits, and never fails midway.
+
+    The way that SQLAlchemy's page on SQLite gives, since Python's sqlite3 begins only at the first change.
+    """
+
+    @sa.event.listens_for(engine, "connect")
+    def connected(connection: Any, record: Any) -> None:
+        connection.isolation_level = None
+
+    @sa.event.listens_for(engine, "begin")
+    def begun(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def name_of(engine: sa.Engine) -> str:
+    """Which database, for messages: nothing of a password, wherever it stood."""
+    url = engine.url
+    where = f"{url.username + '@' if url.username else ''}{url.host or ''}{f':{url.port}' if url.port else ''}"
+    return visible(f"{url.get_backend_name()}://{where}/{url.database or ''}")[:_MOST_TEXT]
+
+
+@contextmanager
+def speaking(engine: sa.Engine) -> Iterator[None]:
+    """Turn what a database answers into errors of edgekit's.
+
+    Raises:
+        MissingError: it cannot be reached. StorageError: it does not do what was asked.
+    """
+    try:
+        yield
+    except sa.exc.SQLAlchemyError as error:
+        said = " ".join(str(getattr(error, "orig", None) or type(error).__name__).split())
+        secrets = [engine.url.password, *(v for k, v in engine.url.query.items() if "pass" in k)]
+        for secret in filter(None, map(str, secrets)):
+            said = said.replace(secret, "***")
+        said = visible(said)[:_MOST_TEXT]
+        kind: type[EdgekitError] = StorageError
+        if isinstance(error, sa.exc.OperationalError) and error.statement is None:
+            kind = MissingError
+        raise kind(f"{name_of(engine)}: {said}", "check the address, and that the server runs") from None
+
+
+def check_schema(engine: sa.Engine) -> None:
+    """Make the tables of a new database.
+
+    Raises:
+        StorageError: a newer, or no, edgekit made those that are there.
+    """
+    if not sa.inspect(engine).has_table(_META.name):
+        _make(engine)
+    with engine.connect() as connection:
+        found = connection.execute(sa.select(sa.func.max(_META.c.schema))).scalar()
+    if found != SCHEMA:
+        raise StorageError(
+            f"{name_of(engine)} has tables of format {found}; this edgekit knows {SCHEMA}",
+            "upgrade edgekit, or choose another database",
+        )
+
+
+def _make(engine: sa.Engine) -> None:
+    try:
+        with engine.begin() as connection:
+            tables.create_all(connection)
+            connection.execute(_META.insert().values(schema=SCHEMA))
+    except sa.exc.DBAPIError:
+        if not sa.inspect(engine).has_table(_META.name):  # else another process was quicker
+            raise
+
+
+def put(connection: sa.Connection, entries: Sequence[Entry]) -> None:
+    """Store entries that have their samples; those that are there are replaced by themselves."""
+    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert
+    statement = insert(RESULTS)
+    changed = {c.name: statement.excluded[c.name] for c in RESULTS.c if not c.primary_key}
+    statement = statement.on_conflict_do_update(index_elements=["sha256", "run"], set_=changed)
+    for start in range(0, len(entries), _BATCH):
+        connection.execute(statement, [_row(entry) for entry in entries[start : start + _BATCH]])
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    assert entry.samples is not None
+    row = {f.name: getattr(entry, f.name) for f in _COLUMNS}
+    return {**row, "environment": json.dumps(entry.environment), **entry.samples.packed()}
+
+
+def find(connection: sa.Connection, wanted: Wanted) -> list[Entry]:
+    """Entries without samples, the newest first.
+
+    Raises:
+        DataError: a row is none that edgekit wrote.
+    """
+    query = sa.select(*_SHORT).order_by(RESULTS.c.measured.desc(), RESULTS.c.number.desc(), RESULTS.c.sha256)
+    if wanted.runs:
+        query = query.where(RESULTS.c.run.in_(wanted.runs))
+    for name in ("device", "artifact", "model"):
+        if value := getattr(wanted, name):
+            query = query.where(RESULTS.c[name] == value)
+    if wanted.since:
+        query = query.where(RESULTS.c.measured >= wanted.since)
+    if wanted.id:
+        query = query.where(RESULTS.c.sha256.startswith(wanted.id, autoescape=True))
+    return [_entry(row, connection.engine) for row in connection.execute(query.limit(wanted.limit)).mappings()]
+
+
+def keys(connection: sa.Connection) -> set[tuple[str, str]]:
+    """The hash and the run of every row."""
+    return {(row.sha256, row.run) for row in connection.execute(sa.select(RESULTS.c.sha256, RESULTS.c.run))}
+
+
+def with_samples(connection: sa.Connection, entries: Sequence[Entry]) -> list[Entry]:
+    """Those of `entries` that are stored here, with their samples.
+
+    Raises:
+        DataError: they are damaged.
+    """
+    wanted = {(entry.sha256, entry.run): entry for entry in entries}
+    columns = [RESULTS.c.sha256, RESULTS.c.run, *(RESULTS.c[name] for name in PACKED)]
+    found = []
+    hashes = sorted({entry.sha256 for entry in entries})
+    for start in range(0, len(hashes), _BATCH):
+        query = sa.select(*columns).where(RESULTS.c.sha256.in_(hashes[start : start + _BATCH]))
+        for row in connection.execute(query).mappings():
+            if entry := wanted.get((row["sha256"], row["run"])):
+                where = f"the row {entry.sha256} in {name_of(connection.engine)}"
+                found.append(joined(entry, {n: row[n] for n in PACKED}, where))
+    return found
+
+
+def _entry(row: Any, engine: sa.Engine) -> Entry:
+    where = f"the row {text(repr(row['sha256']))[:_MOST_TEXT]} in {name_of(engine)}"
+    try:
+        environment = json.loads(row["environment"])
+    except (ValueError, TypeError, RecursionError):
+        environment = None
+    return entry.checked({**row, "environment": environment}, where)

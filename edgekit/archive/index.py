@@ -1,0 +1,169 @@
+"""The index of the results below a folder of runs: SQLite in the cache, made from the JSON in the runs.
+
+It can be deleted at any time: what is stale, damaged or of another edgekit is made again without a word. Files whose
+size and time are as they were are not read again. It lies in the cache and not beside the runs, because these may be
+read-only, and shared over a network where the locks of SQLite do not hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from edgekit import __version__, files, runs
+from edgekit.archive import database, entry
+from edgekit.archive.database import RESULTS
+from edgekit.archive.entry import Entry
+from edgekit.errors import EdgekitError
+
+_WAIT_S = 30
+_PATTERNS = ("*/bench/*/*.json", "*/bench/*/benchmark_model/*.json")
+_MADE_BY = f"{__version__} {database.SCHEMA}"
+# Rows are written as they are read, so that an interrupted first indexing is not for nothing.
+_PART = 200
+_files = sa.MetaData()
+_FILES = sa.Table(
+    "files",
+    _files,
+    sa.Column("path", sa.Text(), primary_key=True),
+    sa.Column("state", sa.Text(), nullable=False),
+    sa.Column("sha256", sa.Text(), nullable=False),
+    sa.Column("run", sa.Text(), nullable=False),
+)
+_MADE = sa.Table("made_by", _files, sa.Column("edgekit", sa.Text(), primary_key=True))
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index that is up to date. `problems`: what could not be read, in words. `read`: how many files were."""
+
+    engine: sa.Engine
+    problems: tuple[str, ...]
+    read: int
+
+
+def place(runs_dir: Path) -> Path:
+    """Where the index of a folder of runs lies."""
+    return files.cache_dir("history") / f"{files.sha256_text([str(runs_dir.resolve())])[:16]}.sqlite"
+
+
+def refresh(runs_dir: Path) -> Index:
+    """Bring the index of a folder of runs up to date; in memory where the cache cannot be written.
+
+    Raises:
+        nothing for what lies in the runs: what is damaged is among the problems.
+    """
+    path = place(runs_dir)
+    for again in (False, True):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if again:
+                remove(path)
+            return _refresh(_open(path), runs_dir)
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            if "locked" in str(error):  # somebody holds it: it is not damaged
+                break
+    return _refresh(_open(None), runs_dir)
+
+
+def remove(path: Path) -> None:
+    """Delete an index."""
+    for name in (path.name, f"{path.name}-journal", f"{path.name}-wal", f"{path.name}-shm"):
+        path.with_name(name).unlink(missing_ok=True)
+
+
+def _open(path: Path | None) -> sa.Engine:
+    """The tables, those of another edgekit made anew. One connection: it stays with its file if that is replaced."""
+    url = sa.URL.create("sqlite", database=None if path is None else str(path))
+    engine = sa.create_engine(url, connect_args={"timeout": _WAIT_S}, poolclass=sa.pool.StaticPool)
+    database.lock_at_begin(engine)
+    with engine.begin() as connection:
+        _files.create_all(connection)
+        if connection.execute(sa.select(_MADE.c.edgekit)).scalars().all() != [_MADE_BY]:
+            for metadata in (_files, database.tables):
+                metadata.drop_all(connection)
+                metadata.create_all(connection)
+            connection.execute(_MADE.insert().values(edgekit=_MADE_BY))
+        for table in (_FILES, RESULTS):  # what is no database, or another one, is found out here
+            connection.execute(sa.select(table).limit(1)).all()
+    return engine
+
+
+def _refresh(engine: sa.Engine, runs_dir: Path) -> Index:
+    found = {key: (path, state) for key, path, state in _found(runs_dir)}
+    with engine.connect() as connection:
+        known = {row.path: row.state for row in connection.execute(sa.select(_FILES.c.path, _FILES.c.state))}
+    gone = [path for path in known if path not in found]
+    changed = sorted(key for key, (_, state) in found.items() if known.get(key) != state)
+    problems: list[str] = []
+    with engine.begin() as connection:
+        _forget(connection, [*gone, *(path for path in changed if path in known)])
+    runs: dict[Path, entry.About] = {}
+    for start in range(0, len(changed), _PART):
+        part: list[tuple[str, str, Entry]] = []
+        for key in changed[start : start + _PART]:
+            path, state = found[key]
+            run = runs_dir / path.relative_to(runs_dir).parts[0]
+            if run not in runs:
+                runs[run] = entry.about(run)
+            try:
+                part.append((key, state, entry.sound(entry.read(path, runs[run]), str(path))))
+            except EdgekitError as error:
+                problems.append(error.message)
+        with engine.begin() as connection:
+            _keep(connection, part)
+    return Index(engine, tuple(problems), len(changed))
+
+
+def _found(runs_dir: Path) -> Iterator[tuple[str, Path, str]]:
+    """Every result file: its name as text, where it is, and its state, to which that of its run belongs."""
+    of_run: dict[Path, str] = {}
+    for pattern in _PATTERNS:
+        for path in runs_dir.glob(pattern):
+            relative = path.relative_to(runs_dir)
+            if relative.parts[0].startswith(".") or path.name.startswith("."):
+                continue
+            run = runs_dir / relative.parts[0]
+            if run not in of_run:
+                of_run[run] = f"{_state(run / runs.RUN_FILE)} {_state(run / 'data.json')}"
+            yield _utf8(relative), path, f"{_state(path)} {of_run[run]}"
+
+
+def _utf8(path: Path) -> str:
+    """A name of any bytes as text that a database takes."""
+    return path.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _state(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError:
+        return "-"
+    return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
+
+
+def _forget(connection: sa.Connection, paths: list[str]) -> None:
+    """Drop files, then the rows that no file is left for."""
+    if not paths:
+        return
+    for start in range(0, len(paths), 500):
+        connection.execute(_FILES.delete().where(_FILES.c.path.in_(paths[start : start + 500])))
+    left = sa.select(_FILES.c.path).where(_FILES.c.sha256 == RESULTS.c.sha256, _FILES.c.run == RESULTS.c.run)
+    connection.execute(RESULTS.delete().where(~left.exists()))
+
+
+def _keep(connection: sa.Connection, found: list[tuple[str, str, Entry]]) -> None:
+    """Store rows and the files that they are from; another process may have done so just now."""
+    if not found:
+        return
+    from sqlalchemy.dialects.sqlite import insert
+
+    database.put(connection, [entry for _, _, entry in found])
+    statement = insert(_FILES)
+    changed = {name: statement.excluded[name] for name in ("state", "sha256", "run")}
+    statement = statement.on_conflict_do_update(index_elements=["path"], set_=changed)
+    rows = [{"path": path, "state": state, "sha256": e.sha256, "run": e.run} for path, state, e in found]
+    connection.execute(statement, rows)

@@ -1,0 +1,1 @@
+"""Convert a network from torch to ONNX and LiteRT."""

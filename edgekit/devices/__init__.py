@@ -1,0 +1,1 @@
+"""Reach a device: over ssh, over adb, or on this machine."""

@@ -1,0 +1,229 @@
+"""What an Android phone says of its heat and battery, and its fixed-performance mode, put back whatever happens.
+
+``dumpsys thermalservice`` (Android 10 and newer) prints ``Thermal Status: N``, 0 to 6; ``dumpsys battery`` a line each
+for level, temperature (tenths of a degree) and what it is charged by. ``cmd power set-fixed-performance-mode-enabled
+true`` (Android 11 and newer) ends with a status other than 0 where the phone's power HAL has no such mode; nothing
+tells whether it is on. Formats: ThermalManagerService, BatteryService and PowerManagerShellCommand of AOSP. Not
+verified on hardware.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from edgekit.devices import jobs
+from edgekit.devices.jobs import Said, is_running, who
+from edgekit.devices.link import ConnectionLost, Link, RemoteError
+from edgekit.devices.probe import sections
+from edgekit.errors import EdgekitError, UsageError
+from edgekit.labels import visible
+
+FIXED = "fixed-performance"
+THERMAL = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
+_NOT_DONE, _NO_MODE = 43, 45
+_LOOK_S = 2.0
+_ALONE_MIN = 3
+_BY_HAND = "adb -s {} shell cmd power set-fixed-performance-mode-enabled false"
+STATE = """
+section thermal; dumpsys thermalservice 2>/dev/null | head -c 20000
+section battery; dumpsys battery 2>/dev/null | head -c 8000
+"""
+SECTION = """
+mark=$1; shift
+section() { printf '\\n%s %s\\n' "$mark" "$1"; }
+"""
+# `fixed` says who holds the mode, from before it is switched on until it is off; `fixed.on`, that it was switched on.
+# Where that is not known, a command whose connection broke may be at it still: it is switched off twice then.
+_SHARED = """
+mode() { cmd power set-fixed-performance-mode-enabled $1 >/dev/null 2>&1 </dev/null; }
+put_back() {
+    [ -f "$cache/fixed" ] || return 0
+    unsure=; [ -f "$cache/fixed.on" ] || unsure=1
+    mode false || [ -n "$unsure" ] || return 1
+    rm -f "$cache/fixed" "$cache/fixed.on" "$cache/alive"
+    [ -z "$unsure" ] || mode false || :
+}
+"""
+# $1: who holds it. A watcher on the phone puts it back once there was no sign of life for minutes and no job runs; a
+# restart of the phone does, too.
+_SET = (
+    _SHARED
+    + """
+watched() {
+    read -r is </proc/sys/kernel/random/boot_id && read -r was pid <"$cache/watcher" || return 1
+    [ "$was" = "$is" ] && kill -0 "$pid"
+} 2>/dev/null
+: >"$cache/alive"
+printf '%s\\n' "$1" >"$cache/fixed.part"; mv "$cache/fixed.part" "$cache/fixed"
+if ! watched; then
+cat >"$cache/watch.part" <<'END'
+"""
+    + _SHARED
+    + f"""
+busy() {{
+    read -r boot </proc/sys/kernel/random/boot_id
+    for job in "$cache"/jobs/*/; do
+        [ -f "$job/status" ] && continue
+        read -r was <"$job/started/boot" && [ "$was" = "$boot" ] || continue
+        read -r pid <"$job/started/pid" && kill -0 "$pid" && return 0
+    done 2>/dev/null
+    return 1
+}}
+echo "$(cat /proc/sys/kernel/random/boot_id) $$" >"$cache/watcher"
+while [ -f "$cache/fixed" ]; do
+    sleep "$wait"
+    [ -n "$(find "$cache/alive" -mmin -{_ALONE_MIN} 2>/dev/null)" ] || busy || put_back || :
+done
+END
+mv "$cache/watch.part" "$cache/watch.sh"
+session=; command -v setsid >/dev/null && session=setsid
+cache="$cache" wait="${{EDGEKIT_WATCH_S:-20}}" $session sh "$cache/watch.sh" >/dev/null 2>&1 </dev/null &
+fi
+trap '' HUP # from here on to the end, whoever listens
+on=; [ -f "$cache/fixed.on" ] && on=1
+rm -f "$cache/fixed.on"
+mode true || {{ [ -z "$on" ] || : >"$cache/fixed.on"; put_back; exit {_NO_MODE}; }}
+: >"$cache/fixed.on"
+[ -f "$cache/fixed" ] || {{ mode false; rm -f "$cache/fixed.on"; }}
+exit 0
+"""
+)
+_ASK = f"""
+[ -f "$cache/fixed" ] || exit 0
+fresh=; [ -z "$(find "$cache/alive" -mmin -{_ALONE_MIN} 2>/dev/null)" ] || fresh=fresh
+echo "$fresh:$(head -c 200 "$cache/fixed" 2>/dev/null)"
+"""
+_RESTORE = _SHARED + f'[ -f "$cache/fixed" ] || exit 0\nput_back && echo restored || exit {_NOT_DONE}\n'
+
+
+def state(link: Link) -> dict[str, Any]:
+    """Thermal status, battery and charging of a phone now; what it does not say is left out."""
+    mark = secrets.token_hex(8)
+    said = link.insist(SECTION + STATE + "exit 0\n", mark).decode("utf-8", "replace")
+    return parse_state(sections(said, mark))
+
+
+def parse_state(said: dict[str, str]) -> dict[str, Any]:
+    """What `STATE` printed: thermal_status (0 to 6), battery_percent, battery_c, charged_by."""
+    found: dict[str, Any] = {}
+    status = re.search(r"^Thermal Status: ([0-6])\r?$", said.get("thermal", ""), re.MULTILINE)
+    if status:
+        found["thermal_status"] = int(status[1])
+    battery = said.get("battery", "").partition("[EventLogBuffer]")[0]
+    level = re.search(r"^\s{1,8}level: (\d{1,3})\r?$", battery, re.MULTILINE)
+    if level and int(level[1]) <= 100:
+        found["battery_percent"] = int(level[1])
+    tenths = re.search(r"^\s{1,8}temperature: (-?\d{1,4})\r?$", battery, re.MULTILINE)
+    if tenths and -600 < int(tenths[1]) < 1500:
+        found["battery_c"] = int(tenths[1]) / 10
+    by = re.findall(r"^\s{1,8}(AC|USB|Wireless|Dock) powered: (true|false)\r?$", battery, re.MULTILINE)
+    if by:
+        found["charged_by"] = ", ".join(name for name, is_it in by if is_it == "true") or "nothing"
+    return found
+
+
+def thermal_name(status: Any) -> str:
+    """``2 (moderate)``, for messages."""
+    known = isinstance(status, int) and 0 <= status < len(THERMAL)
+    return f"{status} ({THERMAL[status]})" if known else "unknown"
+
+
+def cool_down(link: Link, wanted: int, most_s: float, said: Said) -> float:
+    """Wait until the thermal status is at most `wanted` again, or `most_s` are over; returns the seconds."""
+    started = time.monotonic()
+    while True:
+        now, waited = state(link).get("thermal_status"), time.monotonic() - started
+        if now is None or now <= wanted or waited >= most_s:
+            return round(waited, 1)
+        said(f"cooling down: thermal status {thermal_name(now)}, it was {wanted}; {most_s - waited:.0f} s at most")
+        time.sleep(min(_LOOK_S, most_s - waited))
+
+
+@contextmanager
+def held(link: Link, mode: str, said: Said) -> Iterator[None]:
+    """Keep the phone in fixed-performance mode meanwhile; "" changes nothing.
+
+    A mode that an earlier run could not put back is put back first, or kept where it is the one that is asked for: a
+    job of that run may still be at work.
+
+    Raises:
+        UsageError: another mode is asked for, the phone has none, or another edgekit holds it.
+    """
+    if mode not in ("", FIXED):
+        raise UsageError(f"an Android phone has no power mode {mode!r}", f"--set-power-mode {FIXED}")
+    if release(link, mode):
+        said("put back the fixed-performance mode that an earlier run had switched on")
+    if not mode:
+        yield
+        return
+    said("switching the fixed-performance mode on")
+    link.sign_of_life = True
+    try:
+        hold(link)
+        yield
+    except BaseException:
+        with contextlib.suppress(EdgekitError):  # then the watcher does it
+            _put_back(link, insist=False)
+        raise
+    try:
+        _put_back(link, insist=True)
+    except ConnectionLost as error:
+        raise ConnectionLost(
+            f"{error.message}; its fixed-performance mode is still on",
+            f"it switches it off by itself in {_ALONE_MIN + 1} minutes if it is awake and adbd did not restart; or: "
+            + _BY_HAND.format(link.host),
+        ) from None
+
+
+def hold(link: Link) -> None:
+    """Switch the mode on, or see that it still is."""
+    try:
+        link.insist(_SET, f"{who()} {os.getpid()}")
+    except RemoteError as error:
+        if error.status_there != _NO_MODE:
+            raise
+        raise UsageError(
+            f"{link.host} has no fixed-performance mode (it needs Android 11, and a power HAL that has it)",
+            "leave --set-power-mode out",
+        ) from None
+
+
+def release(link: Link, wanted: str = "") -> bool:
+    """Put back a mode that a run left which is no more, and end its jobs first; returns whether that was done.
+
+    Args:
+        wanted: the mode that is switched on next; where it is that of this user's run, all is left as it is.
+    Raises:
+        UsageError: that run is still there. EdgekitError: it cannot be put back.
+    """
+    said = link.insist(_ASK).decode("utf-8", "replace").strip()
+    if not said:
+        return False
+    fresh, _, holder = said.partition(":")
+    owner, _, pid = holder.rpartition(" ")
+    if is_running(pid) if owner == who() else bool(fresh):
+        raise UsageError(
+            f"another edgekit ({visible(holder)}) holds the power mode of {link.host}", "wait until it has ended"
+        )
+    if wanted and owner == who():
+        return False
+    jobs.be_alone(link, "", link.host)
+    return _put_back(link, insist=True)
+
+
+def _put_back(link: Link, insist: bool) -> bool:
+    try:
+        return b"restored" in (link.insist if insist else link.tidy)(_RESTORE)
+    except RemoteError as error:
+        if error.status_there != _NOT_DONE:
+            raise
+        raise EdgekitError(
+            f"{link.host} still has the fixed-performance mode that edgekit switched on", _BY_HAND.format(link.host)
+        ) from None

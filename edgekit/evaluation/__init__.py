@@ -1,0 +1,1 @@
+"""Judge a trained network on the val and test splits."""

@@ -1,0 +1,193 @@
+"""A checkpoint judged: one pass over val and test, and what follows from it.
+
+``evaluation.npz`` keeps the raw logits; ``evaluation.json`` what was derived. Temperature and dropout
+are chosen on val; what is quoted is test, which chose nothing. torch is imported to evaluate, not to
+load: a report or a comparison needs none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgekit import files
+from edgekit.config import from_table
+from edgekit.data.images import load_batches, load_pixels
+from edgekit.errors import DataError, EdgekitError
+from edgekit.evaluation import metrics, temperature
+from edgekit.models import build
+from edgekit.records import Checkpoint, DatasetIndex
+from edgekit.scores import Evaluation, Mistake, SplitScores
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from edgekit.evaluation.uncertainty import Doubt
+
+
+SCHEMA = 1
+FILE, RAW_FILE = "evaluation.json", "evaluation.npz"
+MOST_MISTAKES = 24
+SHOWN_SIDE = 96  # pixels of a mistake's picture
+_BATCH = 32
+Progress = Callable[[int, int], None]
+
+
+def evaluate(
+    checkpoint: Checkpoint, model: nn.Module, data: DatasetIndex, progress: Progress | None = None
+) -> Evaluation:
+    """Run `model`, which holds the checkpoint's weights, over val and test, and judge it.
+
+    Memory: the features of all val and test images, float32.
+
+    Args:
+        progress: called with (images done, images in all).
+    Raises:
+        EdgekitError: the network gives values that are not finite.
+    """
+    from edgekit.evaluation import uncertainty
+
+    head = build.head_of(model, checkpoint.arch)
+    sizes = {name: len(data.split(name)) for name in ("val", "test")}
+    done = 0
+
+    def count(images: int) -> None:
+        nonlocal done
+        done += images
+        if progress:
+            progress(done, sum(sizes.values()))
+
+    raw: dict[str, Any] = {}
+    features: dict[str, torch.Tensor] = {}
+    for name in sizes:
+        raw[f"{name}_logits"], features[name] = _run(checkpoint, model, head, data, name, count)
+        raw[f"{name}_labels"] = np.array([s.label for s in data.split(name)], np.int64)
+    fitted = temperature.fit_temperature(raw["val_logits"], raw["val_labels"])
+    dropout = uncertainty.fit(head, features["val"], raw["val_labels"])
+    splits = {
+        name: _judge(
+            raw[f"{name}_logits"], raw[f"{name}_labels"], fitted, uncertainty.doubt(head, features[name], dropout)
+        )
+        for name in sizes
+    }
+    mistakes = _mistakes(data, metrics.softmax(raw["test_logits"], fitted), raw["test_labels"])
+    raw["mistake_pixels"] = _pictures([data.root / m.path for m in mistakes], checkpoint)
+    return Evaluation(checkpoint.sha256, checkpoint.labels, fitted, dropout, splits, mistakes, raw)
+
+
+def save(run_path: Path, evaluation: Evaluation) -> None:
+    """Write ``evaluation.npz`` and, last, ``evaluation.json``."""
+    with files.writing(run_path / RAW_FILE) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **evaluation.raw)
+    described = {f.name: getattr(evaluation, f.name) for f in dataclasses.fields(evaluation) if f.name != "raw"}
+    document = {"schema": SCHEMA, "raw_sha256": files.sha256_file(run_path / RAW_FILE), **described}
+    files.save_json(run_path / FILE, document)
+
+
+def load(run_path: Path, checkpoint_sha256: str) -> Evaluation | None:
+    """The evaluation of these weights in a run, or None if there is none.
+
+    Raises:
+        DataError: damaged files. StorageError: a newer edgekit wrote them.
+    """
+    path, raw_path = run_path / FILE, run_path / RAW_FILE
+    if not path.is_file():
+        return None
+    document = files.load_document(path, SCHEMA, "checkpoint_sha256", "raw_sha256", "temperature", "dropout", "splits")
+    if document["checkpoint_sha256"] != checkpoint_sha256:
+        return None
+    if not raw_path.is_file() or files.sha256_file(raw_path) != document["raw_sha256"]:
+        raise DataError(f"{raw_path} does not belong to {path.name}", "edgekit evaluate")
+    try:
+        with np.load(raw_path, allow_pickle=False) as values:
+            raw = {name: values[name] for name in values.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{raw_path} is damaged: {error}", "edgekit evaluate") from error
+    described = {key: value for key, value in document.items() if key not in ("schema", "raw_sha256")}
+    evaluation = from_table({**described, "raw": raw}, Evaluation, str(path))
+    _check_raw(evaluation, raw_path)
+    return evaluation
+
+
+def _check_raw(evaluation: Evaluation, path: Path) -> None:
+    """Refuse arrays that do not fit their description."""
+    raw, classes = evaluation.raw, len(evaluation.labels)
+    wanted = {f"{split}_{kind}" for split in ("val", "test") for kind in ("logits", "labels")} | {"mistake_pixels"}
+    fits = wanted <= raw.keys() and raw["mistake_pixels"].dtype == np.uint8
+    fits = fits and raw["mistake_pixels"].shape[::3] == (len(evaluation.mistakes), 3)
+    for split in ("val", "test"):
+        count = evaluation.splits[split].scores.samples
+        fits = fits and raw[f"{split}_logits"].shape == (count, classes) and raw[f"{split}_labels"].shape == (count,)
+    if not fits:
+        raise DataError(f"{path} is damaged: its arrays do not fit their description", "edgekit evaluate")
+
+
+def _run(
+    checkpoint: Checkpoint,
+    model: nn.Module,
+    head: nn.Module,
+    data: DatasetIndex,
+    split: str,
+    count: Callable[[int], None],
+) -> tuple[np.ndarray, torch.Tensor]:
+    """Logits float32 (N, classes) of one split, and what entered the head."""
+    import torch
+
+    from edgekit.evaluation.uncertainty import features_into
+    from edgekit.models.build import predict_logits
+
+    paths = [data.root / s.path for s in data.split(split)]
+    logits = []
+    with features_into(head) as features:
+        for pixels in load_batches(paths, checkpoint.preprocess, _BATCH):
+            logits.append(predict_logits(model, pixels, checkpoint.preprocess).numpy())
+            count(len(pixels))
+    found = np.concatenate(logits)
+    if not np.isfinite(found).all():
+        raise EdgekitError(f"{checkpoint.arch} gives values that are not finite on the {split} split", "train again")
+    return found, torch.cat(features)
+
+
+def _judge(logits: np.ndarray, labels: np.ndarray, fitted: float, doubt: Doubt) -> SplitScores:
+    calibrated = metrics.softmax(logits, fitted)
+    measures = {
+        "confidence": -calibrated.max(1),
+        "entropy": doubt.entropy,
+        "spread": doubt.spread[np.arange(len(logits)), logits.argmax(1)],
+        "mutual_information": doubt.mutual_information,
+    }
+    found = {name: metrics.auroc(values, logits.argmax(1) != labels) for name, values in measures.items()}
+    return SplitScores(
+        scores=metrics.scores(logits, labels),
+        before=metrics.calibration(metrics.softmax(logits), labels),
+        after=metrics.calibration(calibrated, labels),
+        dropout=metrics.calibration(doubt.probabilities, labels),
+        error_auroc={name: value for name, value in found.items() if value is not None},
+    )
+
+
+def _mistakes(data: DatasetIndex, probabilities: np.ndarray, labels: np.ndarray) -> tuple[Mistake, ...]:
+    """The wrong answers on test, the surest first."""
+    confidence, predicted = probabilities.max(1), probabilities.argmax(1)
+    wrong = np.flatnonzero(predicted != labels)
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MOST_MISTAKES]
+    samples = data.split("test")
+    return tuple(Mistake(samples[n].path, int(labels[n]), int(predicted[n]), float(confidence[n])) for n in worst)
+
+
+def _pictures(paths: list[Path], checkpoint: Checkpoint) -> np.ndarray:
+    """What the network saw, at most `SHOWN_SIDE` pixels a side: uint8 (N, side, side, 3)."""
+    from PIL import Image
+
+    pixels = load_pixels(paths, checkpoint.preprocess)
+    side = min(SHOWN_SIDE, checkpoint.preprocess.image_size)
+    shown = np.empty((len(pixels), side, side, 3), np.uint8)
+    for number, image in enumerate(pixels):
+        shown[number] = np.asarray(Image.fromarray(image).resize((side, side)))
+    return shown

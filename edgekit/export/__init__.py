@@ -1,1 +1,0 @@
-"""Float models for other runtimes: the folded torch graph, ONNX, LiteRT."""

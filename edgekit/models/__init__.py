@@ -1,0 +1,1 @@
+"""Networks, their pretrained weights, and checkpoints."""

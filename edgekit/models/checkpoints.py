@@ -1,0 +1,78 @@
+"""Weights on disk: plain tensors and plain values, loaded without unpickling code."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from edgekit import files
+from edgekit.config import from_table
+from edgekit.errors import DataError, MissingError, StorageError
+from edgekit.models import build
+from edgekit.records import Checkpoint, Preprocess
+
+FORMAT = "edgekit-checkpoint"
+SCHEMA = 1
+MOST_HIDDEN = 2**16  # a file that says more is damaged, and would fill the memory
+
+
+def save(
+    path: Path, model: nn.Module, arch: str, labels: tuple[str, ...], preprocess: Preprocess, hidden: int = 0
+) -> Checkpoint:
+    """Write the weights of `model` with what is needed to rebuild and feed it.
+
+    Args:
+        hidden: width of the head's hidden layer, as `models.build` was given it.
+    """
+    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    content = {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "arch": arch,
+        "labels": list(labels),
+        "preprocess": dataclasses.asdict(preprocess),
+        "hidden": hidden,
+        "state_dict": state,
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    files.save_bytes(path, buffer.getvalue())
+    return Checkpoint(path, arch, labels, preprocess, files.sha256_file(path), hidden)
+
+
+def load(path: Path) -> tuple[Checkpoint, nn.Module]:
+    """The record and the network, in eval mode on the CPU.
+
+    Raises:
+        MissingError: no such file. DataError: no checkpoint of edgekit's, or a damaged one.
+    """
+    if not path.is_file():
+        raise MissingError(f"{path} does not exist", "edgekit train DATA --model efficientnet_lite0")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if content["format"] != FORMAT:
+            raise KeyError("format")
+        schema, arch, labels = content["schema"], content["arch"], tuple(content["labels"])
+    except Exception as error:  # torch.load raises many kinds for a file that is not one
+        raise _damaged(path, error) from error
+    if schema > SCHEMA:
+        raise StorageError(f"{path} was written by a newer edgekit (format {schema})", "upgrade edgekit")
+    try:
+        preprocess = from_table(content["preprocess"], Preprocess, str(path))
+        hidden = content.get("hidden", 0)  # older files have none
+        if type(hidden) is not int or not 0 <= hidden <= MOST_HIDDEN:
+            raise TypeError(f"a hidden layer of {hidden!r}")
+        model = build.build(arch, len(labels), preprocess.image_size, hidden)
+        model.load_state_dict(content["state_dict"])
+    except (AssertionError, KeyError, RuntimeError, TypeError) as error:
+        raise _damaged(path, error) from error
+    return Checkpoint(path, arch, labels, preprocess, files.sha256_file(path), hidden), model.eval()
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    why = next(iter(str(error).splitlines()), "it ends too early")  # EOFError has no text
+    return DataError(f"{path} is no edgekit checkpoint, or is damaged: {why}")

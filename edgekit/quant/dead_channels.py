@@ -1,0 +1,292 @@
+"""Dead channels put to use: copies of the channel whose rounding costs most, each off by a part of a step.
+
+A depthwise filter takes differences of neighbouring values, and where an image is flat their rounding errors are
+the same over large areas: one channel can make most of a network's error. Where a ReLU holds another channel at
+zero for any image, that one can carry a copy: the float network stays as it is, no shape changes, and the mean of n
+copies that lie 1/n of a step apart is n times as fine, which takes n**2 from the power of the error. (Duplicated
+channels: outlier channel splitting, Zhao et al. 2019, arXiv:1901.09504; their offsets: dithering.)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+
+from edgekit.quant import affine, placement, simulate
+from edgekit.quant.naming import tensor_names
+from edgekit.quant.simulate import Behind
+from edgekit.quantization import CalibrationTable, LayerWeights
+
+IMAGES = 16  # to choose on, and as many others to judge on
+LEAST_SHARE = 0.1  # of the error of all rounded tensors, that one tensor makes by itself
+MOST_LOOKED_AT = 12  # channels of one tensor
+# INT8 leaves 20 to 30 dB: what changes the float network less than this adds a tenth to that at most.
+UNCHANGED_DB = 40.0
+_BEYOND = 2.0  # times what calibration saw
+_CHUNK = 8
+Chunks = tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Triple:
+    """A convolution, the depthwise one behind it, and the 1x1 behind that: names of layers, and of tensors.
+
+    Attributes:
+        tensor: what the depthwise convolution reads. end: what the 1x1 convolution reads.
+    """
+
+    first: str
+    tensor: str
+    depthwise: str
+    end: str
+    last: str
+
+    @property
+    def layers(self) -> tuple[str, str, str]:
+        """The three layers, in the order of the graph."""
+        return self.first, self.depthwise, self.last
+
+
+@torch.inference_mode()
+def rewritten(
+    folded: fx.GraphModule, table: CalibrationTable, grids: dict[str, affine.Grid], images: torch.Tensor
+) -> dict[str, LayerWeights]:
+    """The float weights of the layers that change; with them the network computes what it did.
+
+    Kept for each tensor where images that were not chosen on say so: the scores of the float network move by
+    less than `UNCHANGED_DB`, and those of the network with `grids` come nearer to them.
+
+    Args:
+        grids: the tensors that will be rounded. images: normalized float32 (N, 3, H, W); the first 32 are used.
+    """
+    chosen, judged = (images[side::2][:IMAGES].split(_CHUNK) if len(images) > side else () for side in (0, 1))
+    found: dict[str, LayerWeights] = {}
+    network, everything = folded, -1.0
+    for triple in triples(folded) if judged else []:
+        dead = dead_channels(network, table, triple)
+        if not dead or triple.tensor not in grids:
+            continue
+        if everything < 0:
+            everything = _rounded_error(folded, folded, grids, chosen)
+        plan = _plan(network, triple, grids[triple.tensor], dead, LEAST_SHARE * everything, chosen)
+        if not plan:
+            continue
+        layers = {**found, **with_copies(network, triple, plan, grids[triple.tensor].scale)}
+        changed = placement.with_weights(folded, layers)
+        if _is_better(folded, network, changed, grids, judged):
+            network, found = changed, layers
+    return found
+
+
+def triples(folded: fx.GraphModule) -> list[Triple]:
+    """Where a channel that is dead can be another's copy.
+
+    Rules:
+    1. A Conv2d in one group; an activation that is zero below zero; a depthwise Conv2d with as many outputs as
+       inputs, padded with zeros; perhaps an activation; a 1x1 Conv2d in one group, unpadded.
+    2. Each is all that reads what is before it, and is called once.
+    3. All three have a bias.
+    """
+    names, calls = tensor_names(folded.graph), Counter(str(node.target) for node in folded.graph.nodes)
+
+    def conv(node: fx.Node | None) -> nn.Conv2d | None:
+        module = None if node is None or calls[str(node.target)] > 1 else placement.module_of(folded, node)
+        return module if isinstance(module, nn.Conv2d) and module.bias is not None else None
+
+    found = []
+    for name, (node, _) in placement.layers(folded).items():
+        first, active = conv(node), _reader(node)
+        if first is None or first.groups > 1 or active is None or not _is_zero_below_zero(folded, active):
+            continue
+        middle = _reader(active)
+        depthwise = conv(middle)
+        if middle is None or depthwise is None or not _is_plain_depthwise(depthwise):
+            continue
+        end, last = middle, _reader(middle)
+        if last is not None and placement.is_fused_activation(folded, last):
+            end, last = last, _reader(last)
+        pointwise = conv(last)
+        if last is not None and pointwise is not None and _is_pointwise(pointwise):
+            found.append(Triple(name, names[active], names[middle], names[end], names[last]))
+    return found
+
+
+def _reader(node: fx.Node) -> fx.Node | None:
+    """What reads a tensor, if only one node does."""
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def _is_zero_below_zero(folded: fx.GraphModule, node: fx.Node) -> bool:
+    if not placement.is_fused_activation(folded, node):
+        return False
+    return not _run(folded, node, torch.tensor([-1e3, -1.0, -1e-3, 0.0])).any()
+
+
+def _is_plain_depthwise(module: nn.Conv2d) -> bool:
+    alone = placement.is_depthwise(module.in_channels, module.groups)
+    return alone and module.out_channels == module.in_channels and module.padding_mode == "zeros"
+
+
+def _is_pointwise(module: nn.Conv2d) -> bool:
+    return module.kernel_size == (1, 1) and module.groups == 1 and module.padding in (0, (0, 0), "valid")
+
+
+def _run(network: fx.GraphModule, node: fx.Node, value: torch.Tensor) -> torch.Tensor:
+    """What one node makes of `value`."""
+    run = fx.Interpreter(network)
+    run.env = {node.all_input_nodes[0]: value.clone()}  # it may work in place
+    return torch.as_tensor(run.run_node(node))
+
+
+def _modules(network: fx.GraphModule, triple: Triple) -> list[placement.Weighted]:
+    layers = placement.layers(network)
+    return [layers[name][1] for name in triple.layers]
+
+
+def _nodes(network: fx.GraphModule) -> dict[str, fx.Node]:
+    return {name: node for node, name in tensor_names(network.graph).items()}
+
+
+def dead_channels(network: fx.GraphModule, table: CalibrationTable, triple: Triple) -> list[int]:
+    """The channels of the triple's tensor that are zero for any image: what they can reach is not above zero.
+
+    That is a bound by the weights, with every input anywhere within twice what calibration saw.
+    """
+    node, module = placement.layers(network)[triple.first]
+    source = tensor_names(network.graph)[node.all_input_nodes[0]]
+    span = table.seen.get(source) or table.ranges.get(source)
+    if span is None or module.bias is None:
+        return []
+    weight = module.weight.detach().double().flatten(1) * _BEYOND
+    most = torch.maximum(weight * span.low, weight * span.high).sum(1) + module.bias.detach().double()
+    return [int(channel) for channel in (most <= 0).nonzero()]
+
+
+def _plan(
+    network: fx.GraphModule, triple: Triple, grid: affine.Grid, dead: list[int], least: float, chunks: Chunks
+) -> dict[int, list[int]]:
+    """Channel -> the dead ones that become its copies; none where rounding the tensor costs less than `least`."""
+    (whole,) = _errors(network, triple.tensor, chunks, lambda value: [simulate.fake_quantize(value, grid)])
+    if whole < least or whole == 0:
+        return {}
+    near = _near_errors(network, triple, grid, chunks)
+    near[dead] = -1.0
+    looked_at = [int(c) for c in near.argsort(descending=True, stable=True)[:MOST_LOOKED_AT] if near[c] > 0]
+
+    def one_rounded(value: torch.Tensor) -> Iterator[torch.Tensor]:
+        rounded = simulate.fake_quantize(value, grid)
+        for channel in looked_at:
+            one = value.clone()
+            one[:, channel] = rounded[:, channel]
+            yield one
+
+    errors = dict(zip(looked_at, _errors(network, triple.tensor, chunks, one_rounded)))
+    return _given_out(errors, dead)
+
+
+def _given_out(errors: dict[int, float], dead: list[int]) -> dict[int, list[int]]:
+    """Every dead channel in turn to the one whose error is now the largest; n copies take n**2 from it."""
+    plan: dict[int, list[int]] = {}
+    for slot in dead if errors else []:
+        worst = max(errors, key=lambda channel: errors[channel] / (1 + len(plan.get(channel, []))) ** 2)
+        plan.setdefault(worst, []).append(slot)
+    return plan
+
+
+def _errors(
+    network: fx.GraphModule,
+    tensor: str,
+    chunks: Chunks,
+    variants: Callable[[torch.Tensor], Iterable[torch.Tensor]],
+) -> list[float]:
+    """What each variant of a tensor changes in the scores, all else exact: see `_mean`."""
+    moved: dict[int, list[torch.Tensor]] = {}
+    for images in chunks:
+        behind = Behind(network, tensor, images)
+        wanted = behind.scores(behind.value)
+        for number, value in enumerate(variants(behind.value)):
+            moved.setdefault(number, []).append(_relative(behind.scores(value), wanted))
+    return [_mean(each) for each in moved.values()]
+
+
+def _relative(scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """The error of each image's scores, relative to them (N,)."""
+    return (scores - wanted).flatten(1).norm(dim=1) / wanted.flatten(1).norm(dim=1).clamp_min(1e-30)
+
+
+def _mean(relative: list[torch.Tensor]) -> float:
+    """The power of the images' mean relative error: a sum of squares would be decided by one or two of them."""
+    return float(torch.cat(relative).double().mean() ** 2)
+
+
+def _rounded_error(
+    folded: fx.GraphModule, network: fx.GraphModule, grids: dict[str, affine.Grid], chunks: Chunks
+) -> float:
+    """The error of `network` with rounded tensors against the scores of `folded`: see `_mean`."""
+    rounded = simulate.Simulation(network, grids)
+    return _mean([_relative(torch.as_tensor(rounded.run(images)), folded(images)) for images in chunks])
+
+
+def _near_errors(network: fx.GraphModule, triple: Triple, grid: affine.Grid, chunks: Chunks) -> torch.Tensor:
+    """What rounding each channel alone changes in the output of the 1x1 convolution: power (channels,)."""
+    nodes, last = _nodes(network), _modules(network, triple)[2]
+    total = torch.zeros(len(_modules(network, triple)[0].weight), dtype=torch.float64)
+    for images in chunks:
+        value = Behind(network, triple.tensor, images).value
+        ends = []
+        for each in (value, simulate.fake_quantize(value, grid)):
+            end = _run(network, nodes[triple.depthwise], each)
+            ends.append(end if triple.end == triple.depthwise else _run(network, nodes[triple.end], end))
+        total += (ends[1] - ends[0]).square().sum((0, 2, 3)).double()
+    return total * last.weight.double().square().sum((0, 2, 3))
+
+
+def with_copies(
+    network: fx.GraphModule, triple: Triple, plan: dict[int, list[int]], step: float
+) -> dict[str, LayerWeights]:
+    """The float weights of the triple's layers with copies in dead channels.
+
+    The k-th of n lies ``(k - (n - 1) / 2) / n`` of a step off; the depthwise bias takes that back. Offsets that
+    add up to zero also cancel where they are not seen: in the padding, and where an activation clips.
+
+    Args:
+        plan: channel -> the dead ones that become its copies. step: of the tensor between.
+    """
+    (first, first_bias), (filters, filters_bias), (last, last_bias) = (
+        (module.weight.detach().clone(), _bias(module)) for module in _modules(network, triple)
+    )
+    held = filters_bias.view(1, -1, 1, 1)  # what the depthwise convolution gives for a dead channel
+    if triple.end != triple.depthwise:
+        held = _run(network, _nodes(network)[triple.end], held)
+    for source, slots in plan.items():
+        last_bias += last[:, slots, 0, 0] @ held[0, slots, 0, 0]
+        members, bias, lost = [source, *slots], first_bias[source].clone(), filters[source].sum()
+        offsets = (torch.arange(len(members)) - (len(members) - 1) / 2) / len(members) * step
+        first[members], first_bias[members] = first[source].clone(), bias + offsets
+        filters[members], filters_bias[members] = filters[source].clone(), filters_bias[source] - offsets * lost
+        last[:, members] = last[:, source : source + 1] / len(members)
+    arrays = (first, first_bias), (filters, filters_bias), (last, last_bias)
+    return {name: LayerWeights(w.numpy(), b.numpy()) for name, (w, b) in zip(triple.layers, arrays)}
+
+
+def _bias(module: placement.Weighted) -> torch.Tensor:
+    assert module.bias is not None  # rule 3
+    return module.bias.detach().clone()
+
+
+def _is_better(
+    folded: fx.GraphModule,
+    before: fx.GraphModule,
+    after: fx.GraphModule,
+    grids: dict[str, affine.Grid],
+    chunks: Chunks,
+) -> bool:
+    """Whether `after` is the float network too, and loses less than `before` when its tensors are rounded."""
+    moved = _rounded_error(folded, after, {}, chunks)
+    if moved > 10 ** (-UNCHANGED_DB / 10):
+        return False
+    return _rounded_error(folded, after, grids, chunks) < _rounded_error(folded, before, grids, chunks)

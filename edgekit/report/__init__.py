@@ -1,1 +1,0 @@
-"""What was measured, for people: a table, a verdict, one page."""

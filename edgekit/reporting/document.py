@@ -1,0 +1,148 @@
+"""The report as data: everything that the page says, in one JSON object with a number of its format.
+
+``schema`` 1: ``run`` (name, arch, labels, preprocess, data, weights_sha256, options, versions, decisions),
+``verdict`` (one object a device: device, target, kind, where, chosen, reason, doubts, cautions, rejected),
+``figures`` (`Summary`, ``number`` and ``leads``: whether it is on its device's front), ``distributions``
+(percentiles of the raw latencies; of p90, p95 and p99 early-stopping estimates, null where the samples are too few),
+``programs``, ``changes`` (names, counts, classes, pairs, answers with the images' paths where they are known),
+``layers``, ``layer_notes`` (how their times were got), ``training`` (history), ``test`` (scores without raw values),
+``images_per_class``, ``environment``, ``reproduce``. Percentages are of 100, latencies in milliseconds, sizes in
+megabytes; what is not known is null.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+from edgekit import __version__, files
+from edgekit.measurements import BenchmarkResult, Summary
+from edgekit.reporting import provenance
+from edgekit.reporting.changes import Change
+from edgekit.reporting.charts import ESTIMATED, estimate, row_of, shown
+from edgekit.reporting.decide import Decision, pareto_front
+from edgekit.reporting.material import Material
+
+SCHEMA = 1
+_OF_RUN = ("arch", "labels", "preprocess", "data", "options", "versions", "decisions")
+_PERCENTILES = (0, 1, 5, 10, 25, 50, 75, 100)
+
+
+def as_json(material: Material) -> str:
+    """The document as text."""
+    return json.dumps(_plain(document(material)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def document(material: Material) -> dict[str, Any]:
+    """Everything that the page says."""
+    run, meta = material.run, material.run.meta
+    return {
+        "schema": SCHEMA,
+        "edgekit": __version__,
+        "made": files.now(),
+        "run": {
+            "name": run.name,
+            "weights_sha256": run.weights_sha256,
+            **{key: meta.get(key) for key in _OF_RUN},
+        },
+        "verdict": [_decision(decision) for decision in material.decisions],
+        "figures": _figures(material),
+        "distributions": [_distribution(result, material) for result in shown(material.results)],
+        "programs": [dataclasses.asdict(result) for result in material.programs],
+        "changes": [_change(change, material) for change in material.changes],
+        "layers": {name: [dataclasses.asdict(layer) for layer in found] for name, found in material.layers.items()},
+        "layer_notes": {name: list(notes) for name, notes in material.layer_notes.items()},
+        "training": meta["history"],
+        "test": _test(material),
+        "images_per_class": material.counts,
+        "environment": [
+            {"artifact": r.artifact.name, "device": r.device, "source": r.source, "sha256": r.artifact.sha256,
+             "details": r.artifact.details, "size_bytes": r.size_bytes, "environment": r.environment}
+            for r in material.results
+        ],
+        "reproduce": {
+            "train": provenance.training(run.name, meta),
+            "rows": [dataclasses.asdict(p) for p in provenance.recipes(run.handle, material.results)],
+        },
+    }  # fmt: skip
+
+
+def _decision(decision: Decision) -> dict[str, Any]:
+    return {
+        "device": decision.device,
+        "target": decision.target,
+        "kind": decision.kind,
+        "chosen": decision.chosen.artifact if decision.chosen else None,
+        "reason": decision.reason,
+        "where": decision.where,
+        "doubts": decision.doubts,
+        "cautions": decision.cautions,
+        "rejected": [{"artifact": r.row.artifact, "why": r.why} for r in decision.rejected],
+    }
+
+
+def _figures(material: Material) -> list[dict[str, Any]]:
+    by_device: dict[str, list[int]] = {}
+    for n, row in enumerate(material.rows):
+        by_device.setdefault(row.device, []).append(n)
+    leads = {
+        numbers[n]
+        for numbers in by_device.values()
+        for n in pareto_front([material.rows[number] for number in numbers])
+    }
+    return [{"number": n + 1, "leads": n in leads, **_figure(row)} for n, row in enumerate(material.rows)]
+
+
+def _figure(row: Summary) -> dict[str, Any]:
+    """Of a stand-in neither speed-up nor limit: its latency says nothing of how fast the model is."""
+    unsaid = ("speedup", "speedup_low", "speedup_high", "speedup_best", "roofline") if row.stand_in else ()
+    return {**dataclasses.asdict(row), **dict.fromkeys(unsaid)}
+
+
+def _distribution(result: BenchmarkResult, material: Material) -> dict[str, Any]:
+    import numpy as np
+
+    times = np.percentile(np.asarray(result.latencies_ns, np.float64) / 1e6, _PERCENTILES)
+    found: dict[str, float | None] = {f"p{share:g}_ms": float(time) for share, time in zip(_PERCENTILES, times)}
+    row = row_of(result, material.rows)
+    found.update({f"p{share}_ms": estimate(row, share) for share in ESTIMATED})
+    return {"artifact": result.artifact.name, "device": result.device, "queries": len(result.latencies_ns), **found}
+
+
+def _change(change: Change, material: Material) -> dict[str, Any]:
+    found = dataclasses.asdict(change)
+    for entry in found["answers"]:
+        picture = material.images.get(entry["image"])
+        entry["path"] = picture.path if picture else None
+    return found
+
+
+def _test(material: Material) -> dict[str, Any] | None:
+    judged = material.evaluation
+    if judged is None:
+        return None
+    return {
+        "temperature": judged.temperature,
+        "dropout": dataclasses.asdict(judged.dropout),
+        "scores": dataclasses.asdict(judged.splits["test"]),
+        "mistakes": [dataclasses.asdict(mistake) for mistake in judged.mistakes],
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Plain values; JSON has neither NaN nor infinity."""
+    if isinstance(value, dict):
+        return {str(key): _plain(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, bool | int | str | None):
+        return value
+    if hasattr(value, "item"):
+        return _plain(value.item())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain(dataclasses.asdict(value))
+    return str(value)

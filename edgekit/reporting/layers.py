@@ -1,0 +1,93 @@
+"""The layer table: times and quantization errors of a network's layers, by block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgekit.analysis.layers import by_block, error_shares, verdict
+from edgekit.measurements import BenchmarkResult, LayerFigures, Summary
+from edgekit.reporting.tables import Rows, Table, compact, number
+
+COLUMNS = (
+    "layer", "kind", "ms", "% of time", "MMACs", "alone dB", "accumulated dB", "effect dB", "cosine", "% of error",
+)  # fmt: skip
+_WIDE = COLUMNS[4:9]
+MOST_SHOWN = 15
+_EXACT_DB = 150.0  # stands for no error
+
+
+def title(result: BenchmarkResult, row: Summary | None) -> str:
+    """What was measured where, marked where its times are doubtful."""
+    marks = (" (stand-in)" if row.stand_in else "") + (" !" if row.busy else "") if row else ""
+    return f"{result.artifact.name} on {result.device}{marks}"
+
+
+def told(result: BenchmarkResult, row: Summary | None) -> list[str]:
+    """How the times of a result's layers were got, of what they are a part, and what makes them doubtful."""
+    environment, spent = result.environment, sum(ms for _, ms in result.layers)
+    if not result.layers:
+        return []
+    whole = environment.get("layers_run_ms")
+    known = isinstance(whole, int | float) and not isinstance(whole, bool)
+    part = f"layers add up to {spent:.3f}" + (f" of {whole:.3f}" if known else "") + " ms of a profiled run"
+    lines = [f"times: {environment.get('layers_by', 'the runtime')}, medians; {part}"]
+    if row and row.stand_in:
+        lines.append(f"stand-in: {row.ran_in} has other kernels than the device; its shares are not the device's")
+    if row and row.busy:
+        lines.append("!: the machine was busy with other work: do not trust these times; edgekit benchmark again")
+    return lines
+
+
+def table(title: str, layers: Sequence[LayerFigures], how: Sequence[str] = ()) -> Table:
+    """One row a block, the slowest first, or in the order of the network where no time is known; `how`: `told`."""
+    blocks = by_block(layers)
+    notes = [*(f"{sentence}." for sentence in [verdict(blocks)] if sentence), *how]
+    notes.append(f"{len(layers)} layers in {len(blocks)} blocks")
+    if any(layer.alone_db is not None for layer in layers):
+        notes.append(
+            "dB: signal to quantization noise, more is better; alone: of the layer's activations with only it "
+            "quantized, of a block the worst; accumulated: with all before it too; effect: of the logits when only it "
+            "is quantized; % of error: that effect's noise power, of the sum over all layers"
+        )
+    return _table(f"Blocks of {title}", ("block", *COLUMNS[1:]), blocks, notes)
+
+
+def every(title: str, layers: Sequence[LayerFigures]) -> Table:
+    """One row a layer: the slowest first, or in the order of the network where no time is known."""
+    return _table(f"Layers of {title}", COLUMNS, layers, ())
+
+
+def _table(caption: str, columns: tuple[str, ...], rows: Sequence[LayerFigures], notes: Sequence[str]) -> Table:
+    shares = dict(zip(map(id, rows), error_shares(rows), strict=True))
+    order = sorted(rows, key=lambda row: -(row.ms or 0.0))
+    found = Table(
+        caption=caption,
+        columns=columns,
+        groups=(Rows("", tuple(cells(row, shares[id(row)]) for row in order)),),
+        left=2,
+        wide=_WIDE,
+        bars=COLUMNS[3] if any(row.percent for row in rows) else "",
+        notes=tuple(notes),
+        first=MOST_SHOWN,
+    )
+    return compact(found)
+
+
+def cells(row: LayerFigures, share: float | None) -> tuple[str, ...]:
+    """One line, in the order of `COLUMNS`; `share` is of the error."""
+    return (
+        row.name,
+        row.kind or "-",
+        number(row.ms, 3),
+        number(row.percent, 1),
+        number(None if row.macs is None else row.macs / 1e6, 2),
+        _db(row.alone_db),
+        _db(row.accumulated_db),
+        _db(row.effect_db),
+        number(row.cosine, 5),
+        number(share, 1),
+    )
+
+
+def _db(value: float | None) -> str:
+    return "exact" if value is not None and value >= _EXACT_DB else number(value, 1)

@@ -1,0 +1,190 @@
+"""Where the figures come from: machines, hashes, commands."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from edgekit.labels import visible
+from edgekit.measurements import BenchmarkResult
+from edgekit.reporting.material import Material
+from edgekit.reporting.tables import Rows, Table, compact
+
+_COLUMNS = ("model", "device", "source", "processor", "threads", "queries", "suite", "governor", "other work %",
+            "peak RSS MB", "versions", "measured")  # fmt: skip
+
+
+def machines(results: Sequence[BenchmarkResult]) -> Table:
+    """What each result ran on."""
+    rows = []
+    for r in results:
+        e = r.environment
+        processor = e.get("cpu", "cpu") if e.get("processor") == "cpu" else e.get("processor", "-")
+        busy = e.get("busy_before")
+        figures = (
+            str(e.get("threads", "-")), str(len(r.latencies_ns)), str(e.get("suite", "-")), str(e.get("governor", "-")),
+            f"{100 * busy:.0f}" if isinstance(busy, int | float) and busy >= 0 else "-", str(e.get("peak_rss_mb", "-")),
+            f"{e.get('runtime', '')} {e.get('version', '')}".strip() or "-", str(e.get("measured", "-")),
+        )  # fmt: skip
+        rows.append((r.artifact.name, r.device, r.source, str(processor), *figures))
+    wide = ("processor", "governor", "other work %", "peak RSS MB", "suite")
+    return compact(Table("Where it was measured", _COLUMNS, (Rows("", tuple(rows)),), 4, wide))
+
+
+def hashes(results: Sequence[BenchmarkResult]) -> Table:
+    """From every file back to the weights: SHA-256 of the file, of its calibration, and what made it."""
+    found = {r.artifact.sha256 + r.artifact.name: r.artifact for r in results}
+    rows = []
+    for a in found.values():
+        d = a.details
+        made = f"calibration {d.get('recipe')} ({d.get('observer')})" if d.get("recipe") else "-"
+        steps = ", ".join(map(str, d["steps"])) if isinstance(d.get("steps"), list | tuple) else ""
+        rows.append((a.name, a.sha256, f"{made}{'; ' if steps else ''}{steps}", str(d.get("calibration_sha256", "-"))))
+    columns = ("model", "SHA-256", "made by", "calibration SHA-256")
+    return Table("Files and their calibration", columns, (Rows("", tuple(rows)),), 4, (), "", columns[1:])
+
+
+def lineage(material: Material) -> list[tuple[str, str]]:
+    """(what, which) of the run itself."""
+    meta = hidden(material.run.meta)
+    data = meta["data"]
+    lines = [
+        ("data", f"{data['root']}, fingerprint {data.get('fingerprint', '?')}"),
+        ("weights", material.run.weights_sha256),
+        ("classes", ", ".join(material.labels)),
+    ]
+    lines += [("decided", str(line)) for line in meta.get("decisions") or ()]
+    lines += [("preprocessing", _pairs(meta["preprocess"])), ("options", _pairs(meta["options"]))]
+    return [*lines, ("versions", _pairs(meta["versions"]))]
+
+
+def command_rows(material: Material) -> Table:
+    """How to make each number again, a row a result."""
+    found = recipes(material.run.handle, material.results)
+    rows = [(p.artifact, p.device, " && ".join(p.commands)) for p in found]
+    unknown = sorted({p.unknown for p in found if p.unknown})
+    columns = ("model", "device", "commands")
+    caption = "How to make each number again; versions and times of measuring are below"
+    notes = tuple(f"options of exports that were {line}" for line in unknown)
+    return Table(caption, columns, (Rows("", tuple(rows)),), 3, prose=("commands",), notes=notes, first=20)
+
+
+def hidden(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """run.json without where its data lies: that is no business of whoever reads the report, only the folder's name."""
+    data = meta["data"]
+    name = PurePath(str(data.get("root", "?"))).name or "?"
+    return {**meta, "data": {**data, "root": name}}
+
+
+def _pairs(value: Any) -> str:
+    return ", ".join(f"{name} {v}" for name, v in value.items()) if isinstance(value, dict) else str(value)
+
+
+# How each number is made again: the commands with their options, and what they ran on.
+
+# Options of run.json that another name has on the command line; the place of training is no option that matters.
+_RENAMED = {"arch": "model"}
+_BROWSERS, _BASELINE = "web:", "baseline/"
+_BORDERS = {"float32": "float"}
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What makes the numbers of one row again. Hashes in full; `versions` in words; `unknown`: what else was chosen,
+    but nobody kept.
+    """
+
+    artifact: str
+    device: str
+    commands: tuple[str, ...]
+    sha256: str
+    weights: str
+    versions: str
+    measured: str
+    unknown: str = ""
+
+
+def training(run: str, meta: Mapping[str, Any]) -> str:
+    """The command that trained the run, every option written out."""
+    options = meta.get("options")
+    words = ["edgekit", "train", str(meta.get("data", {}).get("root", "DATA")), "--name", run]
+    for name, value in options.items() if isinstance(options, Mapping) else ():
+        flag = "--" + _RENAMED.get(name, str(name)).replace("_", "-")
+        if value is True or value is False:
+            words.append(flag if value else f"--no-{flag.removeprefix('--')}")
+        elif value is not None:
+            words += [flag, str(value)]
+    return _typed(words)
+
+
+def recipes(handle: str, results: Sequence[BenchmarkResult]) -> list[Provenance]:
+    """One entry per result: export and benchmark; training is the same for all."""
+    return [
+        Provenance(
+            artifact=r.artifact.name,
+            device=r.device,
+            commands=tuple(_typed(words) for words in (_export(handle, r), _benchmark(handle, r)) if words),
+            sha256=r.artifact.sha256,
+            weights=r.artifact.parent,
+            versions=_versions(r.environment),
+            measured=str(r.environment.get("measured", "unknown")),
+            unknown=_unknown(r),
+        )
+        for r in results
+    ]
+
+
+def _export(handle: str, result: BenchmarkResult) -> list[str]:
+    artifact = result.artifact
+    if artifact.is_baseline:
+        return []
+    words = ["edgekit", "export", handle, "--target", artifact.target, "--precision", artifact.precision]
+    if recipe := artifact.details.get("recipe"):
+        words += ["--recipe", str(recipe)]
+    if artifact.runtime == "litert" and artifact.input != "uint8":
+        words += ["--input", _BORDERS.get(artifact.input, artifact.input)]
+    output = str(artifact.details.get("output", "float32"))
+    if artifact.precision == "int8" and output != "float32":
+        words += ["--output", output]
+    return words
+
+
+def _unknown(result: BenchmarkResult) -> str:
+    """Which options of the export nobody kept, of those that may have made a difference."""
+    artifact = result.artifact
+    if artifact.is_baseline or artifact.precision in ("fp32", "fp16"):
+        return ""
+    kept = ["--parity", "--calibration-data"]
+    if artifact.details.get("float_layers"):
+        kept.append("--max-drop (layers were left in floating point)")
+    return f"not kept: {', '.join(kept)}"
+
+
+def commands(found: Sequence[Provenance]) -> list[str]:
+    """What makes every number again, each command once: all that is exported first, for it is what is measured."""
+    lines = list(dict.fromkeys(command for p in found for command in p.commands))
+    return sorted(lines, key=lambda line: not line.startswith("edgekit export "))
+
+
+def _benchmark(handle: str, result: BenchmarkResult) -> list[str]:
+    environment = result.environment
+    suite = ["--suite", str(environment["suite"])] if environment.get("suite") else []
+    if result.device.startswith(_BROWSERS):
+        return ["edgekit", "serve", handle, "--artifact", result.artifact.name, *suite]
+    words = ["edgekit", "benchmark", handle, "--device", result.device, *suite]
+    name = result.artifact.name.removeprefix(_BASELINE)
+    if result.artifact.is_baseline and name != "pytorch":  # which is measured with every other one
+        words += ["--baseline", name]
+    return [*words, "--threads", str(environment.get("threads", 1))]
+
+
+def _typed(words: Sequence[str]) -> str:
+    return " ".join(shlex.quote(visible(word)) for word in words)
+
+
+def _versions(environment: Mapping[str, Any]) -> str:
+    told = {"python": environment.get("python"), str(environment.get("runtime")): environment.get("version")}
+    return ", ".join(f"{name} {value}" for name, value in told.items() if value)

@@ -1,0 +1,117 @@
+"""What training and judging said, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgekit.records import SPLITS
+from edgekit.reporting.tables import Rows, Table, number, plain
+from edgekit.scores import Calibration, Evaluation
+
+# More classes than this are not all shown: the worst are, and a file of comma-separated values has the rest.
+MOST_CLASSES, WORST = 100, 50
+MOST_PAIRS, MOST_CONFUSED = 5, 50
+
+
+def epochs(history: Sequence[Mapping[str, Any]]) -> Table:
+    """One row an epoch; older runs lack some figures."""
+    columns = ("epoch", "loss", "val loss", "val top-1 %", "val macro F1 %", "learning rate", "images/s", "kept")
+    rows = [
+        (str(e["epoch"]), f"{e['train_loss']:.3f}", f"{e['val_loss']:.3f}", f"{e['val_top1']:.1f}",
+         _figure(e.get("val_macro_f1"), ".1f"), _figure(e.get("lr"), ".2g"), f"{e['images_per_s']:.0f}",
+         "best so far" if e["best"] else "")
+        for e in history
+    ]  # fmt: skip
+    return Table("Training by epoch", columns, (Rows("", tuple(rows)),), 0, ("val macro F1 %", "learning rate"))
+
+
+def _figure(value: object, form: str) -> str:
+    return format(value, form) if isinstance(value, int | float) else "-"
+
+
+def classes(judged: Evaluation) -> Table:
+    """Precision, recall and F1 on test; of many classes the worst by F1, those without images last."""
+    scores = judged.splits["test"].scores
+    order = list(range(len(judged.labels)))
+    few = len(order) <= MOST_CLASSES
+    if not few:
+        order = sorted(order, key=lambda n: (scores.classes[n].f1 is None, scores.classes[n].f1 or 0.0, n))[:WORST]
+    rows = []
+    for n in order:
+        c = scores.classes[n]
+        figures = [number(value, 1) for value in (c.precision, c.recall, c.f1)]
+        rows.append((judged.labels[n], str(n), str(c.support), str(c.predicted), *figures))
+    for name, a in (("(mean of classes)", scores.macro), ("(weighted by images)", scores.weighted)):
+        figures = [number(value, 1) for value in (a.precision, a.recall, a.f1)]
+        rows.append((name, "", str(scores.samples), "", *figures))
+    columns = ("class", "#", "images", "predicted", "precision %", "recall %", "F1 %")
+    caption = "Classes on the test split" + ("" if few else f": the worst {WORST} of {len(judged.labels)} by F1")
+    notes = () if few else ("all of them: edgekit report --format classes",)
+    return Table(caption, columns, (Rows("", tuple(rows)),), 1, ("#", "predicted"), notes=notes)
+
+
+def confused(judged: Evaluation) -> list[tuple[int, int, int]]:
+    """(images, label, answer) of wrong answers, the most frequent first."""
+    cells = judged.splits["test"].scores.confusion
+    return sorted(((n, row, column) for row, column, n in cells if row != column), reverse=True)
+
+
+def pairs(judged: Evaluation) -> list[str]:
+    """The classes that are taken for each other most often, in words."""
+    labels, scores = judged.labels, judged.splits["test"].scores
+    return [
+        f"{labels[row]} taken for {labels[column]}: {n} of {scores.classes[row].support}"
+        for n, row, column in confused(judged)[:MOST_PAIRS]
+    ]
+
+
+def confusion(judged: Evaluation) -> Table:
+    """The picture of the confusion matrix in figures: its wrong cells, the fullest first."""
+    found = confused(judged)
+    rows = [(judged.labels[row], judged.labels[column], str(n)) for n, row, column in found[:MOST_CONFUSED]]
+    more = (f"the fullest {MOST_CONFUSED} of {len(found)} cells",) if len(found) > MOST_CONFUSED else ()
+    return Table("Wrong answers", ("true class", "answer", "images"), (Rows("", tuple(rows)),), 2, notes=more)
+
+
+def calibrations(judged: Evaluation) -> Table:
+    """How far the probabilities can be trusted."""
+    rows = [
+        (name, f"{c.top1:.1f}", f"{c.nll:.3f}", f"{c.ece:.1f}", f"{c.ece_equal_mass:.1f}")
+        for name, c in _kinds(judged).items()
+    ]
+    columns = ("probabilities", "top-1 %", "NLL", "ECE %", "ECE %, equal mass")
+    return plain("Calibration on the test split", columns, rows)
+
+
+def reliability(judged: Evaluation) -> Table:
+    """The picture of reliability in figures: every bin of confidence that has images."""
+    groups = tuple(
+        Rows(
+            name,
+            tuple(
+                (f"{100 * b.low:.0f}-{100 * b.high:.0f}", str(b.count), f"{100 * (b.confidence or 0):.1f}",
+                 f"{100 * (b.accuracy or 0):.1f}")
+                for b in found.bins if b.count
+            ),
+        )
+        for name, found in _kinds(judged).items()
+    )  # fmt: skip
+    columns = ("confidence %", "images", "mean confidence %", "right %")
+    return Table("Reliability by confidence", columns, groups, 1)
+
+
+def counts(labels: Sequence[str], found: Mapping[str, Sequence[int]]) -> Table:
+    """How many images each class has; of many classes the smallest."""
+    totals = [sum(found[split][n] for split in found) for n in range(len(labels))]
+    few = len(labels) <= MOST_CLASSES
+    order = list(range(len(labels))) if few else sorted(range(len(labels)), key=lambda n: (totals[n], n))[:WORST]
+    splits = [name for name in SPLITS if name in found]
+    rows = [(labels[n], *(str(found[split][n]) for split in splits), str(totals[n])) for n in order]
+    caption = "Images per class" + ("" if few else f": the {WORST} smallest of {len(labels)}")
+    return plain(caption, ("class", *splits, "all"), rows)
+
+
+def _kinds(judged: Evaluation) -> dict[str, Calibration]:
+    test = judged.splits["test"]
+    return {"as trained": test.before, "with temperature": test.after, "mean of dropout samples": test.dropout}

@@ -1,0 +1,1 @@
+"""Statistics of raw values; nothing here reads files."""

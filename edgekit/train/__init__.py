@@ -1,1 +1,0 @@
-"""Networks and fine-tuning: from a `DatasetIndex` to a `Checkpoint`."""

@@ -1,0 +1,114 @@
+"""Which images a step sees: a function of the seed, the epoch and the step, and of nothing else."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, default_collate
+
+from edgekit.errors import DataError, EdgekitError
+from edgekit.records import DatasetIndex, Preprocess
+from edgekit.training.augment import TrainImages, seed_of
+from edgekit.training.distributed import Team
+from edgekit.training.features import Features
+from edgekit.training.options import TrainOptions
+
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def order(
+    count: int, options: TrainOptions, epoch: int, chances: torch.Tensor | None, processes: int = 1
+) -> list[torch.Tensor]:
+    """The batches of one epoch, as image numbers, over all processes.
+
+    Every image once in a random order; with `chances` (N,) as many draws with replacement. The
+    last batch is left out if it has less than two images for each process: batch norm needs two.
+    """
+    generator = torch.Generator().manual_seed(seed_of(options.seed, "order", epoch))
+    if chances is None:
+        numbers = torch.randperm(count, generator=generator)
+    else:
+        numbers = torch.multinomial(chances, count, replacement=True, generator=generator)
+    batches = list(numbers.split(options.batch_size))
+    return batches[:-1] if len(batches) > 1 and len(batches[-1]) < 2 * processes else batches
+
+
+class Batches:
+    """The train split as batches of (inputs, labels, image numbers), from any step of any epoch on."""
+
+    def __init__(self, data: DatasetIndex, preprocess: Preprocess, options: TrainOptions, team: Team) -> None:
+        self.images = TrainImages(data, preprocess, options)
+        if len(self.images) < 2 * team.size:
+            raise DataError(f"training needs at least {2 * team.size} images")
+        self.options = options
+        self.team = team
+        self.features: Features | None = None
+        self.chances: torch.Tensor | None = None
+
+    @property
+    def steps(self) -> int:
+        """How many steps an epoch has."""
+        whole, rest = divmod(len(self.images), self.options.batch_size)
+        return whole + (rest >= 2 * self.team.size or not whole)
+
+    def paths(self, numbers: Sequence[int]) -> list[Path]:
+        """The files of images."""
+        return [self.images.root / self.images.samples[n].path for n in numbers]
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[int, Batch]]:
+        """(images in the whole batch, this process's share of it), from step `start` (from 0) on.
+
+        Inputs are uint8 (n, H, W, 3) pixels, or float32 (n, F) features where these are kept.
+        """
+        whole = order(len(self.images), self.options, epoch, self.chances, self.team.size)[start:]
+        own = [self.team.share(batch).tolist() for batch in whole]
+        batches = self._features(own, epoch) if self.features else self._pixels(own, epoch)
+        for batch, loaded in zip(whole, batches):
+            yield len(batch), loaded
+
+    def _features(self, own: list[list[int]], epoch: int) -> Iterator[Batch]:
+        assert self.features is not None
+        for numbers in own:
+            labels = torch.tensor([self.images.samples[n].label for n in numbers])
+            yield self.features.rows(numbers, epoch), labels, torch.tensor(numbers)
+
+    def _pixels(self, own: list[list[int]], epoch: int) -> Iterator[Batch]:
+        keys: Any = [[(epoch, number) for number in numbers] for numbers in own]
+        gpu = self.team.device.type == "cuda"
+        cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        workers = self.options.workers if self.options.workers is not None else min(8 if gpu else 0, cores)
+        loader: DataLoader[Any] = DataLoader(
+            self.images,
+            batch_sampler=keys,
+            num_workers=workers,
+            pin_memory=gpu,
+            collate_fn=_collate,
+            worker_init_fn=_ignore_signals,
+        )
+        for loaded in loader:
+            if isinstance(loaded, EdgekitError):
+                raise loaded
+            yield loaded
+
+
+def _collate(items: list[Any]) -> Any:
+    """A batch, or the error that an image of it raised: the loader would bury it in a traceback."""
+    return next((item for item in items if isinstance(item, EdgekitError)), None) or default_collate(items)
+
+
+def _ignore_signals(worker: int) -> None:
+    """Ctrl-C and torchrun signal the whole group; when to stop is for the training process to say."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def balanced(labels: np.ndarray, classes: int) -> torch.Tensor:
+    """The chance of each image, float64 (N,), that makes all classes equally frequent."""
+    counts = np.bincount(labels, minlength=classes)
+    return torch.from_numpy(1.0 / counts[labels])

@@ -1,0 +1,196 @@
+"""What a frozen backbone gives for each image, kept on disk by the image's content hash.
+
+``<cache>/features/<key>/<sha256>.npy`` are blocks of (sha256 of the image, float32 features). The
+key says everything else that decides the values: the backbone's weights, `Preprocess`, and the
+augmented view. A killed extraction goes on where it was; new images of a grown data set are added.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgekit import files
+from edgekit.data.images import fit, load_image
+from edgekit.errors import DataError
+from edgekit.models import build, zoo
+from edgekit.models.build import normalize
+from edgekit.records import Preprocess, Sample
+from edgekit.training.augment import augmentation, seed_of
+
+BLOCK, MOST_BLOCKS = 1024, 64  # images a file, at least; files that one extraction makes, about
+SCHEMA = 1  # to be raised when `augmentation` or `_look` changes
+Update = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class View:
+    """One look at every image: number 0 as it is evaluated, others augmented."""
+
+    number: int
+    augment: str = "none"
+    flip: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen network, and what it is fed; `key` stands for its weights."""
+
+    model: nn.Module
+    arch: str
+    preprocess: Preprocess
+    key: str
+
+
+def backbone(model: nn.Module, arch: str, preprocess: Preprocess) -> Backbone:
+    """`model` as a source of features; the key covers all its weights but the head's."""
+    versions = [metadata.version(p) for p in ("torch", "torchvision", "pillow")]
+    place = next(model.parameters()).device.type
+    digest = hashlib.sha256(json.dumps([SCHEMA, arch, asdict(preprocess), versions, place]).encode())
+    row = zoo.row(arch)
+    heads = tuple(name + "." for name in (row.head, row.aux) if name)
+    for name, value in model.state_dict().items():
+        if not name.startswith(heads):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return Backbone(model, arch, preprocess, digest.hexdigest())
+
+
+class Features:
+    """Features of samples, by number and pass; rows are read from disk when they are asked for."""
+
+    def __init__(self, views: Sequence[Sequence[np.ndarray]], places: Sequence[Sequence[tuple[int, int]]]) -> None:
+        self._views = views
+        self._places = places
+
+    def rows(self, numbers: Sequence[int], turn: int) -> torch.Tensor:
+        """float32 (n, F) features of samples, in the view whose turn it is (turns count from 1)."""
+        view = (turn - 1) % len(self._views)
+        blocks, places = self._views[view], self._places[view]
+        return torch.from_numpy(np.stack([blocks[places[n][0]]["features"][places[n][1]] for n in numbers]))
+
+    def digest(self) -> str:
+        """The SHA-256 of every row, in order.
+
+        A network's last bits depend on which images it is given together, so features that were
+        computed at other times may differ: a training is resumed on the same ones or not at all.
+        """
+        digest = hashlib.sha256()
+        for blocks, places in zip(self._views, self._places):
+            for block, row in places:
+                digest.update(blocks[block]["features"][row].tobytes())
+        return digest.hexdigest()
+
+
+def views_of(count: int, augment: str, flip: bool, seed: int) -> list[View]:
+    """The views that `count` passes go through; without augmentation there is one."""
+    if augment == "none" and not flip:
+        return [View(0)]
+    return [View(number, augment, flip, seed) for number in range(1, count + 1)]
+
+
+def extract(source: Backbone, root: Path, samples: Sequence[Sample], views: Sequence[View], update: Update) -> Features:
+    """Features of `samples` in every view: from the cache, and computed where they are not there.
+
+    Args:
+        update: called with (images done, images in all, "features").
+    """
+    blocks, places = [], []
+    for number, view in enumerate(views):
+        folder = _folder(source, view)
+        known = _read(folder)
+        wanted = {s.sha256: s for s in samples}
+        missing = [s for s in wanted.values() if s.sha256 not in known[1]]
+        before, total = number * len(samples), len(views) * len(samples)
+        done = before + len(samples) - len(missing)
+        for block in _compute(source, root, missing, view):
+            _write(folder, block)
+            done += len(block)
+            update(done, total, "features")
+        if missing:
+            known = _read(folder)
+        blocks.append(known[0])
+        places.append([known[1][s.sha256] for s in samples])
+    return Features(blocks, places)
+
+
+def _folder(source: Backbone, view: View) -> Path:
+    key = hashlib.sha256(f"{source.key} {json.dumps(asdict(view))}".encode()).hexdigest()
+    return files.cache_dir("features") / key[:32]
+
+
+def _compute(source: Backbone, root: Path, samples: Sequence[Sample], view: View) -> Iterator[np.ndarray]:
+    """Blocks of features of at most `BLOCK` samples, through the network in batches of 32."""
+    transform = augmentation(view.augment, view.flip, source.preprocess) if view.number else None
+    block: list[np.ndarray] = []
+    size = max(BLOCK, len(samples) // MOST_BLOCKS // 32 * 32)
+    for start in range(0, len(samples), 32):
+        part = samples[start : start + 32]
+        values = take(source, np.stack([_look(root, s, view, transform, source.preprocess) for s in part]))
+        rows = np.zeros(len(part), [("sha256", "S64"), ("features", "<f4", values.shape[1])])
+        rows["sha256"], rows["features"] = [s.sha256.encode() for s in part], values.numpy()
+        block.append(rows)
+        if (start + 32) % size == 0:
+            yield np.concatenate(block)
+            block = []
+    if block:
+        yield np.concatenate(block)
+
+
+def _look(root: Path, sample: Sample, view: View, transform: Any, preprocess: Preprocess) -> np.ndarray:
+    """Pixels of one image in one view: its randomness follows from its content, not from its place."""
+    if files.sha256_file(root / sample.path) != sample.sha256:
+        raise DataError(f"{root / sample.path} has changed since it was indexed", "the same command again")
+    image = load_image(root / sample.path)
+    if transform is not None:
+        torch.default_generator.manual_seed(seed_of(view.seed, "view", view.number, sample.sha256))
+        image = transform(image)
+    return np.array(image, np.uint8) if view.augment != "none" else fit(image, preprocess)
+
+
+@torch.inference_mode()
+def take(source: Backbone, pixels: np.ndarray) -> torch.Tensor:
+    """What enters the head, float32 (N, F) on the CPU, of uint8 (N, H, W, 3) pixels; in eval mode."""
+    taken: list[torch.Tensor] = []
+    hook = build.head_of(source.model, source.arch).register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0]))
+    source.model.eval()
+    try:
+        source.model(normalize(torch.from_numpy(pixels).to(next(source.model.parameters()).device), source.preprocess))
+    finally:
+        hook.remove()
+    return taken[0].float().cpu()
+
+
+def _write(folder: Path, block: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, block, allow_pickle=False)
+    content = buffer.getvalue()
+    files.save_bytes(folder / f"{hashlib.sha256(content).hexdigest()}.npy", content)
+
+
+def _read(folder: Path) -> tuple[list[np.ndarray], dict[str, tuple[int, int]]]:
+    """Every whole block of a folder, mapped, and where each image's row is; damaged blocks are removed.
+
+    Of several rows for one image the oldest counts.
+    """
+    blocks: list[np.ndarray] = []
+    places: dict[str, tuple[int, int]] = {}
+    for path in sorted(folder.glob("[!.]*.npy"), key=lambda p: (p.stat().st_mtime_ns, p.name)):
+        if files.sha256_file(path) != path.stem:
+            path.unlink(missing_ok=True)
+            continue
+        blocks.append(np.load(path, mmap_mode="r", allow_pickle=False))
+        for row, digest in enumerate(blocks[-1]["sha256"].tolist()):
+            places.setdefault(digest.decode(), (len(blocks) - 1, row))
+    return blocks, places

@@ -1,0 +1,232 @@
+"""The one training loop."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from edgekit import files
+from edgekit.errors import EdgekitError
+from edgekit.models import build, checkpoints, zoo
+from edgekit.records import Checkpoint, DatasetIndex
+from edgekit.training import diagnostics, learner, resume
+from edgekit.training.augment import seed_of
+from edgekit.training.batches import Batches, balanced
+from edgekit.training.distributed import Team
+from edgekit.training.features import Update, View, backbone, extract, views_of
+from edgekit.training.learner import PLATEAU_FACTOR, PLATEAU_PATIENCE, Learner, learning_rate_factor
+from edgekit.training.options import TrainOptions
+from edgekit.training.resume import STATE_FILE, EpochStats, TrainingProgress, load, read
+from edgekit.training.validation import Validation
+
+# The state is written after an epoch, but not this soon after the last time (epochs on cached features
+# take milliseconds), and in a long epoch this often; in seconds.
+LEAST_BETWEEN_SAVES, MOST_BETWEEN_SAVES = 2.0, 600.0
+
+
+class Watcher(Protocol):
+    """Whoever shows the progress."""
+
+    def step(self, epoch: int, step: int, steps: int, loss: float) -> None: ...
+
+    def epoch(self, stats: EpochStats) -> None: ...
+
+    def update(self, done: int, total: int, text: str = "") -> None: ...
+
+    def resumed(self, history: Sequence[EpochStats]) -> None: ...
+
+
+class Training:
+    """Everything that one training needs, made from its data and options."""
+
+    def __init__(self, data: DatasetIndex, options: TrainOptions, team: Team, update: Update) -> None:
+        diagnostics.keep_freed_memory()
+        torch.manual_seed(options.seed)
+        self.data, self.options, self.team = data, options, team
+        self._saved = time.monotonic()
+        self.preprocess = zoo.preprocess_for(options.arch, options.image_size)
+        model = build.build(options.arch, len(data.labels), options.image_size, options.hidden)
+        build.load_weights(model, options.arch, options.start)
+        model = model.to(team.device)
+        self.model = model.to(memory_format=torch.channels_last) if options.channels_last else model
+        self.batches = Batches(data, self.preprocess, options, team)
+        self.validation = Validation(data, self.preprocess, options, team)
+        if options.caches:
+            self._cache(update)
+        labels = np.array([s.label for s in data.split("train")])
+        if options.imbalance == "sampling":
+            self.batches.chances = balanced(labels, len(data.labels))
+        self.learner = Learner(self.model, self.preprocess, options, team)
+        self.learner.criterion = learner.criterion(options, labels, len(data.labels), team.device)
+        start = "" if options.start in ("pretrained", "none") else files.sha256_file(Path(options.start))
+        features = [f.digest() for f in (self.batches.features, self.validation.features) if f]
+        self.fingerprint = files.sha256_text([data.fingerprint, repr(options), start, *features])
+
+    def save(self, path: Path, now: TrainingProgress, between: float = 0.0) -> None:
+        """Write the state, if the last time is at least `between` seconds ago; the leader alone does."""
+        if self.team.leads and time.monotonic() - self._saved >= between:
+            place = (self.team.size, self.team.device.type)
+            resume.save(path, now, self.learner.state(), self.fingerprint, place)
+            self._saved = time.monotonic()
+
+    def _cache(self, update: Update) -> None:
+        """The features of both splits: each process computes its share, and reads the others'."""
+        source = backbone(self.model, self.options.arch, self.preprocess)
+        views = views_of(self.options.views, self.options.augment, self.options.flip, self.options.seed)
+        train, val = self.data.split("train"), self.data.split("val")
+        if self.team.size > 1:
+            extract(source, self.data.root, train[self.team.rank :: self.team.size], views, update)
+            extract(source, self.data.root, val[self.team.rank :: self.team.size], [View(0)], update)
+            self.team.wait()
+        self.batches.features = extract(source, self.data.root, train, views, update)
+        self.validation.features = extract(source, self.data.root, val, [View(0)], update)
+
+
+def finetune(
+    data: DatasetIndex, options: TrainOptions, folder: Path, watcher: Watcher, team: Team, resume: bool = False
+) -> Checkpoint | None:
+    """Train on the train split; keep in ``folder/checkpoint.pt`` the weights that did best on val.
+
+    ``folder/resume.pt`` holds the state after every epoch, and after the last step when the
+    training is told to stop. With `resume` the training goes on from there: on one CPU the weights
+    become the same, bit for bit. Only the leading process writes, and gets the checkpoint.
+
+    Raises:
+        EdgekitError: the loss is no longer finite, or memory ran out; what was saved before stays.
+        KeyboardInterrupt: it was told to stop, and the state is saved.
+    """
+    diagnostics.reset_peak()
+    now, state_file, state = TrainingProgress(), folder / STATE_FILE, None
+    if resume:
+        state = load(team.tell(read(state_file) if team.leads else None))
+        state.check_place(team.size, team.device.type)
+        torch.set_num_threads(state.threads)
+    training = Training(data, options, team, watcher.update)
+    if state is not None:
+        state.check_purpose(training.fingerprint)
+        training.learner.load_state(state.learner)
+        now = state.progress
+        watcher.resumed(now.history)
+    with graceful() as stop:
+        while now.epoch <= options.epochs and not (options.patience and now.stale >= options.patience):
+            with diagnostics.explained(training.learner):
+                completed = _train_epoch(training, now, watcher, stop, state_file)
+            if completed:
+                stats = _judge(training, now, folder)
+                now.history.append(stats)
+                now.next_epoch()
+            stopping_now = bool(team.sum(stop.asked))
+            training.save(state_file, now, 0.0 if stopping_now or not options.caches else LEAST_BETWEEN_SAVES)
+            if completed:
+                watcher.epoch(stats)
+            if stopping_now:
+                raise KeyboardInterrupt
+        if team.sum(stop.asked):
+            raise KeyboardInterrupt
+    team.wait()
+    return checkpoints.load(folder / "checkpoint.pt")[0] if team.leads else None
+
+
+def _train_epoch(training: Training, now: TrainingProgress, watcher: Watcher, stop: Stop, state_file: Path) -> bool:
+    """The rest of an epoch. Returns whether its end was reached, or a signal came before."""
+    options, team, learner = training.options, training.team, training.learner
+    steps = training.batches.steps
+    learner.begin(now.epoch)
+    started, before = time.perf_counter(), now.seconds
+    for whole, (inputs, labels, numbers) in training.batches.epoch(now.epoch, now.step):
+        torch.manual_seed(seed_of(options.seed, "step", now.epoch, now.step, team.rank))
+        done = (now.epoch - 1) * steps + now.step
+        rate = learning_rate_factor(options, done, options.epochs * steps) * PLATEAU_FACTOR**now.cuts
+        values, moved = learner.step(inputs, labels, whole, rate)
+        if not moved:
+            where = f"epoch {now.epoch}, batch {now.step + 1}"
+            files = training.batches.paths(numbers.tolist())
+            raise diagnostics.diverged(values, files, where, diagnostics.remedy(options, bool(now.score)))
+        now.step, now.images = now.step + 1, now.images + whole
+        now.loss += team.sum(values.sum().item())
+        now.seconds = before + time.perf_counter() - started
+        watcher.step(now.epoch, now.step, steps, now.loss / now.images)
+        if team.sum(stop.asked):
+            return now.step == steps
+        training.save(state_file, now, MOST_BETWEEN_SAVES)
+    return True
+
+
+def _judge(training: Training, now: TrainingProgress, folder: Path) -> EpochStats:
+    """Measure on val, keep the weights if they are the best, and count how long none was."""
+    options, learner, team = training.options, training.learner, training.team
+    started = time.perf_counter()
+    team.follow(learner.kept)
+    val = training.validation.measure(learner)
+    if not math.isfinite(val.loss):
+        raise EdgekitError(
+            f"the loss on val became {val.loss} (epoch {now.epoch})", diagnostics.remedy(options, bool(now.score))
+        )
+    score = {"top1": (val.top1, -val.loss), "macro_f1": (val.macro_f1, -val.loss), "loss": (-val.loss,)}[
+        options.monitor
+    ]
+    better = not now.score or score > now.score
+    now.stale = 0 if better else now.stale + 1
+    if better:
+        now.score = score
+        if team.leads:
+            whole = learner.whole()
+            checkpoints.save(
+                folder / "checkpoint.pt", whole, options.arch, training.data.labels, training.preprocess, options.hidden
+            )
+    plateau = options.schedule == "plateau" and now.epoch - now.cut_at >= PLATEAU_PATIENCE
+    if plateau and now.stale >= PLATEAU_PATIENCE:
+        now.cuts, now.cut_at = now.cuts + 1, now.epoch
+    rate = max(group["lr"] for group in learner.optimizer.param_groups)
+    trained, seconds = now.seconds, now.seconds + time.perf_counter() - started
+    return EpochStats(
+        epoch=now.epoch,
+        train_loss=now.loss / now.images,
+        val_loss=val.loss,
+        val_top1=val.top1,
+        seconds=seconds,
+        images_per_s=now.images / trained,
+        best=better,
+        val_macro_f1=val.macro_f1,
+        lr=rate,
+    )
+
+
+# Ctrl-C and SIGTERM, heard between two steps: what is saved then is never half a step.
+
+
+class Stop:
+    """Whether somebody asked the training to end."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def ask(self, number: int, frame: object) -> None:
+        """The signal handler: the first signal is heard at the end of the step, a second one at once."""
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+@contextmanager
+def graceful() -> Iterator[Stop]:
+    """Take over SIGINT and SIGTERM, and give them back afterwards."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    former = {number: signal.signal(number, stop.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)

@@ -1,0 +1,149 @@
+"""``edgekit quant table``, on a tiny network with random weights."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgekit import files, runs
+from edgekit.cli.app import run
+from edgekit.data import dataset
+from edgekit.models import build, checkpoints, zoo
+from tests import nets
+from tests.datasets import write_images
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with images and runs/fruit, which is not trained."""
+    zoo.MODELS["tiny"] = nets.TINY
+    folder = tmp_path_factory.mktemp("table")
+    data = dataset.index(write_images(folder / "photos", {"apple": 20, "banana": 20}))
+    torch.manual_seed(0)
+    model = build.build("tiny", 2)
+    checkpoint = checkpoints.save(folder / "checkpoint.pt", model, "tiny", data.labels, nets.TINY.preprocess)
+    about = {"arch": "tiny", "status": "finished", "checkpoint_sha256": checkpoint.sha256}
+    fruit = runs.create_run(folder / "runs", "fruit", about)
+    shutil.move(folder / "checkpoint.pt", fruit.path)
+    files.save_json(fruit.path / "data.json", data)
+    yield folder
+    del zoo.MODELS["tiny"]
+
+
+@pytest.fixture
+def fruit(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the run, in ./runs/fruit."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EDGEKIT_RUNS_DIR", raising=False)
+    shutil.copytree(made / "runs", tmp_path / "runs")
+    return tmp_path / "runs" / "fruit"
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> tuple[str, str]:
+    """Standard output and standard error of ``edgekit quant table fruit``."""
+    capsys.readouterr()
+    assert run(["quant", "table", "fruit", *arguments]) == status
+    output = capsys.readouterr()
+    return output.out, output.err
+
+
+def test_every_tensor_has_a_row_with_its_range_and_scales(fruit: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, err = printed(capsys)
+    rows = [line.split() for line in out.splitlines()[1:]]
+    whole = json.loads(next((fruit / "calibration").glob("default-*.json")).read_text())["table"]
+    kept, observer = whole["ranges"], whole["observer"]
+    assert [row[0] for row in rows] == list(kept)
+    for name, low, high, symmetric, asymmetric, zero_point in rows:
+        assert float(low) == pytest.approx(kept[name]["low"], rel=1e-3)
+        assert float(high) == pytest.approx(kept[name]["high"], rel=1e-3)
+        assert float(symmetric) == pytest.approx(max(-float(low), float(high)) / 127, rel=1e-3)
+        assert float(asymmetric) == pytest.approx((float(high) - float(low)) / 255, rel=1e-3)
+        assert -128 <= int(zero_point) <= 127
+    assert f"{len(rows)} tensors, observer {observer}, recipe default" in err
+
+
+def test_as_json_is_the_file_of_the_run_and_goes_where_it_is_told(
+    fruit: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, _ = printed(capsys, "--as", "json", "--recipe", "minmax")
+    (kept,) = (fruit / "calibration").glob("minmax-*.json")
+    assert out == kept.read_text()
+    out, err = printed(capsys, "--as", "json", "--recipe", "minmax", "--output", "out/table.json")
+    assert out == ""
+    assert "written: out/table.json" in err
+    assert Path("out/table.json").read_text() == kept.read_text()
+
+
+def test_as_tensorrt_names_the_tensors_of_the_onnx_file(fruit: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, err = printed(capsys, "--as", "tensorrt")
+    header, *lines = out.splitlines()
+    assert header == "TRT-8502-EntropyCalibration2"
+    assert all(re.fullmatch(r"\S+: [0-9a-f]{8}", line) for line in lines)
+    assert {"image", "scores"} <= {line.split(":")[0] for line in lines}
+    assert "model.fp32.onnx" in err
+
+
+@pytest.mark.slow
+def test_as_litert_names_the_tensors_of_the_litert_file(fruit: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out, err = printed(capfd, "--as", "litert")  # capfd: the converter writes to the file descriptor
+    result = json.loads(out)
+    assert len(result) >= 4
+    assert all(span["min"][0][0][0][0] <= 0 <= span["max"][0][0][0][0] for span in result.values())
+    assert "model.fp32.tflite" in err
+
+
+def test_diff_with_another_file_says_what_is_wider(fruit: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    printed(capsys, "--recipe", "minmax")
+    (kept,) = (fruit / "calibration").glob("minmax-*.json")
+    document = json.loads(kept.read_text())
+    document["table"]["ranges"]["image"]["high"] *= 2
+    document["table"]["ranges"]["new"] = document["table"]["ranges"]["image"]
+    Path("other.json").write_text(json.dumps(document))
+    out, err = printed(capsys, "--recipe", "minmax", "--diff", "other.json")
+    rows = [line.split() for line in out.splitlines()[1:]]
+    assert [row[0] for row in rows] == ["new", "image"]
+    assert rows[0][1:3] == ["-", "-"]
+    assert 1 < float(rows[1][-1]) < 2
+    assert "2 ranges differ" in err
+    out, _ = printed(capsys, "--recipe", "minmax", "--diff", "other.json", "--as", "json")
+    changes = json.loads(out)
+    assert [c["tensor"] for c in changes] == ["new", "image"]
+    assert (changes[0]["before"], changes[0]["ratio"]) == (None, None)
+    assert changes[1]["after"]["high"] == 2 * changes[1]["before"]["high"]
+
+
+def test_diff_with_another_run_compares_the_same_recipe(fruit: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(fruit, fruit.with_name("twin"))
+    out, err = printed(capsys, "--diff", "twin")
+    assert out == ""
+    assert "0 ranges differ" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--as", "csv"], "known: json, tensorrt, litert"),
+        (["--output", "x.json"], "add --as json"),
+        (["--diff", "other.json", "--as", "tensorrt"], "leave --as out"),
+        (["--recipe", "none"], "known: "),
+    ],
+)
+def test_requests_without_a_meaning(
+    fruit: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert said in printed(capsys, *arguments, status=2)[1]
+    assert not (fruit / "calibration").exists()
+
+
+def test_another_table_must_be_one(fruit: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("other.json").write_text("{}")
+    assert "not a file that edgekit wrote" in printed(capsys, "--diff", "other.json", status=3)[1]
+    printed(capsys, "--diff", "none.json", status=4)

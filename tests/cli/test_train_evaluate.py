@@ -1,0 +1,228 @@
+"""``edgekit evaluate``, and what ``edgekit predict`` makes of it, on a tiny network with random weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from edgekit import files, runs
+from edgekit.api.evaluate import evaluate_run
+from edgekit.cli.app import run
+from edgekit.data import dataset
+from edgekit.evaluation import evaluate
+from edgekit.models import build, checkpoints, zoo
+from edgekit.training.options import TrainOptions
+from tests import nets
+from tests.datasets import write_images
+from tests.reporting.made import meta
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with images and runs/fruit, which was trained and not judged."""
+    zoo.MODELS["tiny"] = nets.TINY
+    folder = tmp_path_factory.mktemp("judged")
+    data = dataset.index(write_images(folder / "photos", {"apple": 20, "ba$nana$": 20, "<b>": 20}))
+    torch.manual_seed(0)
+    model = build.build("tiny", 3)
+    checkpoint = checkpoints.save(folder / "checkpoint.pt", model, "tiny", data.labels, nets.TINY.preprocess)
+    options = TrainOptions(arch="tiny", weights="none", image_size=32)
+    about = meta(arch="tiny", labels=data.labels, checkpoint_sha256=checkpoint.sha256, options=options)
+    about = {**about, "data": {"root": data.root, "fingerprint": data.fingerprint}, "status": "finished"}
+    fruit = runs.create_run(folder / "runs", "fruit", about)
+    shutil.move(folder / "checkpoint.pt", fruit.path)
+    files.save_json(fruit.path / "data.json", data)
+    yield folder
+    del zoo.MODELS["tiny"]
+
+
+@pytest.fixture
+def fruit(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the run, in ./runs/fruit."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EDGEKIT_RUNS_DIR", raising=False)
+    shutil.copytree(made / "runs", tmp_path / "runs")
+    return tmp_path / "runs" / "fruit"
+
+
+@pytest.fixture
+def photos(made: Path) -> list[str]:
+    return sorted(map(str, made.glob("photos/*/00[0-3].png")))
+
+
+@pytest.fixture
+def answers(capsys: pytest.CaptureFixture[str]) -> Callable[..., list[dict[str, Any]]]:
+    def predict(*arguments: str) -> list[dict[str, Any]]:
+        capsys.readouterr()
+        assert run(["predict", "fruit", *arguments, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return predict
+
+
+# Evaluate ------------------------------------------------------------------------------------
+
+
+def test_every_class_is_in_the_table_and_everything_is_kept(fruit: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["evaluate"]) == 0
+    output = capsys.readouterr()
+    lines = output.out.splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["<b>", "apple", "ba$nana$"]
+    assert lines[4].startswith("(mean of classes)")
+    assert "test images right (95 % interval" in output.err
+    assert "next: edgekit report fruit" in output.err
+    judged = evaluate.load(fruit, runs.open_run(Path("runs"), "fruit").weights_sha256)
+    assert judged is not None
+    assert f"{judged.splits['test'].scores.top1:.1f} %" in output.err
+    pictures = {"learning_curves.svg", "classes.svg", "confusion.svg", "reliability.svg", "samples.png", "mistakes.png"}
+    assert {p.name for p in (fruit / "pictures").iterdir()} == pictures
+
+
+def test_json_is_the_evaluation_and_nothing_else(fruit: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["evaluate", "fruit", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((fruit / "evaluation.json").read_text())
+
+
+def test_a_report_follows(fruit: Path) -> None:
+    assert run(["evaluate"]) == 0
+    assert run(["report"]) == 0
+    page = (fruit / "report.html").read_text()
+    assert "&lt;b&gt;" in page
+    assert page.count("data:image/png") >= 2  # the samples, the confusion matrix
+
+
+def test_twice_gives_the_same(fruit: Path) -> None:
+    assert run(["evaluate"]) == 0
+    first = (fruit / "evaluation.json").read_bytes()
+    samples = (fruit / "pictures" / "samples.png").read_bytes()
+    assert run(["evaluate"]) == 0
+    assert (fruit / "evaluation.json").read_bytes() == first
+    assert (fruit / "pictures" / "samples.png").read_bytes() == samples
+
+
+def test_the_samples_are_of_as_many_classes_as_there_is_room_for(fruit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+
+    def record(pixels: np.ndarray, labels: list[str]) -> bytes:
+        seen.append(labels)
+        assert pixels.shape == (len(labels), 32, 32, 3)
+        return b""
+
+    monkeypatch.setattr("edgekit.reporting.pictures.samples", record)
+    monkeypatch.setattr(evaluate, "_SAMPLES", 5)
+    assert run(["evaluate"]) == 0
+    assert seen == [["<b>", "apple", "ba$nana$", "<b>", "apple"]]
+
+
+def test_a_run_whose_options_mean_nothing_now_goes_without_samples(
+    fruit: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs.open_run(Path("runs"), "fruit").save(options={"arch": "tiny", "magic": 3})
+    assert run(["evaluate"]) == 0
+    assert "no picture of augmented images" in capsys.readouterr().err
+    assert not (fruit / "pictures" / "samples.png").exists()
+
+
+def test_a_run_that_was_just_trained_holds_records_and_can_be_judged(fruit: Path) -> None:
+    opened = runs.open_run(Path("runs"), "fruit")
+    options = TrainOptions(arch="tiny", weights="none", image_size=32)
+    judged = evaluate_run(opened.save(options=options))
+    assert judged.labels == ("<b>", "apple", "ba$nana$")
+    assert (fruit / "pictures" / "samples.png").is_file()
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_images_that_changed_since_training_are_refused(
+    fruit: Path, capsys: pytest.CaptureFixture[str], split: str
+) -> None:
+    index = dataset.load_index(fruit / "data.json")
+    changed = [dataclasses.replace(s, sha256="0" * 64) if s.split == split else s for s in index.samples]
+    files.save_json(fruit / "data.json", dataclasses.replace(index, samples=tuple(changed)))
+    assert run(["evaluate"]) == 3
+    assert "has changed since training" in capsys.readouterr().err
+    assert not (fruit / "evaluation.json").exists()
+
+
+# Predict -------------------------------------------------------------------------------------
+
+
+def test_probabilities_are_calibrated_once_the_run_is_judged(
+    fruit: Path, photos: list[str], answers: Callable[..., list[dict[str, Any]]]
+) -> None:
+    plain = answers(*photos, "--top", "3")
+    assert run(["evaluate"]) == 0
+    calibrated = answers(*photos, "--top", "3")
+    temperature = json.loads((fruit / "evaluation.json").read_text())["temperature"]
+    assert {a["temperature"] for a in plain} == {None}
+    assert {a["temperature"] for a in calibrated} == {temperature}
+    assert abs(temperature - 1) > 0.01
+    for before, after in zip(plain, calibrated):
+        assert [t["label"] for t in before["top"]] == [t["label"] for t in after["top"]]
+        powers = np.array([t["probability"] for t in before["top"]]) ** (1 / temperature)
+        want = powers / powers.sum()
+        assert [t["probability"] for t in after["top"]] == pytest.approx(want.tolist(), abs=2e-5)
+
+
+def test_an_evaluation_of_other_weights_calibrates_nothing(
+    fruit: Path, photos: list[str], answers: Callable[..., list[dict[str, Any]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["evaluate"]) == 0
+    path = fruit / "evaluation.json"
+    files.save_json(path, {**json.loads(path.read_text()), "checkpoint_sha256": "0" * 64})
+    assert answers(photos[0])[0]["temperature"] is None
+    assert run(["predict", "fruit", photos[0]]) == 0
+    assert "not calibrated; edgekit evaluate fruit" in capsys.readouterr().err
+
+
+def test_uncertainty_is_what_the_thinned_heads_say(
+    fruit: Path, photos: list[str], answers: Callable[..., list[dict[str, Any]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["evaluate"]) == 0
+    found = answers(*photos, "--uncertainty")
+    for answer in found:
+        doubt = answer["uncertainty"]
+        assert 0 < doubt["mean_probability"] < 1
+        assert 0 < doubt["spread"] < 0.5
+        assert doubt["entropy_share"] == pytest.approx(doubt["entropy"] / np.log(3), abs=1e-5)
+        assert 0 <= doubt["mutual_information"] <= doubt["entropy"]
+    assert answers(photos[3], "--uncertainty") == [found[3]]  # the same alone as among others
+    assert "uncertainty" not in answers(photos[0])[0]
+    assert run(["predict", "fruit", *photos, "--uncertainty"]) == 0
+    output = capsys.readouterr()
+    assert output.out.splitlines()[0].split() == ["image", "top", "3", "mean", "%", "spread", "entropy", "(share)"]
+    assert "calibrated: temperature" in output.err
+
+
+def test_uncertainty_needs_an_evaluation(fruit: Path, photos: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["predict", "fruit", photos[0], "--uncertainty"]) == 4
+    error, hint = capsys.readouterr().err.splitlines()[-2:]
+    assert "'fruit' was not judged yet" in error
+    assert hint == "  hint: edgekit evaluate fruit"
+
+
+def test_uncertainty_is_not_for_artifacts(fruit: Path, photos: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["predict", "fruit", photos[0], "--uncertainty", "--artifact", "android/model.int8.tflite"]) == 2
+    assert "leave --artifact out" in capsys.readouterr().err
+
+
+def test_good_images_are_answered_with_their_doubt_beside_bad_ones(
+    fruit: Path, photos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["evaluate"]) == 0
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "red.png")
+    capsys.readouterr()
+    assert run(["predict", "fruit", "bad.png", "red.png", "--uncertainty", "--json"]) == 3
+    (only,) = json.loads(capsys.readouterr().out)
+    assert only["image"] == "red.png"
+    assert "uncertainty" in only
+    assert run(["predict", "fruit", "bad.png", "--uncertainty"]) == 3
