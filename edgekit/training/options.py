@@ -1,4 +1,4 @@
-"""Everything that decides the weights, besides the data. The command line is made from it."""
+"""Options of a training run. ``edgekit train`` has one command-line option for each field."""
 
 from __future__ import annotations
 
@@ -18,68 +18,106 @@ IMBALANCES = ("auto", "none", "weights", "focal", "sampling")
 MONITORS = ("top1", "macro_f1", "loss")
 AMPS = ("auto", "off", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda")
-# Peak rates by what is trained; SGD with momentum wants about ten times AdamW's.
+# Default peak learning rates of AdamW; SGD with momentum uses ten times as much.
 _LR = {"head": 3e-3, "partial": 1e-3, "full": 1e-3, "scratch": 2e-3, "auto": 1e-3}
 
 
-def _option(default: Any, text: str, known: tuple[str, ...] = ()) -> Any:
-    """A field that is an option of ``edgekit train``: `text` is its help, `known` its choices."""
-    return field(default=default, metadata={"help": text, "known": known})
+_TRAINED, _DATA, _OPTIMISATION = "What to train", "Data", "Optimisation"
+_REGULARISATION, _SPEED, _OUTPUT = "Regularisation", "Speed", "Output"
+# Headings of ``edgekit train --help``, in order.
+PANELS = (_TRAINED, _DATA, _OPTIMISATION, _REGULARISATION, _SPEED, _OUTPUT)
+
+
+def _option(panel: str, default: Any, text: str, known: tuple[str, ...] = ()) -> Any:
+    """Define a field that is an option of ``edgekit train``.
+
+    Args:
+        panel: heading of the help under which the option is listed, one of `PANELS`.
+        text: help, a noun phrase. known: the allowed values, which the help appends to `text`.
+    """
+    return field(default=default, metadata={"help": text, "known": known, "panel": panel})
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """One training. Rates per image and step; fractions of 1; sizes in pixels."""
+    """Options of one training run.
+
+    Learning rates are per step, fractions lie between 0 and 1, sizes are in pixels.
+
+    Raises:
+        UsageError: a value is unknown or outside its limits, or two options exclude each other.
+    """
 
     arch: str
-    strategy: str = _option("auto", "What is trained", STRATEGIES)
-    epochs: int = _option(10, "Passes over the training images.")
-    batch_size: int = _option(32, "Images per step, over all processes.")
-    image_size: int | None = _option(None, "Input side in pixels. Default: the model's own.")
-    weights: str | None = _option(None, "The start: pretrained (ImageNet), none, or a file. Default: pretrained.")
-    optimizer: str = _option("adamw", "How weights move", OPTIMIZERS)
-    lr: float | None = _option(None, "Peak learning rate. Default: by strategy and optimizer.")
-    weight_decay: float = _option(0.01, "Of matrices and kernels; never of biases and norms.")
-    schedule: str = _option("cosine", "What the rate does after the warm-up", SCHEDULES)
-    warmup: float = _option(0.1, "Fraction of all steps with a linearly rising rate.")
-    layer_decay: float = _option(1.0, "Each stage away from the head learns at this times its neighbour's rate.")
-    clip: float = _option(0.0, "Largest norm of the gradient; 0: no limit.")
-    frozen_stages: int | None = _option(None, "partial: how many stages stay frozen. Default: half of them.")
-    unfreeze_every: int = _option(
-        0, "Start with the head alone, add a stage after every so many epochs; 0: all at once."
+    strategy: str = _option(_TRAINED, "auto", "Part of the network to train", STRATEGIES)
+    epochs: int = _option(_OPTIMISATION, 10, "Number of passes over the training images.")
+    batch_size: int = _option(_OPTIMISATION, 32, "Images per step, summed over all processes.")
+    image_size: int | None = _option(_DATA, None, "Input size in pixels. Default: the model's own.")
+    weights: str | None = _option(
+        _TRAINED, None, "Initial weights: pretrained (ImageNet), none (random), or a file. Default: pretrained."
     )
-    freeze_bn: bool = _option(False, "Keep the batch-norm statistics of the start (small batches, several processes).")
-    hidden: int = _option(0, "Width of a hidden layer (ReLU) in the head; 0: a plain linear head.")
-    dropout: float | None = _option(None, "Dropout rate before and in the head. Default: the model's own.")
-    cache_features: bool = _option(True, "head: run the backbone once per image and view, and keep what it gave.")
-    views: int = _option(4, "head: augmented views of each image to keep.")
-    augment: str = _option("light", "Random changes: light (crops, colour)", AUGMENTS)
-    flip: bool = _option(True, "Mirror images at random. Default: yes, but not for digits.")
-    mix: str = _option("none", "Blend images of a batch", MIXES)
-    mix_alpha: float = _option(0.2, "mixup's Beta parameter (cutmix takes 1).")
-    label_smoothing: float = _option(0.1, "How much of a label is spread over all classes.")
-    imbalance: str = _option("auto", "What is done for rare classes", IMBALANCES)
-    focal_gamma: float = _option(2.0, "focal: how much easy images are discounted.")
-    ema: float = _option(0.0, "Decay of a running average of the weights, which is then kept (0.99-0.9999); 0: none.")
-    monitor: str = _option("top1", "What the best epoch is best in, on val", MONITORS)
-    patience: int = _option(0, "Stop after so many epochs without a better one; 0: never.")
-    amp: str = _option("auto", "Arithmetic; auto measures once what is fastest here", AMPS)
-    channels_last: bool = _option(True, "How images lie in memory; --amp auto also tries without.")
-    seed: int = _option(0, "Fixes the start, the order and every random change.")
-    workers: int | None = _option(None, "Processes that decode images. Default: none on a CPU, up to 8 for a GPU.")
-    device: str = _option("auto", "Where; auto is CUDA where there is a GPU", DEVICES)
+    optimizer: str = _option(_OPTIMISATION, "adamw", "Optimizer", OPTIMIZERS)
+    lr: float | None = _option(
+        _OPTIMISATION, None, "Peak learning rate. Default: depends on the strategy and the optimizer."
+    )
+    weight_decay: float = _option(
+        _REGULARISATION, 0.01, "Weight decay of matrices and kernels; biases and norms have none."
+    )
+    schedule: str = _option(_OPTIMISATION, "cosine", "Learning-rate schedule after the warm-up", SCHEDULES)
+    warmup: float = _option(_OPTIMISATION, 0.1, "Fraction of all steps with linear learning-rate warm-up.")
+    layer_decay: float = _option(_OPTIMISATION, 1.0, "Learning-rate factor per stage, from head to input.")
+    clip: float = _option(_OPTIMISATION, 0.0, "Maximum gradient norm; 0 disables clipping.")
+    frozen_stages: int | None = _option(
+        _TRAINED, None, "Number of frozen stages, for --strategy partial. Default: half of them."
+    )
+    unfreeze_every: int = _option(
+        _TRAINED, 0, "Epochs between unfreezing one more stage, from head to input; 0 trains all stages at once."
+    )
+    freeze_bn: bool = _option(_TRAINED, False, "Frozen batch-norm statistics, for small batches or several processes.")
+    hidden: int = _option(_TRAINED, 0, "Width of a hidden layer with ReLU in the head; 0 for a linear head.")
+    dropout: float | None = _option(
+        _REGULARISATION, None, "Dropout rate before and inside the head. Default: the model's own."
+    )
+    cache_features: bool = _option(
+        _SPEED, True, "Backbone features computed once per image and view and then cached, for --strategy head."
+    )
+    views: int = _option(_SPEED, 4, "Augmented views of each image in the feature cache, for --strategy head.")
+    augment: str = _option(_DATA, "light", "Data augmentation; light is random crops and colour jitter", AUGMENTS)
+    flip: bool = _option(_DATA, True, "Random horizontal flips. Default: on, except for digits.")
+    mix: str = _option(_REGULARISATION, "none", "Mixing of images within a batch", MIXES)
+    mix_alpha: float = _option(_REGULARISATION, 0.2, "Alpha of mixup's Beta distribution; cutmix always uses 1.")
+    label_smoothing: float = _option(_REGULARISATION, 0.1, "Label smoothing.")
+    imbalance: str = _option(_DATA, "auto", "Handling of class imbalance", IMBALANCES)
+    focal_gamma: float = _option(_DATA, 2.0, "Gamma of the focal loss, for --imbalance focal.")
+    ema: float = _option(
+        _REGULARISATION,
+        0.0,
+        "Decay of an exponential moving average of the weights, typically 0.99 to 0.9999; "
+        "the average is what is saved. 0 disables it.",
+    )
+    monitor: str = _option(_OUTPUT, "top1", "Validation metric that picks the best epoch", MONITORS)
+    patience: int = _option(
+        _OPTIMISATION, 0, "Epochs without improvement after which training stops; 0 disables early stopping."
+    )
+    amp: str = _option(_SPEED, "auto", "Training precision; auto measures which is fastest", AMPS)
+    channels_last: bool = _option(_SPEED, True, "channels_last memory format; --amp auto also tries contiguous.")
+    seed: int = _option(_OPTIMISATION, 0, "Seed of the initial weights, the image order and the augmentation.")
+    workers: int | None = _option(
+        _SPEED, None, "Processes that decode images. Default: 0 on a CPU, up to 8 with a GPU."
+    )
+    device: str = _option(_SPEED, "auto", "Device; auto uses CUDA if a GPU is available", DEVICES)
 
     def __post_init__(self) -> None:
         row = zoo.row(self.arch)
         for name, noun, known in (
             ("strategy", "strategy", STRATEGIES),
             ("augment", "augmentation", AUGMENTS),
-            ("mix", "way to mix images", MIXES),
+            ("mix", "image mixing", MIXES),
             ("optimizer", "optimizer", OPTIMIZERS),
             ("schedule", "schedule", SCHEDULES),
-            ("imbalance", "way to treat imbalance", IMBALANCES),
-            ("monitor", "measure", MONITORS),
-            ("amp", "arithmetic", AMPS),
+            ("imbalance", "handling of class imbalance", IMBALANCES),
+            ("monitor", "metric", MONITORS),
+            ("amp", "precision", AMPS),
             ("device", "device", DEVICES),
         ):
             if getattr(self, name) not in known:
@@ -94,22 +132,22 @@ class TrainOptions:
 
     @property
     def start(self) -> str:
-        """Which weights training starts from: ``pretrained``, ``none`` or a file."""
+        """Return the initial weights: ``pretrained``, ``none`` or a file."""
         return self.weights or ("none" if self.strategy == "scratch" else "pretrained")
 
     @property
     def peak_lr(self) -> float:
-        """The learning rate that was asked for, or the strategy's."""
+        """Return `lr`, or the default of the strategy and the optimizer."""
         return self.lr or _LR[self.strategy] * (10 if self.optimizer == "sgd" else 1)
 
     @property
     def caches(self) -> bool:
-        """Whether the backbone's features are kept, so that epochs cost the head alone."""
+        """Return whether the head is trained on cached features of the backbone."""
         return self.strategy == "head" and self.cache_features
 
     @property
     def frozen(self) -> int:
-        """How many stages of the backbone are never trained."""
+        """Return the number of backbone stages that are never trained."""
         stages = len(zoo.row(self.arch).stages)
         if self.strategy == "head":
             return stages
@@ -118,85 +156,85 @@ class TrainOptions:
         return 0
 
     def frozen_in(self, epoch: int) -> int:
-        """How many stages are frozen in `epoch` (from 1): progressive unfreezing adds one at a time.
+        """Return the number of stages that are frozen in `epoch` (counted from 1).
 
-        Howard & Ruder 2018, arXiv:1801.06146, section 3.3.
+        Gradual unfreezing as in Howard & Ruder 2018, arXiv:1801.06146, section 3.3.
         """
         if not self.unfreeze_every:
             return self.frozen
-        opened = (epoch - 1) // self.unfreeze_every
-        return max(self.frozen, len(zoo.row(self.arch).stages) - opened)
+        unfrozen = (epoch - 1) // self.unfreeze_every
+        return max(self.frozen, len(zoo.row(self.arch).stages) - unfrozen)
 
 
 def _limits(o: TrainOptions, stages: int) -> list[tuple[bool, str]]:
-    """(whether it holds, what must hold) for every number."""
+    """Return (is satisfied, message) for the limits of every number."""
     floats = {f.name: v for f in fields(o) if isinstance(v := getattr(o, f.name), float)}
     return [
         *(
-            (math.isfinite(value), f"--{name.replace('_', '-')} must be a number, not {value}")
+            (math.isfinite(value), f"--{name.replace('_', '-')} must be a finite number, not {value}")
             for name, value in floats.items()
         ),
-        (o.epochs >= 1, "epochs must be at least 1"),
-        (o.batch_size >= 2, "the batch size must be at least 2: batch norm needs it"),
-        (o.lr is None or 0 < o.lr < 10, "the learning rate must lie between 0 and 10"),
-        (0 <= o.weight_decay < 1, "the weight decay must lie between 0 and 1"),
-        (0 <= o.warmup < 1, "the warm-up is a fraction of all steps, below 1"),
-        (0 < o.layer_decay <= 1, "the layer decay must be above 0 and at most 1"),
-        (o.clip >= 0, "the gradient's norm cannot be below 0"),
+        (o.epochs >= 1, "--epochs must be at least 1"),
+        (o.batch_size >= 2, "--batch-size must be at least 2: batch norm needs two images"),
+        (o.lr is None or 0 < o.lr < 10, "--lr must be greater than 0 and less than 10"),
+        (0 <= o.weight_decay < 1, "--weight-decay must be at least 0 and less than 1"),
+        (0 <= o.warmup < 1, "--warmup is a fraction of all steps: at least 0 and less than 1"),
+        (0 < o.layer_decay <= 1, "--layer-decay must be greater than 0 and at most 1"),
+        (o.clip >= 0, "--clip must be 0 or greater"),
         (
             o.frozen_stages is None or 0 < o.frozen_stages < stages,
-            f"{o.arch} has {stages} stages: freeze 1 to {stages - 1}",
+            f"{o.arch} has {stages} stages: --frozen-stages must be between 1 and {stages - 1}",
         ),
-        (o.unfreeze_every >= 0, "--unfreeze-every counts epochs"),
-        (0 <= o.hidden <= 16384, "the hidden layer's width must lie between 0 and 16384"),
-        (o.dropout is None or 0 <= o.dropout < 1, "dropout must be at least 0 and below 1"),
-        (1 <= o.views <= 100, "views must lie between 1 and 100"),
-        (0 < o.mix_alpha <= 10, "mixup's alpha must lie between 0 and 10"),
-        (0 <= o.label_smoothing < 1, "label smoothing must be at least 0 and below 1"),
-        (0 <= o.focal_gamma <= 10, "focal's gamma must lie between 0 and 10"),
-        (0 <= o.ema < 1, "the decay of the average must be at least 0 and below 1"),
-        (o.patience >= 0, "--patience counts epochs"),
-        (o.workers is None or o.workers >= 0, "--workers counts processes"),
-        (0 <= o.seed < 2**31, "the seed must lie between 0 and 2147483647"),
+        (o.unfreeze_every >= 0, "--unfreeze-every must be 0 epochs or more"),
+        (0 <= o.hidden <= 16384, "--hidden must be between 0 and 16384"),
+        (o.dropout is None or 0 <= o.dropout < 1, "--dropout must be at least 0 and less than 1"),
+        (1 <= o.views <= 100, "--views must be between 1 and 100"),
+        (0 < o.mix_alpha <= 10, "--mix-alpha must be greater than 0 and at most 10"),
+        (0 <= o.label_smoothing < 1, "--label-smoothing must be at least 0 and less than 1"),
+        (0 <= o.focal_gamma <= 10, "--focal-gamma must be between 0 and 10"),
+        (0 <= o.ema < 1, "--ema must be at least 0 and less than 1"),
+        (o.patience >= 0, "--patience must be 0 epochs or more"),
+        (o.workers is None or o.workers >= 0, "--workers must be 0 processes or more"),
+        (0 <= o.seed < 2**31, "--seed must be between 0 and 2147483647"),
     ]
 
 
 def _clashes(o: TrainOptions) -> list[tuple[bool, str, str]]:
-    """(whether it happens, what cannot be, what to type) for options that exclude each other."""
+    """Return (is violated, message, hint) for options that exclude each other."""
     return [
         (
             o.strategy == "scratch" and o.weights not in (None, "none"),
-            f"scratch starts from random weights, not from {o.weights}",
-            "--strategy full, or leave out --weights",
+            f"--strategy scratch starts from random weights, and cannot be combined with --weights {o.weights}",
+            "use --strategy full, or leave out --weights",
         ),
         (
             o.strategy in ("head", "partial") and o.weights == "none",
-            f"--strategy {o.strategy} keeps weights of the start, and --weights none has none worth keeping",
-            "--strategy scratch --weights none, or leave out --weights",
+            f"--strategy {o.strategy} keeps some of the initial weights, and --weights none makes these random",
+            "use --strategy scratch, or leave out --weights",
         ),
         (
             o.strategy != "partial" and o.frozen_stages is not None,
-            "--frozen-stages belongs to --strategy partial",
-            f"--strategy partial --frozen-stages {o.frozen_stages}",
+            "--frozen-stages requires --strategy partial",
+            f"use --strategy partial --frozen-stages {o.frozen_stages}",
         ),
         (
             o.unfreeze_every > 0 and o.strategy not in ("partial", "full"),
-            f"--unfreeze-every needs stages to unfreeze, and --strategy {o.strategy} has none",
-            f"--strategy full --unfreeze-every {o.unfreeze_every}",
+            f"--unfreeze-every requires --strategy full or partial, not {o.strategy}",
+            f"use --strategy full --unfreeze-every {o.unfreeze_every}",
         ),
         (
             o.caches and o.mix != "none",
-            f"--mix {o.mix} blends pixels, and --strategy head keeps features",
+            f"--mix {o.mix} mixes pixels, and --strategy head trains on cached features",
             "add --no-cache-features, or leave out --mix",
         ),
         (
             o.caches and o.amp in ("bf16", "fp16"),
-            f"--amp {o.amp} has nothing to do: on kept features the head alone is trained",
+            f"--amp {o.amp} has no effect when only the head is trained, on cached features",
             "leave out --amp, or add --no-cache-features",
         ),
         (
             o.imbalance == "focal" and o.mix != "none",
-            "focal loss needs to know how hard each image is; --mix makes blends of them",
-            "--imbalance weights, or leave out --mix",
+            "--imbalance focal needs one label per image, and --mix mixes labels",
+            "use --imbalance weights, or leave out --mix",
         ),
     ]

@@ -19,6 +19,7 @@ from edgekit.training.options import (
     MIXES,
     MONITORS,
     OPTIMIZERS,
+    PANELS,
     SCHEDULES,
     STRATEGIES,
     TrainOptions,
@@ -76,15 +77,15 @@ CHOICES = {
     "device": DEVICES,
 }
 CLASHES: dict[str, dict[str, Any]] = {
-    "scratch starts from random weights": {"strategy": "scratch", "weights": "pretrained"},
-    "--strategy head keeps weights": {"strategy": "head", "weights": "none"},
-    "--strategy partial keeps weights": {"strategy": "partial", "weights": "none"},
-    "--frozen-stages belongs to": {"strategy": "full", "frozen_stages": 2},
-    "--strategy head has none": {"strategy": "head", "unfreeze_every": 1},
-    "--strategy scratch has none": {"strategy": "scratch", "unfreeze_every": 1},
-    "--strategy auto has none": {"strategy": "auto", "unfreeze_every": 1},
-    "--mix mixup blends pixels": {"strategy": "head", "mix": "mixup"},
-    "focal loss needs to know": {"imbalance": "focal", "mix": "cutmix"},
+    "--strategy scratch starts from random weights": {"strategy": "scratch", "weights": "pretrained"},
+    "--strategy head keeps some": {"strategy": "head", "weights": "none"},
+    "--strategy partial keeps some": {"strategy": "partial", "weights": "none"},
+    "--frozen-stages requires": {"strategy": "full", "frozen_stages": 2},
+    "--unfreeze-every requires --strategy full or partial, not head": {"strategy": "head", "unfreeze_every": 1},
+    "--unfreeze-every requires --strategy full or partial, not scratch": {"strategy": "scratch", "unfreeze_every": 1},
+    "--unfreeze-every requires --strategy full or partial, not auto": {"strategy": "auto", "unfreeze_every": 1},
+    "--mix mixup mixes pixels": {"strategy": "head", "mix": "mixup"},
+    "--imbalance focal needs one label per image": {"imbalance": "focal", "mix": "cutmix"},
 }
 
 
@@ -126,7 +127,7 @@ def test_every_number_has_a_limit_that_is_tested() -> None:
 @pytest.mark.parametrize("stages", [0, -1, 4, 5])
 def test_frozen_stages_must_leave_one_and_the_message_says_how_many_there_are(stages: int) -> None:
     error = refused(lambda: replace(PLAIN, strategy="partial", frozen_stages=stages))
-    assert error.message == "resnet18 has 4 stages: freeze 1 to 3"
+    assert error.message == "resnet18 has 4 stages: --frozen-stages must be between 1 and 3"
 
 
 @pytest.mark.parametrize("name", CHOICES)
@@ -138,6 +139,12 @@ def test_an_unknown_choice_is_refused_and_the_known_ones_are_listed(name: str) -
 
 def test_every_choice_is_taken_from_its_list() -> None:
     assert {f.name: f.metadata["known"] for f in fields(TrainOptions) if f.metadata.get("known")} == CHOICES
+
+
+def test_every_option_has_a_help_text_and_is_listed_under_a_known_heading() -> None:
+    options = [f for f in fields(TrainOptions) if f.name != "arch"]
+    assert all(f.metadata["help"] for f in options)
+    assert {f.metadata["panel"] for f in options} == set(PANELS)
 
 
 @pytest.mark.parametrize(("message", "changes"), CLASHES.items())
