@@ -9,17 +9,17 @@ WORKERS ?= 3
 
 .PHONY: demo test fast lint format bench verify-jetson clean
 
-demo: $(VENV)/.demo  ## real images to measured INT8 models, in minutes
+demo: $(VENV)/.demo node_modules/.ready  ## real images to measured INT8 models, in minutes
 	rm -rf $(DEMO)
 	$(BIN)/edgekit train digits --model efficientnet_lite0 --image-size 64 --epochs 3 --lr 3e-3 --name demo
 	$(BIN)/edgekit export demo --target jetson --target android
 	$(BIN)/edgekit benchmark demo
 	$(BIN)/edgekit report demo
 
-test: lint .venv-tflite/.ready  ## what CI runs
+test: lint .venv-tflite/.ready node_modules/.ready  ## what CI runs
 	$(BIN)/pytest -n $(WORKERS) --dist loadgroup
 
-fast: $(VENV)/.test  ## the tests that take seconds
+fast: $(VENV)/.test node_modules/.ready  ## the tests that take seconds
 	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not slow"
 
 lint: $(VENV)/.test
@@ -61,5 +61,10 @@ $(VENV)/.test: pyproject.toml $(VENV)/.demo
 	-.venv-tflite/bin/pip install --quiet tflite-runtime==2.14.0 "numpy<2"
 	touch $@
 
+# LiteRT.js, as package-lock.json pins it: `edgekit serve`, the tests of its page and a wheel need it.
+node_modules/.ready: package.json package-lock.json
+	@npm ci --ignore-scripts --no-audit --no-fund && touch $@ || \
+		echo "LiteRT.js is not installed, which edgekit serve and its tests need: install npm, then run npm ci"
+
 clean:
-	rm -rf $(VENV) .venv-tflite runs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-tflite node_modules runs .mypy_cache .ruff_cache .pytest_cache

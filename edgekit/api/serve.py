@@ -19,6 +19,7 @@ from edgekit.errors import MissingError, unknown
 from edgekit.measurements import BenchmarkResult
 from edgekit.stats import proportions, quantiles
 from edgekit.stats.latency import percentiles_ms
+from edgekit.web import litertjs
 from edgekit.web.access import Door
 from edgekit.web.server import Desk, WebServer
 from edgekit.web.visits import Offer, Visit
@@ -29,12 +30,18 @@ if TYPE_CHECKING:
 
 
 def offer_of(opened: runs.Run, wanted: list[str], limits: Suite, scratch: Path) -> Offer:
-    """What browsers get of a run."""
+    """What browsers get of a run.
+
+    Raises:
+        MissingError: LiteRT.js is not installed, or the run has no file that a browser can run.
+        UsageError: an artifact that is wanted does not exist.
+    """
     from edgekit.api.benchmark import test_set
     from edgekit.api.intermediates import Intermediates
     from edgekit.evaluation import evaluate
     from edgekit.web.visits import Offer
 
+    litertjs.check()
     bench = Intermediates(opened)
     checkpoint = bench.checkpoint
     models = _models(opened, checkpoint.sha256, wanted)

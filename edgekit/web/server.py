@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.cookies
 import json
 import socketserver
@@ -19,7 +20,7 @@ from urllib.parse import urlsplit
 from edgekit.errors import DataError, EdgekitError
 from edgekit.labels import visible
 from edgekit.measurements import BenchmarkResult
-from edgekit.web import visits
+from edgekit.web import litertjs, visits
 from edgekit.web.access import Door, Guest, Refused, is_of_this_machine
 from edgekit.web.visits import Offer, Visit
 
@@ -32,29 +33,35 @@ _TYPES = {
     ".svg": "image/svg+xml",
 }
 _PAGE = ("app.js", "camera.js", "draw.js", "measure.js", "style.css", "icon.svg")
-_LITERT = ("core.js", "wasm-utils.js")
-# As packed by gzip: for browsers with relaxed SIMD, without it, and for isolated pages with threads.
-_BUILDS = ("litert_wasm_internal", "litert_wasm_compat_internal", "litert_wasm_threaded_internal")
 
 
 @dataclass(frozen=True)
 class Asset:
-    """One file: where it lies, what it is, and whether it is packed."""
+    """One file that the page loads.
 
-    path: Path
+    Attributes:
+        type: its media type. encoding: how its content is compressed; "" if it is not.
+        read: returns its content.
+    """
+
     type: str
-    packed: bool = False
+    encoding: str
+    read: Callable[[], bytes]
 
 
-def _asset(name: str, packed: bool = False) -> Asset:
-    return Asset(FOLDER / (name + (".gz" if packed else "")), _TYPES["." + name.rpartition(".")[2]], packed)
+def _own(name: str) -> Asset:
+    return Asset(_TYPES[Path(name).suffix], "", (FOLDER / name).read_bytes)
 
 
+def _litertjs(name: str) -> Asset:
+    return Asset(_TYPES[Path(name).suffix], "gzip", functools.partial(litertjs.compressed, name))
+
+
+# Nothing else in the file system can be asked for.
 ASSETS: dict[str, Asset] = {
-    "/": _asset("index.html"),
-    **{f"/{name}": _asset(name) for name in _PAGE},
-    **{f"/litert/{name}": _asset(f"litert/{name}") for name in _LITERT},
-    **{f"/litert/{b}.{kind}": _asset(f"litert/{b}.{kind}", packed=True) for b in _BUILDS for kind in ("js", "wasm")},
+    "/": _own("index.html"),
+    **{f"/{name}": _own(name) for name in _PAGE},
+    **{f"/litert/{name}": _litertjs(name) for name in litertjs.FILES},
 }
 # Of every answer; the policy lets the page load from and speak to this server alone.
 HEADERS = {
@@ -153,6 +160,12 @@ class WebServer(ThreadingHTTPServer):
             self.desk.say(f"turned away: {client} ({why})")
 
 
+def _route(path: str) -> tuple[str, int | None]:
+    """Split ``/api/images/12`` into its name and number; a path without a number is a name alone."""
+    name, _, number = path.rpartition("/")
+    return (name, int(number)) if number.isascii() and number.isdecimal() and len(number) < 10 else (path, None)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = _IDLE_S
@@ -194,44 +207,44 @@ class _Handler(BaseHTTPRequestHandler):
     def _get(self, path: str) -> None:
         if path in ASSETS:
             asset = ASSETS[path]
-            self._send(asset.path.read_bytes(), asset.type, {"Content-Encoding": "gzip"} if asset.packed else {})
+            self._send(asset.read(), asset.type, {"Content-Encoding": asset.encoding} if asset.encoding else {})
             return
         guest, offer = self._guest(), self.server.offer
-        what, number = self._numbered(path)
-        if path == "/api/job":
-            self._send_json({**offer.described(), "device": guest.visit.name, "figures": guest.visit.figures})
-        elif what == "/api/model" and number < len(offer.models):
-            self._send(offer.models[number][1].read_bytes())
-        elif what == "/api/images" and number < offer.chunks:
-            self._send(offer.images(number).tobytes())
-        else:
-            raise Refused(HTTPStatus.NOT_FOUND, "no such page")
+        match _route(path):
+            case "/api/job", None:
+                self._send_json({**offer.described(), "device": guest.visit.name, "figures": guest.visit.figures})
+            case "/api/model", int(number) if number < len(offer.models):
+                self._send(offer.models[number][1].read_bytes())
+            case "/api/images", int(number) if number < offer.chunks:
+                self._send(offer.images(number).tobytes())
+            case _:
+                raise Refused(HTTPStatus.NOT_FOUND, "no such page")
 
     def _post(self, path: str) -> None:
         if path == "/api/enter":
             self._enter(visits.parse(self._body(_MOST_SAID)))
             return
         guest = self._guest()
-        what, number = self._numbered(path)
-        if path == "/api/progress":
-            guest.update(*visits.progress(visits.parse(self._body(_MOST_SAID))))
-        elif path == "/api/begin":
-            guest.visit.begin(visits.parse(self._body(_MOST_SAID)))
-        elif what == "/api/logits":
-            guest.visit.add(number, self._body(4 * self.server.offer.chunk * len(self.server.offer.labels)))
-        elif path == "/api/finish":
-            result = guest.visit.finish(visits.parse(self._body(_MOST_RESULT)))
-            self.server.keep(result)
-            self._send_json(guest.visit.kept(result))
-            return
-        elif path == "/api/failed":
-            said = visits.text(visits.parse(self._body(_MOST_SAID)).get("text"))
-            self.server.desk.say(f"{guest.visit.name}: {said}")
-        elif path == "/api/end":
-            self._body(_MOST_SAID)
-            self.server.desk.ended(guest.visit)
-        else:
-            raise Refused(HTTPStatus.NOT_FOUND, "no such page")
+        match _route(path):
+            case "/api/progress", None:
+                guest.update(*visits.progress(visits.parse(self._body(_MOST_SAID))))
+            case "/api/begin", None:
+                guest.visit.begin(visits.parse(self._body(_MOST_SAID)))
+            case "/api/logits", int(number):
+                guest.visit.add(number, self._body(4 * self.server.offer.chunk * len(self.server.offer.labels)))
+            case "/api/finish", None:
+                result = guest.visit.finish(visits.parse(self._body(_MOST_RESULT)))
+                self.server.keep(result)
+                self._send_json(guest.visit.kept(result))
+                return
+            case "/api/failed", None:
+                said = visits.text(visits.parse(self._body(_MOST_SAID)).get("text"))
+                self.server.desk.say(f"{guest.visit.name}: {said}")
+            case "/api/end", None:
+                self._body(_MOST_SAID)
+                self.server.desk.ended(guest.visit)
+            case _:
+                raise Refused(HTTPStatus.NOT_FOUND, "no such page")
         self._send(b"", status=HTTPStatus.NO_CONTENT)
 
     def _enter(self, said: dict[str, Any]) -> None:
@@ -271,11 +284,6 @@ class _Handler(BaseHTTPRequestHandler):
         except http.cookies.CookieError:
             morsel = None
         return self.server.door.guest(morsel.value if morsel else "")
-
-    def _numbered(self, path: str) -> tuple[str, int]:
-        """``/api/images/12`` as its name and number; -1 where there is none, which no table has."""
-        name, _, number = path.rpartition("/")
-        return (name, int(number)) if number.isascii() and number.isdecimal() and len(number) < 10 else (path, -1)
 
     def _body(self, most: int) -> bytes:
         length = self.headers.get("Content-Length", "")

@@ -22,8 +22,9 @@ from edgekit.measurements import BROWSERS, BenchmarkResult, Suite
 from edgekit.records import Artifact
 from edgekit.stats import proportions
 from edgekit.stats.latency import percentiles_ms
+from edgekit.web import litertjs
 
-RUNTIME, VERSION = "LiteRT.js", "2.5.3"
+RUNTIME = "LiteRT.js"
 _CHUNK_BYTES = 2_000_000
 # Of the environment, on the page: what a reader must know of the latencies.
 _SHOWN = ("threads", "timed_together", "was_hidden", "fully_accelerated")
@@ -92,7 +93,7 @@ class Offer:
             "temperature": self.temperature,
             "mode": self.mode,
             "threads": self.threads,
-            "runtime": f"{RUNTIME} {VERSION}",
+            "runtime": f"{RUNTIME} {litertjs.VERSION}",
         }
 
 
@@ -197,7 +198,7 @@ class Visit:
         """What the server knows by itself."""
         return {
             "runtime": RUNTIME,
-            "version": VERSION,
+            "version": litertjs.VERSION,
             "processor": "webgpu" if mode == "webgpu" else "wasm",
             "mode": mode,
             "user_agent": self.user_agent,

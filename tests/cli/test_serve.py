@@ -22,9 +22,9 @@ from edgekit.cli.app import run
 from edgekit.errors import MissingError
 from tests.bench import results as made_up
 from tests.web import chromium
-from tests.web.webstand import Client, artifact
+from tests.web.webstand import Client, artifact, needs_litertjs
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("road")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("road"), needs_litertjs]
 Browser = Callable[[str], None]
 
 

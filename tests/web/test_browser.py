@@ -18,11 +18,12 @@ from edgekit.web.access import Door
 from edgekit.web.visits import Offer
 from tests import nets
 from tests.web import chromium
-from tests.web.webstand import LABELS, Stand, artifact, offer, standing
+from tests.web.webstand import LABELS, Stand, artifact, needs_litertjs, offer, standing
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.xdist_group("browser"),
+    needs_litertjs,
     pytest.mark.skipif(chromium.PROGRAM is None, reason="no Chromium here: apt install chromium"),
 ]
 SIZE, PATIENCE_S = 32, 120

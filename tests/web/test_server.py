@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from edgekit.errors import StorageError
-from edgekit.web import certificate, visits
+from edgekit.web import certificate, litertjs, visits
 from edgekit.web.access import Door
-from edgekit.web.server import ASSETS
-from tests.web.webstand import CHROME, ENVIRONMENT, LABELS, Stand, offer, standing
+from edgekit.web.server import ASSETS, FOLDER
+from tests.web.webstand import CHROME, ENVIRONMENT, LABELS, Stand, needs_litertjs, offer, standing
 
 LOGITS = np.eye(3, dtype=np.float32)[np.arange(7) % 3]
 
@@ -31,19 +31,32 @@ def stand(tmp_path: Path) -> Iterator[Stand]:
 # The page and its files
 
 
-def test_every_file_of_the_page_is_served_as_what_it_is(stand: Stand) -> None:
+@pytest.mark.parametrize("path", [path for path in ASSETS if not path.startswith("/litert/")])
+def test_every_file_of_the_page_is_served_as_what_it_is(stand: Stand, path: str) -> None:
     client = stand.client()
-    for path, asset in ASSETS.items():
-        status, content = client.get(path)
-        assert (status, content) == (200, asset.path.read_bytes()), path
-        assert client.answer.headers["Content-Type"] == asset.type
-        assert (client.answer.headers["Content-Encoding"] == "gzip") == asset.packed
+    assert client.get(path) == (200, (FOLDER / (path[1:] or "index.html")).read_bytes())
+    assert client.answer.headers["Content-Type"] == ASSETS[path].type
+    assert client.answer.headers["Content-Encoding"] is None
+
+
+@needs_litertjs
+def test_litert_js_is_served_compressed_and_as_what_it_is(stand: Stand) -> None:
+    client = stand.client()
+    for name in litertjs.FILES:
+        status, content = client.get(f"/litert/{name}")
+        assert (status, content) == (200, litertjs.compressed(name))
+        kind = "application/wasm" if name.endswith(".wasm") else "text/javascript; charset=utf-8"
+        assert client.answer.headers["Content-Type"] == kind
+        assert client.answer.headers["Content-Encoding"] == "gzip"
+        assert client.answer.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+        assert client.answer.headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize(
     "path",
     ["/../webserver.py", "/litert/../index.html", "//etc/passwd", "/%2e%2e/webserver.py", "/litert/", "/index.html",
-     "/README.md", "/app.js/", "/app.js%00", "/http://x/", "/litert\\core.js", "//[", "/api/model/-1"],
+     "/README.md", "/app.js/", "/app.js%00", "/http://x/", "/litert\\core.js", "//[", "/api/model/-1", "/api/model",
+     "/api/model/", "/api/images", "/api/images/", "/api/images/-1", "/api/job/0", "/api/logits/0"],
 )  # fmt: skip
 def test_nothing_but_the_table_is_served(stand: Stand, path: str) -> None:
     status, content = stand.guest().get(path)
@@ -246,6 +259,13 @@ def test_a_measurement_that_begins_again_forgets_what_was_not_finished(stand: St
 def test_what_makes_no_sense_is_refused_and_the_server_goes_on(stand: Stand, path: str, said: Any) -> None:
     client = stand.guest()
     assert client.post(f"/api/{path}", said)[0] == 400
+    assert client.measured(LOGITS)[0] == 200
+
+
+@pytest.mark.parametrize("path", ["logits", "logits/", "logits/-1", "begin/0", "finish/0", "progress/0", "job"])
+def test_a_path_with_a_number_too_many_or_too_few_is_no_page(stand: Stand, path: str) -> None:
+    client = stand.guest()
+    assert client.post(f"/api/{path}", {"model": 0, "mode": "wasm"}) == (404, b"no such page")
     assert client.measured(LOGITS)[0] == 200
 
 

@@ -13,15 +13,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from edgekit.bench.session import EvaluationSet
+from edgekit.errors import MissingError
 from edgekit.files import sha256_file
 from edgekit.measurements import BenchmarkResult, Suite
 from edgekit.records import Artifact, Preprocess
+from edgekit.web import litertjs
 from edgekit.web.access import Door
 from edgekit.web.server import Desk, WebServer
 from edgekit.web.visits import Offer, Visit
 
+
+def _missing() -> str:
+    try:
+        litertjs.check()
+    except MissingError as error:
+        return f"{error.message}: {error.hint}"
+    return ""
+
+
+needs_litertjs = pytest.mark.skipif(bool(_missing()), reason=_missing())
 CHROME = (
     "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Mobile Safari/537.36"
 )
