@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import fcntl
 import hashlib
@@ -214,22 +213,37 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-@contextlib.contextmanager
-def locked(lock: Path, what: str) -> Iterator[None]:
-    """Do something that only one process may do at a time. The lock dies with the process.
+@contextmanager
+def locked(lock: Path, taken: str, hint: str = "wait for it, then run the same command again") -> Iterator[None]:
+    """Hold a lock that only one process can hold at a time. It ends with the process; the file is removed.
+
+    Args:
+        taken: what the error says if another process holds the lock. hint: what to do then.
 
     Raises:
-        UsageError: another process does it.
+        UsageError: another process holds it.
     """
-    with open(lock, "w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"another {what} is going on", "wait for it, then type the same command") from None
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+    while True:
+        with open(lock, "w", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(taken, hint) from None
+            if not _is_open_at(lock, file.fileno()):
+                continue  # its last holder removed it after it was opened here: another process may hold a new one
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+            return
+
+
+def _is_open_at(path: Path, descriptor: int) -> bool:
+    """Return whether `path` is the file that is open as `descriptor`."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def remove_folder(path: Path) -> None:

@@ -7,7 +7,6 @@ report.html. Everything that edgekit writes goes through `writing` or `writing_f
 from __future__ import annotations
 
 import contextlib
-import fcntl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,23 +67,15 @@ def create_run(runs_dir: Path, name: str, meta: dict[str, Any]) -> Run:
 
 @contextlib.contextmanager
 def alone_in(path: Path) -> Iterator[None]:
-    """Hold a run directory: nobody else may train in it meanwhile. The lock dies with the process.
+    """Hold the lock of a run directory, so that no other process trains in it, and remove what a killed one left.
 
     Raises:
-        UsageError: another process holds it.
+        UsageError: another process trains in it.
     """
-    lock = path / ".lock"
-    with open(lock, "w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"another process is training {path.name}", "wait for it, or stop it first") from None
-        for left in path.glob(".*.pt.*"):  # what a killed process was writing
+    with files.locked(path / ".lock", f"another process is training {path.name}", "wait for it, or stop it first"):
+        for left in path.glob(".*.pt.*"):  # temporary files of a killed process
             left.unlink(missing_ok=True)
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+        yield
 
 
 def check_free(runs_dir: Path, name: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from typing import Any
 import pytest
 
 from edgekit import files
-from edgekit.errors import StorageError
+from edgekit.errors import StorageError, UsageError
 
 
 def fail(error: BaseException) -> Callable[..., Any]:
@@ -88,7 +90,7 @@ TOO_LARGE = """
 import resource, sys
 from pathlib import Path
 from edgekit import files
-from edgekit.errors import StorageError
+from edgekit.errors import StorageError, UsageError
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 path = Path(sys.argv[1])
 try:
@@ -202,3 +204,50 @@ def test_what_was_staged_is_gone_afterwards_and_the_folder_stays(tmp_path: Path)
         os.replace(folder / "a.txt", tmp_path / "f" / "a.txt")
         (folder / "left").write_text("")
     assert [p.name for p in (tmp_path / "f").iterdir()] == ["a.txt"]
+
+
+# Locks ---------------------------------------------------------------------------------------
+
+
+def test_a_lock_is_held_once_and_leaves_no_file(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    with files.locked(lock, "another export is running"):
+        with (
+            pytest.raises(UsageError, match="another export is running"),
+            files.locked(lock, "another export is running"),
+        ):
+            pass
+        assert lock.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_of_a_killed_holder_is_no_lock(tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    with files.locked(tmp_path / ".lock", "taken"):
+        pass
+
+
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_a_lock_that_ends_between_opening_and_locking_is_not_held_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_taken: bool
+) -> None:
+    """The former holder removes its file after it was opened here, and another process may make a new one."""
+    lock = tmp_path / ".lock"
+    flock = fcntl.flock
+    with contextlib.ExitStack() as others:
+
+        def late(file: Any, flags: int) -> None:
+            monkeypatch.undo()
+            lock.unlink()
+            if is_taken:
+                flock(others.enter_context(open(lock, "w")), fcntl.LOCK_EX)
+            flock(file, flags)
+
+        monkeypatch.setattr(fcntl, "flock", late)
+        if is_taken:
+            with pytest.raises(UsageError, match="taken"), files.locked(lock, "taken"):
+                pass
+            assert lock.exists()
+        else:
+            with files.locked(lock, "taken"), pytest.raises(UsageError, match="taken"), files.locked(lock, "taken"):
+                pass

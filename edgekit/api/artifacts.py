@@ -33,7 +33,7 @@ def export_target(
     """
     folder = bench.run.path / "export" / resolved.name
     describe = _describer(bench, about) if resolved.target.runtime == "litert" else None
-    with files.locked(bench.run.path / ".export.lock", f"export of {bench.run.name}"):
+    with files.locked(bench.run.path / ".export.lock", f"another export of {bench.run.name} is running"):
         files.recover(folder)
         assert bench.onnx  # every export has the FP32 ONNX files, in export/common
         kept = _kept_artifacts(bench, folder, precisions)

@@ -103,12 +103,12 @@ def _at_once(hosts: list[list[Task]], ended: threading.Event) -> None:
     """
     if not hosts:
         return
-    opened: list[Transport] = []
+    opened = _Opened()
 
     def in_turn(tasks: list[Task]) -> None:
         for task in tasks:
             if not ended.is_set():
-                task(opened.append)
+                task(opened.add)
 
     with ThreadPoolExecutor(len(hosts)) as pool:
         try:
@@ -116,9 +116,31 @@ def _at_once(hosts: list[list[Task]], ended: threading.Event) -> None:
                 future.result()
         except BaseException:
             ended.set()
-            for transport in opened:
-                transport.stop()
+            opened.stop()
             raise
+
+
+class _Opened:
+    """Transports that threads have opened. Once `stop` was called, one that is opened later is stopped at once."""
+
+    def __init__(self) -> None:
+        self._transports: list[Transport] = []
+        self._stopped = False
+        self._lock = threading.Lock()
+
+    def add(self, transport: Transport) -> None:
+        with self._lock:
+            self._transports.append(transport)
+            stopped = self._stopped
+        if stopped:
+            transport.stop()
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            transports = list(self._transports)
+        for each in transports:
+            each.stop()
 
 
 def _measure_device(

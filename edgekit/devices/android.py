@@ -9,7 +9,6 @@ verified on hardware.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import secrets
@@ -18,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from edgekit import progress
 from edgekit.devices import jobs
 from edgekit.devices.jobs import Said, is_running, who
 from edgekit.devices.link import ConnectionLost, Link, RemoteError
@@ -169,17 +169,22 @@ def held(link: Link, mode: str, said: Said) -> Iterator[None]:
         hold(link)
         yield
     except BaseException:
-        with contextlib.suppress(EdgekitError):  # then the watcher does it
+        try:
             _put_back(link, insist=False)
+        except EdgekitError as error:
+            progress.warn(f"{error.message}; its fixed-performance mode may still be on. {_how_it_ends(link)}")
         raise
     try:
         _put_back(link, insist=True)
     except ConnectionLost as error:
-        raise ConnectionLost(
-            f"{error.message}; its fixed-performance mode is still on",
-            f"it switches it off by itself in {_ALONE_MIN + 1} minutes if it is awake and adbd did not restart; or: "
-            + _BY_HAND.format(link.host),
-        ) from None
+        raise ConnectionLost(f"{error.message}; its fixed-performance mode is still on", _how_it_ends(link)) from None
+
+
+def _how_it_ends(link: Link) -> str:
+    return (
+        f"it switches it off by itself in {_ALONE_MIN + 1} minutes if it is awake and adbd did not restart; or: "
+        + _BY_HAND.format(link.host)
+    )
 
 
 def hold(link: Link) -> None:

@@ -8,19 +8,23 @@ modes as ``< POWER_MODEL ID=0 NAME=15W >``. Setting needs root: ``sudo -n`` must
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from edgekit import progress
 from edgekit.devices import jobs
 from edgekit.devices.jobs import Said
 from edgekit.devices.link import ConnectionLost, Link, RemoteError
-from edgekit.errors import EdgekitError, UsageError
+from edgekit.errors import EdgekitError, MissingError, UsageError
 from edgekit.labels import visible
 
 _NO_SUCH_MODE, _NOT_ALLOWED, _NOT_DONE, _NO_NVPMODEL = 41, 42, 43, 45
 _ALONE_S = "120"
+_BY_ITSELF = "within 4 minutes of the last command or job"
+_BY_HAND = (
+    "ssh -t {host} 'cd ~/.cache/edgekit && sudo nvpmodel -m $(cat restore) && sudo jetson_clocks --restore clocks'"
+)
 # The old mode lies in $cache/restore from before the change until it is back, and who holds the new one in
 # $cache/holder. A watcher on the device puts it back where nobody comes for two minutes and no job runs; after a power
 # cut, the next edgekit that connects does.
@@ -115,15 +119,29 @@ def held(connection: Link, mode: str, said: Said) -> Iterator[None]:
         return
     said(f"setting the power mode {mode}")
     connection.sign_of_life = True
-    hold(connection, mode)
     try:
+        hold(connection, mode)
         yield
     except BaseException:
-        with contextlib.suppress(EdgekitError):  # then the watcher does it
+        try:
             _put_back(connection, insist=False)
+        except EdgekitError as error:
+            progress.warn(_may_be_set(connection, error))
         raise
-    with contextlib.suppress(ConnectionLost):
+    try:
         _put_back(connection, insist=True)
+    except ConnectionLost as error:
+        progress.warn(_may_be_set(connection, error))
+    except MissingError as error:
+        raise MissingError(_may_be_set(connection, error), error.hint) from None
+
+
+def _may_be_set(connection: Link, error: EdgekitError) -> str:
+    """Describe a mode that could not be put back, and how it is."""
+    return (
+        f"{connection.host} may still have the power mode and the clocks that edgekit set: {error.message}. It puts "
+        f"them back by itself {_BY_ITSELF}; or run: {_BY_HAND.format(host=connection.host)}"
+    )
 
 
 def hold(connection: Link, mode: str) -> None:
@@ -160,7 +178,7 @@ def _put_back(connection: Link, insist: bool) -> bool:
             raise
         raise EdgekitError(
             f"{connection.host} still has the power mode that edgekit set, and does not take its former one",
-            f"ssh {connection.host} 'sudo nvpmodel -m $(cat ~/.cache/edgekit/restore)'",
+            _BY_HAND.format(host=connection.host),
         ) from None
 
 

@@ -61,6 +61,23 @@ def test_a_bug_or_ctrl_c_stops_what_runs_and_begins_nothing_more() -> None:
     assert begun == []
 
 
+def test_a_transport_that_opens_after_ctrl_c_is_stopped_too() -> None:
+    early, late = Recorder(), Recorder()
+
+    def opens_late(opened: Callable[[Any], None]) -> None:
+        opened(early)
+        assert early.stopped.wait(10)  # so `stop` was called on all that were open
+        opened(late)
+        assert late.stopped.wait(10)
+
+    def breaks(opened: Callable[[Any], None]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        benchmark._at_once([[opens_late], [breaks]], threading.Event())
+    assert late.stopped.is_set()
+
+
 def test_a_litert_device_on_this_machine_runs_litert_files_alone_and_as_its_file_says(tmp_path: Path) -> None:
     """Else files that ONNX Runtime runs on the CPU would stand under the name of a GPU."""
     gpu = config.load_device("local-litert-gpu")

@@ -142,7 +142,7 @@ def test_what_is_for_litert_files_is_refused_where_there_are_none(
 def test_another_export_to_the_folder_is_waited_for(phone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with files.locked(phone.parent / ".export.lock", "export"):
         assert run(["export", "fruit", "-t", "android", "-p", "fp32"]) == 2
-    assert "another export of fruit" in capsys.readouterr().err
+    assert "another export of fruit is running" in capsys.readouterr().err
 
 
 def test_without_the_training_images_the_files_are_made_again(phone: Path, made: Path) -> None:

@@ -94,6 +94,36 @@ def test_a_phone_that_is_unplugged_while_it_is_switched_on_puts_it_back_by_itsel
     lab.wait_until(["true", "false"])
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_connection_that_breaks_before_it_is_switched_off_is_reported_with_the_command(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, interrupted: bool
+) -> None:
+    monkeypatch.setattr("edgekit.devices.link._TRIES", 1)
+    link = Connection(lab.phone.serial)
+
+    def fail(*_: object, **__: object) -> bytes:
+        raise ConnectionLost(f"{lab.phone.serial} is no longer there")
+
+    def work() -> None:
+        with link, android.held(link, android.FIXED, print):
+            monkeypatch.setattr(link, "run", fail)
+            if interrupted:
+                raise KeyboardInterrupt
+
+    by_hand = f"adb -s {lab.phone.serial} shell cmd power set-fixed-performance-mode-enabled false"
+    with pytest.raises(KeyboardInterrupt if interrupted else ConnectionLost) as caught:
+        work()
+    assert lab.fixed == ["true"]
+    if interrupted:
+        (record,) = caplog.records
+        assert record.levelname == "WARNING"
+        assert "is no longer there; its fixed-performance mode may still be on" in record.getMessage()
+        assert by_hand in record.getMessage()
+    else:
+        assert isinstance(caught.value, ConnectionLost)
+        assert by_hand in caught.value.hint
+
+
 @pytest.mark.parametrize("number", ["", "99999999"], ids=["it never came to be", "it was killed"])
 def test_a_watcher_that_is_no_more_is_replaced(lab: Lab, number: str) -> None:
     record = lab.cache / "watcher"

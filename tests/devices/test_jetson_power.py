@@ -6,7 +6,9 @@ nvpmodel asks where a restart is needed, as in NVIDIA's forum. None was read off
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from edgekit.devices import jetson_power, jobs, remote
+from edgekit.devices.link import ConnectionLost
 from edgekit.devices.ssh import Connection
-from edgekit.errors import EdgekitError, UsageError
+from edgekit.errors import EdgekitError, MissingError, UsageError
 from tests.devices import sshd
 from tests.doubles import plant
 
@@ -115,6 +118,63 @@ def test_an_error_puts_it_back_too(jetson: Jetson) -> None:
     with pytest.raises(ZeroDivisionError):
         work()
     assert jetson.mode == "2"
+
+
+BY_HAND = "ssh -t board 'cd ~/.cache/edgekit && sudo nvpmodel -m $(cat restore) && sudo jetson_clocks --restore clocks'"
+
+
+def lose(connection: Connection, error: EdgekitError) -> None:
+    """Let every further command fail."""
+
+    def fail(*_: object, **__: object) -> bytes:
+        raise error
+
+    connection.run = fail  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_connection_that_breaks_before_it_is_put_back_is_reported_with_the_command(
+    jetson: Jetson, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, interrupted: bool
+) -> None:
+    monkeypatch.setattr("edgekit.devices.link._TRIES", 1)
+
+    def work() -> None:
+        with Connection("board") as connection, jetson_power.held(connection, "1", print):
+            lose(connection, ConnectionLost("the connection to board broke: unplugged"))
+            if interrupted:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) if interrupted else contextlib.nullcontext():
+        work()
+    assert jetson.mode == "1"
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "board may still have the power mode" in record.getMessage()
+    assert "the connection to board broke: unplugged" in record.getMessage()
+    assert BY_HAND in record.getMessage()
+
+
+def test_a_board_that_cannot_be_reached_when_it_is_put_back_is_an_error_that_names_the_mode(jetson: Jetson) -> None:
+    def work() -> None:
+        with Connection("board") as connection, jetson_power.held(connection, "1", print):
+            lose(connection, MissingError("board cannot be reached: Connection refused", "ssh board"))
+
+    with pytest.raises(MissingError, match="board may still have the power mode") as caught:
+        work()
+    assert BY_HAND in caught.value.message
+    assert caught.value.hint == "ssh board"
+
+
+def test_the_command_that_is_named_puts_it_back(jetson: Jetson) -> None:
+    killed_while_held(jetson, alone_s="60")
+    tools = {
+        "PATH": f"{jetson.state.parent / 'tools'}:{os.environ['PATH']}",
+        "HOME": str(jetson.server.folder / "home"),
+    }
+    there = BY_HAND.partition("'")[2].rstrip("'").replace("sudo ", "sudo -n ")  # the planted one never asks
+    subprocess.run(["sh", "-c", there], env=tools, check=True)
+    assert jetson.mode == "2"
+    assert jetson.calls[-2:] == ["set 2", "clocks --restore clocks"]
 
 
 def test_an_unknown_mode_lists_the_known_ones(jetson: Jetson) -> None:
