@@ -13,6 +13,7 @@ from edgekit.measurements import Summary
 from edgekit.reporting import decide, figures, provenance, trained
 from edgekit.reporting.markdown import block, bullets, commands, decided, escape, table
 from edgekit.reporting.material import Material
+from edgekit.reporting.privacy import public
 from edgekit.reporting.tables import SIGNIFICANT, plain
 
 # With fewer images a class's recall says little: its interval is wider than 30 points.
@@ -34,7 +35,7 @@ class Said:
 
 def card(material: Material, said: Said | None = None) -> str:
     """The model card of a run."""
-    said = said or Said()
+    material, said = public(material), said or Said()
     run, meta = material.run, material.run.meta
     parts = [
         f"# {escape(said.title or run.name)}",

@@ -13,6 +13,7 @@ from edgekit.reporting.changes import Change
 from edgekit.reporting.charts import estimate
 from edgekit.reporting.decide import quantile
 from edgekit.reporting.material import Material
+from edgekit.reporting.privacy import public
 
 # A cell that begins so is a formula to a spreadsheet.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -43,6 +44,7 @@ def figures(material: Material) -> str:
     ``p90_ms``, ``p95_ms`` and ``p99_ms`` are early-stopping estimates, which are above the true percentile with 99 %
     confidence; ``_low_ms`` and ``_high_ms`` are the 95 % interval of the percentile. Empty: insufficient samples.
     """
+    material = public(material)
     chosen = {(d.chosen.artifact, d.chosen.device) for d in material.decisions if d.chosen}
     lines = [_line(row, (row.artifact, row.device) in chosen) for row in material.rows]
     return _text(list(lines[0]) if lines else ["artifact"], [list(line.values()) for line in lines])
@@ -69,6 +71,7 @@ def _line(row: Summary, chosen: bool) -> dict[str, Any]:
 
 def classes(material: Material) -> str:
     """One row per class and set of answers; of a run without measurements, one per class."""
+    material = public(material)
     judged = material.evaluation.splits["test"].scores.classes if material.evaluation else ()
     trained = {n: (c.precision, c.recall, c.f1) for n, c in enumerate(judged)}
     nothing = (None, None, None)

@@ -24,6 +24,7 @@ from edgekit.reporting.changes import Change
 from edgekit.reporting.charts import ESTIMATED, estimate, row_of, shown
 from edgekit.reporting.decide import Decision, pareto_front
 from edgekit.reporting.material import Material
+from edgekit.reporting.privacy import public
 
 SCHEMA = 1
 _OF_RUN = ("arch", "labels", "preprocess", "data", "options", "versions", "decisions")
@@ -37,6 +38,7 @@ def as_json(material: Material) -> str:
 
 def document(material: Material) -> dict[str, Any]:
     """Everything that the page says."""
+    material = public(material)
     run, meta = material.run, material.run.meta
     return {
         "schema": SCHEMA,

@@ -15,6 +15,7 @@ from edgekit.reporting import changes, charts, decide, figures, layers, provenan
 from edgekit.reporting.changes import KINDS, Change, pictured
 from edgekit.reporting.decide import Decision
 from edgekit.reporting.material import Material
+from edgekit.reporting.privacy import public
 from edgekit.scores import Evaluation
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -27,6 +28,8 @@ _PHONE, _FOLDED = 36, 44
 def page(material: Material) -> str:
     """The report of one run as HTML; sections that have nothing to show say what brings it, or are left out."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    material = public(material)
 
     jinja = Environment(
         autoescape=True,
@@ -128,7 +131,7 @@ def _known(material: Material) -> dict[str, Any]:
         "counts": trained.counts(material.labels, material.counts) if material.counts else None,
         "evaluation": evaluation,
         "judged": _judged(evaluation) if evaluation else None,
-        "training": provenance.training(material.run.name, provenance.hidden(meta)),
+        "training": provenance.training(material.run.name, meta),
         "commands": provenance.command_rows(material) if results else None,
         "machines": provenance.machines(results) if results else None,
         "hashes": provenance.hashes(results) if results else None,

@@ -10,6 +10,7 @@ from edgekit.labels import visible
 from edgekit.reporting import changes, decide, figures, layers, provenance, svg, tables, trained
 from edgekit.reporting.decide import Decision
 from edgekit.reporting.material import Material
+from edgekit.reporting.privacy import public
 from edgekit.reporting.tables import Table
 
 _LONGEST = 200
@@ -19,6 +20,7 @@ MOST_LAYERS = 3
 
 def document(material: Material) -> str:
     """The verdict and the tables of a run."""
+    material = public(material)
     run, meta = material.run, material.run.meta
     what = f"{meta['arch']}, {len(material.labels)} classes, input {meta['preprocess'].get('image_size')} px"
     parts = [f"# {escape(run.name)}", f"{escape(what)}. edgekit {__version__}, {files.now()}."]
@@ -40,7 +42,7 @@ def document(material: Material) -> str:
     parts += _layers(material)
     if material.evaluation:
         parts += ["## Test results", table(trained.classes(material.evaluation))]
-    parts += ["## How to reproduce", block(provenance.training(run.name, provenance.hidden(meta)))]
+    parts += ["## How to reproduce", block(provenance.training(run.name, meta))]
     parts += commands(material)
     if material.results:
         parts += [table(provenance.machines(material.results)), table(provenance.hashes(material.results))]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
 from edgekit.labels import visible
@@ -49,7 +48,7 @@ def hashes(results: Sequence[BenchmarkResult]) -> Table:
 
 def lineage(material: Material) -> list[tuple[str, str]]:
     """(what, which) of the run itself."""
-    meta = hidden(material.run.meta)
+    meta = material.run.meta
     data = meta["data"]
     lines = [
         ("data", f"{data['root']}, fingerprint {data.get('fingerprint', '?')}"),
@@ -70,13 +69,6 @@ def command_rows(material: Material) -> Table:
     caption = "How to make each number again; versions and times of measuring are below"
     notes = tuple(f"options of exports that were {line}" for line in unknown)
     return Table(caption, columns, (Rows("", tuple(rows)),), 3, prose=("commands",), notes=notes, first=20)
-
-
-def hidden(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """run.json without where its data lies: that is no business of whoever reads the report, only the folder's name."""
-    data = meta["data"]
-    name = PurePath(str(data.get("root", "?"))).name or "?"
-    return {**meta, "data": {**data, "root": name}}
 
 
 def _pairs(value: Any) -> str:

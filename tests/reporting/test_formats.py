@@ -108,7 +108,7 @@ def test_json_has_a_number_of_its_format_and_everything(material: Material) -> N
     assert any(a["path"] for c in found["changes"] for a in c["answers"])
     assert found["layers"].keys() == material.layers.keys()
     assert all(d["p50_ms"] <= d["p99_ms"] for d in found["distributions"])
-    assert found["reproduce"]["train"].startswith("edgekit train /data --name big")
+    assert found["reproduce"]["train"].startswith("edgekit train data --name big")
     for key in ("run", "training", "test", "environment", "images_per_class", "programs"):
         assert found[key] is not None
 
