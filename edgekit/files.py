@@ -157,11 +157,12 @@ def sha256_text(parts: Iterator[str] | list[str]) -> str:
 def save_json(path: Path, value: Any) -> None:
     """Write plain values, dataclasses and paths as JSON, whole or not at all."""
     with writing(path) as temporary:
-        text = json.dumps(value, indent=1, default=_plain, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(value, indent=1, default=plain, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return a dataclass as a mapping and a path as text, for `json.dumps`."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     if isinstance(value, Path):

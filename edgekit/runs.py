@@ -1,53 +1,146 @@
-"""The run directory: whole files or none, hashes, and JSON beside what it describes.
+"""The run folder: everything that made a classifier, and what was made of it.
 
-``runs/<name>/`` holds run.json, data.json, checkpoint.pt, calibration/, export/, bench/ and
-report.html. Everything that edgekit writes goes through `writing` or `writing_folder`.
+``runs/<name>/`` holds run.json, data.json, checkpoint.pt, calibration/, export/, bench/ and report.html.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgekit import __version__, files, progress
-from edgekit.errors import EdgekitError, MissingError, UsageError, from_os_error
+from edgekit import __version__, config, files, progress
+from edgekit.errors import DataError, EdgekitError, MissingError, UsageError, from_os_error
+from edgekit.records import Preprocess
+from edgekit.scores import EpochStats
 
 SCHEMA = 1
+_OF_EPOCH = ("epoch", "train_loss", "val_loss", "val_top1", "images_per_s", "best")
 RUN_FILE = "run.json"
 
 
 @dataclass(frozen=True)
+class DataInfo:
+    """The data set of a run: its folder, the hash of its images and labels, and how many images were skipped."""
+
+    root: str = ""
+    fingerprint: str = ""
+    skipped: int = 0
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Numbers of parameters: in all, and of those that were trained."""
+
+    total: int
+    trainable: int
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """Contents of run.json. What a run does not have (yet) is empty or None.
+
+    Attributes:
+        schema, edgekit: format of the file, and the version that wrote it. created: UTC, ISO 8601.
+        status: "training", "finished", "interrupted" or "failed".
+        options: the training options as plain values. decisions: why those left on "auto" became what they are.
+        history: one entry per finished epoch. val_top1: of the epoch that is kept, percent.
+        checkpoint_sha256: of checkpoint.pt, once training has ended.
+        peak_rss_mb, peak_gpu_mb: most memory that training took, megabytes.
+        extra: entries that this version of edgekit does not know; kept when the file is written again.
+    """
+
+    schema: int = SCHEMA
+    edgekit: str = ""
+    created: str = ""
+    status: str = ""
+    arch: str = ""
+    labels: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    decisions: tuple[str, ...] = ()
+    preprocess: Preprocess | None = None
+    data: DataInfo | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    history: tuple[EpochStats, ...] | None = None
+    val_top1: float | None = None
+    checkpoint_sha256: str | None = None
+    parameters: Parameters | None = None
+    peak_rss_mb: float | None = None
+    peak_gpu_mb: float | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def epochs(self) -> tuple[EpochStats, ...]:
+        """The history; empty before the first epoch."""
+        return self.history or ()
+
+    def missing(self, *names: str) -> list[str]:
+        """Return those of the entries `names` that the run does not have."""
+        return [name for name in names if (value := getattr(self, name)) is None or (name != "history" and not value)]
+
+    @staticmethod
+    def from_document(document: Mapping[str, Any], where: str = RUN_FILE) -> RunInfo:
+        """Read the object that run.json holds; `where` names the file in errors.
+
+        Raises:
+            DataError: an entry has another type than it should have.
+        """
+        known = {f.name for f in dataclasses.fields(RunInfo)} - {"extra"}
+        own = {key: value for key, value in document.items() if key in known and value is not None}
+        epochs = [entry for entry in own.get("history") or () if isinstance(entry, Mapping)]
+        if lacking := [key for key in _OF_EPOCH if any(key not in entry for entry in epochs)]:
+            raise DataError(f"{where} is damaged: history: {', '.join(lacking)} missing", "restore it")
+        try:
+            info = config.from_table(own, RunInfo, where)
+        except EdgekitError as error:
+            raise DataError(f"{where} is damaged: {error.message}", "restore it, or train again") from error
+        return dataclasses.replace(info, extra={key: value for key, value in document.items() if key not in known})
+
+    def plain(self) -> dict[str, Any]:
+        """Return what `document` does, as values that JSON has: mappings, lists, strings and numbers."""
+        plain: dict[str, Any] = json.loads(json.dumps(self.document(), default=files.plain))
+        return plain
+
+    def document(self) -> dict[str, Any]:
+        """Return the object that run.json holds; entries that are None are left out."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "extra"}
+        return {key: value for key, value in values.items() if value is not None} | self.extra
+
+
+@dataclass(frozen=True)
 class Run:
-    """An opened run directory and the contents of its run.json."""
+    """An opened run folder and the contents of its run.json."""
 
     path: Path
-    meta: dict[str, Any]
+    info: RunInfo
 
     @property
     def name(self) -> str:
+        """The name of the folder."""
         return self.path.name
 
     @property
     def handle(self) -> str:
-        """What the user types to name this run: its name in ./runs, else its path."""
+        """What names this run on the command line: its name if it lies in ./runs, else its path."""
         return self.name if self.path.parent == Path("runs") else str(self.path)
 
     @property
     def weights_sha256(self) -> str:
-        """The hash of the weights that the run trained; of the file as it is, if training was killed."""
-        return self.meta.get("checkpoint_sha256") or files.sha256_file(self.path / "checkpoint.pt")
+        """The hash of checkpoint.pt as trained; of the file as it is, if training was killed."""
+        return self.info.checkpoint_sha256 or files.sha256_file(self.path / "checkpoint.pt")
 
     def save(self, **changes: Any) -> Run:
-        """Write run.json with `changes` merged in; returns the new state."""
-        meta = {**self.meta, **changes}
-        files.save_json(self.path / RUN_FILE, meta)
-        return Run(self.path, meta)
+        """Write run.json with `changes` to entries of `RunInfo`; returns the new state."""
+        info = dataclasses.replace(self.info, **changes)
+        files.save_json(self.path / RUN_FILE, info.document())
+        return Run(self.path, info)
 
 
-def create_run(runs_dir: Path, name: str, meta: dict[str, Any]) -> Run:
+def create_run(runs_dir: Path, name: str, info: RunInfo) -> Run:
     """Make ``runs_dir/name`` and its run.json.
 
     Raises:
@@ -59,7 +152,7 @@ def create_run(runs_dir: Path, name: str, meta: dict[str, Any]) -> Run:
     except OSError as error:
         raise from_os_error(error, f"making the run directory {path}") from error
     try:
-        return Run(path, {}).save(schema=SCHEMA, edgekit=__version__, created=files.now(), **meta)
+        return Run(path, info).save(schema=SCHEMA, edgekit=__version__, created=files.now())
     except BaseException:
         files.remove_folder(path)
         raise
@@ -121,7 +214,17 @@ def open_run(runs_dir: Path, run: str | None) -> Run:
     if not (path / RUN_FILE).is_file():
         known = ", ".join(p.name for p in runs) or "none yet"
         raise MissingError(f"there is no run {str(run)!r}", f"runs in {runs_dir}: {known}")
-    return Run(path, files.load_document(path / RUN_FILE, SCHEMA))
+    return read_run(path)
+
+
+def read_run(path: Path, *needed: str) -> Run:
+    """Read the run in the folder `path`.
+
+    Raises:
+        DataError: run.json is damaged, or lacks one of the entries `needed`. StorageError: a newer edgekit wrote it.
+    """
+    where = path / RUN_FILE
+    return Run(path, RunInfo.from_document(files.load_document(where, SCHEMA, *needed), str(where)))
 
 
 def _is_finished(path: Path) -> bool:
@@ -137,6 +240,6 @@ def choose_run(runs_dir: Path, run: str | None) -> Run:
     opened = open_run(runs_dir, run)
     if run is None:
         progress.note(f"run: {opened.name} (the newest)")
-    if (status := opened.meta.get("status")) != "finished":
+    if (status := opened.info.status) != "finished":
         progress.note(f"the training of {opened.name} did not finish ({status}); its best weights so far are used")
     return opened

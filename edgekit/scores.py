@@ -181,3 +181,25 @@ class Evaluation:
         cells = [n for split in self.splits.values() for cell in split.scores.confusion for n in cell[:2]]
         if not all(0 <= n < len(self.labels) for n in numbers + cells):
             raise DataError("an evaluation names a class that its labels do not have")
+
+
+@dataclass(frozen=True)
+class EpochStats:
+    """Figures of one epoch of training.
+
+    Attributes:
+        train_loss, val_loss: mean cross-entropy; of val without class weights and label smoothing.
+        val_top1, val_macro_f1: percent. images_per_s: of the training part, without validation.
+        best: whether its weights were the best so far. seconds: wall clock. lr: learning rate of the head at its end.
+            These and `val_macro_f1` are None where an older edgekit did not keep them.
+    """
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    val_top1: float
+    images_per_s: float
+    best: bool
+    seconds: float | None = None
+    val_macro_f1: float | None = None
+    lr: float | None = None

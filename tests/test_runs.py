@@ -11,7 +11,7 @@ import pytest
 
 from edgekit import files, runs
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError
-from edgekit.runs import create_run, open_run
+from edgekit.runs import RunInfo, create_run, open_run
 
 # JSON and hashes -----------------------------------------------------------------------------
 
@@ -57,7 +57,7 @@ def test_hashes_are_sha256(tmp_path: Path) -> None:
 
 def make_run(runs: Path, name: str, trained: int | None = None, **meta: Any) -> runs.Run:
     """A run; with `trained`, one whose checkpoint was written at that second."""
-    run = create_run(runs, name, meta)
+    run = create_run(runs, name, RunInfo.from_document(meta))
     if trained is not None:
         (run.path / "checkpoint.pt").touch()
         os.utime(run.path / "checkpoint.pt", (trained, trained))
@@ -68,15 +68,15 @@ def test_a_new_run_records_who_made_it_and_keeps_what_is_saved(tmp_path: Path) -
     run = make_run(tmp_path / "runs", "a", 1, arch="x").save(status="finished")
     opened = runs.open_run(tmp_path / "runs", "a")
     assert opened == run
-    assert {"schema": 1, "arch": "x", "status": "finished"}.items() <= opened.meta.items()
+    assert {"schema": 1, "arch": "x", "status": "finished"}.items() <= opened.info.plain().items()
     assert opened.name == "a"
-    assert opened.meta["created"].endswith("+00:00")
+    assert opened.info.created.endswith("+00:00")
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/tmp/x", ".hidden", "a/.."])
 def test_a_run_name_is_one_plain_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="is no run name"):
-        runs.create_run(tmp_path / "runs", name, {})
+        runs.create_run(tmp_path / "runs", name, RunInfo.from_document({}))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -84,7 +84,7 @@ def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
     make_run(tmp_path, "a", arch="first")
     with pytest.raises(UsageError, match="already exists"):
         make_run(tmp_path, "a", arch="second")
-    assert runs.open_run(tmp_path, "a").meta["arch"] == "first"
+    assert runs.open_run(tmp_path, "a").info.arch == "first"
 
 
 def test_a_free_name_counts_on_from_two(tmp_path: Path) -> None:
@@ -132,9 +132,9 @@ def test_a_run_is_opened_by_name_before_path_and_by_path_otherwise(
     runs = tmp_path / "runs"
     make_run(runs, "a", 1, where="runs")
     make_run(tmp_path, "a", 1, where="here")
-    assert open_run(runs, "a").meta["where"] == "runs"
-    assert open_run(runs, str(tmp_path / "a")).meta["where"] == "here"
-    assert open_run(runs, "./a").meta["where"] == "runs"
+    assert open_run(runs, "a").info.extra["where"] == "runs"
+    assert open_run(runs, str(tmp_path / "a")).info.extra["where"] == "here"
+    assert open_run(runs, "./a").info.extra["where"] == "runs"
 
 
 @pytest.mark.parametrize("name", ["b", "../etc", "", "a\x1b[31m"])
@@ -167,9 +167,9 @@ def test_a_damaged_run_file_is_named(tmp_path: Path, meta: str) -> None:
 
 
 def test_saving_a_run_twice_keeps_both_changes(tmp_path: Path) -> None:
-    make_run(tmp_path, "a").save(one=1).save(two=2)
+    make_run(tmp_path, "a").save(arch="one").save(val_top1=2.0)
     meta = json.loads((tmp_path / "a" / "run.json").read_text())
-    assert (meta["one"], meta["two"]) == (1, 2)
+    assert (meta["arch"], meta["val_top1"]) == ("one", 2.0)
 
 
 def test_a_run_that_was_killed_goes_by_the_weights_that_lie_there(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_run_that_was_killed_goes_by_the_weights_that_lie_there(tmp_path: Path
 
 
 def test_one_process_at_a_time_trains_in_a_run_and_sweeps_what_a_killed_one_left(tmp_path: Path) -> None:
-    run = runs.create_run(tmp_path, "run", {})
+    run = runs.create_run(tmp_path, "run", RunInfo.from_document({}))
     (run.path / ".resume.pt.x1y2").write_bytes(b"half")
     with runs.alone_in(run.path):
         assert not (run.path / ".resume.pt.x1y2").exists()
@@ -192,7 +192,7 @@ def test_one_process_at_a_time_trains_in_a_run_and_sweeps_what_a_killed_one_left
 
 def test_a_run_that_cannot_be_described_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
-        runs.create_run(tmp_path, "run", {"lr": float("nan")})
+        runs.create_run(tmp_path, "run", RunInfo.from_document({"lr": float("nan")}))
     assert list(tmp_path.iterdir()) == []
 
 

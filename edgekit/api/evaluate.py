@@ -54,7 +54,7 @@ def rank(runs: list[runs.Run]) -> tuple[list[RunComparison], str]:
     from edgekit.evaluation import evaluate
     from edgekit.stats.proportions import mcnemar
 
-    prints = [run.meta.get("data", {}).get("fingerprint") for run in runs]
+    prints = [run.info.data and run.info.data.fingerprint for run in runs]
     common = Counter(prints).most_common(1)[0][0]  # of equally many, the first named
     judged = [evaluate.load(run.path, run.weights_sha256) for run in runs]
     rows = [_row(run, found, mark == common) for run, found, mark in zip(runs, judged, prints)]
@@ -71,17 +71,17 @@ def rank(runs: list[runs.Run]) -> tuple[list[RunComparison], str]:
 
 
 def _row(run: runs.Run, judged: Evaluation | None, same_data: bool) -> RunComparison:
-    options, parameters = run.meta.get("options", {}), run.meta.get("parameters") or {}
-    seconds = [entry["seconds"] for entry in run.meta.get("history", ()) if "seconds" in entry]
+    parameters = run.info.parameters
+    seconds = [stats.seconds for stats in run.info.epochs if stats.seconds]
     row = RunComparison(
         run=run.name,
-        model=str(run.meta.get("arch", "-")),
-        strategy=options.get("strategy"),
+        model=run.info.arch or "-",
+        strategy=run.info.options.get("strategy"),
         same_data=same_data,
         epoch_s=middle.median(seconds) if seconds else None,
-        parameters=parameters.get("total"),
-        parameters_trained=parameters.get("trainable"),
-        peak_rss_mb=run.meta.get("peak_rss_mb"),
+        parameters=parameters.total if parameters else None,
+        parameters_trained=parameters.trainable if parameters else None,
+        peak_rss_mb=run.info.peak_rss_mb,
         int8_mb=_int8_mb(run),
     )
     if judged is None:
@@ -176,7 +176,7 @@ def evaluate_run(run: runs.Run) -> Evaluation:
     for split in ("val", "test"):
         dataset.check_unchanged(bench.data, bench.data.split(split))
     with progress.bar("evaluating") as update:
-        device = pick_device(str(run.meta.get("options", {}).get("device", "auto")))
+        device = pick_device(str(run.info.options.get("device", "auto")))
         judged = evaluate.evaluate(checkpoint, model.to(device), bench.data, update)
     evaluate.save(run.path, judged)
     _save_samples(bench)
@@ -200,7 +200,7 @@ def _save_samples(bench: Intermediates) -> None:
     from edgekit.training.options import TrainOptions
 
     try:
-        options = from_table({**bench.run.meta["options"], "device": "auto"}, TrainOptions, "options")
+        options = from_table({**bench.run.info.options, "device": "auto"}, TrainOptions, "options")
     except EdgekitError as error:
         progress.note(f"no picture of augmented images: {error.message}")
         return

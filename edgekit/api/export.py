@@ -122,7 +122,7 @@ def beside(resolved: base.Resolved, chosen: tuple[str, ...]) -> tuple[str, ...]:
 
 def writable(run: runs.Run, resolved: base.Resolved, able: tuple[str, ...], asked: list[str] | None) -> tuple[str, ...]:
     """`able` without what edgekit cannot write of this run's network, and a note that says so."""
-    arch = str(run.meta.get("arch"))
+    arch = run.info.arch
     chosen = zoo.precisions(arch, able, tuple(asked or ()))
     if left := [p for p in able if p not in chosen]:
         progress.note(f"{resolved.name}: without {', '.join(left)}, which edgekit cannot make of {arch} yet")

@@ -105,13 +105,12 @@ def _pictures(run: runs.Run, data: DatasetIndex, wanted: Sequence[int]) -> dict[
     Raises:
         MissingError: an image is gone. DataError: it has changed since training.
     """
-    from edgekit.config import from_table
     from edgekit.data import dataset, images
-    from edgekit.records import Preprocess
     from edgekit.reporting import html
     from edgekit.reporting.material import Picture
 
-    preprocess = from_table(run.meta["preprocess"], Preprocess, "run.json")
+    assert run.info.preprocess is not None  # `Material` has looked
+    preprocess = run.info.preprocess
     samples = data.split("test")
     chosen = tuple(samples[n] for n in wanted)
     pixels = images.load_pixels(dataset.check_unchanged(data, chosen), preprocess)
@@ -205,7 +204,7 @@ def save_pictures(run: runs.Run, evaluation: Evaluation | None) -> dict[str, str
     index = run.path / "data.json"
     data = dataset.load_index(index) if index.is_file() else None
     with progress.working("drawing"):
-        drawn = pictures.draw_all(run.meta.get("history", ()), data, evaluation)
+        drawn = pictures.draw_all([dataclasses.asdict(stats) for stats in run.info.epochs], data, evaluation)
         pictures.save(run.path / "pictures", drawn)
     samples = run.path / "pictures" / "samples.png"
     if samples.is_file() and samples.stat().st_size <= _MOST_BYTES:

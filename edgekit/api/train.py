@@ -19,17 +19,17 @@ from edgekit.data import check, dataset
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError
 from edgekit.models import zoo
 from edgekit.models.build import pick_device
-from edgekit.runs import Run, check_free, create_run, free_name
+from edgekit.runs import DataInfo, Parameters, Run, RunInfo, check_free, create_run, free_name
+from edgekit.scores import EpochStats
 from edgekit.training import diagnostics, distributed, plan, trackers
 from edgekit.training.loop import finetune
 from edgekit.training.options import TrainOptions
-from edgekit.training.resume import STATE_FILE, EpochStats
+from edgekit.training.resume import STATE_FILE
 
 if TYPE_CHECKING:
     from edgekit.records import Checkpoint, DatasetIndex
     from edgekit.training.distributed import Team
     from edgekit.training.trackers import Tracker
-
 
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow")
 
@@ -64,7 +64,7 @@ def train_runs(
             run = None
             if team.leads:
                 run_name = name or free_name(runs_dir, f"{root.name}-{options.arch}")
-                run = create_run(runs_dir, run_name, _meta(index, options, decisions))
+                run = create_run(runs_dir, run_name, _info(index, options, decisions))
                 files.save_json(run.path / "data.json", index)
             done = _sit(run, index, options, team, log)
             if trained and done is not None:  # freed memory is kept for the next training: the peak is not its own
@@ -82,10 +82,10 @@ def resume_run(runs_dir: Path, name: str, log: str | None) -> None:
     path = next((p for p in (runs_dir / name, Path(name)) if (p / runs.RUN_FILE).is_file()), None)
     if path is None:
         raise MissingError(f"there is no run {name!r}", "edgekit train DATA starts one")
-    run = runs.Run(path, files.load_document(path / runs.RUN_FILE, runs.SCHEMA, "options", "status"))
-    if run.meta["status"] == "finished":
+    run = runs.read_run(path, "options", "status")
+    if run.info.status == "finished":
         raise UsageError(f"the training of {run.name} was finished", f"edgekit export {run.handle} --target jetson")
-    options = from_table(run.meta["options"], TrainOptions, f"{path / runs.RUN_FILE}: options")
+    options = from_table(run.info.options, TrainOptions, f"{path / runs.RUN_FILE}: options")
     if not (path / "data.json").is_file():  # killed right after its first file
         raise MissingError(f"{run.name} has not begun", "edgekit train DATA starts a new training")
     index = dataset.load_index(path / "data.json")
@@ -170,7 +170,7 @@ def _cost(checkpoint: Checkpoint, options: TrainOptions) -> dict[str, Any]:
     model = checkpoints.load(checkpoint.path)[1]
     total = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for group in learner.parameter_groups(model, options) for p in group["params"])
-    cost: dict[str, Any] = {"parameters": {"total": total, "trainable": trainable}, "peak_rss_mb": peak}
+    cost: dict[str, Any] = {"parameters": Parameters(total, trainable), "peak_rss_mb": peak}
     if torch.cuda.is_available():
         cost["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated() / 1e6)
     return cost
@@ -180,9 +180,9 @@ def _evaluate(run: runs.Run, options: TrainOptions) -> None:
     """Judge the kept weights on val and test, draw the pictures, and say what they are worth."""
     from edgekit.api.evaluate import evaluate_run
 
-    kept = [entry["epoch"] for entry in run.meta["history"] if entry["best"]][-1]
+    kept = [stats.epoch for stats in run.info.epochs if stats.best][-1]
     progress.note(
-        f"kept {run.path / 'checkpoint.pt'} (epoch {kept}, the last *): {run.meta['val_top1']:.1f} % of val right"
+        f"kept {run.path / 'checkpoint.pt'} (epoch {kept}, the last *): {run.info.val_top1:.1f} % of val right"
     )
     try:
         evaluate_run(run)
@@ -198,19 +198,19 @@ def _describe(data: str, index: DatasetIndex) -> str:
     return f"{data}: {len(index.labels)} classes, {counts}{skipped}"
 
 
-def _meta(index: DatasetIndex, options: TrainOptions, decisions: list[str]) -> dict[str, Any]:
-    """What made the run."""
-    return {
-        "status": "training",
-        "arch": options.arch,
-        "labels": index.labels,
-        "options": options,
-        "decisions": decisions,
-        "preprocess": zoo.preprocess_for(options.arch, options.image_size),
-        "data": {"root": index.root, "fingerprint": index.fingerprint, "skipped": len(index.skipped)},
-        "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in _PACKAGES}},
-        "history": [],
-    }
+def _info(index: DatasetIndex, options: TrainOptions, decisions: list[str]) -> RunInfo:
+    """Describe a run before its first epoch."""
+    return RunInfo(
+        status="training",
+        arch=options.arch,
+        labels=index.labels,
+        options=dataclasses.asdict(options),
+        decisions=tuple(decisions),
+        preprocess=zoo.preprocess_for(options.arch, options.image_size),
+        data=DataInfo(str(index.root), index.fingerprint, len(index.skipped)),
+        versions={"python": platform.python_version(), **{p: metadata.version(p) for p in _PACKAGES}},
+        history=(),
+    )
 
 
 class _Watcher:
@@ -220,7 +220,7 @@ class _Watcher:
         self.run = run
         self.options = options
         self.tracker: Tracker | None = None
-        self.history: list[dict[str, Any]] = []  # `resumed` fills it
+        self.history: tuple[EpochStats, ...] = ()  # `resumed` fills it
         self.stepped = False
         self._began = (0, 0, 0.0)  # epoch, steps done and time at the first step that was seen of it
 
@@ -238,7 +238,7 @@ class _Watcher:
         """What the saved state knows is right: a kill may have come before run.json was written."""
         if self.run is not None:
             progress.note(f"going on with {self.run.name}: {len(history)} of {self.options.epochs} epochs are done")
-            self.history = [dataclasses.asdict(stats) for stats in history]
+            self.history = tuple(history)
             self.save(history=self.history, val_top1=self.best)
 
     def update(self, done: int, total: int, text: str = "") -> None:
@@ -247,12 +247,12 @@ class _Watcher:
     @property
     def best(self) -> float:
         """Val top-1 of the epoch that is kept, in percent."""
-        return next((float(e["val_top1"]) for e in reversed(self.history) if e["best"]), 0.0)
+        return next((stats.val_top1 for stats in reversed(self.history) if stats.best), 0.0)
 
     def epoch(self, stats: EpochStats) -> None:
         if self.run is None:
             return
-        self.history = [*self.history, dataclasses.asdict(stats)]
+        self.history = (*self.history, stats)
         self.save(history=self.history, val_top1=self.best)
         if self.tracker:
             self.tracker.epoch(stats)

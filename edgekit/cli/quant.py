@@ -66,7 +66,7 @@ def debug(
     able = base.precisions(resolved, ("int8",))
     chosen = config.load_recipe(recipe)
     opened = choose_run(runs_dir, run)
-    zoo.precisions(str(opened.meta.get("arch")), able, able)
+    zoo.precisions(opened.info.arch, able, able)
     from edgekit.api.intermediates import Intermediates
     from edgekit.reporting import pictures, svg
 

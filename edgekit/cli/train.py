@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 # What --resume leaves to say: everything else stands in the run.
 _FREE_TO_RESUME = {"resume", "runs_dir", "log"}
-
-
 _COLUMNS = (
     "run", "model", "strategy", "top-1 % (95 %)", "p", "precision", "recall", "F1", "NLL", "ECE %", "s/epoch",
     "parameters (trained)", "peak MB", "INT8 MB",

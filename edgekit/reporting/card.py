@@ -36,7 +36,7 @@ class Said:
 def card(material: Material, said: Said | None = None) -> str:
     """The model card of a run."""
     material, said = public(material), said or Said()
-    run, meta = material.run, material.run.meta
+    run, meta = material.run, material.run.info.plain()
     parts = [
         f"# {escape(said.title or run.name)}",
         escape(said.description, 10_000) or f"An image classifier, {escape(str(meta['arch']))}, made with edgekit.",
@@ -65,7 +65,7 @@ def card(material: Material, said: Said | None = None) -> str:
 
 def front_matter(material: Material, said: Said) -> dict[str, object]:
     """What the Hub reads. Only what is known stands in it; a licence that is none of its identifiers is ``other``."""
-    run, meta = material.run, material.run.meta
+    run, meta = material.run, material.run.info.plain()
     head: dict[str, object] = {}
     if said.license:
         known = re.fullmatch(r"[a-z0-9][a-z0-9.-]*", said.license) is not None
@@ -83,7 +83,7 @@ def front_matter(material: Material, said: Said) -> dict[str, object]:
 
 def _results(material: Material) -> list[dict[str, object]]:
     """One result for the network as trained, and one for each measured artifact."""
-    data = material.run.meta["data"]
+    data = material.run.info.plain()["data"]
     task = {"type": "image-classification", "name": "Image Classification"}
     dataset = {
         "type": "imagefolder",
@@ -110,7 +110,7 @@ def _results(material: Material) -> list[dict[str, object]]:
 
 
 def _facts(material: Material, said: Said) -> list[tuple[str, str]]:
-    meta = material.run.meta
+    meta = material.run.info.plain()
     size = meta["preprocess"].get("image_size")
     return [
         ("architecture", str(meta["arch"])),
@@ -139,7 +139,7 @@ def _data_name(data: Mapping[str, object]) -> str:
 
 
 def _data(material: Material) -> str:
-    data = material.run.meta["data"]
+    data = material.run.info.plain()["data"]
     lines = [f"data set: {_data_name(data)}; its licence and how it was collected are {_UNKNOWN} to edgekit",
              f"fingerprint (SHA-256 over labels and images): {data.get('fingerprint', _UNKNOWN)}"]  # fmt: skip
     if material.counts:

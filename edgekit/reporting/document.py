@@ -39,7 +39,7 @@ def as_json(material: Material) -> str:
 def document(material: Material) -> dict[str, Any]:
     """Everything that the page says."""
     material = public(material)
-    run, meta = material.run, material.run.meta
+    run, meta = material.run, material.run.info.plain()
     return {
         "schema": SCHEMA,
         "edgekit": __version__,

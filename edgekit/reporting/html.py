@@ -46,7 +46,12 @@ def page(material: Material) -> str:
     parts = {**_measured(material), **_known(material)}
     sections = [(name, title) for name, title, there in _sections(material, parts) if there]
     return jinja.get_template("page.html.j2").render(
-        run=material.run, meta=material.run.meta, version=__version__, now=files.now(), sections=sections, **parts
+        run=material.run,
+        meta=material.run.info.plain(),
+        version=__version__,
+        now=files.now(),
+        sections=sections,
+        **parts,
     )
 
 
@@ -67,7 +72,7 @@ def _sections(material: Material, parts: Mapping[str, Any]) -> list[tuple[str, s
         ("size", "Size and energy", material.rows),
         ("changes", "What quantization changed", material.changes),
         ("layers", "Layer by layer", parts["layers"] or material.layers_left),
-        ("training", "Training", material.run.meta["history"]),
+        ("training", "Training", material.run.info.plain()["history"]),
         ("data", "Data", "classes.svg" in drawn or "samples.png" in drawn),
         ("test", "Test results", True),
         ("reproduce", "How to reproduce", True),
@@ -122,7 +127,7 @@ def _known(material: Material) -> dict[str, Any]:
     """What the page says of training, data and origin."""
     from markupsafe import Markup
 
-    meta, results, evaluation = material.run.meta, material.results, material.evaluation
+    meta, results, evaluation = material.run.info.plain(), material.results, material.evaluation
     # Our own SVG, and data: addresses.
     drawn = {name: Markup(p) if isinstance(p, str) else address(p) for name, p in material.drawn.items()}  # noqa: S704
     return {

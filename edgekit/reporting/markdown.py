@@ -21,7 +21,7 @@ MOST_LAYERS = 3
 def document(material: Material) -> str:
     """The verdict and the tables of a run."""
     material = public(material)
-    run, meta = material.run, material.run.meta
+    run, meta = material.run, material.run.info.plain()
     what = f"{meta['arch']}, {len(material.labels)} classes, input {meta['preprocess'].get('image_size')} px"
     parts = [f"# {escape(run.name)}", f"{escape(what)}. edgekit {__version__}, {files.now()}."]
     parts += ["## Verdict", *decided(material)]

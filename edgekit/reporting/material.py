@@ -12,9 +12,8 @@ from edgekit.reporting.changes import Change
 from edgekit.reporting.decide import Decision, decide
 from edgekit.scores import Evaluation
 
-# What is shown of run.json, and what every entry of its history has.
+# Entries of run.json that a report shows.
 _SHOWN = ("arch", "labels", "preprocess", "data", "options", "versions", "history")
-_EPOCH = ("epoch", "train_loss", "val_loss", "val_top1", "images_per_s", "best")
 
 
 @dataclass(frozen=True)
@@ -58,17 +57,14 @@ class Material:
         Raises:
             DataError: run.json is damaged.
         """
-        meta = self.run.meta
-        missing = [key for key in _SHOWN if key not in meta]
-        missing += [f"history: {key}" for key in _EPOCH if any(key not in e for e in meta.get("history", ()))]
-        if missing:
+        if missing := self.run.info.missing(*_SHOWN):
             path = self.run.path / runs.RUN_FILE
             raise DataError(f"{path} is damaged: {', '.join(missing)} missing", "restore it")
 
     @property
     def labels(self) -> Sequence[str]:
         """The names of the classes."""
-        return [str(label) for label in self.run.meta["labels"]]
+        return list(self.run.info.labels)
 
     @property
     def decisions(self) -> list[Decision]:

@@ -45,9 +45,10 @@ def public(material: Material) -> Material:
 def _run(run: runs.Run, clean: Callable[[str], str]) -> runs.Run:
     """Return the run with a relative path and the name of the data set's folder for its root."""
     path = run.path if not run.path.is_absolute() and ".." not in run.path.parts else Path("runs") / run.path.name
-    meta = _mapped({**run.meta, "checkpoint_sha256": run.weights_sha256}, clean)
-    root = PurePath(str(run.meta["data"].get("root", "?"))).name or "?"
-    return runs.Run(path, {**meta, "data": {**meta["data"], "root": root}})
+    data = run.info.data or runs.DataInfo()
+    data = dataclasses.replace(data, root=PurePath(data.root).name or "?")
+    info = dataclasses.replace(_mapped(run.info, clean), checkpoint_sha256=run.weights_sha256, data=data)
+    return runs.Run(path, info)
 
 
 def _result(result: _Measured, clean: Callable[[str], str]) -> _Measured:
@@ -65,8 +66,8 @@ def _cleaner(run: runs.Run) -> Callable[[str], str]:
 
     The folders that are known are replaced as a whole, because their names may hold spaces.
     """
-    known = [str(run.meta["data"].get("root", "")), str(run.path), str(run.path.resolve())]
-    known += [text for text in _texts(run.meta.get("options")) if text.startswith("/")]
+    known = [run.info.data.root if run.info.data else "", str(run.path), str(run.path.resolve())]
+    known += [text for text in _texts(run.info.options) if text.startswith("/")]
     folders = sorted({path for path in known if PurePath(path).is_absolute()}, key=len, reverse=True)
 
     def clean(text: str) -> str:

@@ -48,7 +48,7 @@ def hashes(results: Sequence[BenchmarkResult]) -> Table:
 
 def lineage(material: Material) -> list[tuple[str, str]]:
     """(what, which) of the run itself."""
-    meta = material.run.meta
+    meta = material.run.info.plain()
     data = meta["data"]
     lines = [
         ("data", f"{data['root']}, fingerprint {data.get('fingerprint', '?')}"),

@@ -18,6 +18,7 @@ from edgekit import files
 from edgekit.errors import EdgekitError
 from edgekit.models import build, checkpoints, zoo
 from edgekit.records import Checkpoint, DatasetIndex
+from edgekit.scores import EpochStats
 from edgekit.training import diagnostics, learner, resume
 from edgekit.training.augment import seed_of
 from edgekit.training.batches import Batches, balanced
@@ -25,7 +26,7 @@ from edgekit.training.distributed import Team
 from edgekit.training.features import Update, View, backbone, extract, views_of
 from edgekit.training.learner import PLATEAU_FACTOR, PLATEAU_PATIENCE, Learner, learning_rate_factor
 from edgekit.training.options import TrainOptions
-from edgekit.training.resume import STATE_FILE, EpochStats, TrainingProgress, load, read
+from edgekit.training.resume import STATE_FILE, TrainingProgress, load, read
 from edgekit.training.validation import Validation
 
 # The state is written after an epoch, but not this soon after the last time (epochs on cached features

@@ -13,27 +13,10 @@ import torch
 from edgekit import files
 from edgekit.config import from_table
 from edgekit.errors import DataError, MissingError, StorageError, UsageError
+from edgekit.scores import EpochStats
 
 STATE_FILE = "resume.pt"
 SCHEMA = 1
-
-
-@dataclass(frozen=True)
-class EpochStats:
-    """What one epoch gave; accuracies and F1 in percent, `images_per_s` of the training part alone.
-
-    `lr` is the head's rate at the end; `val_loss` is the plain cross-entropy.
-    """
-
-    epoch: int
-    train_loss: float
-    val_loss: float
-    val_top1: float
-    seconds: float
-    images_per_s: float
-    best: bool
-    val_macro_f1: float = 0.0
-    lr: float = 0.0
 
 
 @dataclass

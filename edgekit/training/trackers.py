@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from edgekit.errors import missing_package, unknown
 
 if TYPE_CHECKING:
+    from edgekit.scores import EpochStats
     from edgekit.training.options import TrainOptions
-    from edgekit.training.resume import EpochStats
 
 
 # name -> (module that it needs, extra of edgekit that brings it)

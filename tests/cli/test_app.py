@@ -14,7 +14,7 @@ import pytest
 
 import edgekit
 from edgekit.cli.app import run
-from edgekit.runs import create_run, open_run
+from edgekit.runs import RunInfo, create_run, open_run
 from tests.reporting.made import meta
 
 Files = Callable[[str], list[str]]
@@ -28,7 +28,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("EDGEKIT_RUNS_DIR", raising=False)
     folder = tmp_path / "runs"
     for name in ("damaged", "newer", "sound"):
-        made = create_run(folder, name, {"status": "finished", "checkpoint_sha256": "b" * 64})
+        made = create_run(folder, name, RunInfo.from_document({"status": "finished", "checkpoint_sha256": "b" * 64}))
         (made.path / "checkpoint.pt").touch()
     (folder / "damaged" / "run.json").write_text("{")
     open_run(folder, "newer").save(schema=99)

@@ -14,6 +14,7 @@ from edgekit.api import report
 from edgekit.bench import results
 from edgekit.cli.app import run
 from edgekit.measurements import LayerCost
+from edgekit.runs import RunInfo
 from tests.analysis.test_layers import COSTS, LITERT, debug
 from tests.bench.results import artifact, result
 from tests.reporting.made import meta
@@ -34,7 +35,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> runs.Run:
     """A run with a baseline, an INT8 model with times of layers, one of FP32 without, and the network's layers."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EDGEKIT_RUNS_DIR", raising=False)
-    made = runs.create_run(tmp_path / "runs", "digits", meta())
+    made = runs.create_run(tmp_path / "runs", "digits", RunInfo.from_document(meta()))
     (made.path / "checkpoint.pt").touch()
     files.save_json(made.path / "export" / "android" / "manifest.json", {"schema": 1, "artifacts": [INT8, FP32]})
     for one in (result(), timed(), result(FP32)):

@@ -11,6 +11,7 @@ import pytest
 from edgekit import files, runs
 from edgekit.cli.app import run
 from edgekit.records import Artifact
+from edgekit.runs import RunInfo
 from tests import flat
 from tests.small_onnx import model as onnx_model
 
@@ -23,7 +24,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run called fruit, with a .tflite, an ONNX file and an engine, whose export is written by hand."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EDGEKIT_RUNS_DIR", raising=False)
-    runs.create_run(tmp_path / "runs", "fruit", {"status": "finished"})
+    runs.create_run(tmp_path / "runs", "fruit", RunInfo.from_document({"status": "finished"}))
     made = tmp_path / "runs" / "fruit"
     (made / "checkpoint.pt").write_bytes(b"")
     write_export(made / "export/android", "model.int8.tflite", flat.tflite("int8", "uint8", "float32"), "litert")

@@ -10,6 +10,7 @@ import pytest
 from edgekit import runs
 from edgekit.cli.app import run
 from edgekit.models.zoo import MODELS
+from edgekit.runs import RunInfo
 from tests.test_structure import python
 
 RECORD = Path(__file__).parents[2] / "benchmarks" / "results" / "models.json"
@@ -58,7 +59,9 @@ def test_the_answer_needs_no_torch() -> None:
 
 
 def test_int8_is_refused_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runs.create_run(tmp_path, "v", {"arch": "vit_b_16", "status": "finished", "checkpoint_sha256": "0"})
+    runs.create_run(
+        tmp_path, "v", RunInfo.from_document({"arch": "vit_b_16", "status": "finished", "checkpoint_sha256": "0"})
+    )
     options = ["--target", "jetson", "--precision", "int8", "--runs-dir", str(tmp_path)]
     assert run(["export", "v", *options]) == 2
     error = capsys.readouterr().err
@@ -68,6 +71,8 @@ def test_int8_is_refused_before_any_work(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runs.create_run(tmp_path, "v", {"arch": "vit_b_16", "status": "finished", "checkpoint_sha256": "0"})
+    runs.create_run(
+        tmp_path, "v", RunInfo.from_document({"arch": "vit_b_16", "status": "finished", "checkpoint_sha256": "0"})
+    )
     assert run(["export", "v", "--target", "jetson", "--runs-dir", str(tmp_path)]) != 0  # it has no checkpoint
     assert "jetson: without int8, which edgekit cannot make of vit_b_16 yet" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from edgekit import files, runs
 from edgekit.cli.app import run
 from edgekit.data import dataset
 from edgekit.models import build, checkpoints, zoo
+from edgekit.runs import RunInfo
 from tests import nets
 from tests.datasets import write_images
 
@@ -30,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     model = build.build("tiny", 2)
     checkpoint = checkpoints.save(folder / "checkpoint.pt", model, "tiny", data.labels, nets.TINY.preprocess)
     about = {"arch": "tiny", "status": "finished", "checkpoint_sha256": checkpoint.sha256}
-    fruit = runs.create_run(folder / "runs", "fruit", about)
+    fruit = runs.create_run(folder / "runs", "fruit", RunInfo.from_document(about))
     shutil.move(folder / "checkpoint.pt", fruit.path)
     files.save_json(fruit.path / "data.json", data)
     yield folder

@@ -21,6 +21,7 @@ from edgekit.evaluation.evaluate import save
 from edgekit.measurements import BenchmarkResult
 from edgekit.records import Artifact, DatasetIndex, Preprocess, Sample
 from edgekit.reporting import html, pictures
+from edgekit.runs import RunInfo
 from tests.bench.results import artifact, result
 from tests.reporting.evaluations import evaluation
 from tests.reporting.made import meta
@@ -33,7 +34,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> runs.Run:
     """A run with a baseline and one INT8 model, both measured."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EDGEKIT_RUNS_DIR", raising=False)
-    made = runs.create_run(tmp_path / "runs", "digits", meta())
+    made = runs.create_run(tmp_path / "runs", "digits", RunInfo.from_document(meta()))
     (made.path / "checkpoint.pt").touch()
     files.save_json(made.path / "export" / "android" / "manifest.json", {"schema": 1, "artifacts": [INT8]})
     for one in (result(), result(INT8, ms=0.5)):
@@ -80,7 +81,7 @@ def test_measurements_of_other_weights_are_left_out(measured: runs.Run, capsys: 
 def test_a_run_file_without_a_key_is_named_with_it(
     measured: runs.Run, capsys: pytest.CaptureFixture[str], key: str
 ) -> None:
-    files.save_json(measured.path / "run.json", {k: v for k, v in measured.meta.items() if k != key})
+    files.save_json(measured.path / "run.json", {k: v for k, v in measured.info.plain().items() if k != key})
     assert run(["report"]) == 3
     assert f"run.json is damaged: {key} missing" in capsys.readouterr().err
     assert not (measured.path / "report.html").exists()
@@ -118,7 +119,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> runs.Run:
     """A run without exports, measurements or an evaluation."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EDGEKIT_RUNS_DIR", raising=False)
-    made = runs.create_run(tmp_path / "runs", "digits", meta())
+    made = runs.create_run(tmp_path / "runs", "digits", RunInfo.from_document(meta()))
     (made.path / "checkpoint.pt").touch()
     return made
 

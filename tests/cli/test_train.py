@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -20,8 +21,10 @@ from edgekit.bench import results
 from edgekit.cli.app import run
 from edgekit.errors import EdgekitError
 from edgekit.models import build, zoo
+from edgekit.runs import RunInfo
+from edgekit.scores import EpochStats
 from edgekit.training.options import TrainOptions
-from edgekit.training.resume import STATE_FILE, EpochStats
+from edgekit.training.resume import STATE_FILE
 from tests import nets
 from tests.bench.results import artifact, result
 from tests.datasets import write_images
@@ -97,9 +100,9 @@ def test_after_an_epoch_the_best_weights_can_be_used_and_reported(
 ) -> None:
     assert train(ending_with(error, epochs=1)) in (130, 5)
     kept = runs.open_run(here / "runs", "photos-mobilenet_v2")
-    assert kept.meta["status"] == ended
-    assert kept.meta["checkpoint_sha256"] == files.sha256_file(kept.path / "checkpoint.pt")
-    assert len(kept.meta["history"]) == 1
+    assert kept.info.status == ended
+    assert kept.info.checkpoint_sha256 == files.sha256_file(kept.path / "checkpoint.pt")
+    assert len(kept.info.history) == 1
     said = capsys.readouterr().err
     assert "the best weights of 1 finished epoch are kept" in said
     assert ("go on with: edgekit train --resume photos-mobilenet_v2" in said) is (ended == "interrupted")
@@ -110,7 +113,7 @@ def test_a_run_that_was_killed_can_be_used_and_reported(train: Callable[[Loop], 
     train(ending_with(KeyboardInterrupt(), epochs=1))
     kept = runs.open_run(here / "runs", None)
     # A killed process writes nothing at its end.
-    started = {k: v for k, v in kept.meta.items() if k != "checkpoint_sha256"} | {"status": "training"}
+    started = {k: v for k, v in kept.info.plain().items() if k != "checkpoint_sha256"} | {"status": "training"}
     files.save_json(kept.path / "run.json", started)
     assert "input 224 px" in report_of(runs.open_run(here / "runs", None))
 
@@ -314,24 +317,26 @@ def stats_of(epoch: int, top1: float, best: bool) -> EpochStats:
 
 def test_what_is_said_of_the_kept_weights_is_of_the_last_best_epoch(tmp_path: Path) -> None:
     """With --monitor loss a later epoch may be better, and yet have a lower top-1."""
-    run_ = runs.create_run(tmp_path, "run", {"history": []})
+    run_ = runs.create_run(tmp_path, "run", RunInfo.from_document({"history": []}))
     watcher = watcher_of(run_)
     for epoch, (top1, best) in enumerate([(90.0, True), (80.0, True), (85.0, False)], 1):
         watcher.epoch(stats_of(epoch, top1, best))
-    assert runs.open_run(tmp_path, str(run_.path)).meta["val_top1"] == 80.0
+    assert runs.open_run(tmp_path, str(run_.path)).info.val_top1 == 80.0
 
 
 def test_after_a_resume_the_history_is_that_of_the_state(tmp_path: Path) -> None:
     """A kill may come between the state and run.json; and an epoch that was undone is not there twice."""
     run_ = runs.create_run(
-        tmp_path, "run", {"history": [{"epoch": n, "best": n == 1, "val_top1": 1.0} for n in (1, 2)]}
+        tmp_path,
+        "run",
+        RunInfo.from_document({"history": [{**dataclasses.asdict(stats_of(n, 1.0, n == 1))} for n in (1, 2)]}),
     )
     watcher = watcher_of(run_)
     watcher.resumed([stats_of(1, 50.0, True), stats_of(2, 40.0, False), stats_of(3, 60.0, True)])
     watcher.epoch(stats_of(4, 55.0, False))
-    meta = runs.open_run(tmp_path, str(run_.path)).meta
-    assert [entry["epoch"] for entry in meta["history"]] == [1, 2, 3, 4]
-    assert meta["val_top1"] == 60.0
+    info = runs.open_run(tmp_path, str(run_.path)).info
+    assert [stats.epoch for stats in info.epochs] == [1, 2, 3, 4]
+    assert info.val_top1 == 60.0
 
 
 def test_two_processes_cannot_train_in_one_run(interrupted: Path, capsys: Output) -> None:

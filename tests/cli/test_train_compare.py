@@ -16,7 +16,7 @@ from edgekit.cli import train
 from edgekit.cli.app import run
 from edgekit.evaluation.evaluate import save
 from edgekit.records import DatasetIndex, Sample
-from edgekit.runs import Run, create_run, open_run
+from edgekit.runs import Run, RunInfo, create_run, open_run
 from edgekit.scores import Evaluation
 from tests.bench.results import artifact
 from tests.reporting.evaluations import evaluation, split
@@ -45,7 +45,7 @@ def judged(right: np.ndarray) -> Evaluation:
 
 def made(name: str, right: np.ndarray | int | None, order: np.ndarray | None = None, **more: Any) -> Run:
     """A run that answered `right` (bool (N,) or the first so many) of its test images."""
-    run_ = create_run(Path("runs"), name, {"status": "finished", **meta(**more)})
+    run_ = create_run(Path("runs"), name, RunInfo.from_document({"status": "finished", **meta(**more)}))
     (run_.path / "checkpoint.pt").touch()
     if right is None:
         return run_
@@ -153,14 +153,10 @@ def test_what_an_old_run_does_not_know_is_a_dash(capsys: pytest.CaptureFixture[s
     assert line == ["old", "mobilenet_v2"] + ["-"] * 11
 
 
-def test_a_run_that_was_just_trained_holds_records_and_can_be_compared(capsys: pytest.CaptureFixture[str]) -> None:
-    @dataclasses.dataclass
-    class Options:
-        strategy: str = "full"
-
+def test_a_run_in_memory_is_what_was_written(capsys: pytest.CaptureFixture[str]) -> None:
     made("one", 30)
-    fresh = made("two", 40, options=Options())
-    assert isinstance(fresh.meta["options"], Options)
+    fresh = made("two", 40, options={"strategy": "full"})
+    assert fresh == open_run(Path("runs"), "two")
     train.print_comparison([fresh, open_run(Path("runs"), "one")], json=False)
     assert "full" in capsys.readouterr().out
 

@@ -20,6 +20,7 @@ from edgekit.cli.app import run
 from edgekit.data import dataset
 from edgekit.evaluation import evaluate
 from edgekit.models import build, checkpoints, zoo
+from edgekit.runs import RunInfo
 from edgekit.training.options import TrainOptions
 from tests import nets
 from tests.datasets import write_images
@@ -38,7 +39,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     options = TrainOptions(arch="tiny", weights="none", image_size=32)
     about = meta(arch="tiny", labels=data.labels, checkpoint_sha256=checkpoint.sha256, options=options)
     about = {**about, "data": {"root": data.root, "fingerprint": data.fingerprint}, "status": "finished"}
-    fruit = runs.create_run(folder / "runs", "fruit", about)
+    fruit = runs.create_run(folder / "runs", "fruit", RunInfo.from_document(about))
     shutil.move(folder / "checkpoint.pt", fruit.path)
     files.save_json(fruit.path / "data.json", data)
     yield folder

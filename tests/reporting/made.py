@@ -33,7 +33,7 @@ def meta(**changes: Any) -> dict[str, Any]:
     return {
         "arch": "mobilenet_v2",
         "labels": ["cat", "dog", "owl"],
-        "preprocess": {"image_size": 224},
+        "preprocess": {"image_size": 224, "resize_size": 256},
         "data": {"root": "/data", "fingerprint": "f" * 64},
         "checkpoint_sha256": "b" * 64,
         "options": {"lr": 0.001},
@@ -47,7 +47,7 @@ def meta(**changes: Any) -> dict[str, Any]:
 
 def run(name: str = "run", **changes: Any) -> runs.Run:
     """A run that lies nowhere."""
-    return runs.Run(Path("runs") / name, meta(**changes))
+    return runs.Run(Path("runs") / name, runs.RunInfo.from_document(meta(**changes)))
 
 
 def big(classes: int = 1000, artifacts: int = 50, images: int = 2000, seed: int = 0) -> Material:

@@ -115,7 +115,7 @@ def test_json_has_a_number_of_its_format_and_everything(material: Material) -> N
 
 
 def test_what_is_no_number_is_null() -> None:
-    found = Material(run(history=[{**run().meta["history"][0], "val_loss": float("nan")}]))
+    found = Material(run(history=[{**run().info.plain()["history"][0], "val_loss": float("nan")}]))
     assert json.loads(document.as_json(found))["training"][0]["val_loss"] is None
 
 

@@ -44,7 +44,7 @@ def secretive(folder: Path) -> Material:
     limit = Roofline(1, 1, 1.2, "memory", 0.4, f"{HOME}/devices/own.toml")
     results = [result(), result(of, right=20, environment=environment)]
     return Material(
-        run=runs.Run(path, described),
+        run=runs.Run(path, runs.RunInfo.from_document(described)),
         rows=[
             BASELINE_ROW,
             row(no_energy=f"cannot read {HOME}/sensors/in0", throttling=(f"see {HOME}/log/throttle",), roofline=limit,
@@ -95,7 +95,7 @@ def test_text_that_is_no_path_stays_as_it_is(text: str, tmp_path: Path) -> None:
 
 def test_a_relative_run_path_is_kept_for_the_commands() -> None:
     for path, handle in (("runs/fruit", "fruit"), ("out/fruit", "out/fruit"), ("../x/fruit", "fruit")):
-        found = privacy.public(Material(runs.Run(Path(path), meta())))
+        found = privacy.public(Material(runs.Run(Path(path), runs.RunInfo.from_document(meta()))))
         assert found.run.handle == handle
         assert found.run.weights_sha256 == "b" * 64
 

@@ -326,9 +326,9 @@ def test_of_many_classes_the_worst_are_shown_and_where_the_rest_is() -> None:
 
 
 def test_a_run_of_an_older_edgekit_has_dashes_for_what_it_lacks() -> None:
-    assert next(trained.epochs(run().meta["history"]).rows)[4:6] == ("-", "-")
+    assert next(trained.epochs(run().info.plain()["history"]).rows)[4:6] == ("-", "-")
 
 
 def test_a_damaged_run_is_named() -> None:
     with pytest.raises(DataError, match=r"run\.json is damaged: history: best missing"):
-        Material(run(history=[{k: v for k, v in run().meta["history"][0].items() if k != "best"}]))
+        Material(run(history=[{k: v for k, v in run().info.plain()["history"][0].items() if k != "best"}]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from edgekit.training.resume import EpochStats
+from edgekit.scores import EpochStats
 
 
 @dataclass

@@ -15,11 +15,11 @@ from edgekit.errors import EdgekitError, UsageError
 from edgekit.models import build, checkpoints
 from edgekit.models.build import pick_device, predict_logits
 from edgekit.records import Checkpoint, DatasetIndex
+from edgekit.scores import EpochStats
 from edgekit.training.diagnostics import keep_freed_memory
 from edgekit.training.learner import Learner
 from edgekit.training.loop import finetune
 from edgekit.training.options import TrainOptions
-from edgekit.training.resume import EpochStats
 from edgekit.training.validation import Measured, Validation
 from tests.training import small
 from tests.training.recorder import Recorder

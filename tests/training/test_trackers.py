@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from edgekit.errors import MissingError, UsageError
+from edgekit.scores import EpochStats
 from edgekit.training import trackers
-from edgekit.training.resume import EpochStats
 from tests.training import small
 
 pytestmark = [pytest.mark.xdist_group("trackers"), pytest.mark.usefixtures("rows")]
