@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgekit.data.threads import in_order
 from edgekit.errors import DataError, MissingError
 from edgekit.records import Preprocess
 
@@ -119,9 +122,13 @@ def load_pixels(paths: Sequence[Path], preprocess: Preprocess) -> np.ndarray:
 
 
 def load_batches(paths: Sequence[Path], preprocess: Preprocess, size: int) -> Iterator[np.ndarray]:
-    """`load_pixels`, `size` files at a time: memory does not grow with the number of files."""
-    for start in range(0, len(paths), size):
-        yield load_pixels(paths[start : start + size], preprocess)
+    """Decode and fit files on all cores, and yield them in order, `size` at a time.
+
+    Each batch is uint8 (n, image_size, image_size, 3). Memory does not grow with the number of files.
+    """
+    with closing(in_order(lambda path: fit(load_image(path), preprocess), paths)) as decoded:
+        for start in range(0, len(paths), size):
+            yield np.stack(list(islice(decoded, min(size, len(paths) - start))))
 
 
 def save_pixels(paths: Sequence[Path], preprocess: Preprocess, target: Path) -> None:

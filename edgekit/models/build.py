@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,14 @@ def predict_logits(model: nn.Module, pixels: np.ndarray, preprocess: Preprocess)
 
 def normalize(pixels: torch.Tensor, preprocess: Preprocess) -> torch.Tensor:
     """uint8 (N, H, W, 3) to normalized float32 (N, 3, H, W), channels_last in memory."""
-    mean = torch.tensor(preprocess.mean, device=pixels.device) * 255
-    scale = 1 / (torch.tensor(preprocess.std, device=pixels.device) * 255)
+    mean, scale = _normalization(preprocess.mean, preprocess.std, pixels.device)
     return ((pixels.float() - mean) * scale).permute(0, 3, 1, 2)
+
+
+@cache
+def _normalization(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and scale of `normalize`, float32 (3,); copying them to a GPU again would wait for it."""
+    with torch.inference_mode(False):  # whoever calls first
+        return torch.tensor(mean, device=device) * 255, 1 / (torch.tensor(std, device=device) * 255)

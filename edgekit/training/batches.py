@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from edgekit.errors import DataError, EdgekitError
 from edgekit.records import DatasetIndex, Preprocess
-from edgekit.training.augment import TrainImages, seed_of
+from edgekit.training.augment import Key, TrainImages, seed_of
 from edgekit.training.distributed import Team
 from edgekit.training.features import Features
 from edgekit.training.options import TrainOptions
@@ -50,6 +50,8 @@ class Batches:
         self.team = team
         self.features: Features | None = None
         self.chances: torch.Tensor | None = None
+        self._keys = _Keys()
+        self._loader: DataLoader[Any] | None = None
 
     @property
     def steps(self) -> int:
@@ -79,22 +81,45 @@ class Batches:
             yield self.features.rows(numbers, epoch), labels, torch.tensor(numbers)
 
     def _pixels(self, own: list[list[int]], epoch: int) -> Iterator[Batch]:
-        keys: Any = [[(epoch, number) for number in numbers] for numbers in own]
+        if self._loader is None:
+            self._loader = self._open()
+        self._keys.batches = [[(epoch, number) for number in numbers] for numbers in own]
+        for loaded in self._loader:
+            if isinstance(loaded, EdgekitError):
+                raise loaded
+            yield loaded
+
+    def _open(self) -> DataLoader[Any]:
+        """Return a loader whose worker processes live until `close`."""
         gpu = self.team.device.type == "cuda"
         cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         workers = self.options.workers if self.options.workers is not None else min(8 if gpu else 0, cores)
-        loader: DataLoader[Any] = DataLoader(
+        return DataLoader(
             self.images,
-            batch_sampler=keys,
+            batch_sampler=self._keys,  # type: ignore[arg-type]
             num_workers=workers,
             pin_memory=gpu,
             collate_fn=_collate,
             worker_init_fn=_ignore_signals,
+            persistent_workers=workers > 0,
         )
-        for loaded in loader:
-            if isinstance(loaded, EdgekitError):
-                raise loaded
-            yield loaded
+
+    def close(self) -> None:
+        """End the worker processes; another epoch starts new ones."""
+        self._loader = None
+
+
+class _Keys:
+    """Batch sampler whose batches are set before each epoch, so that the workers can be kept."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Key]] = []
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
 
 
 def _collate(items: list[Any]) -> Any:

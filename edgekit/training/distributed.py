@@ -7,7 +7,7 @@ them a process trains alone and nothing here does anything.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -52,12 +52,16 @@ class Team:
         return torch.stack(parts, 1).flatten(0, 1)[:total].to(own.device)
 
     def sum(self, value: float) -> float:
-        """The sum of every process's value."""
+        """Return the sum of a value over all processes."""
+        return self.sums([value])[0]
+
+    def sums(self, values: Sequence[float]) -> list[float]:
+        """Return the sum of each value over all processes; they are sent together, as float64."""
         if self.size == 1:
-            return value
-        total = torch.tensor([value], dtype=torch.float64, device=self.device)
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(total)
-        return float(total.item())
+        return [float(value) for value in total.tolist()]
 
     def tell(self, content: bytes | None) -> bytes:
         """The leader's bytes, for everybody; the others pass None."""

@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch import nn
 
 from edgekit import files
 from edgekit.data.images import fit, load_image
+from edgekit.data.threads import in_order
 from edgekit.errors import DataError
 from edgekit.models import build, zoo
 from edgekit.models.build import normalize
@@ -135,9 +137,15 @@ def _compute(source: Backbone, root: Path, samples: Sequence[Sample], view: View
     transform = augmentation(view.augment, view.flip, source.preprocess) if view.number else None
     block: list[np.ndarray] = []
     size = max(BLOCK, len(samples) // MOST_BLOCKS // 32 * 32)
+
+    def look(sample: Sample) -> np.ndarray:
+        return _look(root, sample, view, transform, source.preprocess)
+
+    # Augmentation draws from torch's one generator, so it stays on this thread.
+    looks = in_order(look, samples) if transform is None else map(look, samples)
     for start in range(0, len(samples), 32):
         part = samples[start : start + 32]
-        values = take(source, np.stack([_look(root, s, view, transform, source.preprocess) for s in part]))
+        values = take(source, np.stack(list(islice(looks, len(part)))))
         rows = np.zeros(len(part), [("sha256", "S64"), ("features", "<f4", values.shape[1])])
         rows["sha256"], rows["features"] = [s.sha256.encode() for s in part], values.numpy()
         block.append(rows)

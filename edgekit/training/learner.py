@@ -43,6 +43,8 @@ class Learner:
         self.optimizer = make_optimizer(parameter_groups(model, options), options)
         self.scaler = torch.amp.GradScaler(team.device.type, enabled=options.amp == "fp16")
         self.mixer = _mixer(options, _classes(model, options.arch))
+        # Reading a loss from a GPU before the update would stall the device in every step.
+        self.checks_before_update = team.device.type == "cpu"
         self._called: Any = self.learned
 
     def begin(self, epoch: int) -> None:
@@ -59,21 +61,23 @@ class Learner:
         """Train alone from now on: the others may be gone."""
         self._called = self.learned
 
-    def step(self, inputs: torch.Tensor, labels: torch.Tensor, whole: int, rate: float) -> tuple[torch.Tensor, bool]:
-        """One step on this process's share of a batch of `whole` images.
+    def step(self, inputs: torch.Tensor, labels: torch.Tensor, whole: int, rate: float) -> torch.Tensor:
+        """Update the weights with this process's share of a batch of `whole` images.
+
+        If a loss is not finite in any process, the weights stay as they are on the CPU. On a GPU
+        they are updated nevertheless; the caller has to read the losses before it uses the weights.
 
         Args:
-            rate: the share of the peak learning rate.
+            rate: fraction of the peak learning rate.
         Returns:
-            The losses, float32 (n,), and whether the weights moved: they stay, in every process,
-            if a loss of the batch is not finite in any.
+            The loss of each image, float32 (n,), detached, on the training device.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * rate
         losses = self.losses(inputs, labels)
-        values = losses.detach().cpu()
-        if self.team.sum(not torch.isfinite(values).all()):
-            return values, False
+        values = losses.detach()
+        if self.checks_before_update and self.team.sum(not torch.isfinite(values).all()):
+            return values
         self.optimizer.zero_grad(set_to_none=True)
         # DDP divides by the number of processes: so it is the mean over the whole batch.
         self.scaler.scale(losses.sum() * (self.team.size / whole)).backward()
@@ -84,11 +88,11 @@ class Learner:
         self.scaler.update()
         if self.options.ema:
             self._average()
-        return values, True
+        return values
 
     def losses(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The loss of each image, float32 (n,), with its graph; inputs are pixels or features."""
-        inputs, target = self._feed(inputs), labels.to(self.team.device)
+        inputs, target = self._feed(inputs), labels.to(self.team.device, non_blocking=True)
         if self.mixer is not None:
             inputs, target = self.mixer(inputs, target)
         with autocast(self.options, self.team.device):
@@ -99,7 +103,7 @@ class Learner:
 
     def _feed(self, inputs: torch.Tensor) -> torch.Tensor:
         """Features as they are, pixels normalized, on the device."""
-        inputs = inputs.to(self.team.device)
+        inputs = inputs.to(self.team.device, non_blocking=True)
         if inputs.dtype != torch.uint8:
             return inputs
         images = build.normalize(inputs, self.preprocess)

@@ -7,7 +7,8 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -32,6 +33,8 @@ from edgekit.training.validation import Validation
 # The state is written after an epoch, but not this soon after the last time (epochs on cached features
 # take milliseconds), and in a long epoch this often; in seconds.
 LEAST_BETWEEN_SAVES, MOST_BETWEEN_SAVES = 2.0, 600.0
+# Steps between two readings of the losses from a GPU: each one waits for all steps in its queue.
+READ_EVERY = 20
 
 
 class Watcher(Protocol):
@@ -117,7 +120,7 @@ def finetune(
         training.learner.load_state(state.learner)
         now = state.progress
         watcher.resumed(now.history)
-    with graceful() as stop:
+    with graceful() as stop, closing(training.batches):
         while now.epoch <= options.epochs and not (options.patience and now.stale >= options.patience):
             with diagnostics.explained(training.learner):
                 completed = _train_epoch(training, now, watcher, stop, state_file)
@@ -140,26 +143,76 @@ def finetune(
 def _train_epoch(training: Training, now: TrainingProgress, watcher: Watcher, stop: Stop, state_file: Path) -> bool:
     """The rest of an epoch. Returns whether its end was reached, or a signal came before."""
     options, team, learner = training.options, training.team, training.learner
-    steps = training.batches.steps
+    steps, first = training.batches.steps, now.step + 1
+    losses = _Losses(training, now)
+    read_every = 1 if learner.checks_before_update else READ_EVERY
     learner.begin(now.epoch)
     started, before = time.perf_counter(), now.seconds
     for whole, (inputs, labels, numbers) in training.batches.epoch(now.epoch, now.step):
         torch.manual_seed(seed_of(options.seed, "step", now.epoch, now.step, team.rank))
         done = (now.epoch - 1) * steps + now.step
         rate = learning_rate_factor(options, done, options.epochs * steps) * PLATEAU_FACTOR**now.cuts
-        values, moved = learner.step(inputs, labels, whole, rate)
-        if not moved:
-            where = f"epoch {now.epoch}, batch {now.step + 1}"
-            files = training.batches.paths(numbers.tolist())
-            raise diagnostics.diverged(values, files, where, diagnostics.remedy(options, bool(now.score)))
-        now.step, now.images = now.step + 1, now.images + whole
-        now.loss += team.sum(values.sum().item())
+        losses.add(learner.step(inputs, labels, whole, rate), numbers, whole)
+        now.step += 1
+        reads = now.step in (first, steps) or len(losses) >= read_every
+        if reads:
+            losses.read()
         now.seconds = before + time.perf_counter() - started
         watcher.step(now.epoch, now.step, steps, now.loss / now.images)
-        if team.sum(stop.asked):
+        if (reads or team.size == 1) and team.sum(stop.asked):
+            losses.read()
             return now.step == steps
-        training.save(state_file, now, MOST_BETWEEN_SAVES)
+        if reads:
+            training.save(state_file, now, MOST_BETWEEN_SAVES)
     return True
+
+
+@dataclass(frozen=True)
+class _StepLosses:
+    """Losses of one step, float32 (n,) on the training device, and the numbers of its images, int64 (n,)."""
+
+    step: int
+    losses: torch.Tensor
+    numbers: torch.Tensor
+    whole: int
+
+
+class _Losses:
+    """Losses of the steps of one epoch, left on the training device until they are read."""
+
+    def __init__(self, training: Training, now: TrainingProgress) -> None:
+        self._training, self._now = training, now
+        self._unread: list[_StepLosses] = []
+
+    def __len__(self) -> int:
+        return len(self._unread)
+
+    def add(self, losses: torch.Tensor, numbers: torch.Tensor, whole: int) -> None:
+        """Keep the losses of the current step until `read`."""
+        self._unread.append(_StepLosses(self._now.step, losses, numbers, whole))
+
+    def read(self) -> None:
+        """Copy the losses to the CPU and add them to the sums of the epoch, in the order of the steps.
+
+        Raises:
+            EdgekitError: a loss is not finite; the message names the first such step and its files.
+        """
+        if not self._unread:
+            return
+        now, team = self._now, self._training.team
+        own = torch.cat([s.losses for s in self._unread]).cpu().split([len(s.losses) for s in self._unread])
+        bad = [float(not torch.isfinite(losses).all()) for losses in own]
+        sums = team.sums([*bad, *(losses.sum().item() for losses in own)])
+        for step, losses, not_finite, total in zip(self._unread, own, sums, sums[len(own) :]):
+            if not_finite:
+                everyones = team.gather(losses, step.whole)
+                numbers = team.gather(step.numbers, step.whole).tolist()
+                where = f"epoch {now.epoch}, batch {step.step + 1}"
+                hint = diagnostics.remedy(self._training.options, bool(now.score))
+                raise diagnostics.diverged(everyones, self._training.batches.paths(numbers), where, hint)
+            now.loss += total
+            now.images += step.whole
+        self._unread.clear()
 
 
 def _judge(training: Training, now: TrainingProgress, folder: Path) -> EpochStats:

@@ -6,17 +6,21 @@ import contextlib
 import io
 import re
 import struct
+import threading
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from edgekit.data import images
 from edgekit.data.images import EXTENSIONS, fit, load_image, load_pixels
 from edgekit.errors import DataError, MissingError
 from edgekit.records import Preprocess
+from tests.datasets import write_images
 
 RED = (255, 0, 0)
 
@@ -235,3 +239,34 @@ def test_the_source_file_is_closed(tmp_path: Path) -> None:
 def test_only_the_listed_formats_are_opened(tmp_path: Path, kind: str) -> None:
     path = saved(tmp_path, Image.fromarray(noise(32, 32)), "a.png", format=kind)
     assert refused(path) == "cannot be decoded (not a known image format)"
+
+
+def test_batches_are_decoded_on_several_threads_and_come_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "images", {"a": 11})
+    paths = sorted((tmp_path / "images").rglob("*.png"))
+    expected = images.load_pixels(paths, Preprocess(32, 36))
+    both, decode = threading.Barrier(2, timeout=20), images.load_image
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+
+    def together(path: Path) -> Any:
+        if path in paths[:2]:
+            both.wait()  # one thread alone would wait for ever
+        return decode(path)
+
+    monkeypatch.setattr(images, "load_image", together)
+    found = list(images.load_batches(paths, Preprocess(32, 36), 4))
+    assert [len(batch) for batch in found] == [4, 4, 3]
+    assert np.array_equal(np.concatenate(found), expected)
+
+
+def test_the_first_file_that_cannot_be_decoded_ends_the_batches(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", {"a": 9})
+    paths = sorted((tmp_path / "images").rglob("*.png"))
+    for path in (paths[5], paths[7]):
+        path.write_bytes(b"")
+    batches = images.load_batches(paths, Preprocess(32, 36), 4)
+    assert len(next(batches)) == 4
+    with pytest.raises(DataError, match=paths[5].name):
+        next(batches)

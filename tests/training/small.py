@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
 from edgekit.models.zoo import ModelRow
 from edgekit.records import Preprocess
+from edgekit.training import loop
 from edgekit.training.distributed import Team
+from edgekit.training.learner import Learner
 from edgekit.training.options import TrainOptions
 from tests import nets
 
@@ -34,3 +37,15 @@ def options(arch: str = "tiny", **changes: Any) -> TrainOptions:
     plain = {"strategy": "full", "epochs": 3, "batch_size": 8, "lr": 0.03, "weights": "none", "flip": False}
     fixed = {"imbalance": "none", "amp": "off", "augment": "none"}
     return TrainOptions(arch, **{**plain, **fixed, **changes})
+
+
+def read_later(monkeypatch: pytest.MonkeyPatch, every: int) -> None:
+    """Train as on a GPU: weights move at once, losses are read after `every` steps."""
+
+    def learner(*arguments: Any) -> Learner:
+        made = Learner(*arguments)
+        made.checks_before_update = False
+        return made
+
+    monkeypatch.setattr(loop, "Learner", learner)
+    monkeypatch.setattr(loop, "READ_EVERY", every)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -15,6 +16,7 @@ import torch
 
 from edgekit.errors import DataError
 from edgekit.records import DatasetIndex, Preprocess
+from edgekit.training import batches
 from edgekit.training.batches import Batch, Batches, balanced, order
 from edgekit.training.distributed import Team
 from edgekit.training.features import Features
@@ -121,6 +123,44 @@ def test_worker_processes_give_the_same_tensors(colours: DatasetIndex) -> None:
     alone, helped = (epoch_of(colours, augment="randaugment", flip=True, workers=w) for w in (0, 2))
     assert len(alone) == len(helped)
     assert all(a[0] == b[0] and same(a[1], b[1]) for a, b in zip(alone, helped))
+
+
+@pytest.fixture
+def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with a line for every worker process that was started."""
+    file = tmp_path / "started"
+    file.touch()
+
+    def note(worker: int) -> None:
+        with open(file, "a", encoding="utf-8") as lines:
+            lines.write(f"{os.getpid()}\n")
+
+    monkeypatch.setattr(batches, "_ignore_signals", note)
+    return file
+
+
+def test_worker_processes_are_kept_for_all_epochs_until_they_are_closed(colours: DatasetIndex, started: Path) -> None:
+    kept = batches_of(colours, augment="light", flip=True, workers=2)
+    for epoch, start in [(1, 0), (2, 3), (3, 0), (1, 0)]:
+        alone = batches_of(colours, augment="light", flip=True, workers=0)
+        for (whole, found), (expected_whole, expected) in zip(
+            kept.epoch(epoch, start), alone.epoch(epoch, start), strict=True
+        ):
+            assert whole == expected_whole
+            assert same(found, expected)
+    pids = [int(line) for line in started.read_text().split()]
+    assert len(pids) == 2
+    kept.close()
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_an_epoch_that_was_left_early_does_not_show_in_the_next(colours: DatasetIndex, started: Path) -> None:
+    kept = batches_of(colours, augment="light", workers=2)
+    next(iter(kept.epoch(1)))
+    found, expected = list(kept.epoch(2)), list(batches_of(colours, augment="light").epoch(2))
+    assert len(found) == len(expected)
+    assert all(a[0] == b[0] and same(a[1], b[1]) for a, b in zip(found, expected))
+    assert len(started.read_text().split()) == 2
 
 
 def test_labels_and_paths_belong_to_the_numbers(colours: DatasetIndex) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from edgekit.models.zoo import ModelRow
 from edgekit.records import DatasetIndex, Preprocess
 from edgekit.training import diagnostics, learner
 from edgekit.training.batches import order
+from edgekit.training.distributed import Team
 from edgekit.training.learner import Learner
-from edgekit.training.loop import finetune
-from edgekit.training.resume import STATE_FILE
+from edgekit.training.loop import Training, _Losses, finetune
+from edgekit.training.resume import STATE_FILE, TrainingProgress
 from tests import nets
 from tests.datasets import write_images
 from tests.training import small
@@ -93,9 +95,13 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize("value", [NAN, INF])
+@pytest.mark.parametrize("every", [None, 3, 1000])
 def test_a_training_names_epoch_batch_and_file_and_keeps_the_epoch_before(
-    colours: DatasetIndex, tmp_path: Path, poisoned: Any, value: float
-) -> None:
+    colours: DatasetIndex, tmp_path: Path, poisoned: Any, value: float, every: int | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    if every is not None:
+        small.read_later(monkeypatch, every)
     options, recorder = small.options(), Recorder()
     train = colours.split("train")
     steps = order(len(train), options, 2, None)
@@ -110,6 +116,33 @@ def test_a_training_names_epoch_batch_and_file_and_keeps_the_epoch_before(
     checkpoint, model = checkpoints.load(tmp_path / "checkpoint.pt")
     assert checkpoint.labels == colours.labels
     assert all(torch.isfinite(v).all() for v in model.state_dict().values())
+
+
+def test_a_loss_of_another_process_is_named_too(
+    colours: DatasetIndex, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The first of two processes, whose own losses are finite; the other one has the odd images."""
+    theirs = torch.tensor([1.0, NAN, 1.0, 1.0])
+
+    class First(Team):
+        def sums(self, values: Sequence[float]) -> list[float]:
+            others = [1.0, NAN] if len(values) == 2 else [0.0] * len(values)
+            return [own + other for own, other in zip(values, others)]
+
+        def gather(self, own: torch.Tensor, total: int) -> torch.Tensor:
+            others = theirs if own.is_floating_point() else torch.arange(10, 14)
+            return torch.stack([own, others], 1).flatten()[:total]
+
+        def wrap(self, model: nn.Module) -> nn.Module:
+            return model
+
+    training = Training(colours, small.options(), First(0, 2, torch.device("cpu")), lambda *_: None)
+    losses = _Losses(training, TrainingProgress())
+    losses.add(torch.ones(4), torch.arange(4), 8)
+    with pytest.raises(EdgekitError) as caught:
+        losses.read()
+    bad = colours.root / colours.split("train")[11].path
+    assert caught.value.message == f"the loss became nan at epoch 1, batch 1 for {bad}"
 
 
 def test_weights_that_are_lost_are_not_blamed_on_an_image(colours: DatasetIndex, tmp_path: Path) -> None:

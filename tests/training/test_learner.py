@@ -12,9 +12,11 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgekit.models import build, zoo
 from edgekit.models.build import normalize
+from edgekit.training.distributed import Team
 from edgekit.training.learner import AUX_WEIGHT, Learner, head_on_features, set_dropout
 from edgekit.training.options import TrainOptions
 from tests.training import small
@@ -70,7 +72,7 @@ def test_a_step_is_that_of_plain_pytorch_on_the_mean_loss(name: str) -> None:
 
     expected = weights_of(by_hand(model, options, make))
     for number in range(2):
-        losses, _ = learner.step(pixels_of(seed=number), LABELS, 8, 0.5)
+        losses = learner.step(pixels_of(seed=number), LABELS, 8, 0.5)
         assert losses.shape == (8,)
     found = weights_of(learner.model)
     for key, value in expected.items():
@@ -95,12 +97,50 @@ def test_a_loss_that_is_not_finite_moves_no_weight(value: float) -> None:
     learner.criterion = lambda logits, target: logits.sum(1) + poison  # type: ignore[assignment]
     before = {k: v.detach().clone() for k, v in learner.model.named_parameters()}
     kept = {k: v.detach().clone() for k, v in learner.kept.named_parameters()}
-    losses, moved = learner.step(pixels_of(), LABELS, 8, 1.0)
-    assert not moved
+    losses = learner.step(pixels_of(), LABELS, 8, 1.0)
     assert torch.isfinite(losses).tolist() == [True, True, True, False, True, True, True, True]
     assert all(torch.equal(v, before[k]) for k, v in learner.model.named_parameters())
     assert all(torch.equal(v, kept[k]) for k, v in learner.kept.named_parameters())
     assert (learner.averaged, len(learner.optimizer.state)) == (0, 0)
+
+
+class Reading(TorchDispatchMode):
+    """Counts how often Python reads a value of a tensor, which on a GPU waits for the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("changes", [{}, {"clip": 1.0, "ema": 0.9}], ids=str)
+def test_a_step_reads_no_value_where_the_update_does_not_wait_for_the_losses(changes: dict[str, Any]) -> None:
+    learner = learner_of(small.options(optimizer="sgd", **changes))
+    learner.checks_before_update = False  # as on a GPU
+    learner.begin(1)
+    with Reading() as reading:
+        learner.step(pixels_of(), LABELS, 8, 1.0)
+    assert reading.count == 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+@pytest.mark.parametrize("changes", [{}, {"clip": 1.0, "ema": 0.9}, {"mix": "mixup"}, {"amp": "bf16"}], ids=str)
+def test_a_step_on_a_gpu_does_not_wait_for_it(changes: dict[str, Any]) -> None:
+    device = torch.device("cuda", 0)
+    learner = Learner(
+        build.build("tiny", 3).to(device), zoo.preprocess_for("tiny", 32), small.options(**changes), Team(0, 1, device)
+    )
+    learner.begin(1)
+    pixels, labels = pixels_of().pin_memory(), LABELS.pin_memory()
+    learner.step(pixels, labels, 8, 1.0)  # copies constants to the device
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        learner.step(pixels, labels, 8, 1.0)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_the_average_is_the_one_computed_by_hand_ramp_and_statistics_included() -> None:
@@ -165,7 +205,7 @@ def test_a_hidden_head_is_two_layers_with_relu_and_dropout() -> None:
     assert [type(m) for m in head.children()] == [nn.Linear, nn.ReLU, nn.Dropout, nn.Linear]
     assert [(m.in_features, m.out_features) for m in head if isinstance(m, nn.Linear)] == [(16, 5), (5, 3)]
     assert [m.p for m in learner.model.modules() if isinstance(m, nn.Dropout)] == [0.6, 0.6]
-    assert learner.step(pixels_of(), LABELS, 8, 1.0)[0].isfinite().all()
+    assert learner.step(pixels_of(), LABELS, 8, 1.0).isfinite().all()
 
 
 @pytest.mark.parametrize("arch", ["resnet18", "vit_b_16", "vgg16", "mobilenet_v3_small", "inception_v3", "swin_t"])
@@ -205,7 +245,7 @@ def test_mixing_gives_the_labels_as_probabilities(mix: str) -> None:
     learner.criterion = lambda logits, target: seen.append(target) or real(logits, target)  # type: ignore[assignment,func-returns-value]
     for number in range(4):
         torch.manual_seed(number)
-        assert learner.step(pixels_of(), LABELS, 8, 1.0)[0].isfinite().all()
+        assert learner.step(pixels_of(), LABELS, 8, 1.0).isfinite().all()
     for target in seen:
         assert target.shape == (8, 3)
         torch.testing.assert_close(target.sum(1), torch.ones(8))
@@ -244,7 +284,7 @@ def test_a_state_on_disk_continues_as_if_nothing_had_happened(changes: dict[str,
     results = []
     for learner in (first, second):
         torch.manual_seed(5)
-        losses, _ = learner.step(pixels_of(seed=9), LABELS, 8, 0.5)
+        losses = learner.step(pixels_of(seed=9), LABELS, 8, 0.5)
         results.append((losses, weights_of(learner.learned), weights_of(learner.kept)))
     (a, learned_a, kept_a), (b, learned_b, kept_b) = results
     assert torch.equal(a, b)
@@ -255,7 +295,7 @@ def test_a_state_on_disk_continues_as_if_nothing_had_happened(changes: dict[str,
 def test_bf16_runs_with_float32_weights_and_losses() -> None:
     plain, half = learner_of(small.options()), learner_of(small.options(amp="bf16"))
     for number in range(3):
-        expected, found = (x.step(pixels_of(seed=number), LABELS, 8, 1.0)[0] for x in (plain, half))
+        expected, found = (x.step(pixels_of(seed=number), LABELS, 8, 1.0) for x in (plain, half))
         assert found.dtype == torch.float32
         assert found.isfinite().all()
         torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)

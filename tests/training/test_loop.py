@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,41 @@ def test_the_same_seed_gives_the_same_weights(
     torch.manual_seed(77)
     again = train(colours, tmp_path, small.options(epochs=4))
     assert again.sha256 == trained[0].sha256
+
+
+@pytest.mark.parametrize("every", [1, 3, 4, 1000])
+def test_reading_the_losses_later_changes_no_figure(
+    trained: tuple[Checkpoint, Recorder], colours: DatasetIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    every: int,
+) -> None:  # fmt: skip
+    small.read_later(monkeypatch, every)
+    recorder = Recorder()
+    assert train(colours, tmp_path, small.options(epochs=4), recorder).sha256 == trained[0].sha256
+    for found, expected in zip(recorder.epochs, trained[1].epochs, strict=True):
+        assert (found.train_loss, found.val_loss, found.lr) == (expected.train_loss, expected.val_loss, expected.lr)
+    assert recorder.steps == trained[1].steps
+    steps = len(recorder.steps) // 4
+    assert recorder.losses[steps - 1 :: steps] == trained[1].losses[steps - 1 :: steps]
+
+
+def test_a_signal_between_two_readings_loses_no_step(
+    trained: tuple[Checkpoint, Recorder], colours: DatasetIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupting(Recorder):
+        def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+            super().step(epoch, step, steps, loss)
+            if (epoch, step) == (2, 3):
+                signal.raise_signal(signal.SIGTERM)
+
+    small.read_later(monkeypatch, 1000)
+    first, rest = Interrupting(), Recorder()
+    with pytest.raises(KeyboardInterrupt):
+        train(colours, tmp_path, small.options(epochs=4), first)
+    checkpoint = finetune(colours, small.options(epochs=4), tmp_path, rest, small.ALONE, resume=True)
+    assert first.steps + rest.steps == trained[1].steps
+    assert checkpoint is not None
+    assert checkpoint.sha256 == trained[0].sha256
+    assert rest.losses[-1] == trained[1].losses[-1]
 
 
 def test_another_seed_gives_other_weights(
