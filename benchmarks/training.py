@@ -1,13 +1,16 @@
-"""How fast edgekit trains: against a plain loop, and on cached features against the backbone each time.
+"""Training speed: against a plain loop, with and without cached features, and of the parts that read images.
 
     python benchmarks/training.py                     images/s of three networks at 128 px
     python benchmarks/training.py --head DATA         epochs of --strategy head, with and without the cache
+    python benchmarks/training.py --reading           images/s of decoding val, and of epochs with workers
+    python benchmarks/training.py --gpu               images/s when losses are read in every step, and later
 
 The plain loop is written like torchvision's reference script (references/classification/train.py):
 ImageFolder, RandomResizedCrop and flips on PIL images, normalized float32 tensors, SGD, no layout or
 allocator setting. edgekit's side does a little more for each image (colour jitter, AdamW). Each
 measurement is a process of its own; the two sides take turns, and the ratio is of their medians.
-Writes benchmarks/results/training.json or head.json.
+``--reading`` and ``--gpu`` alternate both sides in one process. Writes benchmarks/results/training.json,
+head.json, reading.json and workers.json, or gpu.json.
 """
 
 from __future__ import annotations
@@ -20,15 +23,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
 ARCHS = ("resnet18", "mobilenet_v2", "efficientnet_b0")
 SIZE, BATCH, STEPS, ROUNDS = 128, 32, 12, 2
+TURNS = 11
 
 
 def photographs(folder: Path, count: int = 512) -> None:
-    """JPEG crops of 256 px, of photographs that come with scikit-image: two classes in each split."""
+    """Write JPEG crops of 256 px of scikit-image's photographs: two classes in each split."""
     import numpy as np
     from PIL import Image
     from skimage import data
@@ -44,7 +49,7 @@ def photographs(folder: Path, count: int = 512) -> None:
 
 
 def plain(arch: str, folder: str) -> float:
-    """Images per second of the reference loop."""
+    """Return images per second of the reference loop."""
     import torch
     import torchvision
     from torchvision.transforms import v2
@@ -80,7 +85,7 @@ def plain(arch: str, folder: str) -> float:
 
 
 def edgekit(arch: str, folder: str) -> tuple[float, str]:
-    """Images per second of edgekit's loop, and the arithmetic that it chose."""
+    """Return images per second of edgekit's loop, and the precision that it chose."""
     import dataclasses
 
     import torch
@@ -109,13 +114,13 @@ def edgekit(arch: str, folder: str) -> tuple[float, str]:
 
 
 def side(name: str, *arguments: str) -> dict[str, object]:
-    """One measurement in a process of its own."""
+    """Run one measurement in a process of its own."""
     done = subprocess.run([sys.executable, __file__, name, *arguments], capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def loops() -> None:
-    """Both loops, in turns."""
+    """Measure both loops in turns."""
     rows = {}
     with tempfile.TemporaryDirectory() as name:
         photographs(Path(name))
@@ -134,7 +139,7 @@ def loops() -> None:
 
 
 def head(data: str) -> None:
-    """The same training of the head, on cached features and with the backbone each time, in turns."""
+    """Train the same head on cached features, and with the backbone in every step, in turns."""
     common = ["--model", "efficientnet_lite0", "--strategy", "head", "--image-size", str(SIZE), "--epochs", "12"]
     rows: dict[str, list[dict[str, float]]] = {"cached": [], "backbone each time": []}
     with tempfile.TemporaryDirectory() as name:
@@ -175,6 +180,100 @@ def head(data: str) -> None:
     save("head.json", {"image_size": SIZE, "epochs": 12, "runs": rows, "ratio": round(each / cached, 1)})
 
 
+def reading() -> None:
+    """Decode val on one thread and on all cores; read epochs with new workers and with kept ones."""
+    import torch
+
+    from edgekit.data import dataset
+    from edgekit.data.images import load_batches, load_pixels
+    from edgekit.records import Preprocess
+    from edgekit.training.batches import Batches
+    from edgekit.training.distributed import Team
+    from edgekit.training.options import TrainOptions
+
+    with tempfile.TemporaryDirectory() as name:
+        photographs(Path(name))
+        os.environ["EDGEKIT_CACHE"] = str(Path(name) / "cache")
+        data = dataset.index(Path(name))
+        preprocess = Preprocess(SIZE, SIZE)
+        paths = [data.root / sample.path for sample in data.split("train")]
+        options = TrainOptions(ARCHS[0], "full", batch_size=BATCH, image_size=SIZE, weights="none", workers=2)
+        batches = Batches(data, preprocess, options, Team(0, 1, torch.device("cpu")))
+
+        def one_thread() -> None:
+            for start in range(0, len(paths), BATCH):
+                load_pixels(paths[start : start + BATCH], preprocess)
+
+        def all_cores() -> None:
+            for _ in load_batches(paths, preprocess, BATCH):
+                pass
+
+        def epoch() -> None:
+            for _ in batches.epoch(1):
+                pass
+
+        def new_workers() -> None:
+            batches.close()
+            epoch()
+
+        compare("reading.json", len(paths), {"one thread": one_thread, "all cores": all_cores})
+        compare("workers.json", len(paths), {"new workers": new_workers, "kept workers": epoch})
+        batches.close()
+
+
+def gpu() -> None:
+    """Train with losses that are read in every step, and every `READ_EVERY` steps."""
+    import torch
+
+    from edgekit.data import dataset
+    from edgekit.training import loop
+    from edgekit.training.distributed import Team
+    from edgekit.training.options import TrainOptions
+    from edgekit.training.resume import TrainingProgress
+
+    class Silent:
+        def step(self, *_: object) -> None: ...
+
+    with tempfile.TemporaryDirectory() as name:
+        photographs(Path(name))
+        os.environ["EDGEKIT_CACHE"] = str(Path(name) / "cache")
+        options = TrainOptions(
+            *(ARCHS[0], "full"),
+            batch_size=BATCH,
+            image_size=SIZE,
+            weights="none",
+            imbalance="none",
+            amp="bf16",
+            lr=0.01,
+        )
+        team = Team(0, 1, torch.device("cuda", 0))
+        training = loop.Training(dataset.index(Path(name)), options, team, lambda *_: None)
+        every = loop.READ_EVERY
+
+        def train(steps: int) -> None:
+            loop.READ_EVERY = steps
+            loop._train_epoch(training, TrainingProgress(), Silent(), loop.Stop(), Path(name) / "state")
+            torch.cuda.synchronize()
+
+        count = len(training.batches.images)
+        compare("gpu.json", count, {"every step": lambda: train(1), f"every {every} steps": lambda: train(every)})
+
+
+def compare(name: str, images: int, sides: dict[str, Callable[[], None]]) -> None:
+    """Run the sides in turns and save images/s of each, and the median ratio of the second to the first."""
+    rates: dict[str, list[float]] = {side_: [] for side_ in sides}
+    for turn in range(1 + TURNS):
+        for side_, work in sides.items():
+            started = time.perf_counter()
+            work()
+            if turn:  # the first one warms up
+                rates[side_].append(round(images / (time.perf_counter() - started), 1))
+    # Of each turn by itself: other work on the machine comes and goes.
+    ratio = statistics.median(second / first for first, second in zip(*rates.values()))
+    print(", ".join(f"{s} {statistics.median(r):.0f} images/s" for s, r in rates.items()), f"ratio {ratio:.2f}")
+    save(name, {"image_size": SIZE, "batch_size": BATCH, "images_per_s": rates, "ratio": round(ratio, 3)})
+
+
 def save(name: str, content: dict[str, object]) -> None:
     """Write a record with the machine that it was measured on."""
     from edgekit.training.plan import cpu_name
@@ -192,5 +291,9 @@ if __name__ == "__main__":
         print(json.dumps({"images_per_s": speed, "why": why}))
     elif sys.argv[1:2] == ["--head"]:
         head(sys.argv[2])
+    elif sys.argv[1:2] == ["--reading"]:
+        reading()
+    elif sys.argv[1:2] == ["--gpu"]:
+        gpu()
     else:
         loops()

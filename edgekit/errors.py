@@ -6,9 +6,11 @@ Only the command line's boundary (`edgekit.cli.app.main`) catches these.
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from enum import IntEnum
+from pathlib import Path
 
 
 class ExitStatus(IntEnum):
@@ -97,7 +99,7 @@ def missing_package(package: str, purpose: str, extra: str) -> MissingError:
 
 def from_os_error(error: OSError, doing: str) -> StorageError:
     """Translate an operating-system error; `doing` completes the sentence "failed while ..."."""
-    where = f" ({error.filename})" if error.filename else ""
+    where = f" ({error.filename})" if error.filename and str(error.filename) not in doing else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(
             f"the disk is full: failed while {doing}{where}",
@@ -111,3 +113,53 @@ def from_os_error(error: OSError, doing: str) -> StorageError:
     return StorageError(
         f"{error.strerror or error}: failed while {doing}{where}", "choose another folder, such as --runs-dir runs"
     )
+
+
+# How PyTorch, its CPU allocator, oneDNN, onnxruntime and the C++ library report a failed allocation.
+_OUT_OF_MEMORY = re.compile(
+    r"allocate memory|failed to allocate|out of memory|could not create a (memory|primitive)|std::bad_alloc", re.I
+)
+_REQUESTED = re.compile(r"tried to allocate (\d+) bytes")
+# No array in a file that edgekit reads is larger, in bytes: a request above that comes from a damaged header.
+_LARGEST_ARRAY = 2**31
+# Errors of system calls whose arguments come from the content of a file, such as an offset before its beginning.
+_FROM_CONTENT = (None, errno.EINVAL, errno.EOVERFLOW)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True if an error means that memory ran out, on the CPU or a GPU."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None
+
+
+def out_of_memory(doing: str) -> EdgekitError:
+    """Return the error for exhausted memory; `doing` completes the sentence "out of memory while ..."."""
+    return EdgekitError(f"out of memory while {doing}", "close other programs, then run the same command again")
+
+
+def raise_if_not_damage(error: Exception, path: Path | str) -> None:
+    """Raise the error that tells why `path` could not be read, unless the content of the file is the reason.
+
+    To be called first in an ``except`` clause that goes on to report a damaged file.
+
+    Raises:
+        MissingError: the file does not exist. StorageError: the operating system refused to read it, for example
+            for lack of permission. EdgekitError: memory ran out, or `error` itself if it is one.
+    """
+    if isinstance(error, EdgekitError):
+        raise error
+    if is_out_of_memory(error):
+        if _requested_bytes(error) <= _LARGEST_ARRAY:
+            raise out_of_memory(f"reading {path}") from error
+    elif isinstance(error, FileNotFoundError):
+        raise MissingError(f"{path} does not exist") from error
+    elif isinstance(error, OSError) and error.errno not in _FROM_CONTENT:
+        raise from_os_error(error, f"reading {path}") from error
+
+
+def _requested_bytes(error: Exception) -> int:
+    """Return the size of the allocation that failed; 0 if the error does not tell."""
+    if found := _REQUESTED.search(str(error)):
+        return int(found[1])
+    return int(getattr(error, "_total_size", 0))  # of numpy's MemoryError

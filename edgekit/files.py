@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from edgekit import __version__
-from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError, from_os_error
+from edgekit.errors import (
+    DataError,
+    EdgekitError,
+    MissingError,
+    StorageError,
+    UsageError,
+    from_os_error,
+    raise_if_not_damage,
+)
 
 
 @contextmanager
@@ -174,13 +182,14 @@ def load_json(path: Path) -> Any:
     """Read a JSON file that edgekit wrote.
 
     Raises:
-        MissingError: no such file. DataError: not JSON.
+        MissingError: no such file. DataError: not JSON. StorageError: the file cannot be read.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MissingError(f"{path} does not exist") from None
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, OSError, MemoryError) as error:
+        raise_if_not_damage(error, path)
         raise DataError(f"{path} is damaged: {error}", "restore it, or make the run again") from error
 
 

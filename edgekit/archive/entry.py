@@ -22,7 +22,7 @@ import numpy as np
 from edgekit import files, runs
 from edgekit.bench import program, results
 from edgekit.bench.replies import plain
-from edgekit.errors import DataError, EdgekitError
+from edgekit.errors import DataError, EdgekitError, raise_if_not_damage
 from edgekit.labels import visible
 from edgekit.measurements import BUSY, SOURCES, BenchmarkResult, ProgramResult
 from edgekit.stats.latency import percentiles_ms, settled
@@ -184,10 +184,9 @@ def read(path: Path, of: About) -> Entry:
             return _of_program(program.load_file(path), path, content, of)
         _check_raw(path.with_name(path.name.removesuffix(".json") + ".npz"))
         return _of_result(results.load_file(path), path, content, of)
-    except EdgekitError:
-        raise
-    except (ValueError, OSError, KeyError, TypeError, AttributeError, IndexError, OverflowError, MemoryError,
-            EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:  # fmt: skip
+    except (EdgekitError, ValueError, OSError, KeyError, TypeError, AttributeError, IndexError, OverflowError,
+            MemoryError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:  # fmt: skip
+        raise_if_not_damage(error, path)
         raise DataError(f"{path} is damaged: {type(error).__name__}: {error}", "remove it, or restore it") from error
 
 

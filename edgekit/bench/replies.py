@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.errors import DataError
+from edgekit.errors import DataError, raise_if_not_damage
 from edgekit.labels import visible
 
 _SAID = ("runtime", "version", "processor", "threads")
@@ -56,6 +56,8 @@ def read(folder: Path, device: str, samples: int) -> Answer:
         power = _array(folder / "power.npy") if (folder / "power.npy").is_file() else None
         layers = _layers(folder / "layers.json")
     except (ValueError, EOFError, OSError, TypeError, OverflowError, MemoryError, RecursionError) as error:
+        if not isinstance(error, FileNotFoundError):  # which the device did not send
+            raise_if_not_damage(error, folder)
         raise DataError(f"{device} sent results that cannot be read: {visible(str(error))[:_MOST_TEXT]}") from None
     sound = (
         isinstance(said, dict)

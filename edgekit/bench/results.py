@@ -16,7 +16,7 @@ import numpy as np
 
 from edgekit import __version__, files
 from edgekit.config import from_table
-from edgekit.errors import DataError, EdgekitError
+from edgekit.errors import DataError, EdgekitError, raise_if_not_damage
 from edgekit.measurements import BenchmarkResult
 from edgekit.records import Artifact
 
@@ -106,6 +106,7 @@ def read_raw(path: Path) -> dict[str, Any]:
         with np.load(path, allow_pickle=False) as values:
             found = {name: values[name] for name in (*RAW, *TIMES) if name in values}
     except (ValueError, OSError, EOFError, MemoryError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise_if_not_damage(error, path)
         raise DataError(f"{path} is damaged: {error}", _HINT) from None
     if wrong := next((name for name, of in _SHAPES.items() if not of(found.get(name))), None):
         raise DataError(f"{path} is damaged: {wrong} is not what a measurement gives", _HINT)

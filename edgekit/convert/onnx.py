@@ -18,7 +18,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import fx
 
 from edgekit import files
-from edgekit.errors import EdgekitError, ParityError
+from edgekit.errors import EdgekitError, ParityError, is_out_of_memory, out_of_memory
 from edgekit.records import OnnxModel
 
 # TensorRT 8.5 knows opset 17. Every operator that is left after `lower` means the same in 17.
@@ -179,6 +179,8 @@ def with_batch(path: Path, batch: int) -> bytes:
     try:
         (rows,) = session(content, optimize=False).run(None, {"image": images})
     except Exception as error:
+        if is_out_of_memory(error):
+            raise out_of_memory(f"running {path.name} in batches of {batch}") from error
         raise refused from error
     alone = session(path, optimize=False)
     wanted = np.concatenate([alone.run(None, {"image": image[None]})[0] for image in images])

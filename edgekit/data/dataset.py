@@ -15,7 +15,7 @@ from edgekit.config import from_table
 from edgekit.data import builtin, index_cache
 from edgekit.data.images import EXTENSIONS, load_image
 from edgekit.data.threads import in_order
-from edgekit.errors import DataError, MissingError, unknown
+from edgekit.errors import DataError, MissingError, StorageError, unknown
 from edgekit.labels import check_label, check_labels, visible
 from edgekit.records import SPLITS, DatasetIndex, Sample
 
@@ -75,7 +75,7 @@ def index(root: Path, skip_bad: bool = False, progress: Progress | None = None) 
         more = f"\n  ... and {len(bad) - MOST_NAMED} more" if len(bad) > MOST_NAMED else ""
         raise DataError(
             f"{len(bad)} of {len(files)} images cannot be used:\n  " + "\n  ".join(bad[:MOST_NAMED]) + more,
-            "replace or delete them, or leave them out with --skip-bad",
+            "fix or remove them, or leave them out with --skip-bad",
         )
     number = {name: label for label, name in enumerate(labels)}
     samples = [
@@ -131,8 +131,9 @@ def read_image(root: Path, path: str) -> tuple[Image, str, os.stat_result]:
         raise DataError(error.message.removeprefix(f"{whole}: ")) from error
     except UnicodeEncodeError as error:
         raise DataError("its name is not UTF-8; rename it") from error
-    except OSError as error:
-        why = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or error
+    except (OSError, StorageError) as error:
+        cause = error.__cause__ if isinstance(error, StorageError) else error
+        why = "no such file" if isinstance(cause, FileNotFoundError) else getattr(cause, "strerror", None) or cause
         raise DataError(f"cannot be read ({why})") from error
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgekit.data.threads import in_order
-from edgekit.errors import DataError, MissingError
+from edgekit.errors import DataError, MissingError, raise_if_not_damage
 from edgekit.records import Preprocess
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def load_image(path: Path) -> Image:
     pixels are laid over white. The first frame of an animation is used.
 
     Raises:
-        MissingError: no such file. DataError: no image, truncated, or over `MAX_PIXELS`. Both name it.
+        MissingError: the file does not exist. StorageError: the file cannot be read, for example for lack of
+            permission. DataError: the file is not an image, is truncated, or is larger than `MAX_PIXELS`.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -58,6 +59,7 @@ def load_image(path: Path) -> Image:
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
         if isinstance(error, FileNotFoundError):
             raise MissingError(f"{path}: no such file", "check the path") from error
+        raise_if_not_damage(error, path)
         # Pillow's own message would repeat the path.
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         why = "not a known image format" if isinstance(error, UnidentifiedImageError) else why

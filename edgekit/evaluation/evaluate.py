@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import numpy as np
 from edgekit import files
 from edgekit.config import from_table
 from edgekit.data.images import load_batches, load_pixels
-from edgekit.errors import DataError, EdgekitError
+from edgekit.errors import DataError, EdgekitError, raise_if_not_damage
 from edgekit.evaluation import metrics, temperature
 from edgekit.models import build
 from edgekit.records import Checkpoint, DatasetIndex
@@ -107,7 +108,8 @@ def load(run_path: Path, checkpoint_sha256: str) -> Evaluation | None:
     try:
         with np.load(raw_path, allow_pickle=False) as values:
             raw = {name: values[name] for name in values.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        raise_if_not_damage(error, raw_path)
         raise DataError(f"{raw_path} is damaged: {error}", "edgekit evaluate") from error
     described = {key: value for key, value in document.items() if key not in ("schema", "raw_sha256")}
     evaluation = from_table({**described, "raw": raw}, Evaluation, str(path))

@@ -163,7 +163,7 @@ def _best_scale(sampled: torch.Tensor, labels: np.ndarray, near: float) -> float
     if len(labels) < 2:
         return 1.0
     if temperature.all_right(mean(near), labels):
-        return temperature.sure_as(lambda t: float(mean(t).max(1).mean()), len(labels))
+        return temperature.fit_confidence(lambda t: float(mean(t).max(1).mean()), len(labels))
     return _least(lambda t: float(_losses(sampled, labels, t).mean()), near)
 
 

@@ -11,11 +11,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgekit.errors import DataError, MissingError, UsageError, missing_package
+from edgekit.errors import (
+    DataError,
+    MissingError,
+    UsageError,
+    from_os_error,
+    is_out_of_memory,
+    missing_package,
+    out_of_memory,
+    raise_if_not_damage,
+)
 from edgekit.models.zoo import RANGE, resolve, row
 from edgekit.records import Preprocess
 
 _HIDDEN_DROPOUT = 0.2
+# Errors of the disk while weights are downloaded, not of the network.
+_LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def build(arch: str, classes: int, image_size: int | None = None, hidden: int = 0) -> nn.Module:
@@ -110,6 +121,8 @@ def load_weights(model: nn.Module, arch: str, weights: str) -> None:
         _interpolate_positions(state, own)
         missing, unexpected = model.load_state_dict(state, strict=False)
     except (RuntimeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         raise DataError(f"these weights do not fit {arch}: {str(error).splitlines()[-1].strip()}") from error
     missing = [k for k in missing if not k.startswith(heads)]
     if missing or unexpected:
@@ -141,8 +154,11 @@ def _pretrained(arch: str) -> Tensors:
         enum: Any = source
         return dict(enum.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True))
     except (URLError, OSError, RuntimeError) as error:  # RuntimeError: not the file that was asked for
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise
+        doing = f"downloading the ImageNet weights of {arch}"
+        if isinstance(error, OSError) and error.errno in _LOCAL:
+            raise from_os_error(error, doing) from error
+        if is_out_of_memory(error):
+            raise out_of_memory(doing) from error
         raise MissingError(
             f"the ImageNet weights of {arch} could not be downloaded ({error})",
             "without a network: --model efficientnet_lite0 (its weights come with pip), "
@@ -168,6 +184,7 @@ def _from_file(path: Path) -> Tensors:
     except ImportError:
         raise missing_package("safetensors", f"reading {path.name}", "litert") from None
     except Exception as error:  # torch.load raises many kinds for a file that is not one
+        raise_if_not_damage(error, path)
         why = next(iter(str(error).splitlines()), "it ends too early")  # EOFError has no text
         raise DataError(f"{path} is no weights file: {why}") from error
 

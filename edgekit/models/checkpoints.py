@@ -11,7 +11,7 @@ from torch import nn
 
 from edgekit import files
 from edgekit.config import from_table
-from edgekit.errors import DataError, MissingError, StorageError
+from edgekit.errors import DataError, MissingError, StorageError, raise_if_not_damage
 from edgekit.models import build
 from edgekit.records import Checkpoint, Preprocess
 
@@ -58,6 +58,7 @@ def load(path: Path) -> tuple[Checkpoint, nn.Module]:
             raise KeyError("format")
         schema, arch, labels = content["schema"], content["arch"], tuple(content["labels"])
     except Exception as error:  # torch.load raises many kinds for a file that is not one
+        raise_if_not_damage(error, path)
         raise _damaged(path, error) from error
     if schema > SCHEMA:
         raise StorageError(f"{path} was written by a newer edgekit (format {schema})", "upgrade edgekit")
@@ -68,7 +69,8 @@ def load(path: Path) -> tuple[Checkpoint, nn.Module]:
             raise TypeError(f"a hidden layer of {hidden!r}")
         model = build.build(arch, len(labels), preprocess.image_size, hidden)
         model.load_state_dict(content["state_dict"])
-    except (AssertionError, KeyError, RuntimeError, TypeError) as error:
+    except (AssertionError, KeyError, RuntimeError, TypeError, MemoryError) as error:
+        raise_if_not_damage(error, path)
         raise _damaged(path, error) from error
     return Checkpoint(path, arch, labels, preprocess, files.sha256_file(path), hidden), model.eval()
 

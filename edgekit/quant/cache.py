@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgekit import files
-from edgekit.errors import DataError
+from edgekit.errors import DataError, raise_if_not_damage
 from edgekit.quantization import LayerWeights, QuantizedModel
 
 _PARTS = ("weight", "bias", "scales")
@@ -42,8 +42,8 @@ def load(path: Path, made_by: dict[str, Any]) -> tuple[Layers, Layers] | None:
     """
     if not path.is_file():
         return None
-    content = path.read_bytes()
     try:
+        content = path.read_bytes()
         with np.load(io.BytesIO(content), allow_pickle=False) as kept:
             head = json.loads(str(kept["made_by"]))
             if (head.get("form"), head.get("made_by")) != (_FORM, json.loads(json.dumps(made_by))):
@@ -52,6 +52,7 @@ def load(path: Path, made_by: dict[str, Any]) -> tuple[Layers, Layers] | None:
                 raise ValueError("its index names other arrays")
             return _group(kept, head["arrays"], "layers"), _group(kept, head["arrays"], "rewritten")
     except Exception as error:  # of zipfile, zlib, json and numpy: a dozen kinds
+        raise_if_not_damage(error, path)
         raise DataError(f"{path} is damaged: {error}", "remove it: the next export makes it again") from error
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.errors import DataError
+from edgekit.errors import DataError, raise_if_not_damage
 from edgekit.labels import visible
 from edgekit.targets.contents import Contents, OpInfo, TensorInfo
 
@@ -30,15 +30,17 @@ def read(path: Path) -> Contents:
     import onnx
     from google.protobuf.message import DecodeError
 
-    if path.stat().st_size > _MOST_BYTES:
-        raise DataError(f"{path} is larger than 2 GiB: no ONNX file in one piece is")
     model = onnx.ModelProto()
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise DataError(f"{path} is larger than 2 GiB: no ONNX file in one piece is")
         model.ParseFromString(path.read_bytes())
         if not model.graph.node or not model.opset_import:
             raise ValueError("it holds no graph")
         return _contents(model)
-    except (DecodeError, ValueError, TypeError, KeyError, OverflowError, RecursionError, MemoryError) as error:
+    except (DataError, DecodeError, ValueError, TypeError, KeyError, OverflowError, RecursionError, MemoryError,
+            OSError) as error:  # fmt: skip
+        raise_if_not_damage(error, path)
         said = visible(str(error).splitlines()[0] if str(error) else "")[:_MOST_TEXT]
         raise DataError(f"{path} is damaged, or no ONNX file: {said}", "export it again") from None
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.errors import DataError, missing_package
+from edgekit.errors import DataError, missing_package, raise_if_not_damage
 from edgekit.labels import visible
 from edgekit.targets import metadata
 from edgekit.targets.contents import Contents, OpInfo, TensorInfo
@@ -56,14 +56,15 @@ def read(path: Path) -> Contents:
         from ai_edge_litert import schema_py_generated as schema
     except ImportError:
         raise missing_package("ai-edge-litert", "reading .tflite files", "litert") from None
-    if path.stat().st_size > _MOST_BYTES:
-        raise DataError(f"{path} is larger than 2 GiB: no LiteRT file is")
-    content = path.read_bytes()
-    if content[4:8] != _IDENTIFIER:
-        raise DataError(f"{path} is no .tflite file: it lacks the mark TFL3", "export it again")
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise DataError(f"{path} is larger than 2 GiB: no LiteRT file is")
+        content = path.read_bytes()
+        if content[4:8] != _IDENTIFIER:
+            raise DataError(f"{path} is no .tflite file: it lacks the mark TFL3", "export it again")
         contents = _contents(schema, content)
-    except _DAMAGE as error:
+    except (DataError, OSError, *_DAMAGE) as error:
+        raise_if_not_damage(error, path)
         said = visible(str(error).splitlines()[0] if str(error) else "")[:200]
         raise DataError(f"{path} is damaged: {type(error).__name__} {said}", "export it again") from None
     contents.metadata.update(metadata.files(path))

@@ -96,7 +96,7 @@ class Batches:
         workers = self.options.workers if self.options.workers is not None else min(8 if gpu else 0, cores)
         return DataLoader(
             self.images,
-            batch_sampler=self._keys,  # type: ignore[arg-type]
+            batch_sampler=self._keys,
             num_workers=workers,
             pin_memory=gpu,
             collate_fn=_collate,

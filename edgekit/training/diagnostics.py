@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, is_out_of_memory
 from edgekit.labels import visible
 from edgekit.training.learner import Learner
 from edgekit.training.options import TrainOptions
@@ -63,14 +63,6 @@ def peak_mb() -> int:
 # What to say when a step fails: which files, which batch size would fit.
 
 _MOST_NAMED = 3
-# How PyTorch's CPU allocator, oneDNN and the C++ library say it.
-_OUT_OF_MEMORY = (
-    "can't allocate memory",
-    "out of memory",
-    "could not create a memory",
-    "could not create a primitive",
-    "std::bad_alloc",
-)
 
 
 def diverged(losses: torch.Tensor, paths: list[Path], where: str, hint: str) -> EdgekitError:
@@ -127,11 +119,6 @@ def memory_ran_out() -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise EdgekitError("out of memory", "a smaller --batch-size, --image-size or --model") from error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on the CPU or a GPU."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(t in str(error) for t in _OUT_OF_MEMORY)
 
 
 def _out_of_memory(learner: Learner) -> EdgekitError:

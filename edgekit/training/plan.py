@@ -19,7 +19,7 @@ from torch import nn
 from edgekit import files
 from edgekit.config import from_table
 from edgekit.data.calibration import choose
-from edgekit.errors import DataError, EdgekitError, StorageError, UsageError
+from edgekit.errors import DataError, EdgekitError, StorageError, UsageError, is_out_of_memory
 from edgekit.models import build, zoo
 from edgekit.quantization import CalibrationRecipe
 from edgekit.records import DatasetIndex, Sample
@@ -256,7 +256,7 @@ def measure_precisions(options: TrainOptions, classes: int, team: Team) -> dict[
             learner = Learner(_fresh(candidate, classes, team.device), preprocess, candidate, alone)
             found[_name(candidate)] = _seconds(learner, pixels, labels)
         except (RuntimeError, MemoryError) as error:
-            if not diagnostics.is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             traceback.clear_frames(error.__traceback__)
     return found

@@ -12,7 +12,7 @@ import torch
 
 from edgekit import files
 from edgekit.config import from_table
-from edgekit.errors import DataError, MissingError, StorageError, UsageError
+from edgekit.errors import DataError, MissingError, StorageError, UsageError, from_os_error, raise_if_not_damage
 from edgekit.scores import EpochStats
 
 STATE_FILE = "resume.pt"
@@ -115,11 +115,14 @@ def read(path: Path) -> bytes:
     """The bytes that `save` wrote.
 
     Raises:
-        MissingError: there are none.
+        MissingError: there are none. StorageError: the file cannot be read.
     """
     if not path.is_file():
         raise MissingError(f"{path.parent} holds no interrupted training", "edgekit train DATA starts a new one")
-    return path.read_bytes()
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise from_os_error(error, f"reading {path}") from error
 
 
 def load(content: bytes) -> State:
@@ -134,6 +137,7 @@ def load(content: bytes) -> State:
         history = [from_table(entry, EpochStats, STATE_FILE) for entry in kept.pop("history")]
         progress = TrainingProgress(**{**kept, "score": tuple(kept["score"])}, history=history)
     except Exception as error:  # torch.load raises many kinds for a file that is not one
+        raise_if_not_damage(error, STATE_FILE)
         why = next(iter(str(error).splitlines()), "it ends too early")
         raise DataError(f"{STATE_FILE} is damaged: {why}", "edgekit train DATA starts a new training") from error
     if schema > SCHEMA:

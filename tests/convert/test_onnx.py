@@ -252,3 +252,20 @@ def test_a_network_that_mixes_the_images_of_a_batch_is_refused(tmp_path: Path, n
     )
     with pytest.raises(EdgekitError, match="batches of 2"):
         export_onnx.with_batch(tmp_path / "m.onnx", 2)
+
+
+def test_a_batch_for_which_memory_is_too_short_is_not_blamed_on_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        def run(self, *_: object) -> None:
+            raise RuntimeError("Failed to allocate memory for requested buffer of size 4294967296")
+
+    node = helper.make_node("Relu", ["image"], ["scores"])
+    values = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1, 3]) for n in ("image", "scores")]
+    graph = helper.make_graph([node], "g", values[:1], values[1:])
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "m.onnx")
+    monkeypatch.setattr(export_onnx, "session", lambda *_, **__: Full())
+    with pytest.raises(EdgekitError, match=r"out of memory while running m\.onnx in batches of 2"):
+        export_onnx.with_batch(tmp_path / "m.onnx", 2)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgekit.errors import EdgekitError, ExitStatus
+from edgekit.errors import EdgekitError, ExitStatus, is_out_of_memory
 from edgekit.models import build, checkpoints, zoo
 from edgekit.models.zoo import ModelRow
 from edgekit.records import DatasetIndex, Preprocess
@@ -171,18 +171,18 @@ def test_weights_that_are_lost_are_not_blamed_on_an_image(colours: DatasetIndex,
     ids=str,
 )
 def test_out_of_memory_is_known_in_every_librarys_words(error: BaseException) -> None:
-    assert diagnostics.is_out_of_memory(error)
+    assert is_out_of_memory(error)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("memory")])
 def test_other_errors_are_not(error: BaseException, colours: DatasetIndex) -> None:
-    assert not diagnostics.is_out_of_memory(error)
+    assert not is_out_of_memory(error)
 
 
 def test_pytorchs_own_message_of_a_real_failure_is_known() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
-    assert diagnostics.is_out_of_memory(caught.value)
+    assert is_out_of_memory(caught.value)
 
 
 class Hungry(nn.Module):
