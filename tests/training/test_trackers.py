@@ -15,8 +15,8 @@ from tests.training import small
 
 pytestmark = [pytest.mark.xdist_group("trackers"), pytest.mark.usefixtures("rows")]
 STATS = [
-    EpochStats(1, 1.5, 1.25, 50.0, 2.0, 100.0, True, 40.0, 0.01),
-    EpochStats(2, 0.5, 0.75, 75.0, 2.0, 100.0, True, 70.0, 0.005),
+    EpochStats(1, 1.5, 1.25, 50.0, 100.0, True, 2.0, 40.0, 0.01),
+    EpochStats(2, 0.5, 0.75, 75.0, 100.0, True, 2.0, 70.0, 0.005),
 ]
 FIGURES = {"train_loss", "val_loss", "val_top1", "val_macro_f1", "seconds", "images_per_s", "lr"}
 
