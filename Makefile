@@ -7,7 +7,7 @@ ROAD := litert,digits,efficientnet-lite
 # More than there are cores: many tests wait, for boards, phones and browsers.
 WORKERS ?= 3
 
-.PHONY: demo test fast lint format bench verify-jetson clean
+.PHONY: demo test fast lint format bench metadata-schema verify-jetson clean
 
 demo: $(VENV)/.demo node_modules/.ready  ## real images to measured INT8 models, in minutes
 	rm -rf $(DEMO)
@@ -34,6 +34,11 @@ format: $(VENV)/.test
 bench: $(VENV)/.test  ## figures of this machine, written to benchmarks/results
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python -m benchmarks.harness
+
+metadata-schema:  ## code that reads and writes TFLite metadata, from its schema (apt install flatbuffers-compiler)
+	flatc --python --gen-onefile -o build/metadata edgekit/targets/metadata.fbs
+	{ echo "# Made by \`make metadata-schema\` from metadata.fbs: $$(flatc --version), --python --gen-onefile"; \
+		cat build/metadata/metadata_generated.py; } >edgekit/targets/metadata_generated.py
 
 verify-jetson: $(VENV)/.demo  ## HOST=user@orin [RUN=runs/mine] [MODE=15W]: what a person with a board would check
 	@test -n "$(HOST)" || { echo "usage: make verify-jetson HOST=user@orin [RUN=runs/mine] [MODE=15W]"; exit 2; }

@@ -67,7 +67,7 @@ def read(path: Path) -> Contents:
         raise_if_not_damage(error, path)
         said = visible(str(error).splitlines()[0] if str(error) else "")[:200]
         raise DataError(f"{path} is damaged: {type(error).__name__} {said}", "export it again") from None
-    contents.metadata.update(metadata.files(path))
+    contents.metadata.update(metadata.read_archive(path))
     return contents
 
 
@@ -91,7 +91,7 @@ def _contents(schema: Any, content: bytes) -> Contents:
     if "min_runtime_version" in kept:
         about["needs LiteRT"] = file.text(kept["min_runtime_version"].rstrip(b"\0"))
     about["metadata buffers"] = ", ".join(kept)
-    told = metadata.told(kept[metadata.BUFFER]) if metadata.BUFFER in kept else {}
+    described = metadata.read(kept[metadata.BUFFER]) if metadata.BUFFER in kept else {}
     return Contents(
         form="LiteRT",
         about=about,
@@ -100,7 +100,7 @@ def _contents(schema: Any, content: bytes) -> Contents:
         ops=tuple(ops),
         weights=tuple(tensor for tensor in tensors if tensor.constant),
         signatures=tuple(_signatures(file, tensors)),
-        metadata=told,
+        metadata=described,
     )
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
+import shutil
+import subprocess
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import flatbuffers
@@ -152,3 +156,29 @@ def test_equal_models_are_equal_files_and_metadata_is_replaced(plain: bytes) -> 
     once = metadata.attach(plain, ABOUT, FACTS)
     assert once == metadata.attach(plain, ABOUT, FACTS)
     assert read(metadata.attach(once, About(title="new"), FACTS)).text(0) == "new"
+
+
+def test_what_was_written_is_read(plain: bytes) -> None:
+    found = metadata.read(metadata._pack(ABOUT, FACTS))
+    assert {name: found[name] for name in ("name", "description", "version", "author", "license")} == {
+        "name": "Rüben & Co.", "description": "tells beets apart", "version": "1.2.3", "author": "A. U. Thor",
+        "license": "CC-BY-4.0",
+    }  # fmt: skip
+    assert (found["input 0 name"], found["input 0 mean"], found["input 0 std"]) == ("image", "0", "1")
+    assert found["output 0 name"] == "scores"
+    assert "output 0 mean" not in found
+
+
+def test_the_generated_code_is_that_of_the_schema(tmp_path: Path) -> None:
+    """`make metadata-schema` makes it; another flatc may write other code."""
+    folder = Path(metadata.__file__).parent
+    header, _, generated = (folder / "metadata_generated.py").read_text(encoding="utf-8").partition("\n")
+    made_by = re.fullmatch(r"# Made by `make metadata-schema` from metadata.fbs: (.*), --python --gen-onefile", header)
+    assert made_by
+    if shutil.which("flatc") is None:
+        pytest.skip("no flatc here: apt install flatbuffers-compiler")
+    if (here := subprocess.check_output(["flatc", "--version"], text=True).strip()) != made_by[1]:
+        pytest.skip(f"the code was made by {made_by[1]}, here is {here}")
+    schema = folder / "metadata.fbs"
+    subprocess.run(["flatc", "--python", "--gen-onefile", "-o", str(tmp_path), str(schema)], check=True)
+    assert (tmp_path / "metadata_generated.py").read_text(encoding="utf-8") == generated
