@@ -20,8 +20,8 @@ from edgekit.measurements import BenchmarkResult
 from edgekit.stats import proportions, quantiles
 from edgekit.stats.latency import percentiles_ms
 from edgekit.web import litertjs
-from edgekit.web.access import Door
-from edgekit.web.server import Desk, WebServer
+from edgekit.web.access import Access
+from edgekit.web.server import Callbacks, WebServer
 from edgekit.web.visits import Offer, Visit
 
 if TYPE_CHECKING:
@@ -152,11 +152,11 @@ def serve(offer: Offer, run: runs.Run, place: Place, devices: int, once: bool) -
             progress.note(f"{visit.name} is in" + (", a browser of this machine" if visit.source == "host" else ""))
             return add(visit.name)
 
-        door = Door(devices, (place.name,))
-        server = _listen(place, offer, Desk(entered, keep, ended, progress.note), door)
+        access = Access(devices, (place.name,))
+        server = _listen(place, offer, Callbacks(entered, keep, ended, progress.note), access)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
-            _print_link(server, place, door)
+            _print_link(server, place, access)
             while not over.wait(0.5):  # a wait without end would not hear Ctrl-C everywhere
                 pass
         except KeyboardInterrupt:
@@ -181,7 +181,7 @@ def _doubts(result: BenchmarkResult) -> str:
     return "".join(f"; {doubt}" for doubt in doubts)
 
 
-def _listen(place: Place, offer: Offer, desk: Desk, door: Door) -> WebServer:
+def _listen(place: Place, offer: Offer, callbacks: Callbacks, access: Access) -> WebServer:
     """A server on the first port that is free.
 
     Raises:
@@ -189,16 +189,16 @@ def _listen(place: Place, offer: Offer, desk: Desk, door: Door) -> WebServer:
     """
     for port in place.ports:
         try:
-            return WebServer(("0.0.0.0" if place.lan else HERE, port), offer, desk, door, place.secure)  # noqa: S104
+            return WebServer(("0.0.0.0" if place.lan else HERE, port), offer, callbacks, access, place.secure)  # noqa: S104
         except OSError as error:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise
     raise MissingError(f"port {place.ports[0]} cannot be had", "edgekit serve --port 0 takes a free one")
 
 
-def _print_link(server: WebServer, place: Place, door: Door) -> None:
+def _print_link(server: WebServer, place: Place, access: Access) -> None:
     scheme = "http" if place.secure is None else "https"
-    link = f"{scheme}://{place.name}:{server.server_port}/#{door.token}"
+    link = f"{scheme}://{place.name}:{server.server_port}/#{access.token}"
     if place.lan:
         _print_code(link)
     progress.note(f"open on the phone: {link}" if place.lan else f"open in a browser of this machine: {link}")
@@ -208,7 +208,7 @@ def _print_link(server: WebServer, place: Place, door: Door) -> None:
         progress.note("without --https: one thread, no WebGPU, no live camera, and others in the network can listen")
     else:
         progress.note("phones: edgekit serve --lan --https")
-    progress.note(f"the link is good for {door.devices} browser{'s' if door.devices > 1 else ''}; Ctrl-C ends")
+    progress.note(f"the link is good for {access.devices} browser{'s' if access.devices > 1 else ''}; Ctrl-C ends")
 
 
 def _print_code(link: str) -> None:

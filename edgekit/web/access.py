@@ -1,4 +1,4 @@
-"""Who may speak to the server of ``edgekit serve``."""
+"""Access control of the server behind ``edgekit serve``: one token in the link, then a cookie for each browser."""
 
 from __future__ import annotations
 
@@ -15,74 +15,91 @@ from edgekit.web.visits import Visit
 
 
 @dataclass
-class Guest:
-    """A browser that was let in, and what hears its progress."""
+class Browser:
+    """A browser that was admitted: its measurements, and a callback for its progress (done, total, text)."""
 
     visit: Visit
     update: Callable[[int, int, str], None]
 
 
 class Refused(Exception):
-    """A request that is not answered, with the status and the reason that the browser gets."""
+    """A request that is refused, with the HTTP status and the reason that the browser gets."""
 
-    def __init__(self, status: HTTPStatus, why: str) -> None:
-        super().__init__(why)
-        self.status, self.why = status, why
+    def __init__(self, status: HTTPStatus, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason
 
 
 @dataclass
-class Door:
-    """Who may come in: the token of the link admits `devices` browsers; each then has a cookie of its own.
+class Access:
+    """Admits browsers by the token of the link, and knows them by their cookies afterwards.
 
-    `names`: what the server may be called besides "localhost" and addresses in figures. A page of another site
-    cannot make a browser speak to it under its own name (DNS rebinding).
+    Attributes:
+        devices: number of browsers that the token admits.
+        names: host names of the server, besides "localhost" and IP addresses. Requests to other names are refused,
+            so that a page of another site cannot reach the server under its own name (DNS rebinding).
+        token: secret part of the link. browsers: admitted browsers by cookie.
     """
 
     devices: int = 1
     names: tuple[str, ...] = ()
     token: str = field(default_factory=lambda: secrets.token_urlsafe(16))
-    guests: dict[str, Guest] = field(default_factory=dict)
+    browsers: dict[str, Browser] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def enter(self, token: object, guest: Callable[[set[str]], Guest]) -> str:
-        """The cookie of a new guest; `guest` makes it, given the names that are taken."""
-        if not isinstance(token, str) or not hmac.compare_digest(token.encode(), self.token.encode()):
-            raise Refused(HTTPStatus.FORBIDDEN, "this link is not of this server: scan the code again")
-        with self._lock:
-            if len(self.guests) >= self.devices:
-                raise Refused(HTTPStatus.FORBIDDEN, "this link was used: start again, with --devices for more of them")
-            key = secrets.token_urlsafe(32)
-            self.guests[key] = guest({g.visit.name for g in self.guests.values()})
-        return key
+    def admit(self, token: object, make_browser: Callable[[set[str]], Browser]) -> str:
+        """Admit a browser and return its cookie.
 
-    def guest(self, key: str) -> Guest:
-        """The guest with this cookie."""
+        Args:
+            make_browser: called with the device names that are taken.
+
+        Raises:
+            Refused: the token is wrong, or has admitted as many browsers as it may.
+        """
+        if not isinstance(token, str) or not hmac.compare_digest(token.encode(), self.token.encode()):
+            raise Refused(HTTPStatus.FORBIDDEN, "this link belongs to another server: scan the QR code again")
+        with self._lock:
+            if len(self.browsers) >= self.devices:
+                raise Refused(
+                    HTTPStatus.FORBIDDEN,
+                    "this link is used up: restart edgekit serve, with --devices N for more browsers",
+                )
+            cookie = secrets.token_urlsafe(32)
+            self.browsers[cookie] = make_browser({each.visit.name for each in self.browsers.values()})
+        return cookie
+
+    def browser(self, cookie: str) -> Browser:
+        """Return the browser with this cookie.
+
+        Raises:
+            Refused: there is none.
+        """
         found = None
         with self._lock:
-            for known, guest in self.guests.items():
-                if hmac.compare_digest(known.encode(), key.encode()):
-                    found = guest
+            for known, browser in self.browsers.items():  # all of them: the time must not tell which one fits
+                if hmac.compare_digest(known.encode(), cookie.encode()):
+                    found = browser
         if found is None:
-            raise Refused(HTTPStatus.UNAUTHORIZED, "this page needs the link that edgekit serve printed")
+            raise Refused(HTTPStatus.UNAUTHORIZED, "open the link that edgekit serve printed")
         return found
 
-    def knows(self, host: str) -> bool:
-        """Whether the server is called that, with or without a port."""
-        name = _name(host)
+    def is_own_name(self, host: str) -> bool:
+        """Return whether a Host header, with or without a port, names this server."""
+        name = _host_name(host)
         try:
             return bool(ipaddress.ip_address(name))
         except ValueError:
             return name == "localhost" or name in self.names
 
 
-def is_of_this_machine(host: str) -> bool:
-    """Whether a Host header names the machine that the browser runs on, which browsers trust without a certificate."""
-    name = _name(host)
+def is_loopback(host: str) -> bool:
+    """Return whether a Host header names the browser's own machine, a secure origin without a certificate."""
+    name = _host_name(host)
     return name in ("localhost", "::1") or name.startswith("127.")
 
 
-def _name(host: str) -> str:
-    """The host without its port; "" for what is none."""
+def _host_name(host: str) -> str:
+    """Return the host without its port; "" if it is not a valid host."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:

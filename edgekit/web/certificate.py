@@ -1,6 +1,6 @@
-"""A certificate that edgekit signs itself, so that a phone's browser has threads, WebGPU and the camera.
+"""Self-signed certificate of ``edgekit serve --https``.
 
-Browsers give those to secure origins alone; a plain http address of the local network is none.
+Browsers offer threads, WebGPU and the camera only on secure origins; plain HTTP in the local network is not one.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _PRIVATE = 0o600
 
 
 def context(address: str) -> tuple[ssl.SSLContext, str]:
-    """What serves https at `address` and at localhost, and the certificate's SHA-256 fingerprint.
+    """Return a TLS context for `address` and localhost, and the SHA-256 fingerprint of its certificate.
 
-    The key and the certificate of an address are kept, readable by the user alone, until it has a week left: the
-    exception that was made for it on a phone stays valid.
+    Key and certificate are kept in the cache, readable by the user only, until a week before they expire: the
+    exception that a phone's user made for the certificate stays valid.
 
     Raises:
         MissingError: the package cryptography is not installed. StorageError: the file cannot be written.
@@ -32,8 +32,8 @@ def context(address: str) -> tuple[ssl.SSLContext, str]:
     folder = files.cache_dir("certificates")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"{re.sub(r'[^A-Za-z0-9.-]', '_', address)}.pem"
-    if not _serves(path):
-        pem = _signed(address)
+    if not _is_valid(path):
+        pem = _create(address)
         with files.writing(path, _PRIVATE) as temporary:
             temporary.write_bytes(pem)
     secure = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -43,13 +43,13 @@ def context(address: str) -> tuple[ssl.SSLContext, str]:
 
 
 def fingerprint(pem: str) -> str:
-    """SHA-256 of the certificate in PEM text, as browsers show it."""
+    """Return the SHA-256 of a certificate in PEM text, as browsers show it."""
     der = ssl.PEM_cert_to_DER_cert(pem[pem.index("-----BEGIN CERTIFICATE-----") :])
     return hashlib.sha256(der).digest().hex(":").upper()
 
 
-def _serves(path: Path) -> bool:
-    """Whether the file holds a key and a certificate that stays valid for a while."""
+def _is_valid(path: Path) -> bool:
+    """Return whether the file holds a key and a certificate that is valid for another week."""
     if not path.is_file():
         return False
     x509 = _x509()
@@ -61,8 +61,8 @@ def _serves(path: Path) -> bool:
     return bool(ends - datetime.datetime.now(datetime.timezone.utc) > datetime.timedelta(days=_DAYS_LEFT))
 
 
-def _signed(address: str) -> bytes:
-    """A new key and its certificate, PEM."""
+def _create(address: str) -> bytes:
+    """Return a new key and its certificate as PEM."""
     x509 = _x509()
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -77,7 +77,7 @@ def _signed(address: str) -> bytes:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))  # phones whose clock is behind
+        .not_valid_before(now - datetime.timedelta(days=1))  # for phones with a slow clock
         .not_valid_after(now + datetime.timedelta(days=_DAYS))
         .add_extension(x509.SubjectAlternativeName([_general_name(each) for each in alternatives]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

@@ -1,4 +1,7 @@
-"""The files of the page that edgekit serves: a fixed table, nothing else can be asked for."""
+"""HTTP server behind ``edgekit serve``: a fixed table of files, a few requests, and limits on all of them.
+
+Files of the page are public. Everything of the run needs the cookie of an admitted browser (`access`).
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from edgekit.errors import DataError, EdgekitError
 from edgekit.labels import visible
 from edgekit.measurements import BenchmarkResult
 from edgekit.web import litertjs, visits
-from edgekit.web.access import Door, Guest, Refused, is_of_this_machine
+from edgekit.web.access import Access, Browser, Refused, is_loopback
 from edgekit.web.visits import Offer, Visit
 
 FOLDER = Path(__file__).parent / "static"
@@ -33,15 +36,32 @@ _TYPES = {
     ".svg": "image/svg+xml",
 }
 _PAGE = ("app.js", "camera.js", "draw.js", "measure.js", "style.css", "icon.svg")
+# Headers of every response. The policy lets the page load from this server alone, and send to it alone.
+HEADERS = {
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; "
+    "img-src 'self'; connect-src 'self'; worker-src 'self'; media-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+# Cross-origin isolation: threads and a fine clock need it. Browsers warn about these headers on insecure origins.
+ISOLATION = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
+# Limits of a request's body, in bytes: messages and finished measurements. Logits must have their exact size.
+_MAX_MESSAGE_BYTES, _MAX_RESULT_BYTES = 4_000, 16_000_000
+_IDLE_S = 30
+_MAX_CONNECTIONS = 64
+_MAX_REFUSALS_LOGGED = 5
 
 
 @dataclass(frozen=True)
 class Asset:
-    """One file that the page loads.
+    """A file that the page loads.
 
     Attributes:
-        type: its media type. encoding: how its content is compressed; "" if it is not.
-        read: returns its content.
+        type: media type. encoding: content encoding, "" for none. read: returns the content.
     """
 
     type: str
@@ -57,71 +77,62 @@ def _litertjs(name: str) -> Asset:
     return Asset(_TYPES[Path(name).suffix], "gzip", functools.partial(litertjs.compressed, name))
 
 
-# Nothing else in the file system can be asked for.
+# All files that are served, by path.
 ASSETS: dict[str, Asset] = {
     "/": _own("index.html"),
     **{f"/{name}": _own(name) for name in _PAGE},
     **{f"/litert/{name}": _litertjs(name) for name in litertjs.FILES},
 }
-# Of every answer; the policy lets the page load from and speak to this server alone.
-HEADERS = {
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Content-Security-Policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; "
-    "img-src 'self'; connect-src 'self'; worker-src 'self'; media-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
-    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
-    "Referrer-Policy": "same-origin",
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-store",
-}
-# These isolate the page, which threads and a fine clock need. On origins that are not secure browsers complain of them.
-ISOLATION = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
-# The server behind ``edgekit serve``: a fixed table of routes, a token that admits browsers, limits on everything.
-
-# The most that a request may carry, in bytes; logits have the size that they must have.
-_MOST_SAID, _MOST_RESULT = 4_000, 16_000_000
-_IDLE_S = 30
-_MOST_CONNECTIONS = 64
-_MOST_REFUSALS_SAID = 5
 
 
 @dataclass(frozen=True)
-class Desk:
-    """Who hears what browsers do. Every function is called by a thread of the server.
+class Callbacks:
+    """Functions that threads of the server call when a browser does something.
 
     Attributes:
-        entered: returns what hears the progress of that browser. keep: files a result. ended: all was measured.
+        entered: a browser was admitted; returns the callback for its progress (done, total, text).
+        keep: stores a finished measurement. ended: a browser has measured everything.
+        log: takes a line about an error or a refused request.
     """
 
     entered: Callable[[Visit], Callable[[int, int, str], None]]
     keep: Callable[[BenchmarkResult], None]
     ended: Callable[[Visit], None]
-    say: Callable[[str], None]
+    log: Callable[[str], None]
 
 
 class WebServer(ThreadingHTTPServer):
-    """Listens when it is made; `serve_forever` answers. `secure` wraps its connections."""
+    """Server that listens from its construction on; `serve_forever` answers requests.
+
+    Args:
+        address: host and port; port 0 takes a free one. secure: TLS context, None for plain HTTP.
+    """
 
     daemon_threads = True
     request_queue_size = 64
     block_on_close = False
 
     def __init__(
-        self, address: tuple[str, int], offer: Offer, desk: Desk, door: Door, secure: ssl.SSLContext | None = None
+        self,
+        address: tuple[str, int],
+        offer: Offer,
+        callbacks: Callbacks,
+        access: Access,
+        secure: ssl.SSLContext | None = None,
     ) -> None:
         super().__init__(address, _Handler)
-        self.offer, self.desk, self.door, self.secure = offer, desk, door, secure
-        self._free = threading.BoundedSemaphore(_MOST_CONNECTIONS)
+        self.offer, self.callbacks, self.access, self.secure = offer, callbacks, access, secure
+        self._free = threading.BoundedSemaphore(_MAX_CONNECTIONS)
         self._keeping = threading.Lock()
         self._refusals = 0
 
     def server_bind(self) -> None:
-        """Without the look-up of its own name, which can take seconds."""
+        """Bind the socket without looking up the server's own name, which can take seconds."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
 
     def get_request(self) -> tuple[Any, Any]:
-        """The next connection; its handshake is left to its own thread, so that nobody holds up the others."""
+        """Accept a connection; its own thread does the TLS handshake, so that a slow one delays no other."""
         connection, client = super().get_request()
         connection.settimeout(_IDLE_S)
         if self.secure is not None:
@@ -129,39 +140,40 @@ class WebServer(ThreadingHTTPServer):
         return connection, client
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """A thread for each connection, and so many at most."""
+        """Serve a connection in a thread of its own, or close it if there are too many."""
         if self._free.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serve one connection, then make room for another."""
+        """Serve a connection, then make room for another one."""
         try:
             super().process_request_thread(request, client_address)
         finally:
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Connections that break off are no errors; what else goes wrong is said in one line."""
+        """Log an error in one line, unless the connection broke."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
-            self.desk.say(f"answering {client_address[0]} failed: {type(error).__name__}: {visible(str(error))[:200]}")
+            text = visible(str(error))[:200]
+            self.callbacks.log(f"a request of {client_address[0]} failed: {type(error).__name__}: {text}")
 
     def keep(self, result: BenchmarkResult) -> None:
-        """File a result, one at a time."""
+        """Store a result, one at a time."""
         with self._keeping:
-            self.desk.keep(result)
+            self.callbacks.keep(result)
 
-    def refused(self, client: str, why: str) -> None:
-        """Say on the desktop who was turned away; not for ever."""
+    def log_refusal(self, client: str, reason: str) -> None:
+        """Log a refused request; only the first few are logged."""
         self._refusals += 1
-        if self._refusals <= _MOST_REFUSALS_SAID:
-            self.desk.say(f"turned away: {client} ({why})")
+        if self._refusals <= _MAX_REFUSALS_LOGGED:
+            self.callbacks.log(f"refused a request of {client}: {reason}")
 
 
 def _route(path: str) -> tuple[str, int | None]:
-    """Split ``/api/images/12`` into its name and number; a path without a number is a name alone."""
+    """Split ``/api/images/12`` into ``/api/images`` and 12; None if the path does not end with a number."""
     name, _, number = path.rpartition("/")
     return (name, int(number)) if number.isascii() and number.isdecimal() and len(number) < 10 else (path, None)
 
@@ -173,46 +185,48 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
-            self.close_connection = True  # its body is not read as the next request
-        self._answer(self._get)
+            self.close_connection = True  # its body must not be read as the next request
+        self._respond(self._get)
 
     def do_POST(self) -> None:
-        self._answer(self._post)
+        self._respond(self._post)
 
-    def _answer(self, work: Callable[[str], None]) -> None:
+    def _respond(self, work: Callable[[str], None]) -> None:
         try:
             self._check_origin()
             work(urlsplit(self.path).path)
         except Refused as refusal:
             if refusal.status == HTTPStatus.FORBIDDEN:
-                self.server.refused(self.client_address[0], refusal.why)
-            self._refuse(refusal.status, refusal.why)
+                self.server.log_refusal(self.client_address[0], refusal.reason)
+            self._refuse(refusal.status, refusal.reason)
         except DataError as error:
-            self.server.refused(self.client_address[0], error.message)
+            self.server.log_refusal(self.client_address[0], error.message)
             self._refuse(HTTPStatus.BAD_REQUEST, error.message)
         except EdgekitError as error:
-            self.server.desk.say(f"error: {error.message}")
+            self.server.callbacks.log(f"error: {error.message}")
             self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, error.message)
-        except ValueError:  # what urlsplit cannot read
-            self._refuse(HTTPStatus.BAD_REQUEST, "no such address")
+        except ValueError:  # urlsplit cannot read the path
+            self._refuse(HTTPStatus.BAD_REQUEST, "invalid address")
 
     def _check_origin(self) -> None:
         hosts = self.headers.get_all("Host") or []
-        if len(hosts) != 1 or not self.server.door.knows(hosts[0]):
-            raise Refused(HTTPStatus.MISDIRECTED_REQUEST, "this server is not called that: edgekit serve --address")
+        if len(hosts) != 1 or not self.server.access.is_own_name(hosts[0]):
+            raise Refused(
+                HTTPStatus.MISDIRECTED_REQUEST, "this server has another name: edgekit serve --address NAME sets it"
+            )
         scheme = "http" if self.server.secure is None else "https"
         if self.headers.get("Origin", f"{scheme}://{hosts[0]}") != f"{scheme}://{hosts[0]}":
-            raise Refused(HTTPStatus.FORBIDDEN, "asked by a page of another site")
+            raise Refused(HTTPStatus.FORBIDDEN, "the request comes from a page of another site")
 
     def _get(self, path: str) -> None:
         if path in ASSETS:
             asset = ASSETS[path]
             self._send(asset.read(), asset.type, {"Content-Encoding": asset.encoding} if asset.encoding else {})
             return
-        guest, offer = self._guest(), self.server.offer
+        visit, offer = self._browser().visit, self.server.offer
         match _route(path):
             case "/api/job", None:
-                self._send_json({**offer.described(), "device": guest.visit.name, "figures": guest.visit.figures})
+                self._send_json({**offer.described(), "device": visit.name, "figures": visit.figures})
             case "/api/model", int(number) if number < len(offer.models):
                 self._send(offer.models[number][1].read_bytes())
             case "/api/images", int(number) if number < offer.chunks:
@@ -222,87 +236,91 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _post(self, path: str) -> None:
         if path == "/api/enter":
-            self._enter(visits.parse(self._body(_MOST_SAID)))
+            self._enter(self._message())
             return
-        guest = self._guest()
+        browser, offer = self._browser(), self.server.offer
         match _route(path):
             case "/api/progress", None:
-                guest.update(*visits.progress(visits.parse(self._body(_MOST_SAID))))
+                browser.update(*visits.progress(self._message()))
             case "/api/begin", None:
-                guest.visit.begin(visits.parse(self._body(_MOST_SAID)))
+                browser.visit.begin(self._message())
             case "/api/logits", int(number):
-                guest.visit.add(number, self._body(4 * self.server.offer.chunk * len(self.server.offer.labels)))
+                browser.visit.add(number, self._body(4 * offer.chunk * len(offer.labels)))
             case "/api/finish", None:
-                result = guest.visit.finish(visits.parse(self._body(_MOST_RESULT)))
+                result = browser.visit.finish(visits.parse(self._body(_MAX_RESULT_BYTES)))
                 self.server.keep(result)
-                self._send_json(guest.visit.kept(result))
+                self._send_json(browser.visit.kept(result))
                 return
             case "/api/failed", None:
-                said = visits.text(visits.parse(self._body(_MOST_SAID)).get("text"))
-                self.server.desk.say(f"{guest.visit.name}: {said}")
+                self.server.callbacks.log(f"{browser.visit.name}: {visits.text(self._message().get('text'))}")
             case "/api/end", None:
-                self._body(_MOST_SAID)
-                self.server.desk.ended(guest.visit)
+                self._body(_MAX_MESSAGE_BYTES)
+                self.server.callbacks.ended(browser.visit)
             case _:
                 raise Refused(HTTPStatus.NOT_FOUND, "no such page")
         self._send(b"", status=HTTPStatus.NO_CONTENT)
 
-    def _enter(self, said: dict[str, Any]) -> None:
-        agent, phone = self.headers.get("User-Agent", ""), visits.text(said.get("phone"))
+    def _enter(self, message: dict[str, Any]) -> None:
+        """Admit the browser, unless it was before: the link may be opened again."""
+        agent, phone = self.headers.get("User-Agent", ""), visits.text(message.get("phone"))
         source = visits.source_of(self.client_address[0], self.connection.getsockname()[0])
 
-        def guest(taken: set[str]) -> Guest:
+        def make_browser(taken: set[str]) -> Browser:
             base = visits.device_name(agent, phone)
             name = next(n for n in (base, *(f"{base} no. {k}" for k in range(2, len(taken) + 3))) if n not in taken)
             visit = Visit(self.server.offer, name, agent, source)
-            return Guest(visit, self.server.desk.entered(visit))
+            return Browser(visit, self.server.callbacks.entered(visit))
 
         try:
-            self._guest()  # the link again, in a browser that is in
+            self._browser()
         except Refused:
-            key = self.server.door.enter(said.get("token"), guest)
+            value = self.server.access.admit(message.get("token"), make_browser)
         else:
             self._send(b"", status=HTTPStatus.NO_CONTENT)
             return
         secure = "" if self.server.secure is None else "; Secure"
-        cookie = f"{self._cookie}={key}; Path=/; HttpOnly; SameSite=Strict{secure}"
+        cookie = f"{self._cookie_name}={value}; Path=/; HttpOnly; SameSite=Strict{secure}"
         self._send(b"", status=HTTPStatus.NO_CONTENT, headers={"Set-Cookie": cookie})
 
-    def _is_secure(self) -> bool:
-        """Whether browsers call this a secure origin; the request may not have been read yet."""
-        headers = getattr(self, "headers", None)
-        return self.server.secure is not None or is_of_this_machine((headers and headers.get("Host")) or "")
-
     @property
-    def _cookie(self) -> str:
-        """Cookies are of a host: two servers on one must not share them."""
+    def _cookie_name(self) -> str:
+        """Name with the port: cookies belong to a host, and two servers on it must not share them."""
         return f"edgekit-{self.server.server_port}"
 
-    def _guest(self) -> Guest:
+    def _browser(self) -> Browser:
         try:
-            morsel = http.cookies.SimpleCookie(self.headers.get("Cookie", "")).get(self._cookie)
+            morsel = http.cookies.SimpleCookie(self.headers.get("Cookie", "")).get(self._cookie_name)
         except http.cookies.CookieError:
             morsel = None
-        return self.server.door.guest(morsel.value if morsel else "")
+        return self.server.access.browser(morsel.value if morsel else "")
 
-    def _body(self, most: int) -> bytes:
+    def _is_secure(self) -> bool:
+        """Return whether browsers treat the page's origin as secure; the request may not have been read yet."""
+        headers = getattr(self, "headers", None)
+        return self.server.secure is not None or is_loopback((headers and headers.get("Host")) or "")
+
+    def _message(self) -> dict[str, Any]:
+        """Return the body, a short JSON object."""
+        return visits.parse(self._body(_MAX_MESSAGE_BYTES))
+
+    def _body(self, limit: int) -> bytes:
         length = self.headers.get("Content-Length", "")
         if "Transfer-Encoding" in self.headers or not (length.isascii() and length.isdecimal()):
-            raise Refused(HTTPStatus.LENGTH_REQUIRED, "say how long the body is")
-        if len(length) > 12 or int(length) > most:
-            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {most} bytes")
+            raise Refused(HTTPStatus.LENGTH_REQUIRED, "the length of the body is missing")
+        if len(length) > 12 or int(length) > limit:
+            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {limit} bytes")
         body = self.rfile.read(int(length))
         if len(body) < int(length):
-            raise Refused(HTTPStatus.BAD_REQUEST, "the body ends early")
+            raise Refused(HTTPStatus.BAD_REQUEST, "the body is shorter than its length")
         return body
 
     def _send_json(self, value: Any) -> None:
         self._send(json.dumps(value).encode(), "application/json")
 
-    def _refuse(self, status: HTTPStatus, why: str) -> None:
-        """Say no, and end the connection: what is left of the request is not read."""
+    def _refuse(self, status: HTTPStatus, reason: str) -> None:
+        """Send an error and close the connection: the rest of the request is not read."""
         self.close_connection = True
-        self._send(why.encode(), "text/plain; charset=utf-8", {"Connection": "close"}, status)
+        self._send(reason.encode(), "text/plain; charset=utf-8", {"Connection": "close"}, status)
 
     def _send(
         self,
@@ -313,9 +331,8 @@ class _Handler(BaseHTTPRequestHandler):
     ) -> None:
         self.send_response(status)
         isolation = ISOLATION if self._is_secure() else {}
-        described = {} if status == HTTPStatus.NO_CONTENT else {"Content-Type": kind}
-        given = {**HEADERS, **isolation, **described, **(headers or {})}
-        for name, value in given.items():
+        content_type = {} if status == HTTPStatus.NO_CONTENT else {"Content-Type": kind}
+        for name, value in {**HEADERS, **isolation, **content_type, **(headers or {})}.items():
             self.send_header(name, value)
         if status != HTTPStatus.NO_CONTENT:
             self.send_header("Content-Length", str(len(body)))
@@ -323,12 +340,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What http.server refuses by itself, with our headers and without its page."""
+        """Send the errors of http.server with our headers and without its page."""
         self._refuse(HTTPStatus(code), message or "")
 
     def version_string(self) -> str:
-        """Not which Python answers."""
+        """Return the Server header, without the version of Python."""
         return "edgekit"
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: the desktop shows what browsers do."""
+        """Log nothing: the desktop shows what browsers do."""

@@ -14,7 +14,7 @@ from edgekit.convert import fold
 from edgekit.measurements import BenchmarkResult
 from edgekit.records import Preprocess
 from edgekit.stats import proportions
-from edgekit.web.access import Door
+from edgekit.web.access import Access
 from edgekit.web.visits import Offer
 from tests import nets
 from tests.web import chromium
@@ -78,7 +78,7 @@ class Seen:
 
 def visit(served: Offer, folder: Path, query: str, host: str = "127.0.0.1") -> Seen:
     """Let Chromium open the link until the page has sent everything."""
-    with standing(served, Door(names=(chromium.ELSEWHERE,))) as stand:
+    with standing(served, Access(names=(chromium.ELSEWHERE,))) as stand:
         origin = f"http://{host}:{stand.port}"
         with chromium.visiting(f"{origin}/?{query}#{stand.token}", folder / "browser") as browser:
             assert stand.over.wait(PATIENCE_S), (browser.complaints, stand.said, stand.progress[-3:])

@@ -15,7 +15,7 @@ import pytest
 
 from edgekit.errors import StorageError
 from edgekit.web import certificate, litertjs, visits
-from edgekit.web.access import Door
+from edgekit.web.access import Access
 from edgekit.web.server import ASSETS, FOLDER
 from tests.web.webstand import CHROME, ENVIRONMENT, LABELS, Stand, needs_litertjs, offer, standing
 
@@ -105,13 +105,13 @@ def test_nothing_of_the_run_is_told_without_the_link(stand: Stand) -> None:
 def test_a_wrong_token_lets_nobody_in_and_is_said(stand: Stand, token: Any) -> None:
     assert stand.client().post("/api/enter", {"token": token})[0] == 403
     assert stand.visits == []
-    assert "turned away: 127.0.0.1" in stand.said[0]
+    assert "refused a request of 127.0.0.1: this link belongs to another server" in stand.said[0]
 
 
 def test_the_link_admits_one_browser_which_may_come_again(stand: Stand) -> None:
     first = stand.guest()
     assert stand.client().post("/api/enter", {"token": stand.token}) == (
-        403, b"this link was used: start again, with --devices for more of them")  # fmt: skip
+        403, b"this link is used up: restart edgekit serve, with --devices N for more browsers")  # fmt: skip
     assert first.post("/api/enter", {"token": stand.token})[0] == 204
     assert first.get("/api/job")[0] == 200
     assert len(stand.visits) == 1
@@ -143,7 +143,7 @@ def test_a_page_of_another_name_gets_nothing(stand: Stand, host: str) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1:1", "localhost", "192.168.1.5:9999", "[::1]:80", "desk.local:80"])
 def test_addresses_localhost_and_its_own_name_are_known(tmp_path: Path, host: str) -> None:
-    with standing(offer(tmp_path), Door(names=("desk.local",))) as stand:
+    with standing(offer(tmp_path), Access(names=("desk.local",))) as stand:
         client = stand.guest()
         client.headers["Host"] = host
         assert client.get("/api/job")[0] == 200
@@ -227,7 +227,7 @@ def test_modes_are_kept_apart_and_shown_again_when_the_page_is_loaded_anew(stand
 
 
 def test_two_phones_of_one_kind_do_not_mix(tmp_path: Path) -> None:
-    with standing(offer(tmp_path), Door(devices=2)) as stand:
+    with standing(offer(tmp_path), Access(devices=2)) as stand:
         one, other = stand.guest(), stand.guest()
         one.post("/api/begin", {"model": 0, "mode": "wasm"})
         one.post("/api/logits/0", LOGITS.astype("<f4").tobytes())
@@ -331,7 +331,7 @@ def test_a_result_that_cannot_be_filed_is_an_error_on_both_sides(tmp_path: Path)
         def full(result: object) -> None:
             raise StorageError("the disk is full")
 
-        object.__setattr__(stand.server.desk, "keep", full)
+        object.__setattr__(stand.server.callbacks, "keep", full)
         client = stand.guest()
         assert client.measured(LOGITS) == (500, b"the disk is full")
         assert stand.said == ["error: the disk is full"]

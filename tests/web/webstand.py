@@ -21,8 +21,8 @@ from edgekit.files import sha256_file
 from edgekit.measurements import BenchmarkResult, Suite
 from edgekit.records import Artifact, Preprocess
 from edgekit.web import litertjs
-from edgekit.web.access import Door
-from edgekit.web.server import Desk, WebServer
+from edgekit.web.access import Access
+from edgekit.web.server import Callbacks, WebServer
 from edgekit.web.visits import Offer, Visit
 
 
@@ -86,7 +86,7 @@ class Stand:
 
     @property
     def token(self) -> str:
-        return self.server.door.token
+        return self.server.access.token
 
     def client(self) -> Client:
         return Client(self.port)
@@ -101,7 +101,7 @@ class Stand:
 
 @contextmanager
 def standing(
-    served: Offer, door: Door | None = None, address: str = "127.0.0.1", secure: ssl.SSLContext | None = None
+    served: Offer, access: Access | None = None, address: str = "127.0.0.1", secure: ssl.SSLContext | None = None
 ) -> Iterator[Stand]:
     """A server on a free port."""
     stand: Stand
@@ -110,9 +110,9 @@ def standing(
         stand.visits.append(visit)
         return lambda done, total, text: stand.progress.append((visit.name, done, total, text))
 
-    desk = Desk(entered, lambda result: stand.kept.append(result), lambda visit: stand.over.set(),
+    callbacks = Callbacks(entered, lambda result: stand.kept.append(result), lambda visit: stand.over.set(),
                 lambda text: stand.said.append(text))  # fmt: skip
-    server = WebServer((address, 0), served, desk, door or Door(), secure)
+    server = WebServer((address, 0), served, callbacks, access or Access(), secure)
     stand = Stand(server)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

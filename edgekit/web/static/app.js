@@ -1,33 +1,34 @@
-// The page of `edgekit serve`: enters with the link's token, measures, sends everything back, or looks through the camera.
+// Page of `edgekit serve`: measures the models of a run and sends the results back, or classifies camera pictures.
 
 import {Watcher} from './camera.js';
 import {el, ms, ranking, strip} from './draw.js';
 import {capabilities, latencyInputs, measure, Net, phoneModel, preparer, together, warmUp} from './measure.js';
 
 const $ = (id) => document.getElementById(id);
-const asked = new URLSearchParams(location.search);
+const query = new URLSearchParams(location.search);
 const TITLES = {wasm: '1 thread', threads: 'threads', webgpu: 'GPU'};
 const state = {job: null, can: null, modes: new Set(), done: new Map(), failed: new Map(), busy: false, watcher: null};
 
-async function ask(path, body, binary) {
+/** Sends a request: POST with a body, else GET. Throws an Error with the server's text and, as `status`, its HTTP status. */
+async function request(path, body, binary) {
   const options = body === undefined ? {} : {method: 'POST', body: binary ? body : JSON.stringify(body)};
   const answer = await fetch(path, options).catch(() => {
-    throw new Error('the desktop does not answer: is edgekit serve still running?');
+    throw new Error('the server does not respond: is edgekit serve still running?');
   });
-  if (!answer.ok) throw Object.assign(new Error((await answer.text()) || `refused (${answer.status})`), {status: answer.status});
+  if (!answer.ok) throw Object.assign(new Error((await answer.text()) || `request refused (HTTP status ${answer.status})`), {status: answer.status});
   return answer;
 }
 
-const bytes = async (path) => new Uint8Array(await (await ask(path)).arrayBuffer());
+const bytes = async (path) => new Uint8Array(await (await request(path)).arrayBuffer());
 
-/** The job; the link's token is exchanged for a cookie, which a page that is loaded again has. */
+/** Exchanges the link's token for a cookie, which outlasts a reload of the page, and returns the job. */
 async function enter() {
   const token = location.hash.slice(1);
   if (token) {
-    await ask('/api/enter', {token, phone: await phoneModel()});
+    await request('/api/enter', {token, phone: await phoneModel()});
     history.replaceState(null, '', location.pathname + location.search);
   }
-  return (await ask('/api/job')).json();
+  return (await request('/api/job')).json();
 }
 
 const threadsOf = (mode) => (mode === 'threads' ? state.job.threads || Math.min(4, state.can.cores) : 1);
@@ -43,11 +44,11 @@ function drawSetup() {
   const {job, can} = state;
   const step = can.clock_step_ns >= 1e6 ? `${can.clock_step_ns / 1e6} ms` : `${Math.round(can.clock_step_ns / 1e3)} µs`;
   const chips = [
-    [can.secure, can.secure ? 'secure page' : 'not secure: no threads, GPU or camera'],
+    [can.secure, can.secure ? 'secure page' : 'insecure page: no threads, GPU or camera'],
     [can.isolated, can.isolated ? 'isolated' : 'not isolated'],
     [true, `${can.cores} ${can.cores === 1 ? 'core' : 'cores'}`],
     [can.gpu, can.gpu ? `GPU ${can.gpu}` : 'no WebGPU'],
-    [can.clock_step_ns < 1e6, `clock ${step}`],
+    [can.clock_step_ns < 1e6, `clock resolution ${step}`],
   ];
   $('can').replaceChildren(...chips.map(([yes, text]) => el('li', {class: yes ? '' : 'no'}, text)));
   const toggle = (mode) => {
@@ -67,11 +68,11 @@ function card(figures) {
   const {queries, timed_together: group} = figures;
   const cells = [['p50', ms(figures.p50_ms), 'ms'], ['p90', ms(figures.p90_ms), ''], ['p99', ms(figures.p99_ms), ''],
     ['top-1', figures.top1.toFixed(1), '%']];
-  const why = group > 1 || figures.p99_ms !== null ? '' : ' (p99 needs 662)';
-  const notes = [`${queries} latencies${why}, ${figures.images} images`];
-  if (group > 1) notes.push(`the clock is coarse: each latency is the mean of ${group} queries, which has no p90 or p99`);
-  if (!figures.fully_accelerated) notes.push('XNNPACK runs only a part of this file in this browser');
-  if (figures.was_hidden) notes.push('the page was in the background meanwhile: doubtful');
+  const why = group > 1 || figures.p99_ms !== null ? '' : ' (p99 needs at least 662)';
+  const notes = [`${queries} latencies${why}, ${figures.images} test images`];
+  if (group > 1) notes.push(`coarse clock: each latency is the mean of ${group} queries, so there is no p90 and no p99`);
+  if (!figures.fully_accelerated) notes.push('XNNPACK accelerates only a part of this model in this browser');
+  if (figures.was_hidden) notes.push('the page was in the background during the measurement: unreliable');
   return el('article', {class: 'card result'},
     el('header', {}, el('h3', {}, figures.model), el('span', {class: 'quiet'}, titleOf(figures.mode))),
     el('dl', {class: 'figures'}, ...cells.map(([name, value, unit]) =>
@@ -79,8 +80,8 @@ function card(figures) {
     strip(figures.strip_ms, figures.p50_ms), ...notes.map((text) => el('p', {class: 'note'}, text)));
 }
 
-/** What is still to be measured. */
-const open = () => state.job.models.flatMap((model, index) =>
+/** Measurements that are left: chosen modes of all models, without those that are done or failed. */
+const remaining = () => state.job.models.flatMap((model, index) =>
   state.can.modes.filter((mode) => state.modes.has(mode) && !state.done.has(key(model.name, mode))
     && !state.failed.has(key(model.name, mode))).map((mode) => ({model, index, mode}))).sort((a, b) =>
   state.can.modes.indexOf(a.mode) - state.can.modes.indexOf(b.mode));
@@ -89,7 +90,7 @@ function draw() {
   drawSetup();
   const failures = [...state.failed].map(([what, why]) => el('p', {class: 'bad'}, `${what}: ${why}`));
   $('results').replaceChildren(...[...state.done.values()].map(card), ...failures);
-  const [left, some] = [open().length, state.done.size + state.failed.size];
+  const [left, some] = [remaining().length, state.done.size + state.failed.size];
   $('setup').hidden = state.busy;
   $('live').hidden = !state.busy;
   $('start').hidden = state.busy;
@@ -98,27 +99,28 @@ function draw() {
   for (const tab of document.querySelectorAll('nav button')) tab.disabled = state.busy;
 }
 
-let telling = Promise.resolve();
-/** The desktop hears how far it is; it is not waited for, nor told while latencies are measured. */
-function tell(done, total, text) {
-  telling = telling.then(() => ask('/api/progress', {done, total, text})).catch(() => {});
-  return telling;
+let reporting = Promise.resolve();
+/** Reports progress to the server. Callers do not wait for it; nothing is reported while latency is measured. */
+function report(done, total, text) {
+  reporting = reporting.then(() => request('/api/progress', {done, total, text})).catch(() => {});
+  return reporting;
 }
 
+/** Shows the current measurement; `share` of it is done, from 0 to 1. */
 function live(what, phase, share) {
   $('what').textContent = what;
   $('phase').textContent = phase;
   $('bar').value = share;
 }
 
-/** One model in one mode: latency first, then the logits of every test image. */
+/** Measures one model in one mode: latency first, then the logits of every test image. Returns the figures. */
 async function run({model, index, mode}) {
   const {job, can} = state;
   const what = `${model.name}, ${titleOf(mode)}`;
   $('plot').replaceChildren();
   live(model.name, `${titleOf(mode)}, loading`, 0.02);
-  await ask('/api/begin', {model: index, mode});
-  await tell(0, job.images, `${what}: loading`);
+  await request('/api/begin', {model: index, mode});
+  await report(0, job.images, `${what}: loading`);
   const net = await Net.compile(await bytes(`/api/model/${index}`), model, job, mode, threadsOf(mode), can.relaxed);
   try {
     const prepare = preparer(job, model.input);
@@ -130,7 +132,7 @@ async function run({model, index, mode}) {
       const chunk = await bytes(`/api/images/${c}`);
       for (let n = 0; n < chunk.length / size && inputs.length < latencyInputs(job); n++) inputs.push(image(chunk, n));
     }
-    await tell(0, job.images, `${what}: measuring latency`);
+    await report(0, job.images, `${what}: measuring latency`);
     const hid = watchHidden();
     live(model.name, `${titleOf(mode)}, warming up`, 0.05);
     const warmup_queries = await warmUp(net, inputs, job.limits);
@@ -153,22 +155,22 @@ async function run({model, index, mode}) {
           await new Promise((resolve) => setTimeout(resolve));
         }
       }
-      await ask(`/api/logits/${c}`, logits, true);
-      tell(done, job.images, `${what}: accuracy`);
+      await request(`/api/logits/${c}`, logits, true);
+      report(done, job.images, `${what}: accuracy`);
     }
-    await telling;
+    await reporting;
     const environment = {
       threads: threadsOf(mode), cores: can.cores, memory_gb: can.memory_gb, gpu: can.gpu, isolated: can.isolated,
       secure: can.secure, clock_step_ns: can.clock_step_ns, timed_together: group, warmup_queries, was_hidden,
       ...net.described,
     };
-    return await (await ask('/api/finish', {latencies_ns: latencies, environment})).json();
+    return await (await request('/api/finish', {latencies_ns: latencies, environment})).json();
   } finally {
     net.close();
   }
 }
 
-/** Watches whether the page goes into the background, where browsers slow everything down. */
+/** Returns a function that tells whether the page was in the background since, where browsers slow everything down. */
 function watchHidden() {
   let hidden = document.hidden;
   const note = () => (hidden ||= document.hidden);
@@ -180,7 +182,7 @@ function watchHidden() {
 }
 
 async function start() {
-  if (!open().length) {
+  if (!remaining().length) {
     state.done.clear();
     state.failed.clear();
   }
@@ -189,19 +191,19 @@ async function start() {
   draw();
   const lock = await navigator.wakeLock?.request('screen').catch(() => null);
   try {
-    for (const step of open()) {
+    for (const step of remaining()) {
       try {
         state.done.set(key(step.model.name, step.mode), await run(step));
       } catch (error) {
         if (error.status === 401 || error.status === 403) throw error;
         const why = error.message || String(error);
-        await ask('/api/failed', {text: `${step.model.name}, ${titleOf(step.mode)}: ${why}`});
+        await request('/api/failed', {text: `${step.model.name}, ${titleOf(step.mode)}: ${why}`});
         state.failed.set(key(step.model.name, step.mode), why);
       }
       draw();
     }
-    await ask('/api/end', {});
-    $('sent').textContent = `Sent to the desktop as ${state.job.device}.`;
+    await request('/api/end', {});
+    $('sent').textContent = `All results were sent. They are kept as ${state.job.device}.`;
     $('sent').hidden = false;
   } catch (error) {
     fail(error);
@@ -225,25 +227,25 @@ function closeCamera() {
   state.watcher?.stop();
   state.watcher = null;
   $('closed').textContent = state.can.secure ? CAMERA_CLOSED
-    : 'A live camera needs a secure page: edgekit serve --lan --https. Photos work here too.';
+    : 'The live camera needs a secure page: edgekit serve --lan --https. Photos work without it.';
   $('look').textContent = 'Open';
   $('look').hidden = !state.can.secure;
 }
 
-/** A watcher of the chosen model, on the fastest thing that runs it here. */
+/** Returns a watcher of the chosen model, with threads where they are available. */
 async function watcher() {
   const {job, can} = state;
   const index = Number($('model').value);
   const model = await bytes(`/api/model/${index}`);
   const mode = can.modes.includes('threads') ? 'threads' : 'wasm';
-  let told = 0;
+  let reported = 0;
   return Watcher.open(job, index, model, mode, threadsOf(mode), can.relaxed, (best, took) => {
     $('top').replaceChildren(...ranking(best));
-    const kind = job.temperature === null ? 'not calibrated' : 'calibrated';
-    $('speed').textContent = `${ms(took)} ms a picture, ${titleOf(mode)}, ${kind}`;
-    if (performance.now() - told > 1000) {
-      told = performance.now();
-      tell(0, 0, `camera: ${best[0].label} ${(100 * best[0].probability).toFixed(0)} %, ${ms(took)} ms`);
+    const kind = job.temperature === null ? 'probabilities not calibrated' : 'calibrated probabilities';
+    $('speed').textContent = `${ms(took)} ms per picture, ${titleOf(mode)}, ${kind}`;
+    if (performance.now() - reported > 1000) {
+      reported = performance.now();
+      report(0, 0, `camera: ${best[0].label} ${(100 * best[0].probability).toFixed(0)} %, ${ms(took)} ms`);
     }
   });
 }
@@ -259,7 +261,7 @@ async function look() {
     $('look').disabled = false;
     await mine.watch($('video'));
   } catch (error) {
-    fail(error.name === 'NotAllowedError' ? new Error('the camera was not allowed: change it in the site settings') : error);
+    fail(error.name === 'NotAllowedError' ? new Error('access to the camera was denied: allow it in the site settings of the browser') : error);
     closeCamera();
   }
   $('look').disabled = false;
@@ -281,13 +283,13 @@ async function photo() {
 
 try {
   state.job = await enter();
-  state.can = await capabilities(asked.has('compat'));
+  state.can = await capabilities(query.has('compat'));
   const {job, can} = state;
   for (const figures of job.figures) state.done.set(key(figures.model, figures.mode), figures);
-  const wanted = (asked.get('modes') || job.mode).split(',');
+  const wanted = (query.get('modes') || job.mode).split(',');
   state.modes = new Set(wanted.filter((mode) => can.modes.includes(mode)));
   $('title').textContent = document.title = job.title;
-  $('device').textContent = `kept as ${job.device}`;
+  $('device').textContent = `results are kept as ${job.device}`;
   document.documentElement.style.setProperty('--crop', `${(100 * job.image_size) / job.resize_size}%`);
   $('model').replaceChildren(...job.models.map((m, n) => el('option', {value: n}, m.name)));
   $('model').value = job.models.length - 1;
@@ -300,13 +302,13 @@ try {
   closeCamera();
   draw();
   for (const mode of wanted.filter((each) => !can.modes.includes(each))) {
-    fail(new Error(`${TITLES[mode] || 'an unknown mode'}: not here, see above`));
-    await ask('/api/failed', {text: `cannot run in the mode ${mode}`});
+    fail(new Error(`${TITLES[mode] || 'unknown mode'}: not available in this browser`));
+    await request('/api/failed', {text: `cannot run in the mode ${mode}`});
   }
-  if (asked.get('auto') === 'camera') {
+  if (query.get('auto') === 'camera') {
     showTab('camera');
     look();
-  } else if (asked.has('auto')) start();
+  } else if (query.has('auto')) start();
 } catch (error) {
   $('title').textContent = 'not connected';
   fail(error);

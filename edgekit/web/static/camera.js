@@ -1,10 +1,10 @@
-// Camera mode: what the lens sees, centre crop, top-5.
+// Camera tab: classifies camera frames and photos, top 5.
 
 import {Net, pause, preparer} from './measure.js';
 
 const FRAME_MS = 30;
 
-/** The best classes of logits; probabilities are calibrated where the run has a temperature. */
+/** Returns the classes with the highest probabilities, which are scaled by the run's temperature where it has one. */
 export function best(logits, job, count = 5) {
   const warm = Array.from(logits, (value) => value / (job.temperature ?? 1));
   const most = Math.max(...warm);
@@ -16,7 +16,7 @@ export function best(logits, job, count = 5) {
     .map((n) => ({label: job.labels[n], probability: powers[n] / sum}));
 }
 
-/** Draws a picture as `Preprocess` crops it; approximate, as a canvas resizes otherwise than the training did. */
+/** Crops and resizes pictures as `Preprocess` does; approximately, because a canvas uses another resampling filter. */
 export class Lens {
   constructor(job) {
     this.job = job;
@@ -26,7 +26,7 @@ export class Lens {
     this.context.imageSmoothingQuality = 'high';
   }
 
-  /** uint8 RGB of the central square of a video or an image. */
+  /** Returns the central square of a video frame or an image as uint8 RGB, HWC. */
   pixels(picture, width, height) {
     const size = this.job.image_size;
     const side = (Math.min(width, height) * size) / this.job.resize_size;
@@ -44,7 +44,7 @@ export class Lens {
   }
 }
 
-/** Classifies pictures with one model until it is stopped. */
+/** Classifies pictures with one model. */
 export class Watcher {
   constructor(job, net, model, show) {
     this.lens = new Lens(job);
@@ -63,7 +63,7 @@ export class Watcher {
     this.show(best(logits, this.job), performance.now() - begun);
   }
 
-  /** Watches the camera in `video`; resolves when it is stopped. */
+  /** Classifies frames of the camera, which `video` shows, until `stop` is called. */
   async watch(video) {
     const wanted = {video: {facingMode: {ideal: 'environment'}, width: {ideal: 640}}, audio: false};
     this.stream = await navigator.mediaDevices.getUserMedia(wanted);

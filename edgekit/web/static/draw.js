@@ -1,6 +1,6 @@
-// Small pictures and elements. Whatever comes from elsewhere is set as text, never as HTML.
+// Elements and charts of the page. Text is always set as text, never as HTML.
 
-/** An element with attributes and children; strings become text. */
+/** Creates an element; children that are strings become text. */
 export function el(name, attributes = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
@@ -17,11 +17,11 @@ function svg(name, attributes) {
   return made;
 }
 
-/** Milliseconds with three significant digits. */
+/** Formats milliseconds with three significant digits. */
 export const ms = (value) =>
   value === null || value === undefined ? '–' : value.toFixed(Math.max(0, 2 - Math.floor(Math.log10(Math.max(value, 1e-3)))));
 
-/** Latencies in the order in which they were measured, and their median; the highest hundredth is cut off at the top. */
+/** Draws latencies in the order of measurement, and their median. The highest 1 % are clipped at the top. */
 export function strip(values, median) {
   const width = 320;
   const height = 72;
@@ -45,7 +45,7 @@ export function strip(values, median) {
   return made;
 }
 
-/** The best classes with bars of their probabilities. */
+/** Creates a list item with a bar for each class. */
 export function ranking(best) {
   return best.map(({label, probability}) => {
     const fill = el('i');

@@ -1,20 +1,20 @@
-// Loads models with LiteRT.js and measures them: the browser's twin of edgekit/ondevice/{measure,preprocess,main}.py.
+// Runs models with LiteRT.js and measures them, as edgekit/ondevice/{measure,preprocess,main}.py do in Python.
 
 import {loadAndCompile, loadLiteRt, supportsFeature, Tensor, unloadLiteRt} from './litert/core.js';
 
 const LATENCY_INPUTS = 32;
 const MOST_INPUT_BYTES = 64e6;
 const MOST_LATENCIES = 200000;
-// A timed stretch is at least so many ticks of the clock, so that the clock's step is at most a tenth of it.
+// Ticks of the clock that a timed group of queries must last, so that the resolution is at most a tenth of it.
 const LEAST_TICKS = 10;
 const MOST_TOGETHER = 1000;
 const TRIES = 5;
 const JUDGED = 8;
 
-/** Lets the page draw and answer before the next query. */
+/** Lets the page draw and handle events. */
 export const pause = (ms = 0) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** The smallest step of performance.now(), in nanoseconds: browsers make it coarse on purpose. */
+/** Measures the resolution of performance.now() in nanoseconds; browsers coarsen it on purpose. */
 export function clockStepNs() {
   let least = Infinity;
   const end = performance.now() + 60;
@@ -25,7 +25,7 @@ export function clockStepNs() {
   return Math.max(1, Math.round(least * 1e6));
 }
 
-/** What this browser is and can do; `compat` keeps it from relaxed SIMD, as if it were Safari. */
+/** Returns the capabilities of this browser. With `compat` it does not use relaxed SIMD, which Safari lacks. */
 export async function capabilities(compat) {
   const relaxed = !compat && (await supportsFeature('relaxedSimd'));
   const isolated = self.crossOriginIsolated === true;
@@ -48,7 +48,7 @@ export async function capabilities(compat) {
   };
 }
 
-/** The phone's own name, where the browser tells it. */
+/** Returns the model name of the phone, "" where the browser does not reveal it. */
 export async function phoneModel() {
   try {
     return (await navigator.userAgentData.getHighEntropyValues(['model'])).model || '';
@@ -57,7 +57,7 @@ export async function phoneModel() {
   }
 }
 
-/** uint8 RGB pixels to what the model takes: float32 arithmetic as in preprocess.py, bit for bit. */
+/** Returns the function that turns uint8 RGB pixels into the model's input, in the float32 arithmetic of preprocess.py. */
 export function preparer(job, input) {
   if (input === 'uint8') return (pixels) => new Uint8Array(pixels);
   const f = Math.fround;
@@ -79,10 +79,10 @@ export function preparer(job, input) {
 
 let loaded = null;
 
-/** What the runtime says: its notes are no errors of the page, though it writes them where errors go. */
+/** Logs a line of the runtime's standard error; its notes are not errors. */
 const log = (line) => (/^(INFO|WARNING|VERBOSE|DEBUG)\b/.test(line) ? console.debug(line) : console.error(line));
 
-/** Loads the build of LiteRT.js that a mode needs, instead of another one; returns its name and load time. */
+/** Loads the build of LiteRT.js that a mode needs, in place of another one. Returns its name and load time. */
 async function runtime(mode, relaxed) {
   const build = mode === 'threads' ? 'threaded' : relaxed ? 'relaxed SIMD' : 'compat';
   if (loaded?.build !== build) {
@@ -97,9 +97,9 @@ async function runtime(mode, relaxed) {
   return loaded;
 }
 
-/** A compiled model that answers one image after the other. */
+/** A compiled model for batches of one image. */
 export class Net {
-  /** Throws where this browser cannot run the model in this mode; nothing else is run instead. */
+  /** Compiles a model. Throws if this browser cannot run it in this mode: there is no fallback to another mode. */
   static async compile(bytes, model, job, mode, threads, relaxed) {
     const {build, load_ms} = await runtime(mode, relaxed);
     const begun = performance.now();
@@ -110,7 +110,7 @@ export class Net {
     const [input, output] = [net.getInputDetails()[0], net.getOutputDetails()[0]];
     const classes = [...output.shape].reduce((a, b) => a * b, 1);
     let why = '';
-    if (mode === 'webgpu' && !net.isFullyAccelerated) why = 'WebGPU cannot run all of it';
+    if (mode === 'webgpu' && !net.isFullyAccelerated) why = 'WebGPU cannot run all of its operators';
     else if (input.dtype !== model.input) why = `its input is ${input.dtype}, not ${model.input}`;
     else if (output.dtype !== 'float32') why = `its output is ${output.dtype}`;
     else if (classes !== job.labels.length) why = `it has ${classes} outputs for ${job.labels.length} classes`;
@@ -125,7 +125,7 @@ export class Net {
     this.shape = [...net.getInputDetails()[0].shape];
   }
 
-  /** One image in, logits out. Waits for the values: run() alone resolves before a GPU is done. */
+  /** Returns the logits of one image. Waits for their values, because run() resolves before a GPU is done. */
   async infer(values) {
     const input = new Tensor(values, this.shape);
     const outputs = await this.net.run([input]);
@@ -140,13 +140,13 @@ export class Net {
   }
 }
 
-/** How many different inputs take turns while latency is measured. */
+/** Returns the number of different inputs that alternate while latency is measured. */
 export const latencyInputs = (job) => {
   const bytes = job.image_size * job.image_size * 3 * 4;
   return Math.min(job.images, Math.max(2, Math.min(LATENCY_INPUTS, Math.floor(MOST_INPUT_BYTES / bytes))));
 };
 
-/** Runs until both limits of the suite are reached; returns the number of queries. */
+/** Warms up until both limits of the suite are reached. Returns the number of queries. */
 export async function warmUp(net, inputs, limits) {
   const begun = performance.now();
   let queries = 0;
@@ -161,7 +161,7 @@ export async function warmUp(net, inputs, limits) {
   return queries;
 }
 
-/** How many queries must be timed together for the clock's step not to matter: the most of some tries. */
+/** Returns the number of queries to time together so that the clock's resolution does not matter: the maximum of some tries. */
 export async function together(net, inputs, clockNs) {
   const least = (LEAST_TICKS * clockNs) / 1e6;
   let most = 1;
@@ -177,10 +177,10 @@ export async function together(net, inputs, clockNs) {
 }
 
 /**
- * Latencies in whole nanoseconds, inputs in turn; of queries that are timed together, their mean.
- * Stops once both `min_queries` and `min_s` are reached, or at `max_s` whatever was reached. The page may draw
- * between two stretches, never in one. Where the first stretches are too short for the clock after all, more queries
- * are timed together and it begins again.
+ * Measures latency with alternating inputs. Returns whole nanoseconds; for queries that are timed together, their mean.
+ * Stops once both `min_queries` and `min_s` are reached, and at `max_s` in any case. The page draws between two groups
+ * of queries, never within one. If the first groups are too short for the clock, the size of the groups is doubled and
+ * the measurement starts again.
  */
 export async function measure(net, inputs, limits, group, clockNs, seen) {
   const latencies = [];
@@ -209,6 +209,6 @@ export async function measure(net, inputs, limits, group, clockNs, seen) {
   return {latencies, group};
 }
 
-/** Whether the median stretch has less than half of the ticks that it should have. */
+/** Returns whether the median group lasts less than half of the ticks that it should. */
 const isTooShort = (latencies, group, clockNs) =>
   [...latencies].sort((a, b) => a - b)[latencies.length >> 1] * group < (LEAST_TICKS * clockNs) / 2;
