@@ -188,7 +188,7 @@ def plain_contents(contents: Contents, verdicts: list[Verdict], ops: bool) -> di
                 "macs": op.macs,
                 "inputs": [t.name if t else None for t in op.inputs],
                 "outputs": [t.name for t in op.outputs],
-                "leaves": {name: why for name, row in DELEGATES.items() if verdicts and (why := row.leaves(op))},
+                "leaves": {name: why for name, row in DELEGATES.items() if verdicts and (why := row.rejects(op))},
             }
             for op in contents.ops
         ]

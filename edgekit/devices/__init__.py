@@ -1,1 +1,1 @@
-"""Reach a device: over ssh, over adb, or on this machine."""
+"""Devices and how to reach them: over ssh, over adb, or on this machine."""

@@ -1,8 +1,8 @@
-"""A phone over adb: the client of Android's platform-tools as a program, scripts by ``adb shell``.
+"""Connection to an Android phone over adb, with the client of Android's platform-tools.
 
-``adb devices -l`` prints after its title one line a device: serial, state, and words like ``model:Pixel_8``
-(packages/modules/adb: transport.cpp, `append_transport`). The client's own exit status cannot be believed, because a
-connection that breaks ends with that of success: each command says on standard error that it came to its end.
+``adb devices -l`` prints a title, then one line per device: serial, state, and words like ``model:Pixel_8``
+(packages/modules/adb: transport.cpp, `append_transport`). The client's exit status is not reliable, because it is 0
+when the connection breaks: each command prints a mark and its own status on standard error at its end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edgekit.devices.link import ConnectionLost, Link, RemoteError, one_line
 from edgekit.errors import EdgekitError, MissingError, UsageError
 from edgekit.labels import visible
 
-# A command instead of adb, with its first arguments: ``EDGEKIT_ADB="adb -P 5038"``.
+# Environment variable with a command to use instead of adb, such as ``EDGEKIT_ADB="adb -P 5038"``.
 PROGRAM = "EDGEKIT_ADB"
 _SERIAL = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9._:()\[\]% -]{0,127}")
 _ASK_S = 60
@@ -32,12 +32,12 @@ _LINE = re.compile(
     rf"(?P<state>{'|'.join(_STATES)}|no permissions[^\[]{{0,120}}(?:\[\S{{1,120}}\])?)"
     r"(?P<rest>(?:\s+\S{1,120}){0,12})\s*"
 )
-# The one folder where the shell's user may write and execute. Old releases do not set TMPDIR; here-documents need it.
+# The one folder where the shell's user may write and execute. Old releases lack TMPDIR, which here-documents need.
 _CACHE = (
     'umask 077; export TMPDIR="${TMPDIR:-/data/local/tmp}"; cache="$TMPDIR/edgekit"\n'
     'mkdir -p "$cache/objects" "$cache/jobs" || exit 1\n'
 )
-# Names what of that the scripts need is not there. Toybox has `find -mmin` since 0.7.3, in Android 8.
+# Prints the commands that the scripts need and the phone lacks. Toybox has `find -mmin` since 0.7.3 (Android 8).
 _NEEDS = """
 for tool in cat chmod cut du env find head ln mkdir mv readlink rm sha256sum sleep tail; do
     command -v $tool >/dev/null || echo $tool
@@ -51,7 +51,7 @@ _PLUG_IN = "on the phone: Settings, About, seven taps on the build number; then 
 
 @dataclass(frozen=True)
 class Listed:
-    """One line of ``adb devices -l``; `model` is empty where the device does not say it."""
+    """One line of ``adb devices -l``; `model` is empty where the line has none."""
 
     serial: str
     state: str
@@ -59,22 +59,24 @@ class Listed:
 
 
 def is_phone(handle: str) -> bool:
-    """Whether ``adb`` or ``adb:SERIAL`` is meant, and no host of ssh."""
+    """Return whether a handle is ``adb`` or ``adb:SERIAL``, not a host of ssh."""
     return handle == "adb" or handle.startswith("adb:")
 
 
 def check_serial(serial: str) -> None:
-    """Refuse what adb would not take for a serial: nothing that begins like an option.
+    """Check that adb would take `serial` for a serial, not for an option.
 
     Raises:
-        UsageError: it holds other characters than a serial does.
+        UsageError: it has characters that a serial cannot have.
     """
     if not _SERIAL.fullmatch(serial):
-        raise UsageError(f"{serial!r} is no serial of an Android device", "adb devices   (the first column)")
+        raise UsageError(
+            f"{serial!r} is not the serial of an Android device", "adb devices lists serials in its first column"
+        )
 
 
 def parse_devices(text: str) -> list[Listed]:
-    """What ``adb devices -l`` lists; lines that are none of it (the server's start) are left out."""
+    """Parse the output of ``adb devices -l``; other lines, such as those of the server's start, are skipped."""
     found: list[Listed] = []
     for line in text.replace("\r", "").split("List of devices attached", 1)[-1].split("\n"):
         match = _LINE.fullmatch(line[:_MOST_LINE])
@@ -87,16 +89,17 @@ def parse_devices(text: str) -> list[Listed]:
 
 
 class Connection(Link):
-    """One phone: `host` is its serial, once the ``with`` block has begun."""
+    """Connection to a phone; `host` is its serial inside the ``with`` block."""
 
     cache = _CACHE
 
     def __init__(self, serial: str = "") -> None:
         """
         Args:
-            serial: "" is ANDROID_SERIAL, or the only one that is connected.
+            serial: "" for that of ANDROID_SERIAL, or of the only phone that is connected.
+
         Raises:
-            UsageError: not a serial. MissingError: there is no adb.
+            UsageError: `serial` is not a valid serial. MissingError: adb is not installed.
         """
         serial = serial or os.environ.get("ANDROID_SERIAL", "")
         if serial:
@@ -112,14 +115,14 @@ class Connection(Link):
     def __enter__(self) -> Connection:
         """
         Raises:
-            MissingError: it is not connected, or not ready.
-            UsageError: several are, and none is named; or its Android is too old.
+            MissingError: the phone is not connected, or not ready.
+            UsageError: several phones are connected and none is named; or its Android is too old.
         """
         self.host = choose(self.devices(), self.host).serial
         features = self._ask("-s", self.host, "features")
         if "shell_v2" not in features.split():
             raise UsageError(
-                f"{self.host} has an adbd without shell_v2: it cannot tell whether a command failed",
+                f"{self.host} has an adbd without shell_v2, which does not return the exit status of a command",
                 _NEWER,
             )
         missing = visible(", ".join(self.insist(_NEEDS).decode("utf-8", "replace").split("\n")[:-1]))[:_MOST_TEXT]
@@ -132,60 +135,68 @@ class Connection(Link):
         return f"adb:{self.host}" if self.host else "adb"
 
     def devices(self) -> list[Listed]:
-        """All that is connected, in whatever state.
+        """Return all connected devices, ready or not.
 
         Raises:
-            MissingError: adb does not work here.
+            MissingError: adb does not work on this machine.
         """
         return parse_devices(self._ask("devices", "-l"))
 
     def _ask(self, *arguments: str) -> str:
-        """What the client itself answers."""
+        """Run the client and return its output."""
         try:
             done = subprocess.run([*self._program, *arguments], capture_output=True, timeout=_ASK_S, check=False)
         except subprocess.TimeoutExpired:
-            raise MissingError(f"adb does not answer within {_ASK_S} s", "adb kill-server, then again") from None
+            raise MissingError(
+                f"adb did not respond within {_ASK_S} s", "adb kill-server, then run the same command again"
+            ) from None
         if done.returncode != 0:
-            said = one_line(done.stderr)
-            raise self._lost(said) if arguments[0] == "-s" else _no_server(said)
+            message = one_line(done.stderr)
+            raise self._lost(message) if arguments[0] == "-s" else _no_server(message)
         return done.stdout.decode("utf-8", "replace")
 
     def command(self, words: list[str], mark: str) -> list[str]:
-        there = f"{shlex.join(words)}; status=$?; echo >&2; echo {mark} $status >&2; exit $status"
-        return [*self._program, "-s", self.host, "shell", "-T", there]
+        script = f"{shlex.join(words)}; status=$?; echo >&2; echo {mark} $status >&2; exit $status"
+        return [*self._program, "-s", self.host, "shell", "-T", script]
 
     def ended(self, status: int, errors: bytes, mark: str) -> None:
-        said, _, end = errors.rpartition(f"\n{mark} ".encode())
+        message, _, end = errors.rpartition(f"\n{mark} ".encode())
         if not re.fullmatch(rb"\d{1,3}\r?\n", end):
             raise self._lost(one_line(errors))
         if int(end) != 0:
-            raise RemoteError(f"{self.host}: {one_line(said) or f'status {int(end)}'}", int(end))
+            raise RemoteError(f"{self.host}: {one_line(message) or f'status {int(end)}'}", int(end))
 
-    def _lost(self, said: str) -> EdgekitError:
-        """Why a command came to no end, by the state of the device now."""
+    def _lost(self, message: str) -> EdgekitError:
+        """Return why a command did not end, by the state of the device now."""
         try:
             asked = subprocess.run([*self._program, "devices", "-l"], capture_output=True, timeout=_ASK_S, check=False)
         except subprocess.TimeoutExpired:
-            return ConnectionLost(f"adb does not answer within {_ASK_S} s", "adb kill-server, then the same command")
+            return ConnectionLost(
+                f"adb did not respond within {_ASK_S} s", "adb kill-server, then run the same command again"
+            )
         if asked.returncode != 0:
             unable = _no_server(one_line(asked.stderr))
-            return ConnectionLost(unable.message, f"{unable.hint}; then the same command: what was measured is kept")
+            return ConnectionLost(
+                unable.message, f"{unable.hint}; then run the same command again: finished measurements are kept"
+            )
         now = {each.serial: each for each in parse_devices(asked.stdout.decode("utf-8", "replace"))}
         if self.host not in now:
             return ConnectionLost(
-                f"{self.host} is no longer there: unplugged, switched off, or out of reach",
-                "plug it in and type the same command: what was measured is kept, and a job that runs on is taken up",
+                f"{self.host} is not connected any more: unplugged, switched off, or out of reach",
+                "plug it in, then run the same command again: finished measurements are kept, a running job is resumed",
             )
         unready = not_ready(now[self.host])
         if unready is not None:
-            return ConnectionLost(unready.message, f"{unready.hint}; then the same command: what was measured is kept")
+            return ConnectionLost(
+                unready.message, f"{unready.hint}; then run the same command again: finished measurements are kept"
+            )
         return ConnectionLost(
-            f"the connection to {self.host} broke: {said or 'no reason given'}", f"adb -s {self.host} reconnect"
+            f"the connection to {self.host} broke: {message or 'no reason given'}", f"adb -s {self.host} reconnect"
         )
 
 
 def choose(found: list[Listed], serial: str) -> Listed:
-    """The device that is meant, if it is ready.
+    """Return the device with this serial, or the only one if `serial` is "".
 
     Raises:
         MissingError: it is not connected, or not ready. UsageError: several are connected and none is named.
@@ -197,7 +208,7 @@ def choose(found: list[Listed], serial: str) -> Listed:
     if not serial and len(found) > 1:
         raise UsageError(
             f"several Android devices are connected: {names}",
-            "name one: --host SERIAL, or host = in its .toml file, or ANDROID_SERIAL; devices probe takes adb:SERIAL",
+            "name one: --host SERIAL, `host` in its .toml file, or ANDROID_SERIAL; devices probe takes adb:SERIAL",
         )
     chosen = next((each for each in found if not serial or each.serial == serial), None)
     if chosen is None:
@@ -209,14 +220,14 @@ def choose(found: list[Listed], serial: str) -> Listed:
 
 
 def not_ready(device: Listed) -> MissingError | None:
-    """Why nothing can be run on a device; None where it can."""
+    """Return the error for a device that is not ready; None if it is."""
     serial = device.serial
     if device.state == "device":
         return None
     if device.state in ("unauthorized", "authorizing"):
         return MissingError(
             f"{serial} does not trust this computer yet ({device.state})",
-            "unlock the phone and accept 'Allow USB debugging?'; where it does not ask: adb kill-server, then again",
+            "unlock the phone and accept 'Allow USB debugging?'; if it does not ask: adb kill-server, then try again",
         )
     if device.state == "offline":
         return MissingError(f"{serial} is offline", f"unplug it and plug it in again, or: adb -s {serial} reconnect")
@@ -230,5 +241,7 @@ def not_ready(device: Listed) -> MissingError | None:
     return MissingError(f"{serial} is not ready ({device.state})", "adb devices -l")
 
 
-def _no_server(said: str) -> MissingError:
-    return MissingError(f"adb does not work here: {said or 'no reason given'}", "adb kill-server, then adb devices")
+def _no_server(message: str) -> MissingError:
+    return MissingError(
+        f"adb does not work on this machine: {message or 'no reason given'}", "adb kill-server, then adb devices"
+    )

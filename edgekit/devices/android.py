@@ -1,9 +1,9 @@
-"""What an Android phone says of its heat and battery, and its fixed-performance mode, put back whatever happens.
+"""Thermal state and battery of an Android phone, and its fixed-performance mode: set on request, ended in any case.
 
-``dumpsys thermalservice`` (Android 10 and newer) prints ``Thermal Status: N``, 0 to 6; ``dumpsys battery`` a line each
-for level, temperature (tenths of a degree) and what it is charged by. ``cmd power set-fixed-performance-mode-enabled
-true`` (Android 11 and newer) ends with a status other than 0 where the phone's power HAL has no such mode; nothing
-tells whether it is on. Formats: ThermalManagerService, BatteryService and PowerManagerShellCommand of AOSP. Not
+``dumpsys thermalservice`` (Android 10 and newer) prints ``Thermal Status: N``, 0 to 6; ``dumpsys battery`` has lines
+for the level, the temperature (tenths of a degree) and the sources of charge. ``cmd power
+set-fixed-performance-mode-enabled true`` (Android 11 and newer) fails where the phone's power HAL has no such mode; its
+state cannot be queried. Formats: ThermalManagerService, BatteryService and PowerManagerShellCommand of AOSP. Not
 verified on hardware.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 
 from edgekit import progress
 from edgekit.devices import jobs
-from edgekit.devices.jobs import Said, is_running, who
+from edgekit.devices.jobs import Report, is_running, user_at_host
 from edgekit.devices.link import ConnectionLost, Link, RemoteError
 from edgekit.devices.probe import sections
 from edgekit.errors import EdgekitError, UsageError
@@ -29,7 +29,7 @@ FIXED = "fixed-performance"
 THERMAL = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
 _NOT_DONE, _NO_MODE = 43, 45
 _LOOK_S = 2.0
-_ALONE_MIN = 3
+_TIMEOUT_MIN = 3
 _BY_HAND = "adb -s {} shell cmd power set-fixed-performance-mode-enabled false"
 STATE = """
 section thermal; dumpsys thermalservice 2>/dev/null | head -c 20000
@@ -39,8 +39,8 @@ SECTION = """
 mark=$1; shift
 section() { printf '\\n%s %s\\n' "$mark" "$1"; }
 """
-# `fixed` says who holds the mode, from before it is switched on until it is off; `fixed.on`, that it was switched on.
-# Where that is not known, a command whose connection broke may be at it still: it is switched off twice then.
+# $cache/fixed has the owner of the mode from before it is switched on until it is off; $cache/fixed.on exists once it
+# was switched on. Without it a command whose connection broke may still run: then the mode is switched off twice.
 _SHARED = """
 mode() { cmd power set-fixed-performance-mode-enabled $1 >/dev/null 2>&1 </dev/null; }
 put_back() {
@@ -51,8 +51,8 @@ put_back() {
     [ -z "$unsure" ] || mode false || :
 }
 """
-# $1: who holds it. A watcher on the phone puts it back once there was no sign of life for minutes and no job runs; a
-# restart of the phone does, too.
+# $1: owner. A watcher on the phone ends the mode when there was no sign of life for minutes and no job runs; a restart
+# of the phone ends it, too.
 _SET = (
     _SHARED
     + """
@@ -79,14 +79,14 @@ busy() {{
 echo "$(cat /proc/sys/kernel/random/boot_id) $$" >"$cache/watcher"
 while [ -f "$cache/fixed" ]; do
     sleep "$wait"
-    [ -n "$(find "$cache/alive" -mmin -{_ALONE_MIN} 2>/dev/null)" ] || busy || put_back || :
+    [ -n "$(find "$cache/alive" -mmin -{_TIMEOUT_MIN} 2>/dev/null)" ] || busy || put_back || :
 done
 END
 mv "$cache/watch.part" "$cache/watch.sh"
 session=; command -v setsid >/dev/null && session=setsid
 cache="$cache" wait="${{EDGEKIT_WATCH_S:-20}}" $session sh "$cache/watch.sh" >/dev/null 2>&1 </dev/null &
 fi
-trap '' HUP # from here on to the end, whoever listens
+trap '' HUP # run to the end, even if the connection breaks
 on=; [ -f "$cache/fixed.on" ] && on=1
 rm -f "$cache/fixed.on"
 mode true || {{ [ -z "$on" ] || : >"$cache/fixed.on"; put_back; exit {_NO_MODE}; }}
@@ -97,26 +97,29 @@ exit 0
 )
 _ASK = f"""
 [ -f "$cache/fixed" ] || exit 0
-fresh=; [ -z "$(find "$cache/alive" -mmin -{_ALONE_MIN} 2>/dev/null)" ] || fresh=fresh
+fresh=; [ -z "$(find "$cache/alive" -mmin -{_TIMEOUT_MIN} 2>/dev/null)" ] || fresh=fresh
 echo "$fresh:$(head -c 200 "$cache/fixed" 2>/dev/null)"
 """
 _RESTORE = _SHARED + f'[ -f "$cache/fixed" ] || exit 0\nput_back && echo restored || exit {_NOT_DONE}\n'
 
 
 def state(link: Link) -> dict[str, Any]:
-    """Thermal status, battery and charging of a phone now; what it does not say is left out."""
+    """Return thermal status, battery and charging of a phone now; see `parse_state`."""
     mark = secrets.token_hex(8)
-    said = link.insist(SECTION + STATE + "exit 0\n", mark).decode("utf-8", "replace")
-    return parse_state(sections(said, mark))
+    reply = link.insist(SECTION + STATE + "exit 0\n", mark).decode("utf-8", "replace")
+    return parse_state(sections(reply, mark))
 
 
-def parse_state(said: dict[str, str]) -> dict[str, Any]:
-    """What `STATE` printed: thermal_status (0 to 6), battery_percent, battery_c, charged_by."""
+def parse_state(output: dict[str, str]) -> dict[str, Any]:
+    """Parse the sections that `STATE` prints: thermal_status (0 to 6), battery_percent, battery_c, charged_by.
+
+    Values that the phone does not report are left out.
+    """
     found: dict[str, Any] = {}
-    status = re.search(r"^Thermal Status: ([0-6])\r?$", said.get("thermal", ""), re.MULTILINE)
+    status = re.search(r"^Thermal Status: ([0-6])\r?$", output.get("thermal", ""), re.MULTILINE)
     if status:
         found["thermal_status"] = int(status[1])
-    battery = said.get("battery", "").partition("[EventLogBuffer]")[0]
+    battery = output.get("battery", "").partition("[EventLogBuffer]")[0]
     level = re.search(r"^\s{1,8}level: (\d{1,3})\r?$", battery, re.MULTILINE)
     if level and int(level[1]) <= 100:
         found["battery_percent"] = int(level[1])
@@ -130,40 +133,41 @@ def parse_state(said: dict[str, str]) -> dict[str, Any]:
 
 
 def thermal_name(status: Any) -> str:
-    """``2 (moderate)``, for messages."""
+    """Return a thermal status for messages, such as ``2 (moderate)``."""
     known = isinstance(status, int) and 0 <= status < len(THERMAL)
     return f"{status} ({THERMAL[status]})" if known else "unknown"
 
 
-def cool_down(link: Link, wanted: int, most_s: float, said: Said) -> float:
-    """Wait until the thermal status is at most `wanted` again, or `most_s` are over; returns the seconds."""
+def cool_down(link: Link, wanted: int, most_s: float, report: Report) -> float:
+    """Wait until the thermal status is at most `wanted`, for `most_s` seconds at most; return the seconds waited."""
     started = time.monotonic()
     while True:
         now, waited = state(link).get("thermal_status"), time.monotonic() - started
         if now is None or now <= wanted or waited >= most_s:
             return round(waited, 1)
-        said(f"cooling down: thermal status {thermal_name(now)}, it was {wanted}; {most_s - waited:.0f} s at most")
+        report(f"cooling down: thermal status {thermal_name(now)}, it was {wanted}; {most_s - waited:.0f} s at most")
         time.sleep(min(_LOOK_S, most_s - waited))
 
 
 @contextmanager
-def held(link: Link, mode: str, said: Said) -> Iterator[None]:
-    """Keep the phone in fixed-performance mode meanwhile; "" changes nothing.
+def held(link: Link, mode: str, report: Report) -> Iterator[None]:
+    """Keep the phone in fixed-performance mode inside the block; "" changes nothing.
 
-    A mode that an earlier run could not put back is put back first, or kept where it is the one that is asked for: a
-    job of that run may still be at work.
+    A mode that an earlier run left on is switched off first, or kept if it is requested again: a job of that run may
+    still be going on.
 
     Raises:
-        UsageError: another mode is asked for, the phone has none, or another edgekit holds it.
+        UsageError: another mode is requested, the phone has no such mode, or another edgekit has switched it on.
+        ConnectionLost: the mode could not be switched off; the hint has the command.
     """
     if mode not in ("", FIXED):
-        raise UsageError(f"an Android phone has no power mode {mode!r}", f"--set-power-mode {FIXED}")
+        raise UsageError(f"an Android phone has no power mode {mode!r}", f"--set-power-mode {FIXED} is the only one")
     if release(link, mode):
-        said("put back the fixed-performance mode that an earlier run had switched on")
+        report("switched off the fixed-performance mode that an earlier run had left on")
     if not mode:
         yield
         return
-    said("switching the fixed-performance mode on")
+    report("switching the fixed-performance mode on")
     link.sign_of_life = True
     try:
         hold(link)
@@ -182,44 +186,45 @@ def held(link: Link, mode: str, said: Said) -> Iterator[None]:
 
 def _how_it_ends(link: Link) -> str:
     return (
-        f"it switches it off by itself in {_ALONE_MIN + 1} minutes if it is awake and adbd did not restart; or: "
+        f"the phone switches it off in {_TIMEOUT_MIN + 1} minutes if it is awake and adbd did not restart; or run: "
         + _BY_HAND.format(link.host)
     )
 
 
 def hold(link: Link) -> None:
-    """Switch the mode on, or see that it still is."""
+    """Switch the mode on, unless it is on."""
     try:
-        link.insist(_SET, f"{who()} {os.getpid()}")
+        link.insist(_SET, f"{user_at_host()} {os.getpid()}")
     except RemoteError as error:
         if error.status_there != _NO_MODE:
             raise
         raise UsageError(
             f"{link.host} has no fixed-performance mode (it needs Android 11, and a power HAL that has it)",
-            "leave --set-power-mode out",
+            "run the command without --set-power-mode",
         ) from None
 
 
 def release(link: Link, wanted: str = "") -> bool:
-    """Put back a mode that a run left which is no more, and end its jobs first; returns whether that was done.
+    """End the jobs of an earlier run that left the mode on, and switch it off; return whether it was on.
 
     Args:
-        wanted: the mode that is switched on next; where it is that of this user's run, all is left as it is.
+        wanted: mode that is switched on next; if it is set, a mode that this user's run left on is kept.
+
     Raises:
-        UsageError: that run is still there. EdgekitError: it cannot be put back.
+        UsageError: that run is still going on. EdgekitError: the mode cannot be switched off.
     """
-    said = link.insist(_ASK).decode("utf-8", "replace").strip()
-    if not said:
+    reply = link.insist(_ASK).decode("utf-8", "replace").strip()
+    if not reply:
         return False
-    fresh, _, holder = said.partition(":")
+    fresh, _, holder = reply.partition(":")
     owner, _, pid = holder.rpartition(" ")
-    if is_running(pid) if owner == who() else bool(fresh):
+    if is_running(pid) if owner == user_at_host() else bool(fresh):
         raise UsageError(
-            f"another edgekit ({visible(holder)}) holds the power mode of {link.host}", "wait until it has ended"
+            f"another edgekit ({visible(holder)}) has set the power mode of {link.host}", "wait until it has ended"
         )
-    if wanted and owner == who():
+    if wanted and owner == user_at_host():
         return False
-    jobs.be_alone(link, "", link.host)
+    jobs.end_orphans(link, "", link.host)
     return _put_back(link, insist=True)
 
 

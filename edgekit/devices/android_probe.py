@@ -1,7 +1,7 @@
-"""What a phone says of itself over adb: read by a shell script, parsed here, believed in nothing.
+"""Properties of a phone, read over adb by a shell script. The output is untrusted input.
 
 Formats: ``getprop`` prints ``[name]: [value]``; the kernel's cpu_capacity and cpuinfo_max_freq
-(sysfs-devices-system-cpu); proc(5); what `edgekit.bench.android` reads.
+(sysfs-devices-system-cpu); proc(5); what `edgekit.devices.android` reads.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from edgekit.labels import visible
 from edgekit.records import Device
 
 _MOST_TEXT, _MOST_CORES, _MOST_PYTHONS = 100, 64, 8
-# Where a Python that the shell's user may run can lie; Termux's own is closed to it.
+# Where the shell's user may have a Python that it can run; it has no access to that of Termux.
 _PLACES = ("python3", "/data/local/tmp/python/bin/python3", "/data/local/tmp/bin/python3")
-# $1: a mark that no file holds, $2: the modules to look for, then Pythons.
+# $1: a random mark before each section, $2: modules to look for (JSON), then Pythons.
 _SCRIPT = f"""{android.SECTION}
 runtimes=$1; shift
 section properties; getprop 2>/dev/null | head -c 200000
@@ -44,7 +44,7 @@ exit 0
 
 @dataclass(frozen=True)
 class Core:
-    """One core: its number, its share of the fastest one's speed (up to 1024), and its highest clock."""
+    """CPU core. `capacity`: speed relative to the fastest core, which has 1024. `mhz`: maximum clock."""
 
     number: int
     capacity: int | None
@@ -53,13 +53,13 @@ class Core:
 
 @dataclass(frozen=True)
 class AndroidProbe:
-    """A phone as it is now; empty or None where it does not say.
+    """State of a phone; empty or None where it does not report a value.
 
     Attributes:
-        soc: the chip, as its maker calls it. big_cores: a hexadecimal mask for taskset, of all cores but those of the
-        slowest kind; "" where there is one kind. state: as `edgekit.bench.android.parse_state` has it. pythons: path ->
-        package -> version, with ``python`` itself. termux: whether it is installed; its Python is closed to adb.
-        free_gb: where edgekit keeps its files.
+        soc: name of the chip by its maker. big_cores: hexadecimal mask for taskset of all cores except those of the
+            slowest kind; "" if there is one kind. state: see `android.parse_state`.
+        pythons: path -> package -> version, with ``python`` itself. termux: Termux is installed; adb has no access to
+            its Python. free_gb: free disk space where edgekit keeps its files.
     """
 
     serial: str
@@ -80,7 +80,7 @@ class AndroidProbe:
 
     @property
     def runner(self) -> str:
-        """A Python that can run the ondevice runner; "" where none was found."""
+        """Path of a Python that can run the ondevice runner; "" if none was found."""
         able = ("ai-edge-litert", "tflite-runtime")
         return next(
             (
@@ -93,30 +93,34 @@ class AndroidProbe:
 
 
 def probe(handle: str, python: str = "python3") -> AndroidProbe:
-    """Ask the phone that ``adb`` or ``adb:SERIAL`` names.
+    """Read the properties of the phone that ``adb`` or ``adb:SERIAL`` names.
+
+    Args:
+        python: one more Python to look for.
 
     Raises:
-        MissingError: it is not connected, or not ready. UsageError: several are, and none is named.
+        MissingError: the phone is not connected, or not ready.
+        UsageError: several phones are connected and none is named.
     """
     mark = secrets.token_hex(8)
     script = _SCRIPT.replace("@PYTHON@", PYTHON)
     with adb.Connection(handle[len("adb:") :]) as link:
         places = dict.fromkeys((python, *_PLACES))
-        said = link.insist(script, mark, json.dumps(RUNTIMES), *places).decode("utf-8", "replace")
-        return parse(link.host, sections(said, mark))
+        output = link.insist(script, mark, json.dumps(RUNTIMES), *places).decode("utf-8", "replace")
+        return parse(link.host, sections(output, mark))
 
 
-def parse(serial: str, said: dict[str, str]) -> AndroidProbe:
-    """The probe from its sections; what cannot be understood is left out."""
-    properties = parse_properties(said.get("properties", ""))
+def parse(serial: str, output: dict[str, str]) -> AndroidProbe:
+    """Parse the sections of the script's output; values that cannot be parsed are left out."""
+    properties = parse_properties(output.get("properties", ""))
 
     def first(*names: str) -> str:
         return next((properties[name] for name in names if properties.get(name)), "")
 
-    memory = re.search(r"MemTotal:\s+(\d{1,15}) kB", said.get("meminfo", ""))
-    free = re.search(r"\s\d+\s+\d+\s+(\d{1,15})\s+\d+%", said.get("free", ""))
+    memory = re.search(r"MemTotal:\s+(\d{1,15}) kB", output.get("meminfo", ""))
+    free = re.search(r"\s\d+\s+\d+\s+(\d{1,15})\s+\d+%", output.get("free", ""))
     sdk = first("ro.build.version.sdk")
-    cores = parse_cores(said.get("cores", ""))
+    cores = parse_cores(output.get("cores", ""))
     return AndroidProbe(
         serial=serial,
         maker=first("ro.product.manufacturer"),
@@ -130,20 +134,20 @@ def parse(serial: str, said: dict[str, str]) -> AndroidProbe:
         big_cores=big_cores(cores),
         memory_gb=round(int(memory[1]) * 1024 / 1e9, 1) if memory else None,
         free_gb=round(int(free[1]) * 1024 / 1e9, 1) if free else None,
-        state=android.parse_state(said),
-        pythons=_pythons(said),
-        termux=said.get("termux", "").startswith("package:"),
+        state=android.parse_state(output),
+        pythons=_pythons(output),
+        termux=output.get("termux", "").startswith("package:"),
     )
 
 
 def parse_properties(text: str) -> dict[str, str]:
-    """Name -> value of ``getprop``, printable and short; a value of several lines is cut."""
+    """Parse the output of ``getprop``; values are made printable, and cut after their first line."""
     found = re.findall(r"^\[([A-Za-z0-9._-]{1,100})\]: \[([^\]\n]{0,1000})", text, re.MULTILINE)
     return {name: visible(value.strip("\r "))[:_MOST_TEXT] for name, value in found}
 
 
 def parse_cores(text: str) -> tuple[Core, ...]:
-    """Lines of number, capacity and highest clock in kHz, with a dash where the kernel does not say."""
+    """Parse lines of number, capacity and maximum clock in kHz; a dash stands for an unknown value."""
     found = re.findall(r"^(\d{1,3}) (\d{1,5}|-) (\d{1,9}|-)$", text, re.MULTILINE)
     cores = {
         int(number): Core(
@@ -158,7 +162,7 @@ def parse_cores(text: str) -> tuple[Core, ...]:
 
 
 def big_cores(cores: tuple[Core, ...]) -> str:
-    """A mask of all cores but those of the slowest kind, by capacity, else by highest clock; "" where all are alike."""
+    """Return the mask of all cores but those of the slowest kind, by capacity, else by clock; "" if all are alike."""
     speeds: list[float | None] = [core.capacity for core in cores]
     if None in speeds or len(set(speeds)) < 2:
         speeds = [core.mhz for core in cores]
@@ -170,7 +174,11 @@ def big_cores(cores: tuple[Core, ...]) -> str:
 
 
 def profile(found: AndroidProbe, name: str, when: str) -> Device:
-    """The device file that a user can keep: its Python runs models where there is one, else ``benchmark_model``."""
+    """Return the device file of a phone: models run in its Python, or in ``benchmark_model`` if it has none.
+
+    Args:
+        when: date, for its source.
+    """
     chip = found.soc or found.platform
     described = " ".join(filter(None, (found.maker, found.model)))
     return Device(
@@ -189,7 +197,7 @@ def profile(found: AndroidProbe, name: str, when: str) -> Device:
 
 
 def rows(found: AndroidProbe) -> list[tuple[str, Any]]:
-    """What a user reads, in order."""
+    """Return the rows of the table that is printed."""
     kinds: dict[tuple[int | None, float | None], int] = {}
     for core in found.cores:
         kinds[core.capacity, core.mhz] = kinds.get((core.capacity, core.mhz), 0) + 1
@@ -210,18 +218,18 @@ def rows(found: AndroidProbe) -> list[tuple[str, Any]]:
         ("ABI", found.abi), ("cores", f"{len(found.cores)} ({clocks})" if clocks else len(found.cores) or None),
         ("big cores (mask)", found.big_cores), ("memory, GB", found.memory_gb), ("free disk, GB", found.free_gb),
         ("thermal status", None if heat is None else android.thermal_name(heat)), ("battery", ", ".join(battery)),
-        ("Python", pythons), ("Termux", "installed; its Python is closed to adb" if found.termux else ""),
+        ("Python", pythons), ("Termux", "installed; adb has no access to its Python" if found.termux else ""),
     ]  # fmt: skip
 
 
 def as_json(found: AndroidProbe) -> dict[str, Any]:
-    """Plain values."""
+    """Return the probe as JSON values."""
     return {**dataclasses.asdict(found), "runner": found.runner}
 
 
-def _pythons(said: dict[str, str]) -> dict[str, dict[str, str]]:
+def _pythons(output: dict[str, str]) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
-    for name, text in said.items():
+    for name, text in output.items():
         kind, _, path = name.partition(" ")
         fields = python_fields(text) if kind == "python" and len(found) < _MOST_PYTHONS else {}
         if fields.get("python"):

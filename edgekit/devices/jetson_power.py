@@ -1,9 +1,10 @@
-"""The power mode of a Jetson, changed only where the user asks, and put back whatever happens.
+"""Power mode of a Jetson: set on request, and restored in any case.
 
-``nvpmodel -q`` prints ``NV Power Mode: NAME`` and a line with the mode's number; ``nvpmodel -m NUMBER`` sets it,
-``jetson_clocks --store``, ``--restore`` and without an option lock the clocks (Jetson Linux Developer Guide,
-"Power Management for Jetson Xavier/Orin"); /etc/nvpmodel.conf, or the file that NVPMODEL_CONF names there, has the
-modes as ``< POWER_MODEL ID=0 NAME=15W >``. Setting needs root: ``sudo -n`` must do. Not verified on hardware.
+``nvpmodel -q`` prints ``NV Power Mode: NAME`` and a line with the mode's number; ``nvpmodel -m NUMBER`` sets it.
+``jetson_clocks`` locks the clocks; ``--store`` and ``--restore`` are for the former ones (Jetson Linux Developer
+Guide, "Power Management for Jetson Xavier/Orin"). /etc/nvpmodel.conf, or the file that NVPMODEL_CONF names on the
+board, lists the modes as ``< POWER_MODEL ID=0 NAME=15W >``. Setting a mode needs root, by ``sudo -n``. Not verified on
+hardware.
 """
 
 from __future__ import annotations
@@ -14,20 +15,20 @@ from contextlib import contextmanager
 
 from edgekit import progress
 from edgekit.devices import jobs
-from edgekit.devices.jobs import Said
+from edgekit.devices.jobs import Report
 from edgekit.devices.link import ConnectionLost, Link, RemoteError
 from edgekit.errors import EdgekitError, MissingError, UsageError
 from edgekit.labels import visible
 
 _NO_SUCH_MODE, _NOT_ALLOWED, _NOT_DONE, _NO_NVPMODEL = 41, 42, 43, 45
-_ALONE_S = "120"
+_TIMEOUT_S = "120"
 _BY_ITSELF = "within 4 minutes of the last command or job"
 _BY_HAND = (
     "ssh -t {host} 'cd ~/.cache/edgekit && sudo nvpmodel -m $(cat restore) && sudo jetson_clocks --restore clocks'"
 )
-# The old mode lies in $cache/restore from before the change until it is back, and who holds the new one in
-# $cache/holder. A watcher on the device puts it back where nobody comes for two minutes and no job runs; after a power
-# cut, the next edgekit that connects does.
+# $cache/restore has the old mode from before the change until it is restored; $cache/holder has the owner of the new
+# one. A watcher on the device restores the mode when there was no command for two minutes and no job runs; after a
+# power cut, the next edgekit that connects does.
 _SHARED = """
 mode_now() { nvpmodel -q 2>/dev/null | sed -n 's/^\\([0-9][0-9]*\\)$/\\1/p' | head -n 1; }
 put_back() {
@@ -38,7 +39,7 @@ put_back() {
     [ "$(mode_now)" = "$old" ] || return 1
     rm -f "$cache/restore" "$cache/clocks" "$cache/alive" "$cache/holder"
 }
-alone() { # one at a time: a command whose connection broke may still run
+lock() { # a command whose connection broke may still run
     tries=0
     until mkdir "$cache/mode.lock" 2>/dev/null; do
         tries=$((tries + 1)); [ $tries -lt 20 ] || break; sleep 1
@@ -46,7 +47,7 @@ alone() { # one at a time: a command whose connection broke may still run
     trap 'rmdir "$cache/mode.lock" 2>/dev/null' EXIT
 }
 """
-# $1: a mode's name or number; $2: seconds without a sign of life; $3: who holds it.
+# $1: name or number of a mode; $2: seconds without a sign of life after which it is restored; $3: owner.
 _SET = (
     _SHARED
     + f"""
@@ -56,7 +57,7 @@ modes=$(sed -n 's/^ *< *POWER_MODEL  *ID=\\([0-9]*\\)  *NAME=\\([^ >]*\\) *>.*/\
 id=$(printf '%s\\n' "$modes" | while read -r number name; do
     {{ [ "$1" = "$number" ] || [ "$1" = "$name" ]; }} && echo "$number" && break; done)
 [ -n "$id" ] || {{ printf '%s' "$modes" | tr '\\n' ',' >&2; exit {_NO_SUCH_MODE}; }}
-alone
+lock
 sudo -n nvpmodel -q >/dev/null 2>&1 || exit {_NOT_ALLOWED}
 if [ ! -f "$cache/restore" ]; then
     old=$(mode_now)
@@ -93,31 +94,32 @@ cache="$cache" wait="$2" $session sh "$cache/watch.sh" >/dev/null 2>&1 </dev/nul
 exit 0
 """
 )
-# Says who holds a changed mode, and before that whether there was a sign of life of theirs lately.
+# Prints the owner of a changed mode, after "fresh" if there was a sign of life recently.
 _ASK = f"""
 [ -f "$cache/restore" ] || exit 0
-fresh=; [ -z "$(find "$cache/alive" -newermt '-{_ALONE_S} seconds' 2>/dev/null)" ] || fresh=fresh
+fresh=; [ -z "$(find "$cache/alive" -newermt '-{_TIMEOUT_S} seconds' 2>/dev/null)" ] || fresh=fresh
 echo "$fresh:$(head -c 200 "$cache/holder" 2>/dev/null)"
 """
-_RESTORE = _SHARED + f'[ -f "$cache/restore" ] || exit 0\nalone\nput_back && echo restored || exit {_NOT_DONE}\n'
+_RESTORE = _SHARED + f'[ -f "$cache/restore" ] || exit 0\nlock\nput_back && echo restored || exit {_NOT_DONE}\n'
 
 
 @contextmanager
-def held(connection: Link, mode: str, said: Said) -> Iterator[None]:
-    """Give the device the power mode `mode` and locked clocks meanwhile; "" changes nothing.
+def held(connection: Link, mode: str, report: Report) -> Iterator[None]:
+    """Give the device the power mode `mode` and locked clocks inside the block; "" changes nothing.
 
-    A mode that an earlier run could not put back is put back first.
+    A mode that an earlier run left behind is undone first. If the connection breaks before the old mode is restored,
+    a warning has the command that restores it.
 
     Raises:
-        UsageError: there is no such mode, the user may not set it, or another edgekit holds one.
-        EdgekitError: it was not taken.
+        UsageError: there is no such mode, the user may not set it, or another edgekit has set one.
+        EdgekitError: the device does not switch to it.
     """
     if release(connection):
-        said("put back the power mode that an earlier run had changed")
+        report("restored the power mode that an earlier run had changed")
     if not mode:
         yield
         return
-    said(f"setting the power mode {mode}")
+    report(f"setting the power mode {mode}")
     connection.sign_of_life = True
     try:
         hold(connection, mode)
@@ -137,35 +139,36 @@ def held(connection: Link, mode: str, said: Said) -> Iterator[None]:
 
 
 def _may_be_set(connection: Link, error: EdgekitError) -> str:
-    """Describe a mode that could not be put back, and how it is."""
+    """Return a message about a mode that was perhaps not restored, with the command that restores it."""
     return (
-        f"{connection.host} may still have the power mode and the clocks that edgekit set: {error.message}. It puts "
-        f"them back by itself {_BY_ITSELF}; or run: {_BY_HAND.format(host=connection.host)}"
+        f"{connection.host} may still have the power mode and the clocks that edgekit set: {error.message}. It "
+        f"restores the former ones by itself {_BY_ITSELF}; or run: {_BY_HAND.format(host=connection.host)}"
     )
 
 
 def hold(connection: Link, mode: str) -> None:
-    """Set the mode, or see that it is still held."""
+    """Set the mode, unless it is set."""
     try:
-        connection.insist(_SET, mode, _ALONE_S, f"{jobs.who()} {os.getpid()}")
+        connection.insist(_SET, mode, _TIMEOUT_S, f"{jobs.user_at_host()} {os.getpid()}")
     except RemoteError as error:
-        raise _meaning(error, connection.host, mode) from None
+        raise _explain(error, connection.host, mode) from None
 
 
 def release(connection: Link) -> bool:
-    """Put back a mode that a run left which is no more; returns whether there was one.
+    """Restore the mode that an earlier run changed and left; return whether there was one.
 
     Raises:
-        UsageError: that run is still there. EdgekitError: the device does not take its former mode.
+        UsageError: that run is still going on. EdgekitError: the device does not switch to its former mode.
     """
-    said = connection.insist(_ASK).decode("utf-8", "replace").strip()
-    if not said:
+    reply = connection.insist(_ASK).decode("utf-8", "replace").strip()
+    if not reply:
         return False
-    fresh, _, holder = said.partition(":")
+    fresh, _, holder = reply.partition(":")
     owner, _, pid = holder.rpartition(" ")
-    if jobs.is_running(pid) if owner == jobs.who() else bool(fresh):
+    if jobs.is_running(pid) if owner == jobs.user_at_host() else bool(fresh):
         raise UsageError(
-            f"another edgekit ({visible(holder)}) holds the power mode of {connection.host}", "wait until it has ended"
+            f"another edgekit ({visible(holder)}) has set the power mode of {connection.host}",
+            "wait until it has ended",
         )
     return _put_back(connection, insist=True)
 
@@ -177,27 +180,29 @@ def _put_back(connection: Link, insist: bool) -> bool:
         if error.status_there != _NOT_DONE:
             raise
         raise EdgekitError(
-            f"{connection.host} still has the power mode that edgekit set, and does not take its former one",
+            f"{connection.host} still has the power mode that edgekit set, and does not switch to its former one",
             _BY_HAND.format(host=connection.host),
         ) from None
 
 
-def _meaning(error: RemoteError, host: str, mode: str) -> EdgekitError:
-    """What the script ended with, in words."""
+def _explain(error: RemoteError, host: str, mode: str) -> EdgekitError:
+    """Return the error for the exit status of the script that sets a mode."""
     if error.status_there == _NO_NVPMODEL:
-        return UsageError(f"{host} has no nvpmodel: --set-power-mode is for Jetsons", "leave --set-power-mode out")
+        return UsageError(
+            f"{host} has no nvpmodel: --set-power-mode is for Jetsons", "run the command without --set-power-mode"
+        )
     if error.status_there == _NO_SUCH_MODE:
         known = error.message.partition(": ")[2].replace(",", ", ") or "none found"
-        return UsageError(f"{host} has no power mode {mode!r}", f"its modes, number and name: {known}")
+        return UsageError(f"{host} has no power mode {mode!r}", f"its modes (number and name): {known}")
     if error.status_there == _NOT_ALLOWED:
         return UsageError(
             f"{host} asks for a password to set the power mode",
-            'allow it there: echo "$USER ALL=NOPASSWD: /usr/sbin/nvpmodel, /usr/bin/jetson_clocks"'
+            'allow it on the board: echo "$USER ALL=NOPASSWD: /usr/sbin/nvpmodel, /usr/bin/jetson_clocks"'
             " | sudo tee /etc/sudoers.d/edgekit",
         )
     if error.status_there == _NOT_DONE:
         return EdgekitError(
-            f"{host} does not take the power mode {mode!r} while it runs (some need a restart)",
-            f"set it by hand: ssh -t {host} sudo nvpmodel -m NUMBER",
+            f"{host} does not switch to the power mode {mode!r} while it runs (some modes need a restart)",
+            f"set it yourself: ssh -t {host} sudo nvpmodel -m NUMBER",
         )
     return error

@@ -1,4 +1,4 @@
-"""What a device is to do, and what may come back of it."""
+"""Jobs that run on a device: their files, their replies, and jobs that a killed edgekit left behind there."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from edgekit.errors import EdgekitError
 from edgekit.labels import visible
 from edgekit.ondevice import MISFIT, NOT_ACCELERATED
 
-_UNACCELERATED = (
-    'install its driver; edgekit inspect ARTIFACT says what is expected to stay out; or accelerator = "cpu" in the '
-    "device's .toml, or emulated = true for the answers of a GPU in software"
+# Takes a line about the progress of a job.
+Report = Callable[[str], None]
+_NOT_ACCELERATED_HINT = (
+    "install its driver; edgekit inspect ARTIFACT lists the operators that are expected to run on the CPU; or "
+    'accelerator = "cpu" in the device\'s .toml, or emulated = true for the results of a GPU in software'
 )
-Said = Callable[[str], None]
-# What each kind of job leaves, and how many bytes of it are taken.
+# Files that each kind of job may leave, and the maximum size of each in bytes.
 _REPLIES = {
     "measure": {
         "result.json": 1 << 20,
@@ -37,17 +38,17 @@ _REPLIES = {
     "build": {"result.json": 1 << 22, "model.engine": 1 << 31, "build.log": 1 << 21},
     "program": {"said.txt": 1 << 20},
 }
-# What only some jobs leave.
+# Files that not every job leaves.
 OPTIONAL = {"compute_ns.npy", "warmup_ns.npy", "offline_ns.npy", "layers.json", "power.npy"}
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job of `edgekit.ondevice.main`, or of a program.
+    """A job for `edgekit.ondevice.main`, or a program.
 
     Attributes:
-        settings: the job file, without ``out``. files: name on the device -> file here.
-        command: what runs in the job's folder; empty: a Python, with the runner that travels.
+        settings: contents of the job file, without ``out``. files: name on the device -> local file.
+        command: program and arguments, run in the job's folder; empty for the ondevice runner in Python.
     """
 
     settings: dict[str, Any]
@@ -56,12 +57,12 @@ class Job:
 
     @property
     def replies(self) -> dict[str, int]:
-        """The files that may come back, and the most bytes of each."""
+        """Files that the job may leave, and the maximum size of each in bytes."""
         return _REPLIES[self.settings.get("do", "measure")]
 
     @property
     def title(self) -> str:
-        """What is done with what, for messages."""
+        """Description of the job for messages."""
         if self.settings.get("do") == "build":
             return f"building the {self.settings['precision']} engine"
         if self.settings.get("do") == "program":
@@ -70,26 +71,24 @@ class Job:
 
 
 class MisfitError(EdgekitError):
-    """An engine was built by another TensorRT, for another GPU or for a DLA core; the message says what differs."""
+    """An engine of another TensorRT version, or for another GPU or DLA core; the message has the difference."""
 
 
 def failure(message: str, hint: str) -> EdgekitError:
-    """The error of a job that failed."""
+    """Return the error of a failed job; known failures get a hint of their own."""
     if MISFIT in message:
         return MisfitError(message, "the same command with --rebuild")
     if NOT_ACCELERATED in message:
-        return EdgekitError(message, _UNACCELERATED)
+        return EdgekitError(message, _NOT_ACCELERATED_HINT)
     return EdgekitError(message, hint)
 
 
-def quiet(text: str) -> None:
-    """Nobody hears how far a job is."""
+def discard(text: str) -> None:
+    """Ignore a line of progress."""
 
 
-# Jobs on a device that another edgekit runs, or that one which was killed left behind.
-
-# $1: a job. Names the others that run, and whose they are.
-_OTHERS = """
+# $1: a job. Prints the other jobs that run, and their owners.
+_LIST_OTHERS = """
 read -r boot </proc/sys/kernel/random/boot_id
 cd "$cache/jobs" || exit 0
 for job in *; do
@@ -99,6 +98,7 @@ for job in *; do
 done 2>/dev/null
 exit 0
 """
+# $1: a job.
 _END = """
 job="$cache/jobs/$1"
 if [ ! -f "$job/status" ] && pid="$(cat "$job/started/pid" 2>/dev/null)"; then
@@ -108,50 +108,51 @@ rm -f "$(readlink "$job/job.json")"; rm -rf "$job"
 """
 
 
-def refuse_others(link: Link, name: str) -> None:
-    """Change nothing beneath a measurement.
+def refuse_if_busy(link: Link, name: str) -> None:
+    """Check that no other edgekit measures on the device `name`.
 
     Raises:
-        EdgekitError: another edgekit is measuring on the device, which is called `name`.
+        EdgekitError: one does.
     """
-    for _ in _left(link, "", name):
+    for _ in _orphans(link, "", name):
         pass
 
 
-def be_alone(link: Link, token: str, name: str) -> None:
-    """End jobs that an edgekit of this user left behind, but for the job `token`.
+def end_orphans(link: Link, token: str, name: str) -> None:
+    """End jobs that a killed edgekit of this user left on the device `name`, except the job `token`.
 
     Raises:
-        As `refuse`.
+        EdgekitError: another edgekit measures there.
     """
-    for job in _left(link, token, name):
-        end_others(link, job)
+    for job in _orphans(link, token, name):
+        end(link, job)
 
 
-def end_others(link: Link, token: str) -> None:
-    """Stop what still runs of a job, and leave nothing but the cache."""
-    with contextlib.suppress(EdgekitError):  # then the job's folder stays for `edgekit devices clean`
+def end(link: Link, token: str) -> None:
+    """End a job if it still runs, and remove its folder; the cache of files stays."""
+    with contextlib.suppress(EdgekitError):  # the folder then stays until `edgekit devices clean`
         link.tidy(_END, token)
 
 
-def _left(link: Link, token: str, name: str) -> Iterator[str]:
-    for line in link.insist(_OTHERS, token).decode("ascii", "replace").splitlines():
+def _orphans(link: Link, token: str, name: str) -> Iterator[str]:
+    """Yield running jobs, except `token`, whose edgekit has ended; refuse jobs of an edgekit that has not."""
+    for line in link.insist(_LIST_OTHERS, token).decode("ascii", "replace").splitlines():
         job, _, owner = line.partition(" ")
         if not re.fullmatch(r"[0-9a-f]{16}", job):
             continue
-        whose, _, pid = owner.rpartition(" ")
-        if whose != who() or is_running(pid):
-            raise EdgekitError(f"another edgekit ({visible(owner)}) is at work on {name}", "wait until it has ended")
+        user, _, pid = owner.rpartition(" ")
+        if user != user_at_host() or is_running(pid):
+            raise EdgekitError(f"another edgekit ({visible(owner)}) is measuring on {name}", "wait until it has ended")
         yield job
 
 
-def who() -> str:
-    """This user of this machine."""
+def user_at_host() -> str:
+    """Return this user and machine, as owners of jobs are recorded on devices."""
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def is_running(pid: str) -> bool:
-    """Whether another process of this machine has this number."""
+    """Return whether another process of this machine has this process id."""
     if not pid.isdigit() or int(pid) == os.getpid():
         return False
     try:

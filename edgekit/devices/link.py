@@ -1,7 +1,6 @@
-"""A device that takes commands over a wire: scripts, files by their hash, and replies that are never trusted.
+"""Connection to a remote device: shell scripts, files by their hash, and replies as untrusted input.
 
-What a kind of wire adds is how its program is called, and what it meant when it failed: `edgekit.bench.ssh`,
-`edgekit.bench.adb`.
+Subclasses (`ssh.Connection`, `adb.Connection`) say how their program is called, and what its failures mean.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ from edgekit.labels import visible
 T = TypeVar("T")
 _TRIES = 8
 _LONGEST_PAUSE_S = 10.0
-_LIVED_S = 1.0  # a connection that lasted so long was one: waiting for a long job may take many
+_ALIVE_S = 1.0  # a connection that lasted longer does not count as a failed try: waiting for a job may take many
 _MOST_ERROR = 8192
 _MOST_LINE = 1000
 MOST_REPLY = 1 << 20
-# Given: HASH. The upload is kept only if it is what was sent.
+# $1: a sha256. Receives a file on standard input and keeps it only if it has this hash.
 _RECEIVE = """
 part="$cache/objects/.part.$1.$$"
 trap 'rm -f "$part"' EXIT
@@ -41,15 +40,15 @@ _HAVE = 'for hash; do [ -f "$cache/objects/$hash" ] && echo "$hash"; done; exit 
 
 
 class ConnectionLost(EdgekitError):
-    """The connection broke; what was asked for may or may not have happened."""
+    """The connection broke; the command may or may not have run."""
 
 
 class Stopped(EdgekitError):
-    """Somebody else, or the user, ended the work."""
+    """The work was stopped from another thread, as Ctrl-C does."""
 
 
 class RemoteError(EdgekitError):
-    """A command ended with another status than 0 over there. `status_there` is that status."""
+    """A command failed on the device. `status_there` is its exit status there."""
 
     def __init__(self, message: str, status_there: int) -> None:
         super().__init__(message)
@@ -57,10 +56,12 @@ class RemoteError(EdgekitError):
 
 
 class Link:
-    """One device, reached for all that is done in a ``with`` block.
+    """Connection to one device, used in a ``with`` block.
 
     Attributes:
-        host: what messages call it. cache: a line of shell that sets ``$cache`` to one private folder there.
+        host: name of the device in messages. cache: shell code that sets ``$cache`` to a private folder there.
+        stopped: `stop` was called. sign_of_life: commands touch ``$cache/alive``, which the watchers of power modes
+            look at (`jetson_power`, `android`).
     """
 
     cache = ""
@@ -69,8 +70,8 @@ class Link:
         self.host = host
         self._process: subprocess.Popen[bytes] | None = None
         self.stopped = False
-        self.sign_of_life = False  # each command then shows the watcher of `powermode` that somebody is there
-        self._ending = False  # what tidies up runs to its end, also when stopped
+        self.sign_of_life = False
+        self._tidying = False  # `tidy` runs its script also after `stop`
 
     def __enter__(self) -> Link:
         return self
@@ -81,49 +82,49 @@ class Link:
 
     @property
     def handle(self) -> str:
-        """What the user types to name it."""
+        """Name of the device on the command line."""
         return self.host
 
     def command(self, words: list[str], mark: str) -> list[str]:
-        """What is run here so that `words` run there; `mark` is a random word of this call."""
+        """Return the local command that runs `words` on the device; `mark` is a random word for this call."""
         raise NotImplementedError
 
     def ended(self, status: int, errors: bytes, mark: str) -> None:
-        """Judge the end of a `command`, by its status here and the end of what it wrote to standard error.
+        """Check how a `command` ended.
+
+        Args:
+            status: its local exit status. errors: the end of its standard error.
 
         Raises:
-            As `run`.
+            EdgekitError: it failed; see `run`.
         """
         raise NotImplementedError
 
     def run(self, script: str, *arguments: str, stdin: Path | None = None, most: int = MOST_REPLY) -> bytes:
-        """Run a POSIX shell script, which sees `arguments` as ``$1`` and on and the cache as ``$cache``.
+        """Run a POSIX shell script with `arguments` as ``$1``, ``$2``, ... and return its standard output.
 
         Args:
-            stdin: a file that it reads. most: bytes that it may write to standard output.
+            stdin: file for its standard input. most: maximum size of the output in bytes.
+
         Raises:
             ConnectionLost: the connection broke. MissingError: the host cannot be reached.
-            RemoteError: it failed there. EdgekitError: it wrote more than `most`.
+            RemoteError: the script failed. EdgekitError: it wrote more than `most` bytes.
         """
         with self._running(script, arguments, stdin) as reply:
             content = reply.read(most + 1)
             if len(content) > most:
-                raise EdgekitError(f"{self.host} sent more than the {most} bytes that were expected")
+                raise EdgekitError(f"{self.host} sent more than {most} bytes, the maximum for this reply")
         return content
 
     def listen(self, script: str, *arguments: str, line: Callable[[str], None]) -> None:
-        """`run` a script whose lines are heard as they come, printable and not long.
-
-        Raises:
-            As `run`.
-        """
+        """Run a script as `run` does, and call `line` with each line of its output as it comes, made printable."""
         with self._running(script, arguments, None) as reply:
-            while said := reply.readline(_MOST_LINE):
-                line(visible(said.decode("utf-8", "replace").strip()))
+            while content := reply.readline(_MOST_LINE):
+                line(visible(content.decode("utf-8", "replace").strip()))
 
     @contextmanager
     def _running(self, script: str, arguments: tuple[str, ...], stdin: Path | None) -> Iterator[IO[bytes]]:
-        """A script that runs over there, and what it writes; its end is awaited and judged."""
+        """Start a script, yield its output, then wait for its end and check it."""
         sign = ': >"$cache/alive"\n' if self.sign_of_life else ""
         words = ["sh", "-c", self.cache + sign + script, "edgekit", *arguments]
         mark = secrets.token_hex(8)
@@ -132,8 +133,8 @@ class Link:
                 self.command(words, mark), stdin=source, stdout=subprocess.PIPE, stderr=errors
             ) as process:
                 self._process = process
-                if self.stopped and not self._ending:
-                    process.kill()  # `stop` came while it started
+                if self.stopped and not self._tidying:
+                    process.kill()  # `stop` was called while it started
                 assert process.stdout is not None
                 try:
                     yield process.stdout
@@ -141,52 +142,55 @@ class Link:
                     process.kill()
                     raise
             errors.seek(max(0, errors.seek(0, os.SEEK_END) - _MOST_ERROR))
-            said = errors.read()
+            messages = errors.read()
         if self.stopped and process.returncode < 0:
-            raise Stopped(f"stopped what ran on {self.host}")
-        self.ended(process.returncode, said, mark)
+            raise Stopped(f"the work on {self.host} was stopped")
+        self.ended(process.returncode, messages, mark)
 
     def tidy(self, script: str, *arguments: str) -> bytes:
-        """`run` what puts things back, also after `stop`."""
-        self._ending = True
+        """Run a script that restores something, also after `stop`."""
+        self._tidying = True
         return self.run(script, *arguments)
 
     def stop(self) -> None:
-        """From another thread: end what runs, and begin nothing that insists."""
+        """End the command that runs, and let `insist` start no other one; for another thread."""
         self.stopped = True
         if self._process is not None:
             self._process.kill()
 
     def insist(self, script: str, *arguments: str, stdin: Path | None = None, most: int = MOST_REPLY) -> bytes:
-        """`run` what may run twice, again after each break of the connection.
+        """Run a script that may run twice: again each time that the connection breaks.
 
-        It gives up after `_TRIES` connections in a row that broke at once, which takes a minute.
+        Gives up after `_TRIES` connections in a row that broke at once, which takes about a minute.
         """
         return self._again(lambda: self.run(script, *arguments, stdin=stdin, most=most))
 
     def insist_on_listening(self, script: str, *arguments: str, line: Callable[[str], None]) -> None:
-        """`listen` to what may run twice, again after each break of the connection."""
+        """Listen to a script that may run twice: again each time that the connection breaks."""
         self._again(lambda: self.listen(script, *arguments, line=line))
 
     def _again(self, work: Callable[[], T]) -> T:
         failed = 0
         while True:
             if self.stopped:
-                raise Stopped(f"stopped what ran on {self.host}")
+                raise Stopped(f"the work on {self.host} was stopped")
             start = time.monotonic()
             try:
                 return work()
             except ConnectionLost:
-                failed = 0 if time.monotonic() - start > _LIVED_S else failed + 1
+                failed = 0 if time.monotonic() - start > _ALIVE_S else failed + 1
                 if failed == _TRIES:
                     raise
                 time.sleep(min(_LONGEST_PAUSE_S, 0.5 * 2**failed))
 
     def push(self, files: dict[str, Path]) -> None:
-        """Bring files, by their sha256, into the cache of the host; those that it has stay.
+        """Copy files to the device's cache, unless it has them.
+
+        Args:
+            files: sha256 -> local file.
 
         Raises:
-            StorageError: its disk is full.
+            StorageError: the disk of the device is full, or a file changed meanwhile.
         """
         if not files:
             return
@@ -202,14 +206,14 @@ class Link:
             if "No space left" in error.message or error.status_there == 28:
                 raise StorageError(
                     f"the disk of {self.host} is full: {path.name} ({path.stat().st_size / 1e6:.1f} MB) does not fit",
-                    f"edgekit devices clean {self.handle}, or free some space there",
+                    f"free some space there, or run: edgekit devices clean {self.handle}",
                 ) from None
             if error.status_there == 29 and sha256_file(path) != digest:
                 raise StorageError(f"{path} changed while it was sent", "run the same command again") from None
             raise
 
 
-def one_line(said: bytes) -> str:
-    """What was written, in one printable line."""
-    lines = said.decode("utf-8", "replace").split("\n")
+def one_line(content: bytes) -> str:
+    """Join the lines of an output into one printable line."""
+    lines = content.decode("utf-8", "replace").split("\n")
     return visible("; ".join(line.strip() for line in lines if line.strip()))

@@ -1,4 +1,4 @@
-"""What a device says of itself: read over ssh by a shell script, parsed here, believed in nothing.
+"""Properties of a device, read over ssh by a shell script. The output is untrusted input.
 
 Formats: ``/etc/nv_tegra_release``, ``nvpmodel -q`` (NVIDIA Jetson Linux Developer Guide), ``dpkg-query -W``,
 proc(5), and the kernel's sysfs thermal ABI.
@@ -18,7 +18,7 @@ from edgekit.labels import visible
 from edgekit.records import Device
 
 _MOST_TEXT, _MOST_MODES = 100, 32
-# Package -> the module of it that is imported.
+# Package -> its module to import.
 RUNTIMES = {
     "ai-edge-litert": "ai_edge_litert.interpreter",
     "tflite-runtime": "tflite_runtime.interpreter",
@@ -27,7 +27,7 @@ RUNTIMES = {
     "numpy": "numpy",
 }
 _PACKAGES = ("nvidia-jetpack", "tensorrt", "libnvinfer-bin", "libnvinfer10", "libnvinfer8")
-# $1: a mark that no file holds, $2: a Python.
+# $1: a random mark before each section, $2: a Python, then the names of packages.
 _SCRIPT = """
 mark=$1 python=$2; shift 2
 section() { printf '\\n%s %s\\n' "$mark" "$1"; }
@@ -50,8 +50,8 @@ section gpu; for d in /sys/class/devfreq/*; do
 section python; limit=; command -v timeout >/dev/null && limit="timeout 60"; $limit "$python" -c '@PYTHON@' 2>/dev/null
 exit 0
 """
-# Python 3.6 takes it. Prints JSON: its version, what imports, the GPU's compute capability, and how many DLA cores
-# TensorRT sees. It must hold no single quote.
+# For Python 3.6 and newer. Prints JSON: its version, versions of packages, the GPU's compute capability, and the number
+# of DLA cores that TensorRT sees. It must not contain single quotes.
 PYTHON = """
 import ctypes, importlib, json, os, sys
 found, gpu, dla = {}, "", None
@@ -93,14 +93,15 @@ print(json.dumps([sys.version.split()[0], found, gpu, dla]))"""
 
 @dataclass(frozen=True)
 class Probe:
-    """A device as it is now; empty or None where it does not say.
+    """State of a device; "" or None where it does not report a value.
 
     Attributes:
-        l4t, jetpack, cuda, tensorrt: versions. memory_gb: total. power_mode, power_modes: as nvpmodel calls them.
-        compute_capability: of the GPU. dla_cores: that TensorRT sees. gpu_mhz: the clock now, the
-        lowest and the highest. temperatures: thermal zone -> degrees Celsius. runtimes: package -> version, in its
-        `python`; what is there but does not import says why.
-        free_gb: where edgekit keeps its files.
+        l4t, jetpack, cuda, tensorrt: versions. memory_gb: total memory.
+        power_mode, power_modes: current mode and all modes, by their names in nvpmodel.
+        compute_capability: of the GPU. dla_cores: number that TensorRT sees.
+        gpu_mhz: current, minimum and maximum clock. temperatures: thermal zone -> degrees Celsius.
+        runtimes: package -> version in `python`, or the error of its import.
+        free_gb: free disk space where edgekit keeps its files.
     """
 
     host: str
@@ -124,69 +125,72 @@ class Probe:
 
     @property
     def family(self) -> str:
-        """The family whose exports it runs; an unknown Linux board is like a Raspberry Pi."""
+        """Family of the device; an unknown Linux board counts as a Raspberry Pi."""
         return "jetson" if self.l4t or "jetson" in self.model.lower() else "rpi"
 
     @property
     def runtime(self) -> str:
-        """What its exports run in."""
+        """Runtime of its exports."""
         return "tensorrt" if self.family == "jetson" else "litert"
 
 
 def probe(host: str, python: str = "python3") -> Probe:
-    """Ask a host.
+    """Read the properties of a host.
+
+    Args:
+        python: Python on the host whose packages are listed.
 
     Raises:
-        MissingError: it cannot be reached, or refuses the login.
+        MissingError: the host cannot be reached, or refuses the login.
     """
     mark = secrets.token_hex(8)
     script = _SCRIPT.replace("@PYTHON@", PYTHON + "' '" + json.dumps(RUNTIMES))
     with Connection(host) as connection:
-        said = connection.insist(script, mark, python, *_PACKAGES).decode("utf-8", "replace")
-    return parse(host, sections(said, mark))
+        output = connection.insist(script, mark, python, *_PACKAGES).decode("utf-8", "replace")
+    return parse(host, sections(output, mark))
 
 
-def sections(said: str, mark: str) -> dict[str, str]:
-    """Section name -> its text, of a reply whose sections begin with `mark`."""
+def sections(output: str, mark: str) -> dict[str, str]:
+    """Split an output whose sections begin with a line of `mark` and their name; return name -> text."""
     found = {}
-    for part in said.split(f"\n{mark} ")[1:]:
+    for part in output.split(f"\n{mark} ")[1:]:
         name, _, text = part.partition("\n")
         found[name.strip()] = text.strip("\n\x00 ")
     return found
 
 
-def parse(host: str, said: dict[str, str]) -> Probe:
-    """The probe from its sections; what cannot be understood is left out."""
-    packages = dict(re.findall(r"^([a-z0-9.+-]+)(?::\w+)?\s+(\S+)$", said.get("packages", ""), re.MULTILINE))
-    release = re.search(r"# R(\d+) \(release\), REVISION: ([\d.]+)", said.get("tegra", ""))
-    memory = re.search(r"MemTotal:\s+(\d{1,15}) kB", said.get("meminfo", ""))
-    mode = re.search(r"NV Power Mode: *(\S.*)", said.get("power", ""))
-    free = re.search(r"\s\d+\s+\d+\s+(\d{1,15})\s+\d+%", said.get("free", ""))
-    python = python_fields(said.get("python", ""))
-    modes = re.findall(r"^\s*<\s*POWER_MODEL\s+ID=\d+\s+NAME=([^\s>]+)", said.get("modes", ""), re.MULTILINE)
-    clocks = re.fullmatch(r"\s*(\d{1,12}) (\d{1,12}) (\d{1,12})\s*", said.get("gpu", ""))
+def parse(host: str, output: dict[str, str]) -> Probe:
+    """Parse the sections of the script's output; values that cannot be parsed are left out."""
+    packages = dict(re.findall(r"^([a-z0-9.+-]+)(?::\w+)?\s+(\S+)$", output.get("packages", ""), re.MULTILINE))
+    release = re.search(r"# R(\d+) \(release\), REVISION: ([\d.]+)", output.get("tegra", ""))
+    memory = re.search(r"MemTotal:\s+(\d{1,15}) kB", output.get("meminfo", ""))
+    mode = re.search(r"NV Power Mode: *(\S.*)", output.get("power", ""))
+    free = re.search(r"\s\d+\s+\d+\s+(\d{1,15})\s+\d+%", output.get("free", ""))
+    python = python_fields(output.get("python", ""))
+    modes = re.findall(r"^\s*<\s*POWER_MODEL\s+ID=\d+\s+NAME=([^\s>]+)", output.get("modes", ""), re.MULTILINE)
+    clocks = re.fullmatch(r"\s*(\d{1,12}) (\d{1,12}) (\d{1,12})\s*", output.get("gpu", ""))
     nvinfer = (packages[name] for name in _PACKAGES[1:] if name in packages)
     return Probe(
         host=host,
-        machine=_text(said.get("machine", "")),
-        model=_text(said.get("model", "")),
-        cores=int(said["cores"]) if re.fullmatch(r"\d{1,5}", said.get("cores", "")) else None,
+        machine=_text(output.get("machine", "")),
+        model=_text(output.get("model", "")),
+        cores=int(output["cores"]) if re.fullmatch(r"\d{1,5}", output.get("cores", "")) else None,
         memory_gb=round(int(memory[1]) * 1024 / 1e9, 1) if memory else None,
         l4t=_text(f"{release[1]}.{release[2]}") if release else "",
         jetpack=_text(packages.get("nvidia-jetpack", "").partition("+")[0].partition("-")[0]),
-        cuda=_cuda(said.get("cuda", "")),
+        cuda=_cuda(output.get("cuda", "")),
         tensorrt=_text(next(nvinfer, "").partition("-")[0]),
         power_mode=_text(mode[1]) if mode else "",
         power_modes=tuple(_text(mode) for mode in modes[:_MOST_MODES]),
         gpu_mhz=tuple(int(hertz) / 1e6 for hertz in clocks.groups()) if clocks else (),
-        temperatures=_temperatures(said.get("thermal", "")),
+        temperatures=_temperatures(output.get("thermal", "")),
         **python,
         free_gb=round(int(free[1]) * 1024 / 1e9, 1) if free else None,
     )
 
 
 def profile(found: Probe, name: str, when: str) -> Device:
-    """The device file that a user can keep."""
+    """Return the device file of a host. `when`: date, for its source."""
     return Device(
         name,
         found.family,
@@ -203,9 +207,10 @@ def profile(found: Probe, name: str, when: str) -> Device:
 
 
 def to_toml(device: Device) -> str:
-    """A device file with what is set; strings and arrays of TOML are those of JSON."""
+    """Return the text of a device file with the fields that differ from their defaults."""
     given = [f.name for f in dataclasses.fields(device) if f.name != "name" and getattr(device, f.name) != f.default]
     values = {name: getattr(device, name) for name in given}
+    # Strings and arrays of JSON are valid TOML.
     lines = (
         f"{k} = {json.dumps(list(v) if isinstance(v, tuple) else v, ensure_ascii=False)}" for k, v in values.items()
     )
@@ -213,7 +218,7 @@ def to_toml(device: Device) -> str:
 
 
 def _text(value: str) -> str:
-    """One short printable line."""
+    """Return a short printable line."""
     return visible(value.strip("\x00 \n"))[:_MOST_TEXT]
 
 
@@ -225,13 +230,13 @@ def _cuda(text: str) -> str:
 
 
 def _temperatures(text: str) -> dict[str, float]:
-    """Zones that give a plausible temperature; sysfs has thousandths of a degree."""
+    """Parse lines of zone and temperature in m°C; implausible ones are left out."""
     found = re.findall(r"^(\S{1,50}) (-?\d{1,7})$", text, re.MULTILINE)
     return {_text(zone): int(value) / 1000 for zone, value in found if -60_000 < int(value) < 200_000}
 
 
 def python_fields(text: str) -> dict[str, Any]:
-    """Fields of the probe that the device's own Python printed."""
+    """Parse the output of `PYTHON`; return fields of the probe."""
     try:
         version, found, capability, dla = json.loads(text)
         return {

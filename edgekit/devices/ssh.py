@@ -1,7 +1,7 @@
-"""A host over OpenSSH: commands, files by their hash, and replies that are never trusted.
+"""Connection over OpenSSH.
 
-OpenSSH runs as a program, so that ``~/.ssh/config``, ProxyJump, agents and known_hosts all hold.
-It is never asked for a password: a login that needs one is an error that says what to do.
+The program ssh is used, so that ``~/.ssh/config``, ProxyJump, agents and known_hosts apply. It never asks for a
+password: a login that needs one is an error with a hint.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from types import TracebackType
 from edgekit.devices.link import ConnectionLost, Link, RemoteError, one_line
 from edgekit.errors import EdgekitError, MissingError, UsageError
 
-# A command instead of ssh, with its first arguments: ``EDGEKIT_SSH="ssh -F other/config"``.
+# Environment variable with a command to use instead of ssh, such as ``EDGEKIT_SSH="ssh -F other/config"``.
 PROGRAM = "EDGEKIT_SSH"
 _HOST = re.compile(r"(ssh://)?[A-Za-z0-9_][A-Za-z0-9_.%@:\[\]-]*")
 _OPTIONS = {
@@ -29,25 +29,24 @@ _OPTIONS = {
     "ControlPersist": "60",
     "LogLevel": "ERROR",
 }
-_LOST = 255  # what OpenSSH ends with when itself fails; no script here does
-# Everything lies in one private folder.
+_SSH_FAILED = 255  # exit status of OpenSSH for its own failures; no script here ends with it
 _CACHE = (
     'umask 077; cache="${XDG_CACHE_HOME:-$HOME/.cache}/edgekit"; mkdir -p "$cache/objects" "$cache/jobs" || exit 1\n'
 )
 
 
 def check_host(host: str) -> None:
-    """Refuse what OpenSSH would not take for a host: nothing that begins like an option.
+    """Check that OpenSSH would take `host` for a destination, not for an option.
 
     Raises:
-        UsageError: it is empty, or holds other characters than a destination does.
+        UsageError: it is empty, or has characters that a destination cannot have.
     """
     if not _HOST.fullmatch(host):
         raise UsageError(f"{host!r} is not a host", "user@name, a Host of ~/.ssh/config, or ssh://user@name:port")
 
 
 def address(host: str) -> str:
-    """Where `host` leads by the user's configuration, ``name:port``: two names of one machine are the same."""
+    """Return ``name:port`` of a host by the user's configuration, which is equal for two aliases of one machine."""
     command = shlex.split(os.environ.get(PROGRAM, "ssh"))
     done = subprocess.run([*command, "-G", host], capture_output=True, text=True, errors="replace", check=False)
     found = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
@@ -55,14 +54,14 @@ def address(host: str) -> str:
 
 
 class Connection(Link):
-    """One host, connected once for all that is done in a ``with`` block."""
+    """Connection to a host; commands of one ``with`` block share it (ControlMaster)."""
 
     cache = _CACHE
 
     def __init__(self, host: str) -> None:
         """
         Raises:
-            UsageError: not a host. MissingError: there is no OpenSSH.
+            UsageError: `host` is not a valid destination. MissingError: OpenSSH is not installed.
         """
         check_host(host)
         super().__init__(host)
@@ -74,7 +73,9 @@ class Connection(Link):
         self._program = command
 
     def __enter__(self) -> Connection:
-        self._folder = tempfile.mkdtemp(prefix="ek-")  # short: a socket's path has at most 104 characters
+        self._folder = tempfile.mkdtemp(
+            prefix="ek-"
+        )  # short, because the path of a socket is limited to 104 characters
         options = {**_OPTIONS, "ControlPath": f"{self._folder}/%C"}
         self._ssh = [*self._program, *(part for k, v in options.items() for part in ("-o", f"{k}={v}"))]
         return self
@@ -89,30 +90,32 @@ class Connection(Link):
         return [*self._ssh, self.host, "--", shlex.join(words)]
 
     def ended(self, status: int, errors: bytes, mark: str) -> None:
-        said = one_line(errors)
-        if status == _LOST:
-            raise self._unreachable(said)
+        message = one_line(errors)
+        if status == _SSH_FAILED:
+            raise self._unreachable(message)
         if status != 0:
-            raise RemoteError(f"{self.host}: {said or f'status {status}'}", status)
+            raise RemoteError(f"{self.host}: {message or f'status {status}'}", status)
 
-    def _unreachable(self, said: str) -> EdgekitError:
-        """What OpenSSH meant."""
-        if "IDENTIFICATION HAS CHANGED" in said:
+    def _unreachable(self, message: str) -> EdgekitError:
+        """Return the error for a message of OpenSSH."""
+        if "IDENTIFICATION HAS CHANGED" in message:
             return EdgekitError(
-                f"the host key of {self.host} is another one than before: a new system, or somebody in between",
-                f"if it was set up anew: ssh-keygen -R {self.host.rpartition('@')[2]}",
+                f"the host key of {self.host} has changed: a new system, or an intercepted connection",
+                f"if the system was set up anew: ssh-keygen -R {self.host.rpartition('@')[2]}",
             )
-        if "Host key verification failed" in said:
+        if "Host key verification failed" in message:
             return MissingError(
                 f"the host key of {self.host} is not known here",
                 f"ssh -o StrictHostKeyChecking=accept-new {self.host} true",
             )
-        if "Permission denied" in said:
+        if "Permission denied" in message:
             return MissingError(
-                f"{self.host} refuses the login: {said}",
+                f"{self.host} refuses the login: {message}",
                 f"ssh-copy-id {self.host}   (a key with a passphrase: ssh-add)",
             )
         never = ("Could not resolve", "Connection refused", "No route to host", "Network is unreachable", "timed out")
-        if any(text in said for text in never) and "Timeout, server" not in said:
-            return MissingError(f"{self.host} cannot be reached: {said}", f"ssh {self.host}")
-        return ConnectionLost(f"the connection to {self.host} broke: {said or 'no reason given'}", f"ssh {self.host}")
+        if any(text in message for text in never) and "Timeout, server" not in message:
+            return MissingError(f"{self.host} cannot be reached: {message}", f"ssh {self.host}")
+        return ConnectionLost(
+            f"the connection to {self.host} broke: {message or 'no reason given'}", f"ssh {self.host}"
+        )

@@ -1,4 +1,4 @@
-"""How a job reaches a device and its results come back."""
+"""Transports: run jobs on a device and fetch their results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import edgekit.ondevice
 from edgekit import files
-from edgekit.devices.jobs import OPTIONAL, Job, Said, failure, quiet
+from edgekit.devices.jobs import OPTIONAL, Job, Report, discard, failure
 from edgekit.devices.remote import AdbTransport, SshTransport
 from edgekit.errors import MissingError, UsageError
 from edgekit.labels import visible
@@ -30,7 +30,7 @@ class Transport(Protocol):
     """Runs jobs on a device, one after the other, in a ``with`` block.
 
     Attributes:
-        environment: what is known of the last job's circumstances besides what the runner says of them.
+        environment: fields of the last job's environment that the runner does not record itself.
     """
 
     @property
@@ -43,27 +43,27 @@ class Transport(Protocol):
     ) -> None: ...
 
     def run(self, job: Job, results: Path) -> None:
-        """Send a job and its files; fetch what it leaves to the folder `results`.
+        """Send a job and its files, run it, and fetch its replies into the folder `results`.
 
         Raises:
-            EdgekitError: the job failed there; the message holds what it printed.
+            EdgekitError: the job failed; the message has the end of its output.
         """
         ...
 
     def stop(self) -> None:
-        """From another thread: end what runs, as Ctrl-C does."""
+        """End the job that runs, as Ctrl-C does; for another thread."""
         ...
 
 
 class LocalTransport:
-    """This machine: the runner in a process of its own, by any Python that has a runtime."""
+    """This machine: runs the ondevice runner in a process of its own, with the Python of the device file."""
 
     environment: Mapping[str, Any] = MappingProxyType({})
 
-    def __init__(self, device: Device, said: Said = quiet, power_mode: str = "") -> None:
+    def __init__(self, device: Device, report: Report = discard, power_mode: str = "") -> None:
         """
         Raises:
-            MissingError: there is no such Python. UsageError: a power mode is asked for.
+            MissingError: that Python does not exist. UsageError: a power mode was requested.
         """
         python = shutil.which(device.python or sys.executable)
         if python is None:
@@ -73,11 +73,11 @@ class LocalTransport:
             )
         if power_mode:
             raise UsageError(
-                "--set-power-mode needs a device over ssh or adb", "--host localhost, where this is the board"
+                "--set-power-mode needs a device over ssh or adb", "if this machine is the board: --host localhost"
             )
-        # The job has a working directory of its own. Not resolved: a link is what makes a venv.
+        # Absolute, because the job has its own working directory; links stay, because they make a venv.
         self.python = str(Path(python).absolute())
-        self.said = said
+        self.report = report
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> LocalTransport:
@@ -100,8 +100,8 @@ class LocalTransport:
             if status in (130, -2):
                 raise KeyboardInterrupt
             if status != 0:
-                said = (work / "log").read_text(encoding="utf-8", errors="replace")
-                tail = "\n  ".join(said.strip().splitlines()[-_ERROR_LINES:])
+                log = (work / "log").read_text(encoding="utf-8", errors="replace")
+                tail = "\n  ".join(log.strip().splitlines()[-_ERROR_LINES:])
                 raise failure(f"{job.title} failed:\n  {tail}", "edgekit doctor")
             results.mkdir(parents=True, exist_ok=True)
             for reply in job.replies:
@@ -109,7 +109,7 @@ class LocalTransport:
                     shutil.copyfile(work / "out" / reply, results / reply)
 
     def _wait(self, work: Path) -> int:
-        """Run the job file of a folder; returns its exit status."""
+        """Run the job in a folder and return its exit status."""
         command = [self.python, "-m", "ondevice", "job.json"]
         with open(work / "log", "wb") as log, subprocess.Popen(command, cwd=work, stdout=log, stderr=log) as process:
             self._process = process
@@ -125,46 +125,52 @@ class LocalTransport:
                 return process.wait(1.0)
             except subprocess.TimeoutExpired:
                 if progress.is_file():
-                    self.said(visible(progress.read_text(encoding="utf-8", errors="replace").strip()))
+                    self.report(visible(progress.read_text(encoding="utf-8", errors="replace").strip()))
 
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
 
 
-TRANSPORTS: dict[str, Callable[[Device, Said, str], Transport]] = {
+TRANSPORTS: dict[str, Callable[[Device, Report, str], Transport]] = {
     "local": LocalTransport,
     "ssh": SshTransport,
     "adb": AdbTransport,
 }
 
 
-def open_transport(device: Device, said: Said = quiet, power_mode: str = "") -> Transport:
-    """The transport that `device` names; nothing is connected before its ``with`` block.
+def open_transport(device: Device, report: Report = discard, power_mode: str = "") -> Transport:
+    """Return the transport of a device; it connects when its ``with`` block begins.
 
     Args:
-        said: hears how far a job is. power_mode: that the device is to have meanwhile; "" leaves it as it is.
+        report: takes lines about the progress of a job. power_mode: power mode of the device inside the block; ""
+            leaves it as it is.
 
     Raises:
-        UsageError: this version has none for it; says what can be done instead.
+        UsageError: edgekit has no transport for the device, or no runner for its runtime.
     """
     if device.transport not in TRANSPORTS:
         raise UsageError(
-            f"edgekit cannot reach {device.name!r} by itself yet (transport {device.transport!r})",
-            f"copy runs/<run>/export/{device.family} there; benchmarking works over: {', '.join(TRANSPORTS)}",
+            f"edgekit cannot run anything on {device.name!r} yet (transport {device.transport!r})",
+            f"copy runs/<run>/export/{device.family} to it; benchmarks work over: {', '.join(TRANSPORTS)}",
         )
     if device.runtime not in RUNNERS:
         raise UsageError(
-            f"edgekit does not run {device.runtime!r} on {device.name!r} by itself yet",
-            f"copy runs/<run>/export/{device.family} there; what runs: {', '.join(sorted(RUNNERS))}",
+            f"edgekit cannot run {device.runtime!r} on {device.name!r} yet",
+            f"copy runs/<run>/export/{device.family} to it; supported runtimes: {', '.join(sorted(RUNNERS))}",
         )
-    return TRANSPORTS[device.transport](device, said, power_mode)
+    return TRANSPORTS[device.transport](device, report, power_mode)
 
 
 def at(devices: list[Device], host: str) -> Device:
-    """The one device of the request, at `host`."""
+    """Return the one requested device, at `host`.
+
+    Raises:
+        UsageError: there is more than one, or it is not reached over ssh or adb.
+    """
     if len(devices) != 1 or devices[0].transport not in ("ssh", "adb"):
         raise UsageError(
-            "--host goes with one device that is reached over ssh or adb", "edgekit devices probe HOST --name X"
+            "--host needs one --device that is reached over ssh or adb",
+            "edgekit devices probe HOST --name X writes a device file for it",
         )
     return dataclasses.replace(devices[0], host=host)

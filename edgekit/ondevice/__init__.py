@@ -1,10 +1,10 @@
-"""The part that travels to the device: standard library, numpy and one runtime, Python 3.8 on.
+"""Code that is sent to devices: standard library, numpy and one runtime; Python 3.8 and newer.
 
-Nothing here imports the rest of edgekit. ``python -m ondevice JOB.json`` runs one job; the desktop
-baseline and every device go through the same loop in `measure`.
+Nothing here imports the rest of edgekit. ``python -m ondevice JOB.json`` runs one job. The desktop baseline and all
+devices are measured by the same loop, in `measure`.
 """
 
-# How the message begins that an engine was built for something else.
+# Beginning of the error for an engine that was built for something else.
 MISFIT = "the engine does not fit"
-# And that an accelerator does not run the whole model.
+# Beginning of the error for a model that an accelerator does not run completely.
 NOT_ACCELERATED = "not accelerated as asked for"

@@ -1,4 +1,4 @@
-"""What else decides a latency: the machine, its processor, its load."""
+"""Environment of a measurement: the machine, its processor, its load."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def environment() -> Dict[str, Any]:
-    """Machine, processor, Python, clock governor. "" or -1 where the system does not tell."""
+    """Return machine, processor, Python and clock governor; "" or -1 for unknown values."""
     return {
         "machine": platform.machine(),
         "cpu": _cpu_model(),
@@ -30,7 +30,7 @@ def environment() -> Dict[str, Any]:
 
 
 def first_line(path: str) -> str:
-    """The first line of a file of the kernel's, or nothing."""
+    """Return the first line of a kernel file; "" if it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.readline().strip("\x00\n ")
@@ -43,7 +43,7 @@ def _cpu_model() -> str:
 
 
 def _cpuinfo(*names: str) -> str:
-    """The first line of /proc/cpuinfo that begins with one of `names`, or nothing."""
+    """Return the first line of /proc/cpuinfo that begins with one of `names`; "" if there is none."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             for line in file:
@@ -55,7 +55,7 @@ def _cpuinfo(*names: str) -> str:
 
 
 def _turbo() -> str:
-    """Whether clocks may rise above the nominal one: "on", "off" or nothing."""
+    """Return whether the clock may rise above its nominal value: "on", "off", or "" if unknown."""
     off = first_line("/sys/devices/system/cpu/intel_pstate/no_turbo")
     if off in ("0", "1"):
         return "off" if off == "1" else "on"
@@ -63,7 +63,7 @@ def _turbo() -> str:
 
 
 def load_average() -> float:
-    """Processes that ran or waited to, on average of the last minute; -1 if unknown."""
+    """Return the load average of the last minute; -1 if unknown."""
     try:
         return round(os.getloadavg()[0], 2)
     except (OSError, AttributeError):
@@ -78,7 +78,7 @@ def _memory_gb() -> float:
 
 
 def busy_share(seconds: float = 0.3) -> float:
-    """The share of all cores, 0 to 1, that other processes take while this one waits; -1 if unknown."""
+    """Return the share of all cores, 0 to 1, that other processes use while this one sleeps; -1 if unknown."""
     before = _cpu_times()
     time.sleep(seconds)
     after = _cpu_times()
@@ -87,7 +87,7 @@ def busy_share(seconds: float = 0.3) -> float:
 
 
 def _cpu_times() -> Tuple[int, int]:
-    """Ticks of all cores since the start of the system: in all, and idle or waiting for a disk."""
+    """Return ticks of all cores since boot: in all, and idle or waiting for a disk."""
     try:
         with open("/proc/stat", encoding="ascii") as file:
             ticks = [int(value) for value in file.readline().split()[1:]]
@@ -97,8 +97,8 @@ def _cpu_times() -> Tuple[int, int]:
 
 
 def peak_rss_mb() -> float:
-    """The most memory that this process had, in MB; -1 if unknown."""
-    # Not getrusage: its peak is inherited from the process that started this one.
+    """Return the peak memory of this process in MB; -1 if unknown."""
+    # Not getrusage, whose peak is inherited from the parent process.
     try:
         with open("/proc/self/status", encoding="utf-8") as file:
             for line in file:

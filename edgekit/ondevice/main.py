@@ -1,14 +1,15 @@
-"""One job: what its file says is built or measured, and what came out is written.
+"""Run one job: build an engine, or measure a model, and write the results.
 
-A job is a JSON file; paths are relative to it. ``do`` is "measure" (if it is not there) or "build" (see `build`).
-A measurement: ``model``, ``runtime``, ``threads``, ``options`` (of the runtime), ``pixels`` (an .npy file, uint8
+A job is a JSON file; its paths are relative to it. ``do`` is "measure" (the default) or "build" (see `build`).
+A measurement has ``model``, ``runtime``, ``threads``, ``options`` (of the runtime), ``pixels`` (an .npy file, uint8
 (N, H, W, 3)), ``input``, ``mean``, ``std``, ``layout`` (see `preprocess`), ``limits`` (see `measure`), ``batch``
-(images in a query, 1 if it is not there), ``layers`` (false: their times are not asked for), ``power_s`` (how long
-power is measured, where a board can), ``offline_s`` (how long images follow each other without a clock between them),
-``out`` (a folder). Written to ``out``: ``latencies_ns.npy`` (int64), ``logits.npy`` (float32, N x classes); where there
-is any, ``warmup_ns.npy`` (int64, the latencies before), ``offline_ns.npy`` (int64, see `passes`), ``compute_ns.npy``
-(int64), ``layers.json`` ([name, ms] each) and ``power.npy`` (see `power.measure_energy`); and, last, ``result.json``. A
-job that was killed goes on with the latencies it had.
+(images per query, 1 by default), ``layers`` (false: no layer times), ``power_s`` (duration of the power measurement),
+``offline_s`` (duration of the throughput measurement) and ``out`` (a folder).
+
+Files in ``out``: ``latencies_ns.npy`` (int64) and ``logits.npy`` (float32, N x classes); if available,
+``warmup_ns.npy`` (int64), ``offline_ns.npy`` (int64, see `passes`), ``compute_ns.npy`` (int64), ``layers.json`` ([name, ms] each) and
+``power.npy`` (see `power.measure_energy`); at last ``result.json``. A job that was killed continues with the latencies
+that it had measured.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from .preprocess import prepare as prepared
 from .progress import say
 from .runner import Runner, open_runner
 
-# So many different inputs take turns while latency is measured; all of them lie in memory.
+# Number of different inputs for the latency measurement; all of them are in memory.
 _LATENCY_INPUTS = 32
 _COMPUTE_RUNS, _LAYER_RUNS = 200, 50
 _PART = "latencies.part.npy"
 
 
 def main(arguments: List[str]) -> int:
-    """Run the job file named by the only argument. Returns the exit status."""
+    """Run the job file that is the only argument. Return the exit status."""
     if len(arguments) != 1:
         print("usage: python -m ondevice JOB.json", file=sys.stderr)
         return 2
@@ -49,7 +50,7 @@ def main(arguments: List[str]) -> int:
 
 
 def run_job(path: str) -> Dict[str, Any]:
-    """Run one job file; returns what it writes to result.json."""
+    """Run a job file; return the contents of result.json."""
     with open(path, encoding="utf-8") as file:
         job = json.load(file)
     base = os.path.dirname(os.path.abspath(path))
@@ -69,7 +70,7 @@ def run_job(path: str) -> Dict[str, Any]:
         batch = job.get("batch", 1)
         inputs = [_stack(pixels, n, batch, prepare) for n in range(min(len(pixels), max(2, _LATENCY_INPUTS // batch)))]
         result = _measure(runner, inputs, job, out)
-        logits = _answers(runner, pixels, batch, prepare)
+        logits = _logits(runner, pixels, batch, prepare)
         np.save(os.path.join(out, "logits.npy"), logits)
         result.update(runner.info(), threads=job["threads"], batch=batch, **environment())
     finally:
@@ -81,7 +82,7 @@ def run_job(path: str) -> Dict[str, Any]:
 
 
 def _measure(runner: Runner, inputs: List[np.ndarray], job: Dict[str, Any], out: str) -> Dict[str, Any]:
-    """Latency first, then what would disturb it; returns the state of the board before and after."""
+    """Measure latency, then what would disturb it. Return the state of the board before and after, among others."""
     limits, part = job["limits"], os.path.join(out, _PART)
     before = jetson.state()
     earlier = _earlier(part, [before.get("power_mode"), before.get("clocks_locked"), runner.info()])
@@ -90,7 +91,7 @@ def _measure(runner: Runner, inputs: List[np.ndarray], job: Dict[str, Any], out:
     if latencies is None:
         warming = warm_up(runner.infer, inputs, limits)
         result["warmup_queries"] = len(warming)
-        if warming and not earlier:  # before earlier ones there was another one
+        if warming and not earlier:  # earlier latencies had another warm-up before them
             np.save(os.path.join(out, "warmup_ns.npy"), np.array(warming, np.int64))
 
         def keep(so_far: List[int]) -> None:
@@ -117,7 +118,7 @@ def _measure(runner: Runner, inputs: List[np.ndarray], job: Dict[str, Any], out:
 
 
 def _offline(runner: Runner, inputs: List[np.ndarray], seconds: float, out: str) -> Dict[str, Any]:
-    """Throughput: how many images a pass has; nothing of a runtime that does not answer in a row."""
+    """Measure throughput; nothing if the runtime cannot run queries without a pause. Return the images per pass."""
     say("throughput: {:.0f} s".format(seconds))
     found = runner.passes(inputs, seconds)
     if found is None:
@@ -129,7 +130,7 @@ def _offline(runner: Runner, inputs: List[np.ndarray], seconds: float, out: str)
 
 
 def _earlier(part: str, circumstances: List[Any]) -> List[int]:
-    """The latencies of a part that was cut off, if it was measured under the same circumstances."""
+    """Return the latencies of an interrupted measurement under the same circumstances; empty if there is none."""
     described = part + ".json"
     now = json.dumps(circumstances, sort_keys=True)
     if os.path.isfile(part) and os.path.isfile(described):
@@ -144,12 +145,12 @@ def _earlier(part: str, circumstances: List[Any]) -> List[int]:
 
 
 def _energy(runner: Runner, inputs: List[np.ndarray], seconds: float, out: str) -> Dict[str, Any]:
-    """What the board draws, idle and busy; a board that cannot tell says why."""
+    """Measure the power of the board, idle and busy; without a meter, return the reason."""
     meter, why_not = power.find_meter()
     if meter is None:
         return {"power_why_not": why_not}
     if not runner.steady:
-        return {"power_why_not": "{} answers each query in a process of its own".format(runner.info()["runtime"])}
+        return {"power_why_not": "{} runs each query in a process of its own".format(runner.info()["runtime"])}
     say("power: {:.0f} s idle, {:.0f} s busy".format(seconds, seconds))
     described, samples = power.measure_energy(runner.infer, inputs, seconds, meter)
     np.save(os.path.join(out, "power.npy"), samples)
@@ -157,12 +158,12 @@ def _energy(runner: Runner, inputs: List[np.ndarray], seconds: float, out: str) 
 
 
 def _stack(pixels: Any, start: int, batch: int, prepare: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """The batch that begins with image `start`; after the last image comes the first one again."""
+    """Return the batch that begins with image `start`; the first image follows the last one."""
     return np.concatenate([prepare(pixels[(start + n) % len(pixels)]) for n in range(batch)])
 
 
-def _answers(runner: Runner, pixels: Any, batch: int, prepare: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """float32 (N, classes) logits of every image."""
+def _logits(runner: Runner, pixels: Any, batch: int, prepare: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Return the logits of all images, float32 (N, classes)."""
     logits: List[np.ndarray] = []
     for start in range(0, len(pixels), batch):
         answer = runner.infer(_stack(pixels, start, batch, prepare)).astype(np.float32)
@@ -172,7 +173,7 @@ def _answers(runner: Runner, pixels: Any, batch: int, prepare: Callable[[np.ndar
 
 
 def _save(path: str, values: np.ndarray) -> None:
-    """Whole or not at all."""
+    """Write a file whole or not at all."""
     with open(path + ".new", "wb") as file:
         np.save(file, values)
     os.replace(path + ".new", path)

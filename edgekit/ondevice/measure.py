@@ -1,6 +1,6 @@
-"""The measuring loop: single stream, batch 1, every latency kept in nanoseconds.
+"""Measurement loop: single stream, all latencies kept in nanoseconds.
 
-Inputs are in memory and in the model's layout before the clock starts (as in MLPerf LoadGen).
+Inputs are in memory, in the model's layout, before the clock starts (as in MLPerf LoadGen).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Infer = Callable[[np.ndarray], Any]
 def warm_up(
     infer: Infer, inputs: Sequence[np.ndarray], limits: Dict[str, Any], clock: Clock = time.perf_counter_ns
 ) -> List[int]:
-    """Run until both `warmup_queries` and `warmup_s` are reached. Returns the latencies, in nanoseconds."""
+    """Run until both `warmup_queries` and `warmup_s` are reached. Return the latencies in nanoseconds."""
     latencies: List[int] = []
     started = ended = clock()
     while len(latencies) < limits["warmup_queries"] or ended - started < limits["warmup_s"] * 1e9:
@@ -39,14 +39,14 @@ def measure(
     earlier: Sequence[int] = (),
     keep: Optional[Callable[[List[int]], None]] = None,
 ) -> List[int]:
-    """Latencies in nanoseconds, one query after the other, inputs in turn.
+    """Run one query after the other with alternating inputs. Return the latencies in nanoseconds.
 
-    Stops once both `min_queries` and `min_s` are reached, or at `max_s` whatever was reached. The
-    garbage collector is off meanwhile.
+    Stops once both `min_queries` and `min_s` are reached, and at `max_s` in any case. The garbage collector is off
+    during the measurement.
 
     Args:
-        earlier: latencies of a part that was cut off; they count. keep: called with all of them now and then,
-            between two queries.
+        earlier: latencies of an interrupted measurement, which count. keep: called with all latencies about once a
+            second, between two queries.
     """
     latencies: List[int] = list(earlier)
     collecting = gc.isenabled()
@@ -74,9 +74,9 @@ def measure(
 def passes(
     infer: Infer, inputs: Sequence[np.ndarray], seconds: float, clock: Clock = time.perf_counter_ns
 ) -> List[int]:
-    """Offline: nanoseconds of each pass over all inputs, back to back, until `seconds` are over; at least one.
+    """Measure throughput: return the nanoseconds of each pass over all inputs, back to back, for `seconds`.
 
-    One clock reading a pass: what the loop does between two queries counts, as it does for whoever waits for all.
+    At least one pass is made. The clock is read once per pass, so that the time between two queries counts.
     """
     found: List[int] = []
     collecting = gc.isenabled()

@@ -1,4 +1,4 @@
-"""uint8 RGB pixels to the tensor that a model takes."""
+"""Preprocessing: from uint8 RGB pixels to the input tensor of a model."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ import numpy as np
 
 
 def prepare(pixels: np.ndarray, job: Dict[str, Any]) -> np.ndarray:
-    """One uint8 (H, W, 3) image to what the job's ``input`` says, (1, 3, H, W) for layout NCHW, (1, H, W, 3) for NHWC.
+    """Return the input tensor of one uint8 (H, W, 3) image: (1, 3, H, W) for layout NCHW, (1, H, W, 3) for NHWC.
 
-    "float32": ``(pixel / 255 - mean) / std``. "uint8": the pixels, which the model normalizes itself; "int8": less 128.
+    The job's ``input`` is "float32": ``(pixel / 255 - mean) / std``; "uint8": the pixels, for models that normalize
+    them; or "int8": the pixels minus 128.
+
+    Raises:
+        ValueError: another ``input``.
     """
     taken = job.get("input", "float32")
     if taken == "float32":

@@ -1,4 +1,4 @@
-"""How far a job is: one short line in a file beside it, which the host shows."""
+"""Progress of a job: one short line in a file of the job's folder, which the host shows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _last = [0.0]
 
 
 def say(text: str) -> None:
-    """Write what is being done, at most once in two seconds; what cannot be written is not said."""
+    """Write a line of progress, at most every two seconds; errors are ignored."""
     now = time.monotonic()
     if now - _last[0] < _EVERY_S:
         return

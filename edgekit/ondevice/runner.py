@@ -1,4 +1,4 @@
-"""The seam between what is measured and what measures: load, infer, close."""
+"""Interface of the runtimes: load a model, infer, close."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-# Runtime name in a job -> module and class of its runner, imported when used.
+# Name of a runtime in a job -> module and class of its runner, imported when it is used.
 RUNNERS = {
     "null": "runner:NullRunner",
     "onnxruntime": "run_onnxruntime:OnnxRuntimeRunner",
@@ -24,9 +24,9 @@ RUNNERS = {
 
 
 class Runner:
-    """One loaded model. Subclasses load in ``__init__``; `options` are the job's, of some runtimes only."""
+    """A loaded model. Subclasses load it in ``__init__``; `options` are those of the job."""
 
-    # Whether queries follow each other without pause, so that power can be measured meanwhile.
+    # Queries follow each other without a pause, so that power can be measured during them.
     steady = True
 
     def __init__(self, path: str, threads: int, options: Optional[Dict[str, Any]] = None) -> None:
@@ -35,30 +35,30 @@ class Runner:
         self.options = options or {}
 
     def infer(self, image: np.ndarray) -> np.ndarray:
-        """float32 (batch, ...) in the model's layout to float32 logits; blocks until done.
+        """Return the float32 logits of a batch in the model's layout; waits until they are computed.
 
-        They are (classes,) for one image, else (batch, classes).
+        Their shape is (classes,) for one image, else (batch, classes).
         """
         raise NotImplementedError
 
     def info(self) -> Dict[str, Any]:
-        """Which runtime this is: name, version, what it runs on."""
+        """Return name and version of the runtime, and the processor it runs on."""
         raise NotImplementedError
 
     def measure(self, inputs: Sequence[np.ndarray], limits: Dict[str, Any]) -> Optional[List[int]]:
-        """Latencies in nanoseconds of a runtime that measures by itself; None: the loop does."""
+        """Return the latencies in nanoseconds if the runtime measures them itself, else None."""
         return None
 
     def passes(self, inputs: Sequence[np.ndarray], seconds: float) -> Optional[List[int]]:
-        """Nanoseconds of each pass over all inputs, of a runtime that batches by itself; None: the loop passes."""
+        """Return the nanoseconds of each pass over all inputs if the runtime batches by itself, else None."""
         return None
 
     def compute_times(self, inputs: Sequence[np.ndarray], count: int) -> List[int]:
-        """Nanoseconds of the model alone, by the device's own clock; empty where there is none."""
+        """Return nanoseconds of the model without transfers, by the clock of the device; empty if it has none."""
         return []
 
     def layer_times(self, inputs: Sequence[np.ndarray], count: int) -> List[Tuple[str, float]]:
-        """Each layer and its median time in milliseconds; empty where the runtime does not tell."""
+        """Return each layer and its median time in milliseconds; empty if the runtime has no profiler."""
         return []
 
     def close(self) -> None:
@@ -66,7 +66,7 @@ class Runner:
 
 
 class NullRunner(Runner):
-    """Does nothing: its latency is what the harness itself costs."""
+    """Does nothing: its latency is the overhead of the measurement loop."""
 
     def infer(self, image: np.ndarray) -> np.ndarray:
         return np.zeros(2, np.float32)
@@ -76,10 +76,10 @@ class NullRunner(Runner):
 
 
 def open_runner(runtime: str, path: str, threads: int, options: Optional[Dict[str, Any]] = None) -> Runner:
-    """The runner for `runtime` with the model at `path` loaded.
+    """Return the runner for `runtime` with the model at `path` loaded.
 
     Raises:
-        ValueError: an unknown runtime. ImportError: it is not installed here.
+        ValueError: the runtime is unknown. ImportError: it is not installed.
     """
     if runtime not in RUNNERS:
         raise ValueError("unknown runtime {!r}; known: {}".format(runtime, ", ".join(RUNNERS)))

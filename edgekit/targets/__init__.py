@@ -1,1 +1,1 @@
-"""Targets: what each family of devices is given, and in what box."""
+"""Targets: model files for each family of devices, and readers of these files."""

@@ -1,4 +1,4 @@
-"""The table of targets. Rows name their implementation by string; it is resolved when used."""
+"""Table of targets. Rows name their implementation as ``module:function``, which is imported when it is used."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from edgekit.records import PRECISIONS, Artifact, Device
 
 @dataclass(frozen=True)
 class Target:
-    """What a family of devices runs.
+    """Model files for families of devices.
 
     Attributes:
-        runtime: what executes the artifacts. suffix: of the model files.
-        precisions: that are built unless others are asked for. asked: that are built only where they are asked for.
-        package: ``module:function``, called as ``function(folder, artifacts, device)`` once the
-            model files lie in `folder`; writes what belongs beside them.
+        runtime: runtime that executes the files. suffix: file name suffix of the models. layout: of the input tensor.
+        precisions: built by default. optional: built on request only.
+        package: ``module:function``, called as ``function(folder, artifacts, device)`` when the model files are in
+            `folder`, to add the files of the kit (`kits`).
     """
 
     runtime: str
@@ -30,15 +30,20 @@ class Target:
     layout: str
     precisions: tuple[str, ...]
     package: str
-    asked: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
 
 
-_USUAL = ("fp32", "fp16", "int8")
+_DEFAULT = ("fp32", "fp16", "int8")
 TARGETS: dict[str, Target] = {
-    "tensorrt": Target("tensorrt", ("jetson",), ".onnx", "NCHW", _USUAL, "edgekit.targets.kits:write_tensorrt"),
+    "tensorrt": Target("tensorrt", ("jetson",), ".onnx", "NCHW", _DEFAULT, "edgekit.targets.kits:write_tensorrt"),
     "litert": Target(
-        *("litert", ("android", "ios", "rpi"), ".tflite", "NHWC", _USUAL, "edgekit.targets.kits:write_litert"),
-        asked=("w8", "16x8"),
+        "litert",
+        ("android", "ios", "rpi"),
+        ".tflite",
+        "NHWC",
+        _DEFAULT,
+        "edgekit.targets.kits:write_litert",
+        optional=("w8", "16x8"),
     ),
     "onnxruntime": Target(
         "onnxruntime", ("desktop",), ".onnx", "NCHW", ("fp32", "int8"), "edgekit.targets.kits:write_onnxruntime"
@@ -49,7 +54,7 @@ FAMILIES: dict[str, Target] = {family: target for target in TARGETS.values() for
 
 @dataclass(frozen=True)
 class Resolved:
-    """A target as the user named it: a family, or one device of it."""
+    """Target that the user named: a family, or one device of it."""
 
     name: str
     family: str
@@ -58,10 +63,10 @@ class Resolved:
 
 
 def resolve(name: str) -> Resolved:
-    """A family name, a device of ``devices/``, or a device file of the user's.
+    """Return the target for the name of a family, the name of a device in ``devices/``, or a device file.
 
     Raises:
-        UsageError: none of these; lists what is known.
+        UsageError: there is no such family or device, or the device's name cannot be used.
     """
     if name in FAMILIES:
         return Resolved(name, name, FAMILIES[name], None)
@@ -69,32 +74,37 @@ def resolve(name: str) -> Resolved:
         raise unknown("target", name, [*FAMILIES, *config.names("devices")])
     device = config.load_device(name)
     if device.name in (*FAMILIES, "common") or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", device.name):
-        raise UsageError(f"a device cannot be called {device.name!r}", "rename the .toml file: its name is a folder's")
+        raise UsageError(
+            f"a device cannot be called {device.name!r}",
+            "rename its .toml file: the name is used for a folder",
+        )
     if device.family not in FAMILIES:
         raise unknown(f"family of device {device.name!r}:", device.family, FAMILIES)
     return Resolved(device.name, device.family, FAMILIES[device.family], device)
 
 
 def precisions(resolved: Resolved, wanted: tuple[str, ...]) -> tuple[str, ...]:
-    """The precisions to build: those asked for, else all that the target and the device take.
+    """Return the precisions to build: `wanted`, else the defaults of the target that the device supports.
 
     Raises:
-        UsageError: one that was asked for does not exist there.
+        UsageError: the target or the device does not support one of `wanted`.
     """
-    usual, able = resolved.target.precisions, (*resolved.target.precisions, *resolved.target.asked)
+    default, supported = resolved.target.precisions, (*resolved.target.precisions, *resolved.target.optional)
     if resolved.device is not None and resolved.device.precisions:
-        usual = able = tuple(p for p in able if p in resolved.device.precisions)
+        default = supported = tuple(p for p in supported if p in resolved.device.precisions)
     for precision in wanted:
         if precision not in PRECISIONS:
             raise unknown("precision", precision, PRECISIONS)
-        if precision not in able:
+        if precision not in supported:
             note = f" ({resolved.device.note})" if resolved.device and resolved.device.note else ""
-            raise UsageError(f"{resolved.name} does not run {precision}{note}", f"it runs: {', '.join(able)}")
-    return tuple(p for p in PRECISIONS if p in (wanted or usual))
+            raise UsageError(
+                f"{resolved.name} does not run {precision}{note}", f"supported precisions: {', '.join(supported)}"
+            )
+    return tuple(p for p in PRECISIONS if p in (wanted or default))
 
 
 def package(resolved: Resolved) -> Callable[[Path, list[Artifact], Device | None], None]:
-    """The function that finishes a target's folder."""
+    """Return the function that adds the files of a target's kit."""
     module, _, name = resolved.target.package.partition(":")
     function: Callable[[Path, list[Artifact], Device | None], None] = getattr(importlib.import_module(module), name)
     return function

@@ -1,12 +1,12 @@
 #!/bin/sh
 # Build TensorRT engines from the ONNX files beside this script, on the device that will run them.
 #
-#   ./build.sh            every precision that the kit holds
-#   ./build.sh int8       one of them
+#   ./build.sh            all precisions of the kit
+#   ./build.sh int8       one precision
 #
-# Engines fit only the TensorRT version, GPU and system that built them, so they are built here and
-# each is written with a .json that says what it was built by. TRTEXEC=/path/to/trtexec overrides
-# the search; TRTEXEC_FLAGS adds flags (for example --memPoolSize=workspace:1024).
+# Engines run only with the TensorRT version and on the GPU that built them, so they are built here;
+# a .json beside each records both. TRTEXEC=/path/to/trtexec overrides the search for trtexec;
+# TRTEXEC_FLAGS adds flags (for example --memPoolSize=workspace:1024).
 # Written by edgekit for TensorRT 8.5 to 11. Not verified on hardware.
 set -eu
 cd "$(dirname "$0")"
@@ -29,10 +29,10 @@ find_trtexec() {
     done
 }
 
-# trtexec greets with "[TensorRT v8502]" (8.5.2) or "[TensorRT v101300]" (10.13.0).
+# trtexec prints "[TensorRT v8502]" (8.5.2) or "[TensorRT v101300]" (10.13.0).
 read_version() {
     number=$("$1" --help 2>&1 | sed -n 's/.*\[TensorRT v\([0-9]*\)\].*/\1/p' | head -n 1)
-    [ -n "$number" ] || fail "$1 does not say its version"
+    [ -n "$number" ] || fail "the version of $1 is unknown: its help does not show it"
     if [ "$number" -ge 100000 ]; then
         echo $((number / 10000 * 100 + number / 100 % 100))
     else
@@ -40,7 +40,7 @@ read_version() {
     fi
 }
 
-# Weak typing and --int8/--fp16 until 10.11; the types of the ONNX file alone from 10.12 on.
+# Up to 10.11: weak typing with --int8 and --fp16. From 10.12: the types of the ONNX file.
 build() {
     precision=$1
     if [ "$version" -ge 1100 ]; then
@@ -62,7 +62,7 @@ build() {
         onnx=model.int8.typed.onnx
     fi
     echo "building model.$precision.engine from $onnx ($flags)"
-    # shellcheck disable=SC2086  # the flags are words
+    # shellcheck disable=SC2086  # flags must be split into words
     "$trtexec" --onnx="$onnx" --saveEngine="model.$precision.engine.part" \
         $build_only --profilingVerbosity=detailed $flags ${TRTEXEC_FLAGS:-} \
         > "model.$precision.log" 2>&1 || {
@@ -84,17 +84,17 @@ build() {
 }
 
 trtexec=$(find_trtexec || true)
-[ -n "$trtexec" ] || [ -z "${TRTEXEC:-}" ] || fail "TRTEXEC=$TRTEXEC is no program"
-[ -n "$trtexec" ] || fail "no trtexec: install TensorRT, or set TRTEXEC=/path/to/trtexec"
-sha256sum --check --quiet SHA256SUMS || fail "the kit is damaged: copy it again"
+[ -n "$trtexec" ] || [ -z "${TRTEXEC:-}" ] || fail "TRTEXEC=$TRTEXEC is not an executable file"
+[ -n "$trtexec" ] || fail "trtexec was not found: install TensorRT, or set TRTEXEC=/path/to/trtexec"
+sha256sum --check --quiet SHA256SUMS || fail "files of the kit are damaged: copy it again"
 version=$(read_version "$trtexec")
-[ "$version" -ge 805 ] || fail "TensorRT $((version / 100)).$((version % 100)) is too old: 8.5 is the least"
+[ "$version" -ge 805 ] || fail "TensorRT $((version / 100)).$((version % 100)) is too old: 8.5 or newer is needed"
 
 wanted=${*:-"fp32 fp16 int8"}
 for precision in $wanted; do
     if [ -f "model.$precision.onnx" ]; then
         build "$precision"
     elif [ $# -gt 0 ]; then
-        fail "this kit holds no model.$precision.onnx"
+        fail "this kit has no model.$precision.onnx"
     fi
 done

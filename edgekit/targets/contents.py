@@ -1,4 +1,4 @@
-"""What a model file holds: records that every reader fills, and figures of them."""
+"""Contents of a model file, as the readers of all formats return them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One tensor.
+    """A tensor.
 
     Attributes:
-        shape: -1 where a dimension is open. dtype: as numpy spells it; "" where the file does not say.
-        scales, zero_points: one, or one for each channel of `axis`; empty where it is not quantized.
-        nbytes: that the file holds of it; 0 unless it is constant. values: of a small constant of integers.
+        shape: -1 for a dynamic dimension; None if unknown. dtype: name of the numpy dtype; "" if unknown.
+        scales, zero_points: one, or one per channel of `axis`; empty if it is not quantized.
+        nbytes: size of its data in the file; 0 unless it is constant. values: of small integer constants.
     """
 
     name: str
@@ -34,17 +34,17 @@ class TensorInfo:
 
     @property
     def per_channel(self) -> bool:
-        """Whether each channel has a scale of its own."""
+        """True if it is quantized per channel."""
         return len(self.scales) > 1
 
     @property
     def kind(self) -> str:
-        """Its type in words."""
+        """Dtype, and whether it is quantized per channel, as text."""
         return f"{self.dtype or '?'} per channel" if self.per_channel else self.dtype or "?"
 
     @property
     def real_range(self) -> tuple[float, float] | None:
-        """The least and the largest value that it can hold; None for floats, and where each channel has its own."""
+        """Smallest and largest representable value; None for floats and for per-channel quantization."""
         if len(self.scales) != 1 or self.dtype not in _LIMITS:
             return None
         zero = self.zero_points[0] if self.zero_points else 0
@@ -53,7 +53,7 @@ class TensorInfo:
 
     @property
     def count(self) -> int | None:
-        """Its number of values; None where a dimension is open or unknown, or where no machine holds them."""
+        """Number of values; None if a dimension is dynamic or unknown, or if the number is implausible."""
         if self.shape is None or min(self.shape, default=0) < 0:
             return None
         number = prod(self.shape)
@@ -62,11 +62,11 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class OpInfo:
-    """One operator.
+    """An operator.
 
     Attributes:
-        inputs: None stands for one that is left out. options: its parameters, as far as a reader knows them.
-        macs: multiplications with addition; None where they are not counted or a shape is unknown.
+        inputs: None for an omitted optional input. options: parameters that the reader knows.
+        macs: multiply-accumulate operations; None if they are not counted or a shape is unknown.
     """
 
     index: int
@@ -80,23 +80,23 @@ class OpInfo:
 
     @property
     def activations(self) -> tuple[TensorInfo, ...]:
-        """What flows in and out: no constants."""
+        """Inputs and outputs that are not constant."""
         return tuple(t for t in (*self.inputs, *self.outputs) if t is not None and not t.constant)
 
     @property
     def signature(self) -> str:
-        """The types of the input, the weights and the output, such as ``int8 x int8 per channel -> int8``."""
+        """Types of the input, the weights and the outputs, such as ``int8 x int8 per channel -> int8``."""
         sources = [t.kind for t in self.inputs if t is not None]
         return f"{' x '.join(sources[:2])} -> {', '.join(t.kind for t in self.outputs)}"
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What one file holds.
+    """Contents of a model file.
 
     Attributes:
-        form: "LiteRT" or "ONNX". about: facts by name. signatures: in words, one each.
-        weights: every constant tensor once. metadata: what the file says of itself for people.
+        form: "LiteRT" or "ONNX". about: general properties by name. signatures: a description of each.
+        weights: all constant tensors. metadata: descriptions for readers of the file, by name.
     """
 
     form: str
@@ -110,7 +110,7 @@ class Contents:
 
 
 def kinds(ops: Iterable[OpInfo]) -> list[tuple[str, str, int, int]]:
-    """(operator, types, how many, multiplications) of every kind, the most frequent first."""
+    """Return (operator, types, count, MACs) of each kind of operator, the most frequent first."""
     counted: Counter[tuple[str, str]] = Counter()
     work: Counter[tuple[str, str]] = Counter()
     for op in ops:
@@ -120,7 +120,7 @@ def kinds(ops: Iterable[OpInfo]) -> list[tuple[str, str, int, int]]:
 
 
 def weight_bytes(contents: Contents) -> dict[str, int]:
-    """Bytes of the constants by type, the most first."""
+    """Return the bytes of the constants by dtype, the largest first."""
     held: Counter[str] = Counter()
     for tensor in contents.weights:
         held[tensor.dtype or "?"] += tensor.nbytes
@@ -128,11 +128,11 @@ def weight_bytes(contents: Contents) -> dict[str, int]:
 
 
 def largest(contents: Contents, count: int) -> list[TensorInfo]:
-    """The constants that take the most bytes."""
+    """Return the `count` largest constants."""
     return sorted(contents.weights, key=lambda tensor: (-tensor.nbytes, tensor.name))[:count]
 
 
 def macs(contents: Contents) -> int | None:
-    """All multiplications of one run; None where none could be counted."""
+    """Return the MACs of one inference; None if no operator's are known."""
     known = [op.macs for op in contents.ops if op.macs is not None]
     return sum(known) if known else None

@@ -1,7 +1,7 @@
-"""Which operators of a LiteRT file are expected to leave a delegate, and why.
+"""Predict which operators of a LiteRT file a delegate does not run, and why.
 
-Predictions from documents, not measurements: the device decides. Of each delegate the rules are in `DELEGATES`, with
-their source. An operator that leaves runs on the CPU, and the data goes there and back.
+The predictions follow from documents and source code, which `DELEGATES` names; the device decides. An operator that the
+delegate does not run is executed on the CPU, and its data is copied there and back.
 """
 
 from __future__ import annotations
@@ -43,33 +43,35 @@ _XNNPACK_EIGHT_BITS = _names(
     MAX_POOL_2D MEAN MUL PAD QUANTIZE RESHAPE RESIZE_BILINEAR SLICE SPACE_TO_DEPTH SPLIT SUB TANH TRANSPOSE
     TRANSPOSE_CONV"""
 )
-# coral.ai/docs/edgetpu/models-intro, "Supported operations"; second-hand copies, behind RESIZE_BILINEAR not confirmed.
+# coral.ai/docs/edgetpu/models-intro, "Supported operations"; from copies, not confirmed after RESIZE_BILINEAR.
 _EDGE_TPU_OPS = _names(
     """ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D EXPAND_DIMS FULLY_CONNECTED L2_NORMALIZATION LOGISTIC
     LSTM MAXIMUM MAX_POOL_2D MEAN MINIMUM MUL PACK PAD PRELU QUANTIZE REDUCE_MAX REDUCE_MIN RELU RELU6 RELU_N1_TO_1
     RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR RSQRT SLICE SOFTMAX SPACE_TO_DEPTH SPLIT SQUEEZE STRIDED_SLICE SUB
     SUM SQUARED_DIFFERENCE TANH TRANSPOSE TRANSPOSE_CONV"""
 )
-_GPU_RANK = 4  # "Tensor dimensions must be less than 5", says ai-edge-litert 2.3
-_XNNPACK_JOINED = 5  # tensors; the README says 4, ai-edge-litert 2.3 was seen to take 5
+_GPU_RANK = 4  # error of ai-edge-litert 2.3: "Tensor dimensions must be less than 5"
+_XNNPACK_CONCATENATED = 5  # tensors; 4 in the README, but ai-edge-litert 2.3 accepts 5
 _FUSED = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6")
 
 
 @dataclass(frozen=True)
 class Delegate:
-    """One row. `leaves` says why an operator leaves; "" is that it stays."""
+    """A delegate. `rejects` returns why it does not run an operator, "" if it does."""
 
     title: str
     source: str
-    leaves: Callable[[OpInfo], str]
+    rejects: Callable[[OpInfo], str]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is expected of one delegate.
+    """Prediction for one delegate.
 
     Attributes:
-        leaving: (operator, why, how many). parts: pieces that the delegate gets, in the order of the file.
+        stays: number of operators that the delegate runs. ops: number of all operators.
+        parts: number of contiguous runs of operators that the delegate gets, in the order of the file.
+        leaving: (operator, reason, count) of the others.
     """
 
     delegate: str
@@ -80,10 +82,10 @@ class Verdict:
 
 
 def verdicts(contents: Contents) -> list[Verdict]:
-    """The verdict of every row of `DELEGATES` on a LiteRT file."""
+    """Return the prediction of each of `DELEGATES` for a LiteRT file."""
     found = []
     for name, delegate in DELEGATES.items():
-        reasons = [delegate.leaves(op) for op in contents.ops]
+        reasons = [delegate.rejects(op) for op in contents.ops]
         leaving: dict[tuple[str, str], int] = {}
         for op, why in zip(contents.ops, reasons):
             if why:
@@ -95,11 +97,11 @@ def verdicts(contents: Contents) -> list[Verdict]:
 
 
 def _gpu(op: OpInfo) -> str:
-    """LiteRT's GPU delegate and ML Drift, floats and (quantized models allowed, as by default) 8 bits."""
+    """Rules of LiteRT's GPU delegate and ML Drift, for floats and 8 bits (quantized models are allowed by default)."""
     if op.kind not in _GPU_OPS:
         return "the delegate has no such operator"
     if wrong := _types(op.activations, (*_FLOATS, *_EIGHT_BITS, "int32", "bool")):
-        return f"{wrong}: it computes floats, and takes 8 bits for them"
+        return f"{wrong} is not supported: it computes in floats, 8 bits are converted"
     if any(len(tensor.shape or ()) > _GPU_RANK for tensor in op.activations):
         return f"more than {_GPU_RANK} dimensions"
     if op.options.get("FusedActivationFunction") == "SIGN_BIT":
@@ -107,18 +109,18 @@ def _gpu(op: OpInfo) -> str:
     if op.kind == "SOFTMAX" and op.options.get("Beta", 1.0) != 1.0:
         return "beta is not 1"
     if op.kind in ("SLICE", "STRIDED_SLICE") and _rank(op) not in (3, 4):
-        return f"{_rank(op)} dimensions: 3 or 4 are taken"
+        return f"{_rank(op)} dimensions instead of 3 or 4"
     if op.kind in ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN") and not _constant(op, 1):
         return "its axes are not constant"
     if op.kind in ("PAD", "PADV2", "MIRROR_PAD") and _shape(op, 1) not in ((3, 2), (4, 2)):
-        return "padding of other than 3 or 4 dimensions"
+        return "padding of neither 3 nor 4 dimensions"
     if op.kind in ("ADD", "MUL") and not _gpu_broadcasts(_shape(op, 0), _shape(op, 1)):
-        return f"it does not broadcast {_shape(op, 0)} and {_shape(op, 1)}"
+        return f"broadcasting of {_shape(op, 0)} and {_shape(op, 1)} is not supported"
     return ""
 
 
 def _gpu_broadcasts(one: tuple[int, ...] | None, other: tuple[int, ...] | None) -> bool:
-    """CheckAddMulBroadcastCompatibility of the same file, without its enhanced mode."""
+    """Return whether it broadcasts these shapes: CheckAddMulBroadcastCompatibility of the same file, basic mode."""
     if one is None or other is None or min(len(one), len(other)) < 2 or len(one) == len(other):
         return True
     long, short = sorted((one, other), key=len, reverse=True)
@@ -130,48 +132,48 @@ def _gpu_broadcasts(one: tuple[int, ...] | None, other: tuple[int, ...] | None) 
 
 
 def _xnnpack(op: OpInfo) -> str:
-    """XNNPACK, on the CPU: what leaves runs in LiteRT's own kernels."""
+    """Rules of XNNPACK, on the CPU; LiteRT's own kernels run the other operators."""
     kinds = {tensor.dtype for tensor in op.activations}
     eight = bool(kinds & set(_EIGHT_BITS))
     if op.kind not in (_XNNPACK_EIGHT_BITS if eight else _XNNPACK_FLOAT):
-        return f"not in its list for {'8 bits' if eight else 'floats'}"
+        return f"not in its list of operators for {'8 bits' if eight else 'floats'}"
     if wrong := _types(op.activations, ("float32", "float16", *_EIGHT_BITS)):
-        return f"{wrong} is not taken"
+        return f"{wrong} is not supported"
     if op.options.get("FusedActivationFunction", "NONE") not in _FUSED:
         return f"fused {op.options['FusedActivationFunction']}"
     if op.kind == "SOFTMAX" and op.options.get("Beta", 1.0) != 1.0:
         return "beta is not 1"
-    if op.kind == "CONCATENATION" and not 2 <= len(op.inputs) <= _XNNPACK_JOINED:
-        return f"it takes 2 to {_XNNPACK_JOINED} inputs"
+    if op.kind == "CONCATENATION" and not 2 <= len(op.inputs) <= _XNNPACK_CONCATENATED:
+        return f"it supports 2 to {_XNNPACK_CONCATENATED} inputs"
     if op.kind == "QUANTIZE" and eight and {"int8", "uint8"} <= kinds:
-        return "it does not change the sign of 8 bits"
+        return "conversion between int8 and uint8 is not supported"
     if op.kind == "STRIDED_SLICE" and set(_values(op, 3)) != {1}:
         return "its strides are not all 1"
     return ""
 
 
 def _int8_npu(op: OpInfo) -> str:
-    """An NPU that computes 8 bits alone, such as Hexagon's HTP without FP16, or NNAPI drivers."""
+    """Rules of an NPU that computes in 8 bits only, such as Hexagon's HTP without FP16, or NNAPI drivers."""
     if op.kind in ("QUANTIZE", "DEQUANTIZE") and (border := _types(op.activations, _EIGHT_BITS)):
-        return f"{border} at the border of the 8-bit part"
+        return f"{border} at the boundary of the 8-bit part"
     if wrong := _types(op.activations, (*_EIGHT_BITS, "int32", "bool")):
-        note = " (some NPUs take 16x8)" if wrong == "int16" else ""
+        note = " (some NPUs support 16x8)" if wrong == "int16" else ""
         return f"{wrong} activations{note}"
     if any(tensor.count is None for tensor in op.activations):
-        return "an open dimension"
+        return "a dynamic dimension"
     return ""
 
 
 def _edge_tpu(op: OpInfo) -> str:
-    """Coral's Edge TPU; its compiler puts everything behind the first operator that leaves on the CPU too."""
+    """Rules of Coral's Edge TPU; its compiler puts all operators after the first rejected one on the CPU, too."""
     if why := _int8_npu(op):
         return why
     if op.kind not in _EDGE_TPU_OPS:
-        return "not in its table"
+        return "not in its list of operators"
     if op.kind in ("AVERAGE_POOL_2D", "MAX_POOL_2D", "CONCATENATION") and _activation(op) != "NONE":
         return f"fused {_activation(op)}"
     if any(max(tensor.shape[:-3], default=1) > 1 for tensor in op.activations if tensor.shape):
-        return "a dimension beside the last three is above 1"
+        return "a dimension other than the last three is greater than 1"
     return ""
 
 
@@ -180,7 +182,7 @@ def _activation(op: OpInfo) -> str:
 
 
 def _types(tensors: Iterable[TensorInfo], allowed: tuple[str, ...]) -> str:
-    """The first type outside `allowed`; "" where there is none."""
+    """Return the first dtype that is not in `allowed`; "" if there is none."""
     return next((tensor.dtype or "an unknown type" for tensor in tensors if tensor.dtype not in allowed), "")
 
 
@@ -210,12 +212,12 @@ DELEGATES: dict[str, Delegate] = {
         _gpu,
     ),
     "int8-npu": Delegate(
-        "an NPU for 8 bits alone",
+        "NPU for 8 bits only",
         "Qualcomm AI Engine Direct Delegate, Acceleration Support: HTP takes 8-bit activations and operators",
         _int8_npu,
     ),
     "edge-tpu": Delegate(
-        "Coral Edge TPU (its compiler takes the first part alone)",
+        "Coral Edge TPU (its compiler maps the first part only)",
         "coral.ai/docs/edgetpu/models-intro, Supported operations",
         _edge_tpu,
     ),

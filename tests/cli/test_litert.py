@@ -67,7 +67,7 @@ def test_every_form_takes_bytes_and_answers_like_the_reference(
 def test_the_readme_says_what_to_feed(phone: Path) -> None:
     text = (phone / "android" / "README.txt").read_text()
     assert all(f"model.{form}.tflite" in text for form in FORMS)
-    assert "uint8: the bytes as they are" in text
+    assert "uint8: the pixels unchanged" in text
     assert "float32: normalized" not in text
 
 
@@ -93,7 +93,7 @@ def test_another_input_and_output_replace_those_of_one_form_and_leave_the_others
     }
     assert labels(made, "android/model.int8.tflite", capsys) == before
     text = (phone / "android" / "README.txt").read_text()
-    assert "int8: the bytes less 128: model.int8.tflite" in text
+    assert "int8: the pixels minus 128: model.int8.tflite" in text
 
 
 def test_strict_parity_normalizes_outside(phone: Path) -> None:

@@ -43,9 +43,9 @@ def test_probe_says_what_the_phone_is_and_clean_empties_it(
     [
         (["devices", "probe", "adb"], 4, "no Android device is connected"),
         (["devices", "probe", "adb:1234"], 4, "1234 is not connected"),
-        (["devices", "probe", "adb:-s"], 2, "no serial of an Android device"),
+        (["devices", "probe", "adb:-s"], 2, "is not the serial of an Android device"),
         (["benchmark", "-d", "python.toml", "--set-power-mode", "MAXN"], 2, "no power mode 'MAXN'"),
-        (["benchmark", "-d", "python.toml"], 2, "names no Python, and a phone has none of its own"),
+        (["benchmark", "-d", "python.toml"], 2, "names no Python, and Android has none"),
         (["benchmark", "-d", "pixel-8"], 4, "there is no benchmark_model to send to 'pixel-8'"),
     ],
 )

@@ -54,7 +54,7 @@ def test_adb_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("serial", ["-s", "a;b", "--help", "a\nb", "$(x)"])
 def test_what_is_no_serial_is_refused(serial: str) -> None:
-    with pytest.raises(UsageError, match="no serial"):
+    with pytest.raises(UsageError, match="is not the serial"):
         Connection(serial)
 
 
@@ -122,10 +122,10 @@ def test_an_android_without_the_tools_that_are_needed_is_refused(lab: Lab, tool:
 def test_an_adb_server_that_does_not_work_is_called_so(lab: Lab, monkeypatch: pytest.MonkeyPatch, serial: str) -> None:
     with Connection() as link, monkeypatch.context() as broken:
         broken.setenv("ADB_SERVER_SOCKET", "bogus:1")
-        with pytest.raises(MissingError, match="adb does not work here") as caught, Connection(serial):
+        with pytest.raises(MissingError, match="adb does not work on this machine") as caught, Connection(serial):
             pass
         assert "adb kill-server" in caught.value.hint
-        with pytest.raises(ConnectionLost, match="adb does not work here") as lost:
+        with pytest.raises(ConnectionLost, match="adb does not work on this machine") as lost:
             link.run("echo hi")
         assert "the same command" in lost.value.hint
 
@@ -138,7 +138,7 @@ def test_arguments_and_answers_arrive_as_they_are(lab: Lab, tmp_path: Path) -> N
         with pytest.raises(RemoteError) as caught:
             link.run("printf '\\033[2Jboo' >&2; exit 3")
         assert (caught.value.status_there, "\\x1b[2Jboo" in caught.value.message) == (3, True)
-        with pytest.raises(EdgekitError, match="more than the 1000 bytes"):
+        with pytest.raises(EdgekitError, match="more than 1000 bytes"):
             link.run("yes", most=1000)
         (tmp_path / "bytes").write_bytes(bytes(range(256)) * 4000)
         digest = files.sha256_file(tmp_path / "bytes")
@@ -231,10 +231,10 @@ def test_a_phone_that_is_unplugged_measures_on_and_the_same_command_takes_it_up(
     device = replace(PHONE, host=lab.phone.serial, python=str(counting))
     hand = threading.Thread(target=unplug)
     hand.start()
-    with pytest.raises(ConnectionLost, match="is no longer there: unplugged") as caught:
+    with pytest.raises(ConnectionLost, match="is not connected any more: unplugged") as caught:
         run(lab, files, tmp_path / "results", device, **slowly(2.0))
     hand.join()
-    assert "the same command: what was measured is kept" in caught.value.hint
+    assert "run the same command again: finished measurements are kept" in caught.value.hint
     lab.client.connect(lab.phone.plug_in())
     results = run(lab, files, tmp_path / "results", device, **slowly(2.0))
     assert np.load(results / "logits.npy").shape == (4, 2)
@@ -294,11 +294,13 @@ def test_a_phone_without_that_mode_is_named(lab: Lab) -> None:
 
 def test_the_mode_of_an_edgekit_that_was_killed_is_put_back_by_the_next_one(lab: Lab) -> None:
     with Connection() as link:
-        link.run(': >"$cache/alive"; : >"$cache/fixed.on"; echo "$1" >"$cache/fixed"', f"{jobs.who()} 99999999")
+        link.run(
+            ': >"$cache/alive"; : >"$cache/fixed.on"; echo "$1" >"$cache/fixed"', f"{jobs.user_at_host()} 99999999"
+        )
     said: list[str] = []
     with open_transport(PHONE, said.append):
         assert lab.fixed == ["false"]
-    assert said == ["put back the fixed-performance mode that an earlier run had switched on"]
+    assert said == ["switched off the fixed-performance mode that an earlier run had left on"]
 
 
 def test_nobody_takes_the_mode_of_another_edgekit(lab: Lab) -> None:

@@ -102,7 +102,7 @@ def test_a_connection_that_breaks_before_it_is_switched_off_is_reported_with_the
     link = Connection(lab.phone.serial)
 
     def fail(*_: object, **__: object) -> bytes:
-        raise ConnectionLost(f"{lab.phone.serial} is no longer there")
+        raise ConnectionLost(f"{lab.phone.serial} is not connected any more")
 
     def work() -> None:
         with link, android.held(link, android.FIXED, print):
@@ -117,7 +117,7 @@ def test_a_connection_that_breaks_before_it_is_switched_off_is_reported_with_the
     if interrupted:
         (record,) = caplog.records
         assert record.levelname == "WARNING"
-        assert "is no longer there; its fixed-performance mode may still be on" in record.getMessage()
+        assert "is not connected any more; its fixed-performance mode may still be on" in record.getMessage()
         assert by_hand in record.getMessage()
     else:
         assert isinstance(caught.value, ConnectionLost)
@@ -155,7 +155,7 @@ def test_a_phone_without_that_mode_is_left_as_it_was(lab: Lab) -> None:
         pass
     assert not list(lab.cache.glob("fixed*"))
     with Connection() as link:  # cut off before it was known that it has none
-        link.run(': >"$cache/alive"; echo "$1" >"$cache/fixed"', f"{jobs.who()} 99999999")
+        link.run(': >"$cache/alive"; echo "$1" >"$cache/fixed"', f"{jobs.user_at_host()} 99999999")
     with open_transport(PHONE):
         assert not list(lab.cache.glob("fixed*"))
 
@@ -164,7 +164,7 @@ def test_the_mode_is_not_changed_beneath_the_measurement_of_another(lab: Lab) ->
     left = leave_job(lab.cache, TOKEN, "somebody@elsewhere 7")
     try:
         with (
-            pytest.raises(EdgekitError, match=r"somebody@elsewhere 7\) is at work on phone"),
+            pytest.raises(EdgekitError, match=r"somebody@elsewhere 7\) is measuring on phone"),
             open_transport(PHONE, power_mode=android.FIXED),
         ):
             pass
@@ -177,7 +177,7 @@ def test_the_mode_is_not_changed_beneath_the_measurement_of_another(lab: Lab) ->
 
 @pytest.mark.parametrize("mode", [android.FIXED, ""], ids=["the same mode", "none"])
 def test_beneath_a_job_of_an_edgekit_that_was_killed_its_mode_stays_or_the_job_is_ended(lab: Lab, mode: str) -> None:
-    dead = f"{jobs.who()} 99999999"
+    dead = f"{jobs.user_at_host()} 99999999"
     left = leave_job(lab.cache, TOKEN, dead)
     (lab.cache / "fixed").write_text(f"{dead}\n")
     (lab.cache / "fixed.on").touch()
@@ -186,7 +186,7 @@ def test_beneath_a_job_of_an_edgekit_that_was_killed_its_mode_stays_or_the_job_i
             if mode:
                 assert lab.fixed == ["true"]
                 assert left.poll() is None
-                assert (lab.cache / "fixed").read_text() == f"{jobs.who()} {os.getpid()}\n"
+                assert (lab.cache / "fixed").read_text() == f"{jobs.user_at_host()} {os.getpid()}\n"
             else:
                 assert left.wait(10) != 0
         assert lab.fixed == (["true", "false"] if mode else ["false"])
@@ -199,7 +199,7 @@ def test_of_a_job_that_is_taken_up_no_heat_is_claimed(
     lab: Lab, files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as killed, open_transport(PHONE) as transport:
-        killed.setattr("edgekit.devices.jobs.end_others", lambda link, token: None)
+        killed.setattr("edgekit.devices.jobs.end", lambda link, token: None)
         transport.run(Job(JOB, files), tmp_path / "one")
         assert transport.environment["battery_c_before"] == 27.4
     with open_transport(PHONE) as transport:

@@ -185,7 +185,7 @@ def test_an_unknown_mode_lists_the_known_ones(jetson: Jetson) -> None:
 
 
 def test_a_mode_that_needs_a_restart_is_not_taken_and_nothing_changes(jetson: Jetson) -> None:
-    with pytest.raises(EdgekitError, match="does not take the power mode 'MAXN'"):
+    with pytest.raises(EdgekitError, match="does not switch to the power mode 'MAXN'"):
         held(jetson, "MAXN")
     assert jetson.mode == "2"
     assert not (jetson.server.cache / "restore").exists()
@@ -206,7 +206,7 @@ def test_a_board_that_is_no_jetson_says_so(board: sshd.Server) -> None:
 
 def killed_while_held(jetson: Jetson, holder: str = "", alone_s: str = "1") -> None:
     """What an edgekit that was killed leaves: the mode is set, and nobody puts it back."""
-    holder = holder or f"{jobs.who()} 99999999"
+    holder = holder or f"{jobs.user_at_host()} 99999999"
     with Connection("board") as connection:
         connection.insist(jetson_power._SET, "1", alone_s, holder)
     assert jetson.mode == "1"
@@ -214,16 +214,16 @@ def killed_while_held(jetson: Jetson, holder: str = "", alone_s: str = "1") -> N
 
 def test_after_a_crash_the_next_connection_puts_it_back_and_says_so(jetson: Jetson) -> None:
     killed_while_held(jetson)
-    assert held(jetson, "") == ["put back the power mode that an earlier run had changed", "meanwhile 2"]
+    assert held(jetson, "") == ["restored the power mode that an earlier run had changed", "meanwhile 2"]
 
 
 def test_a_mode_that_another_edgekit_holds_is_left_alone(jetson: Jetson) -> None:
-    for holder in (f"{jobs.who()} {os.getppid()}", "somebody@elsewhere 1"):
+    for holder in (f"{jobs.user_at_host()} {os.getppid()}", "somebody@elsewhere 1"):
         killed_while_held(jetson, holder, alone_s="60")
         with pytest.raises(UsageError, match="another edgekit"):
             held(jetson, "")
         assert jetson.mode == "1"
-        (jetson.server.cache / "holder").write_text(f"{jobs.who()} 99999999")
+        (jetson.server.cache / "holder").write_text(f"{jobs.user_at_host()} 99999999")
         assert held(jetson, "")[-1] == "meanwhile 2"
 
 

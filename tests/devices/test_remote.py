@@ -122,7 +122,7 @@ def test_a_runner_that_is_always_killed_leaves_what_it_measured_for_the_next_tim
     deadly.chmod(0o755)
     with pytest.raises(EdgekitError, match="was killed 2 times") as caught:
         run(files, tmp_path / "results", replace(BOARD, python=str(deadly)))
-    assert "the same command goes on" in caught.value.hint
+    assert "the same command resumes" in caught.value.hint
     assert len(list((board.cache / "jobs").glob("*/out/latencies.part.npy"))) == 1
 
 
@@ -140,13 +140,13 @@ def leave_job(cache: Path, token: str, owner: str) -> subprocess.Popen[bytes]:
 def test_a_job_that_a_killed_edgekit_left_is_ended_before_the_next_is_measured(
     board: sshd.Server, files: dict[str, Path], tmp_path: Path
 ) -> None:
-    left = leave_job(board.cache, "0123456789abcdef", f"{jobs.who()} 99999999")
+    left = leave_job(board.cache, "0123456789abcdef", f"{jobs.user_at_host()} 99999999")
     run(files, tmp_path / "results")
     assert left.wait(10) != 0
     assert list((board.cache / "jobs").iterdir()) == []
 
 
-@pytest.mark.parametrize("owner", ["somebody@elsewhere 7", f"{jobs.who()} 1"])
+@pytest.mark.parametrize("owner", ["somebody@elsewhere 7", f"{jobs.user_at_host()} 1"])
 def test_nothing_is_measured_beside_the_job_of_another_edgekit(
     board: sshd.Server, files: dict[str, Path], tmp_path: Path, owner: str
 ) -> None:
