@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all: written beside, then renamed."""
+"""Files: atomic writes of files and folders, hashes, JSON documents, locks, the cache folder."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from edgekit.errors import (
 
 @contextmanager
 def writing(path: Path, mode: int = 0o644) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is synced and renamed over `path`, with `mode`.
+    """Yield a temporary path beside `path`; afterwards it is synced and renamed to `path`, with `mode`.
 
-    On any error, also Ctrl-C, the temporary file is removed and `path` stays as it was.
+    On an error or Ctrl-C the temporary file is removed, and `path` is not changed.
 
     Raises:
-        StorageError: the disk is full, the folder is not writable.
+        StorageError: the disk is full, or the folder is not writable.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,10 +57,10 @@ def writing(path: Path, mode: int = 0o644) -> Iterator[Path]:
 
 @contextmanager
 def writing_folder(path: Path) -> Iterator[Path]:
-    """Yield a staging folder beside `path`; on success it takes the place of `path` whole.
+    """Yield a staging folder beside `path`; afterwards it replaces `path`.
 
-    On any error `path` stays as it was. A process that is killed between the two renames leaves the
-    former folder as ``.<name>.old``, which `recover` puts back.
+    On an error `path` is not changed. A process that is killed between the two renames leaves the former folder as
+    ``.<name>.old``, which `recover` restores.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def writing_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def staging(folder: Path) -> Iterator[Path]:
-    """Yield a hidden folder inside `folder`, which is made; it is removed afterwards."""
+    """Yield a new hidden folder inside `folder`, which is created if necessary; it is removed afterwards."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(dir=folder, prefix=".staging."))
@@ -98,7 +98,7 @@ def staging(folder: Path) -> Iterator[Path]:
 
 
 def recover(path: Path) -> None:
-    """Finish what a killed `writing_folder` left: put the former folder back, sweep its staging."""
+    """Clean up after a killed `writing_folder`: restore the former folder, remove staging folders."""
     old = _old(path)
     if old.exists() and not path.exists():
         os.replace(old, path)
@@ -124,15 +124,15 @@ def _old(path: Path) -> Path:
 
 
 def save_bytes(path: Path, content: bytes | bytearray) -> None:
-    """Write bytes, whole or not at all."""
+    """Write bytes atomically."""
     with writing(path) as temporary:
         temporary.write_bytes(content)
 
 
 def _reraise(error: Exception, doing: str) -> NoReturn:
-    """Raise a StorageError if an operating-system error is at the bottom of `error`, else `error`.
+    """Raise a StorageError if an OSError caused `error`, else `error`.
 
-    Libraries that write files wrap a full disk in errors of their own (torch: RuntimeError).
+    Libraries wrap the error of a full disk in their own (torch: RuntimeError).
     """
     cause: BaseException | None = error
     while cause is not None and not isinstance(error, EdgekitError):
@@ -142,11 +142,8 @@ def _reraise(error: Exception, doing: str) -> NoReturn:
     raise error
 
 
-# The run directory: whole files or none, hashes, and JSON beside what it describes.
-
-
 def sha256_file(path: Path) -> str:
-    """The SHA-256 of a file's bytes, hexadecimal."""
+    """Return the SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
@@ -155,7 +152,7 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_text(parts: Iterator[str] | list[str]) -> str:
-    """The SHA-256 over strings, each ended by a newline."""
+    """Return the SHA-256 of strings, each followed by a newline, hexadecimal."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part.encode() + b"\n")
@@ -163,7 +160,7 @@ def sha256_text(parts: Iterator[str] | list[str]) -> str:
 
 
 def save_json(path: Path, value: Any) -> None:
-    """Write plain values, dataclasses and paths as JSON, whole or not at all."""
+    """Write JSON values, dataclasses and paths as JSON, atomically."""
     with writing(path) as temporary:
         text = json.dumps(value, indent=1, default=plain, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
@@ -175,14 +172,14 @@ def plain(value: Any) -> Any:
         return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     if isinstance(value, Path):
         return str(value)
-    raise TypeError(f"not JSON: {type(value)}")
+    raise TypeError(f"cannot be written as JSON: {type(value)}")
 
 
 def load_json(path: Path) -> Any:
     """Read a JSON file that edgekit wrote.
 
     Raises:
-        MissingError: no such file. DataError: not JSON. StorageError: the file cannot be read.
+        MissingError: the file does not exist. DataError: it is not JSON. StorageError: the file cannot be read.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -194,10 +191,10 @@ def load_json(path: Path) -> Any:
 
 
 def load_document(path: Path, schema: int, *keys: str) -> dict[str, Any]:
-    """Read a JSON object of edgekit's, and check its format number and that `keys` are there.
+    """Read a JSON object that edgekit wrote, and check its format number `schema` and that it has `keys`.
 
     Raises:
-        StorageError: a newer edgekit wrote it. DataError: it is no such document, or damaged.
+        StorageError: a newer edgekit wrote it. DataError: it is not such a document, or damaged.
     """
     document = load_json(path)
     if not isinstance(document, dict) or not isinstance(document.get("schema"), int):
@@ -214,21 +211,21 @@ def load_document(path: Path, schema: int, *keys: str) -> dict[str, Any]:
 
 
 def cache_dir(part: str) -> Path:
-    """Where edgekit keeps what it can make again: a folder in $EDGEKIT_CACHE, else in ~/.cache/edgekit."""
+    """Return a folder of the cache: $EDGEKIT_CACHE/`part`, else ~/.cache/edgekit/`part`."""
     return Path(os.environ.get("EDGEKIT_CACHE") or Path.home() / ".cache" / "edgekit") / part
 
 
 def now() -> str:
-    """The current time, UTC, ISO 8601 to the second."""
+    """Return the current time in UTC, ISO 8601 with seconds."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 @contextmanager
 def locked(lock: Path, taken: str, hint: str = "wait for it, then run the same command again") -> Iterator[None]:
-    """Hold a lock that only one process can hold at a time. It ends with the process; the file is removed.
+    """Hold a file lock, which one process can hold at a time and which ends with it; its file is removed afterwards.
 
     Args:
-        taken: what the error says if another process holds the lock. hint: what to do then.
+        taken: message of the error if another process holds the lock. hint: hint of that error.
 
     Raises:
         UsageError: another process holds it.
@@ -257,5 +254,5 @@ def _is_open_at(path: Path, descriptor: int) -> bool:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder that edgekit made, as far as it can be removed."""
+    """Remove a folder that edgekit made; what cannot be removed stays."""
     shutil.rmtree(path, ignore_errors=True)

@@ -1,10 +1,10 @@
-"""The job "build": one TensorRT engine from an ONNX file, on the device that will run it.
+"""The job "build": build a TensorRT engine from an ONNX file, on the device that will run it.
 
 The job is a JSON object: ``precision``; ``onnx`` and, for TensorRT from 10.12 on, ``typed_onnx``; for INT8 on a DLA
-``plain_onnx`` and ``calibration`` (a TensorRT calibration cache), which are used where weakly typed networks are all
-that drives it; ``trtexec`` (its path, or ""), ``dla_core``, ``workspace_mb``, ``out``. A folder ``keep`` beside the
-job holds timing caches from one build to the next. Written to ``out``: ``model.engine`` and, last, ``result.json``
-(what the engine was built by and from), ``build.log``.
+``plain_onnx`` and ``calibration`` (a TensorRT calibration cache), for versions that drive it with weakly typed networks
+only; ``trtexec`` (its path, or ""), ``dla_core``, ``workspace_mb``, ``out``. A folder ``keep`` beside the
+job keeps timing caches for the next build. Files in ``out``: ``model.engine``, ``build.log`` and, at last,
+``result.json`` (the record of the engine: TensorRT, GPU, flags, ONNX file).
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from .progress import say
 from .tensorrt_api import BuildError, Order
 
 OLDEST = (8, 5)
-_DLA_TYPED_SINCE = (11, 0)  # where a DLA is driven again (11.4), networks are strongly typed only
+_DLA_TYPED_SINCE = (11, 0)  # versions from 11.4 that drive a DLA again take strongly typed networks only
 _MOST_LOG = 1 << 20
 _MOST_LAYERS = 2000
-# An engine fits only where these are what they were when it was built.
+# Fields of an engine's record that must equal those of the device that runs it.
 FIT = ("tensorrt", "compute_capability", "machine", "dla_core")
 
 
 class Builder(NamedTuple):
-    """What builds here: ``api`` or ``trtexec``, its version, the GPU."""
+    """Program that builds engines: ``api`` or ``trtexec``, its version, and facts about the GPU."""
 
     kind: str
     version: str
@@ -39,12 +39,13 @@ class Builder(NamedTuple):
 
 
 def open_builder(named: str) -> Builder:
-    """TensorRT's Python API where it imports, else trtexec.
+    """Return TensorRT's Python API if it can be imported, else trtexec.
 
     Args:
-        named: a path of trtexec, which is then used, or "".
+        named: path of a trtexec to use; "" for none.
+
     Raises:
-        BuildError: there is neither.
+        BuildError: neither was found.
     """
     if not named:
         try:
@@ -62,7 +63,7 @@ def open_builder(named: str) -> Builder:
 
 
 def choose_source(job: Dict[str, Any], version: Tuple[int, int]) -> Tuple[str, bool]:
-    """The ONNX file for this version, and whether it needs the calibration cache."""
+    """Return the ONNX file for this version, and whether it needs the calibration cache."""
     if job.get("dla_core") is not None and job["precision"] == "int8" and version < _DLA_TYPED_SINCE:
         if version >= tensorrt_api.STRONGLY_TYPED_SINCE:
             raise BuildError("TensorRT {}.{} runs no INT8 on a DLA".format(*version))
@@ -75,7 +76,7 @@ def choose_source(job: Dict[str, Any], version: Tuple[int, int]) -> Tuple[str, b
 
 
 def with_header(cache: bytes, version: str) -> bytes:
-    """A calibration cache as TensorRT `version` wants it: it takes none of another version.
+    """Return a calibration cache for TensorRT `version`, which rejects those of other versions.
 
     The first line of 8.5.2 is ``TRT-8502-EntropyCalibration2``, of 10.3.0 ``TRT-100300-EntropyCalibration2``.
     """
@@ -86,10 +87,10 @@ def with_header(cache: bytes, version: str) -> bytes:
 
 
 def build(job: Dict[str, Any], base: str) -> Dict[str, Any]:
-    """Build what the job says; returns what it writes to result.json.
+    """Build the engine of a job; return the contents of result.json.
 
     Raises:
-        BuildError: nothing here builds, or TensorRT refuses.
+        BuildError: there is no TensorRT, or it cannot build the model.
     """
     out = os.path.join(base, job["out"])
     builder = open_builder(job.get("trtexec", ""))
@@ -141,7 +142,7 @@ def _build_by_trtexec(program: str, version: Tuple[int, int], onnx: str, out: st
     command = trtexec.build_command(program, version, onnx, engine, order)
     _write(timing, order.timing_cache)
     if not order.timing_cache:
-        os.remove(timing)  # an empty file is no timing cache
+        os.remove(timing)  # an empty file is not a valid timing cache
     command.append("--timingCacheFile={}".format(timing))
     if order.calibration:
         _write(calibration, order.calibration)
@@ -156,12 +157,13 @@ def _build_by_trtexec(program: str, version: Tuple[int, int], onnx: str, out: st
 
 
 def check_fit(built: Optional[Dict[str, Any]], here: Dict[str, Any]) -> None:
-    """Compare what an engine was built by with what is here.
+    """Check that an engine was built for this device.
 
     Args:
-        built: the engine's record, or None where there is none to compare with.
+        built: record of the engine, None if it has none. here: the same fields of this device.
+
     Raises:
-        BuildError: what differs, of what an engine fits by: ``tensorrt 8.5.2, here 10.3.0``.
+        BuildError: a field of `FIT` differs; the message has both values: ``tensorrt 8.5.2, here 10.3.0``.
     """
     here = dict(here, machine=platform.machine())
     differing = [
@@ -181,7 +183,7 @@ def _read(path: str) -> bytes:
 
 
 def _write(path: str, content: bytes) -> None:
-    """Whole or not at all."""
+    """Write a file whole or not at all."""
     with open(path + ".new", "wb") as file:
         file.write(content)
     os.replace(path + ".new", path)

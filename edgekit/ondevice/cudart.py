@@ -1,4 +1,4 @@
-"""The few calls of the CUDA runtime that a TensorRT engine needs, through ctypes: no package to install.
+"""Calls of the CUDA runtime that a TensorRT engine needs, through ctypes, so that no package has to be installed.
 
 Names, arguments and numbers: NVIDIA, "CUDA Runtime API" (11.4 to 13). JetPack has the library; where it
 lies elsewhere, EDGEKIT_CUDART names it.
@@ -25,11 +25,11 @@ _PLACES = (
 
 
 class CudaError(RuntimeError):
-    """A call of the CUDA runtime failed; the message is its own."""
+    """A call of the CUDA runtime failed; the message is that of CUDA."""
 
 
 def open_cudart() -> Cudart:
-    """The CUDA runtime of this system.
+    """Load the CUDA runtime of this system.
 
     Raises:
         ImportError: there is none.
@@ -41,7 +41,7 @@ def open_cudart() -> Cudart:
             return Cudart(ctypes.CDLL(name))
         except OSError:
             continue
-    raise ImportError("the CUDA runtime (libcudart) is not here")
+    raise ImportError("the CUDA runtime (libcudart) was not found")
 
 
 class Cudart:
@@ -58,13 +58,13 @@ class Cudart:
             raise CudaError("{}: {} ({})".format(name, said.decode("utf-8", "replace"), status))
 
     def _made(self, name: str, *arguments: Any) -> int:
-        """Call what writes a pointer to its first argument."""
+        """Call a function that writes a pointer to its first argument; return the pointer."""
         made = ctypes.c_void_p()
         self._call(name, ctypes.byref(made), *arguments)
         return int(made.value or 0)
 
     def compute_capability(self) -> str:
-        """Of device 0, such as ``8.7``."""
+        """Return the compute capability of device 0, such as ``8.7``."""
         parts = []
         for attribute in (_MAJOR, _MINOR):
             value = ctypes.c_int()
@@ -73,11 +73,11 @@ class Cudart:
         return "{}.{}".format(*parts)
 
     def allocate(self, size: int) -> int:
-        """`size` bytes of device memory."""
+        """Allocate `size` bytes of device memory."""
         return self._made("cudaMalloc", ctypes.c_size_t(size))
 
     def allocate_host(self, size: int) -> int:
-        """`size` bytes of pinned host memory."""
+        """Allocate `size` bytes of pinned host memory."""
         return self._made("cudaMallocHost", ctypes.c_size_t(size))
 
     def free(self, pointer: int) -> None:
@@ -87,7 +87,7 @@ class Cudart:
         self._call("cudaFreeHost", ctypes.c_void_p(pointer))
 
     def stream(self) -> int:
-        """A stream that does not wait for the default one."""
+        """Create a stream that does not wait for the default one."""
         return self._made("cudaStreamCreateWithFlags", _NON_BLOCKING)
 
     def event(self) -> int:
@@ -97,29 +97,29 @@ class Cudart:
         self._call("cudaEventRecord", ctypes.c_void_p(event), ctypes.c_void_p(stream))
 
     def elapsed_ms(self, start: int, end: int) -> float:
-        """Milliseconds between two events that are over."""
+        """Return the milliseconds between two events that have occurred."""
         value = ctypes.c_float()
         self._call("cudaEventElapsedTime", ctypes.byref(value), ctypes.c_void_p(start), ctypes.c_void_p(end))
         return value.value
 
     def copy(self, to: int, source: int, size: int, kind: int, stream: int) -> None:
-        """Copy `size` bytes once the stream comes to it; `kind` is HOST_TO_DEVICE or DEVICE_TO_HOST."""
+        """Enqueue a copy of `size` bytes; `kind` is HOST_TO_DEVICE or DEVICE_TO_HOST."""
         pointers = ctypes.c_void_p(to), ctypes.c_void_p(source)
         self._call("cudaMemcpyAsync", *pointers, ctypes.c_size_t(size), kind, ctypes.c_void_p(stream))
 
     def wait(self, stream: int) -> None:
-        """Until all that the stream was given is done."""
+        """Wait until all work of the stream is done."""
         self._call("cudaStreamSynchronize", ctypes.c_void_p(stream))
 
     def begin_capture(self, stream: int) -> None:
-        """What the stream is given from here on is recorded, not done."""
+        """Record the work that is enqueued from now on, instead of executing it."""
         self._call("cudaStreamBeginCapture", ctypes.c_void_p(stream), _CAPTURE_THREAD_LOCAL)
 
     def end_capture(self, stream: int) -> int:
-        """A graph of what was recorded, ready to be launched."""
+        """Return the recorded work as a graph that can be launched."""
         graph = ctypes.c_void_p()
         self._call("cudaStreamEndCapture", ctypes.c_void_p(stream), ctypes.byref(graph))
-        # CUDA 11 takes five arguments here, 12 and newer three: zeros suit both.
+        # Five arguments in CUDA 11, three since CUDA 12: zeros are right for both.
         none = ctypes.c_void_p(None)
         launchable = self._made("cudaGraphInstantiate", graph, none, none, ctypes.c_size_t(0))
         self._call("cudaGraphDestroy", graph)

@@ -1,8 +1,8 @@
-"""State of a Jetson as its kernel tells it: read only, quick, harmless on a machine that is none.
+"""State of a Jetson, read from its kernel; on other machines it is empty.
 
 Sources: NVIDIA Jetson Linux Developer Guide, "Platform Power and Performance" (``nvpmodel -q``, devfreq,
 ``oc*_event_cnt`` of hwmon, INA3221 alarms); the kernel's thermal, devfreq, cpufreq and hwmon sysfs ABI.
-What this process may not read is left out: most of debugfs needs root.
+Values that this process may not read are left out: most of debugfs needs root.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MOST_TEXT = 100
 
 
 def text_of(path: str) -> str:
-    """What a small file holds, stripped; "" where it cannot be read."""
+    """Return the stripped contents of a small file; "" if it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read(4096).strip("\x00 \n")
@@ -40,18 +40,18 @@ def text_of(path: str) -> str:
 
 
 def number_of(path: str) -> Optional[int]:
-    """The integer in a file of sysfs; None where there is none below 10^12."""
+    """Return the integer in a sysfs file; None if it has none, or one of 10^12 or more."""
     text = text_of(path)
     return int(text) if re.fullmatch(r"-?[0-9]{1,12}", text) else None
 
 
 def matches(root: str, pattern: str) -> List[str]:
-    """Paths below `root` that match a glob `pattern`, sorted."""
+    """Return the paths below `root` that match a glob pattern, sorted."""
     return sorted(glob.glob(os.path.join(glob.escape(root), pattern)))
 
 
 def run_command(command: List[str]) -> str:
-    """Standard output of a command; "" where it is missing, fails to start or takes longer than 5 s."""
+    """Return the standard output of a command; "" if it cannot be started or takes longer than 5 s."""
     path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
     silent = subprocess.DEVNULL
     try:
@@ -63,13 +63,13 @@ def run_command(command: List[str]) -> str:
 
 
 def state(root: str = "/", run: Run = run_command) -> Dict[str, Any]:
-    """What decides and what disturbs a measurement, now; unknown things are left out.
+    """Return the current values of everything that affects a measurement; unknown ones are left out.
 
-    ``power_mode`` and ``power_mode_id`` as nvpmodel calls them; ``clocks_locked``: the GPU's lowest allowed clock
-    is its highest; ``gpu_mhz``, ``gpu_mhz_max``, ``gpu_mhz_min``, ``cpu_mhz`` (core 0), ``emc_mhz``;
+    ``power_mode`` and ``power_mode_id`` of nvpmodel; ``clocks_locked``: the minimum clock of the GPU is its maximum;
+    ``gpu_mhz``, ``gpu_mhz_max``, ``gpu_mhz_min``, ``cpu_mhz`` (core 0), ``emc_mhz``;
     ``temperature_c``: of the hottest zone; ``temperature_gpu_c``; ``throttle_events``: over-current and
-    under-voltage events since the board started; ``throttle_alarms``: how many over-current alarms are set and how
-    many parts of the chip are being slowed down because of heat.
+    under-voltage events since boot; ``throttle_alarms``: number of over-current alarms that are set, plus number of
+    parts of the chip that are throttled because of heat.
     """
     found: Dict[str, Any] = {}
     found.update(_power_mode(root, run))
@@ -80,7 +80,7 @@ def state(root: str = "/", run: Run = run_command) -> Dict[str, Any]:
 
 
 def identity(root: str = "/") -> Dict[str, str]:
-    """Which board this is: ``module``, ``l4t`` (as in 36.4.3), ``cuda``, ``machine``; unknown things are left out."""
+    """Return ``module``, ``l4t`` (such as 36.4.3), ``cuda`` and ``machine``; unknown values are left out."""
     tegra = text_of(os.path.join(root, "etc/nv_tegra_release"))
     release = re.search(r"# R(\d+) \(release\), REVISION: ([\d.]+)", tegra)
     found = {
@@ -96,13 +96,13 @@ def _cuda(text: str) -> str:
     try:
         return str(json.loads(text)["cuda"]["version"])
     except (ValueError, TypeError, KeyError, RecursionError):
-        # The file is longer than what was read, or none.
+        # The file is longer than the part that was read, or not valid JSON.
         found = re.search(r'"cuda"\s*:\s*\{[^{}]*"version"\s*:\s*"([\d.]+)"', text)
         return found.group(1) if found else ""
 
 
 def _power_mode(root: str, run: Run) -> Dict[str, Any]:
-    """By nvpmodel; where it says nothing, by what it keeps in /var/lib/nvpmodel/status and /etc/nvpmodel.conf."""
+    """Return the power mode by nvpmodel, else by its files /var/lib/nvpmodel/status and /etc/nvpmodel.conf."""
     said = re.search(r"NV Power Mode: *(\S.*)(?:\n *(\d{1,3}) *$)?", run(["nvpmodel", "-q"]), re.MULTILINE)
     if said:
         number = said.group(2)
@@ -140,7 +140,7 @@ def _clocks(root: str) -> Dict[str, Any]:
 
 
 def _gpu(root: str) -> Optional[str]:
-    """The folder of the GPU in devfreq, by its own name or by that of its device-tree node."""
+    """Return the devfreq folder of the GPU, by its own name or by that of its device-tree node."""
     for folder in matches(root, "sys/class/devfreq/*"):
         node = text_of(os.path.join(folder, "device/of_node/name"))
         if _GPU.fullmatch(os.path.basename(folder)) or (node and _GPU.fullmatch(node)):
@@ -153,7 +153,7 @@ def _mhz(hertz: Optional[int]) -> Optional[float]:
 
 
 def _temperatures(root: str) -> Dict[str, Any]:
-    """Zones that are off say -256 C; PMIC-Die of Nano, TX2 and Xavier is a constant 50 or 100 C, not a sensor."""
+    """Return temperatures. Zones that are off report -256 C; PMIC-Die of Nano, TX2 and Xavier is a constant."""
     zones: Dict[str, float] = {}
     for folder in matches(root, "sys/class/thermal/thermal_zone*"):
         kind = text_of(os.path.join(folder, "type")).lower()
@@ -165,7 +165,7 @@ def _temperatures(root: str) -> Dict[str, Any]:
 
 
 def _throttling(root: str) -> Dict[str, Any]:
-    """Counters only grow, alarms come and go, so they are not summed up."""
+    """Return event counters, which only grow, and alarms, which come and go, as two values."""
     events = [number_of(path) for path in matches(root, "sys/class/hwmon/hwmon*/oc*_event_cnt")]
     counted = [count for count in events if count is not None]
     alarms = [number_of(path) for path in _alarms(root)]
@@ -177,7 +177,7 @@ def _throttling(root: str) -> Dict[str, Any]:
 
 
 def _alarms(root: str) -> Iterator[str]:
-    """Limits of the power monitors, and NVIDIA's ``<part>-throttle-alert`` cooling devices (0: not slowed down)."""
+    """Return alarms of the power monitors and of NVIDIA's ``<part>-throttle-alert`` cooling devices (0: none)."""
     for folder in matches(root, "sys/class/hwmon/hwmon*"):
         if text_of(os.path.join(folder, "name")) in _CHIPS:
             for pattern in ("curr*_max_alarm", "curr*_crit_alarm", "power*_max_alarm"):

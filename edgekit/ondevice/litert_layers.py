@@ -1,4 +1,4 @@
-"""Which operator of a ``.tflite`` file LiteRT's profiler speaks of, and how long it took.
+"""Layer times of a ``.tflite`` file: assign the events of LiteRT's profiler to operators.
 
 Operators that LiteRT runs by itself come with their place in the file. XNNPACK names its own operators by what they
 are ("Fully Connected (NC, QS8, QC8W) GEMM"), in the order in which they run, which is the file's: it joins some
@@ -19,14 +19,14 @@ import numpy as np
 
 from . import litert_profile
 
-Operator = Tuple[str, str]  # its kind, such as CONV_2D, and the tensor that it writes
+Operator = Tuple[str, str]  # kind, such as CONV_2D, and name of the output tensor
 METHOD = "LiteRT's profiler (CompiledModel)"
 MOST_IMAGES = 8
 _LIBRARY = "libLiteRt.so"
-# The modules of the device may lie in a .zip file: they are found as this process finds them.
+# The modules may be in a .zip file; the child process finds them where this one does.
 _CODE = "import sys; sys.path[:] = sys.argv[2:]; from {} import main; main(sys.argv[1])"
 _SECONDS, _LONGEST = 1.0, 60
-# How XNNPACK's names of operators begin -> what they are in a file.
+# Beginning of XNNPACK's name of an operator -> kinds of the operator in a file.
 _WEIGHTED = {
     "Convolution": ("CONV_2D", "DEPTHWISE_CONV_2D"),
     "Fully Connected": ("CONV_2D", "FULLY_CONNECTED"),
@@ -47,7 +47,7 @@ _OTHERS = {
 def layer_times(
     path: str, interpreter: Any, images: Sequence[np.ndarray], options: Dict[str, Any]
 ) -> Tuple[List[Tuple[str, float]], float]:
-    """(tensor/kind, median milliseconds) of every operator that ran, and the median of whole runs meanwhile.
+    """Return (tensor/kind, median milliseconds) of each operator that ran, and the median of the whole runs.
 
     Args:
         interpreter: of the same file, without a delegate. images: of the model's own type.
@@ -66,7 +66,7 @@ def layer_times(
 
 
 def _ask(request: Dict[str, Any], images: Sequence[np.ndarray]) -> Dict[str, Any]:
-    """What `litert_profile` answers, in a process of its own."""
+    """Run `litert_profile` in a process of its own; return its reply."""
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
         inputs, out, asked = (os.path.join(folder, name) for name in ("inputs.npy", "out.json", "request.json"))
         np.save(inputs, np.stack(images))
@@ -91,24 +91,24 @@ def _medians(runs: List[List[List[Any]]], operators: Sequence[Operator]) -> List
     first = [event[:3] for event in runs[0]]
     alike = [run for run in runs if [event[:3] for event in run] == first]
     if not first or len(alike) < len(runs):
-        raise RuntimeError("LiteRT's profiler tells of other operators every time")
+        raise RuntimeError("LiteRT's profiler reports different operators in each run")
     names = name_events([(str(tag), int(kind), int(index)) for tag, kind, index in first], operators)
     times = np.median([[event[3] for event in run] for run in alike], axis=0) / 1000
     return [(name, float(ms)) for name, ms in zip(names, times)]
 
 
 def name_events(events: Sequence[Tuple[str, int, int]], operators: Sequence[Operator]) -> List[str]:
-    """A name for every event (tag, type, index): ``tensor/KIND`` of its operator, or its tag where it has none.
+    """Return a name for each event (tag, type, index): ``tensor/KIND`` of its operator, or its tag if it has none.
 
     Raises:
         RuntimeError: operators with weights that do not agree with the file's.
     """
     found: List[Optional[int]] = [None] * len(events)
-    place = 0  # operators before it are behind
+    place = 0  # operators before it have been assigned
     for number, (tag, kind, index) in enumerate(events):
         if kind == litert_profile.OPERATOR:
             if index >= len(operators) or operators[index][0] != tag:
-                raise RuntimeError("operator {} of the profile is no {} in the file".format(index, tag))
+                raise RuntimeError("operator {} of the profile is not a {} in the file".format(index, tag))
             found[number], place = index, index + 1
         elif _kinds(tag, _WEIGHTED):
             found[number] = _next_weighted(tag, place, operators)
@@ -119,7 +119,7 @@ def name_events(events: Sequence[Tuple[str, int, int]], operators: Sequence[Oper
     named = {index for index in found if index is not None}
     missed = [name for n, (kind, name) in enumerate(operators) if _is_weighted(kind) and n not in named]
     if missed:
-        raise RuntimeError("the profile leaves out {}".format(", ".join(missed[:3])))
+        raise RuntimeError("the profile lacks {}".format(", ".join(missed[:3])))
     return [
         events[number][0] if index is None else "{}/{}".format(_tensor(index, operators), operators[index][0])
         for number, index in enumerate(found)
@@ -127,7 +127,7 @@ def name_events(events: Sequence[Tuple[str, int, int]], operators: Sequence[Oper
 
 
 def _tensor(place: int, operators: Sequence[Operator]) -> str:
-    """What an operator writes; padding, which has no name of its own, is of the operator that it is for."""
+    """Return the name of an operator's output; padding without a name gets that of the operator that it is for."""
     if operators[place][0] in ("PAD", "PADV2") and place + 1 < len(operators):
         return operators[place + 1][1]
     return operators[place][1]
@@ -142,17 +142,17 @@ def _is_weighted(kind: str) -> bool:
 
 
 def _next_weighted(tag: str, place: int, operators: Sequence[Operator]) -> int:
-    """The next operator with weights, which the tag must fit."""
+    """Return the next operator with weights, which must match the tag."""
     following = next((n for n in range(place, len(operators)) if _is_weighted(operators[n][0])), None)
     kind = "" if following is None else operators[following][0]
     wanted = ("DEPTHWISE_CONV_2D",) if "DWConv" in tag else _kinds(tag, _WEIGHTED)
     if following is None or kind not in wanted:
-        raise RuntimeError("XNNPACK's {!r} stands where the file has {}".format(tag, kind or "nothing"))
+        raise RuntimeError("XNNPACK reports {!r} where the file has {}".format(tag, kind or "nothing"))
     return following
 
 
 def _next_of_kind(kinds: Tuple[str, ...], place: int, operators: Sequence[Operator]) -> Optional[int]:
-    """The next operator of a kind before the next one with weights; None where there is none."""
+    """Return the next operator of a kind before the next one with weights; None if there is none."""
     for number in range(place, len(operators)):
         if operators[number][0] in kinds:
             return number

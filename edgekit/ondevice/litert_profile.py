@@ -1,4 +1,4 @@
-"""Operator times of LiteRT by its own profiler, in a process of its own: what fails there costs no measurement.
+"""Operator times of LiteRT by its profiler, in a process of its own, so that a crash does not end the measurement.
 
 The Python package has no call for it, but the library that its `CompiledModel` runs on (libLiteRt.so of ai-edge-litert
 2.3) exports LiteRT's C API (litert/c/litert_compiled_model.h and litert_profiler.h), which this calls by ctypes.
@@ -17,13 +17,13 @@ from typing import Any, Dict, List, Tuple
 
 import numpy as np
 
-# Event types of tflite::Profiler: an operator of LiteRT's own, an operator inside a delegate (two ways of telling it).
+# Event types of tflite::Profiler: an operator of LiteRT's own, an operator inside a delegate (two event types).
 OPERATOR, DELEGATE, DELEGATE_PROFILED = 2, 4, 8
 _CPU, _WRITE = 1, 1
 _BUILTIN_KERNELS = 2
 _WARMUP = 5
 _MOST_EVENTS = 20_000
-# Of one event; the structure has 104 bytes, and what is written beyond would be another version's.
+# Size of an event: 104 bytes; another size would be that of another version.
 _ROOM, _MARK = 256, 0xA5
 
 
@@ -44,7 +44,7 @@ Event = Tuple[str, int, int, int]
 
 
 class Profiled:
-    """A model with one input and one output, compiled for the CPU with the profiler on."""
+    """A model with one input and one output, compiled for the CPU with the profiler enabled."""
 
     def __init__(self, library: str, model: str, threads: int, xnnpack: bool) -> None:
         """
@@ -77,10 +77,10 @@ class Profiled:
     def _call(self, name: str, *arguments: Any) -> None:
         status = getattr(self.library, name)(*arguments)
         if status != 0:
-            raise RuntimeError("{} gives status {}".format(name, status))
+            raise RuntimeError("{} returned status {}".format(name, status))
 
     def _add(self, options: Any, kind: bytes, toml: str) -> None:
-        """Options that LiteRT takes as TOML, and frees by itself."""
+        """Create options, which LiteRT takes as TOML and frees itself."""
         made = self._handle()
         text = ctypes.c_void_p(self.c.strdup(toml.encode()))
         free = ctypes.cast(self.c.free, ctypes.c_void_p)
@@ -88,9 +88,9 @@ class Profiled:
         self._call("LiteRtAddOpaqueOptions", options, made)
 
     def _buffer(self, side: str, environment: Any, signature: Any) -> Tuple[Any, int]:
-        """A buffer for the only tensor of a side, and its bytes."""
+        """Create a buffer for the only tensor of a side; return it and its size in bytes."""
         tensor, wanted, buffer, size = self._handle(), self._handle(), self._handle(), ctypes.c_size_t()
-        kind = ctypes.create_string_buffer(1024)  # a LiteRtRankedTensorType, which is not looked into
+        kind = ctypes.create_string_buffer(1024)  # an opaque LiteRtRankedTensorType
         zero = ctypes.c_size_t(0)
         self._call("LiteRtGetSignature{}TensorByIndex".format(side), signature, zero, ctypes.byref(tensor))
         self._call("LiteRtGetRankedTensorType", tensor, kind)
@@ -102,7 +102,7 @@ class Profiled:
         return buffer, size.value
 
     def feed(self, image: np.ndarray) -> None:
-        """Put an image, of the model's own type, into the input."""
+        """Copy an image of the model's dtype into the input."""
         if image.nbytes != self.size:
             raise RuntimeError("the input has {} bytes, not {}".format(self.size, image.nbytes))
         address = self._handle()
@@ -111,14 +111,14 @@ class Profiled:
         self._call("LiteRtUnlockTensorBuffer", self.input)
 
     def run(self) -> None:
-        """One inference."""
+        """Run one inference."""
         one, zero = ctypes.c_size_t(1), ctypes.c_size_t(0)
         self._call(
             "LiteRtRunCompiledModel", self.model, zero, one, ctypes.byref(self.input), one, ctypes.byref(self.output)
         )
 
     def profile(self) -> Tuple[List[Event], int]:
-        """One inference with the profiler on: the operators in the order in which they ran, and all its nanoseconds."""
+        """Run one inference with the profiler; return the operators in the order of execution, and its nanoseconds."""
         self._call("LiteRtResetProfiler", self.profiler)
         self._call("LiteRtStartProfiler", self.profiler)
         begun = time.perf_counter_ns()
@@ -136,7 +136,7 @@ class Profiled:
         self._call("LiteRtGetProfilerEvents", self.profiler, number, room)
         used = number.value * ctypes.sizeof(_Event)
         if set(room.raw[used:]) != {_MARK} or room.raw[used - 24 : used] == bytes([_MARK]) * 24:
-            raise RuntimeError("the events of this LiteRT have another form")
+            raise RuntimeError("the events of this LiteRT version have another format")
         events = (_Event * number.value).from_buffer(room)
         kinds = (OPERATOR, DELEGATE, DELEGATE_PROFILED)
         return [(_text(e.tag), e.type, e.index, e.elapsed_us) for e in events if e.type in kinds]
@@ -147,7 +147,7 @@ def _text(tag: Any) -> str:
 
 
 def main(path: str) -> None:
-    """Answer the request in a file."""
+    """Run the request in a file and print the reply."""
     with open(path, encoding="utf-8") as file:
         request: Dict[str, Any] = json.load(file)
     images = np.load(request["inputs"], allow_pickle=False)

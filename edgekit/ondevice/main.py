@@ -7,9 +7,9 @@ A measurement has ``model``, ``runtime``, ``threads``, ``options`` (of the runti
 ``offline_s`` (duration of the throughput measurement) and ``out`` (a folder).
 
 Files in ``out``: ``latencies_ns.npy`` (int64) and ``logits.npy`` (float32, N x classes); if available,
-``warmup_ns.npy`` (int64), ``offline_ns.npy`` (int64, see `passes`), ``compute_ns.npy`` (int64), ``layers.json`` ([name, ms] each) and
-``power.npy`` (see `power.measure_energy`); at last ``result.json``. A job that was killed continues with the latencies
-that it had measured.
+``warmup_ns.npy`` (int64), ``offline_ns.npy`` (int64, see `passes`), ``compute_ns.npy`` (int64), ``layers.json``
+([name, ms] each) and ``power.npy`` (see `power.measure_energy`); at last ``result.json``. A job that was killed
+continues with the latencies that it had measured.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Power of the whole board, in milliwatts: raw samples while it idles and while a model runs; the host judges.
+"""Power of the whole board in milliwatts: raw samples while it idles and while a model runs.
 
-Rails: NVIDIA Jetson Linux Developer Guide, "Platform Power and Performance". ``VDD_IN`` and ``POM_5V_IN`` are what
-the module draws; ``VIN``, of Thor, is what module and carrier board draw. Other rails are parts. Files: the kernel's
-hwmon documentation of ina3221 and ina238; L4T 32 has an IIO driver of its own. The INA3221 averages by itself (its
-``samples``), so steps arrive late and rounded.
+Rails: NVIDIA Jetson Linux Developer Guide, "Platform Power and Performance". ``VDD_IN`` and ``POM_5V_IN`` are the power
+of the module; ``VIN``, of Thor, is that of module and carrier board. Other rails are parts of it. Files: the kernel's
+hwmon documentation of ina3221 and ina238; L4T 32 has an IIO driver of its own. The INA3221 averages its ``samples``, so
+that steps arrive late and smoothed.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ import numpy as np
 from .jetson import matches, number_of, text_of
 from .measure import Infer
 
-# Rails that carry everything.
+# Rails of the whole board.
 TOTALS = ("VIN", "VDD_IN", "POM_5V_IN")
 PERIOD_S = 0.05
 INTERVAL_MS = 100
-# Fewer samples in a window say nothing.
+# Minimum number of samples in a window.
 LEAST_SAMPLES = 5
 _FIRST_SAMPLE_S = 3.0
-# After the last inference, so that the end of the busy window lies between two samples.
+# Pause after the last inference, so that the end of the busy window is between two samples.
 _TAIL_S = 0.3
 _LONGEST_LINE = 4096
 
@@ -40,7 +40,7 @@ _IIO = "sys/bus/i2c/drivers/ina3221x/*/iio:device*"
 # "NAME current/average", "NAME currentmW/averagemW", and on L4T 39 a third value, the maximum.
 _RAIL = re.compile(r"(?<!\S)([A-Za-z]\w*) (-?\d{1,9})(?:mW)?/-?\d{1,9}(?:mW)?(?:/-?\d{1,9}(?:mW)?)?(?!\S)")
 _TEMPERATURE = re.compile(r"(?<!\S)([A-Za-z][\w-]*)@(-?\d{1,4}(?:\.\d{1,6})?)C(?=[/\s]|$)")
-# Something must follow the clock: a line that was cut off ends in the first digits of one.
+# Something must follow the clock, because a line that was cut off may end in its first digits.
 _GPU_CLOCK = re.compile(r"(?<!\S)GR3D_FREQ (?:\d{1,3}%)?@\[?(\d{1,5})[\],\s]")
 _NOT_RAILS = ("NC", "RAM", "SWAP", "IRAM", "GART", "Carveout")
 
@@ -48,7 +48,7 @@ Receive = Callable[[float, float], None]
 
 
 def parse_tegrastats(line: str) -> Dict[str, Any]:
-    """One line of tegrastats; what cannot be understood is left out.
+    """Parse one line of tegrastats; unknown parts are skipped.
 
     Returns:
         ``rails`` (name -> mW now), ``temperatures`` (sensor -> degrees Celsius) and, where it is said, ``gpu_mhz``
@@ -74,11 +74,11 @@ class Meter:
         self.rail = rail
 
     def read_mw(self) -> Optional[float]:
-        """The power now; None where it cannot be read now."""
+        """Return the current power; None if it cannot be read."""
         raise NotImplementedError
 
     def start(self, receive: Receive) -> Callable[[], None]:
-        """Give (time.perf_counter seconds, mW) to `receive` from a thread. Returns what ends that."""
+        """Call `receive` with (time.perf_counter seconds, mW) from a thread. Return a function that ends it."""
         ended = threading.Event()
 
         def sample() -> None:
@@ -99,7 +99,7 @@ class Meter:
 
 
 class SysfsMeter(Meter):
-    """The product of the integers in `paths`, times `to_mw`."""
+    """A rail in sysfs: the product of the integers in `paths`, times `to_mw`."""
 
     source = "sysfs"
 
@@ -119,7 +119,7 @@ class SysfsMeter(Meter):
 
 
 class TegrastatsMeter(Meter):
-    """One rail of what the program `program` prints; a line is as old as its arrival."""
+    """A rail in the output of `program`; the time of a line is that of its arrival."""
 
     source = "tegrastats"
 
@@ -128,7 +128,11 @@ class TegrastatsMeter(Meter):
         self.program = program
 
     def start(self, receive: Receive) -> Callable[[], None]:
-        """As `Meter.start`; raises OSError where the program cannot be started."""
+        """Start as `Meter.start` does.
+
+        Raises:
+            OSError: the program cannot be started.
+        """
 
         def take(seconds: float, line: str) -> None:
             power = parse_tegrastats(line)["rails"].get(self.rail)
@@ -139,7 +143,7 @@ class TegrastatsMeter(Meter):
 
 
 class _Tegrastats:
-    """The program in a process group of its own; every line goes to `receive` as it arrives."""
+    """A program in a process group of its own; `receive` is called with each line of its output."""
 
     def __init__(self, program: str, receive: Callable[[float, str], None]) -> None:
         silent = subprocess.DEVNULL
@@ -157,10 +161,10 @@ class _Tegrastats:
         self.thread.start()
 
     def stop(self) -> None:
-        """End the group and reap the program, whether or not it still lives."""
+        """End the process group and reap the program, also if it has ended."""
         for ending in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(OSError):
-                os.killpg(self.process.pid, ending)  # not reaped yet: the number is still this group's
+                os.killpg(self.process.pid, ending)  # not reaped yet, so the number still belongs to this group
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(timeout=1)
                 break
@@ -168,7 +172,7 @@ class _Tegrastats:
 
 
 def find_meter(root: str = "/", tegrastats: Optional[str] = None) -> Tuple[Optional[Meter], str]:
-    """The meter of the whole board, sysfs before `tegrastats` (default: the one on PATH), or None and why not."""
+    """Return the meter of the whole board, sysfs before `tegrastats` (default: on PATH), or None and the reason."""
     rails = list(_sysfs_rails(root))
     names = {meter.rail for meter in rails}
     for total in TOTALS:
@@ -191,7 +195,7 @@ def find_meter(root: str = "/", tegrastats: Optional[str] = None) -> Tuple[Optio
 
 
 def _sysfs_rails(root: str) -> Iterator[SysfsMeter]:
-    # Thor's INA238 has no label of its own; elsewhere one without a label may measure anything.
+    # Thor's INA238 has no label; on other boards a monitor without a label may measure anything.
     thor = "tegra264" in text_of(os.path.join(root, "proc/device-tree/compatible"))
     for folder in [folder for pattern in _HWMON for folder in matches(root, pattern)]:
         chip = text_of(os.path.join(folder, "name"))
@@ -215,7 +219,7 @@ def _sysfs_rails(root: str) -> Iterator[SysfsMeter]:
 
 
 def _tegrastats_rails(program: str) -> Dict[str, float]:
-    """The rails in the first line that has some; none where the program fails or says nothing for 3 s."""
+    """Return the rails in the first line that has some; empty if the program fails or prints none within 3 s."""
     found: Dict[str, float] = {}
     try:
         running = _Tegrastats(program, lambda _, line: found.update(parse_tegrastats(line)["rails"]))
@@ -231,7 +235,7 @@ def _tegrastats_rails(program: str) -> Dict[str, float]:
 
 
 class Recorder:
-    """Samples a meter in the background, inside a ``with``; a meter that cannot start gives no sample."""
+    """Samples a meter in the background, inside a ``with`` block; a meter that cannot start gives no samples."""
 
     def __init__(self, meter: Meter) -> None:
         self.meter = meter
@@ -247,16 +251,16 @@ class Recorder:
         self._stop()
 
     def samples(self) -> np.ndarray:
-        """float64 (n, 2) so far: time.perf_counter seconds, mW."""
+        """Return the samples so far, float64 (n, 2): time.perf_counter seconds, mW."""
         return np.array(list(self._taken), np.float64).reshape(-1, 2)
 
 
 def measure_energy(
     infer: Infer, inputs: Sequence[np.ndarray], seconds: float, meter: Meter, pause: float = 1.0
 ) -> Tuple[Dict[str, Any], np.ndarray]:
-    """Sample the board idle for `seconds`, then while it infers back to back for `seconds`.
+    """Sample the idle board for `seconds`, then the board during back-to-back inference for `seconds`.
 
-    Before, it rests for `pause` seconds: what ran last still shows in the sensors. Times are seconds since the first
+    Waits `pause` seconds first, because the sensors average over the past. Times are seconds since the first
     sample.
 
     Returns:
@@ -270,7 +274,7 @@ def measure_energy(
         while not len(recorder.samples()) and time.perf_counter() < began + _FIRST_SAMPLE_S:
             time.sleep(0.01)
         if not len(recorder.samples()):
-            seconds = 0.0  # nothing will be seen
+            seconds = 0.0  # the meter gives no samples
         time.sleep(seconds)
         idle_until = busy_from = busy_until = time.perf_counter()
         queries = 0

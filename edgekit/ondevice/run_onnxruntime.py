@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU, or by its CUDA provider."""
+"""ONNX Runtime on the CPU, or with its CUDA provider."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WARMUP, _SECONDS = 3, 1.0
 
 
 class OnnxRuntimeRunner(Runner):
-    """An ONNX file, optimized as ONNX Runtime does by default."""
+    """Runs an ONNX file with the default graph optimizations."""
 
     provider, processor = "CPUExecutionProvider", "cpu"
     level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -41,12 +41,12 @@ class OnnxRuntimeRunner(Runner):
         return settings
 
     def _open(self, settings: Any) -> Any:
-        """A session on the provider that is wanted: ONNX Runtime itself would take the CPU in its place in silence."""
+        """Create a session on the requested provider; ONNX Runtime would silently fall back to the CPU."""
         if self.provider not in onnxruntime.get_available_providers():
-            raise RuntimeError("this onnxruntime has no {}: it is in onnxruntime-gpu".format(self.provider))
+            raise RuntimeError("this onnxruntime has no {}: install onnxruntime-gpu".format(self.provider))
         session = onnxruntime.InferenceSession(self.path, settings, providers=[self.provider])
         if session.get_providers()[0] != self.provider:
-            raise RuntimeError("{} does not start here".format(self.provider))
+            raise RuntimeError("{} cannot be started".format(self.provider))
         return session
 
     def infer(self, image: np.ndarray) -> np.ndarray:
@@ -54,7 +54,7 @@ class OnnxRuntimeRunner(Runner):
         return scores
 
     def layer_times(self, inputs: Sequence[np.ndarray], count: int) -> List[Tuple[str, float]]:
-        """By ONNX Runtime's own profile, of the nodes that its optimizer left, in a session of its own."""
+        """Return layer times of ONNX Runtime's profiler, for the nodes after optimization, from a separate session."""
         with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
             settings = self._settings()
             settings.enable_profiling = True
@@ -76,7 +76,7 @@ class OnnxRuntimeRunner(Runner):
 
 
 class UnoptimizedRunner(OnnxRuntimeRunner):
-    """Every node as the file has it: for float16 Q/DQ, which the optimizer (1.31) gets wrong."""
+    """Runs an ONNX file without optimizations: for float16 Q/DQ, which the optimizer (1.31) gets wrong."""
 
     level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
 
@@ -85,13 +85,13 @@ class UnoptimizedRunner(OnnxRuntimeRunner):
 
 
 class CudaRunner(OnnxRuntimeRunner):
-    """On the first GPU, transfers included. Not verified on hardware."""
+    """Runs on the first GPU; latencies include transfers. Not verified on hardware."""
 
     provider, processor = "CUDAExecutionProvider", "CUDA GPU"
 
 
 def read_profile(events: Sequence[Dict[str, Any]], skip: int) -> Tuple[List[Tuple[str, float]], float]:
-    """(node, median milliseconds) in the order in which nodes first run, and the median of whole runs.
+    """Return (node, median milliseconds) in the order of execution, and the median of whole runs.
 
     A node's time in the first `skip` runs does not count.
     """

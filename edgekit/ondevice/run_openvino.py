@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU, for a desktop baseline."""
+"""OpenVINO on the CPU, a desktop baseline."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .runner import Runner
 
 
 class OpenVinoRunner(Runner):
-    """An ONNX file in float32: left alone, OpenVINO takes bfloat16 where the CPU has it, which is another precision."""
+    """Runs an ONNX file in float32; by default OpenVINO would use bfloat16 where the CPU supports it."""
 
     def __init__(self, path: str, threads: int, options: Optional[Dict[str, Any]] = None) -> None:
         super().__init__(path, threads, options)

@@ -1,4 +1,4 @@
-"""TensorRT by its Python API, 8.5 to 11, with the CUDA runtime through ctypes. Not verified on hardware."""
+"""TensorRT 8.5 to 11 with its Python API and the CUDA runtime through ctypes. Not verified on hardware."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .runner import Runner
 
 
 class TensorRtRunner(Runner):
-    """An engine with one image input and one output.
+    """Runs an engine with one image input and one output.
 
-    A query is: the image into pinned memory, to the GPU, the engine (as a CUDA graph, unless the option
-    ``cuda_graph`` is false), the scores back, and a wait for all of it.
+    A query copies the image to pinned memory and to the GPU, runs the engine (as a CUDA graph, unless the option
+    ``cuda_graph`` is false), copies the scores back, and waits for all of it.
     """
 
     def __init__(self, path: str, threads: int, options: Optional[Dict[str, Any]] = None) -> None:
@@ -37,24 +37,24 @@ class TensorRtRunner(Runner):
         with open(path, "rb") as file:
             self.engine = self.runtime.deserialize_cuda_engine(file.read())
         if self.engine is None:
-            raise RuntimeError("TensorRT does not load the engine: {}".format("; ".join(self.logger.lines[-3:])))
+            raise RuntimeError("TensorRT cannot load the engine: {}".format("; ".join(self.logger.lines[-3:])))
         self.context = self.engine.create_execution_context()
         self.stream, self.events = self.cuda.stream(), (self.cuda.event(), self.cuda.event())
         self.buffers: List[Tuple[int, int]] = []
         self.image, self.image_there = self._bind(self.trt.TensorIOMode.INPUT)
         self.scores, self.scores_there = self._bind(self.trt.TensorIOMode.OUTPUT)
-        self._execute()  # TensorRT wants one run before a graph is captured
+        self._execute()  # TensorRT needs one run before a graph is captured
         self.cuda.wait(self.stream)
         self.graph = self._capture() if self.options.get("cuda_graph", True) else None
 
     def _bind(self, mode: Any) -> Tuple[np.ndarray, int]:
-        """Memory for the only tensor of a mode: pinned, as an array, and its address on the GPU."""
+        """Allocate memory for the only tensor of a mode; return it pinned, as an array, and its address on the GPU."""
         names = [self.engine.get_tensor_name(i) for i in range(self.engine.num_io_tensors)]
         names = [name for name in names if self.engine.get_tensor_mode(name) == mode]
         if len(names) != 1:
             raise RuntimeError("the engine has {} tensors of {}, not one".format(len(names), mode))
         shape = tuple(self.engine.get_tensor_shape(names[0]))
-        trt = self.trt  # not its nptype: that of 8.5 needs numpy before 1.24
+        trt = self.trt  # not its nptype, which in 8.5 needs numpy before 1.24
         kinds = {trt.float32: np.float32, trt.float16: np.float16, trt.int8: np.int8, trt.int32: np.int32}
         dtype = np.dtype(kinds[self.engine.get_tensor_dtype(names[0])])
         size = int(np.prod(shape)) * dtype.itemsize
@@ -74,7 +74,7 @@ class TensorRtRunner(Runner):
 
     def _execute(self) -> None:
         if not self.context.execute_async_v3(self.stream):
-            raise RuntimeError("TensorRT does not run the engine: {}".format("; ".join(self.logger.lines[-3:])))
+            raise RuntimeError("TensorRT cannot run the engine: {}".format("; ".join(self.logger.lines[-3:])))
 
     def _run(self) -> None:
         if self.graph is None:
@@ -120,7 +120,7 @@ class TensorRtRunner(Runner):
         self.context.profiler = times
         for number in range(count):
             np.copyto(self.image, inputs[number % len(inputs)], casting="same_kind")
-            self._execute()  # not as a graph: its layers are not told apart
+            self._execute()  # not as a graph, whose layers the profiler does not distinguish
             self.cuda.wait(self.stream)
         return [(name, float(np.median(values))) for name, values in times.found.items()]
 

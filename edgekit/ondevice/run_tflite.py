@@ -1,9 +1,8 @@
-"""LiteRT: ``ai-edge-litert`` where it is installed, else ``tflite-runtime``.
+"""LiteRT: ``ai-edge-litert`` if it is installed, else ``tflite-runtime``.
 
 Options of a job: ``api`` ("interpreter" or "compiled-model"), ``accelerator`` ("cpu", "gpu" or "npu"), ``xnnpack``
-(false: LiteRT's own kernels) and ``emulated`` (true: a GPU in software is taken). A GPU or NPU is asked for alone, so
-that LiteRT has no CPU to fall back to, and what was compiled is checked: there is an error, or the accelerator ran
-every operator.
+(false: LiteRT's own kernels) and ``emulated`` (true: a GPU in software is accepted). A GPU or NPU is requested without
+the CPU as a fallback, and the compiled model is checked: the accelerator runs all operators, or there is an error.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ except ImportError:
 
 _DEFAULTS = {"api": "interpreter", "accelerator": "cpu", "xnnpack": True, "emulated": False}
 _ADAPTER = re.compile(r"Selected adapter: (.*?), arch=.*adapterType=(.*)")
-# "CONV_2D: Tensor type(INT16) is not supported. name", in the list of what a delegate refuses.
+# Line of the log about an operator that a delegate rejects: "CONV_2D: Tensor type(INT16) is not supported. name".
 _REFUSED = re.compile(r"[A-Z][A-Z0-9_]{2,}: [^.]*(?=\.)")
 _MARKS = ("ERROR", "WARNING", "INFO", "VERBOSE", "DEBUG")
 _MOST_REASON = 300
 
 
 class TfliteRunner(Runner):
-    """A ``.tflite`` file with one image input and one output, float32 or of 8 bits.
+    """Runs a ``.tflite`` file with one image input and one output, float32 or 8 bits.
 
     Raises:
         ValueError: options that do not go together, or not with this package. RuntimeError: the accelerator is not
@@ -70,7 +69,7 @@ class TfliteRunner(Runner):
         found: List[Tuple[str, float]] = []
         try:
             if self.wanted["accelerator"] != "cpu":
-                raise RuntimeError("LiteRT tells no operator's time on a {}".format(self.wanted["accelerator"].upper()))
+                raise RuntimeError("LiteRT has no operator times on a {}".format(self.wanted["accelerator"].upper()))
             images = [_to_type(image, self.model.input) for image in inputs[: litert_layers.MOST_IMAGES]]
             request = {"threads": self.threads, "xnnpack": self.wanted["xnnpack"], "count": count}
             found, whole = litert_layers.layer_times(self.path, _interpreter(self.path, 1, False), images, request)
@@ -85,9 +84,9 @@ class TfliteRunner(Runner):
 
 def _check(wanted: Dict[str, Any]) -> None:
     if wanted["api"] not in ("interpreter", "compiled-model"):
-        raise ValueError("this runner has no api {!r}: interpreter, compiled-model".format(wanted["api"]))
+        raise ValueError("unknown api {!r}; known: interpreter, compiled-model".format(wanted["api"]))
     if wanted["accelerator"] not in ("cpu", "gpu", "npu"):
-        raise ValueError("unknown accelerator {!r}: cpu, gpu, npu".format(wanted["accelerator"]))
+        raise ValueError("unknown accelerator {!r}; known: cpu, gpu, npu".format(wanted["accelerator"]))
     if wanted["accelerator"] != "cpu" and wanted["api"] != "compiled-model":
         raise ValueError('a {} needs api = "compiled-model"'.format(wanted["accelerator"].upper()))
     if PACKAGE == "tflite-runtime" and wanted["api"] == "compiled-model":
@@ -95,7 +94,7 @@ def _check(wanted: Dict[str, Any]) -> None:
 
 
 class _Interpreted:
-    """The model in an `Interpreter`."""
+    """Runs a model in an `Interpreter`."""
 
     def __init__(self, path: str, threads: int, wanted: Dict[str, Any]) -> None:
         self.interpreter = _interpreter(path, threads, wanted["xnnpack"])
@@ -115,10 +114,10 @@ class _Interpreted:
 
 
 class _Compiled:
-    """The model in a `CompiledModel`, on one accelerator."""
+    """Runs a model in a `CompiledModel`, on one accelerator."""
 
     def __init__(self, path: str, threads: int, wanted: Dict[str, Any]) -> None:
-        plain = _interpreter(path, 1, False)  # it alone tells scales and zero points
+        plain = _interpreter(path, 1, False)  # scales and zero points are available here only
         self.input, self.output = plain.get_input_details()[0], plain.get_output_details()[0]
         self.count = int(np.prod(self.output["shape"]))
         self.model, log = _compile(path, threads, wanted)
@@ -139,7 +138,7 @@ class _Compiled:
 
 
 def _interpreter(path: str, threads: int, xnnpack: bool) -> Any:
-    """An `Interpreter` with the delegate that LiteRT takes by default, or with none."""
+    """Return an `Interpreter` with LiteRT's default delegate, or with none."""
     if xnnpack:
         return Interpreter(model_path=path, num_threads=threads)
     kinds = sys.modules[Interpreter.__module__].OpResolverType
@@ -148,9 +147,9 @@ def _interpreter(path: str, threads: int, xnnpack: bool) -> Any:
 
 
 def _coverage(interpreter: Any) -> Dict[str, Any]:
-    """How many operators the delegate runs, and in how many parts; nothing where it cannot be known.
+    """Return the number of operators that the delegate runs, and of their parts; empty if unknown.
 
-    A delegate's node stands behind the file's own: what it runs are the operators between its inputs and outputs.
+    The node of a delegate follows those of the file; it runs the operators between its inputs and outputs.
     """
     try:
         nodes = interpreter._get_ops_details()
@@ -173,7 +172,7 @@ def _coverage(interpreter: Any) -> Dict[str, Any]:
 
 
 def _compile(path: str, threads: int, wanted: Dict[str, Any]) -> Any:
-    """The compiled model, and what LiteRT said meanwhile.
+    """Compile a model; return it and LiteRT's log.
 
     Raises:
         RuntimeError: the accelerator that is wanted did not take all of it; the message says what to do.
@@ -191,7 +190,7 @@ def _compile(path: str, threads: int, wanted: Dict[str, Any]) -> Any:
         name, kind = _adapter(log)
         software = "CPU" in kind and not wanted["emulated"]
         if accelerator != "cpu" and (software or not whole):
-            model = None  # it goes while its last words are caught
+            model = None  # freed while its last messages are still captured
     if model is not None:
         return model, log
     if accelerator == "cpu":
@@ -200,11 +199,11 @@ def _compile(path: str, threads: int, wanted: Dict[str, Any]) -> Any:
         why = "the GPU here is software ({}), a CPU under a GPU's name".format(name)
     else:
         why = "the {} does not run the whole model ({})".format(accelerator.upper(), _reason(log, error))
-    raise RuntimeError("{}: {}; nothing is left to the CPU in silence".format(NOT_ACCELERATED, why))
+    raise RuntimeError("{}: {}; there is no silent fallback to the CPU".format(NOT_ACCELERATED, why))
 
 
 def _creator(path: str, threads: int, accelerator: str, xnnpack: bool) -> Callable[[], Any]:
-    """What creates the model on this accelerator and no other.
+    """Return the function that creates a model on this accelerator only.
 
     Raises:
         ValueError: this ai-edge-litert is too old.
@@ -229,7 +228,7 @@ def _creator(path: str, threads: int, accelerator: str, xnnpack: bool) -> Callab
 
 @contextlib.contextmanager
 def _native_log() -> Iterator[Callable[[], str]]:
-    """Catch what LiteRT writes to standard error; the value reads it so far."""
+    """Capture standard error, where LiteRT logs; the value returns the log so far."""
     sys.stderr.flush()
     saved = os.dup(2)
     with tempfile.TemporaryFile() as log:
@@ -250,13 +249,13 @@ def _native_log() -> Iterator[Callable[[], str]]:
 
 
 def _adapter(log: str) -> List[str]:
-    """Name and kind of the GPU that LiteRT chose; empty where it does not say."""
+    """Return name and kind of the GPU that LiteRT chose; empty if its log does not have them."""
     found = _ADAPTER.search(log)
     return [found.group(1).strip(), found.group(2).strip()] if found else ["", ""]
 
 
 def _reason(log: str, error: str) -> str:
-    """Which operators a delegate refuses, else the log's first error, its last warning, the exception's last line."""
+    """Return the operators that a delegate rejects, else the first error or last warning of the log or exception."""
     lines = log.splitlines()
     refused = sorted(
         {found.group(0) for found in map(_REFUSED.match, lines) if found and not found.group(0).startswith(_MARKS)}
@@ -270,7 +269,7 @@ def _reason(log: str, error: str) -> str:
 
 
 def _to_type(values: np.ndarray, detail: Dict[str, Any]) -> np.ndarray:
-    """float32 to the tensor's type, by its scale and zero point; what has the type already is what it is."""
+    """Quantize float32 to the tensor's dtype, by its scale and zero point; values of that dtype are unchanged."""
     if detail["dtype"] == values.dtype:
         return values
     scale, zero_point = detail["quantization"]

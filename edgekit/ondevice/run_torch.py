@@ -1,4 +1,4 @@
-"""PyTorch, for the desktop baselines: CUDA where there is a GPU, else the CPU, and it says which."""
+"""PyTorch, a desktop baseline: on CUDA if there is a GPU, else on the CPU; `info` tells which."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .runner import Runner
 
 
 class TorchRunner(Runner):
-    """An exported program (``.pt2``) run eagerly; a CUDA run waits for the device every time."""
+    """Runs an exported program (``.pt2``) eagerly; on CUDA, each query waits for the device."""
 
     how = ""
 
@@ -33,7 +33,7 @@ class TorchRunner(Runner):
 
 
 class CompiledRunner(TorchRunner):
-    """The same, compiled by inductor with its weights frozen; the first query compiles, which takes up to minutes."""
+    """Compiles the program with inductor and frozen weights; the first query compiles, which may take minutes."""
 
     how = " compiled"
 
@@ -46,7 +46,7 @@ class CompiledRunner(TorchRunner):
 
 
 class HalfRunner(TorchRunner):
-    """The same in float16, on a GPU alone: the image arrives in float32, the scores leave in it.
+    """Runs the program in float16, on a GPU only; image and scores are float32.
 
     Not verified on hardware.
     """
@@ -60,7 +60,7 @@ class HalfRunner(TorchRunner):
         """
         super().__init__(path, threads, options)
         if self.device.type != "cuda":
-            raise RuntimeError("float16 is for a CUDA GPU, and there is none")
+            raise RuntimeError("float16 needs a CUDA GPU, and there is none")
 
     def infer(self, image: np.ndarray) -> np.ndarray:
         with torch.inference_mode(), torch.autocast("cuda", torch.float16):

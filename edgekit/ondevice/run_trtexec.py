@@ -1,4 +1,4 @@
-"""TensorRT engines by trtexec, where there is no Python API. Not verified on hardware.
+"""TensorRT engines with trtexec, where there is no Python API. Not verified on hardware.
 
 trtexec measures by itself, as its raw times say; the answers cost one process an image.
 """
@@ -16,11 +16,11 @@ from . import build, trtexec
 from .runner import Runner
 from .tensorrt_api import BuildError
 
-_INPUT, _OUTPUT = "image", "scores"  # as every ONNX file of edgekit has them
+_INPUT, _OUTPUT = "image", "scores"  # names in all ONNX files of edgekit
 
 
 class TrtexecRunner(Runner):
-    """An engine that trtexec loads anew for everything it is asked for."""
+    """Runs an engine with trtexec, which loads it for each call."""
 
     steady = False
 
@@ -32,7 +32,7 @@ class TrtexecRunner(Runner):
         super().__init__(path, threads, options)
         program = trtexec.find(self.options.get("trtexec", ""))
         if program is None:
-            raise BuildError("no trtexec here")
+            raise BuildError("trtexec was not found")
         self.program, self.version = program, trtexec.version(program)
         self.dla_core = self.options.get("dla_core")
         self.graph = bool(self.options.get("cuda_graph", True))

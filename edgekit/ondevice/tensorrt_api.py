@@ -1,4 +1,4 @@
-"""TensorRT's Python API, 8.5 to 11: parse ONNX, build an engine. Not verified on hardware.
+"""TensorRT's Python API, 8.5 to 11: parse ONNX files and build engines. Not verified on hardware.
 
 `trt` is the module `tensorrt`; its parser and builder part is also that of `tensorrt_rtx`.
 """
@@ -11,22 +11,22 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 # Weakly typed networks were deprecated in 10.12 and removed in 11.0.
 STRONGLY_TYPED_SINCE = (10, 12)
-# Where layers run is said by 8.5 as information, by 10.3 only among what is verbose.
+# TensorRT 8.5 logs where layers run as information, 10.3 as verbose messages.
 TELLS_PLACEMENT = re.compile(r"\[(?:Dla|Gpu)Layer\]|successfully offloaded to DLA")
 _MOST_LINES = 20_000
 
 
 class BuildError(RuntimeError):
-    """TensorRT does not build this; the message is its own."""
+    """TensorRT cannot build an engine; the message is that of TensorRT."""
 
 
 class Order(NamedTuple):
-    """What is to be built.
+    """Settings of an engine.
 
     Attributes:
-        precision: fp32, fp16 or int8. dla_core: None for the GPU. workspace_mb: None for TensorRT's own.
+        precision: fp32, fp16 or int8. dla_core: None for the GPU. workspace_mb: None for TensorRT's default.
         calibration: the calibration cache of an INT8 network without Q/DQ, else empty.
-        timing_cache: what an earlier build learnt, else empty.
+        timing_cache: timing cache of an earlier build, else empty.
     """
 
     precision: str
@@ -37,7 +37,7 @@ class Order(NamedTuple):
 
 
 class Built(NamedTuple):
-    """A serialized engine, the timing cache afterwards, the flags it was built with, and all that was said."""
+    """A serialized engine, the timing cache after the build, the flags of the build, and its log."""
 
     engine: bytes
     timing_cache: bytes
@@ -46,32 +46,32 @@ class Built(NamedTuple):
 
 
 def load() -> Any:
-    """The module `tensorrt`.
+    """Import and return the module `tensorrt`.
 
     Raises:
         ImportError: it is not here.
     """
     module = importlib.import_module("tensorrt")
     if not hasattr(module, "__version__"):
-        raise ImportError("tensorrt is a folder without code")  # as type stubs leave it
+        raise ImportError("tensorrt is a folder without code")  # type stubs leave such a folder
     return module
 
 
 def version_of(text: str) -> Tuple[int, int]:
-    """Major and minor out of ``10.3.0.30``."""
+    """Return major and minor version of ``10.3.0.30``."""
     parts = [int(p) for p in text.split(".")[:2]]
     return parts[0], parts[1]
 
 
 def precision_flags(version: Tuple[int, int], precision: str) -> List[str]:
-    """Builder flags that a precision needs: none where the ONNX file alone decides."""
+    """Return the builder flags of a precision; none if the types of the ONNX file decide."""
     if version >= STRONGLY_TYPED_SINCE:
         return []
     return {"fp16": ["FP16"], "int8": ["INT8", "FP16"]}.get(precision, [])
 
 
 def network_flags(trt: Any, version: Tuple[int, int]) -> int:
-    """How a network is created: explicit batch on 8.x, strongly typed from 10.12 to 10.x."""
+    """Return the flags to create a network with: explicit batch on 8.x, strongly typed from 10.12 to 10.x."""
     flags = trt.NetworkDefinitionCreationFlag
     if version < (10, 0):
         return 1 << int(flags.EXPLICIT_BATCH)
@@ -81,7 +81,7 @@ def network_flags(trt: Any, version: Tuple[int, int]) -> int:
 
 
 def make_logger(trt: Any) -> Any:
-    """A logger that keeps what it is told in `lines`; of what is verbose, where layers run."""
+    """Return a logger that keeps messages in `lines`; of the verbose ones, only where layers run."""
 
     class Lines(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -97,7 +97,7 @@ def make_logger(trt: Any) -> Any:
 
 
 def parse(trt: Any, builder: Any, logger: Any, onnx: bytes, flags: int) -> Tuple[Any, Any]:
-    """Read ONNX bytes into a network.
+    """Parse the bytes of an ONNX file into a network.
 
     Returns the network and its parser, whose memory holds the weights: keep both until built.
 
@@ -108,7 +108,7 @@ def parse(trt: Any, builder: Any, logger: Any, onnx: bytes, flags: int) -> Tuple
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(onnx):
         problems = "; ".join(parser.get_error(i).desc() for i in range(parser.num_errors))
-        raise BuildError("TensorRT's parser refuses the model: {}".format(problems))
+        raise BuildError("TensorRT's parser rejects the model: {}".format(problems))
     return network, parser
 
 
@@ -123,7 +123,7 @@ def build(
     """Build an engine for the GPU of this machine.
 
     Args:
-        version: of TensorRT; decides which flags there are. said: hears how far it is.
+        version: of TensorRT, which determines the flags. said: takes lines about the progress.
         prepare: called with the builder's configuration before it is used.
     Raises:
         BuildError: the parser or the builder refuses.
@@ -132,7 +132,7 @@ def build(
     try:
         builder = trt.Builder(logger)
     except TypeError as error:  # "factory function returned nullptr": CUDA does not work
-        raise BuildError("TensorRT does not start: {}".format("; ".join(logger.lines[-3:]) or error)) from None
+        raise BuildError("TensorRT cannot be started: {}".format("; ".join(logger.lines[-3:]) or error)) from None
     network, keep = parse(trt, builder, logger, onnx, network_flags(trt, version))
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
@@ -142,18 +142,22 @@ def build(
     if has_cache:
         cache = config.create_timing_cache(order.timing_cache)
         if cache is None or not config.set_timing_cache(cache, False):
-            config.set_timing_cache(config.create_timing_cache(b""), False)  # of another version, or damaged
+            config.set_timing_cache(
+                config.create_timing_cache(b""), False
+            )  # the cache is of another version, or damaged
     prepare(config)
     engine = builder.build_serialized_network(network, config)
     del keep, watcher, calibrator
     if engine is None:
-        raise BuildError("TensorRT builds no engine: {}".format("; ".join(logger.lines[-3:]) or "no reason given"))
+        raise BuildError(
+            "TensorRT cannot build an engine: {}".format("; ".join(logger.lines[-3:]) or "no reason given")
+        )
     learnt = bytes(config.get_timing_cache().serialize()) if has_cache else b""
     return Built(bytes(engine), learnt, " ".join(flags), logger.lines)
 
 
 def _configure(trt: Any, builder: Any, config: Any, version: Tuple[int, int], order: Order) -> List[str]:
-    """Set what the order says; returns it in words for the engine's record."""
+    """Apply the settings; return them as text for the engine's record."""
     said = ["strongly typed"] if version >= STRONGLY_TYPED_SINCE else []
     if order.precision == "fp32" and hasattr(trt.BuilderFlag, "TF32"):
         config.clear_flag(trt.BuilderFlag.TF32)
@@ -175,7 +179,7 @@ def _configure(trt: Any, builder: Any, config: Any, version: Tuple[int, int], or
 
 
 def _watch(trt: Any, config: Any, said: Callable[[str], None]) -> Any:
-    """Report progress where TensorRT does (10.0 on); the result must live as long as the build."""
+    """Report the progress of a build (TensorRT 10.0 and newer); the result must live as long as the build."""
     if not hasattr(config, "progress_monitor"):
         return None
 
@@ -202,7 +206,7 @@ def _watch(trt: Any, config: Any, said: Callable[[str], None]) -> Any:
 
 
 def _calibrate(trt: Any, config: Any, cache: bytes) -> Any:
-    """Give ranges to a network without Q/DQ; the result must live as long as the build."""
+    """Return a calibrator for a network without Q/DQ; it must live as long as the build."""
     if not cache:
         return None
 

@@ -1,4 +1,4 @@
-"""NVIDIA's trtexec, where TensorRT has no Python: its flags by version, and what it prints and writes.
+"""NVIDIA's trtexec: its flags by version, and parsers of its output and files.
 
 Formats: the sources of trtexec (NVIDIA/TensorRT, samples/trtexec and samples/common/sampleReporting.cpp) and logs in
 NVIDIA's issue tracker, 8.5 to 11. Not verified on hardware.
@@ -15,21 +15,21 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from .tensorrt_api import STRONGLY_TYPED_SINCE, TELLS_PLACEMENT, BuildError, Order
 
-_PLACES = ("/usr/src/tensorrt/bin/trtexec",)  # where JetPack puts it, seldom on PATH
+_PLACES = ("/usr/src/tensorrt/bin/trtexec",)  # where JetPack installs it, usually not on PATH
 _SKIP_INFERENCE_SINCE = (8, 6)
 _OTHER_DEFAULTS_SINCE = (11, 0)  # CUDA graph and spin wait on, transfers off
 _GREETING = re.compile(r"\[TensorRT v(\d{4,7})\]")
 
 
 def find(named: str = "") -> Optional[str]:
-    """The program: the one that is named, else on PATH, else where JetPack puts it."""
+    """Return the path of trtexec: `named`, else on PATH, else where JetPack installs it."""
     if named:
         return shutil.which(named)
     return next((found for found in map(shutil.which, ("trtexec",) + _PLACES) if found), None)
 
 
 def version(program: str) -> Tuple[int, int, int]:
-    """``[TensorRT v8502]`` is 8.5.2, ``[TensorRT v101300]`` is 10.13.0.
+    """Return the version that trtexec prints: ``[TensorRT v8502]`` is 8.5.2, ``[TensorRT v101300]`` is 10.13.0.
 
     Raises:
         BuildError: it does not say.
@@ -45,7 +45,7 @@ def version(program: str) -> Tuple[int, int, int]:
 
 
 def run(command: List[str]) -> subprocess.CompletedProcess[str]:
-    """Run a program; both its outputs are in stdout."""
+    """Run a program; standard error is part of its stdout."""
     return subprocess.run(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         universal_newlines=True, errors="replace", check=False,
@@ -53,7 +53,7 @@ def run(command: List[str]) -> subprocess.CompletedProcess[str]:
 
 
 def build_flags(number: Tuple[int, int], order: Order) -> List[str]:
-    """What decides the engine, beside the ONNX file."""
+    """Return the flags that determine the engine, besides the ONNX file."""
     if number >= STRONGLY_TYPED_SINCE:
         flags = ["--stronglyTyped"] if number < (11, 0) else []
     else:
@@ -68,7 +68,7 @@ def build_flags(number: Tuple[int, int], order: Order) -> List[str]:
 
 
 def build_command(program: str, number: Tuple[int, int], onnx: str, engine: str, order: Order) -> List[str]:
-    """The whole command, but for files that not every build has."""
+    """Return the command of a build, without files that not every build has."""
     only = "--skipInference" if number >= _SKIP_INFERENCE_SINCE else "--buildOnly"
     files = ["--onnx={}".format(onnx), "--saveEngine={}".format(engine)]
     verbose = [] if order.dla_core is None else ["--verbose"]
@@ -76,12 +76,12 @@ def build_command(program: str, number: Tuple[int, int], onnx: str, engine: str,
 
 
 def worth_keeping(output: str) -> List[str]:
-    """The lines of what trtexec printed; of what is verbose, only where layers run."""
+    """Return the lines of trtexec's output; of the verbose ones, only where layers run."""
     return [line for line in output.splitlines() if "[V]" not in line or TELLS_PLACEMENT.search(line)]
 
 
 def measure_flags(number: Tuple[int, int], limits: Dict[str, Any], cuda_graph: bool) -> List[str]:
-    """Single stream with transfers, as the measuring loop has it, whatever this version's defaults are."""
+    """Return the flags for a single stream with transfers, as in the measurement loop, for any version's defaults."""
     other = number >= _OTHER_DEFAULTS_SINCE
     flags = [
         "--warmUp={}".format(round(1000 * limits["warmup_s"])),
@@ -91,27 +91,27 @@ def measure_flags(number: Tuple[int, int], limits: Dict[str, Any], cuda_graph: b
     if other:
         flags += ["--includeDataTransfers"] + ([] if cuda_graph else ["--noCudaGraph"])
     else:
-        # exposeDMA: else the next image is copied while this one is computed.
+        # exposeDMA: otherwise the next image is copied during the computation of this one.
         flags += ["--useSpinWait", "--exposeDMA"] + (["--useCudaGraph"] if cuda_graph else [])
     return flags
 
 
 def failure(output: str) -> str:
-    """The lines that say why, of what trtexec printed: its errors, else its last."""
+    """Return the reason of a failure from trtexec's output: its errors, else its last lines."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [re.sub(r"^\[[^\]]*\] ", "", line) for line in lines if "[E]" in line]
     return "; ".join(errors[:3] or lines[-2:]) or "it said nothing"
 
 
 def device(output: str) -> Dict[str, str]:
-    """The GPU, of the part "Device Information" of what trtexec printed; what is not there is left out."""
+    """Return facts about the GPU from the part "Device Information" of trtexec's output; missing ones are left out."""
     texts = {"gpu": r"Selected Device: (.{1,100})$", "compute_capability": r"Compute Capability: (\d{1,2}\.\d)\s*$"}
     found = {name: re.search(text, output, re.MULTILINE) for name, text in texts.items()}
     return {name: match.group(1).strip() for name, match in found.items() if match}
 
 
 def read_times(path: str) -> Tuple[List[int], List[int]]:
-    """Of ``--exportTimes``: latencies with transfers, and GPU compute times, both in nanoseconds.
+    """Read the file of ``--exportTimes``: latencies with transfers, and GPU compute times, in nanoseconds.
 
     Raises:
         BuildError: it is not what trtexec writes.
@@ -128,7 +128,7 @@ def read_times(path: str) -> Tuple[List[int], List[int]]:
 
 
 def read_profile(path: str) -> List[Tuple[str, float]]:
-    """Of ``--exportProfile``: layer and its median in milliseconds (the mean where there is none).
+    """Read the file of ``--exportProfile``: layers and their median time in milliseconds (mean if it has no median).
 
     Raises:
         BuildError: it is not what trtexec writes.
@@ -136,7 +136,7 @@ def read_profile(path: str) -> List[Tuple[str, float]]:
     layers = []
     try:
         for entry in _read(path, list):
-            if "name" in entry:  # the first has the number of runs
+            if "name" in entry:  # the first entry has the number of runs
                 layers.append((str(entry["name"]), float(entry.get("medianMs", entry.get("averageMs")))))
     except (TypeError, ValueError, AttributeError, OverflowError):
         raise BuildError("{} holds no profile of trtexec".format(os.path.basename(path))) from None
@@ -144,7 +144,7 @@ def read_profile(path: str) -> List[Tuple[str, float]]:
 
 
 def read_output(path: str, name: str) -> List[float]:
-    """Of ``--exportOutput``: the values of one output.
+    """Read the file of ``--exportOutput``: the values of one output.
 
     Raises:
         BuildError: it is not there.
@@ -178,7 +178,7 @@ _OFFLOADED = re.compile(r"(\S.*) successfully offloaded to DLA")
 
 
 def placement(log: List[str]) -> Dict[str, List[str]]:
-    """Which layers run on the DLA and which fell back to the GPU, of what TensorRT said while it built.
+    """Return which layers run on the DLA and which fell back to the GPU, from the log of a build.
 
     8.x lists ``[DlaLayer] ...`` and ``[GpuLayer] KIND: name``; so does 10.x, or it says what was "successfully
     offloaded"; older ones list ``Layers running on DLA:`` and then ``{a,b}, {c}``; all warn of each layer that the

@@ -1,4 +1,4 @@
-"""An ONNX file as `Contents`, by its message alone: nothing of it is run, and no file that it names is opened."""
+"""Read an ONNX file as `Contents`. Nothing is executed, and files that it refers to are not opened."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read(path: Path) -> Contents:
     """Read the main graph.
 
     Raises:
-        DataError: it is no ONNX file, or damaged.
+        DataError: the file is not an ONNX file, or damaged.
     """
     import onnx
     from google.protobuf.message import DecodeError
@@ -33,21 +33,26 @@ def read(path: Path) -> Contents:
     model = onnx.ModelProto()
     try:
         if path.stat().st_size > _MOST_BYTES:
-            raise DataError(f"{path} is larger than 2 GiB: no ONNX file in one piece is")
+            raise DataError(f"{path} is larger than 2 GiB, the maximum size of an ONNX file without external data")
         model.ParseFromString(path.read_bytes())
         if not model.graph.node or not model.opset_import:
-            raise ValueError("it holds no graph")
+            raise ValueError("it has no graph")
         return _contents(model)
     except (DataError, DecodeError, ValueError, TypeError, KeyError, OverflowError, RecursionError, MemoryError,
             OSError) as error:  # fmt: skip
         raise_if_not_damage(error, path)
         said = visible(str(error).splitlines()[0] if str(error) else "")[:_MOST_TEXT]
-        raise DataError(f"{path} is damaged, or no ONNX file: {said}", "export it again") from None
+        raise DataError(f"{path} is damaged, or not an ONNX file: {said}", "export it again") from None
 
 
 @dataclass
 class _Graph:
-    """What is known while the nodes are read in turn: tensors by name, and what a dequantized one was before."""
+    """State while the nodes are read in order.
+
+    Attributes:
+        known: tensors by name. scales: values of scale tensors by name. integers: name of a dequantized tensor -> the
+            quantized one.
+    """
 
     known: dict[str, TensorInfo]
     scales: dict[str, tuple[float, ...]]
@@ -87,7 +92,7 @@ def _contents(model: Any) -> Contents:
 
 
 def _precision(ops: list[OpInfo], weights: Iterable[TensorInfo]) -> dict[str, Any]:
-    """How much of it is INT8, and how much float16."""
+    """Return the numbers of INT8 and float layers, and the share of float16."""
     counted = Counter(op.kind for op in ops)
     weighted = [op for op in ops if op.kind in _WITH_WEIGHTS]
     integer = [op for op in weighted if op.options.get("int8")]
@@ -118,7 +123,7 @@ def _dtype(number: int) -> str:
 def _constant(tensor: Any) -> TensorInfo:
     dtype = _dtype(tensor.data_type)
     shape = tuple(int(n) for n in tensor.dims[:32])
-    # Data that lies in another file is not here, and is not looked for.
+    # External data is not read.
     typed = 4 * (len(tensor.float_data) + len(tensor.int32_data)) + 8 * (
         len(tensor.int64_data) + len(tensor.double_data)
     )
@@ -134,13 +139,13 @@ def _declared(value: Any) -> TensorInfo:
 
 
 def _name(name: str | bytes) -> str:
-    """A name, printable and not long; protobuf gives bytes where it is no UTF-8."""
+    """Return a short printable name; protobuf returns bytes if it is not UTF-8."""
     text = name[:_MOST_TEXT]
     return visible(text if isinstance(text, str) else text.decode("utf-8", "replace"))
 
 
 def _scales(graph: Any) -> dict[str, tuple[float, ...]]:
-    """The values of the scales of Q and DQ."""
+    """Return the values of the scales of QuantizeLinear and DequantizeLinear nodes, by name."""
     wanted = {node.input[1] for node in graph.node if node.op_type in (_QUANTIZE, _DEQUANTIZE) and len(node.input) > 1}
     kinds = {"float32": np.float32, "float16": np.float16}
     found = {}
@@ -155,7 +160,7 @@ def _scales(graph: Any) -> dict[str, tuple[float, ...]]:
 
 
 def _op(node: Any, index: int, graph: _Graph) -> OpInfo:
-    """One node; what it writes becomes known, with its type where that follows from its inputs."""
+    """Read a node; its outputs are added to the known tensors, with their dtype if it follows from the inputs."""
     inputs = tuple(graph.tensor(name) if name else None for name in node.input[:_MOST_THINGS])
     dtype, kind, options = _written(node, inputs), _name(node.op_type), {}
     if kind == _DEQUANTIZE and len(inputs) > 1 and inputs[0] is not None:
@@ -165,7 +170,7 @@ def _op(node: Any, index: int, graph: _Graph) -> OpInfo:
     if kind in _WITH_WEIGHTS:
         integers = [graph.integers.get(name) for name in node.input[:2]]
         options["int8"] = len(integers) == 2 and all(t is not None and t.dtype in _INTEGERS for t in integers)
-        # As a runtime sees it that fuses DequantizeLinear into what reads it.
+        # As in a runtime that fuses DequantizeLinear into the consumer.
         inputs = tuple(graph.integers.get(n, t) if t else t for n, t in zip(node.input, inputs))
     outputs = []
     for name in node.output[:_MOST_THINGS]:
@@ -176,7 +181,7 @@ def _op(node: Any, index: int, graph: _Graph) -> OpInfo:
 
 
 def _written(node: Any, inputs: tuple[TensorInfo | None, ...]) -> str:
-    """The type that a node writes; "" where it does not follow simply."""
+    """Return the dtype of a node's output; "" if it does not follow from the node easily."""
     kinds = [tensor.dtype if tensor is not None else "" for tensor in inputs]
     if node.op_type == _QUANTIZE:
         return kinds[2] if len(kinds) > 2 else "uint8"

@@ -1,6 +1,6 @@
-"""A ``.tflite`` file as `Contents`, by its schema alone: nothing of it is run.
+"""Read a ``.tflite`` file as `Contents`, by its schema. Nothing is executed.
 
-The file may be damaged or hostile: whatever is wrong with it is one `DataError`.
+The file is untrusted input: any damage is a `DataError`.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from edgekit.targets import metadata
 from edgekit.targets.contents import Contents, OpInfo, TensorInfo
 
 _MOST_BYTES, _MOST_THINGS, _MOST_DIMENSIONS, _MOST_VALUES, _MOST_TEXT = 1 << 31, 100_000, 32, 64, 200
-# All numbers and tables that are read of one file: vectors may be shared, so its size is no bound.
+# Limit for the items read from one file: vectors may be shared, so that its size is not a limit.
 _MOST_READ = 5_000_000
 _MOST_BUFFER = 100_000
 _IDENTIFIER = b"TFL3"
-# What reading outside a table, a vector or the file raises in Python; nothing of it runs native code.
+# Exceptions of reading outside a table, a vector or the file; the reader is pure Python.
 _DAMAGE = (
     struct.error, IndexError, KeyError, ValueError, TypeError, AttributeError, OverflowError, AssertionError,
     MemoryError, RecursionError,
 )  # fmt: skip
-# Options of an operator that are read: the table -> name here and method.
+# Options of operators that are read: table -> its methods, which are also the names in `OpInfo.options`.
 _OPTIONS = {
     "Conv2DOptions": ("FusedActivationFunction", "StrideH", "StrideW", "DilationHFactor", "DilationWFactor"),
     "DepthwiseConv2DOptions": ("FusedActivationFunction", "StrideH", "StrideW", "DepthMultiplier"),
@@ -50,7 +50,7 @@ def read(path: Path) -> Contents:
     """Read the main subgraph.
 
     Raises:
-        DataError: it is no such file, or damaged. MissingError: ai-edge-litert is not installed.
+        DataError: the file is not a .tflite file, or damaged. MissingError: ai-edge-litert is not installed.
     """
     try:
         from ai_edge_litert import schema_py_generated as schema
@@ -58,10 +58,10 @@ def read(path: Path) -> Contents:
         raise missing_package("ai-edge-litert", "reading .tflite files", "litert") from None
     try:
         if path.stat().st_size > _MOST_BYTES:
-            raise DataError(f"{path} is larger than 2 GiB: no LiteRT file is")
+            raise DataError(f"{path} is larger than 2 GiB, the maximum size of a LiteRT file")
         content = path.read_bytes()
         if content[4:8] != _IDENTIFIER:
-            raise DataError(f"{path} is no .tflite file: it lacks the mark TFL3", "export it again")
+            raise DataError(f"{path} is not a .tflite file: it lacks the identifier TFL3", "export it again")
         contents = _contents(schema, content)
     except (DataError, OSError, *_DAMAGE) as error:
         raise_if_not_damage(error, path)
@@ -105,7 +105,7 @@ def _contents(schema: Any, content: bytes) -> Contents:
 
 
 class _File:
-    """The model, the names of operators, types and options by their numbers, and what may still be read."""
+    """A model, names of its enumerations by number, and the number of items that may still be read."""
 
     def __init__(self, schema: Any, content: bytes) -> None:
         self.model, self.size, self.left = schema.Model.GetRootAs(content, 0), len(content), _MOST_READ
@@ -121,29 +121,33 @@ class _File:
         self.schema = schema
 
     def count(self, number: int, most: int = _MOST_THINGS) -> int:
-        """`number`, if so many may be read."""
+        """Return `number` and deduct it from the items that may be read.
+
+        Raises:
+            ValueError: it is more than `most`, or more than are left.
+        """
         self.left -= number
         if not 0 <= number <= most or self.left < 0:
-            raise ValueError(f"{number} of what must be at most {most}")
+            raise ValueError(f"{number} items; the maximum is {most}")
         return number
 
     def numbers(self, array: Any, most: int) -> tuple[int, ...]:
-        """The items of a vector of integers; a vector that is not there reads as 0."""
+        """Return the items of a vector of integers; the generated code returns 0 for a missing vector."""
         return () if isinstance(array, int) else tuple(int(n) for n in array[: self.count(len(array), most)])
 
     def text(self, value: bytes | None) -> str:
-        """A name, printable and not long."""
+        """Return a short printable text."""
         said = value or b""
         self.count(len(said) // 16, _MOST_READ)
         return visible(said[:_MOST_TEXT].decode("utf-8", "replace"))
 
     def buffer(self, index: int) -> bytes:
-        """The bytes of a small buffer that lies inside the file's tables; of a larger one none."""
+        """Return the bytes of a small buffer; empty for a large one, and for one outside the FlatBuffer."""
         data = self.model.Buffers(index).DataAsNumpy()
         return b"" if isinstance(data, int) or len(data) > _MOST_BUFFER else bytes(data[: self.count(len(data))])
 
     def buffer_size(self, index: int) -> int:
-        """How many bytes a buffer has."""
+        """Return the size of a buffer in bytes."""
         buffer = self.model.Buffers(index)
         held = int(buffer.Size() if buffer.Offset() > 1 else buffer.DataLength())
         if not 0 <= held <= self.size:
@@ -163,7 +167,7 @@ def _tensor(file: _File, tensor: Any) -> TensorInfo:
     scales = grid.ScaleAsNumpy()
     scales = () if isinstance(scales, int) else tuple(float(v) for v in scales[: file.count(len(scales))])
     if not all(math.isfinite(scale) for scale in scales):
-        raise ValueError("a scale that is no number")
+        raise ValueError("a scale is not finite")
     zero_points = file.numbers(grid.ZeroPointAsNumpy(), _MOST_THINGS)
     axis = int(grid.QuantizedDimension())
     return TensorInfo(name, shape, dtype, scales, zero_points, axis, nbytes > 0, nbytes, values)
@@ -181,7 +185,7 @@ def _op(file: _File, op: Any, index: int, tensors: list[TensorInfo]) -> OpInfo:
 
 
 def _read_options(file: _File, op: Any) -> dict[str, Any]:
-    """The options of the operator that `_OPTIONS` lists; of other operators none."""
+    """Return the options of an operator that are in `_OPTIONS`."""
     name, table = file.options[op.BuiltinOptionsType()], op.BuiltinOptions()
     if table is None or name not in _OPTIONS:
         return {}
@@ -196,7 +200,7 @@ def _read_options(file: _File, op: Any) -> dict[str, Any]:
 def _macs(
     kind: str, inputs: Sequence[TensorInfo | None], outputs: Sequence[TensorInfo], options: dict[str, Any]
 ) -> int | None:
-    """Weights in LiteRT's layouts: OHWI, 1HWO, (outputs, inputs)."""
+    """Return the multiply-accumulate operations of an operator, by the shapes of its weights (OHWI, 1HWO, (O, I))."""
     reduced: dict[str, Callable[[tuple[int, ...]], int]] = {
         "CONV_2D": lambda weight: prod(weight[1:]),
         "DEPTHWISE_CONV_2D": lambda weight: prod(weight[1:3]),
@@ -228,5 +232,5 @@ def _signatures(file: _File, tensors: list[TensorInfo]) -> list[str]:
 def _chosen(file: _File, tensors: list[TensorInfo], indices: Any) -> tuple[TensorInfo, ...]:
     numbers = file.numbers(indices, _MOST_THINGS)
     if min(numbers, default=0) < 0:
-        raise IndexError("a tensor before the first one")
+        raise IndexError("negative index of a tensor")
     return tuple(tensors[n] for n in numbers)

@@ -67,7 +67,7 @@ def test_an_external_file_is_not_opened(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"no model at all", b"\x00" * 64, b"TFL3" * 9])
 def test_another_file_is_an_error(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(DataError, match="is damaged, or no ONNX file"):
+    with pytest.raises(DataError, match="is damaged, or not an ONNX file"):
         read(content, tmp_path)
 
 
