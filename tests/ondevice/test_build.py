@@ -257,7 +257,7 @@ def test_without_any_tensorrt_it_says_what_is_missing(
         build.build(job(trtexec="/nowhere/trtexec"), str(base))
     load_tensorrt("10.3.0")
     monkeypatch.setenv("EDGEKIT_CUDART", "/nowhere/libcudart.so")
-    with pytest.raises(BuildError, match=r"no TensorRT: the CUDA runtime \(libcudart\) is not here; no trtexec"):
+    with pytest.raises(BuildError, match=r"no TensorRT: the CUDA runtime \(libcudart\) was not found; no trtexec"):
         build.build(job(), str(base))
 
 

@@ -66,7 +66,7 @@ def test_operators_of_litert_s_own_come_with_their_place() -> None:
     assert name_events(own, FILE) == [
         "q/QUANTIZE", "a.0/PAD", *(f"{name}/{kind}" for kind, name in FILE[2:])
     ]  # fmt: skip
-    with pytest.raises(RuntimeError, match="operator 3 of the profile is no CONV_2D"):
+    with pytest.raises(RuntimeError, match="operator 3 of the profile is not a CONV_2D"):
         name_events([("CONV_2D", litert_profile.OPERATOR, 3)], FILE)
 
 
@@ -166,5 +166,5 @@ def test_a_package_without_the_library_has_no_profiler(tmp_path: Path) -> None:
 
 def test_runs_that_differ_are_not_averaged() -> None:
     runs = [[["Add (ND)", 8, 0, 3]], [["Multiply (ND)", 8, 0, 3]]]
-    with pytest.raises(RuntimeError, match="other operators"):
+    with pytest.raises(RuntimeError, match="reports different operators in each run"):
         litert_layers._medians(json.loads(json.dumps(runs)), [])

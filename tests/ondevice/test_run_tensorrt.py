@@ -137,7 +137,7 @@ def test_an_engine_that_does_not_run_is_an_error_with_what_was_logged(
     loaded = open_engine(cuda_graph=False)
     loaded.logger.log(1, "out of memory")
     loaded.context.execute_async_v3 = lambda stream: False
-    with pytest.raises(RuntimeError, match=r"TensorRT does not run the engine: .*out of memory"):
+    with pytest.raises(RuntimeError, match=r"TensorRT cannot run the engine: .*out of memory"):
         loaded.infer(inputs[0])
 
 
@@ -148,7 +148,7 @@ def test_an_engine_that_fits_is_loaded_and_one_of_another_version_is_named(
     load_tensorrt("10.7.0")
     with pytest.raises(BuildError, match=rf"^{MISFIT}: tensorrt 10\.3\.0, here 10\.7\.0$"):
         open_engine(built=built)
-    with pytest.raises(RuntimeError, match=r"TensorRT does not load the engine: .*Version tag does not match"):
+    with pytest.raises(RuntimeError, match=r"TensorRT cannot load the engine: .*Version tag does not match"):
         open_engine()
 
 
@@ -172,7 +172,7 @@ def test_an_engine_for_a_dla_core_runs_on_that_core_only(
 
 def test_a_file_that_is_no_engine_does_not_load(tmp_path: Path, built: dict[str, Any]) -> None:
     (tmp_path / "no.engine").write_bytes(b"no engine")
-    with pytest.raises(RuntimeError, match="TensorRT does not load the engine"):
+    with pytest.raises(RuntimeError, match="TensorRT cannot load the engine"):
         TensorRtRunner(str(tmp_path / "no.engine"), 1)
 
 

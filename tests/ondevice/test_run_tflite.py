@@ -127,8 +127,8 @@ def test_operators_that_xnnpack_leaves_are_counted(tmp_path: Path) -> None:
     ("options", "match"),
     [
         ({"accelerator": "gpu"}, 'a GPU needs api = "compiled-model"'),
-        ({"api": "benchmark-model"}, "no api 'benchmark-model': interpreter, compiled-model"),
-        ({**COMPILED, "accelerator": "tpu"}, "unknown accelerator 'tpu': cpu, gpu, npu"),
+        ({"api": "benchmark-model"}, "unknown api 'benchmark-model'; known: interpreter, compiled-model"),
+        ({**COMPILED, "accelerator": "tpu"}, "unknown accelerator 'tpu'; known: cpu, gpu, npu"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(tmp_path: Path, options: dict[str, Any], match: str) -> None:
@@ -179,7 +179,7 @@ def test_an_accelerator_that_is_not_there_is_an_error(
     with pytest.raises(EdgekitError) as caught:
         measured(path, device, pixels())
     assert f"the {accelerator.upper()} does not run the whole model (" in caught.value.message
-    assert "nothing is left to the CPU in silence" in caught.value.message
+    assert "there is no silent fallback to the CPU" in caught.value.message
     assert "INFO" not in caught.value.message
     assert "edgekit inspect" in caught.value.hint
 

@@ -168,7 +168,7 @@ def test_files_that_are_cut_off_are_errors(
 
 
 def test_without_trtexec_it_is_an_error(tmp_path: Path, no_tensorrt: None) -> None:
-    with pytest.raises(BuildError, match="no trtexec here"):
+    with pytest.raises(BuildError, match="trtexec was not found"):
         TrtexecRunner(str(tmp_path / "model.engine"), 1)
 
 

@@ -41,7 +41,7 @@ def test_a_quantized_model_is_parsed() -> None:
 
 
 def test_bytes_that_are_no_model_are_refused() -> None:
-    with pytest.raises(BuildError, match="parser refuses"):
+    with pytest.raises(BuildError, match="parser rejects"):
         parse(b"no onnx")
 
 
@@ -112,7 +112,7 @@ def test_a_dla_core_that_is_not_there_is_an_error() -> None:
 
 
 def test_bytes_that_are_no_model_are_an_error_of_the_build() -> None:
-    with pytest.raises(BuildError, match=r"parser refuses the model: .*Failed to parse"):
+    with pytest.raises(BuildError, match=r"parser rejects the model: .*Failed to parse"):
         build(b"no onnx", Order("fp32"), [])
 
 
@@ -130,7 +130,7 @@ def test_a_model_without_an_implementation_builds_no_engine() -> None:
     double = SimpleNamespace(
         Builder=lambda logger: builder, OnnxParser=lambda *_: parser, **{name: getattr(trt, name) for name in names}
     )
-    with pytest.raises(BuildError, match="builds no engine: no reason given"):
+    with pytest.raises(BuildError, match="cannot build an engine: no reason given"):
         tensorrt_api.build(double, (11, 0), b"", Order("fp32"), print)
 
 
@@ -143,7 +143,7 @@ def test_a_builder_that_does_not_start_is_an_error_with_what_it_logged() -> None
         raise TypeError("pybind11::init(): factory function returned nullptr")
 
     double = SimpleNamespace(ILogger=ILogger, Builder=builder)
-    with pytest.raises(BuildError, match="TensorRT does not start: CUDA initialization failure"):
+    with pytest.raises(BuildError, match="TensorRT cannot be started: CUDA initialization failure"):
         tensorrt_api.build(double, (10, 3), b"", Order("fp32"), print)
 
 

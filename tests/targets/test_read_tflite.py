@@ -165,7 +165,7 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"TFL3", b"\0" * 100, b"PK\x03\x04" + b"x" * 100])
 def test_another_file_is_named_as_such(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(DataError, match=r"is no \.tflite file"):
+    with pytest.raises(DataError, match=r"is not a \.tflite file"):
         read(content, tmp_path)
 
 
