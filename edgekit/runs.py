@@ -235,9 +235,17 @@ def _is_finished(path: Path) -> bool:
         return False
 
 
-def choose_run(runs_dir: Path, run: str | None) -> Run:
-    """Open the named run, or the newest; log which one it is, and whether its training did not finish."""
-    opened = open_run(runs_dir, run)
+def choose_run(runs_dir: str | Path, run: Run | str | Path | None) -> Run:
+    """Open a run by name or path, or the newest, or read an opened one again.
+
+    Logs which one is the newest, and whether its training did not finish.
+
+    Raises:
+        MissingError: there is none. StorageError: a newer edgekit wrote it.
+    """
+    if isinstance(run, Run):
+        return read_run(run.path)
+    opened = open_run(Path(runs_dir), None if run is None else str(run))
     if run is None:
         progress.note(f"run: {opened.name} (the newest)")
     if (status := opened.info.status) != "finished":

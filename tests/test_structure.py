@@ -81,9 +81,9 @@ def test_imports_follow_the_order_of_the_layers(module: str) -> None:
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    graph = {
-        module: {name for name in map(module_of, imports(module)) if name not in ("", module)} for module in MODULES
-    }
+    # `edgekit` itself names what other modules define, and loads them when they are used.
+    graph = {module: {*map(module_of, imports(module))} - {"", module, "edgekit"} for module in MODULES}
+    del graph["edgekit"]
     assert list(circles(graph)) == []
 
 

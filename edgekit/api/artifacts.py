@@ -13,8 +13,8 @@ from edgekit import __version__, files, progress, runs
 from edgekit.api import intermediates
 from edgekit.api.emitters import EMITTERS, Emitted
 from edgekit.api.intermediates import Intermediates
-from edgekit.config import from_table
-from edgekit.errors import DataError, StorageError
+from edgekit.config import from_table, load_toml
+from edgekit.errors import DataError, MissingError, StorageError
 from edgekit.records import PRECISIONS, Artifact
 from edgekit.targets import base, metadata
 from edgekit.targets.metadata import About, Facts
@@ -175,3 +175,14 @@ def current_artifacts(run: runs.Run, checkpoint_sha256: str) -> list[Artifact]:
                 )
             found.append(artifact)
     return found
+
+
+def load_about(path: Path) -> About:
+    """Read the author's description of a model from a .toml file.
+
+    Raises:
+        MissingError: there is no such file. DataError: it holds something else.
+    """
+    if not path.is_file():
+        raise MissingError(f"there is no file {str(path)!r}", "--about takes a .toml file")
+    return load_toml(path, About)

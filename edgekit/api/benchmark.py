@@ -1,22 +1,27 @@
-"""What is done on the devices of one ``edgekit benchmark``: engines are built, models measured, results kept."""
+"""Benchmark: engines are built, models measured on devices, results kept, gates judged."""
 
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgekit import config, progress, runs
+from edgekit.analysis import gates as judged
 from edgekit.bench import engines, program, results, roofline, session
 from edgekit.devices import ssh, transport
 from edgekit.devices.transport import Transport, open_transport
-from edgekit.errors import EdgekitError, UsageError
-from edgekit.measurements import BenchmarkResult, LayerCost, ProgramResult, Suite
-from edgekit.records import Artifact, Device
+from edgekit.errors import EdgekitError, GateError, MissingError, UsageError
+from edgekit.measurements import LEAST_SAMPLES, BenchmarkResult, Gates, LayerCost, ProgramResult, Suite, Summary
+from edgekit.progress import Callback, reporting
+from edgekit.records import BASELINES, Artifact, Device
+from edgekit.stats.latency import settled
+from edgekit.stats.quantiles import early_stopping_rank
 
 if TYPE_CHECKING:
     from edgekit.api.intermediates import Intermediates
@@ -24,6 +29,129 @@ if TYPE_CHECKING:
 
 
 Work = list[tuple[Artifact, Path]]
+
+
+_ACCURACY = "edgekit quant debug says where accuracy is lost; more test images narrow its interval"
+_LATENCY = "edgekit benchmark --suite standard on an idle machine; a network or a device that is faster"
+_HINTS = {"max_drop": _ACCURACY, "min_accuracy": _ACCURACY, "max_p90_ms": _LATENCY, "min_speedup": _LATENCY}
+# Names of an artifact and of a device: what a benchmark measured, beside what the run has of earlier ones.
+Measured = Set[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """Options of a benchmark.
+
+    Attributes:
+        devices: names or .toml files. suite: name or .toml file.
+        gates: limits that replace those of the suite, by the names of the fields of `Gates`.
+        threads: CPU threads; None: the device's. host: address of the one device.
+        rebuild: build TensorRT engines anew. power_mode: set on the device while it measures; "": as it is.
+        baselines: names of `BASELINES`, or "all"; None: those that are installed and need no compiling.
+    """
+
+    devices: tuple[str, ...] = ("local",)
+    suite: str = "standard"
+    gates: Mapping[str, float] = field(default_factory=dict)
+    threads: int | None = None
+    host: str | None = None
+    rebuild: bool = False
+    power_mode: str = ""
+    baselines: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Benchmarked:
+    """Measurements of a run after a benchmark.
+
+    Attributes:
+        results, rows: raw and summarized measurements of all that the run has, also from earlier benchmarks.
+        measured: (artifact, device) of what this benchmark measured.
+    """
+
+    run: runs.Run
+    suite: Suite
+    results: list[BenchmarkResult]
+    rows: list[Summary]
+    measured: Measured
+
+
+def benchmark(
+    run: runs.Run | str | Path | None = None,
+    devices: Sequence[str] = ("local",),
+    suite: str = "standard",
+    *,
+    strict_gates: bool = False,
+    runs_dir: str | Path = "runs",
+    progress: Callback | None = None,
+    **options: Any,
+) -> list[Summary]:
+    """Measure latency and accuracy of a run's exported models, beside the baselines on this machine.
+
+    Every latency and every score is kept in ``<run>/bench``.
+
+    Args:
+        run: a run, its name or path; None for the newest.
+        devices: names of ``edgekit devices``, or .toml files.
+        suite: when to stop: "quick", "standard", "mlperf-mobile", or a .toml file.
+        strict_gates: a gate must be shown to hold with its 95 % interval.
+        runs_dir: the folder of the runs.
+        progress: called with a `Progress` whenever the state changes, from other threads too.
+        options: fields of `BenchmarkOptions`, such as ``gates={"max_drop": 1.0}`` or ``threads=2``.
+
+    Returns:
+        One summary per artifact and device, also of earlier benchmarks of these weights.
+
+    Raises:
+        MissingError: a device cannot be reached. GateError: a gate is broken; everything is measured and kept.
+
+    Example:
+        >>> rows = edgekit.benchmark("tour", suite="quick", baselines=["pytorch"])
+        >>> [row.artifact for row in rows]
+        ['baseline/pytorch', 'desktop/model.fp32.onnx']
+        >>> rows[1].agreement
+        100.0
+    """
+    if options.get("baselines") is not None:
+        options["baselines"] = tuple(options["baselines"])
+    with reporting(progress):
+        found = measure_run(run, BenchmarkOptions(tuple(devices), suite, **options), runs_dir)
+        report_missing(found)
+        check_gates(found, strict_gates)
+    return found.rows
+
+
+def measure_run(
+    run: runs.Run | str | Path | None, options: BenchmarkOptions, runs_dir: str | Path = "runs"
+) -> Benchmarked:
+    """Measure, keep and summarize. What can be refused without the run and without work is refused first."""
+    from edgekit.api import baselines, report
+    from edgekit.api.intermediates import Intermediates
+
+    devices = _devices(options)
+    suite = config.load_suite(options.suite)
+    suite = dataclasses.replace(suite, gates=dataclasses.replace(suite.gates, **options.gates))
+    chosen = baselines.choose(None if options.baselines is None else list(options.baselines))
+    opened = runs.choose_run(runs_dir, run)
+    intermediates = Intermediates(opened)
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
+        plan = _plan(intermediates, devices, baselines.made(intermediates, chosen, Path(scratch)))
+        wanted = Wanted(
+            opened,
+            suite,
+            test_set(intermediates, Path(scratch)),
+            options.rebuild,
+            options.power_mode,
+            costs=tuple(report.layers(intermediates)),
+            peaks=roofline.measure(plan[0][0].threads),
+        )
+        measure_all(wanted, plan)
+    found, rows = report.measured(opened)
+    if not found:
+        raise MissingError(f"the run {opened.name!r} has no measurements yet", f"edgekit benchmark {opened.handle}")
+    return Benchmarked(
+        opened, suite, found, rows, {(artifact.name, each.name) for each, work in plan for artifact, _ in work}
+    )
 
 
 @dataclass(frozen=True)
@@ -280,14 +408,14 @@ def build(kit: engines.Kit, device: Device, transport: Transport) -> engines.Eng
     return engine
 
 
-def devices_of(names: list[str], threads: int | None, host: str | None, power_mode: str) -> list[Device]:
-    """The devices of these names, which can be reached and do what is asked for as far as their files say."""
-    devices = [_with_threads(config.load_device(name), threads) for name in names]
-    if host is not None:
-        devices = [transport.at(devices, host)]
+def _devices(options: BenchmarkOptions) -> list[Device]:
+    """Load the devices, and check as far as their files tell that they can do what is asked for."""
+    devices = [_with_threads(config.load_device(name), options.threads) for name in options.devices]
+    if options.host is not None:
+        devices = [transport.at(devices, options.host)]
     if len({each.name for each in devices}) < len(devices):
         raise UsageError("two devices of one name: their engines and results would mix", "rename one .toml file")
-    _check(devices, power_mode)
+    _check(devices, options.power_mode)
     return devices
 
 
@@ -305,17 +433,11 @@ def _check(devices: list[Device], power_mode: str) -> None:
         transport.open_transport(each, power_mode=power_mode)
 
 
-def with_gates(suite: Suite, asked: dict[str, float | None]) -> Suite:
-    """The suite with the gates that the command line sets over its own."""
-    given = {name: limit for name, limit in asked.items() if limit is not None}
-    return dataclasses.replace(suite, gates=dataclasses.replace(suite.gates, **given))
-
-
 def _with_threads(device: Device, threads: int | None) -> Device:
     return dataclasses.replace(device, threads=threads or device.threads)
 
 
-def plan_of(bench: Intermediates, devices: list[Device], desktop: Work) -> list[tuple[Device, Work]]:
+def _plan(bench: Intermediates, devices: list[Device], desktop: Work) -> list[tuple[Device, Work]]:
     """What runs where: the exports that each device can run, and on this machine the baselines."""
     from edgekit.api.artifacts import current_artifacts
 
@@ -367,3 +489,62 @@ def test_set(bench: Intermediates, scratch: Path) -> EvaluationSet:
     with progress.working(f"reading {len(paths)} test images"):
         images.save_pixels(paths, preprocess, scratch / "pixels.npy")
     return EvaluationSet(scratch / "pixels.npy", np.array([s.label for s in chosen]), preprocess)
+
+
+def report_missing(found: Benchmarked) -> None:
+    """Log each measurement that has too few queries for a percentile of its suite."""
+    for result in (
+        r for r in found.results if (r.artifact.name, r.device) in found.measured and r.source != "emulated"
+    ):
+        queries = len(settled(result.latencies_ns, result.warmup_ns))
+        lacking = [p for p in found.suite.percentiles if p > 50 and early_stopping_rank(queries, p) is None]
+        if lacking:
+            needs = ", ".join(f"p{p} needs {LEAST_SAMPLES[p]}" for p in lacking)
+            cut = len(result.latencies_ns) - queries
+            behind = f" behind a start-up of {cut}" if cut else ""
+            progress.note(
+                f"{result.artifact.name} on {result.device}: insufficient samples, {queries} queries{behind}; {needs}"
+            )
+
+
+def check_gates(found: Benchmarked, strict: bool = False) -> None:
+    """Judge the gates of the suite, and log those that do not hold.
+
+    Raises:
+        GateError: one is broken or could not be shown; with `strict` also where it is doubtful.
+    """
+    gates = found.suite.gates
+    if gates == Gates():
+        return
+    own = [row for row in found.rows if (row.artifact, row.device) in found.measured]
+    verdicts = judged.judge(own, gates, _without_rows(own, found.measured))
+    failed = [verdict for verdict in verdicts if verdict.fails(strict)]
+    for verdict in verdicts:
+        if verdict.outcome != judged.HELD:
+            progress.note(f"gate {verdict.outcome}: {verdict.text}")
+    if all(row.baseline for row in own):
+        raise GateError(
+            "gates are set, and no artifact was measured that they could be judged on",
+            "edgekit export, or another --device: what benchmark_model measures has no answers and no percentiles",
+        )
+    if failed:
+        broken = sorted({verdict.gate for verdict in failed})
+        raise GateError(
+            f"{len(failed)} of {len(verdicts)} gates are not kept ({', '.join(map(_option, broken))}); everything was "
+            "measured and kept",
+            "; ".join(dict.fromkeys(_HINTS[gate] for gate in broken)),
+        )
+    progress.note(f"gates: {sum(v.outcome == judged.HELD for v in verdicts)} of {len(verdicts)} held")
+
+
+def _without_rows(own: Sequence[Summary], measured: Measured) -> set[tuple[str, str]]:
+    """What was measured on devices that gave no row: by a program, which says no single times.
+
+    Where a device gave some, the others are files of which one engine was built, and that has its row.
+    """
+    devices = {row.device for row in own}
+    return {(name, device) for name, device in measured if device not in devices and not name.startswith(BASELINES)}
+
+
+def _option(gate: str) -> str:
+    return f"--{gate.replace('_', '-')}"

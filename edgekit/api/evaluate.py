@@ -1,4 +1,4 @@
-"""``edgekit compare``."""
+"""Evaluate: judge trained weights, and rank runs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit import files, progress, runs
 from edgekit.errors import EdgekitError
+from edgekit.progress import Callback, reporting
 
 if TYPE_CHECKING:
     import numpy as np
@@ -155,6 +157,34 @@ def p_value_text(value: float) -> str:
 
 
 _SAMPLES = 32  # augmented images in pictures/samples.png
+
+
+def evaluate(
+    run: runs.Run | str | Path | None = None,
+    *,
+    runs_dir: str | Path = "runs",
+    progress: Callback | None = None,
+) -> Evaluation:
+    """Judge a run's weights on the val and test splits: every class, calibration, uncertainty.
+
+    Training does this by itself. Temperature and dropout are fitted on val. Writes evaluation.json, evaluation.npz
+    and pictures/ in the run.
+
+    Args:
+        run: a run, its name or path; None for the newest.
+        runs_dir: the folder of the runs.
+        progress: called with a `Progress` whenever the state changes.
+
+    Raises:
+        MissingError: images are gone. DataError: images have changed since training.
+
+    Example:
+        >>> evaluation = edgekit.evaluate("tour")
+        >>> evaluation.splits["test"].scores.samples
+        9
+    """
+    with reporting(progress):
+        return evaluate_run(runs.choose_run(runs_dir, run))
 
 
 def evaluate_run(run: runs.Run) -> Evaluation:

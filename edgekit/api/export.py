@@ -1,36 +1,147 @@
-"""``edgekit export``."""
+"""Export: from a run to the model files of each target."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit import config, progress, runs
-from edgekit.devices.transport import at
-from edgekit.errors import GateError, MissingError, UsageError, unknown
+from edgekit import config, runs
+from edgekit.api.artifacts import load_about, load_artifacts
+from edgekit.devices.transport import at, open_transport
+from edgekit.errors import GateError, UsageError, unknown
 from edgekit.models import zoo
-from edgekit.quantization import Border
-from edgekit.records import PRECISIONS, Device
+from edgekit.progress import Callback, note, reporting
+from edgekit.quantization import Border, check_parity_mode
+from edgekit.records import PRECISIONS, Artifact, Device
 from edgekit.targets import base, metadata
 
 if TYPE_CHECKING:
     from edgekit.api.intermediates import Intermediates
 
 
-def check_gate(run: runs.Run, max_drop: float | None, over: str) -> None:
+@dataclass(frozen=True)
+class ExportOptions:
+    """Options of an export.
+
+    Attributes:
+        precisions: "fp32", "fp16", "int8", and "w8" and "16x8" for LiteRT; empty: the usual ones of each target.
+        recipe: calibration recipe, a name or a .toml file; None: "default", or the search of `max_drop`.
+        max_drop: points of top-1 that INT8 may cost on val; the cheapest model that keeps it is searched.
+        calibration_data: folder of unlabelled images; None: the train split.
+        parity: "best", or "strict" for the same integers on all targets.
+        input: what LiteRT files take: "uint8", "int8" or "float"; None: "uint8", or "float" with strict parity.
+        output: what INT8 LiteRT files return: "float", "int8" or "uint8".
+        about: .toml file with title, description, version, author and license.
+        host: a Jetson, user@address, that builds the engines. build: whether engines are built where a device is known.
     """
+
+    precisions: tuple[str, ...] = ()
+    recipe: str | None = None
+    max_drop: float | None = None
+    calibration_data: Path | None = None
+    parity: str = "best"
+    input: str | None = None
+    output: str = "float"
+    about: Path | None = None
+    host: str | None = None
+    build: bool = True
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What one target got: its manifest.json, and why the budget is missed, if it is."""
+
+    manifest: dict[str, Any]
+    missed: str = ""
+
+
+def export(
+    run: runs.Run | str | Path | None,
+    targets: str | Sequence[str],
+    *,
+    runs_dir: str | Path = "runs",
+    progress: Callback | None = None,
+    **options: Any,
+) -> list[Artifact]:
+    """Write the models that targets run, all INT8 files from one calibration.
+
+    Args:
+        run: a run, its name or path; None for the newest.
+        targets: families ("jetson", "android", "ios", "rpi", "desktop"), device names, or .toml files of devices.
+        runs_dir: the folder of the runs.
+        progress: called with a `Progress` whenever the state changes.
+        options: fields of `ExportOptions`, such as ``precisions=("int8",)`` or ``max_drop=1.0``.
+
+    Returns:
+        The artifacts of these targets, in ``<run>/export/<target>/``.
+
     Raises:
-        GateError: `over` says which targets miss the budget.
+        UsageError: no such target, or a precision that it cannot run. MissingError: a package is not installed.
+        GateError: no INT8 model keeps `max_drop`; the nearest was written. ParityError: a file disagrees with torch.
+
+    Example:
+        >>> files = edgekit.export("tour", "desktop", precisions=["fp32"])
+        >>> [file.name for file in files]
+        ['desktop/model.fp32.onnx']
     """
-    if over:
+    if "precisions" in options:
+        options["precisions"] = tuple(options["precisions"])
+    wanted = [targets] if isinstance(targets, str) else list(targets)
+    with reporting(progress):
+        opened, exported = export_targets(run, wanted, ExportOptions(**options), runs_dir)
+        check_budget(opened, options.get("max_drop"), exported)
+    return [a for name in wanted for a in load_artifacts(opened.path / "export" / base.resolve(name).name)]
+
+
+def export_targets(
+    run: runs.Run | str | Path | None, targets: Sequence[str], options: ExportOptions, runs_dir: str | Path = "runs"
+) -> tuple[runs.Run, list[Exported]]:
+    """Export to each of `targets`; returns the opened run, and what each target got.
+
+    What can be refused without the run and without work is refused first.
+    """
+    wanted = [(r, base.precisions(r, options.precisions)) for r in map(base.resolve, targets)]
+    builders = _builders([r for r, _ in wanted], options.host) if options.build else []
+    recipe = config.load_recipe(options.recipe or "default")
+    check_parity_mode(options.parity)
+    border = _border(options.input, options.output, options.parity)
+    about = None if options.about is None else load_about(options.about)
+    given = [name for name, value in (("--input", options.input), ("--about", options.about)) if value]
+    _check_effect(wanted, given, options.output)
+    for device, _ in builders:
+        open_transport(device)
+    opened = runs.choose_run(runs_dir, run)
+    wanted = [(r, _writable(opened, r, able, options.precisions)) for r, able in wanted]
+    wanted = [(r, _with_fp16(r, able) if r.name in [name for _, name in builders] else able) for r, able in wanted]
+    from edgekit.api.intermediates import Intermediates
+    from edgekit.quant import observers, recover
+
+    observers.check(recipe.observer)
+    recover.check(recipe.steps)
+    intermediates = Intermediates(opened, recipe, options.parity == "strict", options.calibration_data, border)
+    exported = [_export(intermediates, r, precisions, options, about) for r, precisions in wanted]
+    for device, name in builders:
+        _build_engines(opened, device, name)
+    return opened, exported
+
+
+def check_budget(run: runs.Run, max_drop: float | None, exported: Sequence[Exported]) -> None:
+    """Check that INT8 keeps its budget on every target.
+
+    Raises:
+        GateError: it does not on one of them.
+    """
+    if missed := "; ".join(one.missed for one in exported if one.missed):
         raise GateError(
-            f"no INT8 model was shown to keep {max_drop:g} points; the nearest was written: {over}",
+            f"no INT8 model was shown to keep {max_drop:g} points; the nearest was written: {missed}",
             f"edgekit quant debug {run.handle}, or a higher --max-drop, or --precision fp16",
         )
 
 
-def border_of(taken: str | None, given: str, parity: str) -> Border:
+def _border(taken: str | None, given: str, parity: str) -> Border:
     """What LiteRT files take and give.
 
     Raises:
@@ -50,18 +161,7 @@ def border_of(taken: str | None, given: str, parity: str) -> Border:
     return Border(plain.get(taken, taken), plain.get(given, given))
 
 
-def load_about(path: Path) -> metadata.About:
-    """What the author says of a model, from a .toml file.
-
-    Raises:
-        MissingError: there is none. DataError: it holds something else.
-    """
-    if not path.is_file():
-        raise MissingError(f"there is no file {str(path)!r}", "--about takes a .toml file")
-    return config.load_toml(path, metadata.About)
-
-
-def check_effect(wanted: list[tuple[base.Resolved, tuple[str, ...]]], given: list[str], output: str) -> None:
+def _check_effect(wanted: list[tuple[base.Resolved, tuple[str, ...]]], given: list[str], output: str) -> None:
     """Refuse options of LiteRT files where none, or none in INT8, is written."""
     litert = [precisions for resolved, precisions in wanted if resolved.target.runtime == "litert"]
     if given and not litert:
@@ -70,7 +170,7 @@ def check_effect(wanted: list[tuple[base.Resolved, tuple[str, ...]]], given: lis
         raise UsageError(f"--output {output} is for INT8 LiteRT files", "--target android --precision int8")
 
 
-def builders_of(targets: list[base.Resolved], host: str | None) -> list[tuple[Device, str]]:
+def _builders(targets: list[base.Resolved], host: str | None) -> list[tuple[Device, str]]:
     """The devices whose engines are built, and the target that each gets them from."""
     if host is not None:
         if len(targets) != 1 or targets[0].target.runtime != "tensorrt":
@@ -85,7 +185,7 @@ def builders_of(targets: list[base.Resolved], host: str | None) -> list[tuple[De
     return [(device, name) for device, name in known if device.host or device.transport == "local"]
 
 
-def build_engines(run: runs.Run, device: Device, target: str) -> None:
+def _build_engines(run: runs.Run, device: Device, target: str) -> None:
     """Build the engines of one exported target."""
     from edgekit.api import artifacts, benchmark
 
@@ -93,37 +193,37 @@ def build_engines(run: runs.Run, device: Device, target: str) -> None:
     benchmark.build_all(device, [(a, folder / a.file) for a in artifacts.load_artifacts(folder)])
 
 
-def export_one(
-    bench: Intermediates,
+def _export(
+    intermediates: Intermediates,
     resolved: base.Resolved,
     precisions: tuple[str, ...],
-    max_drop: float | None,
-    recipes: tuple[str, ...],
+    options: ExportOptions,
     about: metadata.About | None,
-) -> tuple[dict[str, Any], str]:
-    """Write one target; returns its manifest, and what misses the budget, if there is one and it does."""
+) -> Exported:
+    """Write one target, after the search for a model that keeps the budget, if there is one."""
     from edgekit.api import artifacts, search
 
-    if max_drop is None or "int8" not in precisions:
-        return artifacts.export_target(bench, resolved, precisions, about), ""
-    found, trial, kept = search.Search(bench, resolved, recipes or search.RECIPES).run(max_drop)
+    if options.max_drop is None or "int8" not in precisions:
+        return Exported(artifacts.export_target(intermediates, resolved, precisions, about))
+    recipes = (options.recipe,) if options.recipe else search.RECIPES
+    found, trial, kept = search.Search(intermediates, resolved, recipes).run(options.max_drop)
     missed = "" if kept else f"{resolved.name}: {search.described(trial)}"
-    return artifacts.export_target(found, resolved, precisions, about), missed
+    return Exported(artifacts.export_target(found, resolved, precisions, about), missed)
 
 
-def beside(resolved: base.Resolved, chosen: tuple[str, ...]) -> tuple[str, ...]:
+def _with_fp16(resolved: base.Resolved, chosen: tuple[str, ...]) -> tuple[str, ...]:
     """FP16 too, where INT8 engines are built: only against it does INT8 show what it is worth."""
     able = resolved.device.precisions if resolved.device and resolved.device.precisions else PRECISIONS
     if "int8" not in chosen or "fp16" in chosen or "fp16" not in able:
         return chosen
-    progress.note(f"{resolved.name}: fp16 too, which INT8 is judged against")
+    note(f"{resolved.name}: fp16 too, which INT8 is judged against")
     return tuple(p for p in PRECISIONS if p in (*chosen, "fp16"))
 
 
-def writable(run: runs.Run, resolved: base.Resolved, able: tuple[str, ...], asked: list[str] | None) -> tuple[str, ...]:
+def _writable(run: runs.Run, resolved: base.Resolved, able: tuple[str, ...], asked: tuple[str, ...]) -> tuple[str, ...]:
     """`able` without what edgekit cannot write of this run's network, and a note that says so."""
     arch = run.info.arch
-    chosen = zoo.precisions(arch, able, tuple(asked or ()))
+    chosen = zoo.precisions(arch, able, asked)
     if left := [p for p in able if p not in chosen]:
-        progress.note(f"{resolved.name}: without {', '.join(left)}, which edgekit cannot make of {arch} yet")
+        note(f"{resolved.name}: without {', '.join(left)}, which edgekit cannot make of {arch} yet")
     return chosen

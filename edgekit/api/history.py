@@ -1,4 +1,4 @@
-"""Which measurements go together: in time, those of one artifact on one device; of two sides, what is compared."""
+"""History: find kept measurements, compare them, and check them against a reference."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from edgekit import progress, runs
 from edgekit.errors import MissingError, UsageError
+from edgekit.runs import Run, open_run
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -21,6 +22,202 @@ if TYPE_CHECKING:
     from edgekit.analysis.regression import Tolerances, Verdict
     from edgekit.archive.database import Wanted
     from edgekit.archive.entry import Entry
+
+
+@dataclass(frozen=True)
+class HistoryRow:
+    """A measurement that was kept, and what changed since the one before it, if there is one."""
+
+    entry: Entry
+    change: Comparison | None = None
+
+
+def history(
+    runs: Sequence[str] = (),
+    *,
+    device: str = "",
+    model: str = "",
+    artifact: str = "",
+    since: str | None = None,
+    limit: int | None = 50,
+    db: str | None = None,
+    runs_dir: str | Path = "runs",
+) -> list[HistoryRow]:
+    """List measurements, the newest first, each with its change since the one before.
+
+    Args:
+        runs: names or paths; empty for all runs.
+        device, model, artifact: only measurements of these; "" for all.
+        since: a date or time, UTC, such as "2026-11-26".
+        limit: the most rows; None for all.
+        db: URL of a team's database, ``postgresql://user@host/name``, that is asked too.
+        runs_dir: the folder of the runs.
+
+    Raises:
+        UsageError: `since` is not a date, or one of `runs` is not a run. MissingError: there is no such run.
+
+    Example:
+        >>> [row.entry.artifact for row in edgekit.history(["tour"], artifact="desktop/model.fp32.onnx")]
+        ['desktop/model.fp32.onnx']
+    """
+    from edgekit.archive.database import Wanted
+
+    sources = open_sources(Path(runs_dir), runs, db)
+    asked = [only_run(parse(name, Path(runs_dir), sources)) for name in runs]
+    wanted = Wanted((), device, artifact, model, moment_of(since), limit=limit)
+    found, changes = listed(parts_of(sources, asked), wanted)
+    return [HistoryRow(entry, changes.get((entry.sha256, entry.run))) for entry in found]
+
+
+def diff(
+    before: str,
+    after: str | None = None,
+    *,
+    device: str | None = None,
+    db: str | None = None,
+    runs_dir: str | Path = "runs",
+) -> list[Comparison]:
+    """Compare two measurements, or all of two runs: the same artifact on the same device.
+
+    Args:
+        before, after: RUN or RUN/ARTIFACT, either with @previous, @first or a date such as @2026-11-26; or an id.
+            Without `after`, the newest of `before` against the one before it.
+        device: only measurements of this device.
+        db, runs_dir: as in `history`.
+
+    Raises:
+        MissingError: there is no such measurement, or nothing that both have. UsageError: both are the same.
+
+    Example:
+        >>> [one] = edgekit.diff("tour/desktop/model.fp32.onnx", "tour/baseline/pytorch")
+        >>> one.top1.value
+        0.0
+    """
+    runs_dir = Path(runs_dir)
+    sources = open_sources(runs_dir, [name for name in (before, after) if name], db)
+    if after is None:
+        named = parse(before, runs_dir, sources)
+        if named.id or named.when != "latest":
+            after = named.text
+        else:
+            before, after = f"{before}@previous", before
+    return compare_sides((before, after), runs_dir, sources, device)
+
+
+def compare_sides(sides: tuple[str, str], runs_dir: Path, sources: Sources, device: str | None) -> list[Comparison]:
+    """Compare what two names mean; log what only one of them has."""
+    from edgekit.analysis import difference
+
+    found = [resolve(name, runs_dir, sources, device) for name in sides]
+    paired = pairs(found[0].entries, found[1].entries)
+    different = [(a, b) for a, b in paired if (a.sha256, a.run) != (b.sha256, b.run)]
+    if not different:
+        raise UsageError(
+            f"{sides[0]} and {sides[1]} are the same measurement ({', '.join(sorted({b.id for _, b in paired})[:5])})",
+            f"edgekit history {paired[0][1].run} lists others",
+        )
+    samples = [with_samples(side.sources, side.entries) for side in found]
+    more = [entry for side in found for entry in others(side)]
+    for name, rest in zip(sides, left_out(found[0].entries, found[1].entries, paired)):
+        if rest:
+            progress.note(f"only in {name}, and not compared: {rest}")
+    return [difference.compare(samples[0][a.sha256, a.run], samples[1][b.sha256, b.run], more) for a, b in different]
+
+
+def check(
+    run: Run | str | None,
+    reference: str | Path,
+    tolerances: Tolerances | None = None,
+    *,
+    device: str | None = None,
+    artifact: str | None = None,
+    db: str | None = None,
+    runs_dir: str | Path = "runs",
+) -> list[Verdict]:
+    """Check the newest measurements of a run against a reference.
+
+    Args:
+        run: a run or its name; None for the newest.
+        reference: as `before` in `diff`; "@previous"; or a .json file that `save_reference` wrote.
+        tolerances: how much worse each figure may be; by default 5 % of p50 and of the size, 1 point of top-1.
+        device, artifact: only measurements of these.
+        db, runs_dir: as in `history`.
+
+    Returns:
+        One verdict per artifact and device; its ``state`` is "pass", "worse", "cannot tell" or "not compared".
+
+    Raises:
+        MissingError: there is no such measurement.
+
+    Example:
+        >>> edgekit.save_reference("tour", "reference.json")
+        2
+        >>> [verdict.state for verdict in edgekit.check("tour", "reference.json")]
+        ['not compared', 'not compared']
+    """
+    from edgekit.analysis.regression import Tolerances
+
+    runs_dir, against, name = Path(runs_dir), str(reference), _name_of(run, Path(runs_dir))
+    names = [name, against] if against[0] != "@" and not against.endswith(".json") else [name]
+    sources = open_sources(runs_dir, names, db)
+    if against.startswith("@"):
+        against = parse(name, runs_dir, sources).text + against
+    newest = _newest(name, runs_dir, sources, device, artifact)
+    entries, more = reference_entries(against, runs_dir, sources, device)
+    return judge_all(newest, of_artifact(entries, artifact), more, tolerances or Tolerances())
+
+
+def save_reference(
+    run: Run | str | None,
+    path: str | Path,
+    *,
+    device: str | None = None,
+    artifact: str | None = None,
+    db: str | None = None,
+    runs_dir: str | Path = "runs",
+) -> int:
+    """Write the newest measurements of a run as a reference for `check`; returns how many there are.
+
+    Args:
+        run: a run or its name; None for the newest. path: of the .json file.
+        device, artifact: only measurements of these.
+        db, runs_dir: as in `history`.
+
+    Example:
+        >>> edgekit.save_reference("tour", "reference.json", artifact="baseline/pytorch")
+        1
+    """
+    from edgekit.analysis import regression
+
+    runs_dir, name = Path(runs_dir), _name_of(run, Path(runs_dir))
+    newest = _newest(name, runs_dir, open_sources(runs_dir, [name], db), device, artifact)
+    regression.save_reference(Path(path), list(with_samples(newest.sources, newest.entries).values()))
+    return len(newest.entries)
+
+
+def _name_of(run: Run | str | None, runs_dir: Path) -> str:
+    if run is None:
+        return open_run(runs_dir, None).name
+    return run.handle if isinstance(run, Run) else str(run)
+
+
+def _newest(name: str, runs_dir: Path, sources: Sources, device: str | None, artifact: str | None) -> Resolved:
+    found = resolve(name, runs_dir, sources, device)
+    return Resolved(of_artifact(found.entries, artifact), found.sources)
+
+
+def moment_of(since: str | None) -> str:
+    """Return a date or time of the user's as it is kept; "" for None.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    from edgekit.archive.entry import moment
+
+    start = moment(since) if since else ""
+    if start is None:
+        raise UsageError(f"--since takes a date, not {since!r}", "--since 2026-11-26")
+    return start
 
 
 _MOST_NAMES = 12
@@ -321,19 +518,13 @@ def _by_id(text: str, sources: Sources, device: str | None) -> Resolved:
 
 
 def of_artifact(entries: list[Entry], artifact: str | None) -> list[Entry]:
+    """Return the entries of one artifact, named with or without its target; None for all."""
     found = [e for e in entries if artifact in (None, e.artifact, e.artifact.partition("/")[2])]
     if not found:
         raise MissingError(
             f"{artifact!r} was not measured", f"measured: {', '.join(sorted({e.artifact for e in entries})[:12])}"
         )
     return found
-
-
-def save_as_reference(path: Path, newest: Resolved) -> None:
-    from edgekit.analysis import regression
-
-    regression.save_reference(path, list(with_samples(newest.sources, newest.entries).values()))
-    progress.note(f"{path}: {len(newest.entries)} results; next: edgekit check --against {path}")
 
 
 def reference_entries(
@@ -354,6 +545,7 @@ def reference_entries(
 
 
 def judge_all(newest: Resolved, reference: list[Entry], more: list[Entry], tolerances: Tolerances) -> list[Verdict]:
+    """Judge each artifact on each device that one of both sides has."""
     from edgekit.analysis import regression
 
     by_place = {(entry.artifact, entry.device): entry for entry in reference}
@@ -402,7 +594,18 @@ def parts_of(sources: Sources, asked: list[Named]) -> list[Part]:
     return [(each, tuple(dict.fromkeys(names))) for folder, names in runs.items() for each in sources.of(folder).each()]
 
 
+def push(names: Sequence[str], db: str | None, runs_dir: Path) -> None:
+    """Send the results of runs, or of all, to a team's database.
+
+    Raises:
+        UsageError: no database is named. MissingError: it cannot be reached.
+    """
+    sources = open_sources(runs_dir, names, db)
+    push_results(sources.team, parts_of(sources, [only_run(parse(name, runs_dir, sources)) for name in names]))
+
+
 def push_results(team: Engine | None, parts: list[Part]) -> None:
+    """Send the results of `parts` that the database does not have yet."""
     from edgekit.archive import database
     from edgekit.archive.database import Wanted
 

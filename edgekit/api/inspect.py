@@ -1,13 +1,12 @@
-"""Where a model file comes from: what the export's manifest, and the records beside engines, say of it."""
+"""Inspect: what is in a model file, and where it comes from."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit import files
-from edgekit.api.artifacts import SCHEMA, load_artifacts
 from edgekit.errors import EdgekitError, MissingError, UsageError, unknown
 from edgekit.labels import visible
 from edgekit.records import Artifact
@@ -19,6 +18,38 @@ if TYPE_CHECKING:
 
 
 _MOST_TEXT = 300
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """A model file.
+
+    Attributes:
+        facts: path, size, hash and lineage; of an engine also its record.
+        contents: of a model file, None of an engine. verdicts: which operators leave a delegate.
+    """
+
+    facts: dict[str, Any]
+    contents: Contents | None = None
+    verdicts: list[Verdict] = field(default_factory=list)
+
+
+def inspect(model: str, run: str | None, runs_dir: Path) -> Inspected:
+    """Read a .tflite, .onnx or .engine file, or an artifact of a run; nothing of it is run.
+
+    Raises:
+        MissingError: there is no such file. DataError: it is damaged. UsageError: it is no model file.
+    """
+    path = find_file(model, run, runs_dir)
+    facts: dict[str, Any] = {"file": str(path), "size_bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
+    if path.suffix == ".engine":
+        record = engine_record(path)
+        intact = "as built" if record.get("engine_sha256") == facts["sha256"] else "changed since it was built"
+        origin = lineage(path, str(record.get("exported_sha256", "")))
+        facts.update(form="TensorRT engine", engine={"file": intact, **record}, lineage=origin)
+        return Inspected(facts)
+    contents, verdicts = read_file(path)
+    return Inspected({**facts, "lineage": lineage(path, facts["sha256"])}, contents, verdicts)
 
 
 def lineage(path: Path, sha256: str) -> dict[str, Any]:
@@ -71,6 +102,8 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _from_manifest(manifest: Path, path: Path, sha256: str) -> dict[str, Any]:
+    from edgekit.api.artifacts import SCHEMA, load_artifacts
+
     document = files.load_document(manifest, SCHEMA, "artifacts", "run", "checkpoint_sha256")
     artifacts = load_artifacts(manifest.parent)
     same = next((a for a in artifacts if a.sha256 == sha256), None)
@@ -151,6 +184,7 @@ def find_file(model: str, run: str | None, runs_dir: Path) -> Path:
 
 
 def read_file(path: Path) -> tuple[Contents, list[Verdict]]:
+    """Return what a model file holds, and which of its operators leave a delegate."""
     from edgekit.targets import delegates, read_onnx, read_tflite
 
     if path.suffix == ".onnx":
@@ -160,6 +194,7 @@ def read_file(path: Path) -> tuple[Contents, list[Verdict]]:
 
 
 def plain_contents(contents: Contents, verdicts: list[Verdict], ops: bool) -> dict[str, Any]:
+    """Return the contents as plain values, for JSON."""
     from edgekit.targets import contents as figures
     from edgekit.targets.delegates import DELEGATES
 

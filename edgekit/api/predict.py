@@ -1,13 +1,14 @@
-"""``edgekit predict``."""
+"""Predict: classify images with a run's checkpoint or with one of its exported files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgekit import runs
-from edgekit.errors import EdgekitError, MissingError, unknown
+from edgekit.errors import DataError, EdgekitError, MissingError, UsageError, unknown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +19,130 @@ if TYPE_CHECKING:
     from edgekit.scores import Evaluation
 
 
-def read_images(paths: list[Path], checkpoint: Checkpoint) -> tuple[list[Path], list[np.ndarray], list[EdgekitError]]:
+@dataclass(frozen=True)
+class ClassProbability:
+    """One class and its probability, 0 to 1."""
+
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """Doubt about one answer, from dropout at test time over 64 samples.
+
+    Attributes:
+        mean_probability, spread: mean and standard deviation of the first class's probability.
+        entropy: of the mean probabilities, nats. entropy_share: of the largest entropy that there can be.
+        mutual_information: of answer and network, nats.
+    """
+
+    mean_probability: float
+    spread: float
+    entropy: float
+    entropy_share: float
+    mutual_information: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one image.
+
+    Attributes:
+        top: the most probable classes, the best first.
+        temperature: that the probabilities were calibrated with; None: not calibrated.
+    """
+
+    image: str
+    top: tuple[ClassProbability, ...]
+    temperature: float | None = None
+    uncertainty: Uncertainty | None = None
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Answers for several images, and the errors of those that cannot be used."""
+
+    answers: list[Prediction]
+    errors: list[EdgekitError]
+
+    def check(self) -> None:
+        """
+        Raises:
+            DataError: images cannot be used; the others were classified.
+        """
+        if len(self.errors) == 1:
+            raise self.errors[0]
+        if self.errors:
+            raise DataError("\n  ".join([f"{len(self.errors)} images cannot be used:", *map(str, self.errors)]))
+
+
+def predict(
+    run: runs.Run | str | Path | None,
+    images: Sequence[str | Path],
+    *,
+    artifact: str | None = None,
+    top: int = 3,
+    uncertainty: bool = False,
+    runs_dir: str | Path = "runs",
+) -> list[Prediction]:
+    """Classify images with a run's checkpoint, or with one of its exported files.
+
+    Args:
+        run: a run, its name or path; None for the newest.
+        images: image files.
+        artifact: name of an exported file, such as "android/model.int8.tflite"; None for the checkpoint.
+        top: number of classes in each answer.
+        uncertainty: add how doubtful each answer is, by dropout at test time; for the checkpoint alone.
+        runs_dir: the folder of the runs.
+
+    Returns:
+        One prediction per image, with probabilities calibrated by the temperature that was fitted on val.
+
+    Raises:
+        DataError: an image cannot be used. UsageError: no such artifact. MissingError: nothing is exported.
+
+    Example:
+        >>> [answer] = edgekit.predict("tour", [image], top=2)
+        >>> len(answer.top), answer.top[0].probability >= answer.top[1].probability
+        (2, True)
+    """
+    found = predict_all(runs.choose_run(runs_dir, run), [Path(i) for i in images], artifact, top, uncertainty)
+    found.check()
+    return found.answers
+
+
+def predict_all(run: runs.Run, paths: list[Path], artifact: str | None, top: int, uncertainty: bool) -> Predictions:
+    """Classify the images that can be used; the errors of the others are returned."""
+    from edgekit.api.intermediates import Intermediates
+    from edgekit.evaluation import evaluate
+
+    if uncertainty and artifact is not None:
+        raise UsageError(
+            "--uncertainty is not for exported files: dropout acts inside the network",
+            "leave out --artifact, or leave out --uncertainty",
+        )
+    checkpoint, model = Intermediates(run).trained
+    evaluation = evaluate.load(run.path, checkpoint.sha256)
+    if uncertainty and evaluation is None:
+        raise MissingError(f"the run {run.name!r} was not evaluated yet", f"edgekit evaluate {run.handle}")
+    used, pixels, errors = _read(paths, checkpoint)
+    doubt = None
+    if artifact is None:
+        logits, doubt = _run_network(model, pixels, checkpoint, evaluation if uncertainty else None)
+    else:
+        logits = _run_artifact(run, artifact, pixels, checkpoint)
+    temperature = evaluation.temperature if evaluation else None
+    answers = []
+    for number, (path, scores) in enumerate(zip(used, logits)):
+        answer = _answer(path, scores, checkpoint.labels, top, temperature)
+        if doubt is not None:
+            answer = replace(answer, uncertainty=_uncertainty(doubt, number, int(scores.argmax())))
+        answers.append(answer)
+    return Predictions(answers, errors)
+
+
+def _read(paths: list[Path], checkpoint: Checkpoint) -> tuple[list[Path], list[np.ndarray], list[EdgekitError]]:
     """The images that can be used, their pixels, and what is wrong with the others."""
     from edgekit.data import images
 
@@ -32,7 +156,7 @@ def read_images(paths: list[Path], checkpoint: Checkpoint) -> tuple[list[Path], 
     return used, pixels, bad
 
 
-def run_network(
+def _run_network(
     model: nn.Module, pixels: list[np.ndarray], checkpoint: Checkpoint, judged: Evaluation | None
 ) -> tuple[Sequence[np.ndarray], Doubt | None]:
     """The logits of each image, and if `judged` is given also what the thinned heads say."""
@@ -49,7 +173,7 @@ def run_network(
     return logits, doubt
 
 
-def run_artifact(run: runs.Run, name: str, pixels: list[np.ndarray], checkpoint: Checkpoint) -> Sequence[np.ndarray]:
+def _run_artifact(run: runs.Run, name: str, pixels: list[np.ndarray], checkpoint: Checkpoint) -> Sequence[np.ndarray]:
     from edgekit.api.artifacts import current_artifacts
     from edgekit.bench import session
 
@@ -65,27 +189,25 @@ def run_artifact(run: runs.Run, name: str, pixels: list[np.ndarray], checkpoint:
     return list(session.infer_here(known[name], run.path / "export" / name, pixels, checkpoint.preprocess))
 
 
-def answer_of(
-    path: Path, scores: np.ndarray, labels: tuple[str, ...], top: int, temperature: float | None
-) -> dict[str, Any]:
-    """One image's best classes. A temperature changes the probabilities, never their order."""
+def _answer(path: Path, scores: np.ndarray, labels: tuple[str, ...], top: int, temperature: float | None) -> Prediction:
+    """Return one image's best classes. A temperature changes the probabilities, never their order."""
     import numpy as np
 
     from edgekit.evaluation.metrics import softmax
 
     probabilities = softmax(scores, temperature or 1.0)
     order = np.argsort(-scores, kind="stable")[:top]
-    best = [{"label": labels[i], "probability": round(float(probabilities[i]), 6)} for i in order]
-    return {"image": str(path), "top": best, "temperature": temperature}
+    best = tuple(ClassProbability(labels[i], round(float(probabilities[i]), 6)) for i in order)
+    return Prediction(str(path), best, temperature)
 
 
-def uncertainty_of(doubt: Doubt, number: int, answer: int) -> dict[str, float]:
-    """What the thinned heads say of one image's answer; entropies in nats."""
-    found = {
-        "mean_probability": doubt.probabilities[number, answer],
-        "spread": doubt.spread[number, answer],
-        "entropy": doubt.entropy[number],
-        "entropy_share": doubt.entropy_share[number],
-        "mutual_information": doubt.mutual_information[number],
-    }
-    return {name: round(float(value), 6) for name, value in found.items()}
+def _uncertainty(doubt: Doubt, number: int, answer: int) -> Uncertainty:
+    """Return the doubt about one image's answer; `answer` is the class."""
+    values = (
+        doubt.probabilities[number, answer],
+        doubt.spread[number, answer],
+        doubt.entropy[number],
+        doubt.entropy_share[number],
+        doubt.mutual_information[number],
+    )
+    return Uncertainty(*(round(float(value), 6) for value in values))

@@ -1,15 +1,17 @@
-"""``edgekit quant debug``."""
+"""Quantize: which layers lose accuracy in INT8, and the calibration table."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit import config, files, progress
+from edgekit.models import zoo
 from edgekit.quantization import LITERT_SCHEME, TENSORRT_SCHEME, CalibrationRecipe, CalibrationTable
-from edgekit.runs import choose_run
+from edgekit.runs import Run, choose_run
 from edgekit.targets import base
 
 if TYPE_CHECKING:
@@ -21,12 +23,46 @@ SCHEMA = 1
 _BATCH = 8
 
 
-def debug_stem(target: str, recipe: str) -> str:
+@dataclass(frozen=True)
+class Debugged:
+    """Result of ``edgekit quant debug``: the layers, the JSON document, and the path of both files without suffix."""
+
+    found: Inspection
+    document: dict[str, Any]
+    path: Path
+
+
+def _stem(target: str, recipe: str) -> str:
     """The name of both files: other recipes are told apart by theirs."""
     return f"debug-{target}" if recipe == "default" else f"debug-{target}-{recipe}"
 
 
-def inspect_layers(bench: Intermediates, resolved: base.Resolved, images: int) -> Inspection:
+def debug(run: Run | str | Path | None, target: str, recipe: str, images: int, runs_dir: Path) -> Debugged:
+    """Measure what INT8 does to every layer; writes ``quant/debug-<target>.svg`` and ``.json``.
+
+    Args:
+        images: images of the calibration set to compare on.
+    """
+    resolved = base.resolve(target)
+    able = base.precisions(resolved, ("int8",))
+    chosen = config.load_recipe(recipe)
+    opened = choose_run(runs_dir, run)
+    zoo.precisions(opened.info.arch, able, able)
+    from edgekit.api.intermediates import Intermediates
+    from edgekit.reporting import pictures, svg
+
+    intermediates = Intermediates(opened, chosen)
+    found = _inspect(intermediates, resolved, images)
+    document = _document(intermediates, resolved, found)
+    path = opened.path / "quant" / _stem(resolved.name, chosen.name)
+    with progress.working("drawing"):
+        picture = svg.standalone(pictures.inspection(document))
+    files.save_bytes(path.with_name(f"{path.name}.svg"), picture.encode())
+    files.save_json(path.with_name(f"{path.name}.json"), document)
+    return Debugged(found, document, path)
+
+
+def _inspect(bench: Intermediates, resolved: base.Resolved, images: int) -> Inspection:
     from edgekit.quant import debug as debugging
     from edgekit.quant import observers
 
@@ -37,7 +73,7 @@ def inspect_layers(bench: Intermediates, resolved: base.Resolved, images: int) -
         return debugging.inspect(bench.folded, bench.quantized, native, batches, update)
 
 
-def debug_report(bench: Intermediates, resolved: base.Resolved, found: Inspection) -> dict[str, Any]:
+def _document(bench: Intermediates, resolved: base.Resolved, found: Inspection) -> dict[str, Any]:
     """What debug-<target>.json holds."""
     import dataclasses
 
@@ -54,6 +90,7 @@ def debug_report(bench: Intermediates, resolved: base.Resolved, found: Inspectio
 
 
 def open_intermediates(runs_dir: Path, run: str | None, recipe: CalibrationRecipe) -> Intermediates:
+    """Open a run for work with its calibration table."""
     opened = choose_run(runs_dir, run)
     from edgekit.api.intermediates import Intermediates
     from edgekit.quant import observers
@@ -73,6 +110,7 @@ def other_table(name: str, runs_dir: Path, recipe: CalibrationRecipe) -> Calibra
 
 
 def as_text(value: Any) -> str:
+    """Return JSON text of plain values and records."""
     return json.dumps(value, indent=1, default=vars, ensure_ascii=False) + "\n"
 
 
@@ -104,6 +142,7 @@ FORMATS: dict[str, Callable[[Intermediates], str]] = {"json": _as_json, "tensorr
 
 
 def table_changes(ours: CalibrationTable, theirs: CalibrationTable) -> list[dict[str, Any]]:
+    """Return the ranges that differ, the most different first."""
     from edgekit.quant import formats
 
     changes = [vars(change) for change in formats.diff(ours, theirs)]

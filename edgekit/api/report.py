@@ -1,4 +1,4 @@
-"""What a report is made of, gathered from a run; and the text of each format."""
+"""Report: gather what is known of a run, and write it in one of several formats."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from edgekit import config, files, progress, runs
 from edgekit.errors import EdgekitError, MissingError, unknown
 from edgekit.measurements import BenchmarkResult, Gates, LayerCost, Summary
+from edgekit.progress import Callback, reporting
 from edgekit.records import SPLITS
+from edgekit.targets.base import FAMILIES
 
 if TYPE_CHECKING:
     from edgekit.api.intermediates import Intermediates
@@ -22,7 +24,55 @@ if TYPE_CHECKING:
     from edgekit.scores import Evaluation
 
 
+# Format -> name of the file in the run.
+FORMATS = {
+    "html": "report.html",
+    "md": "report.md",
+    "json": "report.json",
+    "csv": "report.csv",
+    "classes": "classes.csv",
+    "card": "model-card.md",
+}
 _SIDE = 96  # pixels of a picture in the page
+
+
+def report(
+    run: runs.Run | str | Path | None = None,
+    format: str = "html",
+    *,
+    output: str | Path | None = None,
+    about: str | Path | None = None,
+    runs_dir: str | Path = "runs",
+    progress: Callback | None = None,
+) -> Path:
+    """Write the report of a run: what to ship on each device, and why.
+
+    Args:
+        run: a run, its name or path; None for the newest.
+        format: "html" (one self-contained page), "md", "json", "csv", "classes" or "card" (a model card).
+        output: path of the file; by default in the run.
+        about: card: .toml file with title, description, version, author and license.
+        runs_dir: the folder of the runs.
+        progress: called with a `Progress` whenever the state changes.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        UsageError: no such format. DataError: a file of the run is damaged.
+
+    Example:
+        >>> edgekit.report("tour", "md").name
+        'report.md'
+    """
+    if format not in FORMATS:
+        raise unknown("format", format, list(FORMATS))
+    with reporting(progress):
+        opened = runs.choose_run(runs_dir, run)
+        text = written(gather(opened), format, None if about is None else Path(about))
+    path = Path(output) if output is not None else opened.path / FORMATS[format]
+    files.save_bytes(path, text.encode())
+    return path
 
 
 def gather(run: runs.Run) -> Material:
@@ -59,9 +109,9 @@ def gather(run: runs.Run) -> Material:
 
 
 def written(material: Material, format_: str, about: Path | None = None) -> str:
-    """The report in one of `report.FORMATS`."""
+    """Return the text of the report in one of `FORMATS`."""
     if format_ == "card":
-        from edgekit.api.export import load_about
+        from edgekit.api.artifacts import load_about
         from edgekit.reporting import card
 
         said = load_about(about) if about else None
@@ -342,9 +392,25 @@ def debug_documents(run: runs.Run) -> tuple[dict[str, dict[str, Any]], list[str]
             figures((), (), document)
             float(document["effect"]["logits"]["sqnr_db"])
         except (EdgekitError, KeyError, TypeError, ValueError):
-            again = shlex.join(["edgekit", "quant", "debug", run.handle, "--target", target])
+            again = _debug_command(run, target)
             left.append(f"the errors for {target}: {path} cannot be read; {again} makes it again")
             continue
         if document["checkpoint_sha256"] == run.weights_sha256:
             found[target] = document
     return found, left
+
+
+def _debug_command(run: runs.Run, stem: str) -> str:
+    """Return the command that makes ``debug-<stem>.json`` again.
+
+    `stem` is a target, or a target and a recipe: both may have dashes, so the longest known target counts.
+    """
+    parts = stem.split("-")
+    for n in range(len(parts), 0, -1):
+        target, recipe = "-".join(parts[:n]), "-".join(parts[n:])
+        if target in FAMILIES or config.is_device(target):
+            chosen = (
+                ["--recipe", recipe if recipe in config.names("calibration") else f"{recipe}.toml"] if recipe else []
+            )
+            return shlex.join(["edgekit", "quant", "debug", run.handle, "--target", target, *chosen])
+    return shlex.join(["edgekit", "quant", "debug", run.handle])

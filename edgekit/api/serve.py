@@ -1,4 +1,4 @@
-"""``edgekit serve``."""
+"""Serve: measure exported models in browsers, and keep what they send."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import errno
 import ipaddress
 import socket
 import ssl
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -128,8 +127,26 @@ def own_address() -> str:
     return address
 
 
-def serve(offer: Offer, run: runs.Run, place: Place, devices: int, once: bool) -> list[BenchmarkResult]:
-    """Serve until Ctrl-C, or with `once` until the first browser is done; returns what was kept, the last one last."""
+@dataclass(frozen=True)
+class Link:
+    """The link that browsers open: its URL with the token, where it leads, and how many browsers may use it."""
+
+    url: str
+    place: Place
+    devices: int
+
+
+def serve(
+    offer: Offer, run: runs.Run, place: Place, devices: int, once: bool, announce: Callable[[Link], None]
+) -> list[BenchmarkResult]:
+    """Serve until Ctrl-C, or with `once` until the first browser is done.
+
+    Args:
+        devices: number of browsers that may use the link. announce: called with the link once the server listens.
+
+    Returns:
+        What was kept, in the order in which it came.
+    """
     received: list[BenchmarkResult] = []
     over = threading.Event()
 
@@ -156,7 +173,8 @@ def serve(offer: Offer, run: runs.Run, place: Place, devices: int, once: bool) -
         server = _listen(place, offer, Callbacks(entered, keep, ended, progress.note), access)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
-            _print_link(server, place, access)
+            scheme = "http" if place.secure is None else "https"
+            announce(Link(f"{scheme}://{place.name}:{server.server_port}/#{access.token}", place, access.devices))
             while not over.wait(0.5):  # a wait without end would not hear Ctrl-C everywhere
                 pass
         except KeyboardInterrupt:
@@ -196,42 +214,8 @@ def _listen(place: Place, offer: Offer, callbacks: Callbacks, access: Access) ->
     raise MissingError(f"port {place.ports[0]} cannot be had", "edgekit serve --port 0 takes a free one")
 
 
-def _print_link(server: WebServer, place: Place, access: Access) -> None:
-    scheme = "http" if place.secure is None else "https"
-    link = f"{scheme}://{place.name}:{server.server_port}/#{access.token}"
-    if place.lan:
-        _print_code(link)
-    progress.note(f"open on the phone: {link}" if place.lan else f"open in a browser of this machine: {link}")
-    if place.fingerprint:
-        progress.note(f"the browser will warn of an unknown certificate; its SHA-256 must be\n  {place.fingerprint}")
-    elif place.lan:
-        progress.note("without --https: one thread, no WebGPU, no live camera, and others in the network can listen")
-    else:
-        progress.note("phones: edgekit serve --lan --https")
-    progress.note(f"the link is good for {access.devices} browser{'s' if access.devices > 1 else ''}; Ctrl-C ends")
-
-
-def _print_code(link: str) -> None:
-    """A QR code on standard error, if that is a terminal: black on white whatever its colours are."""
-    if not sys.stderr.isatty():
-        return
-    import segno
-    from rich.console import Console
-    from rich.text import Text
-
-    rows = [list(row) for row in segno.make(link, error="l", micro=False).matrix_iter(border=2)]
-    rows += [[0] * len(rows[0])] * (len(rows) % 2)
-    blocks = {(0, 0): " ", (1, 0): "▀", (0, 1): "▄", (1, 1): "█"}
-    console = Console(stderr=True, highlight=False, no_color=False)  # NO_COLOR too: without its colours it is none
-    if console.width < len(rows[0]):
-        progress.note(f"the terminal is too narrow for the code of the link: {len(rows[0])} columns show it")
-        return
-    for upper, lower in zip(rows[::2], rows[1::2]):
-        line = "".join(blocks[bool(a), bool(b)] for a, b in zip(upper, lower))
-        console.print(Text(line, style="#000000 on #ffffff", no_wrap=True, overflow="ignore"))
-
-
 def figures_of(result: BenchmarkResult) -> dict[str, str | float | None]:
+    """Return what a browser sent as figures: percent and milliseconds."""
     p50, p90, p99 = percentiles_ms(result.latencies_ns, result.environment)
     top1 = 100 * float(proportions.top1(result.logits, result.expected).mean())
     return {"artifact": result.artifact.name, "device": result.device, "top1": top1,

@@ -1,9 +1,10 @@
-"""A training from its first image to its pictures: what ``edgekit train`` composes."""
+"""Train: from the first image to the evaluated run."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import platform
 import time
 from collections.abc import Sequence
@@ -16,9 +17,10 @@ import torch
 from edgekit import files, progress, runs
 from edgekit.config import from_table
 from edgekit.data import check, dataset
-from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError
+from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError, unknown
 from edgekit.models import zoo
 from edgekit.models.build import pick_device
+from edgekit.progress import Callback, reporting
 from edgekit.runs import DataInfo, Parameters, Run, RunInfo, check_free, create_run, free_name
 from edgekit.scores import EpochStats
 from edgekit.training import diagnostics, distributed, plan, trackers
@@ -34,15 +36,100 @@ if TYPE_CHECKING:
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow")
 
 
-def train_runs(
-    data: str, wanted: list[TrainOptions], place: tuple[Path, str | None], skip_bad: bool, log: str | None
-) -> list[Run]:
-    """Train one run for each of `wanted` on the same images; returns those that this process leads.
+def train(
+    data: str | Path,
+    model: str = "mobilenet_v2",
+    *,
+    name: str | None = None,
+    runs_dir: str | Path = "runs",
+    skip_bad: bool = False,
+    log: str | None = None,
+    progress: Callback | None = None,
+    **options: Any,
+) -> Run:
+    """Fine-tune a classifier on a folder of images, evaluate it, and keep everything in a run.
 
     Args:
-        place: the folder of the runs, and the run's name if it has been given one.
+        data: ``DATA/<class>/<image>``, ``DATA/{train,val,test}/<class>/<image>``, or the built-in data set "digits".
+        model: an architecture of ``edgekit models``.
+        name: the run's name; by default ``<data>-<model>``.
+        runs_dir: the folder of the runs.
+        skip_bad: leave out images that cannot be decoded.
+        log: also log to "tensorboard" or "mlflow".
+        progress: called with a `Progress` whenever the state changes.
+        options: fields of `TrainOptions`, such as ``epochs``, ``lr``, ``image_size``; by default chosen from the data.
+
+    Returns:
+        The finished run. Several processes (torchrun) need ``edgekit train`` on the command line.
+
+    Raises:
+        UsageError: an option has no such value. DataError: images cannot be used.
+        MissingError: data or pretrained weights are missing. EdgekitError: the loss became NaN, or memory ran out.
+
+    Example:
+        >>> run = edgekit.train(images, "efficientnet_lite0", name="tour", weights="none", image_size=64, epochs=1)
+        >>> run.info.status, run.info.arch
+        ('finished', 'efficientnet_lite0')
     """
-    runs_dir, name = place
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("several processes train by the command line", "torchrun -m edgekit train DATA")
+    trackers.check(log)
+    wanted = options_for(str(data), [model], **options)
+    with reporting(progress):
+        return train_all(str(data), wanted, runs_dir=Path(runs_dir), name=name, skip_bad=skip_bad, log=log)[0]
+
+
+def resume(
+    run: Run | str | Path,
+    *,
+    runs_dir: str | Path = "runs",
+    log: str | None = None,
+    progress: Callback | None = None,
+) -> Run:
+    """Continue a training that was interrupted or killed; its weights become those of an undisturbed one, bit for bit.
+
+    Args:
+        run: the run, its name, or its path. Every option comes from it.
+        runs_dir, log, progress: as in `train`.
+
+    Raises:
+        MissingError: there is no such run, or nothing to continue from. UsageError: it is finished already.
+
+    Example:
+        >>> edgekit.resume("tour")
+        Traceback (most recent call last):
+        ...
+        edgekit.errors.UsageError: the training of tour is finished
+    """
+    trackers.check(log)
+    with reporting(progress):
+        return resume_run(Path(runs_dir), run.handle if isinstance(run, Run) else str(run), log)
+
+
+def options_for(data: str, models: Sequence[str], flip: bool | None = None, **chosen: Any) -> list[TrainOptions]:
+    """Return one record of options per model, and refuse what can be refused without looking at the data.
+
+    Args:
+        flip: mirror images at random; by default unless the data set is a built-in one.
+    """
+    from edgekit.data import builtin
+
+    mirrored = data not in builtin.BUILTIN if flip is None else flip
+    if chosen.get("weights") not in (None, "pretrained", "none"):
+        chosen["weights"] = str(Path(chosen["weights"]).absolute())  # a resume may start elsewhere
+    known = [f.name for f in dataclasses.fields(TrainOptions)]
+    if unknown_names := [name for name in chosen if name not in known]:
+        raise unknown("training option", unknown_names[0], known)
+    wanted = [TrainOptions(arch=arch.strip(), flip=mirrored, **chosen) for arch in models]
+    for options in wanted:
+        zoo.preprocess_for(options.arch, options.image_size)
+    return wanted
+
+
+def train_all(
+    data: str, wanted: list[TrainOptions], *, runs_dir: Path, name: str | None, skip_bad: bool, log: str | None
+) -> list[Run]:
+    """Train one run for each of `wanted` on the same images; returns those that this process leads."""
     root = dataset.resolve(data)
     if name:
         check_free(runs_dir, name)
@@ -73,8 +160,8 @@ def train_runs(
     return [run for run in trained if run is not None]
 
 
-def resume_run(runs_dir: Path, name: str, log: str | None) -> None:
-    """Go on with a training that was stopped or killed.
+def resume_run(runs_dir: Path, name: str, log: str | None) -> Run:
+    """Continue a training that was stopped or killed.
 
     Raises:
         MissingError: no such run, or nothing of it to go on with. UsageError: it was finished.
@@ -84,7 +171,7 @@ def resume_run(runs_dir: Path, name: str, log: str | None) -> None:
         raise MissingError(f"there is no run {name!r}", "edgekit train DATA starts one")
     run = runs.read_run(path, "options", "status")
     if run.info.status == "finished":
-        raise UsageError(f"the training of {run.name} was finished", f"edgekit export {run.handle} --target jetson")
+        raise UsageError(f"the training of {run.name} is finished", f"edgekit export {run.handle} --target jetson")
     options = from_table(run.info.options, TrainOptions, f"{path / runs.RUN_FILE}: options")
     if not (path / "data.json").is_file():  # killed right after its first file
         raise MissingError(f"{run.name} has not begun", "edgekit train DATA starts a new training")
@@ -93,15 +180,16 @@ def resume_run(runs_dir: Path, name: str, log: str | None) -> None:
     with diagnostics.memory_ran_out(), distributed.join(device, options.batch_size) as team:
         for split in ("train", "val"):
             dataset.check_unchanged(index, index.split(split))
-        _sit(run if team.leads else None, index, options, team, log, resume=True)
+        done = _sit(run if team.leads else None, index, options, team, log, resume=True)
+    return done or run
 
 
 def _sit(
-    run: runs.Run | None, index: DatasetIndex, options: TrainOptions, team: Team, log: str | None, resume: bool = False
-) -> runs.Run | None:
+    run: Run | None, index: DatasetIndex, options: TrainOptions, team: Team, log: str | None, resume: bool = False
+) -> Run | None:
     """Train until the end or until something stops it; only the leading process has a run."""
     with runs.alone_in(run.path) if run else contextlib.nullcontext():
-        checkpoint = _train(run, index, options, team, (log, resume))
+        checkpoint = _train(run, index, options, team, log, resume)
     if run is None or checkpoint is None:
         return None
     done = runs.open_run(run.path.parent, run.name)
@@ -110,14 +198,13 @@ def _sit(
 
 
 def _train(
-    run: runs.Run | None, index: DatasetIndex, options: TrainOptions, team: Team, how: tuple[str | None, bool]
+    run: Run | None, index: DatasetIndex, options: TrainOptions, team: Team, log: str | None, resume: bool
 ) -> Checkpoint | None:
-    """Train, and write into the run what came of it.
+    """Train, and keep the outcome in the run.
 
     Args:
-        how: where else to log, and whether to go on from a state.
+        log: a tracker, beside the run's own history. resume: continue from the saved state.
     """
-    log, resume = how
     watcher = _Watcher(run, options)
     finished = False
     try:
@@ -176,7 +263,7 @@ def _cost(checkpoint: Checkpoint, options: TrainOptions) -> dict[str, Any]:
     return cost
 
 
-def _evaluate(run: runs.Run, options: TrainOptions) -> None:
+def _evaluate(run: Run, options: TrainOptions) -> None:
     """Judge the kept weights on val and test, draw the pictures, and say what they are worth."""
     from edgekit.api.evaluate import evaluate_run
 
@@ -216,7 +303,7 @@ def _info(index: DatasetIndex, options: TrainOptions, decisions: list[str]) -> R
 class _Watcher:
     """Shows the progress, and keeps the history in run.json after every epoch."""
 
-    def __init__(self, run: runs.Run | None, options: TrainOptions) -> None:
+    def __init__(self, run: Run | None, options: TrainOptions) -> None:
         self.run = run
         self.options = options
         self.tracker: Tracker | None = None
@@ -262,7 +349,7 @@ class _Watcher:
             f"{stats.images_per_s:.0f} images/s{'  *' if stats.best else ''}"
         )
 
-    def save(self, **changes: Any) -> runs.Run:
+    def save(self, **changes: Any) -> Run:
         """Write run.json with `changes`."""
         assert self.run is not None
         self.run = self.run.save(**changes)

@@ -27,6 +27,7 @@ from edgekit.cli import (
     serve,
     train,
 )
+from edgekit.cli.options import GroupedCommand
 from edgekit.errors import EdgekitError, ExitStatus, UsageError, from_os_error
 from edgekit.labels import printable
 
@@ -43,7 +44,7 @@ edgekit benchmark, edgekit report. Every step works on the newest run unless one
     epilog="Exit status: 0 done, 2 wrong request, 3 unusable data, 4 something missing, 5 failed, "
     "6 disk or file trouble, 7 gate not met, 130 interrupted.",
 )
-app.command()(train.train)
+app.command(cls=GroupedCommand)(train.train)
 app.command()(train.evaluate)
 app.command()(train.compare)
 app.command()(export.export)

@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit import config, progress, records, runs
-from edgekit.analysis import gates as judged
-from edgekit.api import baselines
+from edgekit import config, progress, runs
 from edgekit.api.baselines import BASELINES
-from edgekit.api.benchmark import devices_of, plan_of, test_set, with_gates
 from edgekit.api.report import chosen_result, costs, debug_document, debug_documents
 from edgekit.cli import console
-from edgekit.cli.options import Json, Run, RunsDir, StrictGates, options_of
-from edgekit.errors import GateError
-from edgekit.measurements import LEAST_SAMPLES, BenchmarkResult, Gates, Suite, Summary
+from edgekit.cli.options import Json, Run, RunsDir, StrictGates, Verbose, options_of
+from edgekit.measurements import BenchmarkResult, Gates, Summary
 from edgekit.runs import choose_run
-from edgekit.stats.latency import settled
-from edgekit.stats.quantiles import early_stopping_rank
 
 if TYPE_CHECKING:
     from edgekit.measurements import LayerFigures
 
 
-_ACCURACY = "edgekit quant debug says where accuracy is lost; more test images narrow its interval"
-_LATENCY = "edgekit benchmark --suite standard on an idle machine; a network or a device that is faster"
-_HINTS = {"max_drop": _ACCURACY, "min_accuracy": _ACCURACY, "max_p90_ms": _LATENCY, "min_speedup": _LATENCY}
-# Names of an artifact and of a device: what this command measured, beside what the run has of earlier ones.
-Measured = Set[tuple[str, str]]
 _NARROW = ("layer", "ms", "% of time", "% of error")
 # A terminal has no room for it.
 _LEFT_OUT = "cosine"
@@ -75,6 +63,7 @@ def benchmark(
     strict_gates: StrictGates = False,
     baseline: Names = None,
     json: Json = False,
+    verbose: Verbose = False,
     runs_dir: RunsDir = Path("runs"),
     **gates: float | None,
 ) -> None:
@@ -87,86 +76,23 @@ def benchmark(
     reached over adb. Several devices are measured at once. Gates are judged when all is measured and kept; one that
     is broken, or that too few samples could show, is exit status 7.
     """
-    from edgekit.api import report
-    from edgekit.api.benchmark import Wanted, measure_all
-    from edgekit.api.intermediates import Intermediates
-    from edgekit.bench import roofline
-    from edgekit.cli.report import print_table
+    from edgekit.api import benchmark as api
+    from edgekit.cli.figures import print_figures
 
-    devices = devices_of(device or ["local"], threads, host, set_power_mode or "")
-    limits, chosen = with_gates(config.load_suite(suite), gates), baselines.choose(baseline)
-    opened = choose_run(runs_dir, run)
-    bench = Intermediates(opened)
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
-        plan = plan_of(bench, devices, baselines.made(bench, chosen, Path(scratch)))
-        wanted = Wanted(opened, limits, test_set(bench, Path(scratch)), rebuild, set_power_mode or "")
-        costs, peaks = tuple(report.layers(bench)), roofline.measure(plan[0][0].threads)
-        measure_all(dataclasses.replace(wanted, costs=costs, peaks=peaks), plan)
-    results, rows = print_table(opened, json)
-    measured = {(artifact.name, each.name) for each, work in plan for artifact, _ in work}
-    say_missing(limits, results, measured)
-    check(limits.gates, rows, measured, strict_gates)
-
-
-# What is said of gates, and of percentiles that a suite promised, once everything is measured and kept.
-
-
-def say_missing(suite: Suite, results: Sequence[BenchmarkResult], measured: Measured) -> None:
-    """A line for each measurement that ended before it could carry a percentile of its suite."""
-    for result in (r for r in results if (r.artifact.name, r.device) in measured and r.source != "emulated"):
-        queries = len(settled(result.latencies_ns, result.warmup_ns))
-        lacking = [p for p in suite.percentiles if p > 50 and early_stopping_rank(queries, p) is None]
-        if lacking:
-            needs = ", ".join(f"p{p} needs {LEAST_SAMPLES[p]}" for p in lacking)
-            cut = len(result.latencies_ns) - queries
-            behind = f" behind a start-up of {cut}" if cut else ""
-            progress.note(
-                f"{result.artifact.name} on {result.device}: insufficient samples, {queries} queries{behind}; {needs}"
-            )
-
-
-def check(gates: Gates, rows: Sequence[Summary], measured: Measured, strict: bool) -> None:
-    """Say how each gate fared; one that holds is not spoken of.
-
-    Raises:
-        GateError: one is broken or could not be shown; with `strict` also where it is doubtful.
-    """
-    if gates == Gates():
-        return
-    own = [row for row in rows if (row.artifact, row.device) in measured]
-    verdicts = judged.judge(own, gates, _without_rows(own, measured))
-    failed = [verdict for verdict in verdicts if verdict.fails(strict)]
-    for verdict in verdicts:
-        if verdict.outcome != judged.HELD:
-            progress.note(f"gate {verdict.outcome}: {verdict.text}")
-    if all(row.baseline for row in own):
-        raise GateError(
-            "gates are set, and no artifact was measured that they could be judged on",
-            "edgekit export, or another --device: what benchmark_model measures has no answers and no percentiles",
-        )
-    if failed:
-        broken = sorted({verdict.gate for verdict in failed})
-        raise GateError(
-            f"{len(failed)} of {len(verdicts)} gates are not kept ({', '.join(map(_option, broken))}); everything was "
-            "measured and kept",
-            "; ".join(dict.fromkeys(_HINTS[gate] for gate in broken)),
-        )
-    progress.note(f"gates: {sum(v.outcome == judged.HELD for v in verdicts)} of {len(verdicts)} held")
-
-
-def _without_rows(own: Sequence[Summary], measured: Measured) -> set[tuple[str, str]]:
-    """What was measured on devices that gave no row: by a program, which says no single times.
-
-    Where a device gave some, the others are files of which one engine was built, and that has its row.
-    """
-    devices = {row.device for row in own}
-    return {
-        (name, device) for name, device in measured if device not in devices and not name.startswith(records.BASELINES)
-    }
-
-
-def _option(gate: str) -> str:
-    return f"--{gate.replace('_', '-')}"
+    options = api.BenchmarkOptions(
+        devices=tuple(device or ["local"]),
+        suite=suite,
+        gates={name: limit for name, limit in gates.items() if limit is not None},
+        threads=threads,
+        host=host,
+        rebuild=rebuild,
+        power_mode=set_power_mode or "",
+        baselines=None if baseline is None else tuple(baseline),
+    )
+    found = api.measure_run(run, options, runs_dir)
+    print_figures(found.run, found.results, found.rows, json, verbose)
+    api.report_missing(found)
+    api.check_gates(found, strict_gates)
 
 
 # ``edgekit layers``.

@@ -8,23 +8,10 @@ from typing import Annotated
 import typer
 
 from edgekit import config, progress
-from edgekit.api.export import (
-    beside,
-    border_of,
-    build_engines,
-    builders_of,
-    check_effect,
-    check_gate,
-    export_one,
-    load_about,
-    writable,
-)
 from edgekit.cli import console
 from edgekit.cli.options import Json, Run, RunsDir
 from edgekit.errors import UsageError
-from edgekit.quantization import check_parity_mode
 from edgekit.records import PRECISIONS
-from edgekit.runs import choose_run
 from edgekit.targets import base
 
 MaxDrop = Annotated[
@@ -111,32 +98,23 @@ def export(
         raise UsageError(
             "export needs a target", f"edgekit export --target jetson   (known: {', '.join(base.FAMILIES)})"
         )
-    from edgekit.devices import transport
+    from edgekit.api import export as api
 
-    wanted = [(r, base.precisions(r, tuple(precision or ()))) for r in map(base.resolve, target)]
-    builders = builders_of([r for r, _ in wanted], host) if build else []
-    chosen = config.load_recipe(recipe or "default")
-    check_parity_mode(parity)
-    border = border_of(input_, output, parity)
-    described = None if about is None else load_about(about)
-    check_effect(wanted, [name for name, given in (("--input", input_), ("--about", about)) if given], output)
-    for device, _ in builders:
-        transport.open_transport(device)
-    opened = choose_run(runs_dir, run)
-    wanted = [(r, writable(opened, r, able, precision)) for r, able in wanted]
-    wanted = [(r, beside(r, able) if r.name in [name for _, name in builders] else able) for r, able in wanted]
-    from edgekit.api.intermediates import Intermediates
-    from edgekit.quant import observers, recover
-
-    observers.check(chosen.observer)
-    recover.check(chosen.steps)
-    bench = Intermediates(opened, chosen, parity == "strict", calibration_data, border)
-    recipes = (recipe,) if recipe else ()
-    each = [export_one(bench, r, precisions, max_drop, recipes, described) for r, precisions in wanted]
-    for device, name in builders:
-        build_engines(opened, device, name)
+    options = api.ExportOptions(
+        precisions=tuple(precision or ()),
+        recipe=recipe,
+        max_drop=max_drop,
+        calibration_data=calibration_data,
+        parity=parity,
+        input=input_,
+        output=output,
+        about=about,
+        host=host,
+        build=build,
+    )
+    opened, exported = api.export_targets(run, target, options, runs_dir)
     if json:
-        console.as_json([manifest for manifest, _ in each])
+        console.as_json([one.manifest for one in exported])
     else:
         progress.note(f"next: edgekit benchmark {opened.handle}")
-    check_gate(opened, max_drop, "; ".join(text for _, text in each if text))
+    api.check_budget(opened, max_drop, exported)

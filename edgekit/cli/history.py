@@ -4,32 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit import labels, progress, runs
-from edgekit.api.history import (
-    GRAMMAR,
-    SAME,
-    Resolved,
-    as_plain,
-    judge_all,
-    left_out,
-    listed,
-    of_artifact,
-    only_run,
-    open_sources,
-    others,
-    pairs,
-    parse,
-    parts_of,
-    push_results,
-    reference_entries,
-    resolve,
-    save_as_reference,
-    with_samples,
-)
+from edgekit import labels, progress
+from edgekit.api.history import GRAMMAR
 from edgekit.cli import console
 from edgekit.cli.options import Json, Run, RunsDir
 from edgekit.errors import GateError, MissingError, UsageError
@@ -37,6 +17,7 @@ from edgekit.errors import GateError, MissingError, UsageError
 if TYPE_CHECKING:
     from edgekit.analysis.difference import Comparison
     from edgekit.analysis.regression import Verdict
+    from edgekit.api.history import HistoryRow
     from edgekit.archive.entry import Entry
 
 
@@ -89,33 +70,23 @@ def history(
     change beyond chance (5 %). The index behind it is made again from the runs whenever it is missing or does not
     fit. edgekit diff compares any two.
     """
-    from edgekit.archive.database import Wanted
-    from edgekit.archive.entry import moment
+    from edgekit.api import history as api
 
-    start = moment(since) if since else ""
-    if start is None:
-        raise UsageError(f"--since takes a date, not {since!r}", "--since 2026-11-26")
-    names = list(runs or [])
-    sources = open_sources(runs_dir, names, db)
-    asked = [only_run(parse(name, runs_dir, sources)) for name in names]
-    parts = parts_of(sources, asked)
-    wanted = Wanted((), device or "", artifact or "", model or "", start, limit=limit)
     if push:
-        push_results(sources.team, parts)
-    found, changes = listed(parts, wanted)
-    if not found:
-        wanted = dataclasses.replace(wanted, runs=tuple(named.run for named in asked), limit=None)
-        what = "nothing was measured that fits" if any(dataclasses.astuple(wanted)) else "nothing was measured yet"
-        if not json:
-            raise MissingError(what, "edgekit benchmark; edgekit history without options lists all")
-    _print(found, changes, limit, json)
+        api.push(list(runs or []), db, runs_dir)
+    given: dict[str, Any] = {"device": device or "", "model": model or "", "artifact": artifact or "", "since": since}
+    rows = api.history(list(runs or []), **given, limit=limit, db=db, runs_dir=runs_dir)
+    if not rows and not json:
+        what = "nothing fits these options" if any((*given.values(), runs)) else "nothing was measured yet"
+        raise MissingError(what, "edgekit benchmark; edgekit history without options lists all")
+    _print(rows, limit, json)
 
 
-def _print(found: list[Entry], changes: dict[tuple[str, str], Comparison], limit: int, json: bool) -> None:
+def _print(found: list[HistoryRow], limit: int, json: bool) -> None:
     if json:
-        console.as_json([_plain(entry, changes.get((entry.sha256, entry.run))) for entry in found])
+        console.as_json([_plain(row) for row in found])
         return
-    rows = [_cells(entry, changes.get((entry.sha256, entry.run))) for entry in found]
+    rows = [_cells(row.entry, row.change) for row in found]
     same = {c: rows[0][n] for n, c in enumerate(_COLUMNS) if c in _ONCE and len({row[n] for row in rows}) == 1}
     kept = [n for n, column in enumerate(_COLUMNS) if column not in same]
     shown = [_COLUMNS[n] for n in kept]
@@ -129,9 +100,9 @@ def _print(found: list[Entry], changes: dict[tuple[str, str], Comparison], limit
         progress.note(f"all: {said}")
     if len(found) == limit:
         progress.note(f"the newest {limit}; --limit lists more")
-    if any(entry.busy for entry in found):
+    if any(row.entry.busy for row in found):
         progress.note("!: the machine was busy: other work took more than a fifth of its cores just before")
-    if changes:
+    if any(row.change for row in found):
         progress.note(
             "change: since the measurement before. *: beyond chance (5 %), as far as these measurements tell; "
             "?: so too, but other work ran. edgekit diff says more"
@@ -184,7 +155,10 @@ def _p50_in_short(change: Comparison) -> str:
     return f"p50 {100 * (change.p50.value - 1):+.1f} %{star}"
 
 
-def _plain(entry: Entry, change: Comparison | None) -> dict[str, object]:
+def _plain(row: HistoryRow) -> dict[str, object]:
+    from edgekit.api.history import as_plain
+
+    entry, change = row.entry, row.change
     fields = {f.name: getattr(entry, f.name) for f in dataclasses.fields(entry) if f.name != "samples"}
     return {"id": entry.id, **fields, "top1": entry.top1, "change": None if change is None else as_plain(change)}
 
@@ -230,23 +204,18 @@ def check(
     compared, and the line says so; where nothing can be compared the status is 4.
     """
     from edgekit.analysis.regression import Tolerances
+    from edgekit.api import history as api
 
     if (against is None) == (save_reference is None):
-        raise UsageError("a check needs one of --against and --save-reference", "edgekit check RUN --against @previous")
-    name = run or runs.open_run(runs_dir, None).name
-    names = [name, against] if against and against[0] != "@" and not against.endswith(".json") else [name]
-    sources = open_sources(runs_dir, names, db)
-    if against and against.startswith("@"):
-        against = parse(name, runs_dir, sources).text + against
-    newest = resolve(name, runs_dir, sources, device)
-    newest = Resolved(of_artifact(newest.entries, artifact), newest.sources)
+        raise UsageError("check needs one of --against and --save-reference", "edgekit check RUN --against @previous")
+    where: dict[str, Any] = {"device": device, "artifact": artifact, "db": db, "runs_dir": runs_dir}
     if save_reference is not None:
-        save_as_reference(save_reference, newest)
+        number = api.save_reference(run, save_reference, **where)
+        progress.note(f"{save_reference}: {number} results; next: edgekit check --against {save_reference}")
         return
     assert against is not None
-    reference, more = reference_entries(against, runs_dir, sources, device)
     tolerances = Tolerances(tolerance_p50, tolerance_p90, tolerance_top1, tolerance_size)
-    verdicts = judge_all(newest, of_artifact(reference, artifact), more, tolerances)
+    verdicts = api.check(run, against, tolerances, **where)
     _print_check(verdicts, json)
     _end(verdicts, strict)
 
@@ -267,6 +236,7 @@ def _print_check(verdicts: list[Verdict], json: bool) -> None:
 def _end(verdicts: list[Verdict], strict: bool) -> None:
     """The exit status, and why."""
     from edgekit.analysis import regression
+    from edgekit.api.history import SAME
 
     figures = [figure for verdict in verdicts for figure in verdict.figures]
     worse = [v for v in verdicts if v.state == regression.WORSE]
@@ -314,31 +284,11 @@ def diff(
     where both are named. Top-1 is compared image by image where the images are the same.
     """
     from edgekit.analysis import difference
-    from edgekit.api.history import as_plain
+    from edgekit.api import history as api
 
-    sources = open_sources(runs_dir, [name for name in (before, after) if name], db)
-    if after is None:
-        named = parse(before, runs_dir, sources)
-        if named.id or named.when != "latest":
-            after = named.text
-        else:
-            before, after = f"{before}@previous", before
-    sides = [resolve(name, runs_dir, sources, device) for name in (before, after)]
-    paired = pairs(*(side.entries for side in sides))
-    found = [(a, b) for a, b in paired if (a.sha256, a.run) != (b.sha256, b.run)]
-    if not found:
-        raise UsageError(
-            f"{before} and {after} are the same measurement ({', '.join(sorted({b.id for _, b in paired})[:5])})",
-            f"edgekit history {paired[0][1].run} lists others",
-        )
-    samples = [with_samples(side.sources, side.entries) for side in sides]
-    more = [entry for side in sides for entry in others(side)]
-    compared = [difference.compare(samples[0][a.sha256, a.run], samples[1][b.sha256, b.run], more) for a, b in found]
-    for name, alone in zip((before, after), left_out(sides[0].entries, sides[1].entries, paired)):
-        if alone:
-            progress.note(f"only in {name}, and not compared: {alone}")
+    compared = api.diff(before, after, device=device, db=db, runs_dir=runs_dir)
     if json:
-        console.as_json([as_plain(one) for one in compared])
+        console.as_json([api.as_plain(one) for one in compared])
         return
     for number, one in enumerate(compared):
         if number:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit import files
-from edgekit.api.inspect import LARGEST, find_file, plain_contents, read_file
+from edgekit.api.inspect import LARGEST
 from edgekit.cli import console
 from edgekit.cli.options import Json, RunsDir
 
@@ -34,24 +33,15 @@ def inspect(
     Of .tflite files also which operators are expected to leave a GPU or an NPU delegate, and why: by their
     documents, the device decides. Nothing of the file is run. Of an engine its record is shown: what built it.
     """
-    path = find_file(model, run, runs_dir)
-    from edgekit.api import inspect as api_inspect
-    from edgekit.api.inspect import engine_record
+    from edgekit.api import inspect as api
 
-    found: dict[str, Any] = {"file": str(path), "size_bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
-    if path.suffix == ".engine":
-        record = engine_record(path)
-        intact = "as built" if record.get("engine_sha256") == found["sha256"] else "changed since it was built"
-        origin = api_inspect.lineage(path, str(record.get("exported_sha256", "")))
-        found.update(form="TensorRT engine", engine={"file": intact, **record}, lineage=origin)
-        console.as_json(found) if json else _print_engine(found)
-        return
-    contents, verdicts = read_file(path)
-    found["lineage"] = api_inspect.lineage(path, found["sha256"])
-    if json:
-        console.as_json({**found, **plain_contents(contents, verdicts, ops)})
+    found = api.inspect(model, run, runs_dir)
+    if found.contents is None:
+        console.as_json(found.facts) if json else _print_engine(found.facts)
+    elif json:
+        console.as_json({**found.facts, **api.plain_contents(found.contents, found.verdicts, ops)})
     else:
-        _print(found, contents, verdicts, ops)
+        _print(found.facts, found.contents, found.verdicts, ops)
 
 
 def _print(found: dict[str, Any], contents: Contents, verdicts: list[Verdict], ops: bool) -> None:

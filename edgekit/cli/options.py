@@ -1,4 +1,4 @@
-"""What several commands share: arguments, and opening a run."""
+"""Options that several commands have."""
 
 from __future__ import annotations
 
@@ -10,26 +10,28 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 Run = Annotated[
     str | None,
-    typer.Argument(help="A run's name or path. Default: the newest run.", show_default=False),
+    typer.Argument(help="Name or path of a run. Default: the newest run.", show_default=False),
 ]
-RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="EDGEKIT_RUNS_DIR", help="The folder that holds the runs.")]
+RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="EDGEKIT_RUNS_DIR", help="Folder of the runs.")]
 StrictGates = Annotated[
-    bool, typer.Option("--strict-gates", help="Only what is shown to hold, with its 95 % interval, passes a gate.")
+    bool, typer.Option("--strict-gates", help="A gate passes only if its 95 % interval shows that it holds.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for scripts.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for scripts.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="All columns of the tables, and what they mean.")]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def options_of(record: type[Any], *without: str) -> Callable[[Command], Command]:
-    """Give a command, which takes ``**chosen``, one option for every field of a dataclass.
+    """Add one option to a command for every field of a dataclass; the command takes them as ``**chosen``.
 
-    The field's metadata are the option's ``help`` and its ``known`` choices.
+    Metadata of the fields: the option's ``help``, its ``known`` choices, and the ``panel`` that it is listed under.
 
     Args:
-        without: fields that the command has arguments of its own for.
+        without: fields for which the command has parameters of its own.
     """
 
     def decorate(command: Command) -> Command:
@@ -54,4 +56,26 @@ def options_of(record: type[Any], *without: str) -> Callable[[Command], Command]
 def _option(field: dataclasses.Field[Any], hints: dict[str, Any]) -> Any:
     known = ", ".join(field.metadata["known"])
     text = field.metadata["help"] + (f": {known}." if known else "")
-    return Annotated[hints[field.name], typer.Option(help=text, show_default=field.default is not None)]
+    panel = field.metadata.get("panel")
+    return Annotated[
+        hints[field.name], typer.Option(help=text, show_default=field.default is not None, rich_help_panel=panel)
+    ]
+
+
+class GroupedCommand(TyperCommand):
+    """A command whose help lists its options under headings."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options, those without a heading last."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None and parameter.param_type_name == "option":
+                groups.setdefault(getattr(parameter, "rich_help_panel", None) or "Options", []).append(record)
+        arguments = [p.get_help_record(ctx) for p in self.get_params(ctx) if p.param_type_name == "argument"]
+        if records := [record for record in arguments if record]:
+            with formatter.section("Arguments"):
+                formatter.write_dl(records)
+        for name in sorted(groups, key=lambda name: name == "Options"):
+            with formatter.section(name):
+                formatter.write_dl(groups[name])

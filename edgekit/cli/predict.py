@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgekit import progress
-from edgekit.api.predict import answer_of, read_images, run_artifact, run_network, uncertainty_of
 from edgekit.cli import console
 from edgekit.cli.options import Json, RunsDir
-from edgekit.errors import DataError, MissingError, UsageError
+from edgekit.errors import UsageError
 from edgekit.runs import choose_run
+
+if TYPE_CHECKING:
+    from edgekit.api.predict import Prediction
 
 
 def predict(
@@ -37,51 +40,38 @@ def predict(
     """
     if Path(run).is_file():
         raise UsageError("the first argument is a run, not an image", f"edgekit predict - {run}")
-    if uncertainty and artifact is not None:
-        raise UsageError(
-            "--uncertainty is not for exported files: dropout acts inside the network",
-            f"leave --artifact out: edgekit predict {run} IMAGES --uncertainty; or leave --uncertainty out",
-        )
+    from edgekit.api import predict as api
+
     opened = choose_run(runs_dir, None if run == "-" else run)
-    from edgekit.api.intermediates import Intermediates
-    from edgekit.evaluation import evaluate
-
-    checkpoint, model = Intermediates(opened).trained
-    judged = evaluate.load(opened.path, checkpoint.sha256)
-    if uncertainty and judged is None:
-        raise MissingError(f"the run {opened.name!r} was not judged yet", f"edgekit evaluate {opened.handle}")
-    paths, pixels, bad = read_images(image, checkpoint)
-    if artifact is None:
-        logits, doubt = run_network(model, pixels, checkpoint, judged if uncertainty else None)
-    else:
-        logits, doubt = run_artifact(opened, artifact, pixels, checkpoint), None
-    temperature = judged.temperature if judged else None
-    answers = [answer_of(path, scores, checkpoint.labels, top, temperature) for path, scores in zip(paths, logits)]
-    if doubt is not None:
-        for number, answer in enumerate(answers):
-            answer["uncertainty"] = uncertainty_of(doubt, number, int(logits[number].argmax()))
+    found = api.predict_all(opened, image, artifact, top, uncertainty)
     if json:
-        console.as_json(answers)
-    elif answers:
-        _print(answers, top)
-        note = f"calibrated: temperature {temperature:.2f}, fitted on val" if temperature else "not calibrated"
-        progress.note(note if judged else f"{note}; edgekit evaluate {opened.handle}")
-    if bad:
-        raise (
-            bad[0] if len(bad) == 1 else DataError("\n  ".join([f"{len(bad)} images cannot be used:", *map(str, bad)]))
-        )
-
-
-def _print(answers: list[dict[str, Any]], top: int) -> None:
-    columns = ["image", f"top {top}"]
-    cells = [[a["image"], ", ".join(f"{t['label']} {100 * t['probability']:.1f} %" for t in a["top"])] for a in answers]
-    if "uncertainty" in answers[0]:
-        columns += ["mean %", "spread", "entropy (share)"]
-        for row, answer in zip(cells, answers):
-            of = answer["uncertainty"]
-            row += [f"{100 * of['mean_probability']:.1f}", f"{100 * of['spread']:.1f}"]
-            row += [f"{of['entropy']:.2f} ({100 * of['entropy_share']:.0f} %)"]
+        console.as_json([_plain(answer) for answer in found.answers])
+    elif found.answers:
+        _print(found.answers, top)
+        temperature = found.answers[0].temperature
         progress.note(
-            "mean, spread: of the first class over the thinned heads, in %; entropy: in nats, share of the most"
+            f"probabilities: calibrated on val (temperature {temperature:.2f})"
+            if temperature
+            else f"probabilities: not calibrated; edgekit evaluate {opened.handle}"
         )
-    console.table(columns, cells, right=columns[2:])
+    found.check()
+
+
+def _plain(answer: Prediction) -> dict[str, Any]:
+    plain = dataclasses.asdict(answer)
+    return plain if answer.uncertainty else {key: value for key, value in plain.items() if key != "uncertainty"}
+
+
+def _print(answers: list[Prediction], top: int) -> None:
+    columns = ["image", f"top {top}"]
+    rows = [[a.image, ", ".join(f"{t.label} {100 * t.probability:.1f} %" for t in a.top)] for a in answers]
+    if answers[0].uncertainty:
+        columns += ["mean %", "spread", "entropy (share)"]
+        for row, answer in zip(rows, answers):
+            assert answer.uncertainty
+            row += [f"{100 * answer.uncertainty.mean_probability:.1f}", f"{100 * answer.uncertainty.spread:.1f}"]
+            row += [f"{answer.uncertainty.entropy:.2f} ({100 * answer.uncertainty.entropy_share:.0f} %)"]
+        progress.note(
+            "mean, spread: of the first class over 64 samples of dropout, percent; entropy: nats, share of the largest"
+        )
+    console.table(columns, rows, right=columns[2:])

@@ -14,9 +14,7 @@ from edgekit.api.quantize import FORMATS
 from edgekit.cli import console
 from edgekit.cli.options import Json, Run, RunsDir
 from edgekit.errors import UsageError, unknown
-from edgekit.models import zoo
 from edgekit.quantization import CalibrationTable, Range
-from edgekit.runs import choose_run
 from edgekit.targets import base
 
 if TYPE_CHECKING:
@@ -62,28 +60,15 @@ def debug(
     histograms of the most sensitive tensors and the ranges chosen for them, and quant/debug-<target>.json, which
     has every tensor.
     """
-    resolved = base.resolve(target)
-    able = base.precisions(resolved, ("int8",))
-    chosen = config.load_recipe(recipe)
-    opened = choose_run(runs_dir, run)
-    zoo.precisions(opened.info.arch, able, able)
-    from edgekit.api.intermediates import Intermediates
-    from edgekit.reporting import pictures, svg
+    from edgekit.api import quantize
 
-    bench = Intermediates(opened, chosen)
-    found = quantize.inspect_layers(bench, resolved, images)
-    document = quantize.debug_report(bench, resolved, found)
-    path = opened.path / "quant" / quantize.debug_stem(resolved.name, chosen.name)
-    with progress.working("drawing"):
-        picture = svg.standalone(pictures.inspection(document))
-    files.save_bytes(path.with_name(f"{path.name}.svg"), picture.encode())
-    files.save_json(path.with_name(f"{path.name}.json"), document)
+    debugged = quantize.debug(run, target, recipe, images, runs_dir)
     if json:
-        console.as_json(document)
+        console.as_json(debugged.document)
     else:
-        _print(found)
-    progress.note(f"picture: {path}.svg")
-    progress.note(f"figures: {path}.json")
+        _print(debugged.found)
+    progress.note(f"picture: {debugged.path}.svg")
+    progress.note(f"figures: {debugged.path}.json")
 
 
 def _print(found: Inspection) -> None:

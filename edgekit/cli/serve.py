@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgekit import config, progress, runs
-from edgekit.api.serve import figures_of, offer_of
-from edgekit.bench import results
 from edgekit.cli import console
 from edgekit.cli.options import Json, Run, RunsDir
 from edgekit.errors import UsageError, unknown
-from edgekit.measurements import BenchmarkResult
 from edgekit.runs import choose_run
+
+if TYPE_CHECKING:
+    from edgekit.api.serve import Link
+    from edgekit.measurements import BenchmarkResult
 
 _PORT = 8431
 
@@ -55,8 +57,7 @@ def serve(
     latency, classifies the test images and sends everything back; nothing is installed there, and nothing
     comes from the internet. Its camera can also try the model. Ends at Ctrl-C; what came in is kept.
     """
-    from edgekit.api import serve as api_serve
-    from edgekit.api.serve import HERE, Place, own_address
+    from edgekit.api import serve as api
     from edgekit.web import certificate
     from edgekit.web.visits import MODES
 
@@ -66,23 +67,58 @@ def serve(
         raise UsageError("--address is for other devices", "add --lan")
     limits = config.load_suite(suite)
     opened = choose_run(runs_dir, run)
-    name = (address or own_address()) if lan else HERE
+    name = (address or api.own_address()) if lan else api.HERE
     secure, fingerprint = certificate.context(name) if https else (None, "")
-    place = Place(name, lan, (_PORT, 0) if port is None else (port,), secure, fingerprint)
+    place = api.Place(name, lan, (_PORT, 0) if port is None else (port,), secure, fingerprint)
     with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
-        offer = offer_of(opened, artifact or [], limits, Path(scratch))
+        offer = api.offer_of(opened, artifact or [], limits, Path(scratch))
         offer = dataclasses.replace(offer, mode=mode, threads=threads or 0)
-        received = api_serve.serve(offer, opened, place, devices, once)
+        received = api.serve(offer, opened, place, devices, once, _print_link)
     print_results(opened, received, json)
 
 
-# What ``edgekit serve`` does while it runs: the link, what browsers do, what they sent.
+def _print_link(link: Link) -> None:
+    """Show the link, as a QR code too where other devices may open it."""
+    place = link.place
+    if place.lan:
+        _print_code(link.url)
+    progress.note(f"open on the phone: {link.url}" if place.lan else f"open in a browser of this machine: {link.url}")
+    if place.fingerprint:
+        progress.note(f"the browser will warn of an unknown certificate; its SHA-256 must be\n  {place.fingerprint}")
+    elif place.lan:
+        progress.note("without --https: one thread, no WebGPU, no live camera, and others in the network can listen")
+    else:
+        progress.note("phones: edgekit serve --lan --https")
+    progress.note(f"the link is good for {link.devices} browser{'s' if link.devices > 1 else ''}; Ctrl-C ends")
+
+
+def _print_code(link: str) -> None:
+    """A QR code on standard error, if that is a terminal: black on white whatever its colours are."""
+    if not sys.stderr.isatty():
+        return
+    import segno
+    from rich.console import Console
+    from rich.text import Text
+
+    rows = [list(row) for row in segno.make(link, error="l", micro=False).matrix_iter(border=2)]
+    rows += [[0] * len(rows[0])] * (len(rows) % 2)
+    blocks = {(0, 0): " ", (1, 0): "▀", (0, 1): "▄", (1, 1): "█"}
+    console = Console(stderr=True, highlight=False, no_color=False)  # NO_COLOR too: without its colours it is none
+    if console.width < len(rows[0]):
+        progress.note(f"the terminal is too narrow for the code of the link: {len(rows[0])} columns show it")
+        return
+    for upper, lower in zip(rows[::2], rows[1::2]):
+        line = "".join(blocks[bool(a), bool(b)] for a, b in zip(upper, lower))
+        console.print(Text(line, style="#000000 on #ffffff", no_wrap=True, overflow="ignore"))
 
 
 def print_results(run: runs.Run, received: list[BenchmarkResult], json: bool) -> None:
     """The table of the run; without a baseline to compare with, what was received."""
     from edgekit import measurements
-    from edgekit.cli.report import print_table
+    from edgekit.api import report
+    from edgekit.api import serve as api
+    from edgekit.bench import results
+    from edgekit.cli.figures import print_figures
 
     if not received:
         progress.note("nothing was received")
@@ -92,9 +128,9 @@ def print_results(run: runs.Run, received: list[BenchmarkResult], json: bool) ->
     if any(
         result.artifact.name == measurements.REFERENCE for result in results.load(run.path / "bench", progress.note)
     ):
-        print_table(run, json)
+        print_figures(run, *report.measured(run), json, verbose=False)
         return
-    rows = [figures_of(result) for result in received]
+    rows = [api.figures_of(result) for result in received]
     if json:
         console.as_json(rows)
     else:

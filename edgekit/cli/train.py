@@ -1,4 +1,4 @@
-"""``edgekit train``."""
+"""``edgekit train``, ``edgekit evaluate`` and ``edgekit compare``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgekit.scores import Evaluation
 
 
-# What --resume leaves to say: everything else stands in the run.
+# Options that go with --resume; the run has all others.
 _FREE_TO_RESUME = {"resume", "runs_dir", "log"}
 _COLUMNS = (
     "run", "model", "strategy", "top-1 % (95 %)", "p", "precision", "recall", "F1", "NLL", "ECE %", "s/epoch",
@@ -35,35 +35,49 @@ _EVALUATE_COLUMNS = ("class", "test images", "precision %", "recall %", "F1 %")
 def train(
     context: typer.Context,
     data: Annotated[
-        str | None, typer.Argument(help="A folder of images, or a built-in data set: digits.", show_default=False)
+        str | None, typer.Argument(help="Folder of images, or the built-in data set digits.", show_default=False)
     ] = None,
     model: Annotated[
         str,
         typer.Option(
-            *("--model", "--models"), help=f"An architecture, or several (a,b,c), of: {', '.join(zoo.MODELS)}."
+            *("--model", "--models"),
+            help=f"Architecture, or several (a,b,c): {', '.join(zoo.MODELS)}.",
+            rich_help_panel="What to train",
         ),
     ] = "mobilenet_v2",
     flip: Annotated[
         bool | None,
-        typer.Option("--flip/--no-flip", help="Mirror images at random. Default: yes, but not for digits."),
+        typer.Option(
+            "--flip/--no-flip", help="Random horizontal flips. Default: on, except for digits.", rich_help_panel="Data"
+        ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="The run's name. Default: <data>-<model>.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run. Default: <data>-<model>.", rich_help_panel="Output")
+    ] = None,
     resume: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Go on with a run that was interrupted or killed.")
+        str | None,
+        typer.Option(
+            metavar="RUN", help="Run to continue after it was interrupted or killed.", rich_help_panel="Output"
+        ),
     ] = None,
-    log: Annotated[str | None, typer.Option(help="Also log to tensorboard or mlflow.")] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be decoded.")] = False,
+    log: Annotated[
+        str | None, typer.Option(help="Tracker to log to as well: tensorboard or mlflow.", rich_help_panel="Output")
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Skip images that cannot be decoded.", rich_help_panel="Data")
+    ] = False,
     runs_dir: RunsDir = Path("runs"),
     **chosen: Any,
 ) -> None:
     """Fine-tune a classifier on a folder of images.
 
-    DATA is DATA/<class>/<image> (split 70/15/15 by content hash) or
-    DATA/train/<class>/<image> with val and test beside train, which is taken as it is.
-    What is left open (auto) is decided from the data, and said. The weights that do best on val
-    are kept in runs/<name>, with everything that made them. With several processes:
-    torchrun --nproc-per-node N -m edgekit train DATA ...
+    DATA holds one folder per class, DATA/<class>/<image>, and is split 70/15/15 by content hash; or it holds the
+    splits, DATA/{train,val,test}/<class>/<image>. Options left on auto are chosen from the data, and the choice is
+    printed. The weights of the best epoch on val are kept in runs/<name>, with everything that made them.
+
+    Several processes: torchrun --nproc-per-node N -m edgekit train DATA ...
     """
+    from edgekit.api import train as api
     from edgekit.training import trackers
 
     trackers.check(log)
@@ -71,27 +85,23 @@ def train(
         given = _given(context)
         if others := sorted(given - _FREE_TO_RESUME):
             raise UsageError(
-                f"--resume takes everything from the run, also {', '.join(others)}",
+                f"--resume takes every option from the run, also {', '.join(others)}",
                 f"edgekit train --resume {resume}, or leave out --resume for a new run",
             )
-        from edgekit.api.train import resume_run
-
-        resume_run(runs_dir, resume, log)
+        api.resume_run(runs_dir, resume, log)
         return
     if data is None:
         raise UsageError("train needs images", "edgekit train DATA --model efficientnet_lite0   (or DATA: digits)")
-    wanted = _options(model, data, flip, chosen)
+    wanted = api.options_for(data, model.split(","), flip, **chosen)
     if name and len(wanted) > 1:
-        raise UsageError("several models get a run each, and one --name", "leave out --name")
-    from edgekit.api.train import train_runs
-
-    trained = train_runs(data, wanted, (runs_dir, name), skip_bad, log)
+        raise UsageError("--name goes with one model", "leave out --name: each model gets a run of its own")
+    trained = api.train_all(data, wanted, runs_dir=runs_dir, name=name, skip_bad=skip_bad, log=log)
     if len(trained) > 1:
         print_comparison(trained, json=False)
 
 
 def _given(context: typer.Context) -> set[str]:
-    """The parameters that stand on the command line."""
+    """Return the parameters that were given on the command line."""
     return {
         name
         for name in context.params
@@ -99,30 +109,14 @@ def _given(context: typer.Context) -> set[str]:
     }
 
 
-def _options(model: str, data: str, flip: bool | None, chosen: dict[str, Any]) -> list[TrainOptions]:
-    """One record per model; everything that can be refused without looking at the data is refused."""
-    from edgekit.data import builtin
-
-    mirrored = data not in builtin.BUILTIN if flip is None else flip
-    if chosen["weights"] not in (None, "pretrained", "none"):
-        chosen["weights"] = str(Path(chosen["weights"]).absolute())  # a resume may start elsewhere
-    wanted = [TrainOptions(arch=arch.strip(), flip=mirrored, **chosen) for arch in model.split(",")]
-    for options in wanted:
-        zoo.preprocess_for(options.arch, options.image_size)
-    return wanted
-
-
-# ``edgekit compare``.
-
-
 def compare(
-    runs: Annotated[list[str] | None, typer.Argument(help="Names or paths. Default: all runs.")] = None,
+    runs: Annotated[list[str] | None, typer.Argument(help="Names or paths of runs. Default: all runs.")] = None,
     json: Json = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Compare several trained runs in one table, the best first.
+    """Compare trained runs in one table, the best first.
 
-    Runs are ranked by top-1 on the test split. Those trained on other data are listed, not ranked.
+    Runs are ranked by top-1 on the test split. Runs of other data are listed, but not ranked.
     """
     names = list(dict.fromkeys(runs or [path.name for path in list_runs(runs_dir)]))
     if not names:
@@ -131,7 +125,7 @@ def compare(
 
 
 def print_comparison(runs: list[runs.Run], json: bool) -> None:
-    """The runs as a table or as JSON, and which is best in one sentence."""
+    """Print runs as a table or as JSON, and which one is best in one sentence."""
     # As they were written: a run that was just trained holds records, not plain values.
     rows, sentence = rank([open_run(run.path.parent, run.name) for run in runs])
     if json:
@@ -166,14 +160,11 @@ def _cells(row: RunComparison) -> list[str]:
     return [row.run, row.model, str(row.strategy or "-"), interval, p_value, *figures]
 
 
-# ``edgekit evaluate``.
-
-
 def evaluate(run: Run = None, json: Json = False, runs_dir: RunsDir = Path("runs")) -> None:
-    """Judge a run's weights: every class, calibration, uncertainty.
+    """Evaluate a run: every class, calibration, uncertainty.
 
-    Temperature and dropout are fitted on val; what is printed is of the test split. Training does
-    this by itself; runs of older versions need it once. It writes evaluation.json and evaluation.npz.
+    Training does this by itself. Temperature and dropout are fitted on val; the figures printed are of the test split.
+    Writes evaluation.json, evaluation.npz and pictures/ in the run.
     """
     opened = choose_run(runs_dir, run)
     judged = evaluate_run(opened)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from edgekit.errors import UsageError, unknown
-from edgekit.models import build, zoo
+from edgekit.models import zoo
 
 STRATEGIES = ("auto", "head", "partial", "full", "scratch")
 AUGMENTS = ("none", "light", "randaugment")
@@ -122,6 +122,8 @@ class TrainOptions:
         ):
             if getattr(self, name) not in known:
                 raise unknown(noun, getattr(self, name), known)
+        from edgekit.models import build
+
         build.check_weights(self.start)
         for allowed, message in _limits(self, len(row.stages)):
             if not allowed:

@@ -291,7 +291,7 @@ def test_every_option_reaches_the_record(photos: Path, monkeypatch: pytest.Monke
         arguments += [option.replace("--", "--no-", 1) if value is False else option]
         arguments += [] if isinstance(value, bool) else [str(value)]
     seen: list[Any] = []
-    monkeypatch.setattr(api_train, "train_runs", lambda *given: seen.append(given) or [])
+    monkeypatch.setattr(api_train, "train_all", lambda *given, **place: seen.append(given) or [])
     assert run(["train", "photos", "--model", "resnet18", *arguments]) == 0
     assert seen[0][1] == [TrainOptions("resnet18", **changed)]
 
@@ -301,7 +301,7 @@ def test_digits_are_not_mirrored_unless_asked(
     photos: Path, monkeypatch: pytest.MonkeyPatch, data: str, flip: bool
 ) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(api_train, "train_runs", lambda *given: seen.append(given) or [])
+    monkeypatch.setattr(api_train, "train_all", lambda *given, **place: seen.append(given) or [])
     assert run(["train", data]) == 0
     assert run(["train", data, "--flip"]) == 0
     assert [given[1][0].flip for given in seen] == [flip, True]

@@ -200,19 +200,19 @@ def test_uncertainty_is_what_the_thinned_heads_say(
     assert run(["predict", "fruit", *photos, "--uncertainty"]) == 0
     output = capsys.readouterr()
     assert output.out.splitlines()[0].split() == ["image", "top", "3", "mean", "%", "spread", "entropy", "(share)"]
-    assert "calibrated: temperature" in output.err
+    assert "calibrated on val (temperature" in output.err
 
 
 def test_uncertainty_needs_an_evaluation(fruit: Path, photos: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["predict", "fruit", photos[0], "--uncertainty"]) == 4
     error, hint = capsys.readouterr().err.splitlines()[-2:]
-    assert "'fruit' was not judged yet" in error
+    assert "'fruit' was not evaluated yet" in error
     assert hint == "  hint: edgekit evaluate fruit"
 
 
 def test_uncertainty_is_not_for_artifacts(fruit: Path, photos: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["predict", "fruit", photos[0], "--uncertainty", "--artifact", "android/model.int8.tflite"]) == 2
-    assert "leave --artifact out" in capsys.readouterr().err
+    assert "leave out --artifact" in capsys.readouterr().err
 
 
 def test_good_images_are_answered_with_their_doubt_beside_bad_ones(
