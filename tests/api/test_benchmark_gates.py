@@ -7,13 +7,22 @@ import re
 import numpy as np
 import pytest
 
-from edgekit.cli.benchmark import check, say_missing
+from edgekit.api.benchmark import Benchmarked, check_gates, report_missing
 from edgekit.errors import ExitStatus, GateError
-from edgekit.measurements import Gates, Suite
+from edgekit.measurements import BenchmarkResult, Gates, Suite, Summary
 from tests.bench.results import BASELINE_ROW, artifact, result, row
+from tests.reporting import made
 
 ROW = row(drop=0.3, drop_low=-1.0, drop_high=1.6)
 MEASURED = {(ROW.artifact, ROW.device), (BASELINE_ROW.artifact, BASELINE_ROW.device)}
+
+
+def check(gates: Gates, rows: list[Summary], measured: set[tuple[str, str]], strict: bool) -> None:
+    check_gates(Benchmarked(made.run(), Suite("mine", gates=gates), [], rows, measured), strict)
+
+
+def say_missing(suite: Suite, results: list[BenchmarkResult], measured: set[tuple[str, str]]) -> None:
+    report_missing(Benchmarked(made.run(), suite, results, [], measured))
 
 
 def test_without_gates_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
