@@ -1,6 +1,6 @@
-"""What can go wrong, as the user sees it: one line that says what, one line to type next.
+"""Errors with a message for the user and a hint of what to type next.
 
-Only the command line's boundary (`edgekit.cli.app.main`) catches these.
+The command line prints both and ends with the exit status of the error's class.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 class ExitStatus(IntEnum):
-    """Exit statuses of every command; documented in the README."""
+    """Exit statuses of every command, as documented in the README."""
 
     OK = 0
     UNEXPECTED = 1
@@ -28,7 +28,7 @@ class ExitStatus(IntEnum):
 
 
 class EdgekitError(Exception):
-    """An error with a remedy. `hint` is what the user types or does next."""
+    """Base class of edgekit's errors. `hint`: the command or the step that solves the problem, or empty."""
 
     status = ExitStatus.FAILED
 
@@ -39,7 +39,7 @@ class EdgekitError(Exception):
 
 
 class UsageError(EdgekitError):
-    """A request that no input could satisfy: an unknown name, a combination that does not exist."""
+    """An invalid request: an unknown name, an option out of range, options that exclude each other."""
 
     status = ExitStatus.USAGE
 
@@ -51,7 +51,7 @@ class DataError(EdgekitError):
 
 
 class MissingError(EdgekitError):
-    """Something that must exist does not: a run, a file, a package, a device, the network."""
+    """A run, file, package, device or network connection that is needed does not exist."""
 
     status = ExitStatus.MISSING
 
@@ -63,17 +63,17 @@ class StorageError(EdgekitError):
 
 
 class GateError(EdgekitError):
-    """What was asked for was done, and does not keep the limit that was set."""
+    """The command succeeded, but its result breaks a limit that was set."""
 
     status = ExitStatus.GATE
 
 
 class ParityError(EdgekitError):
-    """Two runtimes that must agree do not."""
+    """Two runtimes disagree on the same input."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """The error for a name outside a table; lists the known names and guesses the one meant."""
+    """Return the error for an unknown name, with the known names and a guess in the hint."""
     names = list(known)
     close = get_close_matches(name.lower(), names, n=1, cutoff=0.7)
     guess = f"did you mean {close[0]!r}? " if close else ""
@@ -81,7 +81,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
 
 
 def install_command(extra: str) -> str:
-    """The pip command that brings what an extra of edgekit names, in the versions that were tried."""
+    """Return the pip command that installs the packages of an extra of edgekit, in the tested versions."""
     from importlib import metadata
 
     declared = (r.replace("'", '"').partition(";") for r in metadata.requires("edgekit") or [])
@@ -90,25 +90,25 @@ def install_command(extra: str) -> str:
 
 
 def missing_package(package: str, purpose: str, extra: str) -> MissingError:
-    """The error for an optional package that is not installed; edgekit never installs anything."""
+    """Return the error for an optional package that is not installed; edgekit never installs packages itself."""
     return MissingError(
-        f"{purpose} needs the package {package!r}, which is not installed here",
+        f"{purpose} needs the package {package!r}, which is not installed",
         install_command(extra),
     )
 
 
 def from_os_error(error: OSError, doing: str) -> StorageError:
-    """Translate an operating-system error; `doing` completes the sentence "failed while ..."."""
+    """Return a `StorageError` for an operating-system error; `doing` completes "failed while ..."."""
     where = f" ({error.filename})" if error.filename and str(error.filename) not in doing else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(
             f"the disk is full: failed while {doing}{where}",
-            "nothing half-written was left behind; free some space and run the same command again",
+            "free some space and run the same command again; no incomplete file was left",
         )
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return StorageError(
             f"no permission: failed while {doing}{where}",
-            "change its permissions, or choose another folder (--runs-dir; EDGEKIT_CACHE for data sets)",
+            "change its permissions, or choose another folder: --runs-dir for runs, EDGEKIT_CACHE for data sets",
         )
     return StorageError(
         f"{error.strerror or error}: failed while {doing}{where}", "choose another folder, such as --runs-dir runs"

@@ -1,4 +1,4 @@
-"""Class names: which are safe in a file name, a terminal, a page and on every file system."""
+"""Checks of class names: safe in file names, terminals and pages, and distinct on every file system."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from edgekit.errors import DataError
 
 
 def visible(text: str) -> str:
-    """`text` with everything that is not printable (line ends, terminal controls) spelled out."""
+    """Return `text` with everything unprintable (line ends, terminal controls) as escape sequences."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def check_label(name: str) -> str:
-    """Accept a class name that is safe in a file name, a terminal and (escaped) a page.
+    """Return `name` if it is safe in a file name, a terminal and (escaped) a page.
 
     Raises:
-        DataError: empty, over 100 characters, a path separator, ``..`` or control characters.
+        DataError: it is empty, has over 100 characters, a path separator or control characters, or starts with ``..``.
     """
     bad = [c for c in name if c in "/\\" or unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
     if not name.strip() or len(name) > 100 or bad or name.startswith(".."):
@@ -29,7 +29,11 @@ def check_label(name: str) -> str:
 
 
 def check_labels(labels: tuple[str, ...]) -> None:
-    """Check the class names of one model: at least two, safe, distinct even without case."""
+    """Check the class names of one model.
+
+    Raises:
+        DataError: there are fewer than two, one is not safe, or two differ only in case or Unicode composition.
+    """
     for name in labels:
         check_label(name)
     if len(labels) < 2:
@@ -47,5 +51,5 @@ def check_labels(labels: tuple[str, ...]) -> None:
 
 
 def printable(text: str) -> str:
-    """`text` with control characters (which could drive the terminal) made visible."""
+    """Return `text` of several lines with control characters, which could control the terminal, escaped."""
     return "\n".join(visible(line) for line in text.split("\n"))

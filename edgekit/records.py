@@ -1,6 +1,6 @@
-"""The nouns that flow between stages: frozen, validated on construction, no behaviour.
+"""Records that are passed between the stages: frozen, and validated on construction.
 
-What is made from the weights carries their sha256 as ``parent``, so that a figure leads back to them.
+Everything made from the weights has their SHA-256 as ``parent``, so that every figure can be traced to them.
 """
 
 from __future__ import annotations
@@ -13,29 +13,30 @@ from typing import Any
 from edgekit.errors import DataError, UsageError, unknown
 from edgekit.labels import check_labels
 
-# "w8": int8 weights, float32 activations; "16x8": int8 weights, int16 activations.
+# "w8": INT8 weights, float32 activations. "16x8": INT8 weights, INT16 activations.
 PRECISIONS = ("fp32", "fp16", "int8", "w8", "16x8")
 SPLITS = ("train", "val", "test")
 RESAMPLES = ("bilinear", "bicubic")
 RUNTIMES = ("torch", "tensorrt", "onnxruntime", "openvino", "litert")
 _ARTIFACT_NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]*/[A-Za-z0-9_-][A-Za-z0-9._-]*"
-# How the names of baselines begin.
+# Prefix of the names of baselines.
 BASELINES = "baseline/"
 LAYOUTS = ("NCHW", "NHWC")
-# What the tensor `image` of an artifact takes: normalized float32, RGB bytes, or RGB bytes less 128.
+# Values of the tensor `image`: normalized float32, RGB bytes, or RGB bytes minus 128.
 INPUTS = ("float32", "uint8", "int8")
 ACCELERATORS = ("cpu", "gpu", "npu")
-# How LiteRT is run: through `Interpreter`, `CompiledModel`, or by the program benchmark_model.
+# Interfaces of LiteRT: `Interpreter`, `CompiledModel`, or the program benchmark_model.
 LITERT_APIS = ("interpreter", "compiled-model", "benchmark-model")
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What stands between an image file and the tensor; part of a model's identity.
+    """Preprocessing from an image file to the input tensor; part of a model's identity.
 
-    Decode: EXIF orientation applied, grey/palette/CMYK to RGB, transparency over white.
-    Resize: the shorter side to `resize_size` pixels with `resample` (antialiased).
-    Crop: the central `image_size` square. Then ``(pixel / 255 - mean) / std`` per RGB channel.
+    1. Decode: apply the EXIF orientation, convert grey, palette and CMYK to RGB, put transparency over white.
+    2. Resize the shorter side to `resize_size` pixels with `resample` (antialiased).
+    3. Crop the central square of `image_size` pixels.
+    4. Normalize: ``(pixel / 255 - mean) / std`` for each RGB channel.
     """
 
     image_size: int
@@ -59,7 +60,7 @@ class Preprocess:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image file: `path` relative to the data set's root, `label` an index into its labels."""
+    """An image file: `path` relative to the data set's root, `label` as an index into its labels."""
 
     path: str
     label: int
@@ -69,7 +70,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class DatasetIndex:
-    """Which images, which class, which split; no pixels. `carved`: splits that had no folder."""
+    """Images of a data set with their class and split, without pixels.
+
+    Attributes:
+        fingerprint: SHA-256 of labels and images. skipped: files that cannot be decoded.
+        carved: splits that have no folder and were taken from another split.
+    """
 
     root: Path
     labels: tuple[str, ...]
@@ -82,13 +88,13 @@ class DatasetIndex:
         check_labels(self.labels)
 
     def split(self, name: str) -> tuple[Sample, ...]:
-        """The samples of one split, in index order."""
+        """Return the samples of one split, in index order."""
         return tuple(s for s in self.samples if s.split == name)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Trained weights and everything needed to rebuild and feed the network."""
+    """Trained weights, with everything needed to rebuild the network and prepare its input."""
 
     path: Path
     arch: str
@@ -103,7 +109,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """An ONNX file with one input `image` (NCHW float32) and one output `scores` (N x classes)."""
+    """An ONNX file with the input `image`, float32 NCHW, and the output `scores`, (N, classes)."""
 
     path: Path
     opset: int
@@ -113,7 +119,11 @@ class OnnxModel:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A model file for one target. `name` is unique in its run: ``<target>/<file>``; `input`: of `INPUTS`."""
+    """A model file for one target.
+
+    Attributes:
+        name: ``<target>/<file>``, unique in its run. input: one of `INPUTS`.
+    """
 
     name: str
     target: str
@@ -135,28 +145,34 @@ class Artifact:
         if self.runtime not in RUNTIMES:
             raise unknown("runtime", self.runtime, RUNTIMES)
         if not re.fullmatch(_ARTIFACT_NAME, self.name):
-            raise DataError(f"{self.name!r} is no artifact name: it must be <target>/<file>")
+            raise DataError(f"{self.name!r} is no artifact name: the form is <target>/<file>")
 
     @property
     def file(self) -> str:
-        """The file's name, without its folder."""
+        """File name without its folder."""
         return self.name.partition("/")[2]
 
     @property
     def is_baseline(self) -> bool:
-        """Whether it is the network as trained, which others are compared with."""
+        """True for the network as trained, which the other artifacts are compared with."""
         return self.name.startswith(BASELINES)
 
 
 @dataclass(frozen=True)
 class Device:
-    """A ``devices/*.toml``: how to reach a device, what runs on it, what it can do.
-    `host` is a destination of ssh, or a serial of adb; what an `emulated` device says of time is no latency.
-    `precisions` empty means that every precision of the target works. Figures carry their source; peaks are
-    of dense arithmetic, on the GPU. `trtexec`, `dla_core`, `workspace_mb`, `cuda_graph` and `batch` are of
-    TensorRT: with a `dla_core` the engines run on that DLA, what it cannot do on the GPU. `api`, `accelerator`,
-    `xnnpack` and `benchmark_model` (the program's file, for that api) are of LiteRT. `cpu_mask` (hexadecimal) is
-    given to taskset; `cool_down_s` is how long a phone may cool down between two models.
+    """A device, as a ``devices/*.toml`` describes it: how to reach it, and its runtime and capabilities.
+
+    Attributes:
+        host: destination of ssh, or serial of adb.
+        emulated: an emulator; its times are no latencies.
+        precisions: that the device supports; empty: every precision of the target.
+        trtexec, dla_core, workspace_mb, cuda_graph, batch: options of TensorRT. With a `dla_core`, engines run on that
+            DLA, and on the GPU what the DLA does not support.
+        api, accelerator, xnnpack, benchmark_model: options of LiteRT; the last is the file of the program.
+        cpu_mask: hexadecimal, for taskset.
+        cool_down_s: longest pause of a phone between two models.
+        peak_fp16_tflops, peak_int8_tops: of dense arithmetic on the GPU.
+        sources: of these figures.
     """
 
     name: str
@@ -199,7 +215,7 @@ class Device:
         if self.dla_core is not None and not 0 <= self.dla_core < 8:
             raise DataError(f"device {self.name!r}: dla_core must be 0 to 7")
         if not 1 <= self.batch <= 1024 or (self.batch > 1 and self.runtime != "tensorrt"):
-            raise DataError(f"device {self.name!r}: batch must be 1, or with the runtime tensorrt up to 1024")
+            raise DataError(f"device {self.name!r}: batch must be 1, or up to 1024 with the runtime tensorrt")
         if self.workspace_mb is not None and self.workspace_mb < 1:
             raise DataError(f"device {self.name!r}: workspace_mb must be at least 1")
         if self.cpu_mask and not re.fullmatch(r"0*[1-9a-f][0-9a-f]{0,31}", self.cpu_mask):
@@ -218,26 +234,29 @@ class Device:
 
 
 def _litert_problem(device: Device) -> tuple[str, str] | None:
-    """What is wrong with the LiteRT keys of a device together, and the remedy."""
+    """Return the first conflict between the LiteRT keys of a device, and its remedy; None if there is none."""
     chosen = (device.api, device.accelerator, device.xnnpack) != ("interpreter", "cpu", True)
     if chosen and device.runtime != "litert":
-        return "api, accelerator and xnnpack are keys of LiteRT", 'add runtime = "litert", or remove them'
+        return "api, accelerator and xnnpack are keys for LiteRT", 'add runtime = "litert", or remove them'
     if device.accelerator != "cpu" and device.api == "interpreter":
-        return f"the interpreter has no {device.accelerator}", 'add api = "compiled-model"'
+        return f"the interpreter does not support the {device.accelerator}", 'add api = "compiled-model"'
     if device.accelerator != "cpu" and not device.xnnpack:
-        return f"XNNPACK is of the CPU, not of the {device.accelerator}", "remove xnnpack, or the accelerator"
+        return f"XNNPACK runs on the CPU, not on the {device.accelerator}", "remove xnnpack, or the accelerator"
     return None
 
 
 def _idle_key(device: Device) -> tuple[str, str] | None:
-    """A key that would be without effect, and the remedy."""
+    """Return the first key of a device that has no effect, and its remedy; None if there is none."""
     by_program = device.api == "benchmark-model"
     if device.cpu_mask and device.transport == "local":
-        return "cpu_mask is for devices over ssh and adb", "remove it; here: taskset MASK edgekit benchmark ..."
+        return (
+            "cpu_mask is for devices reached over ssh or adb",
+            "remove it; on this machine: taskset MASK edgekit benchmark ...",
+        )
     if device.cool_down_s != Device.cool_down_s and device.transport != "adb":
-        return "cool_down_s is for phones over adb", "remove it"
+        return "cool_down_s is for phones reached over adb", "remove it"
     if device.benchmark_model and not by_program:
-        return "benchmark_model is the program of another api", 'add api = "benchmark-model", or remove it'
+        return "benchmark_model needs another api", 'add api = "benchmark-model", or remove it'
     if device.python and by_program:
-        return 'api = "benchmark-model" runs no Python', "remove python, or the api"
+        return 'api = "benchmark-model" does not use Python', "remove python, or the api"
     return None

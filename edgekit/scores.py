@@ -1,4 +1,4 @@
-"""What a trained classifier was found to be worth: the nouns that flow from train to report.
+"""Scores of a trained classifier on its splits: accuracy, calibration, uncertainty, mistakes.
 
 Shares of images (top-1, precision, recall, F1, calibration errors) are in percent; probabilities
 are fractions; negative log-likelihoods (NLL) and entropies are in nats.
@@ -15,10 +15,13 @@ from edgekit.labels import check_labels
 
 @dataclass(frozen=True)
 class ClassScores:
-    """One class in one split: `support` images have it, `predicted` were said to.
+    """Scores of one class in one split.
 
-    A class without images has neither recall nor F1, and a precision only if it was predicted. A class
-    with images that was never predicted has precision 0 (scikit-learn: ``zero_division=0``).
+    A class without images has neither recall nor F1, and a precision only if it was predicted. A class with images
+    that was never predicted has precision 0 (scikit-learn: ``zero_division=0``).
+
+    Attributes:
+        support: number of images of the class. predicted: number of images that were classified as it.
     """
 
     support: int
@@ -30,7 +33,7 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Average:
-    """A mean over the classes that have images."""
+    """Mean over the classes that have images."""
 
     precision: float
     recall: float
@@ -39,15 +42,15 @@ class Average:
 
 @dataclass(frozen=True)
 class Scores:
-    """How right the answers of one split are.
+    """Accuracy on one split.
 
     Attributes:
         top1_low, top1_high: 95 % interval (Wilson 1927).
         balanced_accuracy: mean recall over the classes that have images.
-        macro: every such class counts the same. weighted: every image does.
-        absent: how many classes have no image in the split; they are left out of the averages.
+        macro: mean in which every such class counts the same. weighted: mean in which every image does.
+        absent: number of classes without an image in the split, which are left out of the means.
         classes: one entry per label.
-        confusion: (label, predicted label, images) of every cell that is not empty.
+        confusion: (label, predicted label, images) of every nonzero cell of the confusion matrix.
     """
 
     samples: int
@@ -64,7 +67,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Bin:
-    """The answers whose confidence lies in (low, high]; None where there are none."""
+    """Answers with a confidence in (low, high]; `confidence` and `accuracy` are their means, None if there are none."""
 
     low: float
     high: float
@@ -75,10 +78,11 @@ class Bin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far the probabilities of one split can be trusted.
+    """Calibration of the probabilities on one split.
 
-    `ece` has bins of equal width (Guo et al. 2017, arXiv:1706.04599, section 2), `ece_equal_mass` of
-    equal numbers of images (Nixon et al. 2019, arXiv:1904.01685); both are in percent.
+    Attributes:
+        ece: expected calibration error in percent, with bins of equal width (Guo et al. 2017, arXiv:1706.04599,
+            section 2). ece_equal_mass: with bins of equal numbers of images (Nixon et al. 2019, arXiv:1904.01685).
     """
 
     top1: float
@@ -90,7 +94,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Tried:
-    """A dropout rate, the scale that suits it best, and the NLL on val that they give."""
+    """One dropout rate that was tried, the best temperature for it, and the NLL on val with both."""
 
     rate: float
     scale: float
@@ -99,16 +103,17 @@ class Tried:
 
 @dataclass(frozen=True)
 class DropoutInjection:
-    """How dropout is injected before the head of a network at test time, chosen on val alone.
+    """Dropout before the head of the network at test time; its parameters are chosen on val.
 
     Attributes:
-        rate: the share of features that each of `samples` fixed random masks sets to zero.
-        scale: the temperature of the sampled logits.
-        fitted_on: how many val images chose them.
-        nll_before: on these, with temperature scaling alone. nll_after: of the mean of the samples.
-        gain_error: the standard error of ``nll_before - nll_after``.
-        helps: whether the gain is more than two standard errors. If not, the mean of the samples is no
-            better than the calibrated probabilities; the spread still tells sure from unsure answers.
+        rate: share of features that each of `samples` fixed random masks sets to zero.
+        scale: temperature of the sampled logits.
+        fitted_on: number of val images that `rate` and `scale` were fitted on.
+        nll_before: NLL on these images with temperature scaling alone. nll_after: NLL of the mean of the samples.
+        gain_error: standard error of ``nll_before - nll_after``.
+        helps: true if the gain is more than two standard errors. Otherwise the mean of the samples is no better than
+            the calibrated probabilities, but their spread still separates certain from uncertain answers.
+        tried: all rates that were compared.
     """
 
     rate: float
@@ -124,15 +129,17 @@ class DropoutInjection:
 
     def __post_init__(self) -> None:
         if not (0 < self.rate < 1 and self.scale > 0 and 1 <= self.samples <= 10_000):
-            raise DataError(f"no dropout injection: rate {self.rate}, scale {self.scale}, {self.samples} samples")
+            raise DataError(f"invalid dropout injection: rate {self.rate}, scale {self.scale}, {self.samples} samples")
 
 
 @dataclass(frozen=True)
 class SplitScores:
-    """One split: how right, and how well calibrated before and after temperature and with dropout.
+    """Accuracy and calibration of one split.
 
-    `error_auroc`: how well each measure of doubt finds the wrong answers, 0.5 (by chance) to 1;
-    empty where all answers are right, or all wrong.
+    Attributes:
+        before: calibration as trained. after: with temperature scaling. dropout: of the mean of the dropout samples.
+        error_auroc: AUROC of each measure of uncertainty for detecting wrong answers, 0.5 (chance) to 1; empty if all
+            answers are correct, or all are wrong.
     """
 
     scores: Scores
@@ -144,7 +151,7 @@ class SplitScores:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong answer: `path` below the data set's root, labels as indices, calibrated `confidence`."""
+    """A wrong answer: `path` relative to the data set's root, labels as indices, calibrated `confidence`."""
 
     path: str
     label: int
@@ -154,11 +161,11 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A checkpoint judged on val and test. Temperature and dropout were chosen on val alone.
+    """Evaluation of a checkpoint on val and test. Temperature and dropout are fitted on val only.
 
     Attributes:
-        splits: ``val`` and ``test``; what is quoted is test.
-        mistakes: the wrong answers on test, the surest first.
+        splits: ``val`` and ``test``; reports quote test.
+        mistakes: wrong answers on test, the most confident first.
         raw: ``val_logits`` and ``test_logits`` float32 (N, classes), ``val_labels`` and ``test_labels``
             int64 (N,), and ``mistake_pixels`` uint8 (mistakes, side, side, 3).
     """
@@ -174,13 +181,13 @@ class Evaluation:
     def __post_init__(self) -> None:
         check_labels(self.labels)
         if not self.temperature > 0:
-            raise DataError(f"{self.temperature} is no temperature")
+            raise DataError(f"the temperature must be above 0, not {self.temperature}")
         if not {"val", "test"} <= set(self.splits):
-            raise DataError("an evaluation needs the splits val and test")
+            raise DataError("an evaluation needs the splits 'val' and 'test'")
         numbers = [n for m in self.mistakes for n in (m.label, m.predicted)]
         cells = [n for split in self.splits.values() for cell in split.scores.confusion for n in cell[:2]]
         if not all(0 <= n < len(self.labels) for n in numbers + cells):
-            raise DataError("an evaluation names a class that its labels do not have")
+            raise DataError(f"the evaluation has a class index outside 0 to {len(self.labels) - 1}")
 
 
 @dataclass(frozen=True)
@@ -190,8 +197,8 @@ class EpochStats:
     Attributes:
         train_loss, val_loss: mean cross-entropy; of val without class weights and label smoothing.
         val_top1, val_macro_f1: percent. images_per_s: of the training part, without validation.
-        best: whether its weights were the best so far. seconds: wall clock. lr: learning rate of the head at its end.
-            These and `val_macro_f1` are None where an older edgekit did not keep them.
+        best: true if its weights were the best so far. seconds: wall clock. lr: learning rate of the head at its end.
+            These and `val_macro_f1` are None in runs of versions that did not record them.
     """
 
     epoch: int

@@ -82,7 +82,7 @@ def test_a_recipe_asks_for_a_possible_number_of_samples(samples: int) -> None:
         ({"runtime": "onnxruntime", "xnnpack": False}, 'add runtime = "litert"'),
         ({"runtime": "litert", "accelerator": "gpu"}, 'add api = "compiled-model"'),
         ({"runtime": "litert", "accelerator": "npu", "api": "compiled-model", "xnnpack": False}, "remove xnnpack"),
-        ({"transport": "local", "cpu_mask": "f0"}, "remove it; here: taskset"),
+        ({"transport": "local", "cpu_mask": "f0"}, "remove it; on this machine: taskset"),
         ({"transport": "ssh", "cool_down_s": 5.0}, "remove it"),
         ({"runtime": "litert", "benchmark_model": "x"}, 'add api = "benchmark-model"'),
         ({"runtime": "litert", "api": "benchmark-model", "python": "python3"}, "remove python"),

@@ -133,7 +133,7 @@ def _int8_mb(run: runs.Run) -> float | None:
 
 def _sentence(ranked: list[RunComparison]) -> str:
     """Which run is best, and whether that is more than chance."""
-    from edgekit.reporting.tables import SIGNIFICANT
+    from edgekit.stats.proportions import SIGNIFICANT
 
     if not ranked:
         return "nothing to rank: no run here was judged on the test split"

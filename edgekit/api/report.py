@@ -116,7 +116,7 @@ def written(material: Material, format_: str, about: Path | None = None) -> str:
 
         said = load_about(about) if about else None
         names = ("title", "description", "version", "author", "license")
-        return card.card(material, card.Said(**{name: getattr(said, name) for name in names}) if said else None)
+        return card.card(material, card.About(**{name: getattr(said, name) for name in names}) if said else None)
     if format_ in ("csv", "classes"):
         from edgekit.reporting import csvfiles
 
@@ -131,10 +131,10 @@ def changed_images(
     run: runs.Run, data: DatasetIndex | None, found: Sequence[Change]
 ) -> tuple[Mapping[int, Picture], str]:
     """The test images whose answer changed that are shown, by position in the split; and why there are none."""
-    from edgekit.reporting.changes import pictured
+    from edgekit.reporting.changes import shown_images
     from edgekit.reporting.html import MOST_ENTRIES
 
-    wanted = sorted({a.image for _, a in pictured([c for c in found if c.answers][:MOST_ENTRIES])})
+    wanted = sorted({a.image for _, a in shown_images([c for c in found if c.answers][:MOST_ENTRIES])})
     if not wanted:
         return {}, ""
     if data is None:
@@ -200,7 +200,7 @@ def _layers(run: runs.Run, results: Sequence[BenchmarkResult], rows: Sequence[Su
     from edgekit.analysis.layers import figures
     from edgekit.reporting.charts import row_of
     from edgekit.reporting.decide import decide
-    from edgekit.reporting.layers import title, told
+    from edgekit.reporting.layers import time_notes, title
 
     documents, left = debug_documents(run)
     timed = [r for r in results if r.layers and r.source != "emulated"]
@@ -223,7 +223,7 @@ def _layers(run: runs.Run, results: Sequence[BenchmarkResult], rows: Sequence[Su
     for result, row in judged:
         name = title(result, row)
         found[name] = figures(result.layers, costs, debug_document(documents, result))
-        notes[name] = told(result, row)
+        notes[name] = time_notes(result, row)
     shown = {r.artifact.target for r in timed if r.artifact.precision == "int8"}
     for target, document in documents.items():
         if target not in shown:

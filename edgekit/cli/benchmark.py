@@ -171,13 +171,13 @@ def _say(
 ) -> None:
     """How the times were got, and what brings what is not there."""
     from edgekit.analysis.layers import noise_db
-    from edgekit.reporting.layers import told
+    from edgekit.reporting.layers import time_notes
 
     environment, name = result.environment, result.artifact.name
     if result.source == "emulated":
         progress.note(f"{result.device} is emulated: its times are none")
     elif result.layers:
-        for line in told(result, row):
+        for line in time_notes(result, row):
             progress.note(line)
     else:
         again = f"none were kept; next: edgekit benchmark {run.handle} -d {result.device}"

@@ -1,6 +1,7 @@
-"""A model card: Markdown with YAML front matter, as the Hugging Face Hub reads it.
+"""A model card: Markdown with YAML front matter for the Hugging Face Hub.
 
-The front matter is that of huggingface/hub-docs, modelcard.md. What edgekit does not know is said to be unknown.
+The keys of the front matter are those of huggingface/hub-docs, modelcard.md. What edgekit cannot know is stated as
+unknown.
 """
 
 from __future__ import annotations
@@ -11,20 +12,21 @@ from dataclasses import dataclass
 
 from edgekit.measurements import Summary
 from edgekit.reporting import decide, figures, provenance, trained
-from edgekit.reporting.markdown import block, bullets, commands, decided, escape, table
+from edgekit.reporting.markdown import block, bullets, commands, decision_blocks, escape, table
 from edgekit.reporting.material import Material
 from edgekit.reporting.privacy import public
-from edgekit.reporting.tables import SIGNIFICANT, plain
+from edgekit.reporting.tables import plain
+from edgekit.stats.proportions import SIGNIFICANT
 
-# With fewer images a class's recall says little: its interval is wider than 30 points.
+# With fewer images the interval of a class's recall is wider than 30 points.
 FEW_IMAGES = 30
 _MOST_NAMED = 12
 _UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
-class Said:
-    """What the author says of the model; empty is unknown."""
+class About:
+    """Statements of the author about the model; empty means unknown."""
 
     title: str = ""
     description: str = ""
@@ -33,23 +35,21 @@ class Said:
     license: str = ""
 
 
-def card(material: Material, said: Said | None = None) -> str:
-    """The model card of a run."""
-    material, said = public(material), said or Said()
+def card(material: Material, about: About | None = None) -> str:
+    """Return the model card of a run."""
+    material, about = public(material), about or About()
     run, meta = material.run, material.run.info.plain()
     parts = [
-        f"# {escape(said.title or run.name)}",
-        escape(said.description, 10_000) or f"An image classifier, {escape(str(meta['arch']))}, made with edgekit.",
-        table(plain("", ("", ""), _facts(material, said), 2)),
+        f"# {escape(about.title or run.name)}",
+        escape(about.description, 10_000) or f"Image classifier ({escape(str(meta['arch']))}), made with edgekit.",
+        table(plain("", ("", ""), _facts(material, about), 2)),
         "## Intended use",
-        _use(material),
+        _intended_use(material),
         "## Training data",
-        _data(material),
+        _training_data(material),
         "## Training",
-        "Every option:",
-        block(
-            provenance.training(run.name, {**meta, "data": {"root": "DATA"}})
-        ),  # where the author keeps it is no matter
+        "The command with every option:",
+        block(provenance.training(run.name, {**meta, "data": {"root": "DATA"}})),
         "## Evaluation",
         *_evaluation(material),
         "## Quantization",
@@ -57,32 +57,39 @@ def card(material: Material, said: Said | None = None) -> str:
         "## Limitations",
         bullets(limitations(material)),
         "## How to reproduce",
-        *(commands(material) or ["Nothing was measured yet."]),
-        "Hashes, machines and versions of every figure: `edgekit report --format md`.",
+        *(commands(material) or ["There are no measurements yet."]),
+        "For hashes, machines and versions of every figure: `edgekit report --format md`.",
     ]
-    return dump(front_matter(material, said)) + "\n" + "\n\n".join(parts) + "\n"
+    return dump(front_matter(material, about)) + "\n" + "\n\n".join(parts) + "\n"
 
 
-def front_matter(material: Material, said: Said) -> dict[str, object]:
-    """What the Hub reads. Only what is known stands in it; a licence that is none of its identifiers is ``other``."""
+def dump(head: Mapping[str, object]) -> str:
+    """Return front matter: the mapping as YAML between two lines of ``---``."""
+    import yaml
+
+    return f"---\n{yaml.safe_dump(dict(head), sort_keys=False, allow_unicode=True, width=10_000)}---\n"
+
+
+def front_matter(material: Material, about: About) -> dict[str, object]:
+    """Return the metadata for the Hub, without what is unknown; a licence that the Hub does not know is ``other``."""
     run, meta = material.run, material.run.info.plain()
     head: dict[str, object] = {}
-    if said.license:
-        known = re.fullmatch(r"[a-z0-9][a-z0-9.-]*", said.license) is not None
-        head["license"] = said.license if known else "other"
-        head.update({} if known else {"license_name": said.license})
+    if re.fullmatch(r"[a-z0-9][a-z0-9.-]*", about.license):
+        head["license"] = about.license
+    elif about.license:
+        head.update({"license": "other", "license_name": about.license})
     head["library_name"] = "edgekit"
     head["pipeline_tag"] = "image-classification"
-    head["tags"] = ["image-classification", str(meta["arch"]), "quantized", "int8"][: 4 if _rounded(material) else 2]
+    head["tags"] = ["image-classification", str(meta["arch"]), *(["quantized", "int8"] if _quantized(material) else [])]
     results = _results(material)
     if results:
         head["metrics"] = ["accuracy"]
-        head["model-index"] = [{"name": said.title or run.name, "results": results}]
+        head["model-index"] = [{"name": about.title or run.name, "results": results}]
     return head
 
 
 def _results(material: Material) -> list[dict[str, object]]:
-    """One result for the network as trained, and one for each measured artifact."""
+    """Return the entry of the model index: metrics of the trained network and of each measured artifact."""
     data = material.run.info.plain()["data"]
     task = {"type": "image-classification", "name": "Image Classification"}
     dataset = {
@@ -91,46 +98,47 @@ def _results(material: Material) -> list[dict[str, object]]:
         "split": "test",
         "revision": str(data.get("fingerprint")),
     }
-    found = []
+    metrics = []
     if material.evaluation:
         scores = material.evaluation.splits["test"].scores
-        values = {
-            "accuracy": ("Top-1 accuracy as trained", scores.top1),
-            "f1": ("Macro F1 as trained", scores.macro.f1),
-        }
-        found += [{"type": t, "value": round(float(v) / 100, 6), "name": name} for t, (name, v) in values.items()]
-    measured = {
-        (row.artifact, round(float(row.top1) / 100, 6)): row.device
-        for row in reversed(material.rows)
-        if not row.baseline
-    }
-    for (artifact, value), device in reversed(measured.items()):
-        found.append({"type": "accuracy", "value": value, "name": f"Top-1 accuracy of {artifact} on {device}"})
-    return [{"task": task, "dataset": dataset, "metrics": found}] if found else []
+        metrics = [
+            {"type": "accuracy", "value": _share(scores.top1), "name": "Top-1 accuracy as trained"},
+            {"type": "f1", "value": _share(scores.macro.f1), "name": "Macro F1 as trained"},
+        ]
+    # Equal accuracies of an artifact are one metric, of the first device.
+    devices: dict[tuple[str, float], str] = {}
+    for row in material.rows:
+        if not row.baseline:
+            devices.setdefault((row.artifact, _share(row.top1)), row.device)
+    for (artifact, value), device in devices.items():
+        metrics.append({"type": "accuracy", "value": value, "name": f"Top-1 accuracy of {artifact} on {device}"})
+    return [{"task": task, "dataset": dataset, "metrics": metrics}] if metrics else []
 
 
-def _facts(material: Material, said: Said) -> list[tuple[str, str]]:
+def _share(percent: float) -> float:
+    return round(float(percent) / 100, 6)
+
+
+def _facts(material: Material, about: About) -> list[tuple[str, str]]:
     meta = material.run.info.plain()
     size = meta["preprocess"].get("image_size")
     return [
         ("architecture", str(meta["arch"])),
         ("input", f"RGB, {size} x {size} px, {meta['preprocess'].get('resample', _UNKNOWN)}"),
         ("classes", str(len(material.labels))),
-        ("version", said.version or f"weights {material.run.weights_sha256[:12]}"),
-        ("author", said.author or _UNKNOWN),
-        ("licence", said.license or _UNKNOWN),
-        ("started from", str((meta["options"] or {}).get("weights") or "pretrained weights, see the options below")
+        ("version", about.version or f"weights {material.run.weights_sha256[:12]}"),
+        ("author", about.author or _UNKNOWN),
+        ("licence", about.license or _UNKNOWN),
+        ("initial weights", str((meta["options"] or {}).get("weights") or "pretrained, see the options below")
          if isinstance(meta["options"], Mapping) else _UNKNOWN),
     ]  # fmt: skip
 
 
-def _use(material: Material) -> str:
-    named = ", ".join(escape(name) for name in material.labels[:_MOST_NAMED])
-    more = f" and {len(material.labels) - _MOST_NAMED} more" if len(material.labels) > _MOST_NAMED else ""
+def _intended_use(material: Material) -> str:
     return (
-        f"To tell images of these classes apart: {named}{more}. Every image gets one of them: there is no answer for "
-        "what is none of them. For what else it is meant, and for what it must not be used, is unknown to edgekit: "
-        "the author should say it here."
+        f"Classification of images into these classes: {escape(_listed(material.labels), 2000)}. Every image gets one "
+        "of them; there is no answer for an image that belongs to none. Other intended uses, and uses that are out of "
+        "scope, are unknown to edgekit: the author should describe them here."
     )
 
 
@@ -138,15 +146,15 @@ def _data_name(data: Mapping[str, object]) -> str:
     return str(data.get("root", _UNKNOWN)).rstrip("/").rpartition("/")[2] or _UNKNOWN
 
 
-def _data(material: Material) -> str:
+def _training_data(material: Material) -> str:
     data = material.run.info.plain()["data"]
-    lines = [f"data set: {_data_name(data)}; its licence and how it was collected are {_UNKNOWN} to edgekit",
-             f"fingerprint (SHA-256 over labels and images): {data.get('fingerprint', _UNKNOWN)}"]  # fmt: skip
+    lines = [f"data set: {_data_name(data)}; its licence and origin are {_UNKNOWN} to edgekit",
+             f"fingerprint (SHA-256 of labels and images): {data.get('fingerprint', _UNKNOWN)}"]  # fmt: skip
     if material.counts:
         lines.append("images: " + ", ".join(f"{sum(n)} {split}" for split, n in material.counts.items()))
     else:
-        lines.append(f"numbers of images: {_UNKNOWN}, the index of the data is gone")
-    lines.append(f"left out because they cannot be decoded: {data.get('skipped', _UNKNOWN)}")
+        lines.append(f"images: {_UNKNOWN}, because the index of the data set is gone")
+    lines.append(f"files left out because they cannot be decoded: {data.get('skipped', _UNKNOWN)}")
     return bullets(lines)
 
 
@@ -158,64 +166,51 @@ def _evaluation(material: Material) -> list[str]:
             table(trained.calibrations(material.evaluation)),
         ]
     else:
-        parts.append("As trained, the network was not judged on the test split: `edgekit evaluate`.")
+        parts.append("The trained network was not evaluated on the test split; run `edgekit evaluate`.")
     if material.rows:
-        parts += [table(figures.table(material.rows)), *decided(material)]
+        parts += [table(figures.table(material.rows)), *decision_blocks(material)]
     return parts
 
 
 def _quantization(material: Material) -> str:
-    rounded = _rounded(material)
-    if not rounded:
+    names = {row.artifact for row in _quantized(material)}
+    if not names:
         return "No quantized model was measured."
-    return table(
-        provenance.hashes([r for r in material.results if r.artifact.name in {row.artifact for row in rounded}])
-    )
+    return table(provenance.hashes([r for r in material.results if r.artifact.name in names]))
 
 
-def _rounded(material: Material) -> list[Summary]:
-    return [row for row in material.rows if row.precision not in ("fp32", "fp16")]
+def _quantized(material: Material) -> list[Summary]:
+    return [row for row in material.rows if row.precision not in decide.FLOAT]
 
 
 def limitations(material: Material) -> list[str]:
-    """What the figures say against the model, and what nobody looked at."""
-    lines = []
-    for split in ("train", "test"):
+    """Return the weaknesses that the figures show, and what was not examined."""
+    labels, lines = material.labels, []
+    for split, effect in (("train", "learned from few examples"), ("test", "recall is known only roughly")):
         numbers = material.counts.get(split, ())
-        few = [material.labels[n] for n, count in enumerate(numbers) if count < FEW_IMAGES]
+        few = [labels[n] for n, count in enumerate(numbers) if count < FEW_IMAGES]
         if few:
-            what = "recall is known only roughly" if split == "test" else "little was learned from"
-            lines.append(f"{len(few)} of {len(material.labels)} classes have fewer than {FEW_IMAGES} {split} images "
-                         f"({what}): {_named(few)}")  # fmt: skip
+            lines.append(f"{len(few)} of {len(labels)} classes have fewer than {FEW_IMAGES} {split} images "
+                         f"({effect}): {_listed(few)}")  # fmt: skip
     worse = [row for row in material.rows if not row.baseline and row.drop > 0 and row.p_value < SIGNIFICANT]
     lines += [
-        f"{row.artifact} on {row.device} loses {row.drop:.1f} points of top-1 (p = {row.p_value:.2g}, McNemar)"
+        f"{row.artifact} on {row.device} loses {row.drop:.1f} points of top-1 (p = {row.p_value:.2g}, McNemar's test)"
         for row in worse
     ]
     for change in material.changes:
-        names = [f"{material.labels[c.label]} ({c.change:+.0f})" for c in change.significant if c.change < 0]
+        names = [f"{labels[c.label]} ({c.change:+.0f})" for c in change.significant if c.change < 0]
         if names:
-            lines.append(f"{change.names[0]}: recall fell significantly (Holm) in {_named(names)}")
+            lines.append(f"{change.names[0]}: recall fell significantly (after Holm's correction) in {_listed(names)}")
     if material.evaluation:
-        test = material.evaluation.splits["test"]
-        bad = [n for n, c in enumerate(test.scores.classes) if c.recall is not None and c.recall < 50]
+        scores = material.evaluation.splits["test"].scores.classes
+        bad = [labels[n] for n, c in enumerate(scores) if c.recall is not None and c.recall < 50]
         if bad:
-            lines.append(
-                f"fewer than half of the test images are recognized in {_named([material.labels[n] for n in bad])}"
-            )
+            lines.append(f"fewer than half of the test images are recognized in {_listed(bad)}")
     if not any(row.source == "device" for row in material.rows):
-        lines.append("no latency was measured on a phone or a board: how fast it is there is unknown")
-    return [*lines, "other data than its own test split, bias and robustness were not looked at: unknown"]
+        lines.append("no latency was measured on a phone or a board, so the speed there is unknown")
+    return [*lines, "other data than the test split, bias and robustness were not examined"]
 
 
-def _named(names: Sequence[str]) -> str:
-    return ", ".join(names[:_MOST_NAMED]) + (
-        f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    )
-
-
-def dump(head: Mapping[str, object]) -> str:
-    """Write the front matter: a YAML mapping in block style between two lines of ``---``."""
-    import yaml
-
-    return f"---\n{yaml.safe_dump(dict(head), sort_keys=False, allow_unicode=True, width=10_000)}---\n"
+def _listed(names: Sequence[str]) -> str:
+    left = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {left} more" if left > 0 else "")

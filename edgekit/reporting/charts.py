@@ -1,39 +1,67 @@
-"""The accuracy/latency picture: one panel a device, intervals both ways, the front drawn; SVG without a script."""
+"""Charts of measured figures, and the tables with the same figures.
+
+Accuracy against latency, distributions of latencies, sizes and energy, as ``<svg>`` elements without a script.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgekit.labels import visible
 from edgekit.measurements import BenchmarkResult, Summary
 from edgekit.reporting import svg
 from edgekit.reporting.changes import is_baseline
-from edgekit.reporting.decide import kind_of, pareto_front, per_image_ms, quantile
+from edgekit.reporting.decide import Basis, basis_of, pareto_front, per_image_ms, quantile
 from edgekit.reporting.tables import Table, latency, number, plain
 
+# A precision has one colour everywhere; the words are those of the explanations.
 COLORS = {"fp32": svg.BLUE, "fp16": svg.YELLOW, "int8": svg.RED, "w8": svg.GREEN, "16x8": svg.PURPLE}
+_COLOR_WORDS = {
+    "fp32": "blue FP32", "fp16": "yellow FP16", "int8": "red INT8", "w8": "green W8", "16x8": "purple 16x8",
+}  # fmt: skip
 MOST_PANELS = 12
+# With more artifacts than this on a device, curves are drawn by precision only.
+MOST_DISTINCT = 8
+MOST_BARS = 40
 _FAINT = 0.5
-_LABEL = 13, 9  # pixels that a number takes at 72 an inch, wide and high
+_LABEL = 13, 9  # pixels of a number at 72 dpi: width, height
+_STYLES = ("solid", "dashed", "dotted", "dashdot")
+# Percentages at which a distribution is drawn: enough for a curve, few enough for a small file.
+_SHARES = (0.0, 0.5, 1, 2, *range(4, 96, 2), 96, 97, 98, 99, 99.5, 99.9, 100)
+_MARKED = {50: "o", 90: "^", 99: "s"}
+ESTIMATED = (90, 95, 99)
+COLUMNS = ("model", "device", "queries", "min", "p10", "p50", "p90", "p95", "p99", "max", "max / p50")
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar: its value in megabytes or millijoules, and the precision or "baseline" that gives its colour."""
+
+    name: str
+    value: float
+    kind: str
+
+
+# Accuracy against latency.
 
 
 def accuracy_latency(rows: Sequence[Summary]) -> str:
-    """Top-1 against p50 of one image, each with its 95 % interval, as an ``<svg>`` element.
+    """Draw top-1 against p50 of one image, one panel a device, with 95 % intervals and the Pareto front.
 
-    Points carry the row's number where there is room. What another one of its device beats in both is faint.
+    Points carry the row's number where there is room. Models that another one of their device beats in both are faint.
     """
-    panels = _panels(rows)
+    panels = _row_panels(rows)
     columns = min(len(panels), 2) or 1
-    high = 3.4 if columns == 1 else 2.9
-    with svg.drawing(8, 0.3 + high * max(1, math.ceil(len(panels) / columns))) as figure:
-        grid = figure.subplots(max(1, math.ceil(len(panels) / columns)), columns, squeeze=False, sharey=True).flatten()
+    lines = max(1, math.ceil(len(panels) / columns))
+    with svg.drawing(8, 0.3 + (3.4 if columns == 1 else 2.9) * lines) as figure:
+        grid = figure.subplots(lines, columns, squeeze=False, sharey=True).flatten()
         for axes, (title, numbers) in zip(grid, panels):
             if len(panels) > 1:
                 axes.set_title(svg.shortened(visible(title), 40), fontsize=9)
-            _panel(axes, rows, numbers)
+            _draw_points(axes, rows, numbers)
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
         grid[0].set_ylabel("top-1 on the test split, %")
@@ -41,13 +69,29 @@ def accuracy_latency(rows: Sequence[Summary]) -> str:
         return svg.to_svg(figure, "accuracy against latency by device; the table of figures has every number")
 
 
-def left_out(rows: Sequence[Summary]) -> int:
-    """How many devices have no panel."""
-    return max(0, len({row.device for row in rows if row.p50_ms is not None}) - MOST_PANELS)
+def accuracy_latency_text(rows: Sequence[Summary]) -> str:
+    """Explain the marks that occur in the picture of `accuracy_latency`."""
+    shown = [row for row in rows if row.p50_ms is not None]
+    used = {row.precision for row in shown if not row.baseline}
+    colors = [words for precision, words in _COLOR_WORDS.items() if precision in used]
+    lines = []
+    if colors:
+        lines.append(f"Numbers are those of the table of figures. Diamond: baseline; {', '.join(colors)}.")
+    lines.append(
+        "Bars are 95 % intervals. The line is the Pareto front; models that another one on the device beats in both "
+        "accuracy and latency are faint."
+    )
+    if any(row.stand_in for row in shown):
+        lines.append("Hollow square: a stand-in runtime; its latency is not the device's.")
+    if any(basis_of(row) == Basis.HERE and not row.baseline for row in shown):
+        lines.append("Latencies of this machine do not tell how fast a device is.")
+    if missing := max(0, len({row.device for row in shown}) - MOST_PANELS):
+        lines.append(f"{missing} more devices are only in the table.")
+    return " ".join(lines)
 
 
-def _panels(rows: Sequence[Summary]) -> list[tuple[str, list[int]]]:
-    """Device -> the positions of its rows that have a latency; the devices with most rows."""
+def _row_panels(rows: Sequence[Summary]) -> list[tuple[str, list[int]]]:
+    """Return each device with the positions of its rows that have a latency; the devices with most rows."""
     found: dict[str, list[int]] = {}
     for n, row in enumerate(rows):
         if row.p50_ms is not None:
@@ -56,37 +100,53 @@ def _panels(rows: Sequence[Summary]) -> list[tuple[str, list[int]]]:
     return [(name, numbers) for name, numbers in found.items() if name in kept]
 
 
-def _panel(axes: Any, rows: Sequence[Summary], numbers: Sequence[int]) -> None:
+def _draw_points(axes: Any, rows: Sequence[Summary], numbers: Sequence[int]) -> None:
     shown = [rows[n] for n in numbers]
-    best = [numbers[n] for n in pareto_front(shown)]
-    x = [per_image_ms(rows[n]) for n in best]
-    if len(best) > 1:
-        axes.plot(x, [rows[n].top1 for n in best], color=svg.INK, linewidth=1, alpha=0.6, drawstyle="steps-post")
+    front = [numbers[n] for n in pareto_front(shown)]
+    if len(front) > 1:
+        x, y = [per_image_ms(rows[n]) for n in front], [rows[n].top1 for n in front]
+        axes.plot(x, y, color=svg.INK, linewidth=1, alpha=0.6, drawstyle="steps-post")
     for n in numbers:
-        _point(axes, rows[n], n in best)
+        _draw_point(axes, rows[n], n in front)
     log_ticks(axes, [per_image_ms(row) for row in shown])
     axes.grid()
     axes.margins(0.08, 0.12)
-    _numbers(axes, rows, sorted(numbers, key=lambda n: (n not in best, not rows[n].baseline, n)))
+    _draw_numbers(axes, rows, sorted(numbers, key=lambda n: (n not in front, not rows[n].baseline, n)))
 
 
-def _point(axes: Any, row: Summary, leads: bool) -> None:
+def _draw_point(axes: Any, row: Summary, leads: bool) -> None:
     color = svg.INK if row.baseline else COLORS[row.precision]
     marker = "D" if row.baseline else "s" if row.stand_in else "o"
-    up = [[row.top1 - row.top1_low], [row.top1_high - row.top1]]
+    y_error = [[row.top1 - row.top1_low], [row.top1_high - row.top1]]
     p50, x = quantile(row, 50), per_image_ms(row)
-    side = None
+    x_error = None
     if p50 and p50.low_ms is not None and p50.high_ms is not None:
-        side = [[max(0.0, x - p50.low_ms / row.batch)], [max(0.0, p50.high_ms / row.batch - x)]]
-    faint = 1.0 if leads or row.baseline else _FAINT
+        x_error = [[max(0.0, x - p50.low_ms / row.batch)], [max(0.0, p50.high_ms / row.batch - x)]]
     axes.errorbar(
-        x, row.top1, up, side, fmt=marker, color=color, mfc="none" if row.stand_in else color, alpha=faint,
-        capsize=2, markersize=6 if leads else 5, elinewidth=0.9, zorder=3 if leads else 2,
+        x, row.top1, y_error, x_error, fmt=marker, color=color, mfc="none" if row.stand_in else color,
+        alpha=1.0 if leads or row.baseline else _FAINT, capsize=2, markersize=6 if leads else 5, elinewidth=0.9,
+        zorder=3 if leads else 2,
     )  # fmt: skip
 
 
+def _draw_numbers(axes: Any, rows: Sequence[Summary], order: Sequence[int]) -> None:
+    """Write the rows' numbers in this order; one that would cover another is left out."""
+    axes.figure.draw_without_rendering()
+    width, height = _LABEL
+    taken: list[tuple[float, float]] = []
+    for n in order:
+        point = per_image_ms(rows[n]), rows[n].top1
+        x, y = axes.transData.transform(point) * 72 / axes.figure.dpi
+        for dx, dy in ((4, 4), (4, -12), (-14, 4), (-14, -12)):
+            corner = float(x) + dx, float(y) + dy
+            if all(abs(corner[0] - left) >= width or abs(corner[1] - low) >= height for left, low in taken):
+                taken.append(corner)
+                axes.annotate(str(n + 1), point, (dx, dy), textcoords="offset points", fontsize=8)
+                break
+
+
 def log_ticks(axes: Any, values: Sequence[float]) -> None:
-    """A logarithmic x axis that has readable numbers also where all values are nearly equal."""
+    """Give the x axis a logarithmic scale with readable ticks, also where all values are nearly equal."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")
@@ -100,99 +160,29 @@ def log_ticks(axes: Any, values: Sequence[float]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _numbers(axes: Any, rows: Sequence[Summary], order: Sequence[int]) -> None:
-    """The rows' numbers, the leading ones first; one that would lie over another is left out."""
-    axes.figure.draw_without_rendering()
-    width, height = _LABEL
-    taken: list[tuple[float, float]] = []
-    for n in order:
-        at = axes.transData.transform((per_image_ms(rows[n]), rows[n].top1)) * 72 / axes.figure.dpi
-        for dx, dy in ((4, 4), (4, -12), (-14, 4), (-14, -12)):
-            place = float(at[0]) + dx, float(at[1]) + dy
-            if all(abs(place[0] - x) >= width or abs(place[1] - y) >= height for x, y in taken):
-                taken.append(place)
-                text = str(n + 1)
-                axes.annotate(
-                    text, (per_image_ms(rows[n]), rows[n].top1), (dx, dy), textcoords="offset points", fontsize=8
-                )
-                break
+# Distributions of latencies.
 
 
-def accuracy_latency_text(rows: Sequence[Summary]) -> str:
-    """How the picture is read: only of the signs that are in it."""
-    shown = [row for row in rows if row.p50_ms is not None]
-    signs = {"fp32": "blue FP32", "fp16": "yellow FP16", "int8": "red INT8", "w8": "green W8", "16x8": "purple 16x8"}
-    colors = [signs[name] for name in signs if any(row.precision == name and not row.baseline for row in shown)]
-    lines = [f"Numbers are the rows of the table of figures. Diamond: baseline; {', '.join(colors)}." if colors else ""]
-    lines.append(
-        "Bars: 95 % intervals. The line is the front; what another artifact of its device beats in both is faint."
-    )
-    if any(row.stand_in for row in shown):
-        lines.append("Hollow square: a stand-in runtime, whose latency does not count.")
-    if any(kind_of(row) == "this machine" and not row.baseline for row in shown):
-        lines.append("What was measured on this machine says nothing of how fast a device is.")
-    if number := left_out(rows):
-        lines.append(f"{number} more devices are in the table alone.")
-    return " ".join(filter(None, lines))
-
-
-# Pictures of latency distributions, sizes and energy, and the tables that say the same.
-
-# More artifacts of a device than this are not told apart, only their precisions are: each has one colour everywhere.
-MOST_TOLD_APART = 8
-_STYLES = ("solid", "dashed", "dotted", "dashdot")
-MOST_BARS = 40
-# Where a distribution is drawn: enough for a curve, few enough for a small file.
-_SHARES = (0.0, 0.5, 1, 2, *range(4, 96, 2), 96, 97, 98, 99, 99.5, 99.9, 100)
-_MARKED = {50: "o", 90: "^", 99: "s"}
-ESTIMATED = (90, 95, 99)
-COLUMNS = ("model", "device", "queries", "min", "p10", "p50", "p90", "p95", "p99", "max", "max / p50")
-
-
-def shown(results: Sequence[BenchmarkResult]) -> list[BenchmarkResult]:
-    """Those whose latencies are some: an emulator's are none."""
+def with_latencies(results: Sequence[BenchmarkResult]) -> list[BenchmarkResult]:
+    """Return the results with meaningful latencies: not those of emulators."""
     return [r for r in results if r.source != "emulated" and len(r.latencies_ns) > 1 and min(r.latencies_ns) > 0]
 
 
 def drawn(results: Sequence[BenchmarkResult], rows: Sequence[Summary]) -> list[BenchmarkResult]:
-    """Those whose curve says how fast an artifact is: a stand-in's does not."""
-    return [r for r in shown(results) if not ((row := row_of(r, rows)) and row.stand_in)]
+    """Return the results whose distribution is drawn: those with latencies, without stand-ins."""
+    return [r for r in with_latencies(results) if not ((row := row_of(r, rows)) and row.stand_in)]
 
 
 def row_of(result: BenchmarkResult, rows: Sequence[Summary]) -> Summary | None:
-    """The row that a result was judged by."""
+    """Return the row that was computed from a result."""
     ran_in = f"{result.environment.get('runtime')} {result.environment.get('version')}"
     name, device = result.artifact.name, result.device
     return next((row for row in rows if (row.artifact, row.device, row.ran_in) == (name, device, ran_in)), None)
 
 
-def distributions_text(results: Sequence[BenchmarkResult], rows: Sequence[Summary]) -> str:
-    """How the picture is read: only of the signs that are in it."""
-    found = drawn(results, rows)
-    panels = [group for _, group in _panels_distributions(found)]
-    lines = ["The share of queries that are at most so slow."]
-    if any(len(group) <= MOST_TOLD_APART for group in panels):
-        lines.append("Marks at 50 % (round), 90 % (triangle) and 99 % (square) of the queries that were measured.")
-    lines.append("A steep line is a steady latency; a long foot to the right is what users notice. One colour for each "
-                 "precision.")  # fmt: skip
-    if any(len(group) > MOST_TOLD_APART for group in panels):
-        lines.append(f"Of devices with more than {MOST_TOLD_APART} models the models are not told apart.")
-    if len(found) < len(shown(results)):
-        lines.append("Stand-ins are not drawn.")
-    return " ".join(lines)
-
-
-def _panels_distributions(found: Sequence[BenchmarkResult]) -> list[tuple[str, list[BenchmarkResult]]]:
-    devices: dict[str, list[BenchmarkResult]] = {}
-    for result in found:
-        devices.setdefault(result.device, []).append(result)
-    kept = sorted(devices, key=lambda name: -len(devices[name]))[:MOST_PANELS]
-    return [(name, group) for name, group in devices.items() if name in kept]
-
-
 def ecdf(results: Sequence[BenchmarkResult], rows: Sequence[Summary] = ()) -> str:
-    """The share of queries that are at most so slow, one panel a device, as an ``<svg>`` element; else empty."""
-    panels = _panels_distributions(drawn(results, rows))
+    """Draw the empirical distribution functions of the latencies, one panel a device; empty if there are none."""
+    panels = _result_panels(drawn(results, rows))
     if not panels:
         return ""
     columns = min(len(panels), 2)
@@ -201,7 +191,7 @@ def ecdf(results: Sequence[BenchmarkResult], rows: Sequence[Summary] = ()) -> st
         grid = figure.subplots(lines, columns, squeeze=False).flatten()
         for axes, (title, found) in zip(grid, panels):
             axes.set_title(svg.shortened(visible(title), 40), fontsize=9)
-            _curves(axes, found)
+            _draw_curves(axes, found)
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
         grid[0].set_ylabel("share of queries, %")
@@ -209,10 +199,34 @@ def ecdf(results: Sequence[BenchmarkResult], rows: Sequence[Summary] = ()) -> st
         return svg.to_svg(figure, "distribution of latencies by device; the table below has the percentiles")
 
 
-def _curves(axes: Any, found: Sequence[BenchmarkResult]) -> None:
+def ecdf_text(results: Sequence[BenchmarkResult], rows: Sequence[Summary]) -> str:
+    """Explain the marks that occur in the picture of `ecdf`."""
+    found = drawn(results, rows)
+    sizes = [len(group) for _, group in _result_panels(found)]
+    lines = ["Share of queries with at most this latency."]
+    if any(size <= MOST_DISTINCT for size in sizes):
+        lines.append("Marks: p50 (circle), p90 (triangle) and p99 (square) of the measured queries.")
+    lines.append("A steep curve is a steady latency; a long tail to the right is what users notice. Each precision has "
+                 "one colour.")  # fmt: skip
+    if any(size > MOST_DISTINCT for size in sizes):
+        lines.append(f"On devices with more than {MOST_DISTINCT} models the curves show the precision only.")
+    if len(found) < len(with_latencies(results)):
+        lines.append("Stand-ins are not drawn.")
+    return " ".join(lines)
+
+
+def _result_panels(found: Sequence[BenchmarkResult]) -> list[tuple[str, list[BenchmarkResult]]]:
+    devices: dict[str, list[BenchmarkResult]] = {}
+    for result in found:
+        devices.setdefault(result.device, []).append(result)
+    kept = sorted(devices, key=lambda name: -len(devices[name]))[:MOST_PANELS]
+    return [(name, group) for name, group in devices.items() if name in kept]
+
+
+def _draw_curves(axes: Any, found: Sequence[BenchmarkResult]) -> None:
     import numpy as np
 
-    apart = len(found) <= MOST_TOLD_APART
+    distinct = len(found) <= MOST_DISTINCT
     named: set[str] = set()
     low, high = [], []
     seen: dict[str, int] = {}
@@ -221,15 +235,15 @@ def _curves(axes: Any, found: Sequence[BenchmarkResult]) -> None:
         precision = "baseline" if is_baseline(result) else result.artifact.precision
         color = COLORS.get(precision, svg.INK)
         n = seen[precision] = seen.get(precision, -1) + 1
-        label = svg.shortened(visible(result.artifact.name), 30) if apart else precision
+        label = svg.shortened(visible(result.artifact.name), 30) if distinct else precision
         style = {"color": color, "linewidth": 0.8, "alpha": 0.6}
-        if apart:
-            shade = 1.0 if n < len(_STYLES) else 0.55
-            style = {"color": color, "linewidth": 1.4, "alpha": shade, "linestyle": _STYLES[n % len(_STYLES)]}
+        if distinct:
+            alpha = 1.0 if n < len(_STYLES) else 0.55
+            style = {"color": color, "linewidth": 1.4, "alpha": alpha, "linestyle": _STYLES[n % len(_STYLES)]}
         axes.plot(times, _SHARES, label="_" if label in named else label, **style)
         named.add(label)
         for share, marker in _MARKED.items():
-            if apart:
+            if distinct:
                 axes.plot(times[_SHARES.index(share)], share, marker, color=color, markersize=4)
         low.append(times[0])
         high.append(times[-1])
@@ -242,75 +256,88 @@ def _curves(axes: Any, found: Sequence[BenchmarkResult]) -> None:
 
 
 def percentiles(results: Sequence[BenchmarkResult], rows: Sequence[Summary] = ()) -> Table:
-    """The distributions in figures; of p90, p95 and p99 the early-stopping estimates, where the samples carry them."""
+    """Return the table of the distributions; p90, p95 and p99 are the early-stopping estimates."""
     import numpy as np
 
     lines = []
-    for r in shown(results):
+    for r in with_latencies(results):
         times = np.asarray(r.latencies_ns, np.float64) / 1e6
         p50 = float(np.percentile(times, 50))
         estimates = [latency(estimate(row_of(r, rows), p)) for p in ESTIMATED]
         values = [latency(float(v)) for v in (times.min(), np.percentile(times, 10), p50)]
         lines.append((r.artifact.name, r.device, str(len(times)), *values, *estimates, latency(float(times.max())),
                       f"{float(times.max()) / p50:.1f}"))  # fmt: skip
-    found = plain("Milliseconds of the measured queries", COLUMNS, lines, left=2)
+    found = plain("Percentiles of the measured queries, milliseconds", COLUMNS, lines, left=2)
     note = "p90, p95, p99: early-stopping estimates, as in the table of figures; -: insufficient samples"
     return replace(found, notes=(note,))
 
 
 def estimate(row: Summary | None, percent: float) -> float | None:
-    """The early-stopping estimate of a percentile above the median; None: insufficient samples."""
+    """Return the early-stopping estimate of p90, p95 or p99; None if there are too few samples."""
     if row is None or row.source == "emulated":
         return None
     found = quantile(row, percent)
     return {90: row.p90_ms, 99: row.p99_ms}.get(int(percent), found.bound_ms if found else None)
 
 
-def bars(rows: Sequence[Summary], kind: str) -> str:
-    """Sizes or energies as bars, one an artifact, as an ``<svg>`` element; empty where there is nothing to draw."""
-    found = sizes(rows) if kind == "size" else energies(rows)
-    found = found[:MOST_BARS]
-    if len(found) < 2:
+# Sizes and energy.
+
+
+def size_chart(rows: Sequence[Summary]) -> str:
+    """Draw the sizes of the artifacts as bars; empty if there are fewer than two."""
+    return _bar_chart(sizes(rows), "megabytes", "size")
+
+
+def energy_chart(rows: Sequence[Summary]) -> str:
+    """Draw the energy of one image as bars; empty if there are fewer than two."""
+    return _bar_chart(energies(rows), "millijoules per image, including idle power", "energy")
+
+
+def _bar_chart(bars: Sequence[Bar], unit: str, what: str) -> str:
+    bars = bars[:MOST_BARS]
+    if len(bars) < 2:
         return ""
-    with svg.drawing(8, 0.7 + 0.21 * len(found)) as figure:
+    with svg.drawing(8, 0.7 + 0.21 * len(bars)) as figure:
         axes = figure.add_subplot()
-        values = [value for _, value, _ in found]
-        places = range(len(found))
-        axes.barh(places, values, 0.7, color=[svg.INK if p == "baseline" else COLORS[p] for _, _, p in found])
-        axes.set_yticks(places, [svg.shortened(visible(name), 44) for name, _, _ in found], fontsize=8)
-        for place, value in zip(places, values):
-            axes.annotate(latency(value), (value, place), (4, 0), textcoords="offset points", va="center", fontsize=8)
-        axes.set_ylim(len(found) - 0.4, -0.6)
+        values, positions = [bar.value for bar in bars], range(len(bars))
+        axes.barh(positions, values, 0.7, color=[COLORS.get(bar.kind, svg.INK) for bar in bars])
+        axes.set_yticks(positions, [svg.shortened(visible(bar.name), 44) for bar in bars], fontsize=8)
+        for y, value in zip(positions, values):
+            axes.annotate(latency(value), (value, y), (4, 0), textcoords="offset points", va="center", fontsize=8)
+        axes.set_ylim(len(bars) - 0.4, -0.6)
         axes.set_xlim(0, 1.12 * max(values))
-        axes.set_xlabel("megabytes" if kind == "size" else "millijoules per image, all that the rail carries")
+        axes.set_xlabel(unit)
         axes.grid(axis="x")
-        return svg.to_svg(figure, f"{kind} of every artifact; the figures table has the numbers")
+        return svg.to_svg(figure, f"{what} of every artifact; the figures table has the numbers")
 
 
-def sizes(rows: Sequence[Summary]) -> list[tuple[str, float, str]]:
-    """(model, megabytes, precision or "baseline") of each file or engine, the largest first; equal ones are one."""
+def sizes(rows: Sequence[Summary]) -> list[Bar]:
+    """Return the size of each file or engine, the largest first; equal sizes of one precision are one bar."""
     found: dict[tuple[str, float], list[str]] = {}
     for row in rows:
-        names = found.setdefault((_sign(row), round(row.size_mb, 2)), [])
+        names = found.setdefault((_bar_kind(row), round(row.size_mb, 2)), [])
         if row.artifact not in names:
             names.append(row.artifact)
-    entries = [
-        (names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else ""), size, sign)
-        for (sign, size), names in found.items()
+    bars = [
+        Bar(names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else ""), size, kind)
+        for (kind, size), names in found.items()
     ]
-    return sorted(entries, key=lambda entry: (-entry[1], entry[0]))
+    return sorted(bars, key=lambda bar: (-bar.value, bar.name))
 
 
-def energies(rows: Sequence[Summary]) -> list[tuple[str, float, str]]:
-    """(model, millijoules per image, precision) where it was measured, the least first."""
+def energies(rows: Sequence[Summary]) -> list[Bar]:
+    """Return the energy of one image of each artifact that has it, the least first."""
     measured = [row for row in rows if row.gross_mj is not None]
-    one = len({row.device for row in measured}) == 1
-    found = [(r.artifact if one else f"{r.artifact} on {r.device}", r.gross_mj or 0.0, _sign(r)) for r in measured]
-    return sorted(found, key=lambda entry: (entry[1], entry[0]))
+    one_device = len({row.device for row in measured}) == 1
+    bars = [
+        Bar(row.artifact if one_device else f"{row.artifact} on {row.device}", row.gross_mj or 0.0, _bar_kind(row))
+        for row in measured
+    ]
+    return sorted(bars, key=lambda bar: (bar.value, bar.name))
 
 
 def energy_table(rows: Sequence[Summary]) -> Table:
-    """What an image costs, where a board told."""
+    """Return the table of the energy of one image."""
     columns = ("model", "device", "rail", "power mode", "idle W", "mJ per image", "mJ net of idle")
     cells = [
         (r.artifact, r.device, r.rail or "-", str(r.state.get("power_mode", "-")),
@@ -320,5 +347,5 @@ def energy_table(rows: Sequence[Summary]) -> Table:
     return plain("Energy of one image, by the board's own sensors", columns, cells, left=4)
 
 
-def _sign(row: Summary) -> str:
+def _bar_kind(row: Summary) -> str:
     return "baseline" if row.baseline else row.precision

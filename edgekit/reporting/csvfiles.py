@@ -1,4 +1,7 @@
-"""Comma-separated values: one row an artifact and device, or one a class; units stand in the names of columns."""
+"""The report as comma-separated values: one row for each artifact and device, or for each class.
+
+Column names end in the unit.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ from edgekit.reporting.decide import quantile
 from edgekit.reporting.material import Material
 from edgekit.reporting.privacy import public
 
-# A cell that begins so is a formula to a spreadsheet.
+# A spreadsheet takes a cell that starts with one of these for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _PERCENTILES = (50, 90, 95, 99)
-_PLAIN = (
+_COPIED = (
     "artifact", "device", "target", "precision", "ran_in", "processor", "source", "threads", "batch", "baseline",
     "stand_in", "busy", "size_mb", "samples",
 )  # fmt: skip
-# Field of `Summary` -> column.
+# Field of `Summary`: column.
 _RENAMED = {
     "top1": "top1_percent", "top1_low": "top1_low_percent", "top1_high": "top1_high_percent", "drop": "drop_points",
     "drop_low": "drop_low_points", "drop_high": "drop_high_points", "p_value": "drop_p_value",
@@ -39,10 +42,10 @@ CLASSES = (
 
 
 def figures(material: Material) -> str:
-    """One row per artifact and device; what was not measured is empty.
+    """Return one row for each artifact and device; figures that were not measured are empty.
 
     ``p90_ms``, ``p95_ms`` and ``p99_ms`` are early-stopping estimates, which are above the true percentile with 99 %
-    confidence; ``_low_ms`` and ``_high_ms`` are the 95 % interval of the percentile. Empty: insufficient samples.
+    confidence; ``_low_ms`` and ``_high_ms`` are the 95 % interval of the percentile. Empty: too few samples.
     """
     material = public(material)
     chosen = {(d.chosen.artifact, d.chosen.device) for d in material.decisions if d.chosen}
@@ -51,10 +54,10 @@ def figures(material: Material) -> str:
 
 
 def _line(row: Summary, chosen: bool) -> dict[str, Any]:
-    line: dict[str, Any] = {name: getattr(row, name) for name in _PLAIN}
+    line: dict[str, Any] = {name: getattr(row, name) for name in _COPIED}
     line["chosen"] = chosen
     line.update({column: getattr(row, name) for name, column in _RENAMED.items()})
-    if row.stand_in:  # another runtime's latency says nothing of how fast the model is
+    if row.stand_in:  # the latency is that of another runtime
         line.update({column: None for name, column in _RENAMED.items() if name.startswith("speedup")})
     for percent in _PERCENTILES:
         q = quantile(row, percent)
@@ -70,21 +73,20 @@ def _line(row: Summary, chosen: bool) -> dict[str, Any]:
 
 
 def classes(material: Material) -> str:
-    """One row per class and set of answers; of a run without measurements, one per class."""
+    """Return one row for each class of each set of answers; for each class if nothing was measured."""
     material = public(material)
     judged = material.evaluation.splits["test"].scores.classes if material.evaluation else ()
     trained = {n: (c.precision, c.recall, c.f1) for n, c in enumerate(judged)}
-    nothing = (None, None, None)
     rows: list[list[Any]] = []
     for change in material.changes:
-        rows += [[*start, *trained.get(start[2], nothing)] for start in _changed(change, material.labels)]
+        rows += [[*start, *trained.get(start[2], (None,) * 3)] for start in _class_cells(change, material.labels)]
     if not material.changes:
         for n, c in enumerate(judged):
             rows.append(["", material.labels[n], n, c.support, *(None,) * 5, *trained[n]])
     return _text(CLASSES, rows)
 
 
-def _changed(change: Change, labels: Sequence[str]) -> list[list[Any]]:
+def _class_cells(change: Change, labels: Sequence[str]) -> list[list[Any]]:
     names = "; ".join(change.names)
     return [
         [names, labels[c.label], c.label, c.images, c.before, c.after, c.change, c.p_value, c.p_corrected]
@@ -101,7 +103,7 @@ def _text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _cell(value: object) -> object:
-    """Text that no spreadsheet takes for a formula; figures as they are."""
+    """Return figures as they are, and text so that no spreadsheet takes it for a formula."""
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -1,163 +1,224 @@
-"""What to ship on each device, and why: a pure function of judged figures."""
+"""Choice of the model to ship on each device, with its reasons in sentences; pure functions of judged figures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from edgekit.measurements import Gates, Quantile, Summary
-from edgekit.reporting.tables import SIGNIFICANT, latency
+from edgekit.reporting.tables import in_browser, latency
 from edgekit.scores import Evaluation
+from edgekit.stats.proportions import SIGNIFICANT
 
-# Points of top-1 that a model may lose.
+# Points of top-1 that a model may lose unless a gate says otherwise.
 BUDGET = 1.0
-DEVICE, HERE, BROWSER, EMULATED = "device", "this machine", "browser", "emulated"
+# A quantized model is shipped if it is at least this many times as fast as floating point; times closer than this to
+# each other count as equal.
+WORTH = 1.15
+FLOAT = ("fp32", "fp16")
+_NAMES = {"fp32": "FP32", "fp16": "FP16", "int8": "INT8", "w8": "W8", "16x8": "16x8"}
+_MOST_FLAGS = 3
+# How the flag of a series begins whose queries are autocorrelated. The interval of a median takes that into account.
+AUTOCORRELATED = "autocorrelated"
+
+
+class Basis(str, Enum):
+    """Object of a measurement: the device itself, or something in its place."""
+
+    DEVICE = "device"
+    BROWSER = "browser"
+    HERE = "this machine"
+    EMULATED = "emulated"
+
+    __str__ = str.__str__
+
+    def text(self, device: str, target: str) -> str:
+        """Return where a decision was measured, and what that does not tell."""
+        return {
+            Basis.DEVICE: f"measured on {device}, this machine" if target else "measured on the device",
+            Basis.BROWSER: "measured in a browser; in an app the same file runs natively",
+            Basis.HERE: "measured on this machine, not on a phone or a board",
+            Basis.EMULATED: f"emulated on {device}: the accuracy is valid, there is no latency",
+        }[self]
+
+
+class DoubtKind(str, Enum):
+    """Reasons to doubt the latencies behind a choice."""
+
+    BUSY = "busy"
+    THROTTLED = "throttled"
+    POWER_MODES = "power modes"
+    FLAG = "flag"
+    MORE_FLAGS = "more flags"
+
+    __str__ = str.__str__
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """One reason to doubt the latencies behind a choice, with its text for the reader."""
+
+    kind: DoubtKind
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """An artifact that is not shipped, and why."""
+    """An artifact that is not shipped, and the reason."""
 
     row: Summary
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What to ship on one device.
+    """The model to ship on one device.
 
     Attributes:
-        device: its name. target: whose files these are; empty where all that ran on the device compete.
-        kind: `DEVICE`; or what was measured instead of one, which is never passed off as one.
-        chosen: None where the figures decide nothing. reason: one sentence.
-        doubts: what makes the latencies behind the choice doubtful. cautions: what else the figures do not carry.
+        target: target of the files; empty if everything that ran on the device competes.
+        chosen: None if the figures do not decide.
+        reason: one sentence.
+        cautions: further limits of the figures, besides the doubts about the latencies.
     """
 
     device: str
     target: str
-    kind: str
+    basis: Basis
     chosen: Summary | None
     reason: str
     rejected: tuple[Rejected, ...] = ()
-    doubts: tuple[str, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
     cautions: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
-        """For what the decision is."""
+        """Name of the target, or of the device if everything on it competes."""
         return self.target or self.device
 
     @property
     def where(self) -> str:
-        """Where it was measured, and what that is not."""
-        return {
-            DEVICE: f"measured on {self.device}, here" if self.target else "measured on the device",
-            BROWSER: "measured in a browser; an app runs the same file by other code",
-            HERE: "measured here, on this machine: not a phone, not a board",
-            EMULATED: f"emulated on {self.device}: the accuracy tells, there is no latency",
-        }[self.kind]
+        """Where the decision was measured, and what that does not tell."""
+        return self.basis.text(self.device, self.target)
+
+    @property
+    def on_device(self) -> bool:
+        """Return whether the device itself was measured."""
+        return self.basis == Basis.DEVICE
 
 
 def decide(rows: Sequence[Summary], gates: Gates | None = None) -> list[Decision]:
-    """One decision per device; on this machine, which nobody ships to, and under emulation one per target.
+    """Return one decision for each device; for this machine and for emulators, one for each target.
 
-    Of what costs at most ``gates.max_drop`` points of top-1 (else `BUDGET`) and keeps the other gates, the fastest is
-    shipped; a rounded network only if it is `WORTH` times as fast as the fastest in floating point. Of equally fast
-    ones that without a significant loss, then the smallest. Without a latency of its own runtime nothing is chosen.
+    Candidates lose at most ``gates.max_drop`` points of top-1 (default: `BUDGET`), keep the other gates and have a
+    latency of their own runtime. The fastest one is chosen; a quantized one only if it is `WORTH` times as fast as the
+    fastest in floating point. Among equally fast ones, those without a significant loss come first, then the smallest.
     """
     gates = gates or Gates()
-    found: dict[tuple[str, str], list[Summary]] = {}
+    groups: dict[tuple[str, str], list[Summary]] = {}
     for row in rows:
         if not row.baseline:
-            apart = row.source != "device" and kind_of(row) != BROWSER
-            found.setdefault((row.device, row.target if apart else ""), []).append(row)
-    order = (DEVICE, BROWSER, HERE, EMULATED)
-    decisions = [_decide(device, target, group, gates) for (device, target), group in found.items()]
-    return sorted(decisions, key=lambda d: (order.index(d.kind), d.device, d.target))
+            by_target = row.source != "device" and basis_of(row) != Basis.BROWSER
+            groups.setdefault((row.device, row.target if by_target else ""), []).append(row)
+    order = list(Basis)
+    decisions = [_decide(device, target, group, gates) for (device, target), group in groups.items()]
+    return sorted(decisions, key=lambda d: (order.index(d.basis), d.device, d.target))
 
 
 def rule(gates: Gates) -> str:
-    """How it is decided, in words."""
-    budget = BUDGET if gates.max_drop is None else gates.max_drop
-    known = {
-        f"{gates.min_accuracy} % of the baseline's top-1 at least": gates.min_accuracy,
+    """Return the rule of `decide` in words."""
+    limits = {
+        f"at least {gates.min_accuracy} % of the baseline's top-1": gates.min_accuracy,
         f"a p90 of at most {gates.max_p90_ms} ms": gates.max_p90_ms,
-        f"{gates.min_speedup} times the baseline's speed at least": gates.min_speedup,
+        f"at least {gates.min_speedup} times the baseline's speed": gates.min_speedup,
     }
-    wanted = [text for text, value in known.items() if value is not None]
-    limits = f", with {' and '.join(wanted)}" if wanted else ""
+    wanted = [text for text, value in limits.items() if value is not None]
+    kept = f", with {' and '.join(wanted)}" if wanted else ""
     return (
-        f"The rule: of what costs at most {points(budget)} of top-1{limits}, the fastest; a rounded network only if "
-        f"it is {WORTH:g} times as fast as the fastest in floating point; of equally fast ones the smallest. Intervals "
-        "are of 95 %; * p < 0.05 (McNemar, paired)."
+        f"Rule: among the models that lose at most {_points(_budget(gates))} of top-1{kept}, the fastest is chosen. A "
+        f"quantized model must be {WORTH:g} times as fast as the fastest one in floating point. Among equally fast "
+        "models the smallest is chosen. Intervals are 95 %; * means p < 0.05 (McNemar's test, paired)."
     )
 
 
-def kind_of(row: Summary) -> str:
-    """What was measured: a device, or what stood in for one."""
+def basis_of(row: Summary) -> Basis:
+    """Return what was measured: a device, or something in its place."""
     if row.source == "emulated":
-        return EMULATED
-    if row.ran_in.startswith("LiteRT.js") or row.device.startswith("web:"):
-        return BROWSER
-    on_board = row.compute_ms is not None  # of a Jetson that runs edgekit itself
-    own = row.target == "desktop" and not row.stand_in  # what is shipped to a machine like this one
-    return DEVICE if row.source == "device" or on_board or own else HERE
+        return Basis.EMULATED
+    if in_browser(row):
+        return Basis.BROWSER
+    on_board = row.compute_ms is not None  # edgekit runs on the Jetson itself
+    for_desktop = row.target == "desktop" and not row.stand_in
+    return Basis.DEVICE if row.source == "device" or on_board or for_desktop else Basis.HERE
+
+
+def _budget(gates: Gates) -> float:
+    return BUDGET if gates.max_drop is None else gates.max_drop
 
 
 def _decide(device: str, target: str, rows: Sequence[Summary], gates: Gates) -> Decision:
     rows = list({(row.artifact, row.ran_in): row for row in rows}.values())
-    budget = BUDGET if gates.max_drop is None else gates.max_drop
-    out = [Rejected(row, why) for row in rows if (why := _fails(row, budget, gates))]
-    able = [row for row in rows if row not in [r.row for r in out]]
-    kind = kind_of(rows[0])
-    if not able:
-        return Decision(device, target, kind, None, nothing(rows, budget), tuple(out))
-    exact = _fastest([row for row in able if row.precision in FLOAT])
-    quick = _fastest([row for row in able if row.precision not in FLOAT])
-    if exact and quick:
-        worth = per_image_ms(exact) / per_image_ms(quick) >= WORTH
-        chosen = _best([row for row in able if _competes(row, exact, worth)])
-        reason = faster(chosen, exact) if worth else exact_enough(chosen, exact, quick)
+    budget, basis = _budget(gates), basis_of(rows[0])
+    failed = [Rejected(row, reason) for row in rows if (reason := _violation(row, budget, gates))]
+    candidates = [row for row in rows if row not in [r.row for r in failed]]
+    if not candidates:
+        return Decision(device, target, basis, None, _undecided(rows, budget), tuple(failed))
+    exact = _fastest([row for row in candidates if row.precision in FLOAT])
+    quantized = _fastest([row for row in candidates if row.precision not in FLOAT])
+    if exact and quantized:
+        ships_quantized = _speedup(quantized, exact) >= WORTH
+        chosen = _best([row for row in candidates if _competes(row, exact, ships_quantized)])
+        reason = _quantized_reason(chosen, exact) if ships_quantized else _float_reason(chosen, exact, quantized)
     else:
-        chosen = _best(able)
-        reason = alone(chosen, rows, budget)
-    lead = min((row for row in able if (row.precision in FLOAT) == (chosen.precision in FLOAT)), key=per_image_ms)
-    out += [Rejected(row, slower(row, chosen, lead, exact)) for row in able if row is not chosen]
+        chosen = _best(candidates)
+        reason = _unrivalled_reason(chosen, rows, budget)
+    same_kind = [row for row in candidates if (row.precision in FLOAT) == (chosen.precision in FLOAT)]
+    fastest = min(same_kind, key=per_image_ms)
+    others = [Rejected(row, _lost_to(row, chosen, fastest, exact)) for row in candidates if row is not chosen]
     order = {row.artifact: n for n, row in enumerate(rows)}
-    out.sort(key=lambda r: order[r.row.artifact])
-    doubts, cautions = find_doubts(chosen, able), find_cautions(chosen, able, budget)
-    return Decision(device, target, kind, chosen, reason, tuple(out), tuple(doubts), tuple(cautions))
+    return Decision(
+        device,
+        target,
+        basis,
+        chosen,
+        reason,
+        rejected=tuple(sorted([*failed, *others], key=lambda r: order[r.row.artifact])),
+        doubts=tuple(_doubts(chosen, candidates)),
+        cautions=tuple(_cautions(chosen, candidates, budget)),
+    )
 
 
-def _competes(row: Summary, exact: Summary, rounded: bool) -> bool:
-    """Whether the row is of the kind that is shipped; of rounded ones each must be worth it, not only the fastest."""
+def _competes(row: Summary, exact: Summary, ships_quantized: bool) -> bool:
+    """Return whether the row is of the kind that is shipped; each quantized one must be worth it by itself."""
     if row.precision in FLOAT:
-        return not rounded
-    return rounded and per_image_ms(exact) / per_image_ms(row) >= WORTH
+        return not ships_quantized
+    return ships_quantized and _speedup(row, exact) >= WORTH
 
 
-def _fails(row: Summary, budget: float, gates: Gates) -> str:
-    """Why the row cannot be chosen at all; empty if it can."""
+def _violation(row: Summary, budget: float, gates: Gates) -> str:
+    """Return why the row cannot be a candidate; empty if it can."""
     if row.drop > budget:
-        return f"too wrong: {lost(row, budget)}; at most {budget:g} below is allowed"
+        return f"accuracy: {loss_text(row, budget)}; the limit is {budget:g}"
     if gates.min_accuracy is not None and row.top1 < gates.min_accuracy / 100 * (row.top1 + row.drop):
-        return f"too wrong: {lost(row)}; at least {gates.min_accuracy:g} % of the baseline's top-1 is wanted"
+        return f"accuracy: {loss_text(row)}; at least {gates.min_accuracy:g} % of the baseline's top-1 is required"
     if row.stand_in:
-        return f"ran in {row.ran_in} as a stand-in: its accuracy tells ({lost(row)}), its latency does not"
+        return f"ran in {row.ran_in} as a stand-in: its accuracy is valid ({loss_text(row)}), its latency is not"
     if row.source == "emulated":
-        return f"emulated: its accuracy tells ({lost(row)}), how long it took does not"
+        return f"emulated: its accuracy is valid ({loss_text(row)}), its latency is not"
     if row.p50_ms is None:
         return "insufficient samples for a p50"
     if gates.max_p90_ms is not None:
         found = quantile(row, 90)
         p90 = found.bound_ms if found else row.p90_ms
         if p90 is None or p90 > gates.max_p90_ms:
-            return (
-                f"p90 {'unknown' if p90 is None else f'{latency(p90)} ms'}; at most {gates.max_p90_ms:g} ms is allowed"
-            )
+            known = "unknown" if p90 is None else f"{latency(p90)} ms"
+            return f"p90 {known}; the limit is {gates.max_p90_ms:g} ms"
     if gates.min_speedup is not None and (row.speedup is None or row.speedup < gates.min_speedup):
-        said = "unknown" if row.speedup is None else f"{row.speedup:.2f} times the baseline's"
-        return f"speed {said}; at least {gates.min_speedup:g} times is wanted"
+        known = "unknown" if row.speedup is None else f"{row.speedup:.2f} times the baseline's"
+        return f"speed {known}; at least {gates.min_speedup:g} times is required"
     return ""
 
 
@@ -166,271 +227,271 @@ def _fastest(rows: Sequence[Summary]) -> Summary | None:
 
 
 def _best(rows: Sequence[Summary]) -> Summary:
-    """Of the rows that are nearly as fast as the fastest: no significant loss first, then the smallest."""
+    """Return, of the rows about as fast as the fastest, one without a significant loss if possible; the smallest."""
     fastest = min(map(per_image_ms, rows))
     near = [row for row in rows if per_image_ms(row) < fastest * WORTH]
     return min(near, key=lambda r: (r.drop > 0 and r.p_value < SIGNIFICANT, r.size_mb, per_image_ms(r)))
 
 
-# Latency of one image against top-1: what can be compared, and what leads.
+# Latency of one image against top-1.
 
 
-def timed(row: Summary) -> bool:
-    """Whether the row has a latency that says how fast the artifact is there."""
+def has_own_latency(row: Summary) -> bool:
+    """Return whether the row has a latency that tells how fast the artifact is where it ran."""
     return row.p50_ms is not None and not row.stand_in and row.source != "emulated"
 
 
 def per_image_ms(row: Summary) -> float:
-    """The p50 of one image; only of rows that are `timed`."""
+    """Return the p50 of one image, for rows that have one."""
     assert row.p50_ms is not None
     return row.p50_ms / row.batch
 
 
 def quantile(row: Summary, percentile: float) -> Quantile | None:
-    """The percentile with its interval, where the statistics have it."""
+    """Return the percentile with its interval, or None if it was not computed."""
     found = row.latency.quantiles if row.latency else ()
     return next((q for q in found if q.percentile == percentile), None)
 
 
 def pareto_front(rows: Sequence[Summary]) -> list[int]:
-    """Positions of the rows that no other one beats in both latency and top-1, the fastest first."""
-    order = sorted(
-        (n for n, row in enumerate(rows) if timed(row)), key=lambda n: (per_image_ms(rows[n]), -rows[n].top1)
-    )
-    best, kept = float("-inf"), []
-    for n in order:
+    """Return the positions of the rows that no other row beats in both latency and top-1, the fastest first."""
+    candidates = [n for n, row in enumerate(rows) if has_own_latency(row)]
+    best, front = float("-inf"), []
+    for n in sorted(candidates, key=lambda n: (per_image_ms(rows[n]), -rows[n].top1)):
         if rows[n].top1 > best:
             best = rows[n].top1
-            kept.append(n)
-    return kept
+            front.append(n)
+    return front
 
 
-# Why one model is shipped and the others are not, in sentences; and what makes that doubtful.
-
-# So many times as fast as floating point a rounded network must be to be worth it.
-WORTH = 1.15
-FLOAT = ("fp32", "fp16")
-_NAMES = {"fp32": "FP32", "fp16": "FP16", "int8": "INT8", "w8": "W8", "16x8": "16x8"}
-# How the flag of a series begins whose queries depend on each other. Where it has an interval, that knows of it.
-AUTOCORRELATED = "autocorrelated"
-_MOST_FLAGS = 3
+# Reasons in sentences.
 
 
-def lost(row: Summary, limit: float | None = None) -> str:
-    """The drop in words, and whether it is one; with as many digits as tell it from `limit`."""
+def loss_text(row: Summary, limit: float | None = None) -> str:
+    """Return the loss of accuracy in words, with as many digits as distinguish it from `limit`."""
     interval = ""
     if row.drop_low is not None and row.drop_high is not None:
         interval = f" (95 %: {row.drop_low:+.1f} to {row.drop_high:+.1f})"
     if abs(row.drop) < 0.05:
-        change = f"like the baseline{interval}"
+        change = f"same top-1 as the baseline{interval}"
     else:
         digits = 1 if limit is None else next((n for n in (1, 2, 3) if round(row.drop, n) != round(limit, n)), 4)
         side = "below" if row.drop > 0 else "above"
         change = f"{abs(row.drop):.{digits}f} points of top-1 {side} the baseline{interval}"
-    return f"{change}, {shown(row)}"
+    return f"{change}, {significance_text(row)}"
 
 
-def shown(row: Summary) -> str:
-    """What the images show of the drop: the interval and the test need not agree where it is close."""
+def significance_text(row: Summary) -> str:
+    """Return in words whether the loss is significant.
+
+    Near the limit the interval and the test may disagree, because they are different approximations.
+    """
     if row.drop_low is not None and row.drop_high is not None:
-        apart = row.drop_low > 0 or row.drop_high < 0
-        if apart != (row.p_value < SIGNIFICANT):
-            return f"on the border of what {row.samples} images can show, p = {row.p_value:.2g}"
+        excludes_zero = row.drop_low > 0 or row.drop_high < 0
+        if excludes_zero != (row.p_value < SIGNIFICANT):
+            return f"borderline with {row.samples} images, p = {row.p_value:.2g}"
     if row.p_value < SIGNIFICANT:
         return f"significant, p = {row.p_value:.2g}"
-    return f"no difference that {row.samples} images can show"
+    return f"not significant with {row.samples} images"
 
 
-def faster(chosen: Summary, exact: Summary) -> str:
-    """Why a rounded network is chosen; `exact` is the fastest in floating point."""
+def _quantized_reason(chosen: Summary, exact: Summary) -> str:
+    """Return why a quantized model is chosen; `exact` is the fastest in floating point."""
     return (
-        f"{_NAMES[chosen.precision]} is {_times(chosen, exact):.2f} times as fast as {_NAMES[exact.precision]} "
-        f"(p50 {_p50(chosen)} and {_p50(exact)} ms), {_smaller(chosen, exact)}; {lost(chosen)}."
+        f"{_NAMES[chosen.precision]} is {_speedup(chosen, exact):.2f} times as fast as {_NAMES[exact.precision]} "
+        f"(p50 {_p50(chosen)} and {_p50(exact)} ms) and {_size(chosen, exact)}; {loss_text(chosen)}."
     )
 
 
-def exact_enough(chosen: Summary, exact: Summary, quick: Summary) -> str:
-    """Why none is chosen that was rounded: the fastest of them, `quick`, against the fastest in floating point."""
-    name, rounded = _NAMES[chosen.precision], _NAMES[quick.precision]
+def _float_reason(chosen: Summary, exact: Summary, quantized: Summary) -> str:
+    """Return why no quantized model is chosen; `quantized` and `exact` are the fastest of either kind."""
+    name, other = _NAMES[chosen.precision], _NAMES[quantized.precision]
     text = (
-        f"{rounded} is {_times(quick, exact):.2f} times as fast as {_NAMES[exact.precision]}, at least {WORTH:g} is "
-        "wanted of a rounded network"
+        f"{other} is only {_speedup(quantized, exact):.2f} times as fast as {_NAMES[exact.precision]}; a quantized "
+        f"model must be {WORTH:g} times as fast"
     )
     if chosen is not exact:
+        benefit = _size(chosen, exact) if chosen.size_mb < exact.size_mb else "without its loss"
         text += (
-            f"; {name} is nearly as fast as {_NAMES[exact.precision]} (p50 {_p50(chosen)} and {_p50(exact)} ms), "
-            + (_smaller(chosen, exact) if chosen.size_mb < exact.size_mb else "without its loss")
+            f"; {name} is about as fast as {_NAMES[exact.precision]} (p50 {_p50(chosen)} and {_p50(exact)} ms), "
+            f"{benefit}"
         )
-    size = f"; where size counts more, {rounded} is {_smaller(quick, chosen)}" if quick.size_mb < chosen.size_mb else ""
-    return f"{text}; {name}: {lost(chosen)}{size}."
+    size = (
+        f"; if size matters more, {other} is {_size(quantized, chosen)}" if quantized.size_mb < chosen.size_mb else ""
+    )
+    return f"{text}; {name}: {loss_text(chosen)}{size}."
 
 
-def alone(chosen: Summary, rows: Sequence[Summary], budget: float) -> str:
-    """Why the row is chosen where there is nothing of the other kind, rounded or not, to compare it with."""
+def _unrivalled_reason(chosen: Summary, rows: Sequence[Summary], budget: float) -> str:
+    """Return why a model is chosen when all candidates are quantized, or none is."""
     name = _NAMES[chosen.precision]
     if len(rows) == 1:
-        return f"{name} is all that was measured: p50 {_p50(chosen)} ms; {lost(chosen)}."
+        return f"{name} is the only model that was measured: p50 {_p50(chosen)} ms; {loss_text(chosen)}."
     others = sorted({_NAMES[row.precision] for row in rows if (row.precision in FLOAT) != (chosen.precision in FLOAT)})
-    left = f", and none of {', '.join(others)} can be chosen" if others else ""
-    return f"{name} is the best that stays within {points(budget)}: p50 {_p50(chosen)} ms; {lost(chosen)}{left}."
+    excluded = f"; excluded: {', '.join(others)}" if others else ""
+    return (
+        f"{name} is the best within {_points(budget)} of top-1: p50 {_p50(chosen)} ms; {loss_text(chosen)}{excluded}."
+    )
 
 
-def nothing(rows: Sequence[Summary], budget: float) -> str:
-    """Why nothing is chosen."""
-    right = [row for row in rows if row.drop <= budget]
-    if not right:
-        least = min(rows, key=lambda row: row.drop)
+def _undecided(rows: Sequence[Summary], budget: float) -> str:
+    """Return why nothing is chosen."""
+    accurate = [row for row in rows if row.drop <= budget]
+    if not accurate:
+        nearest = min(rows, key=lambda row: row.drop)
         return (
-            f"Nothing measured stays within {points(budget)} of top-1; the nearest is {least.artifact}: "
-            f"{lost(least, budget)}."
+            f"No measured model stays within {_points(budget)} of top-1; the nearest is {nearest.artifact}: "
+            f"{loss_text(nearest, budget)}."
         )
-    if all(row.stand_in or row.source == "emulated" for row in right):
-        known = ", ".join(dict.fromkeys(_NAMES[row.precision] for row in right))
-        return f"Not decided: no latency of the device's own runtime was measured; right enough: {known}."
-    return "Not decided: of what is right enough nothing keeps the limits of latency, or has samples enough."
+    if all(row.stand_in or row.source == "emulated" for row in accurate):
+        names = ", ".join(dict.fromkeys(_NAMES[row.precision] for row in accurate))
+        return f"Not decided: no latency was measured in the device's own runtime; accurate enough: {names}."
+    return "Not decided: every model that is accurate enough breaks a latency limit or has too few samples."
 
 
-def slower(row: Summary, chosen: Summary, lead: Summary, exact: Summary | None) -> str:
-    """Why a row that could be is not chosen; `lead` is the fastest of the kind that is, `exact` in floating point."""
-    if (ratio := _times(chosen, row)) >= WORTH:
+def _lost_to(row: Summary, chosen: Summary, fastest: Summary, exact: Summary | None) -> str:
+    """Return why a candidate is not chosen.
+
+    Args:
+        fastest: fastest candidate of the kind of `chosen` (quantized or not). exact: fastest in floating point.
+    """
+    if (ratio := _speedup(chosen, row)) >= WORTH:
         time = f"{ratio:.2f} times as slow (p50 {_p50(row)} ms)"
-    elif row.precision not in FLOAT and exact and (gain := _times(row, exact)) < WORTH:
+    elif row.precision not in FLOAT and exact and (gain := _speedup(row, exact)) < WORTH:
         time = (
             f"p50 {_p50(row)} ms, {gain:.2f} times as fast as {_NAMES[exact.precision]}, the fastest in floating "
-            f"point; at least {WORTH:g} is wanted"
+            f"point; at least {WORTH:g} is required"
         )
-    elif (behind := _times(lead, row)) >= WORTH:
-        time = f"{behind:.2f} times as slow as {lead.artifact} (p50 {_p50(row)} ms)"
+    elif (ratio := _speedup(fastest, row)) >= WORTH:
+        time = f"{ratio:.2f} times as slow as {fastest.artifact} (p50 {_p50(row)} ms)"
     else:
-        time = f"not faster by {WORTH:g} times (p50 {_p50(row)} ms)"
+        time = f"not {WORTH:g} times as fast (p50 {_p50(row)} ms)"
     size = f", {row.size_mb / chosen.size_mb:.1f} times as large" if row.size_mb > 1.1 * chosen.size_mb else ""
-    worse = f"; {lost(row)}" if row.drop > 0 and row.p_value < SIGNIFICANT else ""
+    worse = f"; {loss_text(row)}" if row.drop > 0 and row.p_value < SIGNIFICANT else ""
     return f"{time}{size}{worse}"
 
 
-def find_doubts(chosen: Summary, able: Sequence[Summary]) -> list[str]:
-    """What makes the latencies doubtful that were compared."""
+def _doubts(chosen: Summary, candidates: Sequence[Summary]) -> list[Doubt]:
+    """Return the reasons to doubt the latencies that were compared."""
     found = []
-    if busy := [row.artifact for row in able if row.busy]:
-        found.append(f"measured while the machine was busy with other work, measure again: {few(busy)}")
-    if slowed := [row.artifact for row in able if row.throttling]:
-        found.append(f"measured while the board was slowed down: {few(slowed)}")
-    modes = sorted({str(row.state.get("power_mode", "")) for row in able})
+    if busy := [row.artifact for row in candidates if row.busy]:
+        text = f"measured while other programs used the CPU, measure again: {first_names(busy)}"
+        found.append(Doubt(DoubtKind.BUSY, text))
+    if throttled := [row.artifact for row in candidates if row.throttling]:
+        found.append(Doubt(DoubtKind.THROTTLED, f"measured while the board was throttled: {first_names(throttled)}"))
+    modes = sorted({str(row.state.get("power_mode", "")) for row in candidates})
     if len(modes) > 1:
-        found.append(f"measured in different power modes ({', '.join(m or 'unknown' for m in modes)})")
-    flagged = [chosen, *(row for row in able if row is not chosen)]
+        named = ", ".join(mode or "unknown" for mode in modes)
+        found.append(Doubt(DoubtKind.POWER_MODES, f"measured in different power modes ({named})"))
+    flagged = [chosen, *(row for row in candidates if row is not chosen)]
     flags = [f"latency of {row.artifact}: {flag}" for row in flagged for flag in doubtful_flags(row)]
-    found += flags[:_MOST_FLAGS]
+    found += [Doubt(DoubtKind.FLAG, flag) for flag in flags[:_MOST_FLAGS]]
     if len(flags) > _MOST_FLAGS:
-        found.append(f"and {len(flags) - _MOST_FLAGS} more such flags, which stand below the figures")
+        text = f"{len(flags) - _MOST_FLAGS} more such flags, listed below the figures"
+        found.append(Doubt(DoubtKind.MORE_FLAGS, text))
     return found
 
 
 def doubtful_flags(row: Summary) -> list[str]:
-    """The flags of the series without one that the interval of its median knows of."""
+    """Return the flags of the series, except autocorrelation if the interval of the median takes it into account."""
     p50 = quantile(row, 50)
-    known = p50 is not None and p50.low_ms is not None and p50.high_ms is not None
+    has_interval = p50 is not None and p50.low_ms is not None and p50.high_ms is not None
     flags = row.latency.flags if row.latency else ()
-    return [flag for flag in flags if not (known and flag.startswith(AUTOCORRELATED))]
+    return [flag for flag in flags if not (has_interval and flag.startswith(AUTOCORRELATED))]
 
 
-def find_cautions(chosen: Summary, able: Sequence[Summary], budget: float) -> list[str]:
-    """What else a reader must know before the choice is acted upon."""
+def _cautions(chosen: Summary, candidates: Sequence[Summary], budget: float) -> list[str]:
+    """Return limits of the figures, besides doubtful latencies, that matter for the choice."""
     found = []
     if chosen.drop_high is not None and chosen.drop_high > budget:
         found.append(f"with {chosen.samples} images the loss may be up to {chosen.drop_high:.1f} points")
-    if other := _overlapping(chosen, able):
-        found.append(f"the 95 % intervals of p50 overlap with {few(other)}")
+    if names := _overlapping(chosen, candidates):
+        found.append(f"the 95 % interval of its p50 overlaps with that of {first_names(names)}")
     if chosen.speedup is not None and chosen.speedup_doubtful:
-        found.append("the machine was busy while this or the baseline was measured: how much faster it is, is doubtful")
+        found.append("the speed-up is doubtful: the machine was busy when this model or the baseline was measured")
     return found
 
 
-def _overlapping(chosen: Summary, able: Sequence[Summary]) -> list[str]:
-    mine = quantile(chosen, 50)
-    if mine is None or mine.low_ms is None or mine.high_ms is None:
+def _overlapping(chosen: Summary, candidates: Sequence[Summary]) -> list[str]:
+    """Return the artifacts whose interval of p50 per image overlaps with that of the chosen one."""
+    own = _interval_per_image(chosen)
+    if own is None:
         return []
-    names = []
-    for row in able:
-        its = quantile(row, 50)
-        if row is chosen or its is None or its.low_ms is None or its.high_ms is None:
-            continue
-        if (
-            its.low_ms / row.batch <= mine.high_ms / chosen.batch
-            and mine.low_ms / chosen.batch <= its.high_ms / row.batch
-        ):
-            names.append(row.artifact)
-    return names
+    others = [(row.artifact, _interval_per_image(row)) for row in candidates if row is not chosen]
+    return [name for name, other in others if other is not None and other[0] <= own[1] and own[0] <= other[1]]
 
 
-def points(budget: float) -> str:
-    """So many points of top-1."""
-    return f"{budget:g} point" + ("" if budget == 1 else "s")
+def _interval_per_image(row: Summary) -> tuple[float, float] | None:
+    found = quantile(row, 50)
+    if found is None or found.low_ms is None or found.high_ms is None:
+        return None
+    return found.low_ms / row.batch, found.high_ms / row.batch
 
 
-def few(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
+def first_names(names: Sequence[str]) -> str:
+    """Return the first three names and the number of the others."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _times(one: Summary, other: Summary) -> float:
-    """How many times as fast one is as the other."""
-    return per_image_ms(other) / per_image_ms(one)
+def _points(budget: float) -> str:
+    return f"{budget:g} point" + ("" if budget == 1 else "s")
+
+
+def _speedup(row: Summary, other: Summary) -> float:
+    """Return how many times as fast the row is as the other one."""
+    return per_image_ms(other) / per_image_ms(row)
 
 
 def _p50(row: Summary) -> str:
-    return latency(row.p50_ms) + (f" of {row.batch} images" if row.batch > 1 else "")
+    return latency(row.p50_ms) + (f" for {row.batch} images" if row.batch > 1 else "")
 
 
-def _smaller(one: Summary, other: Summary) -> str:
-    ratio = other.size_mb / one.size_mb
-    return f"{ratio:.1f} times smaller" if ratio >= 1.1 else f"of {one.size_mb:.1f} MB"
+def _size(row: Summary, other: Summary) -> str:
+    ratio = other.size_mb / row.size_mb
+    return f"{ratio:.1f} times smaller" if ratio >= 1.1 else f"{row.size_mb:.1f} MB large"
 
 
-# What the figures say, in sentences, and no more than they carry.
+# Verdicts on the terminal, which the report repeats.
 
-# Of fewer val images nothing is claimed. And where a fitted temperature stops.
+# A gain of dropout is claimed only from this many val images on.
 LEAST_JUDGED = 100
-_LIMITS = 0.051, 19.9
+# The range in which a temperature is fitted, without its ends.
+_TEMPERATURES = 0.051, 19.9
 
 
 def quantization_verdicts(rows: Sequence[Summary], gates: Gates | None = None) -> list[str]:
-    """For each device that was measured itself: what to ship, and why, as the page says it. Nothing of browsers and of
-    this machine, unless it has TensorRT; `decide.decide` has the rules, and takes the gates.
-    """
+    """Return one line for each device that was measured itself: the model to ship, and why."""
     lines = []
     for found in decide(rows, gates):
-        if found.kind == DEVICE:
-            what = (
-                f"ship {found.chosen.precision}: {found.reason}" if found.chosen else f"nothing to ship: {found.reason}"
-            )
-            doubts = f" Doubtful: {'; '.join(found.doubts)}." if found.doubts else ""
-            cautions = f" But {'; '.join(found.cautions)}." if found.cautions else ""
-            lines.append(f"On {found.device} {what}{doubts}{cautions}")
+        if found.on_device:
+            choice = f"ship {found.chosen.precision}" if found.chosen else "nothing to ship"
+            doubts = f" Doubtful: {'; '.join(map(str, found.doubts))}." if found.doubts else ""
+            cautions = f" Note: {'; '.join(found.cautions)}." if found.cautions else ""
+            lines.append(f"{found.device}: {choice}. {found.reason}{doubts}{cautions}")
     return lines
 
 
 def training_verdicts(evaluation: Evaluation) -> list[str]:
-    """What the trained network is worth on the test split: how right, how well calibrated, how doubtful."""
+    """Return three lines about the trained network on the test split: accuracy, calibration, uncertainty."""
     test, dropout = evaluation.splits["test"], evaluation.dropout
     scores = test.scores
-    right = (
-        f"{scores.top1:.1f} % of {scores.samples} test images right (95 % interval {scores.top1_low:.1f}-"
-        f"{scores.top1_high:.1f}); over the classes: precision {scores.macro.precision:.1f}, "
-        f"recall {scores.macro.recall:.1f} (balanced accuracy), F1 {scores.macro.f1:.1f} %"
+    accuracy = (
+        f"Test accuracy: {scores.top1:.1f} % of {scores.samples} images (95 % interval {scores.top1_low:.1f}-"
+        f"{scores.top1_high:.1f}); mean over the classes: precision {scores.macro.precision:.1f} %, "
+        f"recall {scores.macro.recall:.1f} % (balanced accuracy), F1 {scores.macro.f1:.1f} %"
     )
     if scores.absent:
-        right += f"; {scores.absent} of {len(evaluation.labels)} classes have no test image and are left out"
-    calibrated = (
-        f"Temperature {evaluation.temperature:.2f}, fitted on val, takes NLL on test from {test.before.nll:.3f} "
-        f"to {test.after.nll:.3f}, ECE from {test.before.ece:.1f} to {test.after.ece:.1f} %"
+        accuracy += f", without {scores.absent} of {len(evaluation.labels)} classes that have no test image"
+    calibration = (
+        f"Calibration: temperature {evaluation.temperature:.2f}, fitted on val, changes NLL on test from "
+        f"{test.before.nll:.3f} to {test.after.nll:.3f} and ECE from {test.before.ece:.1f} % to {test.after.ece:.1f} %"
     )
-    if not _LIMITS[0] < evaluation.temperature < _LIMITS[1]:
-        calibrated += "; it is at its limit, as for a network that is no better than guessing, or always right"
+    if not _TEMPERATURES[0] < evaluation.temperature < _TEMPERATURES[1]:
+        calibration += "; the temperature is at its limit, as for a network that guesses or is always right"
     gains = dropout.helps and dropout.fitted_on >= LEAST_JUDGED
-    doubt = (
-        f"Dropout at test time, for predict --uncertainty (rate {dropout.rate:g}, {dropout.samples} samples): NLL on "
-        f"test {test.dropout.nll:.3f} against {test.after.nll:.3f} with temperature alone; fitted on val, there "
-        f"{'better by more than chance' if gains else 'no gain beyond chance'}"
+    uncertainty = (
+        f"Uncertainty (predict --uncertainty): {dropout.samples} dropout samples at rate {dropout.rate:g} give NLL "
+        f"{test.dropout.nll:.3f} on test, temperature alone {test.after.nll:.3f}; "
+        f"{'a significant gain' if gains else 'no significant gain'} on val, where both were fitted"
     )
-    return [f"{line}." for line in (right, calibrated, doubt)]
+    return [f"{line}." for line in (accuracy, calibration, uncertainty)]

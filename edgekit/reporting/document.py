@@ -1,13 +1,14 @@
-"""The report as data: everything that the page says, in one JSON object with a number of its format.
+"""The report as one JSON object with everything that the page shows.
 
-``schema`` 1: ``run`` (name, arch, labels, preprocess, data, weights_sha256, options, versions, decisions),
-``verdict`` (one object a device: device, target, kind, where, chosen, reason, doubts, cautions, rejected),
-``figures`` (`Summary`, ``number`` and ``leads``: whether it is on its device's front), ``distributions``
-(percentiles of the raw latencies; of p90, p95 and p99 early-stopping estimates, null where the samples are too few),
-``programs``, ``changes`` (names, counts, classes, pairs, answers with the images' paths where they are known),
-``layers``, ``layer_notes`` (how their times were got), ``training`` (history), ``test`` (scores without raw values),
-``images_per_class``, ``environment``, ``reproduce``. Percentages are of 100, latencies in milliseconds, sizes in
-megabytes; what is not known is null.
+``schema`` is the version of the format. Version 1 has
+``run`` (name, arch, labels, preprocess, data, weights_sha256, options, versions, decisions),
+``verdict`` (for each device: device, target, kind, where, chosen, reason, doubts, cautions, rejected),
+``figures`` (`Summary`, ``number``, and ``leads``: true on the Pareto front of the device), ``distributions``
+(percentiles of the raw latencies; p90, p95 and p99 are early-stopping estimates, null with too few samples),
+``programs``, ``changes`` (names, counts, classes, pairs, answers with the paths of images that are known),
+``layers``, ``layer_notes`` (source of their times), ``training`` (history), ``test`` (scores without raw values),
+``images_per_class``, ``environment`` and ``reproduce``. Percentages are 0 to 100, latencies are in milliseconds, sizes
+in megabytes; unknown values are null. There are no absolute paths and no addresses of devices.
 """
 
 from __future__ import annotations
@@ -21,23 +22,23 @@ from edgekit import __version__, files
 from edgekit.measurements import BenchmarkResult, Summary
 from edgekit.reporting import provenance
 from edgekit.reporting.changes import Change
-from edgekit.reporting.charts import ESTIMATED, estimate, row_of, shown
+from edgekit.reporting.charts import ESTIMATED, estimate, row_of, with_latencies
 from edgekit.reporting.decide import Decision, pareto_front
 from edgekit.reporting.material import Material
 from edgekit.reporting.privacy import public
 
 SCHEMA = 1
-_OF_RUN = ("arch", "labels", "preprocess", "data", "options", "versions", "decisions")
+_RUN_KEYS = ("arch", "labels", "preprocess", "data", "options", "versions", "decisions")
 _PERCENTILES = (0, 1, 5, 10, 25, 50, 75, 100)
 
 
 def as_json(material: Material) -> str:
-    """The document as text."""
+    """Return the document as text."""
     return json.dumps(_plain(document(material)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def document(material: Material) -> dict[str, Any]:
-    """Everything that the page says."""
+    """Return everything that the page shows, as plain values."""
     material = public(material)
     run, meta = material.run, material.run.info.plain()
     return {
@@ -47,11 +48,11 @@ def document(material: Material) -> dict[str, Any]:
         "run": {
             "name": run.name,
             "weights_sha256": run.weights_sha256,
-            **{key: meta.get(key) for key in _OF_RUN},
+            **{key: meta.get(key) for key in _RUN_KEYS},
         },
         "verdict": [_decision(decision) for decision in material.decisions],
         "figures": _figures(material),
-        "distributions": [_distribution(result, material) for result in shown(material.results)],
+        "distributions": [_distribution(result, material) for result in with_latencies(material.results)],
         "programs": [dataclasses.asdict(result) for result in material.programs],
         "changes": [_change(change, material) for change in material.changes],
         "layers": {name: [dataclasses.asdict(layer) for layer in found] for name, found in material.layers.items()},
@@ -75,13 +76,13 @@ def _decision(decision: Decision) -> dict[str, Any]:
     return {
         "device": decision.device,
         "target": decision.target,
-        "kind": decision.kind,
+        "kind": decision.basis,
         "chosen": decision.chosen.artifact if decision.chosen else None,
         "reason": decision.reason,
         "where": decision.where,
-        "doubts": decision.doubts,
+        "doubts": [doubt.text for doubt in decision.doubts],
         "cautions": decision.cautions,
-        "rejected": [{"artifact": r.row.artifact, "why": r.why} for r in decision.rejected],
+        "rejected": [{"artifact": r.row.artifact, "why": r.reason} for r in decision.rejected],
     }
 
 
@@ -98,9 +99,9 @@ def _figures(material: Material) -> list[dict[str, Any]]:
 
 
 def _figure(row: Summary) -> dict[str, Any]:
-    """Of a stand-in neither speed-up nor limit: its latency says nothing of how fast the model is."""
-    unsaid = ("speedup", "speedup_low", "speedup_high", "speedup_best", "roofline") if row.stand_in else ()
-    return {**dataclasses.asdict(row), **dict.fromkeys(unsaid)}
+    """Return the figures of a row; a stand-in has no speed-up and no roofline."""
+    hidden = ("speedup", "speedup_low", "speedup_high", "speedup_best", "roofline") if row.stand_in else ()
+    return {**dataclasses.asdict(row), **dict.fromkeys(hidden)}
 
 
 def _distribution(result: BenchmarkResult, material: Material) -> dict[str, Any]:
@@ -134,7 +135,7 @@ def _test(material: Material) -> dict[str, Any] | None:
 
 
 def _plain(value: Any) -> Any:
-    """Plain values; JSON has neither NaN nor infinity."""
+    """Return plain values for JSON, which has neither NaN nor infinity."""
     if isinstance(value, dict):
         return {str(key): _plain(v) for key, v in value.items()}
     if isinstance(value, list | tuple):

@@ -1,10 +1,10 @@
-"""One self-contained page: no script, nothing fetched, every name escaped."""
+"""The report as one HTML page: self-contained, without a script, with every name escaped."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,21 @@ from edgekit import __version__, files
 from edgekit.labels import visible
 from edgekit.measurements import Summary
 from edgekit.reporting import changes, charts, decide, figures, layers, provenance, svg, tables, trained
-from edgekit.reporting.changes import KINDS, Change, pictured
+from edgekit.reporting.changes import AnswerChange, Change, ChangeKind, shown_images
 from edgekit.reporting.decide import Decision
 from edgekit.reporting.material import Material
 from edgekit.reporting.privacy import public
 from edgekit.scores import Evaluation
 
 _TEMPLATES = Path(__file__).with_name("templates")
-# Up to this many classes, their table is unfolded. So many devices have a card, so many models their layers.
-_MOST_UNFOLDED, _MOST_CARDS, _MOST_LAYERS = 40, 12, 6
-# So many characters fit beside each other on a phone, at least; from so many on a word is broken.
-_PHONE, _FOLDED = 36, 44
+_MOST_UNFOLDED = 40  # classes whose table is open at first
+_MOST_CARDS, _MOST_LAYERS = 12, 6  # devices with a card; models with their layers
+MOST_ENTRIES = 6  # sets of changed answers with tables and images
+_PHONE, _FOLDED = 36, 44  # characters that fit beside each other on a phone; longest word that is not broken
 
 
 def page(material: Material) -> str:
-    """The report of one run as HTML; sections that have nothing to show say what brings it, or are left out."""
+    """Return the report of one run as HTML, without the sections that have nothing to show."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     material = public(material)
@@ -41,9 +41,9 @@ def page(material: Material) -> str:
     )
     jinja.globals.update(few=figures.FEW)
     jinja.filters.update(
-        kind=_kind, bar=tables.length, short=_short, scrolls=_scrolls, facts=lambda d: _facts(d, material.rows)
+        kind=_kind, bar=tables.bar_percent, short=_short, scrolls=_scrolls, facts=lambda d: _facts(d, material.rows)
     )
-    parts = {**_measured(material), **_known(material)}
+    parts = {**_measurement_values(material), **_run_values(material)}
     sections = [(name, title) for name, title, there in _sections(material, parts) if there]
     return jinja.get_template("page.html.j2").render(
         run=material.run,
@@ -55,24 +55,24 @@ def page(material: Material) -> str:
     )
 
 
-def address(picture: bytes) -> str:
-    """A picture as a ``data:`` address; what is no PNG is called JPEG."""
+def data_url(picture: bytes) -> str:
+    """Return a PNG or JPEG as a ``data:`` URL."""
     kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
 def _sections(material: Material, parts: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
-    """(name, which is that of its template; title; whether there is anything to show)."""
+    """Return (name of the template, title, true if there is something to show) of every section."""
     drawn = parts["drawn"]
     return [
-        ("verdict", "Verdict", True),
+        ("verdict", "Recommendation", True),
         ("pareto", "Accuracy and latency", parts["pareto"]),
         ("figures", "Figures", material.rows),
         ("latency", "Latency", parts["ecdf"]),
         ("size", "Size and energy", material.rows),
         ("changes", "What quantization changed", material.changes),
         ("layers", "Layer by layer", parts["layers"] or material.layers_left),
-        ("training", "Training", material.run.info.plain()["history"]),
+        ("training", "Training", material.run.info.epochs),
         ("data", "Data", "classes.svg" in drawn or "samples.png" in drawn),
         ("test", "Test results", True),
         ("reproduce", "How to reproduce", True),
@@ -80,13 +80,11 @@ def _sections(material: Material, parts: Mapping[str, Any]) -> list[tuple[str, s
     ]
 
 
-def _measured(material: Material) -> dict[str, Any]:
-    """What the page says of measurements."""
+def _measurement_values(material: Material) -> dict[str, Any]:
+    """Return the values of the templates that come from measurements."""
     from markupsafe import Markup
 
     rows, results, decisions = material.rows, material.results, material.decisions
-    boards = [tables.board_cells(row) for row in rows if tables.is_board(row)]
-    said = [tables.program_cells(result) for result in material.programs]
     shown = list(material.layers.items())
     return {
         "rows": rows,
@@ -94,27 +92,27 @@ def _measured(material: Material) -> dict[str, Any]:
         "most_cards": _MOST_CARDS,
         "verdict_rest": figures.verdict(decisions[_MOST_CARDS:]),
         "rule": decide.rule(material.gates),
-        # Our own SVG, in which every name is escaped.
+        # SVG of edgekit, in which every name is escaped.
         "pareto": Markup(charts.accuracy_latency(rows)) if any(row.p50_ms for row in rows) else "",  # noqa: S704
-        "pareto_says": charts.accuracy_latency_text(rows),
+        "pareto_text": charts.accuracy_latency_text(rows),
         "figures": figures.table(rows) if rows else None,
         "more": figures.more(rows) if rows else None,
-        "boards": tables.board_table(boards, rows) if boards else None,
-        "programs": tables.program_table(said, material.programs) if said else None,
+        "boards": tables.board_table(rows) if any(map(tables.is_board, rows)) else None,
+        "programs": tables.program_table(material.programs) if material.programs else None,
         "ecdf": Markup(charts.ecdf(results, rows)),  # noqa: S704
-        "ecdf_says": charts.distributions_text(results, rows),
+        "ecdf_text": charts.ecdf_text(results, rows),
         "percentiles": charts.percentiles(results, rows),
-        "size": Markup(charts.bars(rows, "size")),  # noqa: S704
-        "energy_chart": Markup(charts.bars(rows, "energy")),  # noqa: S704
+        "size": Markup(charts.size_chart(rows)),  # noqa: S704
+        "energy_chart": Markup(charts.energy_chart(rows)),  # noqa: S704
         "energy": charts.energy_table(rows) if charts.energies(rows) else None,
         "no_energy": list(dict.fromkeys(f"{row.device}: {row.no_energy}" for row in rows if row.no_energy)),
-        "changed": changes_section(material, address),
+        "changed": _changes_section(material),
         "no_images": material.no_images,
         "layers": [
             {
                 "title": title,
-                "every": layers.every(title, found),
-                "blocks": layers.table(title, found, material.layer_notes.get(title, ())),
+                "every": layers.layer_table(title, found),
+                "blocks": layers.block_table(title, found, material.layer_notes.get(title, ())),
             }
             for title, found in shown[:_MOST_LAYERS]
         ],
@@ -123,19 +121,19 @@ def _measured(material: Material) -> dict[str, Any]:
     }
 
 
-def _known(material: Material) -> dict[str, Any]:
-    """What the page says of training, data and origin."""
+def _run_values(material: Material) -> dict[str, Any]:
+    """Return the values of the templates that come from training, data and origin."""
     from markupsafe import Markup
 
     meta, results, evaluation = material.run.info.plain(), material.results, material.evaluation
-    # Our own SVG, and data: addresses.
-    drawn = {name: Markup(p) if isinstance(p, str) else address(p) for name, p in material.drawn.items()}  # noqa: S704
+    # SVG of edgekit, and data: URLs.
+    drawn = {name: Markup(p) if isinstance(p, str) else data_url(p) for name, p in material.drawn.items()}  # noqa: S704
     return {
         "drawn": drawn,
         "epochs": trained.epochs(meta["history"]),
         "counts": trained.counts(material.labels, material.counts) if material.counts else None,
         "evaluation": evaluation,
-        "judged": _judged(evaluation) if evaluation else None,
+        "judged": _test_values(evaluation) if evaluation else None,
         "training": provenance.training(material.run.name, meta),
         "commands": provenance.command_rows(material) if results else None,
         "machines": provenance.machines(results) if results else None,
@@ -144,8 +142,8 @@ def _known(material: Material) -> dict[str, Any]:
     }
 
 
-def _judged(evaluation: Evaluation) -> dict[str, Any]:
-    """What the page says of the test split."""
+def _test_values(evaluation: Evaluation) -> dict[str, Any]:
+    """Return the values of the template of the test split."""
     test, labels = evaluation.splits["test"], evaluation.labels
     auroc = (f"{name.replace('_', ' ')} {value:.2f}" for name, value in test.error_auroc.items())
     return {
@@ -158,15 +156,60 @@ def _judged(evaluation: Evaluation) -> dict[str, Any]:
         "auroc": ", ".join(auroc),
         "unfolded": len(labels) <= _MOST_UNFOLDED,
         "mistakes": [
-            {"address": address(jpeg(pixels)), "label": labels[m.label], "said": labels[m.predicted],
+            {"address": data_url(jpeg(pixels)), "label": labels[m.label], "said": labels[m.predicted],
              "sure": f"{100 * m.confidence:.0f}", "path": m.path}
             for pixels, m in zip(evaluation.raw["mistake_pixels"], evaluation.mistakes)
         ],
     }  # fmt: skip
 
 
+def _changes_section(material: Material) -> dict[str, Any]:
+    """Return the values of the template of changed answers: a summary, and the most changed sets of answers."""
+    from markupsafe import Markup
+
+    changed = [change for change in material.changes if change.answers]
+    chosen = shown_images(changed[:MOST_ENTRIES])
+    entries = []
+    for n, change in enumerate(changed[:MOST_ENTRIES]):
+        own = [answer for position, answer in chosen if position == n and answer.image in material.images]
+        images = [(kind.text, [_image(material, a) for a in own if a.kind == kind]) for kind in ChangeKind]
+        entries.append(
+            {
+                "title": f"{_name(change)}: {len(change.answers)} of {change.samples} answers changed",
+                "sentence": changes.classes_text(change),
+                # SVG of edgekit, in which every name is escaped.
+                "picture": Markup(changes.picture(change, material.labels)),  # noqa: S704
+                "classes": changes.class_table(change, material.labels),
+                "pairs": changes.pair_table(change, material.labels),
+                "images": [(heading, shown) for heading, shown in images if shown],
+            }
+        )
+    return {
+        "summary": changes.summary_table(material.changes),
+        "entries": entries,
+        "left": max(0, len(changed) - MOST_ENTRIES),
+    }
+
+
+def _name(change: Change) -> str:
+    return change.names[0] + (f" and {len(change.names) - 1} more" if len(change.names) > 1 else "")
+
+
+def _image(material: Material, answer: AnswerChange) -> dict[str, str]:
+    picture, labels = material.images[answer.image], material.labels
+    return {
+        "address": data_url(picture.jpeg),
+        "path": picture.path,
+        "label": labels[answer.label],
+        "before": labels[answer.before],
+        "after": labels[answer.after],
+        "sure_before": f"{100 * answer.sure_before:.0f}",
+        "sure": f"{100 * answer.sure:.0f}",
+    }
+
+
 def jpeg(pixels: Any, side: int | None = None) -> bytes:
-    """uint8 (H, W, 3) pixels as JPEG, scaled down to `side`."""
+    """Encode pixels, uint8 (H, W, 3), as JPEG, scaled down to `side`."""
     from PIL import Image
 
     image, out = Image.fromarray(pixels), io.BytesIO()
@@ -177,7 +220,7 @@ def jpeg(pixels: Any, side: int | None = None) -> bytes:
 
 
 def _facts(decision: Decision, rows: Sequence[Summary]) -> list[tuple[str, str]]:
-    """What a card says in figures; what was not measured is left out."""
+    """Return the figures on a card as (name, value); those that were not measured are left out."""
     row = decision.chosen
     assert row is not None
     lines = [
@@ -185,7 +228,7 @@ def _facts(decision: Decision, rows: Sequence[Summary]) -> list[tuple[str, str]]
         ("change", _change(row)),
         ("p50", _ms(figures.percentile(row, 50)) + (f", batch {row.batch}" if row.batch > 1 else "")),
         ("p90", _ms(figures.percentile(row, 90))),
-        ("speed", figures.speed(row, rows)),
+        ("speed", figures.speedup_text(row, rows)),
         ("size", f"{row.size_mb:.1f} MB"),
         ("energy", f"{tables.latency(row.gross_mj)} mJ per image" if row.gross_mj is not None else ""),
     ]
@@ -196,7 +239,7 @@ def _change(row: Summary) -> str:
     interval = "" if row.drop_low is None or row.drop_high is None else (
         f" (drop {row.drop_low:+.1f} to {row.drop_high:+.1f})")  # fmt: skip
     points = f"{abs(row.drop):.1f} points {'worse' if row.drop > 0 else 'better'}" if abs(row.drop) >= 0.05 else "none"
-    return f"{points}{interval}, {decide.shown(row)}"
+    return f"{points}{interval}, {decide.significance_text(row)}"
 
 
 def _ms(text: str) -> str:
@@ -204,21 +247,21 @@ def _ms(text: str) -> str:
 
 
 def _kind(t: tables.Table, column: int) -> str:
-    """The classes of a cell: figures stand to the right, what is wide is left out on a phone."""
+    """Return the CSS classes of a cell: aligned to the right, left out on a phone, or a sentence."""
     name = t.columns[column]
     marks = {"n": column >= t.left and name not in t.prose, "wide": name in t.wide, "long": name in t.prose}
     return " ".join(mark for mark, there in marks.items() if there)
 
 
 def _scrolls(t: tables.Table) -> bool:
-    """Whether the table may be wider than a phone: the keyboard must reach it then, and need not else."""
+    """Return whether the table may be wider than a phone, so that it must be reachable by keyboard."""
     lines = [t.columns, *t.rows]
     words = (max(len(word) for line in lines for word in _pieces(line[n], n < t.left)) for n in range(len(t.columns)))
     return bool(t.prose) or sum(min(width, _FOLDED) + 2 for width in words) > _PHONE
 
 
 def _pieces(cell: str, text: bool) -> list[str]:
-    """What a line does not break; a figure stands above its interval."""
+    """Return the parts of a cell that are not wrapped; a figure stands above its interval."""
     return (cell.split() if text else cell.split(" (")) or [""]
 
 
@@ -227,61 +270,5 @@ def _short(text: object, width: int) -> str:
 
 
 def _visible(value: object) -> object:
-    """No control character reaches the page, and no name fills it."""
+    """Replace control characters in text."""
     return value if type(value) is not str else visible(value)
-
-
-# What the page says of changed answers: the most changed models, each with its classes, pairs and images.
-
-MOST_ENTRIES = 6
-_HEADINGS = dict(zip(KINDS, ("Broke: right before, wrong now", "Repaired: wrong before, right now", "Both wrong")))
-
-
-def changes_section(material: Material, address: Callable[[bytes], str]) -> dict[str, Any]:
-    """The summary, the entries, and how many are left out; ``address`` makes a picture part of the page."""
-    from markupsafe import Markup
-
-    moved = [change for change in material.changes if change.answers]
-    chosen = pictured(moved[:MOST_ENTRIES])
-    entries = []
-    for n, change in enumerate(moved[:MOST_ENTRIES]):
-        images = {kind: _images(material, change, kind, [a for m, a in chosen if m == n], address) for kind in KINDS}
-        entries.append(
-            {
-                "title": f"{_name(change)}: {len(change.answers)} of {change.samples} answers changed",
-                "sentence": changes.sentence(change),
-                # Our own SVG, in which every name is escaped.
-                "picture": Markup(changes.picture(change, material.labels)),  # noqa: S704
-                "classes": changes.class_table(change, material.labels),
-                "pairs": changes.pair_table(change, material.labels),
-                "images": [(_HEADINGS[kind], shown) for kind, shown in images.items() if shown],
-            }
-        )
-    return {
-        "summary": changes.summary_table(material.changes),
-        "entries": entries,
-        "left": max(0, len(moved) - MOST_ENTRIES),
-    }
-
-
-def _name(change: Change) -> str:
-    return change.names[0] + (f" and {len(change.names) - 1} more" if len(change.names) > 1 else "")
-
-
-def _images(
-    material: Material, change: Change, kind: str, chosen: list[Any], address: Callable[[bytes], str]
-) -> list[dict[str, str]]:
-    labels = material.labels
-    return [
-        {
-            "address": address(material.images[a.image].jpeg),
-            "path": material.images[a.image].path,
-            "label": labels[a.label],
-            "before": labels[a.before],
-            "after": labels[a.after],
-            "sure_before": f"{100 * a.sure_before:.0f}",
-            "sure": f"{100 * a.sure:.0f}",
-        }
-        for a in chosen
-        if a.kind == kind and a.image in material.images
-    ]

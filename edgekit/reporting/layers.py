@@ -1,4 +1,4 @@
-"""The layer table: times and quantization errors of a network's layers, by block."""
+"""Tables of layers: times and quantization errors, by block and by layer."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ COLUMNS = (
 )  # fmt: skip
 _WIDE = COLUMNS[4:9]
 MOST_SHOWN = 15
-_EXACT_DB = 150.0  # stands for no error
+_EXACT_DB = 150.0  # from here on there is no error
 
 
 def title(result: BenchmarkResult, row: Summary | None) -> str:
-    """What was measured where, marked where its times are doubtful."""
+    """Return the artifact and the device, marked if the times are not reliable."""
     marks = (" (stand-in)" if row.stand_in else "") + (" !" if row.busy else "") if row else ""
     return f"{result.artifact.name} on {result.device}{marks}"
 
 
-def told(result: BenchmarkResult, row: Summary | None) -> list[str]:
-    """How the times of a result's layers were got, of what they are a part, and what makes them doubtful."""
+def time_notes(result: BenchmarkResult, row: Summary | None) -> list[str]:
+    """Return notes on the times of a result's layers: their source, their sum, and reasons to doubt them."""
     environment, spent = result.environment, sum(ms for _, ms in result.layers)
     if not result.layers:
         return []
@@ -32,28 +32,28 @@ def told(result: BenchmarkResult, row: Summary | None) -> list[str]:
     part = f"layers add up to {spent:.3f}" + (f" of {whole:.3f}" if known else "") + " ms of a profiled run"
     lines = [f"times: {environment.get('layers_by', 'the runtime')}, medians; {part}"]
     if row and row.stand_in:
-        lines.append(f"stand-in: {row.ran_in} has other kernels than the device; its shares are not the device's")
+        lines.append(f"stand-in: {row.ran_in} has other kernels than the device, so the shares differ there")
     if row and row.busy:
-        lines.append("!: the machine was busy with other work: do not trust these times; edgekit benchmark again")
+        lines.append("! measured while other programs used the CPU: not reliable; run edgekit benchmark again")
     return lines
 
 
-def table(title: str, layers: Sequence[LayerFigures], how: Sequence[str] = ()) -> Table:
-    """One row a block, the slowest first, or in the order of the network where no time is known; `how`: `told`."""
+def block_table(title: str, layers: Sequence[LayerFigures], time_notes: Sequence[str] = ()) -> Table:
+    """Return the table of blocks, the slowest first; in the order of the network if no times are known."""
     blocks = by_block(layers)
-    notes = [*(f"{sentence}." for sentence in [verdict(blocks)] if sentence), *how]
+    notes = [*(f"{sentence}." for sentence in [verdict(blocks)] if sentence), *time_notes]
     notes.append(f"{len(layers)} layers in {len(blocks)} blocks")
     if any(layer.alone_db is not None for layer in layers):
         notes.append(
-            "dB: signal to quantization noise, more is better; alone: of the layer's activations with only it "
-            "quantized, of a block the worst; accumulated: with all before it too; effect: of the logits when only it "
-            "is quantized; % of error: that effect's noise power, of the sum over all layers"
+            "dB: signal-to-quantization-noise ratio, higher is better. alone: activations of the layer with only it "
+            "quantized (the worst of a block); accumulated: with all layers up to it quantized; effect: logits with "
+            "only this layer quantized; % of error: noise power of that effect, as a share of all layers"
         )
     return _table(f"Blocks of {title}", ("block", *COLUMNS[1:]), blocks, notes)
 
 
-def every(title: str, layers: Sequence[LayerFigures]) -> Table:
-    """One row a layer: the slowest first, or in the order of the network where no time is known."""
+def layer_table(title: str, layers: Sequence[LayerFigures]) -> Table:
+    """Return the table of layers, the slowest first; in the order of the network if no times are known."""
     return _table(f"Layers of {title}", COLUMNS, layers, ())
 
 
@@ -74,7 +74,7 @@ def _table(caption: str, columns: tuple[str, ...], rows: Sequence[LayerFigures],
 
 
 def cells(row: LayerFigures, share: float | None) -> tuple[str, ...]:
-    """One line, in the order of `COLUMNS`; `share` is of the error."""
+    """Return one line, in the order of `COLUMNS`; `share`: percent of the error."""
     return (
         row.name,
         row.kind or "-",

@@ -1,4 +1,4 @@
-"""Everything that a report is made of, in whatever format it is written."""
+"""The contents of a report, independent of its format."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from edgekit.reporting.decide import Decision, decide
 from edgekit.scores import Evaluation
 
 # Entries of run.json that a report shows.
-_SHOWN = ("arch", "labels", "preprocess", "data", "options", "versions", "history")
+_REQUIRED = ("arch", "labels", "preprocess", "data", "options", "versions", "history")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A test image: its path below the data set's root, and a small JPEG of what the network was shown."""
+    """A test image: its path relative to the data set's root, and a small JPEG of the network's input."""
 
     path: str
     jpeg: bytes
@@ -26,15 +26,20 @@ class Picture:
 
 @dataclass(frozen=True)
 class Material:
-    """What is known of one run; all but the run may be empty.
+    """Everything that is known about one run; all but the run may be empty.
 
     Attributes:
-        rows, results: judged and raw measurements. drawn: SVG elements and PNG files by name.
-        programs: what programs on devices said. changes: what quantization changed, as `changes.changes` has it.
-        layers: "artifact on device" -> its layers, what matters most first; `layer_notes`: how their times were got;
-            `layers_left`: what is left out of them, and why. images: of changed answers, by position in the test split;
-            `no_images` is why there are none. gates: the limits that a choice must keep.
-        counts: images per split and label; empty where the index is gone.
+        rows, results: judged and raw measurements.
+        drawn: SVG elements and PNG files, by file name.
+        programs: measurements by programs on devices.
+        changes: answers that quantization changed.
+        layers: figures of layers by "artifact on device", the most important first.
+        layer_notes: notes on their times, by the same names.
+        layers_left: parts of the layers that are missing, with the reason.
+        images: images whose answer changed, by position in the test split.
+        no_images: reason why there are none.
+        gates: limits that a choice must keep.
+        counts: images per split and label; empty if the index of the data set is gone.
     """
 
     run: runs.Run
@@ -57,16 +62,16 @@ class Material:
         Raises:
             DataError: run.json is damaged.
         """
-        if missing := self.run.info.missing(*_SHOWN):
+        if missing := self.run.info.missing(*_REQUIRED):
             path = self.run.path / runs.RUN_FILE
             raise DataError(f"{path} is damaged: {', '.join(missing)} missing", "restore it")
 
     @property
     def labels(self) -> Sequence[str]:
-        """The names of the classes."""
+        """Names of the classes."""
         return list(self.run.info.labels)
 
     @property
     def decisions(self) -> list[Decision]:
-        """What to ship on each device."""
+        """The model to ship on each device."""
         return decide(self.rows, self.gates)

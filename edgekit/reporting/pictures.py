@@ -1,7 +1,7 @@
-"""Pictures of a training: curves, classes, confusion, reliability, and grids of images.
+"""Pictures of training, evaluation and quantization.
 
-Charts are ``<svg>`` elements for the page (`svg.standalone` makes files of them), grids are PNG. Class
-names may be anything that `labels.check_label` allows: they are shortened, and drawn as plain text.
+Charts are ``<svg>`` elements for the page (`svg.standalone` turns them into files), grids of images are PNG. Class
+names may be anything that `labels.check_label` allows; they are shortened and drawn as plain text.
 """
 
 from __future__ import annotations
@@ -18,14 +18,22 @@ from edgekit.records import SPLITS, DatasetIndex
 from edgekit.reporting import svg
 from edgekit.scores import Calibration, Evaluation, Mistake
 
-# Above these numbers of classes a picture drops its counts, its names, its bars that lie.
+# Above these numbers of classes a picture has no counts, and no names.
 MOST_COUNTED, MOST_NAMED = 20, 60
 _SPLITS = {"train": svg.BLUE, "val": svg.YELLOW, "test": svg.RED}
-_TILE, _GAP, _COLUMNS = 96, 8, 8  # pixels; tiles in a row
+# Grids of images: pixels of an image and between two; images in a row.
+_TILE, _GAP, _COLUMNS = 96, 8, 8
+# The picture of ``edgekit quant debug``.
+MOST_HISTOGRAMS = 12
+_HISTOGRAM_COLUMNS = 3
+_WIDTH, _ROW, _HISTOGRAM = 9.5, 0.165, 1.55  # inches: width; height of a layer; height of a row of histograms
+_LONGEST, _LONGEST_TITLE = 42, 28  # characters of a name
+_RANKED = 5
+_EXACT_DB = 150.0  # from here on there is no error
 
 
 def learning_curves(history: Sequence[Mapping[str, Any]]) -> str:
-    """Loss, accuracy and learning rate by epoch; what the entries do not have is left out."""
+    """Draw loss, accuracy and learning rate by epoch; figures that the entries lack are left out."""
     panels = {
         "loss": {"train_loss": ("train", svg.BLUE), "val_loss": ("val", svg.RED)},
         "val, %": {"val_top1": ("top-1", svg.BLUE), "val_macro_f1": ("macro F1", svg.GREEN)},
@@ -53,7 +61,7 @@ def learning_curves(history: Sequence[Mapping[str, Any]]) -> str:
 
 
 def class_counts(labels: Sequence[str], counts: Mapping[str, Sequence[int]]) -> str:
-    """How many images each class has: `counts` has one number a label for every split."""
+    """Draw the number of images of each class; `counts` has one number per label for each split."""
     named = len(labels) <= MOST_NAMED
     with svg.drawing(8, max(2.0, 0.9 + 0.24 * len(labels)) if named else 3.4) as figure:
         axes = figure.add_subplot()
@@ -82,9 +90,9 @@ def class_counts(labels: Sequence[str], counts: Mapping[str, Sequence[int]]) -> 
 
 
 def confusion(cells: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
-    """The share of each class's images that were given each label; `cells` as in `scores.Scores`.
+    """Draw the confusion matrix, normalized by class; `cells` as in `scores.Scores`.
 
-    Up to `MOST_COUNTED` classes the counts stand in the cells, up to `MOST_NAMED` the names beside them.
+    Up to `MOST_COUNTED` classes the cells have their counts, up to `MOST_NAMED` the axes have the names.
     """
     from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
@@ -93,7 +101,7 @@ def confusion(cells: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
     for row, column, images in cells:
         matrix[row, column] = images
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    # From nothing to blue, so that it stands on light and on dark.
+    # From transparent to blue, for light and dark backgrounds.
     blues = LinearSegmentedColormap.from_list("blues", [(0.27, 0.47, 0.67, 0.0), (0.27, 0.47, 0.67, 0.9)])
     side = min(8.0, max(3.6, 1.8 + 0.34 * count))
     with svg.drawing(side + 0.9, side) as figure:
@@ -116,7 +124,7 @@ def confusion(cells: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
 
 
 def reliability(curves: Mapping[str, Calibration]) -> str:
-    """How often answers of each confidence are right, and how many there are; one line per entry."""
+    """Draw accuracy against confidence, and the number of answers by confidence; one curve per entry."""
     colors = dict(zip(curves, (svg.RED, svg.BLUE, svg.GREEN)))
     with svg.drawing(8, 3.6) as figure:
         left, right = figure.subplots(1, 2, width_ratios=(1, 1))
@@ -143,12 +151,12 @@ def reliability(curves: Mapping[str, Calibration]) -> str:
 
 
 def samples(pixels: np.ndarray, labels: Sequence[str]) -> bytes:
-    """A grid of training images as they were augmented: uint8 (N, H, W, 3), one label each. PNG."""
+    """Return a PNG with augmented training images, uint8 (N, H, W, 3), and their labels."""
     return _grid(pixels, [[svg.shortened(label, 15)] for label in labels])
 
 
 def mistakes(pixels: np.ndarray, found: Sequence[Mistake], labels: Sequence[str]) -> bytes:
-    """A grid of wrong answers, uint8 (N, H, W, 3): true -> predicted, confidence. PNG."""
+    """Return a PNG with wrongly classified images, uint8 (N, H, W, 3): true label, prediction, confidence."""
     return _grid(
         pixels,
         [
@@ -165,7 +173,7 @@ def mistakes(pixels: np.ndarray, found: Sequence[Mistake], labels: Sequence[str]
 def draw_all(
     history: Sequence[Mapping[str, Any]], data: DatasetIndex | None, evaluation: Evaluation | None
 ) -> dict[str, str | bytes]:
-    """Every picture that can be drawn of a run, but the samples: file name -> SVG element or PNG."""
+    """Draw the pictures of a run except the samples; returns SVG elements and PNG files by file name."""
     drawn: dict[str, str | bytes] = {}
     if history:
         drawn["learning_curves.svg"] = learning_curves(history)
@@ -184,20 +192,20 @@ def draw_all(
 
 
 def save(folder: Path, drawn: Mapping[str, str | bytes]) -> None:
-    """Write pictures as files of their own; an SVG gets its colours."""
+    """Write pictures to files; SVG elements become dark on white."""
     for name, picture in drawn.items():
         content = svg.standalone(picture).encode() if isinstance(picture, str) else picture
         files.save_bytes(folder / name, content)
 
 
 def _series(history: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float]]:
-    """The epochs that have a finite value of `key`, and the values."""
+    """Return the epochs that have a number under `key`, and the numbers."""
     found = [(entry["epoch"], entry[key]) for entry in history if isinstance(entry.get(key), int | float)]
     return [epoch for epoch, _ in found], [value for _, value in found]
 
 
 def _grid(pixels: np.ndarray, captions: Sequence[Sequence[str]]) -> bytes:
-    """Square images side by side, each with the lines of its caption below it."""
+    """Return a PNG of square images in a grid, each with the lines of its caption below."""
     from PIL import Image
 
     lines = max(map(len, captions), default=1)
@@ -219,28 +227,21 @@ def _grid(pixels: np.ndarray, captions: Sequence[Sequence[str]]) -> bytes:
         return svg.to_png(figure)
 
 
-# The picture of ``edgekit quant debug``: every layer's error, and what the chosen ranges cover.
-
-MOST_HISTOGRAMS = 12
-_QUANTPICTURES_COLUMNS = 3
-_WIDTH, _ROW, _HISTOGRAM = 9.5, 0.165, 1.55  # inches: the picture; a layer; a row of histograms
-_LONGEST, _LONGEST_TITLE = 42, 28  # characters of a name
-_RANKED = 5
-_EXACT_DB = 150.0  # stands for no error
+# The picture of ``edgekit quant debug``: the error of every layer, and the chosen ranges.
 
 
 def inspection(found: Mapping[str, Any]) -> str:
-    """Layers in the order of the network, and the ranges of the most sensitive tensors, as an ``<svg>`` element.
+    """Draw the errors of the layers in network order, and the ranges of the most sensitive tensors.
 
     Args:
-        found: what debug-<target>.json holds: `quant.debug.Inspection` as plain values, and of which run.
+        found: contents of debug-<target>.json: `quant.debug.Inspection` as plain values, and the run's name.
     """
     whole = found["effect"]
     title = f"{found['run']} for {found['target']}: INT8 against float on {found['images']} images. Logits: "
-    title += f"{whole['logits']['sqnr_db']:.1f} dB, {100 * whole['changed']:.0f} % other top-1"
+    title += f"{whole['logits']['sqnr_db']:.1f} dB, {100 * whole['changed']:.0f} % changed top-1"
     layers = sorted(found["layers"], key=lambda layer: layer["position"])
     tensors = found["tensors"][:MOST_HISTOGRAMS]
-    above, below = 1.4 + _ROW * len(layers), 0.35 + _HISTOGRAM * -(-len(tensors) // _QUANTPICTURES_COLUMNS)
+    above, below = 1.4 + _ROW * len(layers), 0.35 + _HISTOGRAM * -(-len(tensors) // _HISTOGRAM_COLUMNS)
     with svg.drawing(_WIDTH, above + below) as figure:
         upper, lower = figure.subfigures(2, 1, height_ratios=(above, below))
         figure.suptitle(title, fontsize=10)
@@ -250,24 +251,26 @@ def inspection(found: Mapping[str, Any]) -> str:
 
 
 def error_percent(sqnr_db: float) -> float:
-    """The root mean square of the error, in percent of that of the signal."""
+    """Return the RMS of the error in percent of that of the signal."""
     return 0.0 if sqnr_db >= _EXACT_DB else float(100 * 10 ** (-sqnr_db / 20))
 
 
 def _layers(figure: Any, layers: Sequence[Mapping[str, Any]], ranking: Sequence[str]) -> None:
-    """Left: SQNR of weights and outputs. Right: what each layer alone does to the logits."""
+    """Draw, left, the SQNR of weights and outputs; right, the effect of each layer alone on the logits."""
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     rows = np.arange(len(layers))
     values = {key: np.array([_drawn(layer[key]["sqnr_db"]) for layer in layers]) for key in ("alone", "accumulated")}
     left.hlines(rows, values["accumulated"], values["alone"], color=svg.INK, alpha=0.3, linewidth=0.8)
     weights = [_drawn(layer["weight"]["sqnr_db"]) for layer in layers]
     left.scatter(weights, rows, 16, svg.GREEN, marker="|", label="weights", zorder=3)
-    left.scatter(values["alone"], rows, 14, svg.BLUE, label="outputs, this layer alone")
-    left.scatter(values["accumulated"], rows, 14, svg.RED, marker="D", label="outputs, all before it too")
+    left.scatter(values["alone"], rows, 14, svg.BLUE, label="outputs, only this layer quantized")
+    left.scatter(values["accumulated"], rows, 14, svg.RED, marker="D", label="outputs, all layers up to it quantized")
     left.set_yticks(rows, [_name(layer) for layer in layers], fontsize=7)
     left.set_ylim(len(layers) - 0.4, -0.6)
-    note = "" if all(layer["int8"] for layer in layers) else "\n(float): no INT8 here; rounded weights if marked green"
-    left.set_xlabel(f"SQNR, dB (more is better){note}")
+    note = (
+        "" if all(layer["int8"] for layer in layers) else "\n(float): not in INT8; weights are rounded if marked green"
+    )
+    left.set_xlabel(f"SQNR, dB (higher is better){note}")
     left.grid(axis="both", linewidth=0.5)
     left.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8, columnspacing=1, handletextpad=0.2)
     errors = [error_percent(layer["effect"]["logits"]["sqnr_db"]) for layer in layers]
@@ -278,20 +281,20 @@ def _layers(figure: Any, layers: Sequence[Mapping[str, Any]], ranking: Sequence[
             right.text(error, row, f"  {text}", fontsize=7, va="center")
     right.tick_params(axis="y", labelleft=False, length=0)
     right.set_xlim(0, 1.6 * max(errors, default=0.0) or 1.0)
-    right.set_xlabel("error of the logits, % (this layer alone)")
+    right.set_xlabel("error of the logits, % (only this layer quantized)")
     right.set_title(f"sensitivity; the worst {min(_RANKED, len(layers))} in red", fontsize=8)
     right.grid(axis="x", linewidth=0.5)
 
 
 def _remark(layer: Mapping[str, Any], ranking: Sequence[str]) -> str:
-    """What stands beside a bar: the rank of the worst, and how many top-1 answers are others."""
+    """Return the text beside a bar: the rank of the worst layers, and the share of changed top-1 answers."""
     rank, changed = ranking.index(layer["name"]) + 1, layer["effect"]["changed"]
     parts = [f"#{rank}"] if rank <= _RANKED else []
-    return ", ".join([*parts, f"{100 * changed:.0f} % other top-1"] if changed else parts)
+    return ", ".join([*parts, f"{100 * changed:.0f} % changed top-1"] if changed else parts)
 
 
 def _drawn(sqnr_db: float) -> float:
-    """No error at all has no place on the axis."""
+    """Return NaN, which is not drawn, if there is no error at all."""
     return float("nan") if abs(sqnr_db) >= _EXACT_DB else sqnr_db
 
 
@@ -300,20 +303,20 @@ def _name(layer: Mapping[str, Any]) -> str:
 
 
 def _end(name: str, longest: int) -> str:
-    """The end of a name tells layers apart."""
+    """Return the end of a name, which distinguishes layers better than its start."""
     return name if len(name) <= longest else "…" + name[1 - longest :]
 
 
 def _histograms(figure: Any, tensors: Sequence[Mapping[str, Any]]) -> None:
-    """What each tensor was seen to hold, counts on a logarithmic scale; the chosen range between two lines."""
+    """Draw the observed values of each tensor, with logarithmic counts and the chosen range between two lines."""
     if not tensors:
         return
     figure.suptitle(
-        "values of the most sensitive tensors (counts, logarithmic) and their chosen ranges (red); "
-        "values clipped, SQNR of the logits when this tensor alone is rounded",
+        "values of the most sensitive tensors (logarithmic counts) and the chosen ranges (red); "
+        "share of clipped values, SQNR of the logits with only this tensor rounded",
         fontsize=8,
     )
-    grid = figure.subplots(-(-len(tensors) // _QUANTPICTURES_COLUMNS), _QUANTPICTURES_COLUMNS, squeeze=False).flatten()
+    grid = figure.subplots(-(-len(tensors) // _HISTOGRAM_COLUMNS), _HISTOGRAM_COLUMNS, squeeze=False).flatten()
     for axes, tensor in zip(grid, tensors):
         bins = tensor["bins"]
         edges = bins["start"] + bins["width"] * np.arange(len(bins["counts"]) + 1)

@@ -1,4 +1,4 @@
-"""Where the figures come from: machines, hashes, commands."""
+"""Origin of the figures: machines, hashes of files, and commands that reproduce them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit.labels import visible
-from edgekit.measurements import BenchmarkResult
+from edgekit.measurements import BROWSERS, BenchmarkResult
+from edgekit.records import BASELINES
 from edgekit.reporting.material import Material
 from edgekit.reporting.tables import Rows, Table, compact
 
@@ -16,8 +17,32 @@ _COLUMNS = ("model", "device", "source", "processor", "threads", "queries", "sui
             "peak RSS MB", "versions", "measured")  # fmt: skip
 
 
+# Options of run.json with another name on the command line.
+_RENAMED = {"arch": "model"}
+_INPUT_NAMES = {"float32": "float"}
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Commands that reproduce one row, and what it was made of.
+
+    Attributes:
+        sha256: of the artifact. weights: SHA-256 of the weights.
+        unknown: options that were not recorded, in words; empty if there are none.
+    """
+
+    artifact: str
+    device: str
+    commands: tuple[str, ...]
+    sha256: str
+    weights: str
+    versions: str
+    measured: str
+    unknown: str = ""
+
+
 def machines(results: Sequence[BenchmarkResult]) -> Table:
-    """What each result ran on."""
+    """Return the table of the machines, runtimes and conditions of all results."""
     rows = []
     for r in results:
         e = r.environment
@@ -34,20 +59,22 @@ def machines(results: Sequence[BenchmarkResult]) -> Table:
 
 
 def hashes(results: Sequence[BenchmarkResult]) -> Table:
-    """From every file back to the weights: SHA-256 of the file, of its calibration, and what made it."""
+    """Return the table of artifacts with their SHA-256, their calibration and the steps that made them."""
     found = {r.artifact.sha256 + r.artifact.name: r.artifact for r in results}
     rows = []
     for a in found.values():
         d = a.details
-        made = f"calibration {d.get('recipe')} ({d.get('observer')})" if d.get("recipe") else "-"
+        origin = f"calibration {d.get('recipe')} ({d.get('observer')})" if d.get("recipe") else "-"
         steps = ", ".join(map(str, d["steps"])) if isinstance(d.get("steps"), list | tuple) else ""
-        rows.append((a.name, a.sha256, f"{made}{'; ' if steps else ''}{steps}", str(d.get("calibration_sha256", "-"))))
+        rows.append(
+            (a.name, a.sha256, f"{origin}{'; ' if steps else ''}{steps}", str(d.get("calibration_sha256", "-")))
+        )
     columns = ("model", "SHA-256", "made by", "calibration SHA-256")
     return Table("Files and their calibration", columns, (Rows("", tuple(rows)),), 4, (), "", columns[1:])
 
 
 def lineage(material: Material) -> list[tuple[str, str]]:
-    """(what, which) of the run itself."""
+    """Return the data, weights, classes, options and versions of the run as (name, value)."""
     meta = material.run.info.plain()
     data = meta["data"]
     lines = [
@@ -61,13 +88,13 @@ def lineage(material: Material) -> list[tuple[str, str]]:
 
 
 def command_rows(material: Material) -> Table:
-    """How to make each number again, a row a result."""
+    """Return the table of the commands that reproduce each result."""
     found = recipes(material.run.handle, material.results)
     rows = [(p.artifact, p.device, " && ".join(p.commands)) for p in found]
     unknown = sorted({p.unknown for p in found if p.unknown})
     columns = ("model", "device", "commands")
-    caption = "How to make each number again; versions and times of measuring are below"
-    notes = tuple(f"options of exports that were {line}" for line in unknown)
+    caption = "Commands that reproduce each result; versions and dates are below"
+    notes = tuple(f"export options that were {line}" for line in unknown)
     return Table(caption, columns, (Rows("", tuple(rows)),), 3, prose=("commands",), notes=notes, first=20)
 
 
@@ -75,32 +102,8 @@ def _pairs(value: Any) -> str:
     return ", ".join(f"{name} {v}" for name, v in value.items()) if isinstance(value, dict) else str(value)
 
 
-# How each number is made again: the commands with their options, and what they ran on.
-
-# Options of run.json that another name has on the command line; the place of training is no option that matters.
-_RENAMED = {"arch": "model"}
-_BROWSERS, _BASELINE = "web:", "baseline/"
-_BORDERS = {"float32": "float"}
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What makes the numbers of one row again. Hashes in full; `versions` in words; `unknown`: what else was chosen,
-    but nobody kept.
-    """
-
-    artifact: str
-    device: str
-    commands: tuple[str, ...]
-    sha256: str
-    weights: str
-    versions: str
-    measured: str
-    unknown: str = ""
-
-
 def training(run: str, meta: Mapping[str, Any]) -> str:
-    """The command that trained the run, every option written out."""
+    """Return the command that trained the run, with every option."""
     options = meta.get("options")
     words = ["edgekit", "train", str(meta.get("data", {}).get("root", "DATA")), "--name", run]
     for name, value in options.items() if isinstance(options, Mapping) else ():
@@ -109,16 +112,16 @@ def training(run: str, meta: Mapping[str, Any]) -> str:
             words.append(flag if value else f"--no-{flag.removeprefix('--')}")
         elif value is not None:
             words += [flag, str(value)]
-    return _typed(words)
+    return _command_line(words)
 
 
 def recipes(handle: str, results: Sequence[BenchmarkResult]) -> list[Provenance]:
-    """One entry per result: export and benchmark; training is the same for all."""
+    """Return the export and benchmark commands of each result; the training command is the same for all."""
     return [
         Provenance(
             artifact=r.artifact.name,
             device=r.device,
-            commands=tuple(_typed(words) for words in (_export(handle, r), _benchmark(handle, r)) if words),
+            commands=tuple(_command_line(words) for words in (_export(handle, r), _benchmark(handle, r)) if words),
             sha256=r.artifact.sha256,
             weights=r.artifact.parent,
             versions=_versions(r.environment),
@@ -137,7 +140,7 @@ def _export(handle: str, result: BenchmarkResult) -> list[str]:
     if recipe := artifact.details.get("recipe"):
         words += ["--recipe", str(recipe)]
     if artifact.runtime == "litert" and artifact.input != "uint8":
-        words += ["--input", _BORDERS.get(artifact.input, artifact.input)]
+        words += ["--input", _INPUT_NAMES.get(artifact.input, artifact.input)]
     output = str(artifact.details.get("output", "float32"))
     if artifact.precision == "int8" and output != "float32":
         words += ["--output", output]
@@ -145,18 +148,18 @@ def _export(handle: str, result: BenchmarkResult) -> list[str]:
 
 
 def _unknown(result: BenchmarkResult) -> str:
-    """Which options of the export nobody kept, of those that may have made a difference."""
+    """Return the options of the export that were not recorded although they may matter, in words."""
     artifact = result.artifact
     if artifact.is_baseline or artifact.precision in ("fp32", "fp16"):
         return ""
-    kept = ["--parity", "--calibration-data"]
+    options = ["--parity", "--calibration-data"]
     if artifact.details.get("float_layers"):
-        kept.append("--max-drop (layers were left in floating point)")
-    return f"not kept: {', '.join(kept)}"
+        options.append("--max-drop (some layers stayed in floating point)")
+    return f"not recorded: {', '.join(options)}"
 
 
 def commands(found: Sequence[Provenance]) -> list[str]:
-    """What makes every number again, each command once: all that is exported first, for it is what is measured."""
+    """Return each command once, the exports first."""
     lines = list(dict.fromkeys(command for p in found for command in p.commands))
     return sorted(lines, key=lambda line: not line.startswith("edgekit export "))
 
@@ -164,19 +167,19 @@ def commands(found: Sequence[Provenance]) -> list[str]:
 def _benchmark(handle: str, result: BenchmarkResult) -> list[str]:
     environment = result.environment
     suite = ["--suite", str(environment["suite"])] if environment.get("suite") else []
-    if result.device.startswith(_BROWSERS):
+    if result.device.startswith(BROWSERS):
         return ["edgekit", "serve", handle, "--artifact", result.artifact.name, *suite]
     words = ["edgekit", "benchmark", handle, "--device", result.device, *suite]
-    name = result.artifact.name.removeprefix(_BASELINE)
-    if result.artifact.is_baseline and name != "pytorch":  # which is measured with every other one
+    name = result.artifact.name.removeprefix(BASELINES)
+    if result.artifact.is_baseline and name != "pytorch":  # PyTorch is measured with every other one
         words += ["--baseline", name]
     return [*words, "--threads", str(environment.get("threads", 1))]
 
 
-def _typed(words: Sequence[str]) -> str:
+def _command_line(words: Sequence[str]) -> str:
     return " ".join(shlex.quote(visible(word)) for word in words)
 
 
 def _versions(environment: Mapping[str, Any]) -> str:
-    told = {"python": environment.get("python"), str(environment.get("runtime")): environment.get("version")}
-    return ", ".join(f"{name} {value}" for name, value in told.items() if value)
+    versions = {"python": environment.get("python"), str(environment.get("runtime")): environment.get("version")}
+    return ", ".join(f"{name} {value}" for name, value in versions.items() if value)

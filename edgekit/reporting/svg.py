@@ -1,4 +1,4 @@
-"""Drawing with matplotlib: SVG that takes the colours of the page, and text that cannot harm it."""
+"""Drawing with matplotlib: SVG in the colours of the page, with text that cannot inject markup."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from functools import cache
 from html import escape
 from typing import Any
 
-# Paul Tol's bright scheme: told apart with every kind of colour vision, on light and on dark.
+# Paul Tol's bright scheme: distinct for every kind of colour vision, on light and dark backgrounds.
 BLUE, YELLOW, RED, GREEN, PURPLE = "#4477aa", "#ccaa22", "#ee6677", "#228833", "#aa3377"
-# Drawn in this colour, shown in the page's text colour.
+# Placeholder for the text colour of the page.
 INK = "#010203"
-# Looked for, in this order, for what DejaVu Sans cannot write. Colour emoji fonts cannot be drawn.
+# Fallbacks for characters that DejaVu Sans lacks, in this order. matplotlib cannot draw colour emoji fonts.
 _FAMILIES = (
     "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Microsoft YaHei", "PingFang SC", "Hiragino Sans",
     "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Emoji", "Arial Unicode MS",
@@ -28,7 +28,7 @@ _FAMILIES = (
 def drawing(width: float, height: float, ink: str = INK) -> Iterator[Any]:
     """Yield an empty matplotlib figure of `width` x `height` inches; save it inside the context.
 
-    Text is never read as mathematics, and a character that no font has brings no warning.
+    Text is never parsed as mathematics, and characters that no font has cause no warning.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -43,7 +43,7 @@ def drawing(width: float, height: float, ink: str = INK) -> Iterator[Any]:
 
 
 def to_svg(figure: Any, described: str) -> str:
-    """The figure as an ``<svg>`` element in the page's colours; `described` is what it is called there."""
+    """Return the figure as an ``<svg>`` element in the colours of the page; `described`: its accessible name."""
     out = io.StringIO()
     figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = out.getvalue()
@@ -51,33 +51,33 @@ def to_svg(figure: Any, described: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.S)
     svg = _own_ids(re.sub(r'<g id="[^"]*">', "<g>", svg))
-    # The browser has fonts for every script; matplotlib names those that it measured with.
+    # The browser has fonts for every script; matplotlib would name its own.
     svg = re.sub(r"(font: [^;\"]*?px|font-family:) '[^;\"]*", r"\1 system-ui, sans-serif", svg)
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(described)}" ', 1)
     return svg.replace(">", f"><title>{escape(described)}</title>", 1)
 
 
 def _own_ids(svg: str) -> str:
-    """The element with ids that no other picture of a page has; the same picture gets the same ones."""
+    """Return the element with ids that are unique on the page; equal pictures get equal ids."""
     prefix = "s" + hashlib.sha256(svg.encode()).hexdigest()[:8] + "-"
     svg = re.sub(r'\bid="', f'id="{prefix}', svg)
     return re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}", svg)
 
 
 def to_png(figure: Any) -> bytes:
-    """The figure as PNG on white, 100 pixels an inch."""
+    """Return the figure as PNG on white, with 100 pixels per inch."""
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=100, facecolor="white", metadata={"Software": None})
     return out.getvalue()
 
 
 def standalone(svg: str) -> str:
-    """An SVG file of its own: dark on white, wherever it is opened."""
+    """Return the element as a file of its own, dark on white."""
     return svg.replace("<svg ", '<svg style="color: #1c2024; background: #fff" ', 1)
 
 
 def shortened(text: str, width: int) -> str:
-    """`text` in at most `width` columns (wide characters take two), its end replaced by an ellipsis."""
+    """Return `text` in at most `width` columns (wide characters take two), with an ellipsis if it was cut."""
     total = 0
     for position, character in enumerate(text):
         columns = 2 if unicodedata.east_asian_width(character) in "WF" else 1

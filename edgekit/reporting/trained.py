@@ -1,4 +1,4 @@
-"""What training and judging said, as tables."""
+"""Tables of the training and of the evaluation on the test split."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from edgekit.records import SPLITS
 from edgekit.reporting.tables import Rows, Table, number, plain
 from edgekit.scores import Calibration, Evaluation
 
-# More classes than this are not all shown: the worst are, and a file of comma-separated values has the rest.
+# Of more than `MOST_CLASSES` classes only the `WORST` are shown; --format classes has all.
 MOST_CLASSES, WORST = 100, 50
 MOST_PAIRS, MOST_CONFUSED = 5, 50
 
 
 def epochs(history: Sequence[Mapping[str, Any]]) -> Table:
-    """One row an epoch; older runs lack some figures."""
+    """Return the table of epochs; runs of older versions lack some figures."""
     columns = ("epoch", "loss", "val loss", "val top-1 %", "val macro F1 %", "learning rate", "images/s", "kept")
     rows = [
         (str(e["epoch"]), f"{e['train_loss']:.3f}", f"{e['val_loss']:.3f}", f"{e['val_top1']:.1f}",
@@ -31,7 +31,7 @@ def _figure(value: object, form: str) -> str:
 
 
 def classes(judged: Evaluation) -> Table:
-    """Precision, recall and F1 on test; of many classes the worst by F1, those without images last."""
+    """Return the table of precision, recall and F1 by class; of many classes, the worst by F1."""
     scores = judged.splits["test"].scores
     order = list(range(len(judged.labels)))
     few = len(order) <= MOST_CLASSES
@@ -46,46 +46,46 @@ def classes(judged: Evaluation) -> Table:
         figures = [number(value, 1) for value in (a.precision, a.recall, a.f1)]
         rows.append((name, "", str(scores.samples), "", *figures))
     columns = ("class", "#", "images", "predicted", "precision %", "recall %", "F1 %")
-    caption = "Classes on the test split" + ("" if few else f": the worst {WORST} of {len(judged.labels)} by F1")
-    notes = () if few else ("all of them: edgekit report --format classes",)
+    caption = "Classes on the test split" + ("" if few else f": the {WORST} worst of {len(judged.labels)} by F1")
+    notes = () if few else ("for all: edgekit report --format classes",)
     return Table(caption, columns, (Rows("", tuple(rows)),), 1, ("#", "predicted"), notes=notes)
 
 
 def confused(judged: Evaluation) -> list[tuple[int, int, int]]:
-    """(images, label, answer) of wrong answers, the most frequent first."""
+    """Return (images, label, answer) of the wrong answers, the most frequent first."""
     cells = judged.splits["test"].scores.confusion
     return sorted(((n, row, column) for row, column, n in cells if row != column), reverse=True)
 
 
 def pairs(judged: Evaluation) -> list[str]:
-    """The classes that are taken for each other most often, in words."""
+    """Return the most frequent confusions in words."""
     labels, scores = judged.labels, judged.splits["test"].scores
     return [
-        f"{labels[row]} taken for {labels[column]}: {n} of {scores.classes[row].support}"
+        f"{labels[row]} as {labels[column]}: {n} of {scores.classes[row].support}"
         for n, row, column in confused(judged)[:MOST_PAIRS]
     ]
 
 
 def confusion(judged: Evaluation) -> Table:
-    """The picture of the confusion matrix in figures: its wrong cells, the fullest first."""
+    """Return the table of the wrong cells of the confusion matrix, the largest first."""
     found = confused(judged)
     rows = [(judged.labels[row], judged.labels[column], str(n)) for n, row, column in found[:MOST_CONFUSED]]
-    more = (f"the fullest {MOST_CONFUSED} of {len(found)} cells",) if len(found) > MOST_CONFUSED else ()
+    more = (f"the {MOST_CONFUSED} largest of {len(found)} cells",) if len(found) > MOST_CONFUSED else ()
     return Table("Wrong answers", ("true class", "answer", "images"), (Rows("", tuple(rows)),), 2, notes=more)
 
 
 def calibrations(judged: Evaluation) -> Table:
-    """How far the probabilities can be trusted."""
+    """Return the table of calibration errors."""
     rows = [
         (name, f"{c.top1:.1f}", f"{c.nll:.3f}", f"{c.ece:.1f}", f"{c.ece_equal_mass:.1f}")
-        for name, c in _kinds(judged).items()
+        for name, c in _variants(judged).items()
     ]
     columns = ("probabilities", "top-1 %", "NLL", "ECE %", "ECE %, equal mass")
     return plain("Calibration on the test split", columns, rows)
 
 
 def reliability(judged: Evaluation) -> Table:
-    """The picture of reliability in figures: every bin of confidence that has images."""
+    """Return the table of the reliability diagram: every bin of confidence that has images."""
     groups = tuple(
         Rows(
             name,
@@ -95,14 +95,14 @@ def reliability(judged: Evaluation) -> Table:
                 for b in found.bins if b.count
             ),
         )
-        for name, found in _kinds(judged).items()
+        for name, found in _variants(judged).items()
     )  # fmt: skip
-    columns = ("confidence %", "images", "mean confidence %", "right %")
+    columns = ("confidence %", "images", "mean confidence %", "accuracy %")
     return Table("Reliability by confidence", columns, groups, 1)
 
 
 def counts(labels: Sequence[str], found: Mapping[str, Sequence[int]]) -> Table:
-    """How many images each class has; of many classes the smallest."""
+    """Return the table of images per class and split; of many classes, the smallest."""
     totals = [sum(found[split][n] for split in found) for n in range(len(labels))]
     few = len(labels) <= MOST_CLASSES
     order = list(range(len(labels))) if few else sorted(range(len(labels)), key=lambda n: (totals[n], n))[:WORST]
@@ -112,6 +112,6 @@ def counts(labels: Sequence[str], found: Mapping[str, Sequence[int]]) -> Table:
     return plain(caption, ("class", *splits, "all"), rows)
 
 
-def _kinds(judged: Evaluation) -> dict[str, Calibration]:
+def _variants(judged: Evaluation) -> dict[str, Calibration]:
     test = judged.splits["test"]
     return {"as trained": test.before, "with temperature": test.after, "mean of dropout samples": test.dropout}

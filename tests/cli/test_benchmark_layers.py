@@ -179,7 +179,7 @@ def test_a_stand_in_and_a_busy_machine_are_marked(measured: runs.Run, capsys: py
     assert run(["layers"]) == 0
     said = capsys.readouterr().err
     assert f"{INT8.name} on local !: " in said
-    assert "do not trust these times" in said
+    assert "! measured while other programs used the CPU" in said
 
 
 def test_without_the_baseline_the_next_step_has_the_run(measured: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:

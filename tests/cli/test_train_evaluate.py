@@ -79,7 +79,7 @@ def test_every_class_is_in_the_table_and_everything_is_kept(fruit: Path, capsys:
     lines = output.out.splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["<b>", "apple", "ba$nana$"]
     assert lines[4].startswith("(mean of classes)")
-    assert "test images right (95 % interval" in output.err
+    assert "images (95 % interval" in output.err
     assert "next: edgekit report fruit" in output.err
     judged = evaluate.load(fruit, runs.open_run(Path("runs"), "fruit").weights_sha256)
     assert judged is not None

@@ -56,7 +56,7 @@ def big(classes: int = 1000, artifacts: int = 50, images: int = 2000, seed: int 
     labels = [*HOSTILE, *(f"class {n:04} of many" for n in range(classes))][:classes]
     results = _results(rng, classes, artifacts, images)
     found = changes.changes(results)
-    wanted = {a.image for _, a in changes.pictured([c for c in found if c.answers][:MOST_ENTRIES])}
+    wanted = {a.image for _, a in changes.shown_images([c for c in found if c.answers][:MOST_ENTRIES])}
     history = [
         {"epoch": n, "train_loss": 6 / n, "val_loss": 6.5 / n, "val_top1": 80 - 70 / n, "images_per_s": 90.0,
          "best": True, "val_macro_f1": 79 - 70 / n, "lr": 0.001}

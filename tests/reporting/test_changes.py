@@ -7,20 +7,19 @@ import pytest
 
 from edgekit.measurements import BenchmarkResult
 from edgekit.reporting.changes import (
-    BOTH_WRONG,
-    BROKE,
-    REPAIRED,
     Change,
+    ChangeKind,
     changes,
     class_table,
+    classes_text,
     pair_table,
     picture,
-    pictured,
-    sentence,
+    shown_images,
 )
 from edgekit.stats.proportions import holm
 from tests.bench.results import artifact, result
 
+BROKE, REPAIRED, BOTH_WRONG = ChangeKind
 EXPECTED = np.array([0, 0, 0, 1, 1, 2])
 BEFORE = [0, 0, 1, 1, 2, 2]
 AFTER = [1, 0, 0, 1, 0, 2]  # broke, -, repaired, -, both wrong, -
@@ -104,9 +103,9 @@ def test_a_class_must_be_significant_among_all_of_them() -> None:
     # Ten of ten broke: p = 2/1024; among 20 classes 0.039, among 40 only 0.078.
     assert (many(20, 1).suspects, len(many(20, 1).significant)) == (1, 1)
     assert (many(40, 1).suspects, len(many(40, 1).significant)) == (1, 0)
-    assert "of 0 significantly (Holm); without that correction 1, where chance alone gives up to 2.0" in (
-        sentence(many(40, 1))
-    )
+    text = classes_text(many(40, 1))
+    assert "After Holm's correction 0 of these changes are significant" in text
+    assert text.endswith("; without it 1, where chance alone gives up to 2.0.")
 
 
 def test_of_many_classes_the_most_changed_are_shown_and_the_rest_is_named() -> None:
@@ -120,9 +119,9 @@ def test_of_many_classes_the_most_changed_are_shown_and_the_rest_is_named() -> N
 
 
 def test_at_most_so_many_images_are_shown_and_every_model_gets_its_turn() -> None:
-    chosen = pictured([many(20, 20), many(20, 1)], most=8)
+    chosen = shown_images([many(20, 20), many(20, 1)], most=8)
     assert [n for n, _ in chosen] == [0] * 4 + [1] * 4
-    assert len(pictured([many(20, 20)])) == 24
-    assert pictured([]) == []
-    kinds = [a.kind for _, a in pictured([found(said(AFTER))])]
+    assert len(shown_images([many(20, 20)])) == 24
+    assert shown_images([]) == []
+    kinds = [a.kind for _, a in shown_images([found(said(AFTER))])]
     assert kinds == [BROKE, REPAIRED, BOTH_WRONG]

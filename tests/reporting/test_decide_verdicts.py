@@ -18,23 +18,23 @@ def test_a_trained_network_is_judged_in_three_sentences() -> None:
     test = judged.splits["test"]
     right, calibrated, doubt = training_verdicts(judged)
     assert right.startswith(
-        f"{test.scores.top1:.1f} % of 18 test images right (95 % interval {test.scores.top1_low:.1f}-"
+        f"Test accuracy: {test.scores.top1:.1f} % of 18 images (95 % interval {test.scores.top1_low:.1f}-"
     )
     assert f"F1 {test.scores.macro.f1:.1f} %" in right
     assert "no test image" not in right
     assert (
-        f"Temperature 1.50, fitted on val, takes NLL on test from {test.before.nll:.3f} to {test.after.nll:.3f}"
+        f"temperature 1.50, fitted on val, changes NLL on test from {test.before.nll:.3f} to {test.after.nll:.3f}"
         in calibrated
     )
-    assert "rate 0.3, 64 samples" in doubt
+    assert "64 dropout samples at rate 0.3" in doubt
 
 
 @pytest.mark.parametrize(
     ("helps", "images", "says"),
     [
-        (True, 100, "better by more than chance"),
-        (True, 99, "no gain beyond chance"),
-        (False, 1000, "no gain beyond chance"),
+        (True, 100, "; a significant gain on val"),
+        (True, 99, "; no significant gain on val"),
+        (False, 1000, "; no significant gain on val"),
     ],
 )
 def test_a_gain_of_dropout_is_claimed_only_where_there_is_one(helps: bool, images: int, says: str) -> None:
@@ -54,7 +54,7 @@ def test_classes_that_test_does_not_have_are_mentioned() -> None:
     kept = judged.raw["test_labels"] < 2
     short = split(judged.raw["test_logits"][kept], judged.raw["test_labels"][kept])
     judged = dataclasses.replace(judged, splits={"val": short, "test": short})
-    assert "2 of 4 classes have no test image and are left out" in training_verdicts(judged)[0]
+    assert "without 2 of 4 classes that have no test image" in training_verdicts(judged)[0]
 
 
 # INT8 against FP16 -------------------------------------------------------------------------------
@@ -68,12 +68,12 @@ def on_orin(precision: str, /, **changes: object) -> Summary:
 @pytest.mark.parametrize(
     ("int8", "fp16_ms", "says"),
     [
-        ({"p50_ms": 1.0}, 1.5, "On orin ship int8: INT8 is 1.50 times as fast as FP16"),
-        ({"p50_ms": 1.0}, 1.14, "On orin ship fp16: INT8 is 1.14 times as fast as FP16"),
-        ({"p50_ms": 1.0}, 1.15, "On orin ship int8"),
-        ({"p50_ms": 1.0, "drop": 1.1}, 1.5, "On orin ship fp16"),
-        ({"p50_ms": 1.0, "drop": 1.0}, 1.5, "On orin ship int8"),
-        ({"p50_ms": 1.0, "drop": -3.0}, 1.5, "On orin ship int8"),
+        ({"p50_ms": 1.0}, 1.5, "orin: ship int8. INT8 is 1.50 times as fast as FP16"),
+        ({"p50_ms": 1.0}, 1.14, "orin: ship fp16. INT8 is only 1.14 times as fast as FP16"),
+        ({"p50_ms": 1.0}, 1.15, "orin: ship int8."),
+        ({"p50_ms": 1.0, "drop": 1.1}, 1.5, "orin: ship fp16."),
+        ({"p50_ms": 1.0, "drop": 1.0}, 1.5, "orin: ship int8."),
+        ({"p50_ms": 1.0, "drop": -3.0}, 1.5, "orin: ship int8."),
     ],
 )
 def test_int8_is_shipped_where_it_is_fast_and_right_enough(int8: dict[str, float], fp16_ms: float, says: str) -> None:
@@ -86,7 +86,7 @@ def test_where_fp16_is_too_wrong_as_well_neither_is_shipped() -> None:
         [on_orin("fp16", p50_ms=2.0, drop=60.0), on_orin("int8", p50_ms=1.0, drop=40.0)]
     )
     assert line.startswith(
-        "On orin nothing to ship: Nothing measured stays within 1 point of top-1; the nearest is jetson"
+        "orin: nothing to ship. No measured model stays within 1 point of top-1; the nearest is jetson"
     )
     assert "40.0 points of top-1 below" in line
 
@@ -94,9 +94,9 @@ def test_where_fp16_is_too_wrong_as_well_neither_is_shipped() -> None:
 def test_gates_and_cautions_are_those_of_the_page() -> None:
     rows = [on_orin("fp16", p50_ms=2.0), on_orin("int8", p50_ms=1.0, drop=0.4, drop_low=-0.2, drop_high=1.3)]
     (line,) = decide.quantization_verdicts(rows)
-    assert line.startswith("On orin ship int8")
-    assert line.endswith(" But with 270 images the loss may be up to 1.3 points.")
-    assert decide.quantization_verdicts(rows, Gates(max_drop=0.2))[0].startswith("On orin ship fp16")
+    assert line.startswith("orin: ship int8.")
+    assert line.endswith(" Note: with 270 images the loss may be up to 1.3 points.")
+    assert decide.quantization_verdicts(rows, Gates(max_drop=0.2))[0].startswith("orin: ship fp16.")
 
 
 def test_figures_of_different_power_modes_are_called_so() -> None:
@@ -106,14 +106,14 @@ def test_figures_of_different_power_modes_are_called_so() -> None:
 
 def test_a_verdict_on_a_board_that_was_slowed_down_says_so() -> None:
     rows = [on_orin("fp16", p50_ms=2.0), on_orin("int8", p50_ms=1.0, throttling=("hot",))]
-    assert "slowed down" in decide.quantization_verdicts(rows)[0]
-    assert "slowed down" not in decide.quantization_verdicts([rows[0], on_orin("int8", p50_ms=1.0)])[0]
+    assert "the board was throttled" in decide.quantization_verdicts(rows)[0]
+    assert "the board was throttled" not in decide.quantization_verdicts([rows[0], on_orin("int8", p50_ms=1.0)])[0]
 
 
 @pytest.mark.parametrize("changes", [{"stand_in": True}, {"p50_ms": None}])
 def test_without_a_latency_of_the_device_itself_nothing_is_shipped(changes: dict[str, object]) -> None:
     (line,) = decide.quantization_verdicts([on_orin("fp16", **changes), on_orin("int8", **changes)])
-    assert line.startswith("On orin nothing to ship: Not decided")
+    assert line.startswith("orin: nothing to ship. Not decided")
 
 
 def test_equal_files_of_two_targets_give_one_verdict_the_desktop_and_browsers_none() -> None:

@@ -81,7 +81,13 @@ def test_the_page_is_balanced_html_with_figures_verdict_and_lineage(ordinary: st
     parsed = Page(ordinary)
     assert ordinary.startswith("<!doctype html>")
     assert {"h1", "table", "svg"} <= set(parsed.tags)
-    for text in ("android/model.int8.tflite", "like the baseline", "calibration default (mse)", "f" * 64, "b" * 64):
+    for text in (
+        "android/model.int8.tflite",
+        "same top-1 as the baseline",
+        "calibration default (mse)",
+        "f" * 64,
+        "b" * 64,
+    ):
         assert text in parsed.text
 
 
@@ -142,8 +148,9 @@ def test_what_a_program_said_has_a_table_of_its_own_and_is_text() -> None:
     text = page(Material(run("digits"), summarize(results), results, programs=said))
     self_contained(text)
     parsed = Page(text)
-    for words in ("By a program on the device", "partial (60 of 66 in GpuDelegate)", "2.50", "sha256 dddddddddddd",
-                  "only a part of it ran on the GPU", HOSTILE, "so no accuracy", "0 > 1"):  # fmt: skip
+    for words in ("Measured by a program on the device", "partial (60 of 66 in GpuDelegate)", "2.50",
+                  "sha256 dddddddddddd", "only a part of it ran on the GPU", HOSTILE, "so there is no accuracy",
+                  "0 > 1"):  # fmt: skip
         assert words in parsed.text
 
 
@@ -185,9 +192,9 @@ def test_a_judged_run_shows_how_right_how_calibrated_and_where_it_was_wrong(trai
     judged = evaluation()
     test, parsed = judged.splits["test"], Page(trained)
     self_contained(trained)
-    assert f"{test.scores.top1:.1f} % of 18 test images right" in parsed.text
+    assert f"Test accuracy: {test.scores.top1:.1f} % of 18 images" in parsed.text
     assert "edgekit evaluate" not in parsed.text
-    for heading in ("Training", "Test results", "Confusion", "Calibration", "Wrong, and sure of it", "Lineage"):
+    for heading in ("Training", "Test results", "Confusion", "Calibration", "Most confident mistakes", "Lineage"):
         assert heading in parsed.text
     assert parsed.tags.count("figure") == len(judged.mistakes) == parsed.tags.count("img")
     assert parsed.tags.count("svg") == 3  # curves, confusion, reliability
@@ -201,7 +208,7 @@ def test_the_pairs_that_are_taken_for_each_other_most_often_are_named(trained: s
     test = evaluation().splits["test"].scores
     images, row, column = max((n, r, c) for r, c, n in test.confusion if r != c)
     labels = evaluation().labels
-    assert f"Most often: {labels[row]} taken for {labels[column]}: {images} of 6" in Page(trained).text
+    assert f"Most frequent: {labels[row]} as {labels[column]}: {images} of 6" in Page(trained).text
 
 
 def test_a_judged_and_measured_run_has_everything() -> None:
@@ -218,7 +225,7 @@ def test_a_class_without_test_images_has_dashes_and_is_mentioned() -> None:
     short = split(judged.raw["test_logits"][kept][:, :], judged.raw["test_labels"][kept])
     judged = dataclasses.replace(judged, splits={"val": test, "test": short})
     text = Page(rendered([], judged=judged)).text
-    assert "1 of 4 classes have no test image" in text
+    assert "without 1 of 4 classes that have no test image" in text
     assert "bat30" in "".join(text.split())  # class, number, images
 
 

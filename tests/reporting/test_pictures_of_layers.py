@@ -75,9 +75,9 @@ def test_names_stand_below_each_other_in_the_order_of_the_network(count: int) ->
 
 def test_the_title_says_what_it_is_of() -> None:
     shown = texts(inspection([layer("conv", 0)], []))
-    title = "fruit for android: INT8 against float on 32 images. Logits: 17.4 dB, 12 % other top-1"
+    title = "fruit for android: INT8 against float on 32 images. Logits: 17.4 dB, 12 % changed top-1"
     assert title in shown
-    assert {"weights", "outputs, this layer alone", "outputs, all before it too"} <= set(shown)
+    assert {"weights", "outputs, only this layer quantized", "outputs, all layers up to it quantized"} <= set(shown)
 
 
 def test_the_worst_have_their_rank_and_what_they_change_beside_them() -> None:
@@ -85,8 +85,8 @@ def test_the_worst_have_their_rank_and_what_they_change_beside_them() -> None:
     ranked[1]["effect"], ranked[7]["effect"] = effect(11.0, 0.25), effect(17.0, 0.5)
     drawn = inspection(ranked, [])
     shown = texts(drawn)
-    assert [text for text in shown if text.startswith("#")] == ["#1", "#4", "#2, 25 % other top-1", "#5", "#3"]
-    assert "50 % other top-1" in shown
+    assert [text for text in shown if text.startswith("#")] == ["#1", "#4", "#2, 25 % changed top-1", "#5", "#3"]
+    assert "50 % changed top-1" in shown
     for position, rank in ((0, "#1"), (3, "#2, .*"), (6, "#3")):
         (name,), (remark,) = places(drawn, f"l{[x['position'] for x in ranked].index(position)}"), places(drawn, rank)
         assert name == pytest.approx(remark, abs=2)
@@ -96,7 +96,7 @@ def test_a_float_layer_is_marked_and_no_error_has_no_dot() -> None:
     exact = {key: pair(150.0) for key in ("weight", "alone", "accumulated")}
     drawn = inspection([layer("conv", 0), layer("stem", 1, 150.0, int8=False, **exact)], [])
     assert "stem (float)" in texts(drawn)
-    assert any("rounded weights if marked green" in text for text in texts(drawn))
+    assert any("weights are rounded if marked green" in text for text in texts(drawn))
     assert not any("(float)" in text for text in texts(inspection([layer("conv", 0)], [])))
     assert "150" not in texts(drawn)
     assert drawn.count("<use") < inspection([layer("conv", 0), layer("stem", 1)], []).count("<use")

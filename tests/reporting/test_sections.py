@@ -14,7 +14,7 @@ from edgekit.errors import DataError
 from edgekit.measurements import Latency, LayerFigures, Quantile, Roofline, Summary
 from edgekit.reporting import charts, figures, html, layers, markdown, privacy, provenance, trained
 from edgekit.reporting.material import Material
-from edgekit.reporting.tables import Rows, Table, compact, length
+from edgekit.reporting.tables import Rows, Table, bar_percent, compact
 from edgekit.training.options import TrainOptions
 from tests.bench.results import BASELINE_ROW, artifact, result, row
 from tests.reporting.evaluations import evaluation
@@ -78,17 +78,17 @@ def test_p90_and_p99_are_the_estimates_that_gates_and_terminal_have_or_nothing()
     measured = dataclasses.replace(latency(), quantiles=quantiles)
     found = cells(latency=measured, p90_ms=3.3, p99_ms=None)
     assert (found["p90 ms (95 %)"], found["p99 ms (95 %)"]) == ("3.30 (3.00-3.20)", "insufficient samples")
-    assert any("99 % confidence); in brackets" in note for note in figures.notes([BASELINE_ROW, row()]))
+    assert any("99 % confidence; in brackets" in note for note in figures.notes([BASELINE_ROW, row()]))
 
 
 def test_the_speed_names_what_it_is_over() -> None:
     fastest = dataclasses.replace(BASELINE_ROW, artifact="baseline/onnxruntime", p50_ms=6.0)
     known = row(speedup=25.24, speedup_best=17.67)
     rows = [BASELINE_ROW, fastest, known]
-    assert figures.speed(known, rows) == "25.2 x PyTorch; 17.7 x the fastest baseline (onnxruntime)"
-    assert figures.speed(known, rows[:1]) == "25.2 x PyTorch, the fastest baseline"
-    assert figures.speed(dataclasses.replace(known, speedup_doubtful=True), []) == "25.2! x PyTorch"
-    assert figures.speed(dataclasses.replace(known, stand_in=True), rows) == ""
+    assert figures.speedup_text(known, rows) == "25.2 x PyTorch; 17.7 x the fastest baseline (onnxruntime)"
+    assert figures.speedup_text(known, rows[:1]) == "25.2 x PyTorch, the fastest baseline"
+    assert figures.speedup_text(dataclasses.replace(known, speedup_doubtful=True), []) == "25.2! x PyTorch"
+    assert figures.speedup_text(dataclasses.replace(known, stand_in=True), rows) == ""
 
 
 def test_flags_of_dependence_are_one_line_and_others_stay() -> None:
@@ -104,8 +104,8 @@ def test_notes_are_only_of_what_is_in_the_table() -> None:
     text = "; ".join(figures.notes([BASELINE_ROW, row()]))
     assert "agree" not in text
     assert "on: device" not in text
-    assert "* p <" not in text
-    assert "* p <" in "; ".join(figures.notes([BASELINE_ROW, row(p_value=0.01)]))
+    assert "* significant: p <" not in text
+    assert "* significant: p <" in "; ".join(figures.notes([BASELINE_ROW, row(p_value=0.01)]))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_column_without_figures_is_left_out() -> None:
 
 def test_a_bar_is_as_long_as_its_share_of_the_longest() -> None:
     table = Table("", ("a", "b"), (Rows("", (("x", "5.0"), ("y", "20.0"), ("z", "-"))),), bars="b")
-    assert [length(table, cell) for _, cell in table.rows] == [25.0, 100.0, 0.0]
+    assert [bar_percent(table, cell) for _, cell in table.rows] == [25.0, 100.0, 0.0]
 
 
 # Layers -------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ FOUND = [
 
 
 def test_blocks_have_the_sum_of_their_times_and_their_share_of_the_error() -> None:
-    table = layers.table("m on d", FOUND)
+    table = layers.block_table("m on d", FOUND)
     assert table.columns == ("block", *layers.COLUMNS[1:])
     assert [row[:8] for row in table.rows] == [
         ("features.1", "2 layers", "3.000", "60.0", "2.00", "30.0", "20.0", "12.0"),
@@ -165,11 +165,15 @@ def test_blocks_have_the_sum_of_their_times_and_their_share_of_the_error() -> No
     # 10^-1.2 of 10^-1.2 + 10^-3.3
     assert [row[-1] for row in table.rows] == ["99.2", "0.8"]
     assert table.notes[0] == "features.1 costs 60 % of the time and 99 % of the error."
-    assert [row[0] for row in layers.every("m", FOUND).rows] == ["features.1.act", "features.2.conv", "features.1.conv"]
+    assert [row[0] for row in layers.layer_table("m", FOUND).rows] == [
+        "features.1.act",
+        "features.2.conv",
+        "features.1.conv",
+    ]
 
 
 def test_errors_alone_are_layers_too() -> None:
-    table = layers.every("m", [LayerFigures("a.1.x", "Conv2d", None, None, None, 30.0, 30.0, 1e9, 0.9)])
+    table = layers.layer_table("m", [LayerFigures("a.1.x", "Conv2d", None, None, None, 30.0, 30.0, 1e9, 0.9)])
     assert dict(zip(table.columns, next(table.rows)))["effect dB"] == "exact"
     assert "ms" not in table.columns
 
@@ -183,9 +187,9 @@ def test_distributions_leave_emulators_out_and_stay_small() -> None:
     drawn = charts.ecdf([*many, emulated])
     assert "emu" not in drawn
     assert len(drawn) < 80_000
-    assert "not told apart" in charts.distributions_text(many, ())
-    assert "Marks at" not in charts.distributions_text(many, ())
-    assert "Marks at" in charts.distributions_text(many[:8], ())
+    assert "show the precision only" in charts.ecdf_text(many, ())
+    assert "Marks: p50" not in charts.ecdf_text(many, ())
+    assert "Marks: p50" in charts.ecdf_text(many[:8], ())
     assert charts.ecdf([emulated]) == ""
     line = next(charts.percentiles(many).rows)
     assert line[2:5] == ("9000", "1.00", "1.00")
@@ -198,7 +202,7 @@ def test_stand_ins_are_not_drawn_and_do_not_crowd() -> None:
         row(artifact=r.artifact.name, device="a", ran_in="tensorrt 1.0", stand_in=n < 2) for n, r in enumerate(results)
     ]
     assert len(charts.drawn(results, rows)) == 7
-    assert charts.distributions_text(results, rows).endswith("Stand-ins are not drawn.")
+    assert charts.ecdf_text(results, rows).endswith("Stand-ins are not drawn.")
     picture = charts.ecdf(results, rows)
     assert ("a/1.onnx" in picture, "a/2.onnx" in picture) == (False, True)
 
@@ -221,12 +225,13 @@ def test_the_table_of_distributions_has_the_estimates() -> None:
 
 def test_equal_sizes_are_one_bar_and_one_bar_is_no_picture() -> None:
     rows = [BASELINE_ROW, row(), row(artifact="ios/model.int8.tflite"), row(artifact="a/b.int8.tflite", size_mb=2.0)]
-    assert [(name, size) for name, size, _ in charts.sizes(rows)] == [
+    assert [(bar.name, bar.value) for bar in charts.sizes(rows)] == [
         ("baseline/pytorch", 8.9), ("android/model.int8.tflite and 1 more", 2.4), ("a/b.int8.tflite", 2.0)
     ]  # fmt: skip
-    assert charts.bars([BASELINE_ROW], "size") == ""
+    assert charts.size_chart([BASELINE_ROW]) == ""
     assert charts.energies([row(gross_mj=2.0, device="a"), row(gross_mj=1.0, device="b"), row()]) == [
-        ("android/model.int8.tflite on b", 1.0, "int8"), ("android/model.int8.tflite on a", 2.0, "int8")
+        charts.Bar("android/model.int8.tflite on b", 1.0, "int8"),
+        charts.Bar("android/model.int8.tflite on a", 2.0, "int8"),
     ]  # fmt: skip
 
 
@@ -279,7 +284,7 @@ def test_the_commands_have_what_is_known_of_the_export_and_say_what_is_not() -> 
         for text in p.commands:
             words = shlex.split(text)
             command(words[1]).make_context(words[1], words[2:]).close()
-    assert found[2].unknown.startswith("not kept: --parity, --calibration-data, --max-drop")
+    assert found[2].unknown.startswith("not recorded: --parity, --calibration-data, --max-drop")
     assert found[0].unknown == ""
     assert [line.split()[1] for line in provenance.commands(found)] == ["export", "benchmark", "benchmark"]
 

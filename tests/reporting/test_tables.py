@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from edgekit.cli import console
+from edgekit.measurements import Summary
 from edgekit.reporting import tables
-from edgekit.reporting.tables import COLUMNS, NARROW, RIGHT, cells, footnotes, latency, number
+from edgekit.reporting.tables import COLUMNS, NARROW, RIGHT, SHORT, cells, footnotes, latency, legend, number
 from tests.bench.results import BASELINE_ROW, row
 
 
@@ -50,15 +54,15 @@ def test_the_baseline_is_not_compared_with_itself() -> None:
 
 def test_a_speed_up_that_a_busy_machine_gave_is_marked() -> None:
     assert named(speedup_doubtful=True)["x base"] == "4.00!"
-    assert any("do not trust how much faster" in n for n in footnotes([BASELINE_ROW, row(speedup_doubtful=True)]))
+    assert any(
+        n.startswith("! this model or the baseline") for n in footnotes([BASELINE_ROW, row(speedup_doubtful=True)])
+    )
 
 
 def test_the_fastest_baseline_is_named_unless_a_busy_machine_measured_it() -> None:
-    import dataclasses
-
     fast = dataclasses.replace(BASELINE_ROW, artifact="baseline/onnxruntime", p50_ms=6.0)
     busy = [dataclasses.replace(r, busy=True) for r in (BASELINE_ROW, fast)]
-    told = "fastest baseline: baseline/onnxruntime, FP32, 2.00 times as fast"
+    told = "fastest baseline: baseline/onnxruntime (FP32), 2.00 times as fast"
     assert any(note.startswith(told) for note in footnotes([BASELINE_ROW, fast]))
     for rows in ([busy[0], fast], [BASELINE_ROW, busy[1]]):
         assert not any(note.startswith("fastest") for note in footnotes(rows))
@@ -66,7 +70,7 @@ def test_the_fastest_baseline_is_named_unless_a_busy_machine_measured_it() -> No
 
 def test_a_stand_in_is_marked() -> None:
     shown = named(stand_in=True)
-    assert (shown["ran in"], shown["x base"]) == ("ai-edge-litert 2.0 (stand-in)", "")
+    assert (shown["ran in"], shown["p50 ms"], shown["x base"]) == ("ai-edge-litert 2.0 (stand-in)", "~3.00", "")
 
 
 @pytest.mark.parametrize(("busy", "text"), [(True, "3.00!"), (False, "3.00")])
@@ -77,10 +81,13 @@ def test_a_latency_of_a_busy_machine_is_marked(busy: bool, text: str) -> None:
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"stand_in": True}, "stand-in:"),
+        ({"stand_in": True}, "~ stand-in:"),
         ({"p99_ms": None}, "insufficient samples"),
         ({"p50_ms": None}, "insufficient"),
-        ({"busy": True}, "busy with other work"),
+        ({"busy": True}, "! measured while other programs"),
+        ({"p_value": 0.01}, "* significant"),
+        ({"batch": 8}, "of the whole batch"),
+        ({"source": "emulated"}, "emulated: the accuracy"),
         ({"ran_in": "LiteRT.js 2.5.3"}, "in a browser"),
     ],
 )
@@ -91,14 +98,51 @@ def test_a_footnote_stands_where_it_is_needed_and_only_there(change: dict[str, o
 
 @pytest.mark.parametrize(("processor", "says"), [("cpu", "no CUDA GPU here"), ("NVIDIA X", "torch 2.9 on NVIDIA X")])
 def test_the_footnotes_say_what_the_baseline_ran_on(processor: str, says: str) -> None:
-    import dataclasses
-
     base = dataclasses.replace(BASELINE_ROW, processor=processor)
     assert says in footnotes([row(), base])[0]
 
 
 def test_figures_of_this_machine_are_not_passed_off_as_a_device_s() -> None:
-    assert any("none says how fast a phone" in note for note in footnotes([BASELINE_ROW, row()]))
+    assert any("a phone or a Jetson has others" in note for note in footnotes([BASELINE_ROW, row()]))
+
+
+def test_the_legend_explains_the_columns_that_are_shown_and_no_footnote_does() -> None:
+    rows = [BASELINE_ROW, row()]
+    assert [line.partition(":")[0] for line in legend(rows)] == ["on", "drop", "agree %", "x base", "p90, p99"]
+    assert [line.partition(":")[0] for line in legend(rows, SHORT)] == ["on", "drop", "x base", "p90, p99"]
+    unmeasured = [dataclasses.replace(r, p90_ms=None, p99_ms=None) for r in rows]
+    assert not any(line.startswith("p90") for line in legend(unmeasured))
+    assert not set(legend(rows)) & set(footnotes(rows))
+
+
+# The width of a table -----------------------------------------------------------------------------
+
+
+def printed_width(rows: list[Summary], columns: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> int:
+    """The longest line of the table as the command line prints it."""
+    console.table(columns, tables.lines_of(rows, columns), right=tables.RIGHT)
+    return max(map(len, capsys.readouterr().out.splitlines()))
+
+
+@pytest.mark.parametrize(
+    ("device", "dropped"), [("local", ()), ("jetson-orin-nano", ("p90 ms",)), ("d" * 24, ("p90 ms", "MB"))]
+)
+def test_a_table_of_usual_names_is_at_most_100_characters_wide(
+    device: str, dropped: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    widest = {"drop": 12.3, "p_value": 0.01, "busy": True, "speedup": 12.34, "p50_ms": 0.1234, "p90_ms": 0.1234,
+              "size_mb": 13.5, "device": device}  # fmt: skip
+    rows = [BASELINE_ROW, *(row(artifact=f"jetson/model.{kind}.onnx", **widest) for kind in ("fp32", "int8.typed"))]
+    columns = tables.short_columns(rows)
+    assert columns == tuple(column for column in SHORT if column not in dropped)
+    assert printed_width(rows, columns, capsys) <= 100
+    assert set(NARROW) <= set(COLUMNS)
+    assert set(SHORT) <= set(COLUMNS)
+
+
+def test_a_name_that_is_too_long_leaves_the_columns_that_matter_most() -> None:
+    assert tables.short_columns([BASELINE_ROW, row(artifact="a/" + "x" * 90)])[0] == "model"
+    assert tables.short_columns([BASELINE_ROW, row()], width=10_000) == SHORT
 
 
 # Boards -----------------------------------------------------------------------------------------
