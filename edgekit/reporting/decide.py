@@ -365,7 +365,7 @@ def _lost_to(row: Summary, chosen: Summary, fastest: Summary, exact: Summary | N
     elif (ratio := _speedup(fastest, row)) >= WORTH:
         time = f"{ratio:.2f} times as slow as {fastest.artifact} (p50 {_p50(row)} ms)"
     else:
-        time = f"not {WORTH:g} times as fast (p50 {_p50(row)} ms)"
+        time = f"about as fast (p50 {_p50(row)} ms)"
     size = f", {row.size_mb / chosen.size_mb:.1f} times as large" if row.size_mb > 1.1 * chosen.size_mb else ""
     worse = f"; {loss_text(row)}" if row.drop > 0 and row.p_value < SIGNIFICANT else ""
     return f"{time}{size}{worse}"
