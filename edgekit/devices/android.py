@@ -150,7 +150,7 @@ def cool_down(link: Link, wanted: int, most_s: float, report: Report) -> float:
 
 
 @contextmanager
-def held(link: Link, mode: str, report: Report) -> Iterator[None]:
+def power_mode(link: Link, mode: str, report: Report) -> Iterator[None]:
     """Keep the phone in fixed-performance mode inside the block; "" changes nothing.
 
     A mode that an earlier run left on is switched off first, or kept if it is requested again: a job of that run may
@@ -162,7 +162,7 @@ def held(link: Link, mode: str, report: Report) -> Iterator[None]:
     """
     if mode not in ("", FIXED):
         raise UsageError(f"an Android phone has no power mode {mode!r}", f"--set-power-mode {FIXED} is the only one")
-    if release(link, mode):
+    if end_earlier(link, mode):
         report("switched off the fixed-performance mode that an earlier run had left on")
     if not mode:
         yield
@@ -170,7 +170,7 @@ def held(link: Link, mode: str, report: Report) -> Iterator[None]:
     report("switching the fixed-performance mode on")
     link.sign_of_life = True
     try:
-        hold(link)
+        set_mode(link)
         yield
     except BaseException:
         try:
@@ -191,7 +191,7 @@ def _how_it_ends(link: Link) -> str:
     )
 
 
-def hold(link: Link) -> None:
+def set_mode(link: Link) -> None:
     """Switch the mode on, unless it is on."""
     try:
         link.insist(_SET, f"{user_at_host()} {os.getpid()}")
@@ -204,7 +204,7 @@ def hold(link: Link) -> None:
         ) from None
 
 
-def release(link: Link, wanted: str = "") -> bool:
+def end_earlier(link: Link, wanted: str = "") -> bool:
     """End the jobs of an earlier run that left the mode on, and switch it off; return whether it was on.
 
     Args:

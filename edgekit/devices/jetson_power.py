@@ -104,7 +104,7 @@ _RESTORE = _SHARED + f'[ -f "$cache/restore" ] || exit 0\nlock\nput_back && echo
 
 
 @contextmanager
-def held(connection: Link, mode: str, report: Report) -> Iterator[None]:
+def power_mode(connection: Link, mode: str, report: Report) -> Iterator[None]:
     """Give the device the power mode `mode` and locked clocks inside the block; "" changes nothing.
 
     A mode that an earlier run left behind is undone first. If the connection breaks before the old mode is restored,
@@ -114,7 +114,7 @@ def held(connection: Link, mode: str, report: Report) -> Iterator[None]:
         UsageError: there is no such mode, the user may not set it, or another edgekit has set one.
         EdgekitError: the device does not switch to it.
     """
-    if release(connection):
+    if end_earlier(connection):
         report("restored the power mode that an earlier run had changed")
     if not mode:
         yield
@@ -122,7 +122,7 @@ def held(connection: Link, mode: str, report: Report) -> Iterator[None]:
     report(f"setting the power mode {mode}")
     connection.sign_of_life = True
     try:
-        hold(connection, mode)
+        set_mode(connection, mode)
         yield
     except BaseException:
         try:
@@ -146,7 +146,7 @@ def _may_be_set(connection: Link, error: EdgekitError) -> str:
     )
 
 
-def hold(connection: Link, mode: str) -> None:
+def set_mode(connection: Link, mode: str) -> None:
     """Set the mode, unless it is set."""
     try:
         connection.insist(_SET, mode, _TIMEOUT_S, f"{jobs.user_at_host()} {os.getpid()}")
@@ -154,7 +154,7 @@ def hold(connection: Link, mode: str) -> None:
         raise _explain(error, connection.host, mode) from None
 
 
-def release(connection: Link) -> bool:
+def end_earlier(connection: Link) -> bool:
     """Restore the mode that an earlier run changed and left; return whether there was one.
 
     Raises:

@@ -104,7 +104,7 @@ class RemoteTransport:
         with contextlib.ExitStack() as opened:
             opened.enter_context(self.connection)
             jobs.refuse_if_busy(self.connection, self.device.name)
-            opened.enter_context(self._held())
+            opened.enter_context(self._keep_power_mode())
             self._open = opened.pop_all()
         return self
 
@@ -113,11 +113,11 @@ class RemoteTransport:
     ) -> None:
         self._open.__exit__(kind, error, where)
 
-    def _held(self) -> contextlib.AbstractContextManager[None]:
+    def _keep_power_mode(self) -> contextlib.AbstractContextManager[None]:
         """Return a context that keeps the power mode of the device."""
         raise NotImplementedError
 
-    def _hold(self) -> None:
+    def _set_power_mode(self) -> None:
         """Set the power mode again if the device has lost it."""
         raise NotImplementedError
 
@@ -141,7 +141,7 @@ class RemoteTransport:
         token = files.sha256_text([*pairs, *settings])[:16]
         jobs.end_orphans(connection, token, self.device.name)
         if self.power_mode:
-            self._hold()
+            self._set_power_mode()
         lost = False
         try:
             there = connection.insist(_PREPARE, token, f"{jobs.user_at_host()} {os.getpid()}", *pairs)
@@ -226,11 +226,11 @@ class SshTransport(RemoteTransport):
             )
         super().__init__(device, Connection(device.host), report, power_mode)
 
-    def _held(self) -> contextlib.AbstractContextManager[None]:
-        return jetson_power.held(self.connection, self.power_mode, self.report)
+    def _keep_power_mode(self) -> contextlib.AbstractContextManager[None]:
+        return jetson_power.power_mode(self.connection, self.power_mode, self.report)
 
-    def _hold(self) -> None:
-        jetson_power.hold(self.connection, self.power_mode)
+    def _set_power_mode(self) -> None:
+        jetson_power.set_mode(self.connection, self.power_mode)
 
 
 class AdbTransport(RemoteTransport):
@@ -263,11 +263,11 @@ class AdbTransport(RemoteTransport):
         self._fixed = dict(self.environment)
         self._first_status: int | None = None
 
-    def _held(self) -> contextlib.AbstractContextManager[None]:
-        return android.held(self.connection, self.power_mode, self.report)
+    def _keep_power_mode(self) -> contextlib.AbstractContextManager[None]:
+        return android.power_mode(self.connection, self.power_mode, self.report)
 
-    def _hold(self) -> None:
-        android.hold(self.connection)
+    def _set_power_mode(self) -> None:
+        android.set_mode(self.connection)
 
     def run(self, job: Job, results: Path) -> None:
         waited = 0.0
@@ -297,7 +297,7 @@ def clean(handle: str) -> float:
     phone = adb.is_phone(handle)
     connection = adb.Connection(handle[len("adb:") :]) if phone else Connection(handle)
     with connection:
-        (android if phone else jetson_power).release(connection)
+        (android if phone else jetson_power).end_earlier(connection)
         reply = connection.insist(_CLEAN).split()
     return int(reply[0]) / 1024 if reply and reply[0].isdigit() else 0.0
 

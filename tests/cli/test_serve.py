@@ -17,7 +17,6 @@ import pytest
 from edgekit import files, progress, runs
 from edgekit.api import serve
 from edgekit.bench import results
-from edgekit.cli import serve as serving
 from edgekit.cli.app import run
 from edgekit.errors import MissingError
 from tests.bench import results as made_up
@@ -228,15 +227,15 @@ def test_the_code_on_a_terminal_is_black_on_white_and_means_the_link(
     import segno
 
     link = "https://192.168.1.5:8431/#abcdefghijklmnopqrstuv"
-    serving._print_code(link)
+    serve._print_code(link)
     assert capsys.readouterr().err == ""  # no terminal
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "30")
-    serving._print_code(link)
+    serve._print_code(link)
     assert "33 columns show it" in capsys.readouterr().err
     monkeypatch.setenv("COLUMNS", "80")
-    serving._print_code(link)
+    serve._print_code(link)
     lines = capsys.readouterr().err.splitlines()
     parts = [re.fullmatch(r"\x1b\[(\S+)m([ ▀▄█]+)\x1b\[0m", line) for line in lines]
     assert {part[1] for part in parts if part} == {"38;5;16;48;5;231"}

@@ -105,7 +105,7 @@ def test_a_connection_that_breaks_before_it_is_switched_off_is_reported_with_the
         raise ConnectionLost(f"{lab.phone.serial} is not connected any more")
 
     def work() -> None:
-        with link, android.held(link, android.FIXED, print):
+        with link, android.power_mode(link, android.FIXED, print):
             monkeypatch.setattr(link, "run", fail)
             if interrupted:
                 raise KeyboardInterrupt
@@ -137,14 +137,14 @@ def test_a_watcher_that_is_no_more_is_replaced(lab: Lab, number: str) -> None:
 
     with open_transport(PHONE, power_mode=android.FIXED) as transport:
         first = recorded()
-        transport._hold()  # type: ignore[attr-defined]
+        transport._set_power_mode()  # type: ignore[attr-defined]
         assert watchers(lab) == [first]
         os.kill(first, 9)
         if number:
             record.write_text(f"{record.read_text().split()[0]} {number}\n")
         else:
             record.unlink()
-        transport._hold()  # type: ignore[attr-defined]
+        transport._set_power_mode()  # type: ignore[attr-defined]
         second = recorded()
         assert watchers(lab) == [second]
 

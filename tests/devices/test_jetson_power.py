@@ -90,7 +90,7 @@ def jetson(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
 def held(jetson: Jetson, mode: str) -> list[str]:
     """Hold a mode, and return what was said and which mode it was meanwhile."""
     said: list[str] = []
-    with Connection(jetson.server.host) as connection, jetson_power.held(connection, mode, said.append):
+    with Connection(jetson.server.host) as connection, jetson_power.power_mode(connection, mode, said.append):
         said.append(f"meanwhile {jetson.mode}")
     return said
 
@@ -111,7 +111,7 @@ def test_a_mode_is_set_by_number_or_name_and_put_back_with_the_clocks(jetson: Je
 
 def test_an_error_puts_it_back_too(jetson: Jetson) -> None:
     def work() -> None:
-        with Connection("board") as connection, jetson_power.held(connection, "1", print):
+        with Connection("board") as connection, jetson_power.power_mode(connection, "1", print):
             assert jetson.mode == "1"
             raise ZeroDivisionError
 
@@ -139,7 +139,7 @@ def test_a_connection_that_breaks_before_it_is_put_back_is_reported_with_the_com
     monkeypatch.setattr("edgekit.devices.link._TRIES", 1)
 
     def work() -> None:
-        with Connection("board") as connection, jetson_power.held(connection, "1", print):
+        with Connection("board") as connection, jetson_power.power_mode(connection, "1", print):
             lose(connection, ConnectionLost("the connection to board broke: unplugged"))
             if interrupted:
                 raise KeyboardInterrupt
@@ -156,7 +156,7 @@ def test_a_connection_that_breaks_before_it_is_put_back_is_reported_with_the_com
 
 def test_a_board_that_cannot_be_reached_when_it_is_put_back_is_an_error_that_names_the_mode(jetson: Jetson) -> None:
     def work() -> None:
-        with Connection("board") as connection, jetson_power.held(connection, "1", print):
+        with Connection("board") as connection, jetson_power.power_mode(connection, "1", print):
             lose(connection, MissingError("board cannot be reached: Connection refused", "ssh board"))
 
     with pytest.raises(MissingError, match="board may still have the power mode") as caught:
@@ -201,7 +201,7 @@ def test_without_the_right_to_set_it_the_error_says_how_to_give_it(jetson: Jetso
 
 def test_a_board_that_is_no_jetson_says_so(board: sshd.Server) -> None:
     with pytest.raises(UsageError, match="has no nvpmodel"), Connection(board.host) as connection:
-        jetson_power.held(connection, "1", print).__enter__()
+        jetson_power.power_mode(connection, "1", print).__enter__()
 
 
 def killed_while_held(jetson: Jetson, holder: str = "", alone_s: str = "1") -> None:

@@ -8,11 +8,13 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from edgekit import config
+from edgekit.api import serve
 from edgekit.errors import MissingError
 from edgekit.web import litertjs
 from edgekit.web.server import ASSETS, FOLDER
@@ -88,6 +90,9 @@ def test_without_litert_js_the_command_that_installs_it_is_named(installed: Path
     with pytest.raises(MissingError, match="is not installed") as refusal:
         litertjs.check()
     assert refusal.value.hint == f"npm ci --prefix {installed}"
+    anything: Any = None
+    with pytest.raises(MissingError, match="is not installed"):  # before it reads anything of the run
+        serve.offer_of(anything, [], anything, anything)
 
 
 def test_another_version_of_litert_js_is_refused(installed: Path) -> None:
