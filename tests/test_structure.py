@@ -75,6 +75,8 @@ def test_the_package_consists_of_the_known_parts() -> None:
 
 @each_module
 def test_imports_follow_the_order_of_the_layers(module: str) -> None:
+    if module == "edgekit.__init__":
+        return  # names what the layers define, for type checkers; at run time it imports what is used
     own = [name for name in imports(module) if name.split(".")[0] == "edgekit"]
     wrong = [name for name in own if part_of(name) not in allowed(part_of(module))]
     assert not wrong, f"{module} must not import {wrong}"
@@ -82,8 +84,7 @@ def test_imports_follow_the_order_of_the_layers(module: str) -> None:
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
     # `edgekit` itself names what other modules define, and loads them when they are used.
-    graph = {module: {*map(module_of, imports(module))} - {"", module, "edgekit"} for module in MODULES}
-    del graph["edgekit"]
+    graph = {m: {*map(module_of, imports(m))} - {"", m} for m in MODULES if m != "edgekit.__init__"}
     assert list(circles(graph)) == []
 
 
