@@ -1,4 +1,4 @@
-"""Data sets that need no download: real images that come with a Python package."""
+"""Built-in data sets: real images that are part of a Python package, so that no download is needed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgekit.errors import missing_package
 
 
 def _digits(folder: Path) -> None:
-    """1,797 handwritten digits, 8 x 8 grey (UCI Optical Recognition, from scikit-learn), as PNG."""
+    """Write 1,797 handwritten digits, 8 x 8 grey (UCI Optical Recognition, from scikit-learn), as PNG."""
     try:
         from sklearn.datasets import load_digits
     except ImportError:
@@ -29,7 +29,7 @@ BUILTIN: dict[str, Callable[[Path], None]] = {"digits": _digits}
 
 
 def materialize(name: str) -> Path:
-    """The folder of a built-in data set as <class>/<image>.png, written on first use."""
+    """Return the folder of a built-in data set, <class>/<image>.png, which is written on first use."""
     folder = files.cache_dir("datasets") / f"{name}-v1"
     if not folder.is_dir():
         with files.writing_folder(folder) as staging:

@@ -1,4 +1,4 @@
-"""Which images the observers are shown: seeded, balanced over the classes; and what is wrong with them."""
+"""Choice of the calibration images, and checks of the choice: number, classes, copies, similarity to val."""
 
 from __future__ import annotations
 
@@ -23,13 +23,17 @@ from edgekit.records import Sample
 UNLABELLED = -1
 SPLIT = "calibration"
 _MOST_NAMED = 3
+# Excess of the distance over chance, in units of the variance of the evaluation data, from which the images count
+# as a different kind. Train and val differ by about 0.1, as a network separates its training images better.
+MOST_EXCESS = 0.25
+_SPLITS, _LEVEL = 199, 0.01
 
 
 def choose(samples: Sequence[Sample], recipe: CalibrationRecipe) -> CalibrationSet:
-    """Pick `recipe.samples` of `samples`: round robin over shuffled classes.
+    """Choose `recipe.samples` of `samples`, round robin over shuffled classes.
 
-    The choice depends on the content hashes, the labels and the seed, not on paths or order.
-    With fewer samples than asked for, all are taken.
+    The choice depends on the content hashes, the labels and the seed, not on paths or order. If there are
+    fewer samples, all are chosen.
     """
     classes: dict[int, list[Sample]] = defaultdict(list)
     for sample in sorted(samples, key=lambda s: (s.label, s.sha256)):
@@ -43,7 +47,7 @@ def choose(samples: Sequence[Sample], recipe: CalibrationRecipe) -> CalibrationS
 
 
 class FromFolder(NamedTuple):
-    """Unlabelled images: what was chosen, its files in the same order, and what was passed over (path: reason)."""
+    """Unlabelled calibration images: the choice, its files in the same order, and skipped files ("path: reason")."""
 
     chosen: CalibrationSet
     paths: list[Path]
@@ -51,22 +55,22 @@ class FromFolder(NamedTuple):
 
 
 def from_folder(folder: Path, recipe: CalibrationRecipe) -> FromFolder:
-    """Pick `recipe.samples` of the images anywhere below `folder`; equal files count once.
+    """Choose `recipe.samples` of the images at any depth below `folder`; equal files count once.
 
-    Which files are images, hidden or linked, is told as in a data set (`listing`). Every file is
-    hashed, and the choice depends on the hashes and the seed alone; only what is chosen is decoded.
-    What cannot be decoded is passed over and the next one takes its place.
+    Files are listed as in a data set (`dataset.find`). All files are hashed, and the choice depends on the
+    hashes and the seed. Only chosen files are decoded; one that cannot be decoded is replaced by the next.
 
-    Returns samples with the label `UNLABELLED` and paths relative to `folder`.
+    Returns:
+        Samples with the label `UNLABELLED` and paths relative to `folder`.
     Raises:
-        MissingError: there is no such folder. DataError: it holds no image that can be read.
+        MissingError: the folder does not exist. DataError: it has no readable image.
     """
     if not folder.is_dir():
-        raise MissingError(f"{str(folder)!r} is not a folder", "--calibration-data takes a folder of images")
+        raise MissingError(f"{str(folder)!r} is not a folder", "pass a folder of images to --calibration-data")
     listing = Listing(folder, ("",))
     files = [path.removeprefix("./") for path in image_files(folder, ".", listing)]
     skipped = [f"{_shown(path)}: the folder cannot be listed ({why})" for path, why in listing.closed]
-    skipped += [f"{_shown(path)}: a linked folder, which is not followed" for path in listing.links]
+    skipped += [f"{_shown(path)}: linked folder, not followed" for path in listing.links]
     by_hash: dict[str, str] = {}
     for path, digest in zip(files, in_order(lambda path: _digest(folder / path), files)):
         if isinstance(digest, DataError):
@@ -87,7 +91,7 @@ def from_folder(folder: Path, recipe: CalibrationRecipe) -> FromFolder:
     if not samples:
         why = f"; {skipped[0]}" if skipped else ""
         raise DataError(
-            f"no image that can be read below {folder}{why}", f"put about {recipe.samples} images there, in any folders"
+            f"no readable image below {folder}{why}", f"put about {recipe.samples} images there, in any folders"
         )
     return FromFolder(_set(samples), [folder / s.path for s in samples], skipped)
 
@@ -108,21 +112,23 @@ def _set(samples: Sequence[Sample]) -> CalibrationSet:
 
 
 def problems(chosen: CalibrationSet, labels: Sequence[str], recipe: CalibrationRecipe) -> list[str]:
-    """What makes a calibration set doubtful, a sentence each: too few images, copies, missing classes.
+    """Return problems of a calibration set, one sentence each: too few images, copies, missing classes.
 
     Args:
-        labels: the classes of the network; unlabelled samples are not held against them.
+        labels: classes of the network; unlabelled samples are not checked against them.
     Raises:
-        DataError: there is no image at all.
+        DataError: the set is empty.
     """
     count, different = len(chosen.samples), len({s.sha256 for s in chosen.samples})
     if not count:
         raise DataError("the calibration set is empty", "give the data set more training images")
     found = []
     if different < FEW_SAMPLES:
-        found.append(f"only {different} different images to calibrate with; below {FEW_SAMPLES} ranges are guesses")
+        found.append(
+            f"only {different} different calibration images; with fewer than {FEW_SAMPLES} the ranges are unreliable"
+        )
     elif count < recipe.samples:
-        found.append(f"{count} images to calibrate with, {recipe.samples} were asked for")
+        found.append(f"only {count} of the {recipe.samples} requested calibration images")
     if different < count:
         found.append(f"{count - different} of the {count} calibration images are copies of others")
     seen = {s.label for s in chosen.samples} - {UNLABELLED}
@@ -134,14 +140,19 @@ def problems(chosen: CalibrationSet, labels: Sequence[str], recipe: CalibrationR
     return found
 
 
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more
+
+
 def watched(batches: Iterable[np.ndarray], paths: Sequence[Path], say: Callable[[str], None]) -> Iterator[np.ndarray]:
-    """Pass `batches` on, and tell at the end which images are of a single colour: their ranges say nothing.
+    """Yield `batches`, and report images of a single colour at the end: their ranges carry no information.
 
     Args:
         batches: uint8 (N, H, W, 3), the images of `paths` in order.
         say: called with one sentence if there are such images.
     Raises:
-        DataError: all of them are.
+        DataError: all images have a single colour.
     """
     constant: list[str] = []
     count = 0
@@ -152,33 +163,20 @@ def watched(batches: Iterable[np.ndarray], paths: Sequence[Path], say: Callable[
         yield pixels
     if constant and len(constant) == count:
         raise DataError(
-            f"every calibration image is of a single colour: {_first(constant)}",
-            "calibrate with images like those that the network will see",
+            f"every calibration image has a single colour: {_first(constant)}",
+            "calibrate with images like those that the network will classify",
         )
     if constant:
-        say(f"{len(constant)} of {count} calibration images are of a single colour: {_first(constant)}")
-
-
-def _first(names: list[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return ", ".join(names[:_MOST_NAMED]) + more
-
-
-# Whether the calibration images look like those that the network is judged on, by the network's own features.
-
-# So much further apart than chance, in units of the evaluation data's variance, is another kind of image.
-# A network pulls the images that it was trained on apart, so train and val differ by about 0.1.
-MOST_EXCESS = 0.25
-_SPLITS, _LEVEL = 199, 0.01
+        say(f"{len(constant)} of {count} calibration images have a single colour: {_first(constant)}")
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """How far apart two sets of images are, in units of the evaluation data's total variance.
+    """Distance between the features of two sets of images, in units of the total variance of the evaluation data.
 
     Attributes:
-        expected: the mean distance if the same images were dealt to the two sets by chance.
-        unlike: further apart than chance explains, and by more than matters.
+        expected: mean distance if the images were assigned to the two sets at random.
+        unlike: whether the distance is significantly and relevantly larger than that.
     """
 
     distance: float
@@ -187,27 +185,26 @@ class Likeness:
 
     @property
     def ratio(self) -> float:
-        """The distance in units of what chance would make it."""
+        """Return the distance divided by the expected one."""
         return self.distance / self.expected if self.expected > 0 else 1.0
 
 
 def compare_likeness(calibration: np.ndarray, evaluation: np.ndarray, seed: int = 0) -> Likeness:
     """Compare the features of two sets of images, float32 (N, D) and (M, D).
 
-    The distance is Frechet's between two normal distributions (Heusel et al. 2017, arXiv:1706.08500,
-    equation 6) with diagonal covariances, which few images can carry. What chance makes of it is found
-    by dealing all the images anew, 199 times (a permutation test). `unlike` needs both: p at most 0.01,
-    and an excess over chance above `MOST_EXCESS`, because with enough images any difference is
-    significant.
+    The distance is the Fréchet distance of two normal distributions (Heusel et al. 2017, arXiv:1706.08500,
+    equation 6) with diagonal covariances, which few images suffice to estimate. A permutation test with 199
+    permutations gives its distribution under chance. `unlike` requires p <= 0.01 and an excess over chance
+    greater than `MOST_EXCESS`, because with enough images any difference is significant.
 
     Raises:
-        DataError: an empty set, NaN or infinite features.
+        DataError: a set is empty, or a feature is not finite.
     """
     if not len(calibration) or not len(evaluation):
         raise DataError("no images to compare with the calibration set", "give the data set a val split")
     pooled = np.concatenate([calibration, evaluation]).astype(np.float64)
     if not np.isfinite(pooled).all():
-        raise DataError("the network answers NaN or infinite features", "check the checkpoint")
+        raise DataError("features of the network are NaN or infinite", "train again with a lower --lr")
     rng = np.random.default_rng(seed)
     members = np.zeros((1 + _SPLITS, len(pooled)))
     members[0, : len(calibration)] = 1
@@ -221,7 +218,7 @@ def compare_likeness(calibration: np.ndarray, evaluation: np.ndarray, seed: int 
 
 
 def _distances(features: np.ndarray, members: np.ndarray) -> np.ndarray:
-    """The distance between each row's members (1) and the others (0): (R,) for (N, D) and (R, N)."""
+    """Return distances (R,) between members (1) and others (0), for features (N, D) and members (R, N)."""
     moments = []
     for part in (members, 1 - members):
         weights = part / part.sum(1, keepdims=True)

@@ -1,10 +1,10 @@
-"""What is odd about a data set: in a sentence each for a run, in full for ``edgekit data check``."""
+"""Problems of a data set: one sentence each for a training, complete for ``edgekit data check``."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,150 +19,19 @@ from edgekit.labels import check_label, check_labels, visible
 from edgekit.records import SPLITS, DatasetIndex, Sample
 
 LEAST_SIDE = 32
-MOST_ASPECT = 4.0  # the central square that a model sees is then less than a quarter of the image
+MOST_ASPECT = 4.0  # above, the central square that a model sees is less than a quarter of the image
 MOST_IMBALANCE = 10.0
-
-
-def judge(scan: Scan, distance: int | None, least_side: int = LEAST_SIDE) -> Report:
-    """Everything that is odd about what was read.
-
-    Args:
-        distance: bits in which the hashes of near-duplicates may differ; None does not look for them.
-        least_side: pixels; an image whose shorter side has fewer is tiny.
-    """
-    present = set(scan.listing.present)
-    labels = sorted({found.label for found in scan.listing.files})
-    number = {name: label for label, name in enumerate(labels)}
-    samples = [
-        Sample(found.path, number[found.label], found.split, digest)
-        for found, digest in zip(scan.files, scan.digests)
-    ]  # fmt: skip
-    split_of = {sample.path: sample.split for sample in dataset.carve(samples, present)}
-    splits = [split_of[found.path] for found in scan.files]
-    counted = Counter((found.label, split) for found, split in zip(scan.files, splits))
-    counts = {name: {split: counted[name, split] for split in SPLITS} for name in labels}
-    distinct = Counter(labels[n] for n, _ in {(s.label, s.sha256) for s in samples})
-    found = [
-        *(Finding("unreadable", f"{visible(path)}: {why}", (path,)) for path, why in scan.unreadable),
-        *(Finding("linked_folder", f"{visible(path)}: a linked folder, not followed", (path,))
-          for path in scan.listing.links),
-        *_names(labels),
-        *_classes(counts, distinct, present),
-        *(Finding("empty_class", f"the class folder {visible(name)} holds no images") for name in scan.listing.empty),
-        *_shapes(scan, least_side),
-        *find_exact_duplicates(scan, splits),
-        *(find_near_duplicates(scan, splits, distance) if distance is not None else ()),
-    ]  # fmt: skip
-    kinds = list(KINDS)
-    found.sort(key=lambda f: (kinds.index(f.kind), f.paths, f.message))
-    return Report(len(scan.files), counts, _imbalance([c["train"] for c in counts.values()]), tuple(found))
-
-
-def _names(labels: list[str]) -> Iterator[Finding]:
-    good = []
-    for name in labels:
-        try:
-            good.append(check_label(name))
-        except DataError as error:
-            yield Finding("class_name", error.message)
-    try:
-        if len(good) > 1 or len(good) == len(labels):
-            check_labels(tuple(good))
-    except DataError as error:
-        yield Finding("class_name", error.message)
-
-
-def _classes(counts: dict[str, dict[str, int]], distinct: Counter[str], present: set[str]) -> Iterator[Finding]:
-    """What is odd about the numbers of images; `present` are the split folders, {""} without any."""
-    carved = [split for split in SPLITS[1:] if split not in present]
-    if carved and present != {""}:
-        yield Finding("carved", f"no {' and no '.join(carved)} folder: taken out of train by content hash")
-    for name, per_split in counts.items():
-        shown = visible(name)
-        if not per_split["train"]:
-            yield Finding("no_training_images", f"class {shown} has no usable training image")
-            continue
-        for split in SPLITS[1:]:
-            if split not in carved and not per_split[split]:
-                yield Finding("missing_from_split", f"the {split} split has no image of {shown}")
-        if sum(per_split.values()) == 1:
-            yield Finding("single_image", f"class {shown} has a single image: it is trained on but never measured")
-        elif carved and not any(per_split[split] for split in carved):
-            yield Finding(
-                "too_few", f"class {shown} has {distinct[name]} different images, too few to divide: all are for train"
-            )
-    ratio = _imbalance([c["train"] for c in counts.values()])
-    if ratio > MOST_IMBALANCE:
-        yield Finding("imbalance", _imbalance_says(ratio))
-
-
-def _imbalance(train: Iterable[int]) -> float:
-    """The most training images of a class over the fewest; classes without any are left out."""
-    some = [count for count in train if count]
-    return max(some) / min(some) if some else 1.0
-
-
-def _imbalance_says(ratio: float) -> str:
-    return (
-        f"the largest class has {ratio:.0f} times the training images of the smallest: "
-        "train with --imbalance auto, and look at the accuracy of each class"
-    )
-
-
-def _shapes(scan: Scan, least_side: int) -> Iterator[Finding]:
-    for found, (width, height), blank in zip(scan.files, scan.sizes, scan.blank):
-        where, shape = visible(found.path), f"{width}x{height}"
-        if min(width, height) < least_side:
-            yield Finding("tiny", f"{where}: {shape}, its shorter side is below {least_side} px", (found.path,))
-        if max(width, height) > MOST_ASPECT * min(width, height):
-            yield Finding("extreme_shape", f"{where}: {shape}, a model sees only the central square", (found.path,))
-        if blank:
-            yield Finding("blank", f"{where}: of a single colour", (found.path,))
-
-
-def warnings(data: DatasetIndex) -> list[str]:
-    """One sentence for each thing that would make figures look better or worse than they are."""
-    same: dict[str, list[Sample]] = defaultdict(list)
-    for sample in data.samples:
-        same[sample.sha256].append(sample)
-    found = []
-    if data.carved:
-        found.append(f"no {' and no '.join(data.carved)} folder: taken out of train by content hash")
-    if torn := [group for group in same.values() if len({s.label for s in group}) > 1]:
-        found.append(f"{len(torn)} images lie in several classes with the same bytes, such as {_paths(torn[0])}")
-    if leaks := [group for group in same.values() if len({s.split for s in group}) > 1]:
-        found.append(f"{len(leaks)} images lie in several splits with the same bytes, such as {_paths(leaks[0])}")
-    for split in SPLITS[1:]:
-        present = {s.label for s in data.split(split)}
-        if lost := [visible(name) for number, name in enumerate(data.labels) if number not in present]:
-            found.append(f"the {split} split has no image of {_few(lost)}")
-    total = Counter(s.label for s in data.samples)
-    if single := [visible(name) for number, name in enumerate(data.labels) if total[number] == 1]:
-        found.append(f"a single image, trained on but never measured, is all there is of {_few(single)}")
-    ratio = _imbalance(Counter(s.label for s in data.samples if s.split == "train").values())
-    if ratio > MOST_IMBALANCE:
-        found.append(_imbalance_says(ratio))
-    return found
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def _paths(group: list[Sample]) -> str:
-    return " and ".join(visible(s.path) for s in group[:2])
-
-
-# Every image of a data set, read once: what `check` judges.
+_NAMED = 4
 
 
 @dataclass
 class Scan:
-    """What was read below a folder, row by row in the order of its listing.
+    """Images of a data set, with one row per decoded file in the order of the listing.
 
-    `unreadable` holds (path, reason); every other list has a row for each file that decoded: its file,
-    SHA-256, (width, height) and whether it is of a single colour. `hashes` (uint64) and `thumbs`
-    (uint8, rows x SIDE x SIDE x 3) are those of `similar.look`, empty where they were not asked for.
+    Attributes:
+        files, digests, sizes: file, SHA-256 and (width, height) of each row. blank: whether it has a single colour.
+        unreadable: (path, reason) of the other files.
+        hashes: uint64 (N,), thumbs: uint8 (N, SIDE, SIDE, 3), of `near_duplicates.look`; empty if not wanted.
     """
 
     listing: Listing
@@ -178,10 +47,12 @@ class Scan:
 
 
 def read(root: Path, looks: bool = True, progress: dataset.Progress | None = None) -> Scan:
-    """Read every image below `root`; one that cannot be used is noted and passed over.
+    """Read every image below `root`; those that cannot be used are collected in `Scan.unreadable`.
 
+    Args:
+        looks: whether to compute hashes and thumbnails for near-duplicates.
     Raises:
-        DataError: no folder of images at all (see `listing.find`).
+        DataError: no images in class folders (see `dataset.find`).
     """
     scan = Scan(find(root))
     files = scan.listing.files
@@ -216,14 +87,99 @@ def read(root: Path, looks: bool = True, progress: dataset.Progress | None = Non
     return scan
 
 
-_NAMED = 4
+def judge(scan: Scan, distance: int | None, least_side: int = LEAST_SIDE) -> Report:
+    """Return all problems of a data set that was read.
+
+    Args:
+        distance: most different bits in the hashes of near-duplicates; None skips the search for them.
+        least_side: shortest side in pixels that is not reported as tiny.
+    """
+    present = set(scan.listing.present)
+    labels = sorted({found.label for found in scan.listing.files})
+    number = {name: label for label, name in enumerate(labels)}
+    samples = [
+        Sample(found.path, number[found.label], found.split, digest)
+        for found, digest in zip(scan.files, scan.digests)
+    ]  # fmt: skip
+    split_of = {sample.path: sample.split for sample in dataset.carve(samples, present)}
+    splits = [split_of[found.path] for found in scan.files]
+    counted = Counter((found.label, split) for found, split in zip(scan.files, splits))
+    counts = {name: {split: counted[name, split] for split in SPLITS} for name in labels}
+    distinct = Counter(labels[n] for n, _ in {(s.label, s.sha256) for s in samples})
+    found = [
+        *(Finding("unreadable", f"{visible(path)}: {why}", (path,)) for path, why in scan.unreadable),
+        *(Finding("linked_folder", f"{visible(path)}: linked folder, not followed", (path,))
+          for path in scan.listing.links),
+        *_names(labels),
+        *_classes(counts, distinct, present),
+        *(Finding("empty_class", f"class folder {visible(name)} contains no images") for name in scan.listing.empty),
+        *_shapes(scan, least_side),
+        *find_exact_duplicates(scan, splits),
+        *(find_near_duplicates(scan, splits, distance) if distance is not None else ()),
+    ]  # fmt: skip
+    kinds = list(KINDS)
+    found.sort(key=lambda f: (kinds.index(f.kind), f.paths, f.message))
+    return Report(len(scan.files), counts, _imbalance([c["train"] for c in counts.values()]), tuple(found))
+
+
+def _names(labels: list[str]) -> Iterator[Finding]:
+    good = []
+    for name in labels:
+        try:
+            good.append(check_label(name))
+        except DataError as error:
+            yield Finding("class_name", error.message)
+    try:
+        if len(good) > 1 or len(good) == len(labels):
+            check_labels(tuple(good))
+    except DataError as error:
+        yield Finding("class_name", error.message)
+
+
+def _classes(counts: dict[str, dict[str, int]], distinct: Counter[str], present: set[str]) -> Iterator[Finding]:
+    """Yield problems with the numbers of images; `present` are the split folders, {""} without any."""
+    carved = [split for split in SPLITS[1:] if split not in present]
+    if carved and present != {""}:
+        yield Finding("carved", _carved(carved))
+    for name, per_split in counts.items():
+        shown = visible(name)
+        if not per_split["train"]:
+            yield Finding("no_training_images", f"class {shown} has no usable training image")
+            continue
+        for split in SPLITS[1:]:
+            if split not in carved and not per_split[split]:
+                yield Finding("missing_from_split", f"the {split} split has no image of class {shown}")
+        if sum(per_split.values()) == 1:
+            yield Finding(
+                "single_image", f"class {shown} has a single image, which is used for training but never for evaluation"
+            )
+        elif carved and not any(per_split[split] for split in carved):
+            yield Finding(
+                "too_few",
+                f"class {shown} has only {distinct[name]} different images, too few to divide: "
+                "all are used for training",
+            )
+    ratio = _imbalance([c["train"] for c in counts.values()])
+    if ratio > MOST_IMBALANCE:
+        yield Finding("imbalance", _imbalance_message(ratio))
+
+
+def _shapes(scan: Scan, least_side: int) -> Iterator[Finding]:
+    for found, (width, height), blank in zip(scan.files, scan.sizes, scan.blank):
+        where, shape = visible(found.path), f"{width}x{height}"
+        if min(width, height) < least_side:
+            yield Finding("tiny", f"{where}: {shape}, the shorter side is less than {least_side} px", (found.path,))
+        if max(width, height) > MOST_ASPECT * min(width, height):
+            yield Finding("extreme_shape", f"{where}: {shape}, a model sees only the central square", (found.path,))
+        if blank:
+            yield Finding("blank", f"{where}: single colour", (found.path,))
 
 
 def find_exact_duplicates(scan: Scan, splits: list[str]) -> Iterator[Finding]:
-    """Files with the same bytes: in several classes, across splits, or else within one.
+    """Yield groups of files with the same bytes: in several classes, in several splits, or in one of each.
 
     Args:
-        splits: of each row, also where it would be carved.
+        splits: split of each row, also if there are no split folders.
     """
     same: dict[str, list[int]] = defaultdict(list)
     for row, digest in enumerate(scan.digests):
@@ -231,23 +187,23 @@ def find_exact_duplicates(scan: Scan, splits: list[str]) -> Iterator[Finding]:
     for rows in same.values():
         if len(rows) == 1:
             continue
-        torn, leaks = len({scan.files[row].label for row in rows}) > 1, len({splits[row] for row in rows}) > 1
-        if torn:
-            yield _group("contradictory", "have the same bytes but lie in several classes", scan, splits, rows)
-        if leaks:
-            yield _group("leakage", "have the same bytes but lie in several splits", scan, splits, rows)
-        if not torn and not leaks:
+        contradictory, leaked = len({scan.files[row].label for row in rows}) > 1, len({splits[row] for row in rows}) > 1
+        if contradictory:
+            yield _group("contradictory", "have the same bytes but are in different classes", scan, splits, rows)
+        if leaked:
+            yield _group("leakage", "have the same bytes but are in different splits", scan, splits, rows)
+        if not contradictory and not leaked:
             yield _group("duplicate", "have the same bytes", scan, splits, rows)
 
 
 def find_near_duplicates(scan: Scan, splits: list[str], distance: int) -> Iterator[Finding]:
-    """Images that look alike (see `similar`) though their bytes differ.
+    """Yield groups of images that look alike (see `near_duplicates`) although their bytes differ.
 
-    Pairs of one kind that hang together are one finding. Images of a single colour are left out.
+    Connected pairs of one kind are one finding. Images of a single colour are left out.
     """
     first: dict[tuple[str, str, str], int] = {}
     for row, digest in enumerate(scan.digests):
-        if not scan.blank[row]:  # of equal files one for each place where they lie
+        if not scan.blank[row]:  # one of each set of equal files per split and class
             first.setdefault((digest, splits[row], scan.files[row].label), row)
     rows = np.fromiter(first.values(), np.int64, len(first))
     pairs, crowded = near_duplicates.similar_pairs(scan.hashes[rows], scan.thumbs[rows], distance)
@@ -255,27 +211,27 @@ def find_near_duplicates(scan: Scan, splits: list[str], distance: int) -> Iterat
     for a, b in rows[pairs].tolist():
         if scan.digests[a] == scan.digests[b]:
             continue
-        torn, leaks = scan.files[a].label != scan.files[b].label, splits[a] != splits[b]
-        if torn:
+        contradictory, leaked = scan.files[a].label != scan.files[b].label, splits[a] != splits[b]
+        if contradictory:
             edges["near_contradictory"].append((a, b))
-        if leaks:
+        if leaked:
             edges["near_leakage"].append((a, b))
-        if not torn and not leaks:
+        if not contradictory and not leaked:
             edges["near_duplicate"].append((a, b))
-    says = {
-        "near_contradictory": "look alike but lie in several classes",
-        "near_leakage": "look alike but lie in several splits",
+    problems = {
+        "near_contradictory": "look alike but are in different classes",
+        "near_leakage": "look alike but are in different splits",
         "near_duplicate": "look alike",
     }
     for kind, found in edges.items():
         for group in connected(found):
-            yield _group(kind, says[kind], scan, splits, group)
+            yield _group(kind, problems[kind], scan, splits, group)
     if crowded:
-        yield Finding("crowded", f"{crowded} images look like so many others that not all were compared")
+        yield Finding("crowded", f"{crowded} images resemble so many others that not all pairs were compared")
 
 
 def connected(edges: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """The groups of numbers that hang together by `edges`, each sorted, in the order of their smallest."""
+    """Return the connected components of a graph, each sorted, ordered by their smallest number."""
     parent: dict[int, int] = {}
 
     def root(node: int) -> int:
@@ -292,10 +248,65 @@ def connected(edges: Iterable[tuple[int, int]]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _group(kind: str, says: str, scan: Scan, splits: list[str], rows: list[int]) -> Finding:
-    """A finding about several rows; where folders do not tell the split, the message does."""
-    told = scan.listing.present != ("",) and set(scan.listing.present) >= set(splits)
-    names = [visible(scan.files[row].path) + ("" if told else f" ({splits[row]})") for row in rows]
+def _group(kind: str, problem: str, scan: Scan, splits: list[str], rows: list[int]) -> Finding:
+    """Return a finding about several rows; the message names their splits unless the paths do."""
+    shown = scan.listing.present != ("",) and set(scan.listing.present) >= set(splits)
+    names = [visible(scan.files[row].path) + ("" if shown else f" ({splits[row]})") for row in rows]
     listed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
     listed = " and ".join(names) if len(names) == 2 else listed
-    return Finding(kind, f"{listed} {says}", tuple(scan.files[row].path for row in rows))
+    return Finding(kind, f"{listed} {problem}", tuple(scan.files[row].path for row in rows))
+
+
+def warnings(data: DatasetIndex) -> list[str]:
+    """Return one sentence per problem that makes metrics better or worse than they should be."""
+    same: dict[str, list[Sample]] = defaultdict(list)
+    for sample in data.samples:
+        same[sample.sha256].append(sample)
+    found = []
+    if data.carved:
+        found.append(_carved(data.carved))
+    if contradictory := [group for group in same.values() if len({s.label for s in group}) > 1]:
+        found.append(f"{_count(contradictory)} in several classes, such as {_paths(contradictory[0])}")
+    if leaked := [group for group in same.values() if len({s.split for s in group}) > 1]:
+        found.append(f"{_count(leaked)} in several splits, such as {_paths(leaked[0])}")
+    for split in SPLITS[1:]:
+        present = {s.label for s in data.split(split)}
+        if lost := [visible(name) for number, name in enumerate(data.labels) if number not in present]:
+            found.append(f"the {split} split has no image of {_few(lost)}")
+    total = Counter(s.label for s in data.samples)
+    if single := [visible(name) for number, name in enumerate(data.labels) if total[number] == 1]:
+        found.append(f"only one image, which is used for training but never for evaluation, in {_few(single)}")
+    ratio = _imbalance(Counter(s.label for s in data.samples if s.split == "train").values())
+    if ratio > MOST_IMBALANCE:
+        found.append(_imbalance_message(ratio))
+    return found
+
+
+def _imbalance(train: Iterable[int]) -> float:
+    """Return the ratio of the largest to the smallest class; classes without images are ignored."""
+    some = [count for count in train if count]
+    return max(some) / min(some) if some else 1.0
+
+
+def _imbalance_message(ratio: float) -> str:
+    return (
+        f"the largest class has {ratio:.0f} times the training images of the smallest: "
+        "train with --imbalance auto, and check the accuracy of each class"
+    )
+
+
+def _carved(splits: Sequence[str]) -> str:
+    verb = "are" if len(splits) > 1 else "is"
+    return f"no {' and no '.join(splits)} folder: {' and '.join(splits)} {verb} taken out of train by content hash"
+
+
+def _count(groups: list[list[Sample]]) -> str:
+    return "1 image occurs" if len(groups) == 1 else f"{len(groups)} images occur"
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _paths(group: list[Sample]) -> str:
+    return " and ".join(visible(s.path) for s in group[:2])

@@ -1,4 +1,4 @@
-"""A folder of images, indexed: labels, deterministic splits, and every bad file named at once."""
+"""Data sets: a folder of images is listed, decoded, hashed and divided into deterministic splits."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from edgekit.records import SPLITS, DatasetIndex, Sample
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-
 VAL_FRACTION = TEST_FRACTION = 0.15
 MOST_NAMED = 10
+_ENDINGS = tuple(EXTENSIONS)
 Progress = Callable[[int, int], None]
 
 
 def resolve(data: str) -> Path:
-    """The folder of a data set: a built-in name (see `builtin.BUILTIN`), or a path.
+    """Return the folder of a data set, which is a built-in name (see `builtin.BUILTIN`) or a path.
 
     Raises:
         MissingError: neither a built-in data set nor an existing folder.
@@ -44,18 +44,18 @@ def resolve(data: str) -> Path:
 
 
 def index(root: Path, skip_bad: bool = False, progress: Progress | None = None) -> DatasetIndex:
-    """Read, decode and hash every image below `root`, except those that `index_cache` knows.
+    """Decode and hash every image below `root`, except those in `index_cache`.
 
-    ``root/train/<class>/...`` with ``val`` and ``test`` beside it is taken as it is; a split that
-    is missing there is carved out of train. ``root/<class>/...`` is split 70/15/15. Carving goes
-    by content hash within each class: the same files give the same split everywhere, and equal
-    files of a class never lie on two sides of it.
+    ``root/train/<class>/...`` with ``val`` and ``test`` beside it is used as it is; a missing split is
+    taken out of train. ``root/<class>/...`` is divided 70/15/15. Images are assigned by content hash
+    within each class: the same files give the same splits everywhere, and equal files of a class are in
+    the same split.
 
     Args:
-        skip_bad: leave undecodable files out (they are listed in `skipped`) instead of raising.
+        skip_bad: leave out files that cannot be decoded (they are listed in `skipped`) instead of raising.
         progress: called with (files done, files in all).
     Raises:
-        DataError: no images, fewer than two classes, unusable names, undecodable files.
+        DataError: no images, fewer than two classes, invalid class names, or files that cannot be decoded.
     """
     listing = find(root)
     files = listing.files
@@ -89,7 +89,7 @@ def index(root: Path, skip_bad: bool = False, progress: Progress | None = None) 
 
 
 def _hash_and_decode(root: Path, paths: list[str], progress: Progress | None) -> list[str | DataError]:
-    """The SHA-256 of each file, or why it cannot be used. What is unchanged since it was read is not read again."""
+    """Return the SHA-256 of each file, or the error; files that did not change since the last time are not read."""
     done = 0
     results: list[str | DataError | None] = []
     with index_cache.opened(root) as known:
@@ -117,10 +117,10 @@ def _hash(root: Path, path: str) -> tuple[str, os.stat_result] | DataError:
 
 
 def read_image(root: Path, path: str) -> tuple[Image, str, os.stat_result]:
-    """A decoded file, its SHA-256, and its state from before it was read.
+    """Decode a file. Returns the image, its SHA-256, and its status from before it was read.
 
     Raises:
-        DataError: it cannot be used; the message is the reason alone, without the path.
+        DataError: the file cannot be used; the message is the reason without the path.
     """
     whole = root / path
     try:
@@ -138,7 +138,7 @@ def read_image(root: Path, path: str) -> tuple[Image, str, os.stat_result]:
 
 
 def carve(samples: list[Sample], present: set[str]) -> list[Sample]:
-    """Give every sample a split; splits in `present` stay, missing ones come out of the rest."""
+    """Assign a split to every sample; splits in `present` stay, missing ones are taken out of the others."""
     if present >= set(SPLITS):
         return samples
     kept = [s for s in samples if s.split in ("val", "test")]
@@ -154,10 +154,10 @@ def carve(samples: list[Sample], present: set[str]) -> list[Sample]:
 
 
 def _finish(root: Path, labels: tuple[str, ...], samples: list[Sample], bad: tuple[str, ...]) -> DatasetIndex:
-    """Check that training and measuring are possible, and fingerprint the result."""
+    """Check that every split and class has images, and compute the fingerprint."""
     for split in SPLITS:
         if not any(s.split == split for s in samples):
-            raise DataError(f"no images for the {split} split in {root}", "add images: at least 4 a class")
+            raise DataError(f"no images for the {split} split in {root}", "add images, at least 4 per class")
     lost = set(range(len(labels))) - {s.label for s in samples if s.split == "train"}
     if lost:
         raise DataError(f"no usable training image in class {', '.join(repr(labels[i]) for i in sorted(lost))}")
@@ -170,15 +170,15 @@ def _finish(root: Path, labels: tuple[str, ...], samples: list[Sample], bad: tup
 
 
 def load_index(path: Path) -> DatasetIndex:
-    """Read an index that `store.save_json` wrote."""
+    """Read an index that `files.save_json` wrote."""
     return from_table(files.load_json(path), DatasetIndex, str(path))
 
 
 def check_unchanged(data: DatasetIndex, samples: tuple[Sample, ...]) -> list[Path]:
-    """The files of `samples`, after checking that each still has the bytes that were indexed.
+    """Return the files of `samples` after checking their content hashes.
 
     Raises:
-        MissingError: a file is gone. DataError: a file has changed.
+        MissingError: a file does not exist any more. DataError: a file has changed.
     """
     paths = [data.root / s.path for s in samples]
     for path, sample in zip(paths, samples):
@@ -189,13 +189,8 @@ def check_unchanged(data: DatasetIndex, samples: tuple[Sample, ...]) -> list[Pat
     return paths
 
 
-# Which image files a folder holds, in which class and which split; nothing is opened.
-
-_ENDINGS = tuple(EXTENSIONS)
-
-
 class Found(NamedTuple):
-    """One image file: `split` is "" where there are no split folders; `path` is relative, with "/"."""
+    """One image file: `split` is "" without split folders; `path` is relative, with "/"."""
 
     split: str
     label: str
@@ -204,11 +199,12 @@ class Found(NamedTuple):
 
 @dataclass
 class Listing:
-    """All image files below `root`, sorted, and what was seen on the way.
+    """Image files below `root`, sorted, without opening them.
 
-    `present` holds the split folders ("" alone without any), `empty` the classes without an image,
-    `closed` (folder, reason) for each folder that cannot be listed, `links` the linked folders, which
-    are not followed: they could lead in a circle.
+    Attributes:
+        present: split folders; ("",) if there are none. empty: classes without images.
+        closed: (folder, reason) for each folder that cannot be listed.
+        links: linked folders, which are not followed because they may form a cycle.
     """
 
     root: Path
@@ -222,11 +218,10 @@ class Listing:
 def find(root: Path) -> Listing:
     """List ``root/<class>/...``, or ``root/{train,val,test}/<class>/...``, at any depth.
 
-    Files and folders whose name begins with a dot are not part of the data. A link that leads nowhere
-    is listed: it stands for an image that is missing.
+    Hidden files and folders are ignored. Broken links are listed, as missing images.
 
     Raises:
-        DataError: no images in class folders, or images in a folder that is no split, such as ``valid``.
+        DataError: no images in class folders, or class folders beside the splits, such as ``valid``.
     """
     listing = Listing(root, tuple(s for s in SPLITS if (root / s).is_dir()) if _is_presplit(root) else ("",))
     seen: set[str] = set()
@@ -238,7 +233,7 @@ def find(root: Path) -> Listing:
     listing.empty = sorted(seen - {found.label for found in listing.files})
     if not listing.files:
         loose = any(p.suffix.lower() in EXTENSIONS for p in root.iterdir())
-        why = f"the images in {root} lie in no class folder" if loose else f"no images below {root}"
+        why = f"the images in {root} are not in class folders" if loose else f"no images below {root}"
         if listing.closed:
             why = f"{why}; {listing.closed[0][0]} cannot be listed: {listing.closed[0][1]}"
         raise DataError(why, "edgekit expects DATA/<class>/<image>, or DATA/train/<class>/<image> with val and test")
@@ -246,18 +241,18 @@ def find(root: Path) -> Listing:
 
 
 def _is_presplit(root: Path) -> bool:
-    """Whether ``root/train`` holds class folders (and is not itself a class, as in car/train/bus).
+    """Return True if ``root/train`` contains class folders (and is not itself a class, as in car/train/bus).
 
     Raises:
-        DataError: images lie in a folder beside it that is no split, such as ``valid``.
+        DataError: a folder beside it contains class folders but is not a split, such as ``valid``.
     """
     if not (root / "train").is_dir() or not _holds_classes(root / "train"):
         return False
     beside = [name for name in _class_folders(root) if name not in SPLITS]
     if others := [name for name in beside if _holds_classes(root / name)]:
         raise DataError(
-            f"{root} holds train and {', '.join(map(visible, others))}: which split is that?",
-            f"splits are called {', '.join(SPLITS)}; rename or move the folder",
+            f"{root} contains train and {', '.join(map(visible, others))}, which is not the name of a split",
+            f"rename the folder to one of {', '.join(SPLITS)}, or move it",
         )
     return True
 
@@ -271,13 +266,13 @@ def _holds_classes(folder: Path) -> bool:
 
 
 def _class_folders(folder: Path) -> list[str]:
-    """The folders in `folder`, sorted: .git is left out, ..x is not (it is refused as a class name)."""
+    """Return the folders in `folder`, sorted, without hidden ones; ``..x`` is kept, to be refused later."""
     shown = (p for p in folder.iterdir() if not p.name.startswith(".") or p.name.startswith(".."))
     return sorted(p.name for p in shown if p.is_dir())
 
 
 def image_files(root: Path, relative: str, listing: Listing) -> Iterator[str]:
-    """The image files below ``root/relative``, depth first, sorted by name; oddities go into `listing`."""
+    """Yield the image files below ``root/relative``, depth first, sorted by name; adds problems to `listing`."""
     stack = [_entries(root, relative, listing)]
     while stack:
         entry = next(stack[-1], None)
@@ -299,7 +294,7 @@ def image_files(root: Path, relative: str, listing: Listing) -> Iterator[str]:
 
 
 def _entries(root: Path, relative: str, listing: Listing) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """(relative path, entry) of what lies in a folder and is not hidden, sorted by name."""
+    """Return (relative path, entry) of the visible entries of a folder, sorted by name."""
     try:
         with os.scandir(root / relative) as entries:
             shown = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)

@@ -1,11 +1,11 @@
-"""What can be odd about a data set, and how much each kind matters."""
+"""Kinds of problems in a data set, with their severity."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 ERROR, WARNING, INFO = "error", "warning", "info"
-# An error makes figures wrong or training impossible; the order is that of the report.
+# kind -> severity, in the order of the report. Errors make metrics wrong or training impossible.
 KINDS = {
     "unreadable": ERROR,
     "class_name": ERROR,
@@ -32,7 +32,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is odd. `paths` are relative to the data set; `message` is safe to print."""
+    """One problem. `paths` are relative to the data set; `message` is safe to print on a terminal."""
 
     kind: str
     message: str
@@ -40,13 +40,18 @@ class Finding:
 
     @property
     def severity(self) -> str:
-        """``error``, ``warning`` or ``info``."""
+        """Return ``error``, ``warning`` or ``info``."""
         return KINDS[self.kind]
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that was found. `counts`: class -> split -> images; `imbalance`: most over fewest in train."""
+    """Problems and statistics of a data set.
+
+    Attributes:
+        images: readable images. counts: class -> split -> images.
+        imbalance: ratio of the largest to the smallest class in train.
+    """
 
     images: int
     counts: dict[str, dict[str, int]]
@@ -54,5 +59,5 @@ class Report:
     findings: tuple[Finding, ...]
 
     def count(self, severity: str) -> int:
-        """How many findings are so severe."""
+        """Return the number of findings of a severity."""
         return sum(finding.severity == severity for finding in self.findings)

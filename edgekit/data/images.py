@@ -1,7 +1,6 @@
-"""From an image file to the pixels that a model is shown: the host's side of `Preprocess`.
+"""Decoding, resizing and cropping of images on the host, as `Preprocess` describes.
 
-Resizing happens here, once, on the host; what travels to a device is uint8 RGB at the model's
-input size, and `edgekit.ondevice.preprocess` normalizes it there.
+Devices receive uint8 RGB at the input size of the model; `edgekit.ondevice.preprocess` normalizes it there.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
-# Not whatever Pillow can open: its EPS reader runs Ghostscript.
+# Not every format that Pillow opens: its EPS reader runs Ghostscript.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
 MAX_PIXELS = 80_000_000
 
@@ -32,8 +31,8 @@ MAX_PIXELS = 80_000_000
 def load_image(path: Path) -> Image:
     """Decode a file to upright 8-bit RGB.
 
-    EXIF orientation is applied; grey, palette, CMYK and 16-bit images are converted; transparent
-    pixels are laid over white. The first frame of an animation is used.
+    Applies the EXIF orientation, converts grey, palette, CMYK and 16-bit images, and blends transparent
+    pixels with white. Of an animation the first frame is used.
 
     Raises:
         MissingError: the file does not exist. StorageError: the file cannot be read, for example for lack of
@@ -50,12 +49,14 @@ def load_image(path: Path) -> Image:
                     raise DataError(
                         f"{path}: {width}x{height} is {width * height / 1e6:.0f} megapixels, "
                         f"the limit is {MAX_PIXELS // 1_000_000}",
-                        "scale it down first; a classifier sees a few hundred pixels a side",
+                        "scale the image down; a classifier uses a few hundred pixels per side",
                     )
                 image.load()
                 return _to_rgb(_upright(image))
     except Image.DecompressionBombError as error:
-        raise DataError(f"{path}: far over {MAX_PIXELS // 1_000_000} megapixels", "scale it down first") from error
+        raise DataError(
+            f"{path}: far more than {MAX_PIXELS // 1_000_000} megapixels, the limit", "scale the image down"
+        ) from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
         if isinstance(error, FileNotFoundError):
             raise MissingError(f"{path}: no such file", "check the path") from error
@@ -67,9 +68,9 @@ def load_image(path: Path) -> Image:
 
 
 def _upright(image: Image) -> Image:
-    """The image turned as its EXIF orientation says.
+    """Return the image rotated according to its EXIF orientation.
 
-    Pillow's `exif_transpose` also writes the EXIF data anew, which fails in many ways where it is damaged.
+    Pillow's `exif_transpose` also rewrites the EXIF data, which fails if these are damaged.
     """
     from PIL.Image import Transpose
 
@@ -87,7 +88,7 @@ def _upright(image: Image) -> Image:
 
 
 def _to_rgb(image: Image) -> Image:
-    """Any Pillow mode to RGB; integer modes are scaled from 16 to 8 bits."""
+    """Convert any Pillow mode to RGB; integer modes are scaled from 16 to 8 bits."""
     from PIL import Image
 
     if image.mode.startswith("I"):
@@ -102,21 +103,21 @@ def _to_rgb(image: Image) -> Image:
 
 
 def fit(image: Image, preprocess: Preprocess) -> np.ndarray:
-    """Resize the shorter side, crop the centre. Returns uint8 (image_size, image_size, 3) RGB."""
+    """Resize the shorter side and crop the centre. Returns RGB, uint8 (image_size, image_size, 3)."""
     from PIL.Image import Resampling
 
     kernel = {"bilinear": Resampling.BILINEAR, "bicubic": Resampling.BICUBIC}[preprocess.resample]
     width, height = image.size
     size, crop = preprocess.resize_size, preprocess.image_size
     scale = size / min(width, height)
-    # Only the part that survives the centre crop is resized, so a 1 x 10,000 strip costs nothing.
+    # Resizes only the part inside the crop, so that a strip of 1 x 10,000 pixels needs little memory.
     half_w, half_h = min(crop / scale, width) / 2, min(crop / scale, height) / 2
     box = (width / 2 - half_w, height / 2 - half_h, width / 2 + half_w, height / 2 + half_h)
     return np.array(image.resize((crop, crop), kernel, box=box), np.uint8)
 
 
 def load_pixels(paths: Sequence[Path], preprocess: Preprocess) -> np.ndarray:
-    """Decode and fit files. Returns uint8 (N, image_size, image_size, 3), RGB."""
+    """Decode and fit files. Returns RGB, uint8 (N, image_size, image_size, 3)."""
     pixels = np.empty((len(paths), preprocess.image_size, preprocess.image_size, 3), np.uint8)
     for number, path in enumerate(paths):
         pixels[number] = fit(load_image(path), preprocess)
@@ -134,7 +135,7 @@ def load_batches(paths: Sequence[Path], preprocess: Preprocess, size: int) -> It
 
 
 def save_pixels(paths: Sequence[Path], preprocess: Preprocess, target: Path) -> None:
-    """Decode and fit files into one .npy file, uint8 (N, image_size, image_size, 3), one by one."""
+    """Decode and fit files into one .npy file, uint8 (N, image_size, image_size, 3), with one image in memory."""
     shape = (len(paths), preprocess.image_size, preprocess.image_size, 3)
     pixels = np.lib.format.open_memmap(target, "w+", np.uint8, shape)
     for number, path in enumerate(paths):

@@ -1,9 +1,9 @@
-"""Hashes of files that were read before, so that an unchanged data set is not decoded again.
+"""Cache of file hashes, so that an unchanged data set is not decoded again.
 
-One file for each data set in ``$EDGEKIT_CACHE/index``, of a fixed form: a first line, records of 48 bytes
-sorted by key, and the SHA-256 of all that. A record is 16 bytes of key (the BLAKE2b of path, size and times
-of a file that decoded well) and the 32 bytes of its SHA-256. A cache that is damaged, or absent, or was
-written with another Pillow, is no cache: every file is read again.
+``$EDGEKIT_CACHE/index`` has one file per data set: a header line, records of 48 bytes sorted by key, and
+the SHA-256 of all of it. A record is a key of 16 bytes (BLAKE2b of path, size and times of a file that was
+decoded without errors) and the SHA-256 of the file in 32 bytes. A cache that is damaged, missing, or written
+with a different version of Pillow is ignored, and every file is read again.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from pathlib import Path
 from edgekit import files
 from edgekit.errors import EdgekitError
 
-# A file can change twice within one tick of its clock; one this young is read again next time (as git does).
+# A file can change twice within one tick of the clock: files younger than this are read again (as in git).
 RACY_NS = 2_000_000_000
 _KEY, _RECORD = 16, 48
 
 
 class IndexCache:
-    """The hashes that are known of one data set's files, and those that were met this time."""
+    """Hashes of the files of one data set: those that were loaded, and those that were used this time."""
 
     def __init__(self, root: Path, records: bytes) -> None:
         self._root = os.path.abspath(root)  # noqa: PTH100  Path has no absolute() that folds ".."
         self._records = records
-        self._met = bytearray()
+        self._used = bytearray()
         self._changed = False
 
     def get(self, path: str) -> str | None:
-        """The SHA-256 of the file at `path` (relative to the root), if it is as it was when it was read."""
+        """Return the SHA-256 of the file at `path` (relative to the root), or None if it changed or is unknown."""
         try:
             key = self._key(path, os.stat(os.path.join(self._root, path)))  # noqa: PTH116, PTH118  ten times faster
         except (OSError, ValueError):
@@ -43,36 +43,36 @@ class IndexCache:
         at = _RECORD * bisect_left(range(count), key, key=lambda n: self._records[n * _RECORD : n * _RECORD + _KEY])
         if self._records[at : at + _KEY] != key:
             return None
-        self._met += self._records[at : at + _RECORD]
+        self._used += self._records[at : at + _RECORD]
         return self._records[at + _KEY : at + _RECORD].hex()
 
     def put(self, path: str, status: os.stat_result, sha256: str) -> None:
-        """Remember a file that decoded well; `status` was taken before it was read."""
+        """Add a file that was decoded without errors; `status` was taken before it was read."""
         if max(status.st_mtime_ns, status.st_ctime_ns) <= time.time_ns() - RACY_NS:
-            self._met += self._key(path, status) + bytes.fromhex(sha256)
+            self._used += self._key(path, status) + bytes.fromhex(sha256)
             self._changed = True
 
     def _key(self, path: str, status: os.stat_result) -> bytes:
-        # The change time shows a file that was exchanged for one of the same size and age (cp -p, rsync).
+        # The change time detects a replacement of the same size and modification time (cp -p, rsync).
         times = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
         whole = os.fsencode(f"{self._root}\0{path}\0{times}")
         return hashlib.blake2b(whole, digest_size=_KEY).digest()
 
     def content(self, complete: bool) -> bytes | None:
-        """The records to keep, sorted; None where they are those that were loaded.
+        """Return the records to store, sorted, or None if the loaded ones need no change.
 
         Args:
-            complete: every file was asked for, so that what was not met is gone.
+            complete: whether every file was looked up, so that unused records can be dropped.
         """
-        if not self._changed and (not complete or len(self._met) == len(self._records)):
+        if not self._changed and (not complete or len(self._used) == len(self._records)):
             return None
-        every = bytes(self._met) if complete else bytes(self._met) + self._records
+        every = bytes(self._used) if complete else bytes(self._used) + self._records
         return b"".join(sorted({every[at : at + _RECORD] for at in range(0, len(every), _RECORD)}))
 
 
 @contextmanager
 def opened(root: Path) -> Iterator[IndexCache]:
-    """The cache of the data set at `root`; what was put in is kept, also after an error or Ctrl-C."""
+    """Open the cache of the data set at `root`; it is written at the end, also after an error or Ctrl-C."""
     path = _path(root)
     cache = IndexCache(root, _load(path))
     complete = False
@@ -82,8 +82,8 @@ def opened(root: Path) -> Iterator[IndexCache]:
     finally:
         content = cache.content(complete)
         if path and content:
-            body = _first_line() + content
-            # A cache that cannot be written costs time only.
+            body = _header() + content
+            # A cache that cannot be written only costs time.
             with suppress(EdgekitError, OSError):
                 files.save_bytes(path, body + hashlib.sha256(body).digest())
 
@@ -97,19 +97,19 @@ def _path(root: Path) -> Path | None:
 
 
 def _load(path: Path | None) -> bytes:
-    """The records of a cache file; none if anything about it is not as it was written."""
-    first = _first_line()
+    """Return the records of a cache file, or nothing if the file is missing or damaged."""
+    header = _header()
     try:
         whole = path.read_bytes() if path else b""
     except OSError:
         return b""
     body = whole[:-32]
-    records = body[len(first) :]
-    sound = body.startswith(first) and len(records) % _RECORD == 0 and hashlib.sha256(body).digest() == whole[-32:]
+    records = body[len(header) :]
+    sound = body.startswith(header) and len(records) % _RECORD == 0 and hashlib.sha256(body).digest() == whole[-32:]
     return records if sound else b""
 
 
-def _first_line() -> bytes:
+def _header() -> bytes:
     import PIL
 
     return f"edgekit index 1, Pillow {PIL.__version__}\n".encode()

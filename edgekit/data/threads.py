@@ -1,4 +1,4 @@
-"""Work on many files at once, in order, with little in memory."""
+"""Work on many files in parallel, with results in order and little in memory."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-# Enough to keep every thread busy while one file takes long; a pool's own map would submit all at once.
+# Most submitted items: keeps every thread busy while one file takes long. Executor.map submits all at once.
 AHEAD = 128
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
-    """``map(function, items)`` in as many threads as there are processors; at most `AHEAD` are waiting.
+    """Yield ``map(function, items)``, computed in as many threads as there are CPU cores.
 
-    An error, and Ctrl-C, ends it without starting what was not begun.
+    An error or Ctrl-C cancels the items that have not been started.
     """
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(os.cpu_count()) as pool:

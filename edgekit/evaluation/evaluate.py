@@ -1,8 +1,7 @@
-"""A checkpoint judged: one pass over val and test, and what follows from it.
+"""Evaluation of a checkpoint on val and test.
 
-``evaluation.npz`` keeps the raw logits; ``evaluation.json`` what was derived. Temperature and dropout
-are chosen on val; what is quoted is test, which chose nothing. torch is imported to evaluate, not to
-load: a report or a comparison needs none.
+``evaluation.npz`` holds the raw logits, ``evaluation.json`` the derived metrics. Temperature and dropout
+are fitted on val; test is used for reporting only. torch is imported to evaluate, but not to load.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 FILE, RAW_FILE = "evaluation.json", "evaluation.npz"
 MOST_MISTAKES = 24
-SHOWN_SIDE = 96  # pixels of a mistake's picture
+SHOWN_SIDE = 96  # pixels of the picture of a mistake
 _BATCH = 32
 Progress = Callable[[int, int], None]
 
@@ -43,14 +42,14 @@ Progress = Callable[[int, int], None]
 def evaluate(
     checkpoint: Checkpoint, model: nn.Module, data: DatasetIndex, progress: Progress | None = None
 ) -> Evaluation:
-    """Run `model`, which holds the checkpoint's weights, over val and test, and judge it.
+    """Evaluate `model`, which holds the weights of the checkpoint, on val and test.
 
-    Memory: the features of all val and test images, float32.
+    Keeps the features of all val and test images in memory, as float32.
 
     Args:
         progress: called with (images done, images in all).
     Raises:
-        EdgekitError: the network gives values that are not finite.
+        EdgekitError: the outputs of the network are not finite.
     """
     from edgekit.evaluation import uncertainty
 
@@ -83,7 +82,7 @@ def evaluate(
 
 
 def save(run_path: Path, evaluation: Evaluation) -> None:
-    """Write ``evaluation.npz`` and, last, ``evaluation.json``."""
+    """Write ``evaluation.npz``, then ``evaluation.json``."""
     with files.writing(run_path / RAW_FILE) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **evaluation.raw)
     described = {f.name: getattr(evaluation, f.name) for f in dataclasses.fields(evaluation) if f.name != "raw"}
@@ -92,10 +91,10 @@ def save(run_path: Path, evaluation: Evaluation) -> None:
 
 
 def load(run_path: Path, checkpoint_sha256: str) -> Evaluation | None:
-    """The evaluation of these weights in a run, or None if there is none.
+    """Load the evaluation of these weights from a run. Returns None if there is none.
 
     Raises:
-        DataError: damaged files. StorageError: a newer edgekit wrote them.
+        DataError: a file is damaged. StorageError: a file cannot be read, or a newer edgekit wrote it.
     """
     path, raw_path = run_path / FILE, run_path / RAW_FILE
     if not path.is_file():
@@ -104,13 +103,13 @@ def load(run_path: Path, checkpoint_sha256: str) -> Evaluation | None:
     if document["checkpoint_sha256"] != checkpoint_sha256:
         return None
     if not raw_path.is_file() or files.sha256_file(raw_path) != document["raw_sha256"]:
-        raise DataError(f"{raw_path} does not belong to {path.name}", "edgekit evaluate")
+        raise DataError(f"{raw_path} does not belong to {path.name}", "run: edgekit evaluate")
     try:
         with np.load(raw_path, allow_pickle=False) as values:
             raw = {name: values[name] for name in values.files}
     except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise_if_not_damage(error, raw_path)
-        raise DataError(f"{raw_path} is damaged: {error}", "edgekit evaluate") from error
+        raise DataError(f"{raw_path} is damaged: {error}", "run: edgekit evaluate") from error
     described = {key: value for key, value in document.items() if key not in ("schema", "raw_sha256")}
     evaluation = from_table({**described, "raw": raw}, Evaluation, str(path))
     _check_raw(evaluation, raw_path)
@@ -118,7 +117,11 @@ def load(run_path: Path, checkpoint_sha256: str) -> Evaluation | None:
 
 
 def _check_raw(evaluation: Evaluation, path: Path) -> None:
-    """Refuse arrays that do not fit their description."""
+    """Check names, shapes and dtypes of the raw arrays.
+
+    Raises:
+        DataError: they do not fit the metrics.
+    """
     raw, classes = evaluation.raw, len(evaluation.labels)
     wanted = {f"{split}_{kind}" for split in ("val", "test") for kind in ("logits", "labels")} | {"mistake_pixels"}
     fits = wanted <= raw.keys() and raw["mistake_pixels"].dtype == np.uint8
@@ -127,7 +130,7 @@ def _check_raw(evaluation: Evaluation, path: Path) -> None:
         count = evaluation.splits[split].scores.samples
         fits = fits and raw[f"{split}_logits"].shape == (count, classes) and raw[f"{split}_labels"].shape == (count,)
     if not fits:
-        raise DataError(f"{path} is damaged: its arrays do not fit their description", "edgekit evaluate")
+        raise DataError(f"{path} is damaged: its arrays do not fit evaluation.json", "run: edgekit evaluate")
 
 
 def _run(
@@ -138,7 +141,7 @@ def _run(
     split: str,
     count: Callable[[int], None],
 ) -> tuple[np.ndarray, torch.Tensor]:
-    """Logits float32 (N, classes) of one split, and what entered the head."""
+    """Return logits float32 (N, classes) of one split, and the inputs of the head."""
     import torch
 
     from edgekit.evaluation.uncertainty import features_into
@@ -152,7 +155,9 @@ def _run(
             count(len(pixels))
     found = np.concatenate(logits)
     if not np.isfinite(found).all():
-        raise EdgekitError(f"{checkpoint.arch} gives values that are not finite on the {split} split", "train again")
+        raise EdgekitError(
+            f"outputs of {checkpoint.arch} on the {split} split are not finite", "train again with a lower --lr"
+        )
     return found, torch.cat(features)
 
 
@@ -175,7 +180,7 @@ def _judge(logits: np.ndarray, labels: np.ndarray, fitted: float, doubt: Doubt) 
 
 
 def _mistakes(data: DatasetIndex, probabilities: np.ndarray, labels: np.ndarray) -> tuple[Mistake, ...]:
-    """The wrong answers on test, the surest first."""
+    """Return the misclassified test images, the most confident ones first."""
     confidence, predicted = probabilities.max(1), probabilities.argmax(1)
     wrong = np.flatnonzero(predicted != labels)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MOST_MISTAKES]
@@ -184,7 +189,7 @@ def _mistakes(data: DatasetIndex, probabilities: np.ndarray, labels: np.ndarray)
 
 
 def _pictures(paths: list[Path], checkpoint: Checkpoint) -> np.ndarray:
-    """What the network saw, at most `SHOWN_SIDE` pixels a side: uint8 (N, side, side, 3)."""
+    """Return the network's inputs, scaled to at most `SHOWN_SIDE` pixels: uint8 (N, side, side, 3)."""
     from PIL import Image
 
     pixels = load_pixels(paths, checkpoint.preprocess)

@@ -1,4 +1,4 @@
-"""How right and how well calibrated a classifier is: pure functions of logits and labels."""
+"""Accuracy and calibration metrics of a classifier: pure functions of logits and labels."""
 
 from __future__ import annotations
 
@@ -11,27 +11,30 @@ BINS = 15
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Probabilities, float64 (..., classes), of logits over their last axis."""
+    """Return probabilities, float64 (..., classes), of logits over their last axis."""
     scaled = np.asarray(logits, np.float64) / temperature
     powers = np.exp(scaled - scaled.max(-1, keepdims=True))
     return np.asarray(powers / powers.sum(-1, keepdims=True))
 
 
 def nll(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Mean negative log-likelihood in nats, finite: no probability counts as less than 1e-30."""
+    """Return the mean negative log-likelihood in nats; probabilities are clipped at 1e-30."""
     return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-30)).mean())
 
 
 def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Int64 (classes, classes): the row is the label, the column what was predicted."""
+    """Return counts, int64 (classes, classes): rows are labels, columns predictions."""
     cells = np.bincount(np.asarray(labels) * classes + np.asarray(predicted), minlength=classes * classes)
     return cells.reshape(classes, classes)
 
 
 def scores(logits: np.ndarray, labels: np.ndarray) -> Scores:
-    """Judge answers, float (N, classes) logits or probabilities, by int (N,) labels; N is at least 1.
+    """Return accuracy, precision, recall and F1.
 
-    The averages are scikit-learn's with ``zero_division=0`` and the classes that have images.
+    Averages are those of scikit-learn with ``zero_division=0``, over the classes that have images.
+
+    Args:
+        logits: logits or probabilities, float (N, classes), N at least 1. labels: int (N,).
     """
     matrix = confusion_matrix(np.argmax(logits, 1), labels, np.shape(logits)[1])
     support, predicted, right = matrix.sum(1), matrix.sum(0), np.diag(matrix)
@@ -65,7 +68,11 @@ def scores(logits: np.ndarray, labels: np.ndarray) -> Scores:
 
 
 def calibration(probabilities: np.ndarray, labels: np.ndarray) -> Calibration:
-    """How far probabilities (N, classes) deserve trust, by int (N,) labels; N is at least 1."""
+    """Return NLL, expected calibration errors and reliability bins.
+
+    Args:
+        probabilities: (N, classes), N at least 1. labels: int (N,).
+    """
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     return Calibration(
         top1=100 * float(right.mean()),
@@ -77,9 +84,14 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray) -> Calibration:
 
 
 def auroc(doubt: np.ndarray, wrong: np.ndarray) -> float | None:
-    """The chance that a wrong answer has more doubt than a right one, ties counting half.
+    """Return the area under the ROC curve of `doubt` as a detector of wrong predictions.
 
-    The area under the ROC curve from the rank sum (Hanley & McNeil 1982); None without both kinds.
+    Computed from the rank sum, ties count half (Hanley & McNeil 1982).
+
+    Args:
+        doubt: float (N,). wrong: bool (N,).
+    Returns:
+        The area, or None if all predictions are right or all are wrong.
     """
     positives, negatives = int(wrong.sum()), int((~wrong).sum())
     if not positives or not negatives:
@@ -90,7 +102,7 @@ def auroc(doubt: np.ndarray, wrong: np.ndarray) -> float | None:
 
 
 def _bins(confidence: np.ndarray, right: np.ndarray) -> tuple[Bin, ...]:
-    """Reliability bins of equal width over (0, 1]."""
+    """Return reliability bins of equal width over (0, 1]."""
     edges = np.linspace(0, 1, BINS + 1)
     number = np.clip(np.searchsorted(edges, confidence, "left") - 1, 0, BINS - 1)
     found = []
@@ -110,7 +122,7 @@ def _equal_width_error(bins: tuple[Bin, ...]) -> float:
 
 
 def _equal_mass_error(confidence: np.ndarray, right: np.ndarray) -> float:
-    """Bins of equally many answers by rising confidence."""
+    """Return the expected calibration error over bins with equal numbers of predictions, in percent."""
     order = np.argsort(confidence, kind="stable")
     groups = np.array_split(order, min(BINS, len(order)))
     return 100 * sum(abs(float((confidence[g] - right[g]).sum())) for g in groups) / len(order)

@@ -1,13 +1,12 @@
-"""Doubt after the fact: dropout injected into a network that was trained without it.
+"""Uncertainty by dropout that is injected into a network after training.
 
-Monte Carlo dropout (Gal & Ghahramani 2016, arXiv:1506.02142) takes the spread of several passes with
-dropout for the uncertainty of the weights. Ledda, Fumera & Roli 2023, "Dropout Injection at Test Time
-for Post Hoc Uncertainty Quantification in Neural Networks", arXiv:2302.02924, show that dropout may
-be injected after training if its rate and the scale of what it gives are fitted on held-out data.
+Monte Carlo dropout (Gal & Ghahramani 2016, arXiv:1506.02142) estimates the uncertainty of the weights by
+the spread of several passes with dropout. Ledda, Fumera & Roli 2023, "Dropout Injection at Test Time for
+Post Hoc Uncertainty Quantification in Neural Networks", arXiv:2302.02924, inject dropout after training,
+and fit its rate and the scale of the logits on held-out data.
 
-Here dropout acts on the features that enter the head, so the backbone runs once per image. The masks
-are the same for all images: S thinned heads, an ensemble. An image's result does not depend on the
-images beside it, and what was fitted is what answers.
+Here dropout acts on the inputs of the head, so the backbone runs once per image. All images share the
+masks, which define an ensemble of S thinned heads; the result of an image does not depend on others.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from edgekit.scores import DropoutInjection, Tried
 
 RATES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 SAMPLES = 64
-# Sampled logits that are held in memory at once: 64 MiB of float32.
+# Most sampled logits in memory at once: 64 MiB of float32.
 _MOST_VALUES = 2**24
-# Two numbers are fitted; more images would make them no better, only slower.
+# Most images for fitting the two parameters; more take longer without improving them.
 _MOST_FITTED = 1000
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _PRECISION = 0.01  # of log T; the NLL is flat there
@@ -37,12 +36,12 @@ _PRECISION = 0.01  # of log T; the NLL is flat there
 
 @dataclass(frozen=True)
 class Doubt:
-    """What the sampled heads say of N images, float64.
+    """Uncertainty of the predictions for N images, float64.
 
     Attributes:
-        probabilities: (N, classes), the mean of the samples. spread: (N, classes), their standard deviation.
-        entropy: (N,), of the mean, in nats: all doubt. `entropy_share` is it over log(classes), 0 to 1.
-        mutual_information: (N,), in nats: the part of the entropy on which the samples disagree.
+        probabilities: mean over the samples, (N, classes). spread: standard deviation, (N, classes).
+        entropy: of the mean, (N,), in nats: total uncertainty. entropy_share: the same over log(classes), 0 to 1.
+        mutual_information: (N,), in nats: uncertainty of the weights, on which the samples disagree.
     """
 
     probabilities: np.ndarray
@@ -57,7 +56,7 @@ class Doubt:
 
 @contextmanager
 def features_into(head: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Collect what enters `head`, float32 (N, ...) on the CPU per batch, while the network runs inside."""
+    """Collect the inputs of `head`, float32 (N, ...) on the CPU per batch, while the network runs inside."""
     seen: list[torch.Tensor] = []
     handle = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().float().cpu()))
     try:
@@ -69,15 +68,15 @@ def features_into(head: nn.Module) -> Iterator[list[torch.Tensor]]:
 def fit(
     head: nn.Module, features: torch.Tensor, labels: np.ndarray, samples: int = SAMPLES, seed: int = 0
 ) -> DropoutInjection:
-    """Choose the rate and the scale that give the mean of the samples the least NLL on val.
+    """Fit the dropout rate and the scale of the logits that minimize the NLL of the mean prediction on val.
 
-    Every rate of `RATES` is tried at the scale that suits it best, and compared with temperature
-    scaling alone on the same images. Of more than 1000 images, or fewer where there are many
-    classes, those at even distances stand for the rest.
+    Every rate in `RATES` is tried with its best scale, and compared with temperature scaling alone on the
+    same images. At most 1000 images, fewer for many classes, at even distances are used.
 
     Args:
-        head: from features (N, ...) to logits (N, classes); it is not changed.
-        features: float32 (N, ...), what enters the head on val. labels: int (N,).
+        head: maps features (N, ...) to logits (N, classes); stays unchanged.
+        features: inputs of the head on val, float32 (N, ...). labels: int (N,).
+        samples: size of the ensemble. seed: of the dropout masks.
     """
     head = _on_cpu(head)
     classes = int(_logits(head, features[:1]).shape[-1])
@@ -111,7 +110,7 @@ def fit(
 
 
 def doubt(head: nn.Module, features: torch.Tensor, injection: DropoutInjection) -> Doubt:
-    """What the fitted ensemble of thinned heads says of features float32 (N, ...)."""
+    """Return predictions and uncertainty of the fitted ensemble for features float32 (N, ...)."""
     head = _on_cpu(head)
     classes = int(_logits(head, features[:1]).shape[-1])
     size = max(1, _MOST_VALUES // (injection.samples * classes))
@@ -136,7 +135,7 @@ def _logits(head: nn.Module, features: torch.Tensor) -> torch.Tensor:
 
 
 def _sample(head: nn.Module, features: torch.Tensor, rate: float, samples: int, seed: int) -> torch.Tensor:
-    """Logits (samples, N, classes). A seed's masks at a higher rate drop what they dropped at a lower one."""
+    """Return logits (samples, N, classes). With the same seed, higher rates drop supersets of what lower ones drop."""
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.rand(samples, *features.shape[1:], generator=generator)
     masks = (drawn >= rate).float() / (1 - rate)
@@ -144,7 +143,7 @@ def _sample(head: nn.Module, features: torch.Tensor, rate: float, samples: int, 
 
 
 def _losses(sampled: torch.Tensor, labels: np.ndarray, scale: float) -> np.ndarray:
-    """The negative log-likelihood, float64 (N,), of the mean of the samples (S, N, classes)."""
+    """Return the negative log-likelihood, float64 (N,), of the mean over samples (S, N, classes)."""
     scaled = sampled / scale
     of_label = scaled[:, torch.arange(len(labels)), torch.from_numpy(labels)] - scaled.logsumexp(-1)
     likelihood = (of_label.double().logsumexp(0) - math.log(len(sampled))).exp()
@@ -152,9 +151,9 @@ def _losses(sampled: torch.Tensor, labels: np.ndarray, scale: float) -> np.ndarr
 
 
 def _best_scale(sampled: torch.Tensor, labels: np.ndarray, near: float) -> float:
-    """The temperature of the samples that gives their mean the least NLL, likely not far from `near`.
+    """Return the temperature that minimizes the NLL of the mean over the samples; the search starts at `near`.
 
-    Where all are right, it is the one of `temperature.fit`'s rule.
+    If every prediction is right, Laplace's rule applies as in `temperature.fit_temperature`.
     """
 
     def mean(scale: float) -> np.ndarray:
@@ -168,7 +167,10 @@ def _best_scale(sampled: torch.Tensor, labels: np.ndarray, near: float) -> float
 
 
 def _least(function: Callable[[float], float], near: float) -> float:
-    """Where a function of the temperature is least: steps downhill from `near`, then golden sections of log T."""
+    """Return the minimum of a function of the temperature: bracketed from `near`, then golden-section search in log T.
+
+    scipy's minimizers start and stop differently, which would change fitted values within the tolerance.
+    """
     lowest, highest = math.log(temperature.LOWEST), math.log(temperature.HIGHEST)
 
     def at(x: float) -> float:

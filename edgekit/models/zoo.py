@@ -1,4 +1,4 @@
-"""The table of networks: one row each. Implementations are strings, resolved when used."""
+"""Table of networks, one row per architecture. Implementations are named by strings and imported on use."""
 
 from __future__ import annotations
 
@@ -17,21 +17,19 @@ class ModelRow:
 
     Attributes:
         builder: ``module:function``, called with ``num_classes=``.
-        weights: ``module:name`` of torchvision's weights enum (its IMAGENET1K_V1 is taken), or of
-            a function that returns a state dict.
-        head: the dotted name of the final Linear layer.
-        preprocess: what the pretrained weights were evaluated with.
-        stages: the backbone from the input to the head, cut where the resolution halves (a
-            transformer without that: in equal parts). Each entry names modules, with ranges:
-            ``"conv1 bn1 layer1"``, ``"features.0-3"``.
-        multiple_of: input sides must divide by it. least_size, most_size: the range that works.
-        sized: the builder takes ``image_size=`` too.
-        aux: the dotted name of an auxiliary head, which only training uses. Its network answers a
-            named tuple (logits, aux_logits) in train mode.
-        parameters_m: millions of parameters, macs_g: 10**9 multiply-accumulates of one image; both
-            at the native size, with 1000 classes, without the auxiliary head.
-        quantizes: whether edgekit knows where its INT8 goes.
-        note: what else its user must know, in a few words.
+        weights: ``module:name`` of torchvision's weights enum, of which IMAGENET1K_V1 is used, or of a
+            function that returns a state dict.
+        head: dotted name of the final Linear layer.
+        preprocess: preprocessing with which the pretrained weights were evaluated.
+        stages: modules of the backbone from input to head, divided where the resolution halves, or in equal
+            parts for transformers. Entries may contain ranges: ``"conv1 bn1 layer1"``, ``"features.0-3"``.
+        multiple_of: divisor of valid image sizes. least_size, most_size: limits of the image size in pixels.
+        sized: whether the builder also takes ``image_size=``.
+        aux: dotted name of an auxiliary head, which only training uses; see `build.build`.
+        parameters_m: parameters in millions. macs_g: 10**9 multiply-accumulates per image. Both at the native
+            size, with 1000 classes, without the auxiliary head.
+        quantizes: whether edgekit can quantize it to INT8.
+        note: other requirements, in a few words.
     """
 
     builder: str
@@ -51,13 +49,13 @@ class ModelRow:
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """What edgekit can write of it."""
+        """Return the precisions that edgekit can export."""
         return tuple(p for p in PRECISIONS if self.quantizes or p in ("fp32", "fp16"))
 
 
 _IMAGENET = Preprocess(224, 256)
-# These weights were trained with transform_input=True, which turns ImageNet's mean and deviation
-# into the (x - 0.5) / 0.5 of the original (TensorFlow); fed that directly, the network needs no such step.
+# These weights were trained with transform_input=True, which converts ImageNet's normalization to the
+# (x - 0.5) / 0.5 of TensorFlow; with the latter as preprocessing the network needs no conversion.
 _INCEPTION = Preprocess(299, 342, "bilinear", (0.5,) * 3, (0.5,) * 3)
 
 
@@ -102,7 +100,7 @@ def _efficientnet_lite(number: int, size: int, parameters: float, macs: float, *
 
 
 def _vgg(depth: int, parameters: float, macs: float, *stages: str) -> ModelRow:
-    """Its first Linear grows with the side on export (`fold`, rule 5): above 448 px past 2 GB."""
+    """Return a VGG. On export its first Linear grows with the size (`fold`, rule 5), above 448 px past 2 GB."""
     name, weights, more = f"vgg{depth}", f"VGG{depth}", {"parameters_m": parameters, "macs_g": macs}
     return _torchvision(name, weights, "classifier.6", _IMAGENET, *stages, most_size=448, **more)
 
@@ -208,14 +206,18 @@ MODELS: dict[str, ModelRow] = {
 
 
 def row(arch: str) -> ModelRow:
-    """The table's row for `arch`; an unknown name is an error that lists the known ones."""
+    """Return the row of `arch`.
+
+    Raises:
+        UsageError: the name is unknown; the hint lists the known ones.
+    """
     if arch not in MODELS:
         raise unknown("model", arch, MODELS)
     return MODELS[arch]
 
 
 def resolve(target: str) -> Any:
-    """The object that ``module:name`` names."""
+    """Import and return the object ``module:name``."""
     module, _, name = target.partition(":")
     return getattr(importlib.import_module(module), name)
 
@@ -224,10 +226,12 @@ RANGE = re.compile(r"(.*\D|)(\d+)-(\d+)")
 
 
 def preprocess_for(arch: str, image_size: int | None) -> Preprocess:
-    """What `arch` is fed, at `image_size` (its native size if None); the resize keeps its ratio.
+    """Return the preprocessing of `arch` at `image_size`, None for the native size.
+
+    The ratio of resize and crop stays as in the pretrained preprocessing.
 
     Raises:
-        UsageError: the network does not take this size; the hint names the nearest that it does.
+        UsageError: the network does not support this size; the hint names the nearest one that it does.
     """
     found = row(arch)
     native, step = found.preprocess, found.multiple_of
@@ -236,23 +240,23 @@ def preprocess_for(arch: str, image_size: int | None) -> Preprocess:
     if not found.least_size <= size <= found.most_size:
         raise UsageError(
             f"{arch} takes image sizes of {found.least_size} to {found.most_size} px, not {size}",
-            f"--image-size {nearest}",
+            f"use --image-size {nearest}",
         )
     if size % step:
         raise UsageError(
-            f"{arch} takes image sizes that are multiples of {step}, not {size}", f"--image-size {nearest}"
+            f"{arch} takes image sizes that are multiples of {step}, not {size}", f"use --image-size {nearest}"
         )
     resize = max(size, round(size * native.resize_size / native.image_size))
     return Preprocess(size, resize, native.resample, native.mean, native.std)
 
 
 def precisions(arch: str, able: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of `able`, what a target takes, that edgekit can write of this network.
+    """Return the precisions of `able` that edgekit can export for this network.
 
     Args:
-        wanted: what was asked for by name; empty where nothing was.
+        able: precisions that a target supports. wanted: precisions that the user named, may be empty.
     Raises:
-        UsageError: one that was asked for cannot be written, or none is left.
+        UsageError: a named precision cannot be exported, or none is left.
     """
     possible = tuple(p for p in able if p in row(arch).precisions)
     if set(wanted) - set(row(arch).precisions) or not possible:

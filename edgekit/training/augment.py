@@ -1,4 +1,4 @@
-"""Training images, decoded and augmented on the fly; each one's randomness has a seed of its own."""
+"""Training images, decoded and augmented on the fly; each image has a random seed of its own."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ Key = tuple[int, int]
 
 
 def seed_of(*parts: int | str) -> int:
-    """One 63-bit seed out of several values; unlike their sum, equal only for equal values."""
+    """Return a 63-bit seed that is a hash of several values."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 def augmentation(preset: str, flip: bool, preprocess: Preprocess) -> Callable[[Any], Any] | None:
-    """A transform of PIL images, or None where nothing is to be changed.
+    """Return a transform of PIL images, or None if there is nothing to change.
 
-    ``light`` takes a random crop of 60-100 % of the area and varies brightness, contrast and
-    saturation by 20 %; ``randaugment`` takes the same crops and two of 14 changes of strength 9
-    (Cubuk et al. 2020, arXiv:1909.13719). `flip` mirrors every other image (wrong for digits,
-    letters, signs). Randomness comes from torch's generator alone.
+    ``light`` takes random crops of 60 to 100 % of the area and varies brightness, contrast and
+    saturation by 20 %. ``randaugment`` takes the same crops and two operations of magnitude 9 (Cubuk et
+    al. 2020, arXiv:1909.13719). `flip` mirrors half of the images (wrong for digits, letters, signs).
+    All random numbers come from torch's default generator.
     """
     from torchvision.transforms import InterpolationMode, v2
 
@@ -48,11 +48,10 @@ def augmentation(preset: str, flip: bool, preprocess: Preprocess) -> Callable[[A
 
 
 class TrainImages(Dataset[tuple[torch.Tensor, int, int]]):
-    """The train split: uint8 (H, W, 3) pixels, the label's index and the image's number.
+    """Train split of a data set: pixels uint8 (H, W, 3), label and number of each image.
 
-    Items are asked for by (pass, number): the random changes follow from the seed and these two
-    alone, not from what was read before, so a resumed training and any number of loader processes
-    see the same images.
+    The key of an item is (epoch, number). Its augmentation depends on the key and the seed alone, so a
+    resumed training and any number of workers see the same images.
     """
 
     def __init__(self, data: DatasetIndex, preprocess: Preprocess, options: TrainOptions) -> None:
@@ -67,7 +66,7 @@ class TrainImages(Dataset[tuple[torch.Tensor, int, int]]):
         return len(self.samples)
 
     def __getitems__(self, keys: list[Key]) -> list[Any]:
-        """Items of a batch; where one cannot be read, the error stands in its place."""
+        """Return the items of a batch, with an error in place of each image that cannot be read."""
         items: list[Any] = []
         for key in keys:
             try:
@@ -77,11 +76,11 @@ class TrainImages(Dataset[tuple[torch.Tensor, int, int]]):
         return items
 
     def __getitem__(self, key: Key) -> tuple[torch.Tensor, int, int]:
-        turn, number = key
+        epoch, number = key
         sample = self.samples[number]
         image = load_image(self.root / sample.path)
         if self.transform is not None:
-            torch.default_generator.manual_seed(seed_of(self.seed, "augment", turn, number))
+            torch.default_generator.manual_seed(seed_of(self.seed, "augment", epoch, number))
             image = self.transform(image)
         pixels = np.array(image, np.uint8) if self.cropped else fit(image, self.preprocess)
         return torch.from_numpy(pixels), sample.label, number

@@ -1,4 +1,4 @@
-"""Which images a step sees: a function of the seed, the epoch and the step, and of nothing else."""
+"""Batches of training images, determined by the seed, the epoch and the step alone."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 def order(
     count: int, options: TrainOptions, epoch: int, chances: torch.Tensor | None, processes: int = 1
 ) -> list[torch.Tensor]:
-    """The batches of one epoch, as image numbers, over all processes.
+    """Return the batches of one epoch as image numbers, over all processes.
 
-    Every image once in a random order; with `chances` (N,) as many draws with replacement. The
-    last batch is left out if it has less than two images for each process: batch norm needs two.
+    Every image comes once in random order, or, with `chances` (N,), as many are drawn with
+    replacement. The last batch is left out if it has fewer than two images per process, which batch
+    norm needs.
     """
     generator = torch.Generator().manual_seed(seed_of(options.seed, "order", epoch))
     if chances is None:
@@ -40,12 +41,12 @@ def order(
 
 
 class Batches:
-    """The train split as batches of (inputs, labels, image numbers), from any step of any epoch on."""
+    """Batches of the train split, from any step of any epoch on."""
 
     def __init__(self, data: DatasetIndex, preprocess: Preprocess, options: TrainOptions, team: Team) -> None:
         self.images = TrainImages(data, preprocess, options)
         if len(self.images) < 2 * team.size:
-            raise DataError(f"training needs at least {2 * team.size} images")
+            raise DataError(f"training needs at least {2 * team.size} images", "add images to the train split")
         self.options = options
         self.team = team
         self.features: Features | None = None
@@ -55,18 +56,19 @@ class Batches:
 
     @property
     def steps(self) -> int:
-        """How many steps an epoch has."""
+        """Return the number of steps per epoch."""
         whole, rest = divmod(len(self.images), self.options.batch_size)
         return whole + (rest >= 2 * self.team.size or not whole)
 
     def paths(self, numbers: Sequence[int]) -> list[Path]:
-        """The files of images."""
+        """Return the files of images."""
         return [self.images.root / self.images.samples[n].path for n in numbers]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[int, Batch]]:
-        """(images in the whole batch, this process's share of it), from step `start` (from 0) on.
+        """Yield (size of the whole batch, this process's share of it) from step `start` (counted from 0) on.
 
-        Inputs are uint8 (n, H, W, 3) pixels, or float32 (n, F) features where these are kept.
+        A share holds inputs, labels int64 (n,) and image numbers int64 (n,). Inputs are pixels, uint8
+        (n, H, W, 3), or cached features, float32 (n, F).
         """
         whole = order(len(self.images), self.options, epoch, self.chances, self.team.size)[start:]
         own = [self.team.share(batch).tolist() for batch in whole]
@@ -123,17 +125,17 @@ class _Keys:
 
 
 def _collate(items: list[Any]) -> Any:
-    """A batch, or the error that an image of it raised: the loader would bury it in a traceback."""
+    """Return a batch, or the error of one of its images, which the loader would wrap in a traceback."""
     return next((item for item in items if isinstance(item, EdgekitError)), None) or default_collate(items)
 
 
 def _ignore_signals(worker: int) -> None:
-    """Ctrl-C and torchrun signal the whole group; when to stop is for the training process to say."""
+    """Ignore SIGINT and SIGTERM in a worker; the training process decides when to stop."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 def balanced(labels: np.ndarray, classes: int) -> torch.Tensor:
-    """The chance of each image, float64 (N,), that makes all classes equally frequent."""
+    """Return sampling weights of the images, float64 (N,), that make all classes equally frequent."""
     counts = np.bincount(labels, minlength=classes)
     return torch.from_numpy(1.0 / counts[labels])

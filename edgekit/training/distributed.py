@@ -1,7 +1,7 @@
-"""Several processes that train one network: PyTorch's DDP, started by ``torchrun``.
+"""Training with several processes: PyTorch's DistributedDataParallel, started by ``torchrun``.
 
-``torchrun --nproc-per-node 2 -m edgekit train ...`` sets RANK, WORLD_SIZE and LOCAL_RANK; without
-them a process trains alone and nothing here does anything.
+``torchrun --nproc-per-node 2 -m edgekit train ...`` sets RANK, WORLD_SIZE and LOCAL_RANK. Without
+them one process trains, and all functions here return at once.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from edgekit.errors import DataError, UsageError
 
 
 def rank() -> int:
-    """This process's number; 0 where there is one alone."""
+    """Return the number of this process, 0 if it is the only one."""
     return int(os.environ.get("RANK", "0"))
 
 
 @dataclass(frozen=True)
 class Team:
-    """The processes that train together. `rank` 0 leads: it alone writes and shows."""
+    """The processes that train together. Only `rank` 0, the leader, writes files and shows progress."""
 
     rank: int
     size: int
@@ -37,11 +37,11 @@ class Team:
         return self.rank == 0
 
     def share(self, items: torch.Tensor) -> torch.Tensor:
-        """This process's part of a batch or a split: every size-th item, from its rank on."""
+        """Return this process's share of a batch or a split: every `size`-th item, starting at `rank`."""
         return items[self.rank :: self.size]
 
     def gather(self, own: torch.Tensor, total: int) -> torch.Tensor:
-        """Put shares together again: (total, ...) in the order that `share` took apart, each item once."""
+        """Return the items of all shares, (total, ...), in the order before `share`."""
         if self.size == 1:
             return own
         most = -(-total // self.size)
@@ -63,40 +63,40 @@ class Team:
         torch.distributed.all_reduce(total)
         return [float(value) for value in total.tolist()]
 
-    def tell(self, content: bytes | None) -> bytes:
-        """The leader's bytes, for everybody; the others pass None."""
+    def broadcast(self, content: bytes | None) -> bytes:
+        """Return the leader's `content` in every process; the others pass None."""
         if self.size == 1:
             return content or b""
         size = int(self.sum(len(content or b"") if self.leads else 0))
-        told = torch.zeros(size, dtype=torch.uint8, device=self.device)
+        received = torch.zeros(size, dtype=torch.uint8, device=self.device)
         if self.leads and size:
-            told.copy_(torch.frombuffer(bytearray(content or b""), dtype=torch.uint8))
-        torch.distributed.broadcast(told, 0)
-        return bytes(told.cpu().numpy().tobytes())
+            received.copy_(torch.frombuffer(bytearray(content or b""), dtype=torch.uint8))
+        torch.distributed.broadcast(received, 0)
+        return bytes(received.cpu().numpy().tobytes())
 
     def same(self, what: str, value: str) -> None:
         """Check that every process has the same value.
 
         Raises:
-            DataError: it differs between processes.
+            DataError: the value differs; `what` names it.
         """
-        leaders = self.tell(value.encode() if self.leads else None).decode()
+        leaders = self.broadcast(value.encode() if self.leads else None).decode()
         if self.size > 1 and self.sum(float(leaders != value)):
-            raise DataError(f"{what} differs between the processes", "every machine needs the same copy of the data")
+            raise DataError(f"{what} differs between the processes", "give every machine the same copy of the data")
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Wait until every process has called this."""
         if self.size > 1:
             torch.distributed.barrier()
 
     def follow(self, model: nn.Module) -> None:
-        """Give every process the leader's buffers: batch norms see other images in each."""
+        """Copy the leader's buffers to every process; batch-norm statistics differ between them."""
         if self.size > 1:
             for buffer in model.buffers():
                 torch.distributed.broadcast(buffer, 0)
 
     def wrap(self, model: nn.Module) -> Any:
-        """The module to call in training: DDP, which averages gradients, or the model itself."""
+        """Return the module to call in training: DDP, which averages gradients, or the model itself."""
         if self.size == 1 or not any(p.requires_grad for p in model.parameters()):
             return model
         from torch.nn.parallel import DistributedDataParallel
@@ -107,10 +107,10 @@ class Team:
 
 @contextmanager
 def join(device: torch.device, batch_size: int) -> Iterator[Team]:
-    """Meet the other processes that torchrun started, over nccl on GPUs and gloo elsewhere.
+    """Connect to the other processes that torchrun started, with nccl on GPUs and gloo elsewhere.
 
     Raises:
-        UsageError: the batch cannot be shared out evenly.
+        UsageError: the batch cannot be divided evenly, or a process has no GPU.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -119,15 +119,17 @@ def join(device: torch.device, batch_size: int) -> Iterator[Team]:
     if batch_size % size or batch_size < 2 * size:
         raise UsageError(
             f"a batch of {batch_size} cannot be shared by {size} processes",
-            f"--batch-size {max(2, -(-batch_size // size)) * size} (it counts the images of all processes)",
+            f"use --batch-size {max(2, -(-batch_size // size)) * size}, the number of images over all processes",
         )
     if device.type == "cuda":
         number = int(os.environ.get("LOCAL_RANK", "0"))
         if number >= torch.cuda.device_count():
-            raise UsageError(f"there is no GPU for process {number}", f"--nproc-per-node {torch.cuda.device_count()}")
+            raise UsageError(
+                f"there is no GPU for process {number}", f"use --nproc-per-node {torch.cuda.device_count()}"
+            )
         device = torch.device("cuda", number)
         torch.cuda.set_device(device)
-    # The others wait while the leader decides and evaluates: longer than the usual 10 minutes.
+    # The others wait while the leader decides and evaluates, which may exceed the default of 10 minutes.
     backend = "nccl" if device.type == "cuda" else "gloo"
     torch.distributed.init_process_group(backend, timeout=timedelta(hours=12))
     try:

@@ -1,8 +1,8 @@
-"""What a frozen backbone gives for each image, kept on disk by the image's content hash.
+"""Features of a frozen backbone, cached on disk by the content hash of each image.
 
-``<cache>/features/<key>/<sha256>.npy`` are blocks of (sha256 of the image, float32 features). The
-key says everything else that decides the values: the backbone's weights, `Preprocess`, and the
-augmented view. A killed extraction goes on where it was; new images of a grown data set are added.
+``<cache>/features/<key>/<sha256>.npy`` are blocks of (SHA-256 of the image, float32 features). The key
+covers everything else that determines the values: the weights of the backbone, `Preprocess`, and the
+augmented view. An interrupted extraction continues where it stopped; new images are added.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from edgekit.models.build import normalize
 from edgekit.records import Preprocess, Sample
 from edgekit.training.augment import augmentation, seed_of
 
-BLOCK, MOST_BLOCKS = 1024, 64  # images a file, at least; files that one extraction makes, about
-SCHEMA = 1  # to be raised when `augmentation` or `_look` changes
+BLOCK, MOST_BLOCKS = 1024, 64  # least images per file; files per extraction, approximately
+SCHEMA = 1  # to be increased when `augmentation` or `_look` changes
 Update = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
 class View:
-    """One look at every image: number 0 as it is evaluated, others augmented."""
+    """One version of every image: number 0 as for evaluation, others augmented."""
 
     number: int
     augment: str = "none"
@@ -47,7 +47,7 @@ class View:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A frozen network, and what it is fed; `key` stands for its weights."""
+    """Frozen network with its preprocessing; `key` is a hash of its weights."""
 
     model: nn.Module
     arch: str
@@ -56,7 +56,7 @@ class Backbone:
 
 
 def backbone(model: nn.Module, arch: str, preprocess: Preprocess) -> Backbone:
-    """`model` as a source of features; the key covers all its weights but the head's."""
+    """Return `model` as a source of features; the key covers all weights except those of the head."""
     versions = [metadata.version(p) for p in ("torch", "torchvision", "pillow")]
     place = next(model.parameters()).device.type
     digest = hashlib.sha256(json.dumps([SCHEMA, arch, asdict(preprocess), versions, place]).encode())
@@ -70,23 +70,23 @@ def backbone(model: nn.Module, arch: str, preprocess: Preprocess) -> Backbone:
 
 
 class Features:
-    """Features of samples, by number and pass; rows are read from disk when they are asked for."""
+    """Features of samples by number and epoch; rows are read from disk on access."""
 
     def __init__(self, views: Sequence[Sequence[np.ndarray]], places: Sequence[Sequence[tuple[int, int]]]) -> None:
         self._views = views
         self._places = places
 
-    def rows(self, numbers: Sequence[int], turn: int) -> torch.Tensor:
-        """float32 (n, F) features of samples, in the view whose turn it is (turns count from 1)."""
-        view = (turn - 1) % len(self._views)
+    def rows(self, numbers: Sequence[int], epoch: int) -> torch.Tensor:
+        """Return features of samples, float32 (n, F), in the view of `epoch` (counted from 1)."""
+        view = (epoch - 1) % len(self._views)
         blocks, places = self._views[view], self._places[view]
         return torch.from_numpy(np.stack([blocks[places[n][0]]["features"][places[n][1]] for n in numbers]))
 
     def digest(self) -> str:
-        """The SHA-256 of every row, in order.
+        """Return the SHA-256 of all rows, in order.
 
-        A network's last bits depend on which images it is given together, so features that were
-        computed at other times may differ: a training is resumed on the same ones or not at all.
+        The last bits of a feature depend on the other images of its batch, so features that were
+        computed again may differ. A training is resumed only on the same features.
         """
         digest = hashlib.sha256()
         for blocks, places in zip(self._views, self._places):
@@ -96,14 +96,14 @@ class Features:
 
 
 def views_of(count: int, augment: str, flip: bool, seed: int) -> list[View]:
-    """The views that `count` passes go through; without augmentation there is one."""
+    """Return the `count` views that epochs cycle through, or the plain one without augmentation."""
     if augment == "none" and not flip:
         return [View(0)]
     return [View(number, augment, flip, seed) for number in range(1, count + 1)]
 
 
 def extract(source: Backbone, root: Path, samples: Sequence[Sample], views: Sequence[View], update: Update) -> Features:
-    """Features of `samples` in every view: from the cache, and computed where they are not there.
+    """Return features of `samples` in every view, from the cache or computed.
 
     Args:
         update: called with (images done, images in all, "features").
@@ -133,7 +133,7 @@ def _folder(source: Backbone, view: View) -> Path:
 
 
 def _compute(source: Backbone, root: Path, samples: Sequence[Sample], view: View) -> Iterator[np.ndarray]:
-    """Blocks of features of at most `BLOCK` samples, through the network in batches of 32."""
+    """Compute features in batches of 32, and yield them in blocks."""
     transform = augmentation(view.augment, view.flip, source.preprocess) if view.number else None
     block: list[np.ndarray] = []
     size = max(BLOCK, len(samples) // MOST_BLOCKS // 32 * 32)
@@ -145,7 +145,7 @@ def _compute(source: Backbone, root: Path, samples: Sequence[Sample], view: View
     looks = in_order(look, samples) if transform is None else map(look, samples)
     for start in range(0, len(samples), 32):
         part = samples[start : start + 32]
-        values = take(source, np.stack(list(islice(looks, len(part)))))
+        values = head_inputs(source, np.stack(list(islice(looks, len(part)))))
         rows = np.zeros(len(part), [("sha256", "S64"), ("features", "<f4", values.shape[1])])
         rows["sha256"], rows["features"] = [s.sha256.encode() for s in part], values.numpy()
         block.append(rows)
@@ -157,9 +157,9 @@ def _compute(source: Backbone, root: Path, samples: Sequence[Sample], view: View
 
 
 def _look(root: Path, sample: Sample, view: View, transform: Any, preprocess: Preprocess) -> np.ndarray:
-    """Pixels of one image in one view: its randomness follows from its content, not from its place."""
+    """Return the pixels of one view of an image; the augmentation depends on its content, not on its path."""
     if files.sha256_file(root / sample.path) != sample.sha256:
-        raise DataError(f"{root / sample.path} has changed since it was indexed", "the same command again")
+        raise DataError(f"{root / sample.path} has changed since it was indexed", "run the same command again")
     image = load_image(root / sample.path)
     if transform is not None:
         torch.default_generator.manual_seed(seed_of(view.seed, "view", view.number, sample.sha256))
@@ -168,16 +168,18 @@ def _look(root: Path, sample: Sample, view: View, transform: Any, preprocess: Pr
 
 
 @torch.inference_mode()
-def take(source: Backbone, pixels: np.ndarray) -> torch.Tensor:
-    """What enters the head, float32 (N, F) on the CPU, of uint8 (N, H, W, 3) pixels; in eval mode."""
-    taken: list[torch.Tensor] = []
-    hook = build.head_of(source.model, source.arch).register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0]))
+def head_inputs(source: Backbone, pixels: np.ndarray) -> torch.Tensor:
+    """Return the inputs of the head, float32 (N, F) on the CPU, for pixels uint8 (N, H, W, 3), in eval mode."""
+    inputs_of_head: list[torch.Tensor] = []
+    hook = build.head_of(source.model, source.arch).register_forward_pre_hook(
+        lambda _, inputs: inputs_of_head.append(inputs[0])
+    )
     source.model.eval()
     try:
         source.model(normalize(torch.from_numpy(pixels).to(next(source.model.parameters()).device), source.preprocess))
     finally:
         hook.remove()
-    return taken[0].float().cpu()
+    return inputs_of_head[0].float().cpu()
 
 
 def _write(folder: Path, block: np.ndarray) -> None:
@@ -188,9 +190,9 @@ def _write(folder: Path, block: np.ndarray) -> None:
 
 
 def _read(folder: Path) -> tuple[list[np.ndarray], dict[str, tuple[int, int]]]:
-    """Every whole block of a folder, mapped, and where each image's row is; damaged blocks are removed.
+    """Map the blocks of a folder, and return them with (block, row) of each image; remove damaged blocks.
 
-    Of several rows for one image the oldest counts.
+    If an image has several rows, the oldest is used.
     """
     blocks: list[np.ndarray] = []
     places: dict[str, tuple[int, int]] = {}

@@ -1,4 +1,4 @@
-"""What learns: the network, its optimizer, their average; one step, and all of its state."""
+"""The network in training: its loss, learning rates, optimizer, moving average, and one step."""
 
 from __future__ import annotations
 
@@ -19,15 +19,25 @@ from edgekit.training.distributed import Team
 from edgekit.training.options import TrainOptions
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-AUX_WEIGHT = 0.4  # of an auxiliary head's loss (Szegedy et al. 2015, arXiv:1512.00567; torchvision's reference too)
+AUX_WEIGHT = 0.4  # of the auxiliary head's loss (Szegedy et al. 2015, arXiv:1512.00567; also torchvision)
+# Ratio of the largest to the smallest class from which ``--imbalance auto`` uses class weights. At a ratio of 7
+# neither weights nor focal loss raised macro F1 (benchmarks/results/strategies.json).
+BALANCED = 10.0
+# --schedule plateau: factor of the learning rate, and epochs without improvement before it is applied.
+PLATEAU_FACTOR, PLATEAU_PATIENCE = 0.3, 3
+MOMENTUM = 0.9
+# Parameters without weight decay besides biases and norms: class token and positions, as in torchvision's recipes.
+_NOT_DECAYED = ("class_token", "pos_embedding", "position_bias_table")
 
 
 class Learner:
     """A network in training.
 
     Attributes:
-        model: the whole network. learned: what is trained, `model` or (on cached features) its head.
-        kept: what is evaluated and saved: `learned`, or its running average.
+        model: the whole network. learned: the module in training, `model` or (on cached features) its head.
+        kept: the module that is evaluated and saved, `learned` or its moving average.
+        averaged: number of updates of the moving average.
+        checks_before_update: whether a step looks at its losses before it moves the weights.
     """
 
     def __init__(self, model: nn.Module, preprocess: Preprocess, options: TrainOptions, team: Team) -> None:
@@ -48,7 +58,7 @@ class Learner:
         self._called: Any = self.learned
 
     def begin(self, epoch: int) -> None:
-        """Freeze what `epoch` freezes, and switch to training."""
+        """Freeze the stages that are frozen in `epoch`, and switch the others to training mode."""
         frozen = self.options.frozen_in(epoch)
         if self.options.caches:
             self.learned.train()
@@ -58,7 +68,7 @@ class Learner:
         self._called = self.team.wrap(self.learned)
 
     def leave_team(self) -> None:
-        """Train alone from now on: the others may be gone."""
+        """Train without the other processes from now on; they may have ended."""
         self._called = self.learned
 
     def step(self, inputs: torch.Tensor, labels: torch.Tensor, whole: int, rate: float) -> torch.Tensor:
@@ -79,7 +89,7 @@ class Learner:
         if self.checks_before_update and self.team.sum(not torch.isfinite(values).all()):
             return values
         self.optimizer.zero_grad(set_to_none=True)
-        # DDP divides by the number of processes: so it is the mean over the whole batch.
+        # DDP divides gradients by the number of processes; the factor makes them those of the mean over the batch.
         self.scaler.scale(losses.sum() * (self.team.size / whole)).backward()
         if self.options.clip:
             self.scaler.unscale_(self.optimizer)
@@ -91,7 +101,7 @@ class Learner:
         return values
 
     def losses(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """The loss of each image, float32 (n,), with its graph; inputs are pixels or features."""
+        """Return the loss of each image, float32 (n,), with its graph; inputs are pixels or features."""
         inputs, target = self._feed(inputs), labels.to(self.team.device, non_blocking=True)
         if self.mixer is not None:
             inputs, target = self.mixer(inputs, target)
@@ -102,7 +112,7 @@ class Learner:
             return self.criterion(output, target)
 
     def _feed(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Features as they are, pixels normalized, on the device."""
+        """Move inputs to the device, and normalize them if they are pixels."""
         inputs = inputs.to(self.team.device, non_blocking=True)
         if inputs.dtype != torch.uint8:
             return inputs
@@ -111,26 +121,26 @@ class Learner:
 
     @torch.inference_mode()
     def logits(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Logits, float32 (N, C) on the CPU, of the kept weights in float32; inputs as for `step`."""
+        """Return logits of the kept weights, float32 (N, C) on the CPU; inputs as for `step`."""
         self.kept.eval()
         return self.kept(self._feed(inputs)).float().cpu()
 
     @torch.no_grad()
     def _average(self) -> None:
-        """Exponential moving average of weights and buffers, young ones faster.
+        """Update the exponential moving average of weights and buffers.
 
-        Polyak & Juditsky 1992; the ramp (1 + t) / (10 + t) is TensorFlow's.
+        Polyak & Juditsky 1992. The decay rises as (1 + t) / (10 + t), as in TensorFlow.
         """
         self.averaged += 1
         decay = min(self.options.ema, (1 + self.averaged) / (10 + self.averaged))
-        for mine, new in zip(self.kept.state_dict().values(), self.learned.state_dict().values()):
-            if mine.is_floating_point():
-                mine.lerp_(new, 1 - decay)
+        for average, new in zip(self.kept.state_dict().values(), self.learned.state_dict().values()):
+            if average.is_floating_point():
+                average.lerp_(new, 1 - decay)
             else:
-                mine.copy_(new)
+                average.copy_(new)
 
     def whole(self) -> nn.Module:
-        """The whole network with the kept weights."""
+        """Return the whole network with the kept weights."""
         if not self.options.caches:
             return self.kept
         assert isinstance(self.kept, nn.Sequential)
@@ -138,7 +148,7 @@ class Learner:
         return self.model
 
     def state(self) -> dict[str, Any]:
-        """Everything that changes, as plain values and tensors."""
+        """Return everything that changes during training, as plain values and tensors."""
         return {
             "learned": self.learned.state_dict(),
             "kept": self.kept.state_dict() if self.options.ema else None,
@@ -148,7 +158,7 @@ class Learner:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from what `state` gave."""
+        """Restore the result of `state`."""
         self.learned.load_state_dict(state["learned"])
         if self.options.ema:
             self.kept.load_state_dict(state["kept"])
@@ -157,89 +167,37 @@ class Learner:
         self.scaler.load_state_dict(state["scaler"])
 
 
-def autocast(options: TrainOptions, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Half precision where the options say so."""
-    if options.amp not in DTYPES or options.caches:
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, DTYPES[options.amp])
-
-
-def head_on_features(model: nn.Module, arch: str) -> nn.Sequential:
-    """The head, and the dropout that the network applies right before it."""
-    return nn.Sequential(nn.Dropout(_dropout_before(model, arch)), build.head_of(model, arch))
-
-
-def _dropout_before(model: nn.Module, arch: str) -> float:
-    parent, _, name = zoo.row(arch).head.rpartition(".")
-    siblings = dict(model.get_submodule(parent).named_children())
-    before = list(siblings)[: list(siblings).index(name)]
-    last = siblings[before[-1]] if before else None
-    return last.p if isinstance(last, nn.Dropout) else 0.0
-
-
-def set_dropout(model: nn.Module, options: TrainOptions) -> None:
-    """Give the dropout of and right before the head the rate that was asked for."""
-    if options.dropout is None:
-        return
-    head = zoo.row(options.arch).head
-    parent, _, name = head.rpartition(".")
-    siblings = list(model.get_submodule(parent).named_children())
-    index = [n for n, _ in siblings].index(name)
-    before = [siblings[index - 1][1]] if index else []
-    for module in (*before, *build.head_of(model, options.arch).modules()):
-        if isinstance(module, nn.Dropout):
-            module.p = options.dropout
-
-
-def _classes(model: nn.Module, arch: str) -> int:
-    return [m for m in build.head_of(model, arch).modules() if isinstance(m, nn.Linear)][-1].out_features
-
-
-def _mixer(options: TrainOptions, classes: int) -> Any:
-    """mixup (Zhang et al. 2018, arXiv:1710.09412), cutmix (Yun et al. 2019, arXiv:1905.04899), or either."""
-    if options.mix == "none":
-        return None
-    from torchvision.transforms import v2
-
-    mixup, cutmix = v2.MixUp(alpha=options.mix_alpha, num_classes=classes), v2.CutMix(alpha=1.0, num_classes=classes)
-    return {"mixup": mixup, "cutmix": cutmix, "both": v2.RandomChoice([mixup, cutmix])}[options.mix]
-
-
-# What is minimized: cross-entropy, weighted or focal; and what is done for rare classes.
-
-# Below this ratio of the largest to the smallest class nothing is done: on a data set with a ratio of 7
-# neither weights nor focal raised macro F1 (benchmarks/results/strategies.json).
-BALANCED = 10.0
-
-
 @dataclass(frozen=True)
 class Criterion:
-    """A loss per image. `weights` (C,) or None; `gamma` above 0 makes it focal."""
+    """Loss per image: cross-entropy, with class `weights` (C,) if given, focal if `gamma` is greater than 0."""
 
     label_smoothing: float = 0.0
     weights: torch.Tensor | None = None
     gamma: float = 0.0
 
     def __call__(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """float32 (N,) of logits (N, C) and labels: int64 (N,), or probabilities (N, C) of mixed images.
+        """Return losses, float32 (N,).
 
         Focal loss (Lin et al. 2017, arXiv:1708.02002, section 3.2) multiplies the cross-entropy by
-        (1 - p)^gamma, p being the probability of the label.
+        (1 - p)^gamma, where p is the probability of the label.
+
+        Args:
+            logits: (N, C). target: labels, int64 (N,), or probabilities (N, C) of mixed images.
         """
         logits = logits.float()
         loss = nn.functional.cross_entropy(logits, target, label_smoothing=self.label_smoothing, reduction="none")
         if self.weights is not None:
-            # Of the image's own label: torch's `weight` would also weigh the smoothed share of every other
-            # class, and rare classes would then pull common images over.
+            # Not with cross_entropy's `weight`: it also weights the smoothed probability of all other classes,
+            # which pulls images of common classes towards rare ones.
             loss = loss * (self.weights[target] if target.ndim == 1 else target @ self.weights)
         if self.gamma:
-            right = logits.softmax(1).gather(1, target[:, None]).squeeze(1)
-            loss = loss * (1 - right).clamp(min=1e-6) ** self.gamma  # at 0 its gradient would be infinite
+            probability = logits.softmax(1).gather(1, target[:, None]).squeeze(1)
+            loss = loss * (1 - probability).clamp(min=1e-6) ** self.gamma  # the gradient at 0 may be infinite
         return loss
 
 
 def criterion(options: TrainOptions, labels: np.ndarray, classes: int, device: torch.device) -> Criterion:
-    """The loss that `options` ask for; class weights come from the train split's `labels`."""
+    """Return the loss for `options`; class weights are computed from the `labels` of the train split."""
     weights = None
     if options.imbalance == "weights":
         weights = class_weights(np.bincount(labels, minlength=classes)).to(device)
@@ -248,7 +206,7 @@ def criterion(options: TrainOptions, labels: np.ndarray, classes: int, device: t
 
 
 def class_weights(counts: Sequence[int] | np.ndarray) -> torch.Tensor:
-    """float32 (C,): one over each class's count, scaled so that the mean over all images is 1."""
+    """Return inverse class frequencies, float32 (C,), scaled to a mean of 1 over all images."""
     counts = np.asarray(counts, np.float64)
     present = np.maximum(counts, 1)
     weights = counts.sum() / (np.count_nonzero(counts) * present)
@@ -256,30 +214,21 @@ def class_weights(counts: Sequence[int] | np.ndarray) -> torch.Tensor:
 
 
 def decide_imbalance(counts: Sequence[int]) -> tuple[str, str]:
-    """What ``--imbalance auto`` does, and why: weights from a ratio of `BALANCED` on.
+    """Return the value that ``--imbalance auto`` stands for, and the reason in words.
 
     Args:
         counts: training images per class.
     """
     ratio = max(counts) / max(1, min(counts))
-    said = f"the largest class has {ratio:.1f} times the images of the smallest ({max(counts)} and {min(counts)})"
-    return ("weights" if ratio >= BALANCED else "none"), said
-
-
-# How fast each part learns: a rate per stage, and its course over the steps, as functions of the step.
-
-# reduce-on-plateau: how often a rate is cut, and after how many epochs without a better one.
-PLATEAU_FACTOR, PLATEAU_PATIENCE = 0.3, 3
-MOMENTUM = 0.9
-# Besides biases and norms: what tells a transformer where things are (torchvision's recipes too).
-_NOT_DECAYED = ("class_token", "pos_embedding", "position_bias_table")
+    reason = f"the largest class has {ratio:.1f} times the images of the smallest ({max(counts)} and {min(counts)})"
+    return ("weights" if ratio >= BALANCED else "none"), reason
 
 
 def learning_rate_factor(options: TrainOptions, step: int, steps: int) -> float:
-    """The share of the peak rate at `step` (from 0) of `steps`: linear warm-up, then the schedule.
+    """Return the fraction of the peak learning rate at `step` (counted from 0) of `steps`.
 
-    Cosine goes to zero (Loshchilov & Hutter 2017, arXiv:1608.03983). On a plateau the loop
-    multiplies by `PLATEAU_FACTOR` itself.
+    Linear warm-up, then the schedule. Cosine decays to zero (Loshchilov & Hutter 2017,
+    arXiv:1608.03983). For a plateau the training loop multiplies by `PLATEAU_FACTOR`.
     """
     warmup = max(1, round(steps * options.warmup)) if options.warmup else 0
     if step < warmup:
@@ -290,10 +239,11 @@ def learning_rate_factor(options: TrainOptions, step: int, steps: int) -> float:
 
 
 def parameter_groups(model: nn.Module, options: TrainOptions) -> list[dict[str, Any]]:
-    """Groups by stage: the head at the peak rate, each stage before it at `layer_decay` of the next.
+    """Return the optimizer's parameter groups, one per stage and weight decay.
 
-    Weight decay is for matrices and kernels only: not for biases and norms. Frozen stages are left
-    out; those that are unfrozen later are in. On cached features there is nothing but the head.
+    The head has the peak learning rate, each stage before it `layer_decay` times that of the next one.
+    Only matrices and kernels have weight decay. Stages that stay frozen are left out, those that are
+    unfrozen later are included. On cached features only the head is trained.
     """
     stages = build.stage_of(model, options.arch)
     last = len(zoo.row(options.arch).stages)
@@ -314,14 +264,14 @@ def parameter_groups(model: nn.Module, options: TrainOptions) -> list[dict[str, 
 
 
 def make_optimizer(groups: list[dict[str, Any]], options: TrainOptions) -> torch.optim.Optimizer:
-    """AdamW, or SGD with Nesterov momentum; the rate is set before every step."""
+    """Return AdamW, or SGD with Nesterov momentum; `Learner.step` sets the learning rates."""
     if options.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=MOMENTUM, nesterov=True)
     return torch.optim.AdamW(groups, lr=0.0)
 
 
 def freeze(model: nn.Module, options: TrainOptions, stages: int) -> None:
-    """Make the first `stages` stages of the backbone untrainable, and the rest trainable."""
+    """Freeze the first `stages` stages of the backbone, and unfreeze all other parameters."""
     stage_of = build.stage_of(model, options.arch)
     last = len(zoo.row(options.arch).stages)
     for name, parameter in model.named_parameters():
@@ -329,9 +279,9 @@ def freeze(model: nn.Module, options: TrainOptions, stages: int) -> None:
 
 
 def training_mode(model: nn.Module, options: TrainOptions, stages: int) -> None:
-    """Training mode, but evaluation mode for frozen stages: their batch-norm statistics stay.
+    """Set training mode, but evaluation mode for frozen stages, so that their batch-norm statistics stay.
 
-    With `freeze_bn` every batch norm of the backbone keeps its statistics.
+    With `freeze_bn` all batch norms keep their statistics.
     """
     model.train()
     for modules in build.stage_modules(model, options.arch)[:stages]:
@@ -341,3 +291,51 @@ def training_mode(model: nn.Module, options: TrainOptions, stages: int) -> None:
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
+
+
+def autocast(options: TrainOptions, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Return the autocast context for ``amp``; on cached features training is always float32."""
+    if options.amp not in DTYPES or options.caches:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, DTYPES[options.amp])
+
+
+def head_on_features(model: nn.Module, arch: str) -> nn.Sequential:
+    """Return the head, preceded by the dropout that the network applies right before it."""
+    return nn.Sequential(nn.Dropout(_dropout_before(model, arch)), build.head_of(model, arch))
+
+
+def _dropout_before(model: nn.Module, arch: str) -> float:
+    parent, _, name = zoo.row(arch).head.rpartition(".")
+    siblings = dict(model.get_submodule(parent).named_children())
+    before = list(siblings)[: list(siblings).index(name)]
+    last = siblings[before[-1]] if before else None
+    return last.p if isinstance(last, nn.Dropout) else 0.0
+
+
+def set_dropout(model: nn.Module, options: TrainOptions) -> None:
+    """Set the rate of the dropout inside and right before the head to ``dropout``."""
+    if options.dropout is None:
+        return
+    head = zoo.row(options.arch).head
+    parent, _, name = head.rpartition(".")
+    siblings = list(model.get_submodule(parent).named_children())
+    index = [n for n, _ in siblings].index(name)
+    before = [siblings[index - 1][1]] if index else []
+    for module in (*before, *build.head_of(model, options.arch).modules()):
+        if isinstance(module, nn.Dropout):
+            module.p = options.dropout
+
+
+def _classes(model: nn.Module, arch: str) -> int:
+    return [m for m in build.head_of(model, arch).modules() if isinstance(m, nn.Linear)][-1].out_features
+
+
+def _mixer(options: TrainOptions, classes: int) -> Any:
+    """Return mixup (Zhang et al. 2018, arXiv:1710.09412), cutmix (Yun et al. 2019, arXiv:1905.04899), or both."""
+    if options.mix == "none":
+        return None
+    from torchvision.transforms import v2
+
+    mixup, cutmix = v2.MixUp(alpha=options.mix_alpha, num_classes=classes), v2.CutMix(alpha=1.0, num_classes=classes)
+    return {"mixup": mixup, "cutmix": cutmix, "both": v2.RandomChoice([mixup, cutmix])}[options.mix]

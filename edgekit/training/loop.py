@@ -1,4 +1,4 @@
-"""The one training loop."""
+"""The training loop: epochs, validation, checkpoints, and an orderly end after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from edgekit.training.options import TrainOptions
 from edgekit.training.resume import STATE_FILE, TrainingProgress, load, read
 from edgekit.training.validation import Validation
 
-# The state is written after an epoch, but not this soon after the last time (epochs on cached features
-# take milliseconds), and in a long epoch this often; in seconds.
+# Seconds between two writes of the resumable state: at least after epochs on cached features, which take
+# milliseconds, and at most within a long epoch.
 LEAST_BETWEEN_SAVES, MOST_BETWEEN_SAVES = 2.0, 600.0
 # Steps between two readings of the losses from a GPU: each one waits for all steps in its queue.
 READ_EVERY = 20
 
 
 class Watcher(Protocol):
-    """Whoever shows the progress."""
+    """Receiver of the progress of a training."""
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None: ...
 
@@ -50,7 +50,7 @@ class Watcher(Protocol):
 
 
 class Training:
-    """Everything that one training needs, made from its data and options."""
+    """Network, data and learner of one training, built from its data set and options."""
 
     def __init__(self, data: DatasetIndex, options: TrainOptions, team: Team, update: Update) -> None:
         diagnostics.keep_freed_memory()
@@ -76,14 +76,14 @@ class Training:
         self.fingerprint = files.sha256_text([data.fingerprint, repr(options), start, *features])
 
     def save(self, path: Path, now: TrainingProgress, between: float = 0.0) -> None:
-        """Write the state, if the last time is at least `between` seconds ago; the leader alone does."""
+        """Write the resumable state if the last write is at least `between` seconds ago; only the leader writes."""
         if self.team.leads and time.monotonic() - self._saved >= between:
-            place = (self.team.size, self.team.device.type)
-            resume.save(path, now, self.learner.state(), self.fingerprint, place)
+            learner = self.learner.state()
+            resume.save(path, now, learner, self.fingerprint, self.team.size, self.team.device.type)
             self._saved = time.monotonic()
 
     def _cache(self, update: Update) -> None:
-        """The features of both splits: each process computes its share, and reads the others'."""
+        """Compute the features of both splits; each process computes its share and reads those of the others."""
         source = backbone(self.model, self.options.arch, self.preprocess)
         views = views_of(self.options.views, self.options.augment, self.options.flip, self.options.seed)
         train, val = self.data.split("train"), self.data.split("val")
@@ -98,20 +98,22 @@ class Training:
 def finetune(
     data: DatasetIndex, options: TrainOptions, folder: Path, watcher: Watcher, team: Team, resume: bool = False
 ) -> Checkpoint | None:
-    """Train on the train split; keep in ``folder/checkpoint.pt`` the weights that did best on val.
+    """Train on the train split, and keep the weights of the best epoch on val in ``folder/checkpoint.pt``.
 
-    ``folder/resume.pt`` holds the state after every epoch, and after the last step when the
-    training is told to stop. With `resume` the training goes on from there: on one CPU the weights
-    become the same, bit for bit. Only the leading process writes, and gets the checkpoint.
+    ``folder/resume.pt`` holds the state after every epoch, and after the last step if the training was
+    interrupted. With `resume` the training continues from there; on one CPU the resulting weights are
+    bit for bit those of an uninterrupted training.
 
+    Returns:
+        The checkpoint in the leading process, None in all others.
     Raises:
-        EdgekitError: the loss is no longer finite, or memory ran out; what was saved before stays.
-        KeyboardInterrupt: it was told to stop, and the state is saved.
+        EdgekitError: the loss is not finite, or memory ran out; files that were saved before stay.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the state is saved.
     """
     diagnostics.reset_peak()
     now, state_file, state = TrainingProgress(), folder / STATE_FILE, None
     if resume:
-        state = load(team.tell(read(state_file) if team.leads else None))
+        state = load(team.broadcast(read(state_file) if team.leads else None))
         state.check_place(team.size, team.device.type)
         torch.set_num_threads(state.threads)
     training = Training(data, options, team, watcher.update)
@@ -141,7 +143,7 @@ def finetune(
 
 
 def _train_epoch(training: Training, now: TrainingProgress, watcher: Watcher, stop: Stop, state_file: Path) -> bool:
-    """The rest of an epoch. Returns whether its end was reached, or a signal came before."""
+    """Train the rest of an epoch. Returns True if its end was reached, False if a signal came before."""
     options, team, learner = training.options, training.team, training.learner
     steps, first = training.batches.steps, now.step + 1
     losses = _Losses(training, now)
@@ -216,7 +218,7 @@ class _Losses:
 
 
 def _judge(training: Training, now: TrainingProgress, folder: Path) -> EpochStats:
-    """Measure on val, keep the weights if they are the best, and count how long none was."""
+    """Validate, save the weights if they are the best so far, and update the counts of epochs without improvement."""
     options, learner, team = training.options, training.learner, training.team
     started = time.perf_counter()
     team.follow(learner.kept)
@@ -255,17 +257,14 @@ def _judge(training: Training, now: TrainingProgress, folder: Path) -> EpochStat
     )
 
 
-# Ctrl-C and SIGTERM, heard between two steps: what is saved then is never half a step.
-
-
 class Stop:
-    """Whether somebody asked the training to end."""
+    """Request to end the training, checked between two steps so that no saved state is half a step."""
 
     def __init__(self) -> None:
         self.asked = False
 
     def ask(self, number: int, frame: object) -> None:
-        """The signal handler: the first signal is heard at the end of the step, a second one at once."""
+        """Handle a signal: the first one takes effect at the end of the step, a second one immediately."""
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
@@ -273,7 +272,7 @@ class Stop:
 
 @contextmanager
 def graceful() -> Iterator[Stop]:
-    """Take over SIGINT and SIGTERM, and give them back afterwards."""
+    """Handle SIGINT and SIGTERM inside the context, and restore the former handlers afterwards."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop

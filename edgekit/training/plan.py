@@ -1,4 +1,4 @@
-"""What ``auto`` means for these data on this machine: every open option decided, with its reason."""
+"""Choices that ``auto`` stands for: strategy, imbalance and precision, each with the reason in words."""
 
 from __future__ import annotations
 
@@ -31,38 +31,47 @@ from edgekit.training.options import TrainOptions
 
 # Training images per class (the median) from which a data set counts as large.
 LARGE = 100
-# The probe's skill (0: guessing, 1: perfect) from which the data count as similar to the source.
+# Skill of the probe (0: guessing, 1: perfect) from which the data count as similar to the pretraining data.
 SIMILAR = 0.95
-# What a large, similar data set learns with: early stages move less.
+# Learning-rate factor per stage for large, similar data sets: early stages change less.
 LAYER_DECAY = 0.7
-_PROBED = 2000  # images of train, and of val, that the probe sees at most
+_PROBED = 2000  # most images of train, and of val, for the probe
+# Speed-up that another precision or memory format than the default must reach, to stay above noise.
+WORTH = 1.1
+# Images times epochs below which measuring would take longer than it saves.
+WORTH_MEASURING = 4000
+_ROUNDS = 3
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A linear classifier on frozen features: top-1 on val in percent, and of guessing the largest class."""
+    """Result of a linear classifier on frozen features.
+
+    Attributes:
+        top1: on val, percent. chance: top-1 of always guessing the largest class, percent.
+    """
 
     top1: float
     chance: float
 
     @property
     def skill(self) -> float:
-        """How far from guessing (0) to perfect (1)."""
+        """Return the accuracy on a scale from guessing (0) to perfect (1)."""
         return max(0.0, (self.top1 - self.chance) / max(1e-9, 100 - self.chance))
 
 
 def decide(
     data: DatasetIndex, options: TrainOptions, team: Team, update: Update, say: Callable[[str], None]
 ) -> TrainOptions:
-    """Replace every ``auto`` of `options`. The leading process decides, for all.
+    """Replace every ``auto`` of `options`. The leading process decides for all.
 
     Args:
-        say: called with one sentence per decision.
+        update: receives the progress. say: called with one sentence per decision.
     """
     if team.leads:
         options = _decide(data, options, team, update, say)
-    told = team.tell(json.dumps(dataclasses.asdict(options)).encode() if team.leads else None)
-    return from_table(json.loads(told), TrainOptions, "options")
+    decided = team.broadcast(json.dumps(dataclasses.asdict(options)).encode() if team.leads else None)
+    return from_table(json.loads(decided), TrainOptions, "options")
 
 
 def _decide(
@@ -80,41 +89,47 @@ def _decide(
         say(f"imbalance: {name}; {why}")
     if options.amp == "auto":
         options, why = choose_precision(options, len(data.labels), len(labels), team)
-        say(f"arithmetic: {why}")
+        say(f"precision: {why}")
     check_amp(options, team.device)
     return dataclasses.replace(options, lr=options.peak_lr)
 
 
 def _trained(options: TrainOptions) -> str:
-    """What the options let learn, in words."""
+    """Describe the part of the network that is trained."""
     stages = len(zoo.row(options.arch).stages)
     if options.strategy == "head":
         views = len(views_of(options.views, options.augment, options.flip, options.seed))
-        return "the head alone" + (f", on kept features of {views} view(s) of each image" if options.caches else "")
+        return "only the head" + (f", on cached features of {views} view(s) of each image" if options.caches else "")
     what = f"all but the first {options.frozen} of {stages} stages" if options.frozen else f"all {stages} stages"
-    slowly = f", each stage before the head at {options.layer_decay:g} of the next one's rate"
-    more = f", from the head on, one more stage every {options.unfreeze_every} epochs" if options.unfreeze_every else ""
+    slowly = f", with {options.layer_decay:g} times the learning rate per stage, from head to input"
+    more = f", unfreezing one more stage every {options.unfreeze_every} epochs" if options.unfreeze_every else ""
     return what + (slowly if options.layer_decay != 1 else "") + more
 
 
 def choose_strategy(
     data: DatasetIndex, options: TrainOptions, counts: list[int], team: Team, update: Update
 ) -> tuple[TrainOptions, str]:
-    """The four textbook cases (Yosinski et al. 2014, arXiv:1411.1792; Stanford's CS231n notes).
+    """Choose the strategy by the size of the data set and its similarity to the pretraining data.
 
-    Small and similar to the source: the head alone. Small and different: the later stages too.
-    Large and similar: everything, early stages slowly. Large and different: everything. Without
-    weights to start from there is nothing to transfer: from scratch.
+    The four cases of Yosinski et al. 2014, arXiv:1411.1792, and Stanford's CS231n notes. Small and
+    similar: train only the head. Small and different: also the later stages. Large and similar: all
+    stages, early ones with lower learning rates. Large and different: all stages. Without initial
+    weights: from scratch.
+
+    Args:
+        counts: training images per class.
+    Returns:
+        The options, and the reason in words.
     """
     if options.start == "none":
-        return dataclasses.replace(options, strategy="scratch"), "scratch; there are no weights to start from"
+        return dataclasses.replace(options, strategy="scratch"), "scratch; there are no initial weights"
     found = probe(data, options, team, update)
     typical = float(np.median(counts))
     large, similar = typical >= LARGE, found.skill >= SIMILAR
-    size = f"{'large' if large else 'small'} ({typical:.0f} training images a class; large from {LARGE})"
+    size = f"{'large' if large else 'small'} ({typical:.0f} training images per class; large from {LARGE})"
     likeness = (
-        f"{'similar to' if similar else 'different from'} what the network knows (a linear probe on its frozen "
-        f"features gets {found.top1:.1f} % of val, guessing {found.chance:.1f} %)"
+        f"{'similar to' if similar else 'different from'} the pretraining data (a linear probe on frozen features "
+        f"gets {found.top1:.1f} % of val right, guessing {found.chance:.1f} %)"
     )
     why = f"{size} and {likeness}"
     if large:
@@ -122,12 +137,12 @@ def choose_strategy(
         return dataclasses.replace(options, strategy="full", layer_decay=decay), f"full; the data set is {why}"
     if similar and options.mix == "none":
         return dataclasses.replace(options, strategy="head"), f"head; the data set is {why}"
-    because = f"; its features cannot be kept with --mix {options.mix}" if similar else ""
+    because = f"; features cannot be cached with --mix {options.mix}" if similar else ""
     return dataclasses.replace(options, strategy="partial"), f"partial; the data set is {why}{because}"
 
 
 def probe(data: DatasetIndex, options: TrainOptions, team: Team, update: Update) -> Probe:
-    """Fit a linear classifier on features of the start weights, on at most `_PROBED` images of train."""
+    """Fit a linear classifier on features of the initial weights, with at most `_PROBED` images of train."""
     preprocess = zoo.preprocess_for(options.arch, options.image_size)
     model = build.build(options.arch, len(data.labels), options.image_size).eval()
     build.load_weights(model, options.arch, options.start)
@@ -148,7 +163,7 @@ def _labels(samples: tuple[Sample, ...]) -> torch.Tensor:
 
 
 def linear_top1(x: torch.Tensor, y: torch.Tensor, val_x: torch.Tensor, val_y: torch.Tensor, classes: int) -> float:
-    """Top-1 (0 to 1) on val of a logistic regression fitted to float32 (N, F) features and labels (N,)."""
+    """Return top-1 (0 to 1) on val of a logistic regression fitted to features float32 (N, F) and labels (N,)."""
     mean, scale = x.mean(0), x.std(0) + 1e-6
     x, val_x = (x - mean) / scale, (val_x - mean) / scale
     layer = nn.Linear(x.shape[1], classes)
@@ -167,38 +182,29 @@ def linear_top1(x: torch.Tensor, y: torch.Tensor, val_x: torch.Tensor, val_y: to
         return float((layer(val_x).argmax(1) == val_y).float().mean())
 
 
-# Which arithmetic and memory layout trains fastest here: measured once, and remembered.
-
-# Another choice than float32 in channels_last must gain this much: it is not worth noise.
-WORTH = 1.1
-# Below so many images in all, measuring would take longer than it saves.
-WORTH_MEASURING = 4000
-_ROUNDS = 3
-
-
 def check_amp(options: TrainOptions, device: torch.device) -> None:
-    """Refuse arithmetic that the device does not have.
+    """Check that the device supports the precision.
 
     Raises:
         UsageError: fp16 without a GPU.
     """
     if options.amp == "fp16" and device.type != "cuda":
-        raise UsageError("fp16 training needs a CUDA GPU", "--amp bf16, --amp off, or --amp auto")
+        raise UsageError("--amp fp16 needs a CUDA GPU", "use --amp bf16, --amp off or --amp auto")
 
 
 def choose_precision(options: TrainOptions, classes: int, images: int, team: Team) -> tuple[TrainOptions, str]:
-    """Replace ``amp="auto"`` by what is fastest for this network on this machine.
+    """Replace ``amp="auto"`` by the fastest precision and memory format for this network on this machine.
 
-    The answer is kept on disk, so that the same machine always chooses the same.
+    The measurement is cached on disk, so that the same machine always chooses the same.
 
     Returns:
-        The options, and a sentence that says why.
+        The options, and the reason in words.
     """
     plain = dataclasses.replace(options, amp="off")
     if options.caches:
-        return plain, "float32: only the head is trained"
+        return plain, "float32; only the head is trained"
     if images * options.epochs < WORTH_MEASURING:
-        return plain, "float32: too few images to measure what is faster"
+        return plain, "float32; the training is too short to measure what is faster"
     path = files.cache_dir("speed") / f"{files.sha256_text(_circumstances(options, team))[:24]}.json"
     try:
         times = {str(k): float(v) for k, v in files.load_document(path, 1, "seconds")["seconds"].items()}
@@ -207,16 +213,16 @@ def choose_precision(options: TrainOptions, classes: int, images: int, team: Tea
     except (EdgekitError, AttributeError, TypeError, ValueError):
         times = measure_precisions(plain, classes, team)
         if _name(plain) not in times:
-            return plain, "float32: no step fitted into memory here"
-        with contextlib.suppress(StorageError):  # then it is measured again next time
+            return plain, "float32; no step fits into memory on this machine"
+        with contextlib.suppress(StorageError):  # measured again next time
             files.save_json(path, {"schema": 1, "seconds": times, "circumstances": _circumstances(options, team)})
     base, fastest = _name(plain), min(times, key=lambda name: times[name])
     if times[base] < WORTH * times[fastest]:
         fastest = base
-    arithmetic, layout = fastest.split()
-    said = ", ".join(f"{name} {options.batch_size / seconds:.0f}" for name, seconds in times.items())
-    chosen = dataclasses.replace(options, amp=arithmetic, channels_last=layout == "channels_last")
-    return chosen, f"{fastest} (images/s measured on this machine: {said})"
+    precision, layout = fastest.split()
+    rates = ", ".join(f"{name} {options.batch_size / seconds:.0f}" for name, seconds in times.items())
+    chosen = dataclasses.replace(options, amp=precision, channels_last=layout == "channels_last")
+    return chosen, f"{fastest} (images/s measured on this machine: {rates})"
 
 
 def _name(options: TrainOptions) -> str:
@@ -224,7 +230,7 @@ def _name(options: TrainOptions) -> str:
 
 
 def _circumstances(options: TrainOptions, team: Team) -> list[str]:
-    """What the answer depends on."""
+    """Return everything on which the measured speed depends."""
     processor = torch.cuda.get_device_name(team.device) if team.device.type == "cuda" else cpu_name()
     return [
         *(processor, torch.__version__, str(torch.get_num_threads()), str(team.size)),
@@ -234,7 +240,7 @@ def _circumstances(options: TrainOptions, team: Team) -> list[str]:
 
 
 def cpu_name() -> str:
-    """What the processor calls itself."""
+    """Return the model name of the CPU."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
@@ -243,7 +249,7 @@ def cpu_name() -> str:
 
 
 def measure_precisions(options: TrainOptions, classes: int, team: Team) -> dict[str, float]:
-    """Seconds of one training step, the best of a few, for each arithmetic and layout that fits into memory."""
+    """Return seconds of one training step, the best of a few, per precision and memory format that fits."""
     diagnostics.keep_freed_memory()
     preprocess = zoo.preprocess_for(options.arch, options.image_size)
     share = max(2, options.batch_size // team.size)

@@ -1,4 +1,4 @@
-"""Where a training stands, on disk: enough to go on bit for bit, as plain values and tensors."""
+"""Resumable state of a training on disk: plain values and tensors that continue it bit for bit."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ SCHEMA = 1
 
 @dataclass
 class TrainingProgress:
-    """How far a training is: `step` steps of `epoch` are done.
+    """Progress of a training.
 
-    `loss` and `images` are sums over these steps, `score` is the best epoch's (higher is better),
-    `stale` counts the epochs since then, `cuts` how often a plateau has cut the rate, `cut_at`
-    when last. Seconds are wall clock, over all sittings.
+    Attributes:
+        epoch: current epoch, counted from 1. step: finished steps of it.
+        loss, images: sums over these steps. seconds: wall clock of them, over all interruptions.
+        score: of the best epoch, higher is better. stale: epochs since then.
+        cuts: reductions of the learning rate on a plateau. cut_at: epoch of the last one.
     """
 
     epoch: int = 1
@@ -40,15 +42,17 @@ class TrainingProgress:
     history: list[EpochStats] = field(default_factory=list)
 
     def next_epoch(self) -> None:
-        """Begin the epoch after this one."""
+        """Start the next epoch."""
         self.epoch, self.step, self.loss, self.images, self.seconds = self.epoch + 1, 0, 0.0, 0, 0.0
 
 
 @dataclass(frozen=True)
 class State:
-    """What `save` wrote: where the training stood, its learner, and what it belongs to.
+    """State that `save` wrote.
 
-    `fingerprint` stands for the data and the options; `processes`, `device` and `threads` for where it ran.
+    Attributes:
+        learner: of `Learner.state`. fingerprint: of the data and the options.
+        processes, device, threads: number of processes, kind of device, and CPU threads of the training.
     """
 
     progress: TrainingProgress
@@ -59,14 +63,17 @@ class State:
     threads: int
 
     def check_place(self, processes: int, device: str) -> None:
-        """Check that the training goes on as it began: elsewhere its weights would become others.
+        """Check that the training continues with as many processes and on the same kind of device.
+
+        The weights would differ otherwise.
 
         Raises:
-            UsageError: another number of processes, or another kind of device.
+            UsageError: the number of processes or the kind of device is different.
         """
         if (processes, device) != (self.processes, self.device):
             raise UsageError(
-                f"this training ran in {self.processes} processes on {self.device}, not in {processes} on {device}",
+                f"this training used {self.processes} processes on {self.device}: "
+                f"it cannot continue with {processes} on {device}",
                 "edgekit train --resume RUN"
                 if self.processes == 1
                 else f"torchrun --nproc-per-node {self.processes} -m edgekit train --resume RUN",
@@ -76,12 +83,12 @@ class State:
         """Check that the state belongs to these data, options and features.
 
         Raises:
-            DataError: it does not.
+            DataError: it belongs to others.
         """
         if fingerprint != self.fingerprint:
             raise DataError(
-                f"{STATE_FILE} belongs to other data, options or cached features",
-                "edgekit train DATA starts a new training",
+                f"{STATE_FILE} belongs to different data, options or cached features",
+                "start a new training with: edgekit train DATA",
             )
 
 
@@ -90,21 +97,18 @@ def save(
     progress: TrainingProgress,
     learner: dict[str, Any],
     fingerprint: str,
-    place: tuple[int, str] = (1, "cpu"),
+    processes: int = 1,
+    device: str = "cpu",
 ) -> None:
-    """Write the state whole.
-
-    Args:
-        fingerprint: of the data and the options. place: how many processes train, and on what.
-    """
+    """Write the state, completely or not at all; the parameters are the attributes of `State`."""
     buffer = io.BytesIO()
     content = {
         "schema": SCHEMA,
         "fingerprint": fingerprint,
         "progress": dataclasses.asdict(progress),
         "learner": learner,
-        "processes": place[0],
-        "device": place[1],
+        "processes": processes,
+        "device": device,
         "threads": torch.get_num_threads(),
     }
     torch.save(content, buffer)
@@ -112,13 +116,13 @@ def save(
 
 
 def read(path: Path) -> bytes:
-    """The bytes that `save` wrote.
+    """Return the bytes that `save` wrote.
 
     Raises:
-        MissingError: there are none. StorageError: the file cannot be read.
+        MissingError: the file does not exist. StorageError: the file cannot be read.
     """
     if not path.is_file():
-        raise MissingError(f"{path.parent} holds no interrupted training", "edgekit train DATA starts a new one")
+        raise MissingError(f"{path.parent} holds no interrupted training", "start a new one with: edgekit train DATA")
     try:
         return path.read_bytes()
     except OSError as error:
@@ -126,23 +130,23 @@ def read(path: Path) -> bytes:
 
 
 def load(content: bytes) -> State:
-    """The state out of its bytes.
+    """Decode the state.
 
     Raises:
-        DataError: they are damaged. StorageError: a newer edgekit wrote them.
+        DataError: the bytes are damaged. StorageError: a newer edgekit wrote them.
     """
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         kept, schema = state.pop("progress"), state.pop("schema")
         history = [from_table(entry, EpochStats, STATE_FILE) for entry in kept.pop("history")]
         progress = TrainingProgress(**{**kept, "score": tuple(kept["score"])}, history=history)
-    except Exception as error:  # torch.load raises many kinds for a file that is not one
+    except Exception as error:  # torch.load raises many kinds of errors for damaged files
         raise_if_not_damage(error, STATE_FILE)
         why = next(iter(str(error).splitlines()), "it ends too early")
-        raise DataError(f"{STATE_FILE} is damaged: {why}", "edgekit train DATA starts a new training") from error
+        raise DataError(f"{STATE_FILE} is damaged: {why}", "start a new training with: edgekit train DATA") from error
     if schema > SCHEMA:
         raise StorageError(f"{STATE_FILE} was written by a newer edgekit (format {schema})", "upgrade edgekit")
     try:
         return State(progress=progress, **state)
     except TypeError as error:
-        raise DataError(f"{STATE_FILE} is damaged: {error}", "edgekit train DATA starts a new training") from error
+        raise DataError(f"{STATE_FILE} is damaged: {error}", "start a new training with: edgekit train DATA") from error

@@ -1,4 +1,4 @@
-"""Where the figures of every epoch go besides the run directory: TensorBoard or MLflow."""
+"""Logging of every epoch to TensorBoard or MLflow, besides the run directory."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from edgekit.training.options import TrainOptions
 
 
-# name -> (module that it needs, extra of edgekit that brings it)
+# name -> (required module, extra of edgekit that installs it)
 TRACKERS = {"tensorboard": ("tensorboard", "tensorboard"), "mlflow": ("mlflow", "mlflow")}
 
 
 class Tracker(Protocol):
-    """Receives the figures of every epoch."""
+    """Receiver of the metrics of every epoch."""
 
     def epoch(self, stats: EpochStats) -> None: ...
 
@@ -27,7 +27,11 @@ class Tracker(Protocol):
 
 
 def check(name: str | None) -> None:
-    """Refuse a tracker that is unknown or not installed, before any work."""
+    """Check that a tracker is known and installed.
+
+    Raises:
+        UsageError: the name is unknown. MissingError: the package is not installed.
+    """
     if name is None:
         return
     if name not in TRACKERS:
@@ -38,9 +42,9 @@ def check(name: str | None) -> None:
 
 
 def open_tracker(name: str | None, folder: Path, options: TrainOptions) -> Tracker | None:
-    """The tracker for one run; TensorBoard's files lie in ``folder/tensorboard``.
+    """Return the tracker for one run, or None without a name.
 
-    MLflow follows its own MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME.
+    TensorBoard writes into ``folder/tensorboard``. MLflow uses MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME.
     """
     check(name)
     if name is None:
@@ -53,7 +57,7 @@ def _figures(stats: EpochStats) -> dict[str, float]:
 
 
 class TensorBoard:
-    """One event file a run."""
+    """Tracker that writes one event file per run."""
 
     def __init__(self, folder: Path, options: TrainOptions) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -62,18 +66,18 @@ class TensorBoard:
         self._writer.add_text("options", "  \n".join(f"{k}: {v}" for k, v in dataclasses.asdict(options).items()))
 
     def epoch(self, stats: EpochStats) -> None:
-        """Write one point for every figure."""
+        """Write one point per metric."""
         for name, value in _figures(stats).items():
             self._writer.add_scalar(name, value, stats.epoch)
         self._writer.flush()
 
     def close(self, finished: bool = True) -> None:
-        """Write what is left."""
+        """Write buffered events."""
         self._writer.close()
 
 
 class Mlflow:
-    """One MLflow run, with the options as its parameters."""
+    """Tracker that logs one MLflow run, with the options as its parameters."""
 
     def __init__(self, folder: Path, options: TrainOptions) -> None:
         import mlflow
@@ -83,9 +87,9 @@ class Mlflow:
         self._mlflow.log_params(dataclasses.asdict(options))
 
     def epoch(self, stats: EpochStats) -> None:
-        """Log one point for every figure."""
+        """Log one point per metric."""
         self._mlflow.log_metrics(_figures(stats), step=stats.epoch)
 
     def close(self, finished: bool = True) -> None:
-        """End MLflow's run."""
+        """End the MLflow run."""
         self._mlflow.end_run("FINISHED" if finished else "FAILED")

@@ -1,4 +1,4 @@
-"""How good the network is on the val split, each image counted once."""
+"""Loss, top-1 and macro F1 on the val split."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from edgekit.training.features import Features
 from edgekit.training.learner import Learner
 from edgekit.training.options import TrainOptions
 
-# Decoded val images are kept between epochs up to this size, in bytes.
+# Largest size of the decoded val split that is kept between epochs, in bytes.
 KEEP = 256 << 20
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Plain cross-entropy in nats; top-1 and macro F1 in percent, over the classes that val has."""
+    """Cross-entropy in nats; top-1 and macro F1 in percent, over the classes that occur in val."""
 
     loss: float
     top1: float
@@ -29,7 +29,7 @@ class Measured:
 
 
 class Validation:
-    """The val split. Processes take every n-th image; all of them get the whole result."""
+    """The val split. Each process measures its share of the images; all get the result of the whole split."""
 
     def __init__(self, data: DatasetIndex, preprocess: Preprocess, options: TrainOptions, team: Team) -> None:
         samples = data.split("val")
@@ -44,14 +44,14 @@ class Validation:
         self._kept: list[torch.Tensor] | None = None
 
     def measure(self, learner: Learner) -> Measured:
-        """Run the kept weights over the split."""
+        """Evaluate the kept weights."""
         own = [learner.logits(inputs) for inputs in self._inputs()]
         mine = torch.cat(own) if own else torch.zeros(0, self.classes)
         logits = self.team.gather(mine, len(self.labels))
         loss = nn.functional.cross_entropy(logits, self.labels).item()
-        answers = logits.argmax(1)
-        top1 = (answers == self.labels).float().mean().item()
-        return Measured(loss, 100 * top1, 100 * macro_f1(answers, self.labels))
+        predicted = logits.argmax(1)
+        top1 = (predicted == self.labels).float().mean().item()
+        return Measured(loss, 100 * top1, 100 * macro_f1(predicted, self.labels))
 
     def _inputs(self) -> Iterator[torch.Tensor]:
         if self.features is not None:
@@ -67,10 +67,10 @@ class Validation:
         yield from self._kept
 
 
-def macro_f1(answers: torch.Tensor, labels: torch.Tensor) -> float:
-    """The mean F1 of the classes that occur in `labels`, 0 to 1; both int64 (N,)."""
+def macro_f1(predicted: torch.Tensor, labels: torch.Tensor) -> float:
+    """Return the mean F1, 0 to 1, of the classes that occur in `labels`; both are int64 (N,)."""
     scores = []
     for label in labels.unique():
-        right = ((answers == label) & (labels == label)).sum().item()
-        scores.append(2 * right / ((answers == label).sum().item() + (labels == label).sum().item()))
+        correct = ((predicted == label) & (labels == label)).sum().item()
+        scores.append(2 * correct / ((predicted == label).sum().item() + (labels == label).sum().item()))
     return sum(scores) / len(scores)

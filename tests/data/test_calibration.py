@@ -125,11 +125,11 @@ def test_a_broken_image_is_named_and_another_takes_its_place(tmp_path: Path) -> 
     assert len(chosen.samples) == 5
     assert any(line.startswith("broken") and "not a known image format" in line for line in skipped)
     assert any(line.startswith("gone.png: cannot be read") for line in skipped)
-    assert any(line.startswith("circle: a linked folder") for line in skipped)
+    assert any(line.startswith("circle: linked folder") for line in skipped)
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no image that can be read"):
+    with pytest.raises(DataError, match="no readable image"):
         from_folder(tmp_path, recipe(5))
     (tmp_path / "only.png").write_bytes(b"broken")
     with pytest.raises(DataError, match=r"only\.png"):
@@ -148,8 +148,8 @@ def test_a_good_set_is_not_commented_on() -> None:
 @pytest.mark.parametrize(
     ("counts", "wanted", "said"),
     [
-        ((10, 10), 256, ["only 20 different images to calibrate with; below 32 ranges are guesses"]),
-        ((20, 20), 256, ["40 images to calibrate with, 256 were asked for"]),
+        ((10, 10), 256, ["only 20 different calibration images; with fewer than 32 the ranges are unreliable"]),
+        ((20, 20), 256, ["only 40 of the 256 requested calibration images"]),
         ((40, 0), 40, ["all calibration images are of one class, 'cat'"]),
         ((40, 40, 0, 0, 0, 0), 40, ["4 of 6 classes have no calibration image: owl, fox, elk and 1 more"]),
     ],
@@ -187,7 +187,7 @@ def test_images_of_a_single_colour_are_named() -> None:
     almost = blue.copy()
     almost[3, 3, 2] = 254
     assert look(busy, almost, busy) == []
-    assert look(busy, blue, almost, blue, busy) == ["2 of 5 calibration images are of a single colour: 1.png, 3.png"]
+    assert look(busy, blue, almost, blue, busy) == ["2 of 5 calibration images have a single colour: 1.png, 3.png"]
     assert look(busy, *[blue] * 5)[0].endswith("1.png, 2.png, 3.png and 2 more")
-    with pytest.raises(DataError, match="every calibration image is of a single colour"):
+    with pytest.raises(DataError, match="every calibration image has a single colour"):
         look(blue, blue, blue)

@@ -25,9 +25,9 @@ def test_a_sound_data_set_has_none() -> None:
     ("sample", "says"),
     [
         (Sample("train/x\x1b.png", 1, "train", "train0"),
-         "1 images lie in several classes with the same bytes, such as train/0.png and train/x\\x1b.png"),
+         "1 image occurs in several classes, such as train/0.png and train/x\\x1b.png"),
         (Sample("test/x.png", 0, "test", "train0"),
-         "1 images lie in several splits with the same bytes, such as train/0.png and test/x.png"),
+         "1 image occurs in several splits, such as train/0.png and test/x.png"),
     ],
 )  # fmt: skip
 def test_equal_files_in_two_classes_or_splits_are_named(sample: Sample, says: str) -> None:
@@ -51,8 +51,8 @@ def test_splits_that_were_carved_are_said(carved: tuple[str, ...], says: str) ->
 
 def test_a_class_of_a_single_image_is_named() -> None:
     (line,) = warnings_of(SOUND, Sample("train/x.png", 2, "train", "x"))[-1:]
-    assert line == "a single image, trained on but never measured, is all there is of c"
-    assert not [line for line in warnings_of(SOUND) if "single" in line]
+    assert line == "only one image, which is used for training but never for evaluation, in c"
+    assert not [line for line in warnings_of(SOUND) if "only one image" in line]
 
 
 @pytest.mark.parametrize(("more", "says"), [(9, []), (10, ["the largest class has 11 times"])])

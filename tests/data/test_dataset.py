@@ -79,7 +79,7 @@ def test_images_in_folders_below_a_class_belong_to_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["valid", "validation", "holdout"])
 def test_a_folder_beside_train_that_is_no_split_is_refused_with_the_names_of_splits(tmp_path: Path, name: str) -> None:
     error = error_of(presplit(tmp_path, {"train": {"a": 9, "b": 9}, name: {"a": 2, "b": 2}, ".cache": {"a": 1}}))
-    assert f"holds train and {name}" in error.message
+    assert f"contains train and {name}" in error.message
     assert "train, val, test" in error.hint
 
 
@@ -152,7 +152,7 @@ def test_an_empty_folder_is_told_the_layout(tmp_path: Path) -> None:
 
 def test_files_without_a_class_folder_are_no_data_set(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    assert f"the images in {tmp_path} lie in no class folder" in error_of(tmp_path).message
+    assert f"the images in {tmp_path} are not in class folders" in error_of(tmp_path).message
 
 
 def test_one_class_is_too_few(tmp_path: Path) -> None:

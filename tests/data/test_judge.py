@@ -222,7 +222,7 @@ def test_classes_that_differ_only_in_case_and_a_lonely_class_are_told(flat: Path
 def test_a_class_that_a_split_lacks_is_an_error(split: Path, name: str) -> None:
     shutil.rmtree(split / name / "b")
     finding = only(split, "missing_from_split")
-    assert (finding.severity, finding.message) == ("error", f"the {name} split has no image of b")
+    assert (finding.severity, finding.message) == ("error", f"the {name} split has no image of class b")
 
 
 @pytest.mark.parametrize("how", ["no folder", "empty folder", "unreadable"])
@@ -240,7 +240,7 @@ def test_a_class_without_training_images_is_an_error(split: Path, how: str) -> N
 def test_an_empty_class_folder_is_a_warning(layout: str, request: pytest.FixtureRequest) -> None:
     root = request.getfixturevalue(layout)
     (root / "train" / "c" if layout == "split" else root / "c").mkdir()
-    assert only(root, "empty_class").message == "the class folder c holds no images"
+    assert only(root, "empty_class").message == "class folder c contains no images"
 
 
 def test_classes_of_one_and_two_images_are_told_apart(flat: Path) -> None:
@@ -251,7 +251,7 @@ def test_classes_of_one_and_two_images_are_told_apart(flat: Path) -> None:
     by_kind = found(flat)
     assert list(by_kind) == ["single_image", "too_few"]
     assert "class one has a single image" in by_kind["single_image"][0].message
-    assert "class two has 2 different images" in by_kind["too_few"][0].message
+    assert "class two has only 2 different images" in by_kind["too_few"][0].message
 
 
 def test_copies_do_not_make_a_class_large_enough(flat: Path) -> None:
@@ -260,7 +260,7 @@ def test_copies_do_not_make_a_class_large_enough(flat: Path) -> None:
         picture(200).save(flat / "c" / f"{number}.png")
     by_kind = found(flat)
     assert list(by_kind) == ["too_few", "duplicate"]
-    assert "class c has 1 different images" in by_kind["too_few"][0].message
+    assert "class c has only 1 different images" in by_kind["too_few"][0].message
 
 
 def test_strong_imbalance_is_a_warning_that_names_the_remedy(flat: Path) -> None:

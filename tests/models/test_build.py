@@ -181,7 +181,7 @@ def test_an_image_size_that_no_network_takes_is_refused(size: int) -> None:
 def test_an_image_size_that_this_network_does_not_take_names_the_nearest(arch: str, size: int, nearest: int) -> None:
     with pytest.raises(UsageError, match=f"{arch} takes image sizes") as caught:
         zoo.preprocess_for(arch, size)
-    assert caught.value.hint == f"--image-size {nearest}"
+    assert caught.value.hint == f"use --image-size {nearest}"
     assert zoo.preprocess_for(arch, nearest).image_size == nearest
 
 

@@ -221,7 +221,7 @@ def test_the_batch_size_that_fits_is_named_and_then_trains(
     with pytest.raises(EdgekitError) as caught:
         finetune(colours, options, tmp_path, Recorder(), small.ALONE)
     assert caught.value.message == f"out of memory: a batch of {batch} images of 32 px does not fit; {fits} would"
-    assert caught.value.hint == f"--batch-size {fits}"
+    assert caught.value.hint == f"use --batch-size {fits}"
     assert list(tmp_path.iterdir()) == []
     recorder = Recorder()
     finetune(colours, small.options("hungry", batch_size=fits, epochs=1), tmp_path, recorder, small.ALONE)
@@ -303,7 +303,7 @@ def test_when_memory_really_runs_out_the_batch_size_that_is_named_trains(tmp_pat
     assert "out of memory: a batch of 64 images of 384 px does not fit; " in failed.stderr
     assert "Traceback" not in failed.stderr
     assert list((tmp_path / "runs").iterdir()) == []
-    named = failed.stderr.partition("hint: --batch-size ")[2].split()[0]
+    named = failed.stderr.partition("hint: use --batch-size ")[2].split()[0]
     assert 2 <= int(named) <= 32
     done = train(named)
     assert done.returncode == 0, done.stderr

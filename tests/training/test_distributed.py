@@ -124,7 +124,7 @@ def test_gathering_puts_shares_in_order_and_drops_the_padding(total: int, monkey
 
 def test_alone_nothing_is_sent() -> None:
     assert ALONE.sum(2.5) == 2.5
-    assert ALONE.tell(b"x") == b"x"
+    assert ALONE.broadcast(b"x") == b"x"
     assert ALONE.gather(torch.ones(3), 3).tolist() == [1, 1, 1]
     ALONE.wait()
     ALONE.same("it", "value")

@@ -102,7 +102,7 @@ def test_new_images_alone_are_computed(network: Counting, fruit: DatasetIndex) -
     assert ran == len(every) - 50
     fresh = Counting().source
     pixels = load_pixels([fruit.root / s.path for s in every], fresh.preprocess)
-    torch.testing.assert_close(rows(found, count=len(every)), features.take(fresh, pixels), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(rows(found, count=len(every)), features.head_inputs(fresh, pixels), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_nothing_is_left_open(probed: Any, probe: Probe, counts: tuple[int, int]
     assert "auto" not in values.values()
     assert options.lr == pytest.approx(options.peak_lr)
     assert options.lr == replace(options, lr=None).peak_lr
-    assert [line.partition(":")[0] for line in said] == ["strategy", "trained", "imbalance", "arithmetic"]
+    assert [line.partition(":")[0] for line in said] == ["strategy", "trained", "imbalance", "precision"]
     open_ones = {"strategy", "imbalance", "amp", "channels_last", "lr", "layer_decay"}
     assert {k for k, v in values.items() if v != asdict(asked)[k]} <= open_ones
     again, said = decide(data_of(*counts), options)
