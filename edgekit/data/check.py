@@ -156,7 +156,8 @@ def _classes(counts: dict[str, dict[str, int]], distinct: Counter[str], present:
         elif carved and not any(per_split[split] for split in carved):
             yield Finding(
                 "too_few",
-                f"class {shown} has only {distinct[name]} different images, too few to divide: "
+                f"class {shown} has only {distinct[name]} different image{'' if distinct[name] == 1 else 's'}, "
+                "too few to divide: "
                 "all are used for training",
             )
     ratio = _imbalance([c["train"] for c in counts.values()])

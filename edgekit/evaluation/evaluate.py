@@ -156,7 +156,7 @@ def _run(
     found = np.concatenate(logits)
     if not np.isfinite(found).all():
         raise EdgekitError(
-            f"outputs of {checkpoint.arch} on the {split} split are not finite", "train again with a lower --lr"
+            f"outputs of {checkpoint.arch} are not finite on the {split} split", "train again with a lower --lr"
         )
     return found, torch.cat(features)
 

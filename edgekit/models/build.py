@@ -94,9 +94,7 @@ def check_weights(weights: str) -> None:
         MissingError: the file does not exist.
     """
     if weights not in ("pretrained", "none") and not Path(weights).is_file():
-        raise MissingError(
-            f"no weights file {weights!r}", "use --weights pretrained, --weights none, or an existing file"
-        )
+        raise MissingError(f"no weights file {weights!r}", "--weights accepts pretrained, none, or an existing file")
 
 
 def load_weights(model: nn.Module, arch: str, weights: str) -> None:

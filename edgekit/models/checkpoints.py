@@ -52,7 +52,7 @@ def load(path: Path) -> tuple[Checkpoint, nn.Module]:
         StorageError: the file cannot be read, or a newer edgekit wrote it.
     """
     if not path.is_file():
-        raise MissingError(f"{path} does not exist", "train one with: edgekit train DATA --model efficientnet_lite0")
+        raise MissingError(f"{path} does not exist", "edgekit train DATA --model efficientnet_lite0")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         if content["format"] != FORMAT:

@@ -11,6 +11,7 @@ import pytest
 
 from edgekit.cli.app import run
 from edgekit.data.findings import KINDS
+from tests.data.conftest import flat, split  # noqa: F401
 from tests.data.test_judge import picture
 
 

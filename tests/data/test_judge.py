@@ -260,7 +260,7 @@ def test_copies_do_not_make_a_class_large_enough(flat: Path) -> None:
         picture(200).save(flat / "c" / f"{number}.png")
     by_kind = found(flat)
     assert list(by_kind) == ["too_few", "duplicate"]
-    assert "class c has only 1 different images" in by_kind["too_few"][0].message
+    assert "class c has only 1 different image," in by_kind["too_few"][0].message
 
 
 def test_strong_imbalance_is_a_warning_that_names_the_remedy(flat: Path) -> None:

@@ -104,7 +104,7 @@ def test_without_weights_to_start_from_nothing_is_probed_and_it_is_from_scratch(
     asked = probed(SIMILAR)
     options, said = decide(data_of(20, 20), replace(AUTO, weights="none"))
     assert (options.strategy, options.start, asked) == ("scratch", "none", [])
-    assert said[0] == "strategy: scratch; there are no weights to start from"
+    assert said[0] == "strategy: scratch; there are no initial weights"
 
 
 def test_mixing_images_excludes_the_head_alone(probed: Any) -> None:
