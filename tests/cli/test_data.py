@@ -1,5 +1,7 @@
 """``edgekit data check``: exit status, the report, and JSON."""
 
+# ruff: noqa: F811  fixtures that are imported
+
 from __future__ import annotations
 
 import json
@@ -11,8 +13,7 @@ import pytest
 
 from edgekit.cli.app import run
 from edgekit.data.findings import KINDS
-from tests.data.conftest import flat, split  # noqa: F401
-from tests.data.test_judge import picture
+from tests.data.test_judge import flat, picture, split  # noqa: F401
 
 
 @pytest.fixture(autouse=True)
