@@ -49,7 +49,7 @@ def described(result: BenchmarkResult, reference: BenchmarkResult) -> dict[str, 
     return {
         "p50_ms": quantiles.percentile_ms(result.latencies_ns, 50),
         "queries": len(result.latencies_ns),
-        "fully_accelerated": result.environment.get("fully_accelerated"),
+        "fully_accelerated": result.environment.fully_accelerated,
         "top1": 100 * float(proportions.top1(result.logits, result.expected).mean()),
         "agreement": 100 * proportions.agreement(result.logits, reference.logits),
     }

@@ -1,7 +1,4 @@
-"""Data files: TOML tables read into frozen records, and where edgekit keeps them.
-
-A key that the record does not have is an error that names the file and the known keys.
-"""
+"""Data files of edgekit and of the user: TOML tables, read into frozen records."""
 
 from __future__ import annotations
 
@@ -9,9 +6,11 @@ import dataclasses
 import re
 import sys
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from edgekit import validation
 from edgekit.errors import DataError, MissingError, UsageError, unknown
 from edgekit.measurements import Suite
 from edgekit.quantization import CalibrationRecipe
@@ -29,7 +28,7 @@ _CHECKOUT = Path(__file__).parent.parent
 
 
 def data_dir(name: str) -> Path:
-    """The folder of packaged data files: inside the wheel, or at the top of a checkout."""
+    """Return the folder of packaged data files: inside the wheel, or at the top of a checkout."""
     packaged = _PACKAGED / name
     return packaged if packaged.is_dir() else _CHECKOUT / name
 
@@ -38,7 +37,7 @@ def load_toml(path: Path, record: type[T]) -> T:
     """Read a TOML file into the dataclass `record`; its ``name`` is the file's stem.
 
     Raises:
-        DataError: not TOML, an unknown key, a `name`, or a value of the wrong type.
+        DataError: not TOML, an unknown or missing key, a key `name`, or a value of the wrong type.
     """
     try:
         with open(path, "rb") as file:
@@ -46,55 +45,57 @@ def load_toml(path: Path, record: type[T]) -> T:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not valid TOML: {error}") from error
     if "name" in table:
-        raise DataError(f"{path}: the name is the file's own, {path.stem!r}", "remove the key 'name'")
+        raise DataError(f"{path}: the name is that of the file, {path.stem!r}", "remove the key 'name'")
     return from_table({"name": path.stem, **table}, record, str(path))
 
 
-def from_table(table: dict[str, Any], record: type[T], where: str) -> T:
-    """Build the dataclass `record` from a table of plain values; `where` names it in errors."""
-    hints = typing.get_type_hints(record)
-    known = [f.name for f in dataclasses.fields(record)]  # type: ignore[arg-type]
-    for key in table:
-        if key not in known:
-            error = unknown("key", key, known)
-            raise DataError(f"{where}: {error.message}", error.hint)
-    try:
-        return record(**{key: _coerce(value, hints[key], f"{where}: {key}") for key, value in table.items()})
-    except TypeError as error:
-        raise DataError(f"{where}: {error}", f"known keys: {', '.join(known)}") from error
+def from_table(table: Mapping[str, Any], record: type[T], where: str) -> T:
+    """Build the dataclass `record` from a table of plain values. A key that the record does not have is an error.
+
+    Args:
+        where: beginning of the error's message, such as the path of the file.
+
+    Raises:
+        DataError: an unknown key, or as for `convert`.
+    """
+    _check_keys(table, record, where)
+    return typing.cast(T, validation.convert(table, record, where, f"known keys: {', '.join(_names(record))}"))
 
 
-def _coerce(value: Any, hint: Any, where: str) -> Any:
-    """Check one value against an annotation; TOML and JSON arrays become tuples."""
-    if hint is Any:
-        return value
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if type(None) in arguments:
-        plain = next(a for a in arguments if a is not type(None))
-        return None if value is None else _coerce(value, plain, where)
-    if origin is tuple and isinstance(value, (list, tuple)):
-        return tuple(_coerce(item, arguments[0], where) for item in value)
-    if origin is dict and isinstance(value, dict):
-        return {key: _coerce(item, arguments[1], f"{where}.{key}") for key, item in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is Path and isinstance(value, str):
-        return Path(value)
-    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        return from_table(value, hint, where)  # type: ignore[arg-type]
-    expected = origin or hint
-    if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
-        raise DataError(f"{where} must be {expected.__name__}, got {value!r}")
-    return value
+def _names(record: type[Any]) -> list[str]:
+    return [f.name for f in dataclasses.fields(record)]
+
+
+def _check_keys(value: Any, hint: Any, where: str) -> None:
+    """Refuse keys that a dataclass does not have, also in the records within it."""
+    arguments = [a for a in typing.get_args(hint) if a is not type(None)]
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        known = _names(typing.cast(type, hint))
+        for key in value:
+            if key not in known:
+                error = unknown("key", str(key), known)
+                raise DataError(f"{where}: {error.message}", error.hint)
+        hints = typing.get_type_hints(hint)
+        for key, inner in value.items():
+            if isinstance(inner, (Mapping, list, tuple)):
+                _check_keys(inner, hints[key], f"{where}: {key}")
+    elif typing.get_origin(hint) is tuple and isinstance(value, (list, tuple)):
+        for inner, kind in zip(value, arguments if arguments[-1] is not ... else arguments[:1] * len(value)):
+            _check_keys(inner, kind, where)
+    elif typing.get_origin(hint) is dict and isinstance(value, Mapping):
+        for key, inner in value.items():
+            _check_keys(inner, arguments[1], f"{where}.{key}")
+    elif len(arguments) == 1 and typing.get_origin(hint) is not type:  # X | None
+        _check_keys(value, arguments[0], where)
 
 
 def names(kind: str) -> list[str]:
-    """The names of the packaged data files of one kind, sorted."""
+    """Return the names of the packaged data files of one kind, sorted."""
     return sorted(path.stem for path in data_dir(kind).glob("*.toml"))
 
 
 def _load_named(kind: str, noun: str, name: str, record: type[T]) -> T:
-    """A packaged data file by its name, or the user's own by a path that ends in .toml."""
+    """Load a packaged data file by its name, or the user's own by a path that ends in .toml."""
     if name.endswith(".toml"):
         path = Path(name)
         if not path.is_file():
@@ -106,34 +107,34 @@ def _load_named(kind: str, noun: str, name: str, record: type[T]) -> T:
 
 
 def is_device(name: str) -> bool:
-    """Whether `name` is a packaged device, or one of the user's own in ``devices/`` of the current folder."""
-    plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None
-    return name in names("devices") or (plain and _own(name).is_file())
+    """Return whether `name` is a packaged device, or the user's own in ``devices/`` of the current folder."""
+    is_plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None
+    return name in names("devices") or (is_plain and _device_file(name).is_file())
 
 
-def _own(name: str) -> Path:
+def _device_file(name: str) -> Path:
     return Path("devices") / f"{name}.toml"
 
 
 def load_device(name: str) -> Device:
-    """The device `name`: packaged, or ``devices/<name>.toml`` of the current folder; or a path that ends in .toml."""
+    """Load a device: packaged, from ``devices/<name>.toml`` in the current folder, or by a path that ends in .toml."""
     if name not in names("devices") and is_device(name):
-        return load_toml(_own(name), Device)
+        return load_toml(_device_file(name), Device)
     if name.endswith(".toml") and Path(name).stem in names("devices"):
         raise UsageError(f"edgekit ships a device called {Path(name).stem!r}", f"rename {name}")
     return _load_named("devices", "device", name, Device)
 
 
 def load_devices() -> list[Device]:
-    """Every packaged device, sorted by name."""
+    """Load every packaged device, sorted by name."""
     return [load_device(name) for name in names("devices")]
 
 
 def load_recipe(name: str) -> CalibrationRecipe:
-    """The calibration recipe `name` (``calibration/<name>.toml``), or the user's own file."""
+    """Load a calibration recipe: ``calibration/<name>.toml``, or the user's own file."""
     return _load_named("calibration", "calibration recipe", name, CalibrationRecipe)
 
 
 def load_suite(name: str) -> Suite:
-    """The benchmark suite `name` (``benchmarks/suites/<name>.toml``), or the user's own file."""
+    """Load a benchmark suite: ``benchmarks/suites/<name>.toml``, or the user's own file."""
     return _load_named("benchmarks/suites", "suite", name, Suite)

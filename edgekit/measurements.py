@@ -1,57 +1,94 @@
-"""The nouns of measuring: the raw values, and what is derived from them."""
+"""Records of measuring: raw values, figures derived from them, and the limits that they must keep."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from enum import Enum
+from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import DataError, unknown
 from edgekit.records import Artifact
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgekit.environment import Environment
+
 SOURCES = ("device", "host", "emulated")
+# The baseline that accuracy and speed-up refer to; other ``baseline/`` artifacts are rows like all others.
+REFERENCE = "baseline/pytorch"
+# Name of the device that is this machine.
+HERE = "local"
+# Prefix of the device names of browsers; a browser may run on this machine.
+BROWSERS = "web:"
+# Fewest samples that carry a latency percentile, by MLPerf early stopping (confidence 0.99, d = 0); 8 of the median.
+LEAST_SAMPLES = {50: 8, 90: 64, 95: 130, 99: 662}
+SCENARIOS = ("single_stream", "offline")
 
 
-@dataclass(frozen=True)
+class TextEnum(str, Enum):
+    """An enum whose values are the words that users and JSON see."""
+
+    __str__ = str.__str__
+
+    def __format__(self, form: str) -> str:
+        return str.__format__(str(self), form)
+
+    @property
+    def text(self) -> str:
+        """The words for users."""
+        return str(self.value)
+
+
+@dataclass(frozen=True, eq=False)
 class BenchmarkResult:
-    """One artifact on one device: raw latencies and logits; statistics are derived when read.
-    `latencies_ns` one integer per query (single stream, batch 1). `logits` is samples x classes,
-    in the order of the test split; `expected` per sample the label. Where the device tells: `compute_ns` by its
-    own clock, of the model alone; `layers` name and median ms; `power` (n, 2), seconds and mW of the whole board.
-    `warmup_ns`: the queries before the measured ones. `offline_ns`: nanoseconds of one pass after the other over
-    ``environment["offline_images"]`` images each, back to back; empty where the suite asks for no throughput.
+    """Raw values of one artifact on one device; figures are derived when they are needed.
+
+    Attributes:
+        latencies_ns: int64 (queries,), single stream. warmup_ns: int64, of the queries before.
+        logits: (samples, classes), in the order of the test split. expected: (samples,), the labels.
+        compute_ns: int64, time of the model alone by the device's own clock; empty where the device does not tell.
+        layers: name and median milliseconds of each. power: (n, 2), seconds and mW of the whole board; or None.
+        offline_ns: int64, nanoseconds of consecutive passes over `environment.offline_images` images each; empty
+            where the suite asks for no throughput.
     """
 
     artifact: Artifact
     device: str
     runtime: str
     source: str
-    environment: dict[str, Any]
-    latencies_ns: tuple[int, ...]
+    environment: Environment
+    latencies_ns: np.ndarray
     logits: Any
     expected: Any
     size_bytes: int
-    compute_ns: tuple[int, ...] = ()
+    compute_ns: np.ndarray = ()  # type: ignore[assignment]
     layers: tuple[tuple[str, float], ...] = ()
     power: Any = None
-    warmup_ns: tuple[int, ...] = ()
-    offline_ns: tuple[int, ...] = ()
+    warmup_ns: np.ndarray = ()  # type: ignore[assignment]
+    offline_ns: np.ndarray = ()  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
+        import numpy as np
+
         if self.source not in SOURCES:
             raise unknown("source", self.source, SOURCES)
         if len(self.logits) != len(self.expected):
             raise DataError(f"{self.artifact.name}: {len(self.logits)} outputs for {len(self.expected)} samples")
+        for name in ("latencies_ns", "compute_ns", "warmup_ns", "offline_ns"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), np.int64))
 
 
 @dataclass(frozen=True)
 class Quantile:
-    """A latency percentile in milliseconds, and how far the samples carry it.
+    """A latency percentile in milliseconds.
 
     Attributes:
-        ms: the sample's own percentile; None where even that would be a guess.
+        ms: percentile of the samples; None where there are too few.
         low_ms, high_ms: its 95 % interval; None where the samples have no such bound.
-        bound_ms: the early-stopping estimate (MLPerf), above the true percentile with 99 % confidence; None is
-            insufficient samples. The median has none.
+        bound_ms: early-stopping estimate (MLPerf), above the true percentile with 99 % confidence; None where there
+            are too few samples, and of the median.
     """
 
     percentile: float
@@ -61,17 +98,36 @@ class Quantile:
     bound_ms: float | None
 
 
+class FlagKind(TextEnum):
+    """Reasons to doubt a series of latencies."""
+
+    STARTED_UP = "started up"
+    DRIFTS = "drifts"
+    STEP = "step"
+    TWO_MODES = "two modes"
+    AUTOCORRELATED = "autocorrelated"
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A reason to doubt a series of latencies. `text`: with figures, for users."""
+
+    kind: FlagKind
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
 @dataclass(frozen=True)
 class Latency:
-    """What raw latencies say, and whether they can be believed.
+    """Figures of a series of latencies, and reasons to doubt it.
 
     Attributes:
-        queries: that count: those behind the warm-up. warmup: queries that were measured and taken off, because the
-            series had not settled yet.
-        method: of the intervals: "order statistics", or those "of the effective sample" where queries depend on each
-            other. autocorrelation: at lag 1, of the ranks.
-        flags: what makes the series doubtful, each in words that can stand in a note.
-        images_per_s: offline throughput, with its 95 % interval; None where it was not measured.
+        queries: that count, after the warm-up. warmup: measured queries that were cut off as start-up.
+        method: of the intervals: "order statistics", with "of the effective sample" where queries depend on each other.
+        autocorrelation: of the ranks, at lag 1.
+        images_per_s: offline throughput with its 95 % interval; None where it was not measured.
     """
 
     queries: int
@@ -79,7 +135,7 @@ class Latency:
     quantiles: tuple[Quantile, ...]
     method: str
     autocorrelation: float
-    flags: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
     images_per_s: float | None = None
     images_per_s_low: float | None = None
     images_per_s_high: float | None = None
@@ -87,13 +143,13 @@ class Latency:
 
 @dataclass(frozen=True)
 class Roofline:
-    """What a device could do at best, and what was reached.
+    """Lower limit of a latency by the peaks of the device, and the part of it that was reached.
 
     Attributes:
         macs, bytes_moved: of one image: multiply-accumulates; weights and activations read and written once.
         limit_ms: the longer of computing and moving at the device's peaks. bound: which: "compute" or "memory".
         reached: `limit_ms` over the measured p50 of one image; above 1 where caches save what is counted as moved.
-        source: where the peaks are from.
+        source: of the peaks.
     """
 
     macs: int
@@ -106,12 +162,12 @@ class Roofline:
 
 @dataclass(frozen=True)
 class LayerFigures:
-    """One layer of the trained network, by its module's name: its time on a device, and its error in INT8.
+    """Time of one layer on a device, and its error in INT8, under the module's name in the trained network.
 
     Attributes:
-        ms: median; percent: of all layers' time. alone_db, accumulated_db: SQNR of its activations with nothing, and
-            with all before it, quantized; effect_db: of the logits when only it is quantized; cosine: of `accumulated`.
-            None where it was not measured.
+        ms: median. percent: of the time of all layers. alone_db, accumulated_db: SQNR of its activations with only it,
+            and with all layers up to it, quantized. effect_db: SQNR of the logits with only it quantized. cosine: of
+            `accumulated`. None where it was not measured.
     """
 
     name: str
@@ -126,18 +182,43 @@ class LayerFigures:
 
 
 @dataclass(frozen=True)
+class LayerCost:
+    """Work of one layer with weights, or of another operation, of the folded network, for one image.
+
+    Attributes:
+        layer: the layer with weights that it is, or that it follows in the graph; "" before the first.
+        macs: multiply-accumulates. weights, biases: numbers of parameters. read, written: numbers of activations.
+        tensors: names of its outputs: its own, and that of the activation fused into it.
+    """
+
+    name: str
+    kind: str
+    layer: str
+    macs: int = 0
+    weights: int = 0
+    biases: int = 0
+    read: int = 0
+    written: int = 0
+    tensors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Summary:
-    """One artifact on one device, judged. Accuracies in percent, `drop` in points below the baseline.
-    `p_value` is of McNemar's test against the baseline's answers. A latency percentile is None
-    where the samples cannot carry it. `stand_in` says that another runtime than the artifact's own
-    was measured. `speedup` is the baseline's p50 over this one's: the baseline of the same device if there is one,
-    else one with as many threads, else the desktop's; None where the numbers of threads differ, and of a stand-in.
-    `busy`: other work ran.
-    Of a board that tells: `compute_ms` the p50 of the model alone, by the device's clock; `state` of the board
-    afterwards; milliwatts and millijoules per image, or why there are none; what slowed it down.
-    Latencies are of a whole `batch`, `speedup` is per image. `drop_low` to `drop_high` and `speedup_low` to
-    `speedup_high` are 95 % intervals; `speedup_best` is over the fastest baseline of that machine.
-    `speedup_doubtful`: either side of the ratio was measured while other work ran.
+    """Figures of one artifact on one device, compared with the baseline.
+
+    Attributes:
+        ran_in: runtime and version. stand_in: another runtime than the artifact's own was measured.
+        busy: other work ran just before the measurement.
+        top1, top1_low, top1_high: percent, with the 95 % interval. drop: points below the baseline, with `drop_low`
+            and `drop_high`. p_value: McNemar's test against the baseline's answers. agreement: percent.
+        p50_ms, p90_ms, p99_ms: latency of a whole batch; None where the samples cannot carry it.
+        speedup: p50 of the baseline over this p50, per image, with its 95 % interval. The baseline is that of the same
+            device, else one with as many threads, else the desktop's; None where the numbers of threads differ, and of
+            a stand-in. speedup_best: over the fastest baseline of that machine. speedup_doubtful: other work ran while
+            one of the two was measured.
+        compute_ms: p50 of the model alone, by the device's clock. state: of the board afterwards (`BoardState`).
+        rail, idle_mw, gross_mj, net_mj: energy per image; no_energy: why there is none.
+        throttling: reasons to think that the board slowed itself down.
     """
 
     artifact: str
@@ -182,10 +263,17 @@ class Summary:
     speedup_doubtful: bool = False
     roofline: Roofline | None = None
 
+    def table(self) -> dict[str, Any]:
+        """Return plain values for JSON; flags as their texts."""
+        found = dataclasses.asdict(self)
+        if self.latency is not None:
+            found["latency"]["flags"] = [flag.text for flag in self.latency.flags]
+        return found
+
 
 @dataclass(frozen=True)
 class Delegation:
-    """What a delegate took of a graph: `nodes` out of `of` (None where that is not said), in so many partitions."""
+    """Nodes of a graph that a delegate took. `of`: number of all nodes, None where it is not printed."""
 
     name: str
     nodes: int
@@ -193,11 +281,22 @@ class Delegation:
     partitions: int
 
 
+class Delegated(TextEnum):
+    """Part of a model that ran on the accelerator."""
+
+    FULL = "full"
+    PARTIAL = "partial"
+    NONE = "none"
+    UNKNOWN = "unknown"
+
+
 @dataclass(frozen=True)
 class ProgramFigures:
-    """What a program that keeps no single times says of them, in milliseconds.
-    `first_ms` is the first measured run, `cold_ms` the first of the warm-up. Median, p5 and p95 are the program's
-    own, None where it has none. `delegation`: how much ran on the accelerator, full, partial, none or unknown.
+    """Figures that a program prints of a measurement, in milliseconds.
+
+    Attributes:
+        first_ms: first measured run. cold_ms: first run of the warm-up.
+        median_ms, p5_ms, p95_ms: None where the program does not print them.
     """
 
     runs: int
@@ -212,14 +311,15 @@ class ProgramFigures:
     median_ms: float | None
     p5_ms: float | None
     p95_ms: float | None
-    delegation: str
+    delegation: Delegated
     delegates: tuple[Delegation, ...] = ()
 
 
 @dataclass(frozen=True)
 class ProgramResult:
-    """One artifact measured by a program on a device: no raw latencies and no answers, so it is no `BenchmarkResult`,
-    carries no percentile of edgekit's, and stands in a table of its own.
+    """One artifact measured by a program on a device.
+
+    It has neither single latencies nor answers, so no percentile of edgekit's, and stands in a table of its own.
     """
 
     artifact: Artifact
@@ -227,7 +327,7 @@ class ProgramResult:
     program: str
     program_sha256: str
     source: str
-    environment: dict[str, Any]
+    environment: Environment
     figures: ProgramFigures
     size_bytes: int
 
@@ -235,46 +335,43 @@ class ProgramResult:
         if self.source not in SOURCES:
             raise unknown("source", self.source, SOURCES)
 
-
-# When a measurement has seen enough, and what it must hold: ``benchmarks/suites/*.toml`` as records.
-
-# The fewest samples that carry a latency percentile: MLPerf early stopping, confidence 0.99, d = 0.
-# Of a median: by edgekit.
-LEAST_SAMPLES = {50: 8, 90: 64, 95: 130, 99: 662}
-SCENARIOS = ("single_stream", "offline")
+    def table(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        own = {**vars(self), "environment": self.environment.table()}
+        return {**own, "artifact": dataclasses.asdict(self.artifact), "figures": dataclasses.asdict(self.figures)}
 
 
 def _gate(text: str) -> Any:
-    """A field that is an option of the command line too."""
+    """Return a field that is an option of the command line too."""
     return field(default=None, metadata={"help": f"Gate: {text}", "known": ()})
 
 
 @dataclass(frozen=True)
 class Gates:
-    """Limits that a measured artifact must keep; None is no limit. MLPerf Mobile wants a `min_accuracy` of 98."""
+    """Limits that a measured artifact must keep; None: no limit. MLPerf Mobile wants a `min_accuracy` of 98."""
 
-    max_drop: float | None = _gate("points of top-1 below the baseline, at most.")
-    min_accuracy: float | None = _gate("percent of the baseline's top-1, at least.")
-    max_p90_ms: float | None = _gate("p90 latency by early stopping, at most.")
-    min_speedup: float | None = _gate("the baseline's median latency over the model's, at least.")
+    max_drop: float | None = _gate("most points of top-1 below the baseline.")
+    min_accuracy: float | None = _gate("least percent of the baseline's top-1.")
+    max_p90_ms: float | None = _gate("highest p90 latency in ms (early-stopping estimate).")
+    min_speedup: float | None = _gate("least ratio of the baseline's median latency to the model's.")
 
     def __post_init__(self) -> None:
         for name, limit in vars(self).items():
             if limit is not None and not abs(limit) < 1e9:
                 raise DataError(f"the gate {name} must be a number, not {limit}")
             if limit is not None and limit < 0 and name != "max_drop":
-                raise DataError(f"the gate {name} cannot be below 0: {limit:g}")
+                raise DataError(f"the gate {name} must be 0 or greater, not {limit:g}")
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A ``benchmarks/suites/*.toml``: when a latency measurement has seen enough, and what must be held.
+    """A ``benchmarks/suites/*.toml``: when a latency measurement ends, and the gates of its results.
 
     Attributes:
         scenarios: "single_stream", one query after the other, each timed; and "offline", images back to back.
-        percentiles: that its queries must carry. offline_s: how long images are passed back to back.
-        power_s: how long power is measured idle, and busy, where a board can tell; 0: not at all.
-        cooldown_s: how long a phone rests before each model but the first.
+        percentiles: that the queries must carry. offline_s: duration of the offline scenario.
+        power_s: duration of each power measurement, idle and busy, where a board can tell; 0: none.
+        cooldown_s: pause of a phone before each model but the first.
     """
 
     name: str
@@ -301,7 +398,7 @@ class Suite:
             if scenario not in SCENARIOS:
                 raise unknown("scenario", scenario, SCENARIOS)
         if SCENARIOS[0] not in self.scenarios:
-            raise DataError(f"suite {self.name!r}: scenarios must have {SCENARIOS[0]}: speedups are of its median")
+            raise DataError(f"suite {self.name!r}: scenarios must include {SCENARIOS[0]}: speed-ups are of its median")
         for percentile in self.percentiles:
             if percentile not in LEAST_SAMPLES:
                 raise unknown("percentile", str(percentile), [str(known) for known in LEAST_SAMPLES])
@@ -310,34 +407,3 @@ class Suite:
                     f"suite {self.name!r}: p{percentile} needs {LEAST_SAMPLES[percentile]} queries, min_queries is "
                     f"{self.min_queries}"
                 )
-
-
-# Accuracy, and the speed-up, are against this one; others of ``baseline/`` are further rows.
-REFERENCE = "baseline/pytorch"
-# The device that is this machine.
-HERE = "local"
-# How the names of browsers begin; one may run on this machine.
-BROWSERS = "web:"
-# The share of all cores that other work took just before, above which latencies are called doubtful.
-BUSY = 0.2
-
-
-@dataclass(frozen=True)
-class LayerCost:
-    """One layer with weights, or another operation, of the folded network, for one image.
-
-    Attributes:
-        layer: the layer with weights that it is, or that it follows in the graph; "" before the first.
-        macs: multiply-accumulates. weights, biases: how many parameters. read, written: how many activations.
-        tensors: the names of what it writes: by itself, and with the activation that is fused into it.
-    """
-
-    name: str
-    kind: str
-    layer: str
-    macs: int = 0
-    weights: int = 0
-    biases: int = 0
-    read: int = 0
-    written: int = 0
-    tensors: tuple[str, ...] = ()

@@ -68,8 +68,8 @@ def test_an_unknown_key_names_the_file_the_nearest_and_the_known_keys(tmp_path: 
         ("threads = 1.0", "threads must be int, got 1.0"),
         ("threads = true", "threads must be int, got True"),
         ("memory_gb = true", "memory_gb must be float"),
-        ("precisions = [8]", "precisions must be str, got 8"),
-        ('precisions = "int8"', "precisions must be tuple, got 'int8'"),
+        ("precisions = [8]", "precisions[0] must be str, got 8"),
+        ('precisions = "int8"', "precisions must be array, got 'int8'"),
         ("verified = 1", "verified must be bool, got 1"),
         ("note = {a = 1}", "note must be str"),
     ],
@@ -133,7 +133,7 @@ def test_records_within_records_are_built_and_named_in_errors() -> None:
     table = {"ranges": {"a": {"low": -1, "high": 2}}, "observer": "mse", "recipe": "r", "samples": "", "parent": ""}
     assert config.from_table(table, CalibrationTable, "f").ranges == {"a": Range(-1.0, 2.0)}
     table["ranges"] = {"a": {"low": "x", "high": 2}}
-    with pytest.raises(DataError, match=r"f: ranges\.a: low must be float"):
+    with pytest.raises(DataError, match=r"f: ranges\.a\.low must be float, got 'x'"):
         config.from_table(table, CalibrationTable, "f")
 
 

@@ -1,17 +1,17 @@
-"""Two kept results, compared: what changed, how sure that is, and what else was different."""
+"""Comparison of two kept results: changes, their significance, and other differences that may explain them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from edgekit.archive.entry import Entry
-from edgekit.stats.change import Change, latency_change, spread, top1_change, widened
+from edgekit.archive.entry import Entry, Kind
+from edgekit.stats.change import Change, Spread, Steps, latency_change, top1_change, widened
 
-# What of the environment explains a difference, and what people call it.
+# Fields of the environment that may explain a difference, and their names for users.
 _CIRCUMSTANCES = {
     "cpu": "CPU", "board": "board", "machine": "architecture", "cores": "cores", "cores_usable": "usable cores",
     "threads": "threads", "batch": "batch", "processor": "processor", "accelerator": "accelerator", "api": "API",
@@ -22,7 +22,7 @@ _CIRCUMSTANCES = {
     "runtime": "runtime", "version": "runtime's version", "edgekit": "edgekit", "python": "Python", "numpy": "numpy",
     "suite": "suite", "timed_together": "queries timed together",
 }  # fmt: skip
-# Where one of these differs, latencies are of two machines or two ways to run, and no version explains them.
+# Where one of these differs, latencies are of two machines or two ways to run a model, and are not compared.
 _OTHER_MACHINE = (
     "cpu", "board", "machine", "processor", "accelerator", "batch", "mode", "api", "xnnpack", "power_mode",
     "power_mode_before", "power_mode_after", "clocks_locked_before", "clocks_locked_after", "governor",
@@ -32,14 +32,15 @@ _OTHER_MACHINE = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """`after` against `before`.
+    """Comparison of `after` with `before`.
 
     Attributes:
-        top1, p50, p90: None where there is nothing to compare. p50 and p90 are ratios, of p90 that of the samples' own
-            percentile; they may have no interval. agreement: percent of the images with the same answer; None where
-            the images are not known to be the same.
-        paired: the same images, one by one. same_file: the very same model file.
-        circumstances: what else differs, by its name: before and after. machines: why latencies are of two machines.
+        top1, p50, p90: None where there is nothing to compare. p50 and p90 are ratios of the samples' percentiles, and
+            may have no interval. agreement: percent of the images with the same answer; None where the images are not
+            known to be the same.
+        paired: both were measured on the same images. same_file: the model file is the same.
+        circumstances: other differences, by name: before and after.
+        machines: why the latencies are of two machines, or of two ways to run a model; "" if they are not.
     """
 
     before: Entry
@@ -54,21 +55,67 @@ class Comparison:
     machines: str
 
 
-NO_SINGLE_TIMES = "a program that keeps no single times measured it"
+NO_SINGLE_TIMES = "a program that keeps no single latencies measured it"
+
+
+class Repeats:
+    """Measurements grouped by what repeated ones share: the file, the device, and all that may explain a change.
+
+    Each measurement is looked at once, however many pairs of them are compared.
+    """
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        unique = {entry.sha256: entry for entry in entries}  # a copied run has the same ones again
+        self._setting = {sha256: _setting(entry) for sha256, entry in unique.items()}
+        self._groups: dict[tuple[object, ...], list[Entry]] = {}
+        for entry in sorted(unique.values(), key=lambda e: (e.run, e.number, e.measured)):
+            self._groups.setdefault(self._setting[entry.sha256], []).append(entry)
+        self._steps: dict[tuple[object, ...], tuple[Steps, dict[str, int]]] = {}
+
+    def spread(self, before: Entry, after: Entry, name: str) -> Spread | None:
+        """Return how far repeated measurements of either side lie apart in a figure, such as "p50_ms".
+
+        Where both sides repeat each other, `after` is left out: it must not be judged by itself.
+        """
+        if not {before.sha256, after.sha256} <= self._setting.keys():
+            return self._with(before, after).spread(before, after, name)
+        settings = self._setting[before.sha256], self._setting[after.sha256]
+        steps, index = self._steps_of(frozenset(settings), name)
+        return steps.spread(without=index.get(after.sha256) if settings[0] == settings[1] else None)
+
+    def _with(self, *entries: Entry) -> Repeats:
+        settings = {_setting(entry) for entry in entries}
+        return Repeats([*(e for s in settings for e in self._groups.get(s, ())), *entries])
+
+    def _steps_of(self, settings: frozenset[tuple[object, ...]], name: str) -> tuple[Steps, dict[str, int]]:
+        """Return the steps of the groups, and the place of each measurement if there is one group."""
+        key = (settings, name)
+        if key not in self._steps:
+            groups = [[(e.sha256, getattr(e, name)) for e in self._groups[setting]] for setting in settings]
+            groups = [[(sha256, value) for sha256, value in group if value] for group in groups]
+            index = {sha256: n for n, (sha256, _) in enumerate(groups[0])} if len(groups) == 1 else {}
+            self._steps[key] = Steps([[value for _, value in group] for group in groups]), index
+        return self._steps[key]
+
+
+def _setting(entry: Entry) -> tuple[object, ...]:
+    """Return what repeated measurements share."""
+    return (entry.artifact_sha256, entry.device, entry.source, *(str(entry.environment.get(k)) for k in _CIRCUMSTANCES))
 
 
 def doubtful(found: Comparison, change: Change | None) -> bool:
-    """Whether a change of latency may be that of other work: it ran, and no repeated measurements tell what it does."""
+    """Return whether other work may explain a change of latency: it ran, and no measurements were repeated."""
     return change is not None and not change.repeats and (found.before.busy or found.after.busy)
 
 
-def compare(before: Entry, after: Entry, others: Sequence[Entry] = ()) -> Comparison:
+def compare(before: Entry, after: Entry, repeats: Repeats | None = None) -> Comparison:
     """Compare two entries that have their samples.
 
     Args:
-        others: more measurements, of which those of the same files on the same machine tell how far one measurement
-            lies from the next; without any, intervals are of the two measurements alone.
+        repeats: further measurements. Those of the same files on the same machine widen the intervals by how far one
+            measurement lies from the next; without any, intervals are of the two measurements alone.
     """
+    repeats = repeats or Repeats(())
     a, b = before.samples, after.samples
     assert a is not None
     assert b is not None
@@ -78,8 +125,8 @@ def compare(before: Entry, after: Entry, others: Sequence[Entry] = ()) -> Compar
         before=before,
         after=after,
         top1=top1_change(a.right, b.right, paired),
-        p50=widened(_latency(before, after, 50), spread(_repeats(before, after, others, "p50_ms"))),
-        p90=widened(_latency(before, after, 90), spread(_repeats(before, after, others, "p90_ms"))),
+        p50=widened(_latency(before, after, 50), repeats.spread(before, after, "p50_ms")),
+        p90=widened(_latency(before, after, 90), repeats.spread(before, after, "p90_ms")),
         agreement=100 * float((a.answers == b.answers).mean()) if paired else None,
         paired=paired,
         same_file=before.artifact_sha256 == after.artifact_sha256,
@@ -89,7 +136,7 @@ def compare(before: Entry, after: Entry, others: Sequence[Entry] = ()) -> Compar
 
 
 def _latency(before: Entry, after: Entry, percentile: int) -> Change | None:
-    """Means of several queries, as of a coarse clock, have no p90 that could be compared."""
+    """Return the change of a percentile; means of several queries, as of a coarse clock, have no p90."""
     assert before.samples is not None
     assert after.samples is not None
     if "emulated" in (before.source, after.source):
@@ -97,7 +144,7 @@ def _latency(before: Entry, after: Entry, percentile: int) -> Change | None:
     together = [entry.environment.get("timed_together", 1) for entry in (before, after)]
     if percentile != 50 and together != [1, 1]:
         return None
-    if "program" in (before.kind, after.kind):
+    if Kind.PROGRAM in (before.kind, after.kind):
         values = [quantile_ms(entry, percentile) for entry in (before, after)]
         if not values[0] or not values[1]:
             return None
@@ -106,29 +153,8 @@ def _latency(before: Entry, after: Entry, percentile: int) -> Change | None:
     return latency_change(*series, percentile)
 
 
-def _repeats(before: Entry, after: Entry, others: Sequence[Entry], name: str) -> list[list[float]]:
-    """The values of a figure in measurements that are repetitions of either side, in the order of measuring.
-
-    Where both sides are repetitions of each other, `after` is left out: what it is judged by must not have it in it.
-    """
-    all_of = {entry.sha256: entry for entry in (*others, before, after)}  # a copied run has the same ones again
-    if _made_alike(before) == _made_alike(after):
-        del all_of[after.sha256]
-    groups: dict[tuple[object, ...], list[float]] = {}
-    for entry in sorted(all_of.values(), key=lambda e: (e.run, e.number, e.measured)):
-        if (value := getattr(entry, name)) is not None and value > 0:
-            groups.setdefault(_made_alike(entry), []).append(value)
-    return [groups.get(key, []) for key in {_made_alike(before), _made_alike(after)}]
-
-
-def _made_alike(entry: Entry) -> tuple[object, ...]:
-    """What measurements share that repeat each other: the file, the device, and all that could explain a change."""
-    said = (str(entry.environment.get(key)) for key in _CIRCUMSTANCES)
-    return (entry.artifact_sha256, entry.device, entry.source, *said)
-
-
 def circumstances(before: Entry, after: Entry) -> dict[str, tuple[Any, Any]]:
-    """What of both environments differs; what only one of them says differs too."""
+    """Return the differences of both environments by name, including values that only one of them has."""
     found: dict[str, tuple[Any, Any]] = {}
     if before.device != after.device:
         found["device"] = (before.device, after.device)
@@ -145,14 +171,14 @@ def circumstances(before: Entry, after: Entry) -> dict[str, tuple[Any, Any]]:
 
 
 def machines(before: Entry, after: Entry) -> str:
-    """Why the latencies of two entries are not of one machine run in one way; "" if they are."""
+    """Return why the latencies are of two machines or of two ways to run a model; "" if they are not."""
     if before.device != after.device:
         return f"other device ({before.device}, {after.device})"
     if before.threads != after.threads:
         return f"other number of threads ({before.threads}, {after.threads})"
     for key in _OTHER_MACHINE:
-        unsaid = 1 if key == "timed_together" else None
-        values = [entry.environment.get(key, unsaid) for entry in (before, after)]
+        default = 1 if key == "timed_together" else None
+        values = [entry.environment.get(key, default) for entry in (before, after)]
         if values[0] != values[1] and not any(value in (None, "", -1) for value in values):
             return f"other {_CIRCUMSTANCES[key]} ({values[0]}, {values[1]})"
     cores = [entry.environment.get("cores") for entry in (before, after)]
@@ -162,30 +188,30 @@ def machines(before: Entry, after: Entry) -> str:
 
 
 def sentences(found: Comparison) -> list[str]:
-    """What a comparison says, figure by figure, and what is significant."""
+    """Return a comparison as sentences, figure by figure."""
     a, b = found.before, found.after
-    said = [_of_top1(found), *(_of_latency(found, p) for p in (50, 90)), _of_size(found)]
+    lines = [_of_top1(found), *(_of_latency(found, p) for p in (50, 90)), _of_size(found)]
     if a.warmup or b.warmup:
-        said.append(
+        lines.append(
             f"left out as start-up: {a.warmup} of {a.warmup + a.queries} queries, {b.warmup} of {b.warmup + b.queries}"
         )
     if found.agreement is not None and not (found.same_file and found.agreement == 100):
-        said.append(f"same answer on {found.agreement:.1f} % of {a.images} images")
+        lines.append(f"same answer on {found.agreement:.1f} % of {a.images} images")
     if found.machines:
-        said.append(f"latencies compare two machines or two ways to run a model, not two versions: {found.machines}")
-    said += [f"differs: {name}: {_value(x)} -> {_value(y)}" for name, (x, y) in found.circumstances.items()]
+        lines.append(f"latencies compare two machines or two ways to run a model, not two versions: {found.machines}")
+    lines += [f"differs: {name}: {_value(x)} -> {_value(y)}" for name, (x, y) in found.circumstances.items()]
     if not found.circumstances:
-        said.append("what was recorded of the machine and the versions is the same")
-    if "program" in (a.kind, b.kind):
-        said.append("measured by a program that keeps no single times: nothing can be said of chance")
-    return said
+        lines.append("no recorded difference of machine or versions")
+    if Kind.PROGRAM in (a.kind, b.kind):
+        lines.append("measured by a program that keeps no single latencies, so the significance is unknown")
+    return lines
 
 
 def _of_top1(found: Comparison) -> str:
     a, b, change = found.before, found.after, found.top1
     if change is None or a.top1 is None or b.top1 is None:
         return "top-1: not measured in both"
-    how = (
+    test = (
         f"McNemar p = {change.p_value:.2g}, the same {a.images} images"
         if change.p_value is not None
         else f"unpaired: {a.images} and {b.images} images that are not known to be the same"
@@ -193,7 +219,7 @@ def _of_top1(found: Comparison) -> str:
     verdict = "not significant" if not change.significant else "better" if change.value > 0 else "worse"
     return (
         f"top-1: {a.top1:.1f} -> {b.top1:.1f} %, {change.value:+.1f} points "
-        f"(95 % interval {change.low:+.1f} to {change.high:+.1f}; {how}): {_sure(verdict)}"
+        f"(95 % interval {change.low:+.1f} to {change.high:+.1f}; {test}): {_sure(verdict)}"
     )
 
 
@@ -207,31 +233,31 @@ def _of_latency(found: Comparison, percentile: int) -> str:
         return f"{name}: insufficient samples ({a.queries} and {b.queries} queries)"
     shown = [shown_ms(entry, percentile) for entry in (a, b)]
     unit = "ms an image" if (a.batch, b.batch) != (1, 1) else "ms"
-    of = "early-stopping estimates; p90 of the samples " if percentile != 50 and a.kind != "program" else ""
-    said = f"{name}: {_ms(shown[0])} -> {_ms(shown[1])} {unit}, {of}x {change.value:.3f}"
+    of = "early-stopping estimates; p90 of the samples " if percentile != 50 and a.kind != Kind.PROGRAM else ""
+    text = f"{name}: {_ms(shown[0])} -> {_ms(shown[1])} {unit}, {of}x {change.value:.3f}"
     interval = bounds(change, ".3f")
     if not interval:
-        return f"{said}: no interval ({change.why})"
+        return f"{text}: no interval ({change.why})"
     verdict = "not significant" if not change.significant else "faster" if change.value < 1 else "slower"
     doubt = ", but other work ran" if change.significant and doubtful(found, change) else ""
     limits = f"; {change.why}" if change.why else ""
-    return f"{said} (95 % interval {interval}, {change.method}{limits}): {_sure(verdict)}{doubt}"
+    return f"{text} (95 % interval {interval}, {change.method}{limits}): {_sure(verdict)}{doubt}"
 
 
 def not_compared(found: Comparison, percentile: int) -> str:
-    """Why a percentile of latencies is not compared, whatever the samples are; "" if it is."""
+    """Return why a percentile of latencies is not compared, whatever the samples are; "" if it is."""
     entries = (found.before, found.after)
     if emulated := [entry.device for entry in entries if entry.source == "emulated"]:
         return f"{emulated[0]} is emulated"
     if percentile != 50 and any(entry.environment.get("timed_together", 1) != 1 for entry in entries):
         return "several queries were timed together"
-    if percentile != 50 and "program" in (entry.kind for entry in entries):
+    if percentile != 50 and Kind.PROGRAM in (entry.kind for entry in entries):
         return NO_SINGLE_TIMES
     return ""
 
 
 def bounds(change: Change, form: str) -> str:
-    """An interval in words, perhaps of one end; "" where it has none."""
+    """Return an interval in words, perhaps with one end; "" where it has none."""
     if change.low is not None and change.high is not None:
         return f"{change.low:{form}} to {change.high:{form}}"
     if change.low is not None:
@@ -240,19 +266,20 @@ def bounds(change: Change, form: str) -> str:
 
 
 def shown_ms(entry: Entry, percentile: int) -> float | None:
-    """A percentile as edgekit shows it everywhere, of one image: of p90 the early-stopping estimate."""
+    """Return a percentile of one image as edgekit shows it everywhere: for p90 the early-stopping estimate."""
     if percentile == 50:
         return quantile_ms(entry, 50)
     return None if entry.p90_ms is None else entry.p90_ms / entry.batch
 
 
 def quantile_ms(entry: Entry, percentile: int) -> float | None:
-    """The samples' own percentile, of one image; of p50 that of all of them, of p90 that of those kept. Of a program
-    its own median.
+    """Return the percentile of the samples, of one image: p50 of all of them, p90 of those kept.
+
+    A program's p50 is the median that it printed.
     """
     if percentile == 50 and entry.p50_ms is not None:
         return entry.p50_ms / entry.batch
-    if entry.kind == "program":
+    if entry.kind == Kind.PROGRAM:
         return None
     if entry.samples is None or not len(entry.samples.latencies_ns):
         return None

@@ -1,4 +1,4 @@
-"""Whether measured artifacts keep their gates, and what could not be shown; pure functions of judged rows."""
+"""Verdicts on the gates of measured artifacts."""
 
 from __future__ import annotations
 
@@ -6,43 +6,49 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from edgekit.measurements import Gates, Summary
+from edgekit.measurements import Gates, Summary, TextEnum
 
-HELD, BROKEN, INSUFFICIENT, DOUBTFUL, NOT_SHOWN = "held", "broken", "insufficient", "doubtful", "not shown"
-_FAILS = (BROKEN, INSUFFICIENT)
+
+class Outcome(TextEnum):
+    """Outcome of one gate on one artifact.
+
+    INSUFFICIENT: a figure is missing where there should be one. DOUBTFUL: the figure holds, but its 95 % interval
+    reaches over the limit, other work ran, or queries were cut off as start-up. NOT_SHOWN: this device gives no figure.
+    """
+
+    HELD = "held"
+    BROKEN = "broken"
+    INSUFFICIENT = "insufficient"
+    DOUBTFUL = "doubtful"
+    NOT_SHOWN = "not shown"
+
+
+_FAILS = (Outcome.BROKEN, Outcome.INSUFFICIENT)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One gate on one artifact of one device.
-
-    Attributes:
-        outcome: "held"; "broken"; "insufficient", no figure where there should be one; "doubtful", the figure holds,
-            but its 95 % interval reaches over the limit, other work ran, or queries were left out of it as a
-            start-up; "not shown", no figure of this device's.
-        text: all of it in words, with figures.
-    """
+    """One gate on one artifact on one device. `text`: the whole verdict for users, with figures."""
 
     artifact: str
     device: str
     gate: str
-    outcome: str
+    outcome: Outcome
     text: str
 
     def fails(self, strict: bool) -> bool:
-        """Whether it makes the whole fail; `strict`: only what was shown to hold does not."""
-        return self.outcome in _FAILS or (strict and self.outcome != HELD)
+        """Return whether the check as a whole fails; `strict`: everything fails that is not shown to hold."""
+        return self.outcome in _FAILS or (strict and self.outcome != Outcome.HELD)
 
 
 def judge(rows: Iterable[Summary], gates: Gates, without: Iterable[tuple[str, str]] = ()) -> list[Verdict]:
-    """Every gate that has a limit, on every row but the baseline's, in their order.
+    """Judge every gate that has a limit, on every row but the baselines', in their order.
 
-    A gate that not one row could show is "insufficient" where it could not be shown: a limit that was set is never
-    passed by measuring nothing.
+    A gate that no row could show becomes INSUFFICIENT: a limit is never passed by measuring nothing.
 
     Args:
-        without: names of artifacts and devices that were measured and have no row, as of a program that keeps no
-            single times. Of their latency nothing can be shown; their accuracy another row of the file shows.
+        without: names of artifacts and devices that were measured without a row, by a program that keeps no single
+            latencies. Gates of their latency are INSUFFICIENT; their accuracy is shown by another row of the file.
     """
     limits = {name: limit for name, limit in dataclasses.asdict(gates).items() if limit is not None}
     judged = [row for row in rows if not row.baseline]
@@ -50,20 +56,21 @@ def judge(rows: Iterable[Summary], gates: Gates, without: Iterable[tuple[str, st
     found: list[Verdict] = []
     for name, limit in limits.items():
         verdicts = [_verdict(row, name, limit) for row in judged]
-        verdicts += [_unseen(artifact, device, name, limit) for artifact, device in others]
-        if not any(verdict.outcome != NOT_SHOWN for verdict in verdicts):
-            verdicts = [dataclasses.replace(verdict, outcome=INSUFFICIENT) for verdict in verdicts]
+        verdicts += [_without_row(artifact, device, name, limit) for artifact, device in others]
+        if all(verdict.outcome == Outcome.NOT_SHOWN for verdict in verdicts):
+            verdicts = [dataclasses.replace(verdict, outcome=Outcome.INSUFFICIENT) for verdict in verdicts]
         found.extend(verdicts)
     return found
 
 
 @dataclass(frozen=True)
 class _Figure:
-    """What a gate looks at, as text shows it.
+    """The figure that a gate limits.
 
     Attributes:
-        worst: the end of its interval that is nearer to the limit.
-        doubts: why it is not sure although it holds. busy: other work ran, so it may be wrong where it does not.
+        worst: the end of its interval that is nearer to the limit. why_not: why there is no value.
+        shown: False if this device can give no such figure.
+        doubts: reasons to doubt a figure that holds. busy: other work ran, so a figure that fails may be wrong.
     """
 
     value: float | None
@@ -75,7 +82,7 @@ class _Figure:
 
 
 def _asked(gate: str, limit: float) -> tuple[str, str]:
-    """The name of a gate's figure, and its limit in words."""
+    """Return the name of a gate's figure, and its limit in words."""
     return _NAMES[gate], f"at {'least' if gate.startswith('min_') else 'most'} {limit:g}{_UNITS[gate]}"
 
 
@@ -84,11 +91,11 @@ def _unknown(gate: str, limit: float, why: str) -> str:
     return f"{name} is not known ({why}), asked {asked}"
 
 
-def _unseen(artifact: str, device: str, gate: str, limit: float) -> Verdict:
+def _without_row(artifact: str, device: str, gate: str, limit: float) -> Verdict:
     timed = gate in ("max_p90_ms", "min_speedup")
     why = "no single times were kept" if timed else "no answers were kept"
     text = f"{artifact} on {device}: {_unknown(gate, limit, why)}"
-    return Verdict(artifact, device, gate, INSUFFICIENT if timed else NOT_SHOWN, text)
+    return Verdict(artifact, device, gate, Outcome.INSUFFICIENT if timed else Outcome.NOT_SHOWN, text)
 
 
 def _verdict(row: Summary, gate: str, limit: float) -> Verdict:
@@ -98,20 +105,22 @@ def _verdict(row: Summary, gate: str, limit: float) -> Verdict:
     def keeps(value: float) -> bool:
         return value >= limit if gate.startswith("min_") else value <= limit
 
-    def verdict(outcome: str, *said: str) -> Verdict:
-        return Verdict(row.artifact, row.device, gate, outcome, f"{row.artifact} on {row.device}: {'; '.join(said)}")
+    def verdict(outcome: Outcome, *parts: str) -> Verdict:
+        return Verdict(row.artifact, row.device, gate, outcome, f"{row.artifact} on {row.device}: {'; '.join(parts)}")
 
     if not figure.shown or figure.value is None:
-        return verdict(INSUFFICIENT if figure.shown else NOT_SHOWN, _unknown(gate, limit, figure.why_not))
+        return verdict(
+            Outcome.INSUFFICIENT if figure.shown else Outcome.NOT_SHOWN, _unknown(gate, limit, figure.why_not)
+        )
     text = f"{name} is {figure.value:.4g}{_UNITS[gate]}, asked {asked}"
     if not keeps(figure.value):
-        return verdict(BROKEN, text, *(["the machine was busy, measure again"] if figure.busy else []))
+        return verdict(Outcome.BROKEN, text, *(["the machine was busy, measure again"] if figure.busy else []))
     doubts = list(figure.doubts)
     if figure.worst is None:
         doubts.insert(0, "its 95 % interval has no end there")
     elif not keeps(figure.worst):
         doubts.insert(0, f"its 95 % interval reaches {figure.worst:.4g}{_UNITS[gate]}")
-    return verdict(DOUBTFUL if doubts else HELD, text, *doubts)
+    return verdict(Outcome.DOUBTFUL if doubts else Outcome.HELD, text, *doubts)
 
 
 def _drop(row: Summary) -> _Figure:
@@ -119,7 +128,7 @@ def _drop(row: Summary) -> _Figure:
 
 
 def _accuracy(row: Summary) -> _Figure:
-    """The share of the baseline's top-1 that is left, in percent."""
+    """Return the share of the baseline's top-1 that is left, in percent."""
     baseline = row.top1 + row.drop
     if baseline <= 0:
         return _Figure(None, None, "the baseline has no answer right")
@@ -140,7 +149,7 @@ def _speedup(row: Summary) -> _Figure:
 
 
 def _timed(row: Summary, figure: _Figure) -> _Figure:
-    """Latency of a stand-in or of an emulator is none of the artifact's; what makes one doubtful is said."""
+    """Add the doubts about a latency; that of a stand-in or an emulator does not count."""
     if row.source == "emulated":
         return dataclasses.replace(figure, shown=False, why_not="the time that an emulator takes is no latency")
     if row.stand_in:

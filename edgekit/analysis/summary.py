@@ -1,4 +1,4 @@
-"""From raw values to judged figures, against the baseline."""
+"""Figures of measured artifacts, compared with the baseline."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import numpy as np
 from edgekit.analysis.energy import energy, throttling
 from edgekit.bench import roofline
 from edgekit.errors import MissingError
-from edgekit.measurements import BROWSERS, BUSY, HERE, REFERENCE, BenchmarkResult, Latency, Summary
+from edgekit.measurements import BROWSERS, HERE, REFERENCE, BenchmarkResult, Summary
 from edgekit.stats import proportions, quantiles
-from edgekit.stats.latency import images_per_s, latency, percentiles_ms, settled
+from edgekit.stats.latency import figures_of, series_of
 from edgekit.stats.proportions import mcnemar, paired_difference, wilson
-from edgekit.stats.quantiles import Sample, ratio
+from edgekit.stats.quantiles import ratio
 
-# What else runs the files of a runtime as it does.
-_ALSO = {"tensorrt": "trtexec"}
+# Other runtimes that run the files of a runtime as it does itself.
+_EQUIVALENT = {"tensorrt": "trtexec"}
 
 
 def summarize(results: Sequence[BenchmarkResult]) -> list[Summary]:
-    """One row per result: the baseline first, then by target and precision.
+    """Return one row per result: the baselines first, then by device, target and precision.
 
     Raises:
-        MissingError: no baseline among the results, or one on other samples.
+        MissingError: there is no baseline among the results, or none on the same images.
     """
     baselines = [r for r in results if r.artifact.name == REFERENCE]
     if not baselines:
@@ -38,38 +38,38 @@ def summarize(results: Sequence[BenchmarkResult]) -> list[Summary]:
         own = _own(result, baselines)
         if own.expected.shape != result.expected.shape or (own.expected != result.expected).any():
             raise MissingError(f"{result.artifact.name} was measured on other images", "edgekit benchmark")
-        peers = [best[id(r)] for r in results if id(r) in best and r.device == own.device and _alike(r, result)]
+        peers = [best[id(r)] for r in results if id(r) in best and r.device == own.device and _same_threads(r, result)]
         rows.append(_with_best(_summary(result, own), peers))
     return sorted(rows, key=_order)
 
 
 def _order(row: Summary) -> tuple[Any, ...]:
-    """The baselines first, and of them the one that all are compared with."""
+    """Sort the baselines to the front, and of them the reference."""
     first = not row.baseline, row.artifact != REFERENCE if row.baseline else False
     return (*first, row.device, row.target, row.precision != "fp32", row.precision, row.artifact)
 
 
 def _own(result: BenchmarkResult, baselines: Sequence[BenchmarkResult]) -> BenchmarkResult:
-    """The baseline to compare with: of the same device, else with as many threads, else this machine's."""
+    """Return the baseline to compare with: of the same device, else with as many threads, else of this machine."""
 
-    def far(baseline: BenchmarkResult) -> tuple[bool, bool, bool]:
-        return baseline.device != result.device, not _alike(baseline, result), baseline.device != HERE
+    def distance(baseline: BenchmarkResult) -> tuple[bool, bool, bool]:
+        return baseline.device != result.device, not _same_threads(baseline, result), baseline.device != HERE
 
-    return min(baselines, key=far)
+    return min(baselines, key=distance)
 
 
-def _alike(one: BenchmarkResult, other: BenchmarkResult) -> bool:
-    return bool(one.environment["threads"] == other.environment["threads"])
+def _same_threads(one: BenchmarkResult, other: BenchmarkResult) -> bool:
+    return one.environment.threads == other.environment.threads
 
 
 def _image_ms(result: BenchmarkResult) -> float | None:
-    """The median per image, of the latencies that count."""
-    median = quantiles.percentile_ms(_quoted(result), 50)
-    return None if median is None else median / _batch(result)
+    """Return the median latency per image."""
+    median = series_of(result).p50_ms
+    return None if median is None else median / result.environment.images_per_query
 
 
 def _with_best(row: Summary, baselines_ms: Sequence[float | None]) -> Summary:
-    """The row with its speed-up over the fastest of the baselines, of any precision, per image."""
+    """Add the speed-up over the fastest of the baselines, of any precision, per image."""
     best = min((ms for ms in baselines_ms if ms), default=None)
     if row.stand_in or not best or not row.p50_ms:
         return row
@@ -78,7 +78,7 @@ def _with_best(row: Summary, baselines_ms: Sequence[float | None]) -> Summary:
 
 @dataclass(frozen=True)
 class Parity:
-    """How often two models of one precision, made for two runtimes, give the same top-1, in percent."""
+    """Agreement of top-1, in percent, of two models of one precision, made for two runtimes."""
 
     one: str
     other: str
@@ -87,7 +87,7 @@ class Parity:
 
 
 def parities(results: Sequence[BenchmarkResult]) -> list[Parity]:
-    """INT8 models of different runtimes, each measured on its first device, against each other."""
+    """Compare INT8 models of different runtimes with each other, each as measured on its first device."""
     first: dict[str, BenchmarkResult] = {}
     for result in sorted(results, key=lambda r: (r.artifact.name, r.device)):
         if result.artifact.precision == "int8":
@@ -101,7 +101,7 @@ def parities(results: Sequence[BenchmarkResult]) -> list[Parity]:
 
 @dataclass(frozen=True)
 class Twin:
-    """One file on a device and here: how often both give the same top-1, in percent, and the cosine of all logits."""
+    """Agreement of top-1, in percent, and cosine of all logits, of one file on a device and on this machine."""
 
     artifact: str
     device: str
@@ -111,7 +111,7 @@ class Twin:
 
 
 def twins(results: Sequence[BenchmarkResult]) -> list[Twin]:
-    """The answers of other devices and of browsers against those that this machine's runners gave to the same file."""
+    """Compare the answers of other devices and of browsers with those of this machine's runners for the same file."""
     here = {r.artifact.sha256: r for r in results if _is_here(r) and not r.artifact.is_baseline}
     pairs = ((r, here.get(r.artifact.sha256)) for r in results if not _is_here(r))
     return [
@@ -135,12 +135,9 @@ def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
     right = proportions.top1(result.logits, result.expected)
     right_baseline = proportions.top1(baseline.logits, baseline.expected)
     low, high = wilson(int(right.sum()), len(right))
-    quoted = _quoted(result)
-    environment = result.environment
-    p50, p90, p99 = percentiles_ms(quoted, environment)
+    series, environment = series_of(result), result.environment
     drop_low, drop_high = drop_interval(right_baseline, right)
-    batch = _batch(result)
-    before, after = _state(environment, "_before"), _state(environment, "_after")
+    batch = environment.images_per_query
     spent = None if result.power is None or result.source == "emulated" else energy(environment, result.power)
     stand_in = _stands_in(result)
     speedup = (None, None, None) if stand_in else speedup_over(result, baseline)
@@ -148,14 +145,14 @@ def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
         artifact=result.artifact.name,
         target=result.artifact.target,
         precision=result.artifact.precision,
-        ran_in=f"{environment['runtime']} {environment['version']}",
-        processor=environment["processor"],
+        ran_in=f"{environment.runtime} {environment.version}",
+        processor=environment.processor or "",
         device=result.device,
-        threads=environment["threads"],
+        threads=environment.threads or 1,
         source=result.source,
         stand_in=stand_in,
         baseline=result.artifact.is_baseline,
-        busy=_busy(result),
+        busy=environment.busy,
         size_mb=result.size_bytes / 1e6,
         samples=len(right),
         top1=100 * float(right.mean()),
@@ -165,87 +162,62 @@ def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
         p_value=mcnemar(right_baseline, right),
         agreement=100 * proportions.agreement(result.logits, baseline.logits),
         queries=len(result.latencies_ns),
-        p50_ms=p50,
-        p90_ms=p90,
-        p99_ms=p99,
+        p50_ms=series.p50_ms,
+        p90_ms=series.p90_ms,
+        p99_ms=series.p99_ms,
         speedup=speedup[0],
-        compute_ms=quantiles.percentile_ms(result.compute_ns, 50) if len(quoted) else None,
-        state=after,
+        compute_ms=quantiles.percentile_ms(result.compute_ns, 50) if len(series.settled_ns) else None,
+        state=environment.after.table(),
         rail=spent.rail if spent else "",
         idle_mw=spent.idle_mw if spent else None,
         gross_mj=spent.gross_mj / batch if spent else None,
         net_mj=spent.net_mj / batch if spent else None,
         batch=batch,
         no_energy="" if spent else _why_no_energy(result),
-        throttling=tuple(throttling(before, after)),
-        latency=_latency(result),
+        throttling=tuple(throttling(environment.before, environment.after)),
+        latency=figures_of(result),
         drop_low=drop_low,
         drop_high=drop_high,
         speedup_low=speedup[1],
         speedup_high=speedup[2],
-        speedup_doubtful=speedup[0] is not None and result is not baseline and (_busy(result) or _busy(baseline)),
-        roofline=None if stand_in else roofline.reached(environment, p50, batch),
+        speedup_doubtful=speedup[0] is not None
+        and result is not baseline
+        and (environment.busy or baseline.environment.busy),
+        roofline=None if stand_in else roofline.reached(environment, series.p50_ms, batch),
     )
 
 
 def _stands_in(result: BenchmarkResult) -> bool:
-    """Whether what ran is not the runtime that the artifact was made for."""
+    """Return whether another runtime ran than the artifact was made for."""
     own = result.artifact.runtime
-    return not result.artifact.is_baseline and result.runtime not in (own, _ALSO.get(own))
-
-
-def _busy(result: BenchmarkResult) -> bool:
-    return bool(result.environment.get("busy_before", -1.0) > BUSY)
-
-
-def _batch(result: BenchmarkResult) -> int:
-    return max(1, int(result.environment.get("batch", 1)))
+    return not result.artifact.is_baseline and result.runtime not in (own, _EQUIVALENT.get(own))
 
 
 def drop_interval(baseline: np.ndarray, right: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of how many points of top-1 are lost, of answers that are right or wrong: bool (N,) each."""
+    """Return the 95 % interval of the drop of top-1 in points, from bool (N,) arrays of right answers."""
     lost, won = int((baseline & ~right).sum()), int((right & ~baseline).sum())
     low, high = paired_difference(lost, won, len(right))
     return 100 * low, 100 * high
 
 
 def speedup_over(result: BenchmarkResult, baseline: BenchmarkResult) -> tuple[float | None, float | None, float | None]:
-    """How many times faster an image is than in `baseline`, with the 95 % interval of the ratio of the medians.
+    """Return the ratio of the median latencies per image, baseline over result, with its 95 % interval.
 
-    None where the numbers of threads differ, or where the latencies cannot carry it.
+    None where the numbers of threads differ, or where there are too few latencies.
     """
-    own, there = _quoted(result), _quoted(baseline)
-    p50, reference = (quantiles.percentile_ms(values, 50) for values in (own, there))
-    if not _alike(result, baseline) or not p50 or not reference:
+    own, other = series_of(result), series_of(baseline)
+    p50, reference = own.p50_ms, other.p50_ms
+    if not _same_threads(result, baseline) or not p50 or not reference:
         return None, None, None
     if result is baseline:
         return 1.0, 1.0, 1.0
-    scale = _batch(result) / _batch(baseline)
-    low, high = ratio(Sample.of(there), Sample.of(own))
+    scale = result.environment.images_per_query / baseline.environment.images_per_query
+    low, high = ratio(other.sample, own.sample)
     return reference * scale / p50, None if low is None else low * scale, None if high is None else high * scale
 
 
-def _quoted(result: BenchmarkResult) -> np.ndarray:
-    """The latencies that count: none where they are an emulator's."""
-    return settled(() if result.source == "emulated" else result.latencies_ns, result.warmup_ns)
-
-
-def _latency(result: BenchmarkResult) -> Latency | None:
-    if result.source == "emulated" or not result.latencies_ns:
-        return None
-    environment = result.environment
-    found = latency(result.latencies_ns, result.warmup_ns, alone=environment.get("timed_together", 1) == 1)
-    value, low, high = images_per_s(result.offline_ns, int(environment.get("offline_images", 0)))
-    return dataclasses.replace(found, images_per_s=value, images_per_s_low=low, images_per_s_high=high)
-
-
 def _why_no_energy(result: BenchmarkResult) -> str:
-    """In words; nothing where nobody asked for it."""
-    if "power_why_not" in result.environment:
-        return str(result.environment["power_why_not"])
-    return "" if result.power is None else "the samples do not cover the measurement, or cannot be true"
-
-
-def _state(environment: dict[str, Any], when: str) -> dict[str, Any]:
-    """The state of the board before or after, by the names of `edgekit.ondevice.jetson.state`."""
-    return {name.removesuffix(when): value for name, value in environment.items() if name.endswith(when)}
+    """Return the reason, for users; "" where no power was asked for."""
+    if result.environment.power_why_not is not None:
+        return result.environment.power_why_not
+    return "" if result.power is None else "the samples do not cover the measurement, or are not plausible"

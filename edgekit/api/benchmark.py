@@ -20,7 +20,7 @@ from edgekit.errors import EdgekitError, GateError, MissingError, UsageError
 from edgekit.measurements import LEAST_SAMPLES, BenchmarkResult, Gates, LayerCost, ProgramResult, Suite, Summary
 from edgekit.progress import Callback, reporting
 from edgekit.records import BASELINES, Artifact, Device
-from edgekit.stats.latency import settled
+from edgekit.stats.latency import series_of
 from edgekit.stats.quantiles import early_stopping_rank
 
 if TYPE_CHECKING:
@@ -307,7 +307,7 @@ def _measure_device(
                 found = session.benchmark(model, device, wanted.suite, wanted.samples, transport)
                 here = wanted.peaks if _is_this_cpu(device, found, wanted.peaks) else None
                 limits = roofline.described(wanted.costs, model.artifact.precision, device, here)
-                measured[step.key] = dataclasses.replace(found, environment={**found.environment, **limits})
+                measured[step.key] = dataclasses.replace(found, environment=found.environment.with_values(**limits))
             result = measured[step.key]
             artifact = next(a for a in step.artifacts if a.sha256 == result.artifact.sha256)
             results.save(wanted.run.path / "bench", dataclasses.replace(result, artifact=artifact))
@@ -325,7 +325,7 @@ def _rest(wanted: Wanted, device: Device, said: Callable[[str], None], before: M
 
 def _is_this_cpu(device: Device, result: BenchmarkResult, peaks: roofline.Peaks | None) -> bool:
     """Whether the peaks are of what ran: this machine's CPU, with as many threads."""
-    local = device.transport == "local" and not device.emulated and result.environment["processor"] == "cpu"
+    local = device.transport == "local" and not device.emulated and result.environment.processor == "cpu"
     return local and peaks is not None and peaks.threads == device.threads
 
 
@@ -496,11 +496,11 @@ def report_missing(found: Benchmarked) -> None:
     for result in (
         r for r in found.results if (r.artifact.name, r.device) in found.measured and r.source != "emulated"
     ):
-        queries = len(settled(result.latencies_ns, result.warmup_ns))
+        series = series_of(result)
+        queries, cut = len(series.settled_ns), series.cut
         lacking = [p for p in found.suite.percentiles if p > 50 and early_stopping_rank(queries, p) is None]
         if lacking:
             needs = ", ".join(f"p{p} needs {LEAST_SAMPLES[p]}" for p in lacking)
-            cut = len(result.latencies_ns) - queries
             behind = f" behind a start-up of {cut}" if cut else ""
             progress.note(
                 f"{result.artifact.name} on {result.device}: insufficient samples, {queries} queries{behind}; {needs}"
@@ -520,7 +520,7 @@ def check_gates(found: Benchmarked, strict: bool = False) -> None:
     verdicts = judged.judge(own, gates, _without_rows(own, found.measured))
     failed = [verdict for verdict in verdicts if verdict.fails(strict)]
     for verdict in verdicts:
-        if verdict.outcome != judged.HELD:
+        if verdict.outcome != judged.Outcome.HELD:
             progress.note(f"gate {verdict.outcome}: {verdict.text}")
     if all(row.baseline for row in own):
         raise GateError(
@@ -534,7 +534,7 @@ def check_gates(found: Benchmarked, strict: bool = False) -> None:
             "measured and kept",
             "; ".join(dict.fromkeys(_HINTS[gate] for gate in broken)),
         )
-    progress.note(f"gates: {sum(v.outcome == judged.HELD for v in verdicts)} of {len(verdicts)} held")
+    progress.note(f"gates: {sum(v.outcome == judged.Outcome.HELD for v in verdicts)} of {len(verdicts)} held")
 
 
 def _without_rows(own: Sequence[Summary], measured: Measured) -> set[tuple[str, str]]:

@@ -117,11 +117,11 @@ def compare_sides(sides: tuple[str, str], runs_dir: Path, sources: Sources, devi
             f"edgekit history {paired[0][1].run} lists others",
         )
     samples = [with_samples(side.sources, side.entries) for side in found]
-    more = [entry for side in found for entry in others(side)]
+    repeats = difference.Repeats(entry for side in found for entry in others(side))
     for name, rest in zip(sides, left_out(found[0].entries, found[1].entries, paired)):
         if rest:
             progress.note(f"only in {name}, and not compared: {rest}")
-    return [difference.compare(samples[0][a.sha256, a.run], samples[1][b.sha256, b.run], more) for a, b in different]
+    return [difference.compare(samples[0][a.sha256, a.run], samples[1][b.sha256, b.run], repeats) for a, b in different]
 
 
 def check(
@@ -546,26 +546,24 @@ def reference_entries(
 
 def judge_all(newest: Resolved, reference: list[Entry], more: list[Entry], tolerances: Tolerances) -> list[Verdict]:
     """Judge each artifact on each device that one of both sides has."""
-    from edgekit.analysis import regression
+    from edgekit.analysis import difference, regression
 
     by_place = {(entry.artifact, entry.device): entry for entry in reference}
-    samples, more = with_samples(newest.sources, newest.entries), [*others(newest), *more]
+    samples = with_samples(newest.sources, newest.entries)
+    repeats = difference.Repeats([*others(newest), *more])
     verdicts = []
     for entry in newest.entries:
         before = by_place.pop((entry.artifact, entry.device), None)
+        none = regression.NOT_IN_REFERENCE
         if before is not None and before.sha256 == entry.sha256:
-            before = None
-            why = SAME
-        else:
-            why = "not in the reference"
+            before, none = None, regression.SAME_RESULT
         if before is None:
-            none = regression.Figure("all", regression.NOT_COMPARED, why)
             verdicts.append(regression.Verdict(entry.artifact, entry.device, "", entry.id, (none,)))
         else:
-            verdicts.append(regression.judge(before, samples[entry.sha256, entry.run], tolerances, more))
+            verdicts.append(regression.judge(before, samples[entry.sha256, entry.run], tolerances, repeats))
     for entry in by_place.values():
-        gone = regression.Figure("all", regression.NOT_COMPARED, "in the reference, but not measured now")
-        verdicts.append(regression.Verdict(entry.artifact, entry.device, entry.id, "", (gone,)))
+        gone = (regression.NOT_MEASURED_NOW,)
+        verdicts.append(regression.Verdict(entry.artifact, entry.device, entry.id, "", gone))
     return verdicts
 
 
@@ -649,13 +647,14 @@ def _changes(sources: Sources, shown: list[Entry]) -> dict[tuple[str, str], Comp
         return {}
     runs = tuple(sorted({entry.run for entry in shown}))
     keys = {(entry.sha256, entry.run) for entry in shown}
-    compared: list[tuple[Entry, Entry, list[Entry]]] = []
+    compared: list[tuple[Entry, Entry, difference.Repeats]] = []
     for group in grouped(find(sources, Wanted(runs))):
-        compared += [(a, b, group) for a, b in itertools.pairwise(group) if (b.sha256, b.run) in keys]
+        repeats = difference.Repeats(group)
+        compared += [(a, b, repeats) for a, b in itertools.pairwise(group) if (b.sha256, b.run) in keys]
     samples = with_samples(sources, [entry for a, b, _ in compared for entry in (a, b)])
     return {
-        (b.sha256, b.run): difference.compare(samples[a.sha256, a.run], samples[b.sha256, b.run], group)
-        for a, b, group in compared
+        (b.sha256, b.run): difference.compare(samples[a.sha256, a.run], samples[b.sha256, b.run], repeats)
+        for a, b, repeats in compared
     }
 
 
@@ -673,7 +672,3 @@ def as_plain(change: Comparison) -> dict[str, object]:
         "sentences": difference.sentences(change),
     }  # fmt: skip
 
-
-# ``edgekit check``.
-
-SAME = "the newest result is the reference itself"

@@ -178,7 +178,7 @@ def suite_gates(results: Sequence[BenchmarkResult]) -> Gates:
     """Those of the suite that everything was measured by; none where there are several, or where it is gone."""
     from edgekit import config
 
-    names = {str(r.environment.get("suite", "")) for r in results}
+    names = {r.environment.suite or "" for r in results}
     try:
         return config.load_suite(names.pop()).gates if len(names) == 1 else Gates()
     except EdgekitError:

@@ -187,14 +187,14 @@ def serve(
 
 def _doubts(result: BenchmarkResult) -> str:
     """What a reader must know of these latencies."""
-    said = result.environment
+    found = result.environment
     doubts = []
-    if said["timed_together"] > 1:
-        doubts.append(f"{said['timed_together']} queries timed together, for its clock has steps of "
-                      f"{said['clock_step_ns'] / 1e6:g} ms")  # fmt: skip
-    if not said["fully_accelerated"]:
+    if not found.is_each_timed:
+        doubts.append(f"{found.timed_together} queries timed together, for its clock has steps of "
+                      f"{(found.clock_step_ns or 0) / 1e6:g} ms")  # fmt: skip
+    if not found.fully_accelerated:
         doubts.append("XNNPACK runs only a part of it there")
-    if said["was_hidden"]:
+    if found.was_hidden:
         doubts.append("the page was in the background: doubtful")
     return "".join(f"; {doubt}" for doubt in doubts)
 
@@ -216,7 +216,7 @@ def _listen(place: Place, offer: Offer, callbacks: Callbacks, access: Access) ->
 
 def figures_of(result: BenchmarkResult) -> dict[str, str | float | None]:
     """Return what a browser sent as figures: percent and milliseconds."""
-    p50, p90, p99 = percentiles_ms(result.latencies_ns, result.environment)
+    p50, p90, p99 = percentiles_ms(result.latencies_ns, result.environment.is_each_timed)
     top1 = 100 * float(proportions.top1(result.logits, result.expected).mean())
     return {"artifact": result.artifact.name, "device": result.device, "top1": top1,
             "p50_ms": p50, "p90_ms": p90, "p99_ms": p99}  # fmt: skip

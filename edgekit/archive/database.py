@@ -23,23 +23,27 @@ from edgekit.labels import visible
 
 SCHEMA = 2
 _CONNECT_S, _BATCH, _MOST_TEXT = 10, 100, 300
-_KINDS: dict[str, Any] = {
-    "str": sa.Text(), "int": sa.BigInteger(), "float | None": sa.Double(), "dict[str, Any]": sa.Text()
-}  # fmt: skip
-_COLUMNS = [f for f in dataclasses.fields(Entry) if f.name != "samples"]
+# Column types by the annotation of a field; all others are text.
+_KINDS: dict[str, Any] = {"Count": sa.BigInteger(), "Positive": sa.BigInteger(), "Milliseconds": sa.Double()}
+_COLUMNS = {f.name: str(f.type) for f in dataclasses.fields(Entry) if f.name != "samples"}
 tables = sa.MetaData()
 RESULTS = sa.Table(
     "edgekit_results",
     tables,
     *(
-        sa.Column(f.name, _KINDS[str(f.type)], primary_key=f.name in ("sha256", "run"), nullable="None" in str(f.type))
-        for f in _COLUMNS
+        sa.Column(
+            name,
+            _KINDS.get(kind, sa.Text()),
+            primary_key=name in ("sha256", "run"),
+            nullable=kind == "Milliseconds",
+        )
+        for name, kind in _COLUMNS.items()
     ),
     *(sa.Column(name, sa.LargeBinary(), nullable=False) for name in PACKED),
 )
 sa.Index("edgekit_results_measured", RESULTS.c.run, RESULTS.c.measured)
 _META = sa.Table("edgekit_meta", tables, sa.Column("schema", sa.Integer(), primary_key=True))
-_SHORT = [RESULTS.c[f.name] for f in _COLUMNS]
+_SHORT = [RESULTS.c[name] for name in _COLUMNS]
 
 
 @dataclass(frozen=True)
@@ -190,8 +194,8 @@ def put(connection: sa.Connection, entries: Sequence[Entry]) -> None:
 
 def _row(entry: Entry) -> dict[str, Any]:
     assert entry.samples is not None
-    row = {f.name: getattr(entry, f.name) for f in _COLUMNS}
-    return {**row, "environment": json.dumps(entry.environment), **entry.samples.packed()}
+    row = {name: getattr(entry, name) for name in _COLUMNS}
+    return {**row, "kind": entry.kind.value, "environment": json.dumps(entry.environment), **entry.samples.packed()}
 
 
 def find(connection: sa.Connection, wanted: Wanted) -> list[Entry]:
@@ -243,4 +247,4 @@ def _entry(row: Any, engine: sa.Engine) -> Entry:
         environment = json.loads(row["environment"])
     except (ValueError, TypeError, RecursionError):
         environment = None
-    return entry.checked({**row, "environment": environment}, where)
+    return entry.checked({**{str(name): value for name, value in row.items()}, "environment": environment}, where)

@@ -1,35 +1,38 @@
-"""One line of the history: what a kept result says in short, and what telling two results apart needs.
+"""Entries of the history: kept results in short, with the samples that a comparison needs.
 
-An `Entry` is made from a result's files, and is all that an index, a team's database or a reference file has of it: the
-comparison of two gives the same everywhere.
+An `Entry` is made from the files of a result, and is all that an index, a team's database or a reference file keeps of
+it, so that the comparison of two entries is the same everywhere. Entries from elsewhere are untrusted: see `checked`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
-import re
 import zipfile
 import zlib
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
+from msgspec import Meta
 
-from edgekit import files, runs
+from edgekit import files, runs, validation
 from edgekit.bench import program, results
-from edgekit.bench.replies import plain
+from edgekit.environment import BUSY, MOST_TEXT, plain
 from edgekit.errors import DataError, EdgekitError, raise_if_not_damage
 from edgekit.labels import visible
-from edgekit.measurements import BUSY, SOURCES, BenchmarkResult, ProgramResult
-from edgekit.stats.latency import percentiles_ms, settled
+from edgekit.measurements import BenchmarkResult, ProgramResult, TextEnum
+from edgekit.stats.latency import series_of
 
-_MOST_TEXT, _MOST_KEYS = 200, 300
+Count = Annotated[int, Meta(ge=0, lt=2**53)]
+Positive = Annotated[int, Meta(ge=1, lt=2**53)]
+Milliseconds = Annotated[float, Meta(gt=0, lt=1e12)] | None
+
+_MOST_KEYS = 300
 _MOST_JSON, _MOST_RAW, _MOST_PACKED = 1 << 24, 1 << 31, 1 << 26
-# Of a longer series so many stretches of so many queries in a row are kept: drift and autocorrelation stay in it.
+# Of a longer series, stretches of consecutive queries are kept, so that drift and autocorrelation stay visible.
 _STRETCHES, _STRETCH = 64, 32
 MOST_KEPT = _STRETCHES * _STRETCH
 _ID = 8
@@ -37,11 +40,11 @@ _ID = 8
 
 @dataclass(frozen=True)
 class Samples:
-    """What significance needs.
+    """Samples that the significance of a change is computed from.
 
     Attributes:
-        latencies_ns: int64, those that count, in their order; at most 2,048, in stretches from the whole series.
-        answers: int64, per image the class of the highest score. right: bool, whether it is the expected one.
+        latencies_ns: int64, settled, in their order; at most 2,048, in stretches from the whole series.
+        answers: int64 (images,), the classes with the highest score. right: bool (images,), the answers that are right.
     """
 
     latencies_ns: np.ndarray
@@ -49,7 +52,7 @@ class Samples:
     right: np.ndarray
 
     def packed(self) -> dict[str, bytes]:
-        """As bytes, by column."""
+        """Return the samples as bytes, by column of the database."""
         return {
             "latencies": zlib.compress(self.latencies_ns.astype("<i8").tobytes()),
             "answers": zlib.compress(self.answers.astype("<u4").tobytes()),
@@ -61,10 +64,10 @@ PACKED = ("latencies", "answers", "right")
 
 
 def unpack(packed: dict[str, bytes]) -> Samples:
-    """What `Samples.packed` gave.
+    """Read what `Samples.packed` wrote.
 
     Raises:
-        DataError: it is something else.
+        DataError: the bytes are damaged.
     """
     try:
         latencies, answers, right = (
@@ -73,7 +76,7 @@ def unpack(packed: dict[str, bytes]) -> Samples:
     except (ValueError, KeyError, TypeError, zlib.error) as error:
         raise DataError(f"the samples of a result are damaged: {error}", "remove the reference or the row") from None
     if len(answers) != len(right) or (latencies <= 0).any() or (right > 1).any():
-        raise DataError("the samples of a result are none that edgekit kept", "remove the reference or the row")
+        raise DataError("the samples of a result were not written by edgekit", "remove the reference or the row")
     return Samples(latencies.astype(np.int64), answers.astype(np.int64), right.astype(bool))
 
 
@@ -85,70 +88,78 @@ def _inflate(content: bytes) -> bytes:
     return found
 
 
+class Kind(TextEnum):
+    """Origin of the figures of an entry: measured by edgekit, or printed by a program."""
+
+    MEASURED = "measured"
+    PROGRAM = "program"
+
+
 @dataclass(frozen=True)
 class Entry:
     """A kept result in short.
 
     Attributes:
-        sha256: of its .json, which holds the hash of the raw values: with `run` what a row is known by.
-        number: which measurement of this artifact on this device it is, in its run; 0 is of the former layout.
-        measured: when, UTC, ISO 8601. kind: "measured", or "program" for the figures of a program.
-        model: the network. runtime, version: what ran it. images_sha256: of the test images and their labels, ""
-            where that is not known. batch: images in a query, of which the latencies are.
-        queries, warmup: that count, and that were taken off before them because the series had not settled yet.
-        p50_ms, p90_ms: of a query, p90 the early-stopping estimate; None where the samples cannot carry it, and of
-            emulation. samples: None where not asked for.
+        sha256: of its .json, which holds the hash of the raw values; with `run` the key of a row.
+        number: of the measurement of this artifact on this device, in its run; 0: of the former layout.
+        measured: time, UTC, ISO 8601.
+        model: name of the network. runtime, version: what ran it. images_sha256: of the test images and their labels,
+            "" if unknown. batch: images in a query.
+        queries, warmup: that count, and that were cut off before them as start-up.
+        p50_ms, p90_ms: latency of a query; p90 is the early-stopping estimate. None where there are too few samples,
+            and of emulators.
+        environment: flat table of `Environment`, short and printable. samples: None where they were not asked for.
     """
 
-    sha256: str
+    sha256: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
     run: str
-    number: int
+    number: Count
     measured: str
-    kind: str
+    kind: Kind
     device: str
     artifact: str
     model: str
     precision: str
-    source: str
+    source: Literal["device", "host", "emulated"]
     runtime: str
     version: str
     edgekit: str
-    threads: int
-    batch: int
+    threads: Count
+    batch: Positive
     cpu: str
     artifact_sha256: str
     weights_sha256: str
     images_sha256: str
-    size_bytes: int
-    queries: int
-    p50_ms: float | None
-    p90_ms: float | None
-    images: int
-    correct: int
-    environment: dict[str, Any]
-    warmup: int = 0
+    size_bytes: Count
+    queries: Count
+    p50_ms: Milliseconds
+    p90_ms: Milliseconds
+    images: Count
+    correct: Count
+    environment: Annotated[dict[str, Any], Meta(max_length=_MOST_KEYS)]
+    warmup: Count = 0
     samples: Samples | None = None
 
     @property
     def id(self) -> str:
-        """What the user types to name it."""
+        """The beginning of the hash, by which users name the result."""
         return self.sha256[:_ID]
 
     @property
     def busy(self) -> bool:
-        """Whether other work took much of the machine just before."""
+        """True if other work took much of the machine just before."""
         load = self.environment.get("busy_before", -1)
         return isinstance(load, int | float) and load > BUSY
 
     @property
     def top1(self) -> float | None:
-        """Percent; None where no image was judged."""
+        """Top-1 in percent; None where there are no images."""
         return 100 * self.correct / self.images if self.images else None
 
 
 @dataclass(frozen=True)
 class About:
-    """What a run says of all its results: its name, the network, and the hash and number of its test images."""
+    """Facts that all results of a run share: its name, the network, and the hash and number of its test images."""
 
     folder: Path
     run: str
@@ -158,7 +169,7 @@ class About:
 
 
 def about(run: Path) -> About:
-    """What stands in a run's run.json and data.json; nothing is made of what cannot be read there."""
+    """Read run.json and data.json of a run; what cannot be read stays empty."""
     model, digest, images = "", "", 0
     try:
         model = text(files.load_document(run / runs.RUN_FILE, runs.SCHEMA).get("arch", ""))
@@ -171,14 +182,14 @@ def about(run: Path) -> About:
 
 
 def read(path: Path, of: About) -> Entry:
-    """The entry of one .json of a run's bench folder.
+    """Make the entry of one .json in the bench folder of a run.
 
     Raises:
         DataError: it, or the raw values beside it, are damaged. StorageError: a newer edgekit wrote it.
     """
     try:
         if path.stat().st_size > _MOST_JSON:
-            raise DataError(f"{path} is no result: it has {path.stat().st_size} bytes")
+            raise DataError(f"{path} is not a result: it has {path.stat().st_size} bytes")
         content = path.read_bytes()
         if path.relative_to(of.folder).parts[2:3] == (program.NAME,):
             return _of_program(program.load_file(path), path, content, of)
@@ -191,7 +202,7 @@ def read(path: Path, of: About) -> Entry:
 
 
 def _check_raw(path: Path) -> None:
-    """Refuse what would fill the memory."""
+    """Refuse a file that would fill the memory."""
     if path.is_file():
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > _MOST_RAW:
@@ -199,22 +210,20 @@ def _check_raw(path: Path) -> None:
 
 
 def _of_result(result: BenchmarkResult, path: Path, content: bytes, of: About) -> Entry:
-    emulated = result.source == "emulated"
+    series, is_emulated = series_of(result), result.source == "emulated"
     answers = result.logits.argmax(1) if len(result.logits) else np.zeros(0, np.int64)
     right = answers == result.expected
-    latencies = settled(() if emulated else result.latencies_ns, result.warmup_ns)
-    p50, p90, _ = percentiles_ms(latencies, result.environment)
     entry = _common(result, path, content, of)
     return dataclasses.replace(
         entry,
         images_sha256=of.images_sha256 if of.images == len(right) else "",
-        queries=len(result.latencies_ns) if emulated else len(latencies),
-        warmup=0 if emulated else len(result.latencies_ns) - len(latencies),
-        p50_ms=p50,
-        p90_ms=p90,
+        queries=len(result.latencies_ns) if is_emulated else len(series.settled_ns),
+        warmup=series.cut,
+        p50_ms=series.p50_ms,
+        p90_ms=series.p90_ms,
         images=len(right),
         correct=int(right.sum()),
-        samples=Samples(thinned(latencies), answers.astype(np.int64), right),
+        samples=Samples(thinned(series.settled_ns), answers.astype(np.int64), right),
     )
 
 
@@ -223,7 +232,7 @@ def _of_program(result: ProgramResult, path: Path, content: bytes, of: About) ->
     none = np.zeros(0, np.int64)
     return dataclasses.replace(
         entry,
-        kind="program",
+        kind=Kind.PROGRAM,
         runtime=text(result.program),
         version=text(result.program_sha256[:12]),
         queries=result.figures.runs,
@@ -234,18 +243,18 @@ def _of_program(result: ProgramResult, path: Path, content: bytes, of: About) ->
 
 def _common(result: BenchmarkResult | ProgramResult, path: Path, content: bytes, of: About) -> Entry:
     artifact = result.artifact
-    environment = {text(k): plain(v) for k, v in list(result.environment.items())[:_MOST_KEYS]}
+    environment = _plain(dict(list(result.environment.table().items())[:_MOST_KEYS]))
     return Entry(
         sha256=hashlib.sha256(content).hexdigest(),
         run=of.run,
         number=results.order(path)[0],
         measured=moment(environment.get("measured")) or moment(path.stat().st_mtime) or "",
-        kind="measured",
+        kind=Kind.MEASURED,
         device=text(result.device),
         artifact=text(artifact.name),
         model=of.model,
         precision=artifact.precision,
-        source=result.source,
+        source=cast(Any, result.source),
         runtime=text(environment.get("runtime", "")),
         version=text(environment.get("version", "")),
         edgekit=text(environment.get("edgekit", "")),
@@ -266,7 +275,7 @@ def _common(result: BenchmarkResult | ProgramResult, path: Path, content: bytes,
 
 
 def thinned(latencies_ns: np.ndarray) -> np.ndarray:
-    """At most 2,048 latencies: stretches of 32 queries in a row, evenly over the series."""
+    """Return at most 2,048 latencies: stretches of 32 consecutive queries, evenly over the series."""
     if len(latencies_ns) <= MOST_KEPT:
         return latencies_ns
     starts = np.linspace(0, len(latencies_ns) - _STRETCH, _STRETCHES).astype(np.int64)
@@ -274,7 +283,7 @@ def thinned(latencies_ns: np.ndarray) -> np.ndarray:
 
 
 def moment(value: Any) -> str | None:
-    """A time of a file or in ISO 8601, as UTC to the second; None where it is none."""
+    """Return a time, in seconds or ISO 8601, as UTC to the second; None if it is not a time."""
     try:
         if isinstance(value, float):
             when = datetime.fromtimestamp(value, timezone.utc)
@@ -287,8 +296,8 @@ def moment(value: Any) -> str | None:
 
 
 def text(value: Any) -> str:
-    """As every name is kept: short and printable."""
-    return visible(str(value)[:_MOST_TEXT])[:_MOST_TEXT]
+    """Return a value as short printable text, as all names are kept."""
+    return visible(str(value)[:MOST_TEXT])[:MOST_TEXT]
 
 
 def _whole(value: Any, otherwise: int) -> int:
@@ -296,64 +305,41 @@ def _whole(value: Any, otherwise: int) -> int:
     return int(value) if fits else otherwise
 
 
-# Entries that came from elsewhere, out of a database or a reference file: checked, and believed in nothing.
+def _plain(environment: dict[str, Any]) -> dict[str, Any]:
+    return {text(key): plain(value) for key, value in environment.items()}
 
-_FOREIGN_MOST_KEYS, _MOST_NUMBER, _MOST_MS = 300, 2**53, 1e12
-_KINDS = ("measured", "program")
-_HASH = re.compile("[0-9a-f]{64}")
-_FIELDS = {f.name: str(f.type) for f in dataclasses.fields(Entry) if f.name != "samples"}
+
+_FIELDS = [f.name for f in dataclasses.fields(Entry) if f.name != "samples"]
 
 
 def checked(row: dict[str, Any], where: str) -> Entry:
-    """The entry that a row says, its texts made short and printable.
+    """Read an entry from a row of untrusted values; its texts become short and printable.
+
+    Args:
+        where: name of the row, for messages.
 
     Raises:
-        DataError: edgekit did not write it; `where` names it.
+        DataError: edgekit did not write it.
     """
-    try:
-        if missing := [name for name in _FIELDS if name not in row]:
-            raise ValueError(f"{', '.join(missing)} missing")
-        if more := [name for name in row if name not in _FIELDS]:
-            raise ValueError(f"{text(more[0])} is not known")
-        entry = Entry(**{name: _value(name, row[name], kind) for name, kind in _FIELDS.items()})
-        _check(entry)
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise DataError(f"{where} is none that edgekit wrote: {text(error)}", "remove it, or make it again") from None
-    return entry
-
-
-def _value(name: str, value: Any, kind: str) -> Any:
-    if kind == "str" and isinstance(value, str):
-        return text(value)
-    if kind == "int" and type(value) is int and 0 <= value < _MOST_NUMBER:
-        return value
-    if kind == "float | None" and value is None:
-        return None
-    if kind == "float | None" and type(value) in (int, float) and math.isfinite(value) and 0 < value < _MOST_MS:
-        return float(value)
-    if kind == "dict[str, Any]" and isinstance(value, dict) and len(value) <= _FOREIGN_MOST_KEYS:
-        return {text(key): plain(one) for key, one in value.items()}
-    raise ValueError(f"{name} cannot be {text(repr(value))}")
-
-
-def _check(entry: Entry) -> None:
-    for name, fits in (
-        ("sha256", _HASH.fullmatch(entry.sha256)),
-        ("measured", not entry.measured or moment(entry.measured) == entry.measured),
-        ("kind", entry.kind in _KINDS),
-        ("source", entry.source in SOURCES),
-        ("batch", entry.batch >= 1),
-        ("correct", entry.correct <= entry.images),
-    ):
-        if not fits:
-            raise ValueError(f"{name} cannot be {text(repr(getattr(entry, name)))}")
+    where, hint = f"{where} was not written by edgekit", "remove it, or make it again"
+    if missing := [name for name in _FIELDS if name not in row]:
+        raise DataError(f"{where}: {', '.join(missing)} missing", hint)
+    if more := [name for name in row if name not in _FIELDS]:
+        raise DataError(f"{where}: unknown field {text(more[0])}", hint)
+    entry: Entry = validation.convert(row, Entry, where, hint)
+    if entry.measured and moment(entry.measured) != entry.measured:
+        raise DataError(f"{where}: measured cannot be {text(repr(entry.measured))}", hint)
+    if entry.correct > entry.images:
+        raise DataError(f"{where}: {entry.correct} of {entry.images} images cannot be correct", hint)
+    texts: dict[str, Any] = {name: text(value) for name, value in vars(entry).items() if type(value) is str}
+    return dataclasses.replace(entry, **texts, environment=_plain(entry.environment))
 
 
 def joined(entry: Entry, packed: dict[str, bytes], where: str) -> Entry:
-    """An entry with its samples.
+    """Return an entry with its samples.
 
     Raises:
-        DataError: they are damaged, or another's.
+        DataError: the samples are damaged, or belong to another entry.
     """
     try:
         samples = unpack(packed)
@@ -363,10 +349,10 @@ def joined(entry: Entry, packed: dict[str, bytes], where: str) -> Entry:
 
 
 def sound(entry: Entry, where: str) -> Entry:
-    """An entry with its samples as it is, if it would be believed when it comes back.
+    """Return an entry with its samples unchanged, after the checks that it will meet when it is read again.
 
     Raises:
-        DataError: it would not.
+        DataError: it would be refused.
     """
     checked({name: getattr(entry, name) for name in _FIELDS}, where)
     return _fitting(entry, where)

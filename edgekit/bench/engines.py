@@ -1,6 +1,7 @@
-"""TensorRT engines: built on the device that runs them, kept beside the ONNX files, and known by what built them.
+"""TensorRT engines, built on the device that runs them and kept beside the ONNX files.
 
-``export/<target>/engines/<device>/model.<precision>.engine`` and, last, ``.engine.json``.
+The files are ``export/<target>/engines/<device>/model.<precision>.engine`` and, written last, ``.engine.json``, which
+records what the engine was built from, and by what.
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from edgekit import files
-from edgekit.bench import replies
+from edgekit import environment, files, validation
 from edgekit.bench.session import Model
 from edgekit.devices.jobs import Job
 from edgekit.devices.transport import Transport
@@ -24,19 +24,31 @@ from edgekit.records import Artifact, Device
 
 _TYPED, _CACHE = ".typed.onnx", "model.int8.dla.cache"
 _MOST_TEXT, _MOST_LAYERS = 200, 2000
-# What built an engine -> what runs it.
+# Builder of an engine -> runtime that runs it.
 RUNTIMES = {"api": "tensorrt", "trtexec": "trtexec"}
-# What a record of an engine must have, and what of it is compared where the engine is loaded.
-_SAID = ("tensorrt", "builder", "precision", "flags", "onnx", "onnx_sha256", "engine_sha256")
+# Fields of a record that are compared on the device when the engine is loaded.
 _FIT = ("tensorrt", "compute_capability", "machine", "dla_core")
 
 
 @dataclass(frozen=True)
+class _Record:
+    """Required fields of the record of an engine."""
+
+    tensorrt: str
+    builder: Literal["api", "trtexec"]
+    precision: str
+    flags: str
+    onnx: str
+    onnx_sha256: str
+    engine_sha256: str
+
+
+@dataclass(frozen=True)
 class Kit:
-    """The ONNX files of one precision and target: which of them is built, the TensorRT of the device decides.
+    """ONNX files of one precision and target; the TensorRT of the device decides which of them is built.
 
     Attributes:
-        files: name in the job -> the artifact and the file that is built: the artifact's own, or one made of it.
+        files: name in the job -> artifact, and the file to build: that of the artifact, or one made of it.
         folder: of the export.
     """
 
@@ -47,7 +59,7 @@ class Kit:
 
 @dataclass(frozen=True)
 class Engine:
-    """A built engine: its file, what it was built by and from, and the artifact that it was built from."""
+    """A built engine: its file, its record, and the artifact that it was built from."""
 
     path: Path
     record: dict[str, Any]
@@ -55,7 +67,7 @@ class Engine:
 
     @property
     def fits(self) -> dict[str, Any]:
-        """What must be the same where it is loaded."""
+        """The fields of the record that must be the same where the engine is loaded."""
         return {name: self.record[name] for name in _FIT if self.record.get(name) is not None}
 
 
@@ -74,44 +86,44 @@ def kits(work: list[tuple[Artifact, Path]]) -> list[Kit]:
 
 
 def find(kit: Kit, device: Device) -> Engine | None:
-    """The engine that was built for `device` from these files, as it was built; None where there is none."""
-    path = _place(kit, device)
+    """Return the engine that was built for `device` from these files and is unchanged, or None."""
+    path = _engine_path(kit, device)
     try:
         record = files.load_json(path.with_name(path.name + ".json"))
     except (MissingError, DataError):
         return None
-    if not isinstance(record, dict) or any(name not in record for name in _SAID):
+    if not validation.fits(record, _Record):
         return None
     source = _source(kit, record["onnx_sha256"])
-    whole = path.is_file() and files.sha256_file(path) == record["engine_sha256"]
-    same = (record.get("dla_core"), record.get("workspace_mb")) == (device.dla_core, device.workspace_mb)
-    same = same and (not device.trtexec or record["builder"] == "trtexec")
-    return Engine(path, record, source) if source is not None and whole and same else None
+    is_whole = path.is_file() and files.sha256_file(path) == record["engine_sha256"]
+    is_alike = (record.get("dla_core"), record.get("workspace_mb")) == (device.dla_core, device.workspace_mb)
+    is_alike = is_alike and (not device.trtexec or record["builder"] == "trtexec")
+    return Engine(path, record, source) if source is not None and is_whole and is_alike else None
 
 
 def in_batches(kit: Kit, device: Device, rewrite: Callable[[Path, int], bytes]) -> Kit:
-    """The kit for the batch of the device: the same artifacts, their files rewritten beside its engines.
+    """Return the kit for the batch size of the device: the same artifacts, their files rewritten beside its engines.
 
     Args:
-        rewrite: a file of batch 1 and a batch -> the file for that batch.
+        rewrite: takes a file of batch 1 and a batch size, returns the file for that batch size.
     """
     if device.batch == 1:
         return kit
     files = {}
     for name, (artifact, path) in kit.files.items():
-        place = _place(kit, device).with_name(f"{path.stem}.batch{device.batch}{path.suffix}")
+        batched = _engine_path(kit, device).with_name(f"{path.stem}.batch{device.batch}{path.suffix}")
         content = rewrite(path, device.batch)
-        if not place.is_file() or place.read_bytes() != content:
-            save_bytes(place, content)
-        files[name] = artifact, place
+        if not batched.is_file() or batched.read_bytes() != content:
+            save_bytes(batched, content)
+        files[name] = artifact, batched
     return replace(kit, files=files)
 
 
 def build(kit: Kit, device: Device, transport: Transport) -> Engine:
-    """Build on the device; the engine and its record are kept in the export.
+    """Build an engine on the device, and keep it with its record in the export.
 
     Raises:
-        EdgekitError: it cannot be built there. DataError: the device sent something else.
+        EdgekitError: it cannot be built there. DataError: the reply of the device is not an engine of this kit.
     """
     settings: dict[str, Any] = {
         "do": "build",
@@ -131,18 +143,18 @@ def build(kit: Kit, device: Device, transport: Transport) -> Engine:
         work = Path(scratch)
         transport.run(Job(settings, files), work)
         record, source = _read_record(work, kit, device)
-        path = _place(kit, device)
+        path = _engine_path(kit, device)
         with writing(path) as temporary:
             temporary.write_bytes((work / "model.engine").read_bytes())
         with writing(path.with_name(path.name + ".log")) as temporary:
-            said = (work / "build.log").read_text(encoding="utf-8", errors="replace")
-            temporary.write_text("\n".join(visible(line) for line in said.splitlines()) + "\n", encoding="utf-8")
+            log = (work / "build.log").read_text(encoding="utf-8", errors="replace")
+            temporary.write_text("\n".join(visible(line) for line in log.splitlines()) + "\n", encoding="utf-8")
     save_json(path.with_name(path.name + ".json"), record)
     return Engine(path, record, source)
 
 
 def as_model(engine: Engine, device: Device) -> Model:
-    """An engine, to be run by what built it."""
+    """Return an engine as a model, to be run by its builder."""
     options = {
         "built": engine.fits,
         "dla_core": device.dla_core,
@@ -152,38 +164,37 @@ def as_model(engine: Engine, device: Device) -> Model:
     return Model(engine.source, engine.path, RUNTIMES[engine.record["builder"]], options)
 
 
-def _place(kit: Kit, device: Device) -> Path:
+def _engine_path(kit: Kit, device: Device) -> Path:
     return kit.folder / "engines" / device.name / f"model.{kit.precision}.engine"
 
 
 def _source(kit: Kit, digest: str) -> Artifact | None:
-    """The artifact whose file, as it was built, has this hash; INT8 of a DLA is built from the FP32 file."""
+    """Return the artifact whose built file has this hash; INT8 of a DLA is built from the FP32 file."""
     name = next((name for name, (_, path) in kit.files.items() if files.sha256_file(path) == digest), None)
     return None if name is None else kit.files["onnx" if name == "plain_onnx" else name][0]
 
 
 def _read_record(work: Path, kit: Kit, device: Device) -> tuple[dict[str, Any], Artifact]:
-    """What a build job left, checked: the record, and the artifact that was built."""
+    """Return the checked record of a build job, and the artifact that was built."""
+    where, hint = f"{device.name} sent a record of its engine that cannot be read", "the same command again"
     try:
-        said = json.loads((work / "result.json").read_text(encoding="utf-8"))
+        reply = json.loads((work / "result.json").read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
-        said = None
-    readable = isinstance(said, dict) and all(isinstance(said.get(name), str) for name in _SAID)
-    if not readable or said["builder"] not in RUNTIMES:
-        raise DataError(f"{device.name} sent a record of its engine that cannot be read", "the same command again")
-    source = _source(kit, said["onnx_sha256"])
-    if source is None or files.sha256_file(work / "model.engine") != said["engine_sha256"]:
+        raise DataError(where, hint) from None
+    required: _Record = validation.convert(reply, _Record, where, hint)
+    source = _source(kit, required.onnx_sha256)
+    if source is None or files.sha256_file(work / "model.engine") != required.engine_sha256:
         raise DataError(f"{device.name} sent an engine of another model", "the same command again")
     record: dict[str, Any] = {
-        visible(str(k))[:_MOST_TEXT]: replies.plain(v) for k, v in said.items() if k != "placement"
+        visible(str(k))[:_MOST_TEXT]: environment.plain(v) for k, v in reply.items() if k != "placement"
     }
-    file = next(path.name for _, path in kit.files.values() if files.sha256_file(path) == said["onnx_sha256"])
+    file = next(path.name for _, path in kit.files.values() if files.sha256_file(path) == required.onnx_sha256)
     record.update(onnx=file, exported_sha256=source.sha256, workspace_mb=device.workspace_mb, made=files.now())
-    if isinstance(said.get("placement"), dict):
-        record["placement"] = {k: _names(said["placement"].get(k)) for k in ("dla", "gpu", "refused")}
+    if isinstance(reply.get("placement"), dict):
+        record["placement"] = {k: _names(reply["placement"].get(k)) for k in ("dla", "gpu", "refused")}
     return record, source
 
 
 def _names(value: Any) -> list[str]:
-    """A list of names, printable and not long."""
+    """Return a list of names, short and printable."""
     return [visible(str(name))[:_MOST_TEXT] for name in value[:_MOST_LAYERS]] if isinstance(value, list) else []

@@ -1,56 +1,64 @@
-"""What a measuring job sends back: read, checked, and believed in nothing."""
+"""Replies of devices to a measuring job: untrusted files, read and checked."""
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta
 
+from edgekit import environment, validation
+from edgekit.environment import MOST_TEXT, Environment, plain
 from edgekit.errors import DataError, raise_if_not_damage
 from edgekit.labels import visible
 
-_SAID = ("runtime", "version", "processor", "threads")
 _MAGIC = b"\x93NUMPY"
 _TIMES = ("compute_ns", "warmup_ns", "offline_ns")
-_NUMBERS = ("threads", "batch", "warmup_queries", "busy_before", "peak_rss_mb", "offline_images")
-_MOST_NUMBER, _LARGEST = 1e15, 10**300
-_MOST_TEXT, _MOST_LAYERS, _MOST_KEYS = 200, 5000, 300
+_MOST_LAYERS, _MOST_KEYS = 5000, 300
+_Layers = Annotated[list[tuple[str, Annotated[float, Meta(ge=0, lt=1e6)]]], Meta(max_length=_MOST_LAYERS)]
+# Suffixes of names that ONNX Runtime's optimizer gives to tensors and nodes that it makes of others.
+_MADE = re.compile(r"(?:_nchwc|_nhwc|_token_\d+|_bias_dq|_(?:de)?quantized?|_int8|\.(?:weight|bias)|_\d+)$")
+# Prefix of the names of tensors that it keeps in float32 in a file of float16.
+_WIDENED = "InsertedPrecisionFreeCast_"
 
 
-@dataclass(frozen=True)
-class Answer:
+def _empty() -> np.ndarray:
+    return np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Reply:
     """The files of one job.
 
     Attributes:
-        environment: scalars by name. logits: float32 (samples, classes). compute_ns: of the model alone.
-        warmup_ns: before the latencies. offline_ns: of passes over ``environment["offline_images"]`` images.
-        layers: name and median milliseconds. power: float64 (n, 2), seconds and milliwatts; None where not measured.
+        latencies_ns, compute_ns, warmup_ns, offline_ns: int64, as for `BenchmarkResult`.
+        logits: float32 (samples, classes). layers: names and median milliseconds.
+        power: float64 (n, 2), seconds and milliwatts; None where it was not measured.
     """
 
-    environment: dict[str, Any]
-    latencies_ns: tuple[int, ...]
+    environment: Environment
+    latencies_ns: np.ndarray
     logits: np.ndarray
-    compute_ns: tuple[int, ...] = ()
+    compute_ns: np.ndarray = field(default_factory=_empty)
     layers: tuple[tuple[str, float], ...] = ()
     power: np.ndarray | None = None
-    warmup_ns: tuple[int, ...] = ()
-    offline_ns: tuple[int, ...] = ()
+    warmup_ns: np.ndarray = field(default_factory=_empty)
+    offline_ns: np.ndarray = field(default_factory=_empty)
 
 
-def read(folder: Path, device: str, samples: int) -> Answer:
-    """The answer of `device` for so many samples.
+def read(folder: Path, device: str, samples: int) -> Reply:
+    """Read the reply of `device`, which was sent `samples` images.
 
     Raises:
-        DataError: it is not what a runner writes.
+        DataError: it cannot be read, or is not what a runner writes.
     """
     try:
-        said = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        table = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         latencies, logits = _array(folder / "latencies_ns.npy"), _array(folder / "logits.npy")
         times = {name: _array(path) for name in _TIMES if (path := folder / f"{name}.npy").is_file()}
         power = _array(folder / "power.npy") if (folder / "power.npy").is_file() else None
@@ -58,47 +66,22 @@ def read(folder: Path, device: str, samples: int) -> Answer:
     except (ValueError, EOFError, OSError, TypeError, OverflowError, MemoryError, RecursionError) as error:
         if not isinstance(error, FileNotFoundError):  # which the device did not send
             raise_if_not_damage(error, folder)
-        raise DataError(f"{device} sent results that cannot be read: {visible(str(error))[:_MOST_TEXT]}") from None
-    sound = (
-        isinstance(said, dict)
-        and len(said) <= _MOST_KEYS
-        and _are_times(latencies)
-        and all(map(_are_times, times.values()))
-        and ("offline_ns" not in times or _is_whole(said.get("offline_images")))
-        and (logits.dtype == np.float32 and logits.ndim == 2 and len(logits) == samples and logits.shape[1] > 0)
-        and (power is None or (power.dtype == np.float64 and power.shape[1:] == (2,)))
+        raise DataError(f"{device} sent results that cannot be read: {visible(str(error))[:MOST_TEXT]}") from None
+    where, hint = f"{device} sent results that no runner of edgekit writes", "edgekit benchmark again"
+    table = validation.convert(table, Annotated[dict[str, Any], Meta(max_length=_MOST_KEYS)], where, hint)
+    found = environment.parse(
+        {visible(key)[:MOST_TEXT]: plain(value) for key, value in table.items()}, where, environment.REQUIRED, hint
     )
-    if (
-        not sound
-        or any(name not in said for name in _SAID)
-        or not all(_is_number(said[n]) for n in _NUMBERS if n in said)
-    ):
-        raise DataError(f"{device} sent results that no runner of edgekit writes", "edgekit benchmark again")
-    return Answer(
-        {visible(str(k))[:_MOST_TEXT]: plain(v) for k, v in said.items()},
-        tuple(int(v) for v in latencies),
-        logits,
-        layers=layers,
-        power=power,
-        **{name: tuple(int(v) for v in values) for name, values in times.items()},
-    )
-
-
-def plain(value: Any) -> Any:
-    """A number as it is, anything else as short printable text."""
-    if isinstance(value, float) and not math.isfinite(value):
-        value = str(value)
-    if isinstance(value, int | float) and abs(value) > _MOST_NUMBER:
-        value = f"{float(value):g}" if abs(value) < _LARGEST else "huge"
-    return value if isinstance(value, bool | int | float | None) else visible(str(value))[:_MOST_TEXT]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -1 <= value < 1e12
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    sound = {
+        "latencies_ns": _are_times(latencies),
+        **{name: _are_times(values) for name, values in times.items()},
+        "offline_images": "offline_ns" not in times or bool(found.offline_images),
+        "logits": logits.dtype == np.float32 and logits.ndim == 2 and len(logits) == samples and logits.shape[1] > 0,
+        "power": power is None or (power.dtype == np.float64 and power.shape[1:] == (2,)),
+    }
+    if wrong := [name for name, is_sound in sound.items() if not is_sound]:
+        raise DataError(f"{where}: {', '.join(wrong)}", hint)
+    return Reply(found, latencies, logits, layers=layers, power=power, **times)
 
 
 def _are_times(values: np.ndarray) -> bool:
@@ -106,53 +89,41 @@ def _are_times(values: np.ndarray) -> bool:
 
 
 def _array(path: Path) -> np.ndarray:
-    """One array, by numpy's own format: `np.load` alone also takes zips and pickles.
+    """Read one .npy file; `np.load` alone also accepts zips and pickles.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the file holds something else.
     """
     with open(path, "rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
-            raise ValueError(f"{path.name} is no array")
+            raise ValueError(f"{path.name} is not an array")
     loaded = np.load(path, allow_pickle=False)
     if not isinstance(loaded, np.ndarray):
-        raise ValueError(f"{path.name} is no array")
+        raise ValueError(f"{path.name} is not an array")
     return loaded
 
 
 def _layers(path: Path) -> tuple[tuple[str, float], ...]:
-    """Names and times of at most `_MOST_LAYERS` layers.
+    """Read the names and times of layers.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the file holds something else.
     """
     if not path.is_file():
         return ()
-    entries = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(entries, list) or len(entries) > _MOST_LAYERS:
-        raise ValueError("layers.json is no list of layers")
     try:
-        found = tuple((visible(str(name))[:_MOST_TEXT], float(ms)) for name, ms in entries)
-    except TypeError:
-        raise ValueError("layers.json is no list of names and times") from None
-    if not all(0 <= ms < 1e6 for _, ms in found):
-        raise ValueError("layers.json has times that cannot be")
-    return found
-
-
-# What ONNX Runtime's nodes are in the ONNX file that was given to it.
-
-# What its optimizer appends to the names of tensors and nodes that it makes new ones of.
-_MADE = re.compile(r"(?:_nchwc|_nhwc|_token_\d+|_bias_dq|_(?:de)?quantized?|_int8|\.(?:weight|bias)|_\d+)$")
-# And what it puts before the names of tensors that it keeps in float32 in a file of float16.
-_WIDENED = "InsertedPrecisionFreeCast_"
+        found = validation.convert(json.loads(path.read_text(encoding="utf-8")), _Layers, "layers.json")
+    except DataError as error:
+        raise ValueError(error.message) from None
+    return tuple((visible(name)[:MOST_TEXT], ms) for name, ms in found)
 
 
 def name_layers(layers: Sequence[tuple[str, float]], path: Path) -> tuple[tuple[str, float], ...]:
-    """The layers by the names of the file's nodes, where they are of one; of other files than ONNX as they are.
+    """Return layers under the names of the nodes in an ONNX file; those of other files unchanged.
 
-    A node that the optimizer fused is called after the node of the file that writes what it writes: a convolution
-    with its activation after the activation, ``features.0.0/Clip``, which is of the layer ``features.0.0``.
+    ONNX Runtime's optimizer renames nodes. A node that it fused gets the name of the node in the file that writes the
+    same output: a convolution with its activation that of the activation, ``features.0.0/Clip``, which belongs to the
+    layer ``features.0.0``.
     """
     if path.suffix != ".onnx" or not layers:
         return tuple(layers)
@@ -165,7 +136,7 @@ def name_layers(layers: Sequence[tuple[str, float]], path: Path) -> tuple[tuple[
 
 
 def _node(name: str, nodes: set[str], writer: dict[str, str]) -> str:
-    """The node that `name` is, or was made of; else `name`."""
+    """Return the node that `name` is, or was made of; else `name`."""
     found, kind = name.removeprefix(_WIDENED), ""
     while True:
         if found in nodes:

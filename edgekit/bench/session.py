@@ -1,4 +1,4 @@
-"""Benchmark artifacts on one device and keep every raw value in the run."""
+"""Measure artifacts on one device."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgekit.errors import DataError, MissingError, StorageError
 from edgekit.measurements import BenchmarkResult, Suite
 from edgekit.records import Artifact, Device, Preprocess
 
-# Artifacts run in the runtime of their target, where this machine can, or in a stand-in.
+# Runtime on this machine, by the runtime of the artifact: the same one, or a stand-in.
 _HOST_RUNTIME = {
     "tensorrt": "onnxruntime",
     "onnxruntime": "onnxruntime",
@@ -27,15 +27,15 @@ _HOST_RUNTIME = {
     "torch": "torch",
     "openvino": "openvino",
 }
-# What a device says of LiteRT, and `edgekit.ondevice.run_tflite` hears.
+# Fields of a device that are options of `edgekit.ondevice.run_tflite`.
 _LITERT_OPTIONS = ("api", "accelerator", "xnnpack", "emulated")
-# Of a suite, what `edgekit.ondevice.measure` hears.
+# Fields of a suite that are limits of `edgekit.ondevice.measure`.
 LIMITS = ("warmup_queries", "warmup_s", "min_queries", "min_s", "max_s")
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """What every artifact is shown: an .npy file of uint8 (N, H, W, 3) pixels, and N labels."""
+    """Images that every artifact classifies: an .npy file of uint8 (N, H, W, 3) pixels, and N labels."""
 
     pixels: Path
     expected: np.ndarray
@@ -43,15 +43,15 @@ class EvaluationSet:
 
 
 def host_runtime(artifact: Artifact) -> str:
-    """What runs the artifact on this machine: a row of `edgekit.ondevice.runner.RUNNERS`."""
+    """Return the runtime of an artifact on this machine, a name of `edgekit.ondevice.runner.RUNNERS`."""
     return str(artifact.details.get("host_runtime") or _HOST_RUNTIME[artifact.runtime])
 
 
 def verify(artifact: Artifact, path: Path) -> None:
-    """Check that the file is the one that was exported.
+    """Check that a file is the one that was exported.
 
     Raises:
-        MissingError: it is gone. StorageError: it has changed.
+        MissingError: it does not exist. StorageError: it has changed.
     """
     run = f"{path.parents[2]} " if len(path.parents) > 2 and path.parents[1].name == "export" else ""
     again = f"edgekit export {run}--target {artifact.target}"
@@ -63,11 +63,11 @@ def verify(artifact: Artifact, path: Path) -> None:
 
 @dataclass(frozen=True)
 class Model:
-    """What is measured: an artifact, the file that runs, and what runs it.
+    """An artifact to measure, the file that runs, and its runtime.
 
     Attributes:
         path: the artifact's file, or the engine that was built from it.
-        runtime: a row of `edgekit.ondevice.runner.RUNNERS`. options: of the runtime, as `ondevice.main` has them.
+        runtime: a name of `edgekit.ondevice.runner.RUNNERS`. options: of the runtime, as in a job of `ondevice.main`.
     """
 
     artifact: Artifact
@@ -77,10 +77,10 @@ class Model:
 
 
 def as_exported(artifact: Artifact, path: Path, device: Device) -> Model:
-    """An artifact as it was exported, to be run as `device` says, where it runs such files.
+    """Return an exported artifact as a model for `device`.
 
     Raises:
-        MissingError: its file is gone. StorageError: it has changed.
+        MissingError: its file does not exist. StorageError: it has changed.
     """
     verify(artifact, path)
     runtime = host_runtime(artifact)
@@ -91,12 +91,12 @@ def as_exported(artifact: Artifact, path: Path, device: Device) -> Model:
 def benchmark(
     model: Model, device: Device, suite: Suite, samples: EvaluationSet, transport: Transport
 ) -> BenchmarkResult:
-    """Measure latency, then run every sample.
+    """Measure the latency of a model, and its answers to all samples.
 
     Raises:
-        EdgekitError: the job failed.
+        EdgekitError: the job failed. DataError: the reply is not what a runner writes.
     """
-    file = f"model{model.path.suffix}"  # never the file's own name: the job's folder is on Python's path
+    file = f"model{model.path.suffix}"  # not the name of the file: the folder of the job is on Python's path
     settings = {
         "model": file,
         "runtime": model.runtime,
@@ -116,46 +116,47 @@ def benchmark(
     with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
         work = Path(name)
         transport.run(Job(settings, {file: model.path, "pixels.npy": samples.pixels}), work)
-        answer = replies.read(work, device.name, len(samples.expected))
-        if answer.logits.shape[1] <= int(samples.expected.max()):
-            raise DataError(f"{device.name} sent answers of too few classes", "edgekit benchmark again")
+        reply = replies.read(work, device.name, len(samples.expected))
+        if reply.logits.shape[1] <= int(samples.expected.max()):
+            raise DataError(f"{device.name} sent logits of too few classes", "edgekit benchmark again")
     source = "emulated" if device.emulated else "host" if device.transport == "local" else "device"
     return BenchmarkResult(
         artifact=model.artifact,
         device=device.name,
         runtime=model.runtime,
         source=source,
-        environment={
-            **answer.environment,
-            **transport.environment,
-            "batch": device.batch,
-            "suite": suite.name,
-            "edgekit": __version__,
-            "measured": files.now(),
-        },
-        latencies_ns=answer.latencies_ns,
-        logits=answer.logits,
+        environment=reply.environment.with_values(
+            **{
+                **transport.environment,
+                "batch": device.batch,
+                "suite": suite.name,
+                "edgekit": __version__,
+                "measured": files.now(),
+            }
+        ),
+        latencies_ns=reply.latencies_ns,
+        logits=reply.logits,
         expected=samples.expected,
         size_bytes=model.path.stat().st_size,
-        compute_ns=answer.compute_ns,
-        layers=replies.name_layers(answer.layers, model.path),
-        power=answer.power,
-        warmup_ns=answer.warmup_ns,
-        offline_ns=answer.offline_ns,
+        compute_ns=reply.compute_ns,
+        layers=replies.name_layers(reply.layers, model.path),
+        power=reply.power,
+        warmup_ns=reply.warmup_ns,
+        offline_ns=reply.offline_ns,
     )
 
 
 def is_installed(runtime: str) -> bool:
-    """Whether this Python has the runtime."""
+    """Return whether this Python has a runtime."""
     modules = {"litert": ("ai_edge_litert", "tflite_runtime")}.get(runtime, (runtime.partition("-")[0],))
     return any(importlib.util.find_spec(module) is not None for module in modules)
 
 
 def infer_here(artifact: Artifact, path: Path, pixels: Iterable[np.ndarray], preprocess: Preprocess) -> np.ndarray:
-    """Run an artifact in this process. Returns float32 (N, classes) logits of uint8 (N, H, W, 3) pixels.
+    """Run an artifact in this process: float32 (N, classes) logits of uint8 (N, H, W, 3) pixels.
 
     Raises:
-        MissingError: its file, or its runtime here. StorageError: the file has changed.
+        MissingError: the file or the runtime is not there. StorageError: the file has changed.
     """
     verify(artifact, path)
     from edgekit.ondevice.preprocess import prepare

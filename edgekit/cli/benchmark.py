@@ -146,7 +146,7 @@ def _document(result: BenchmarkResult, rows: list[LayerFigures]) -> dict[str, An
     return {
         "artifact": result.artifact.name,
         "device": result.device,
-        "layers_by": result.environment.get("layers_by", ""),
+        "layers_by": result.environment.layers_by or "",
         "verdict": verdict(rows),
         "layers": [{**dataclasses.asdict(row), "error_percent": share} for row, share in zip(rows, shares)],
     }
@@ -181,8 +181,8 @@ def _say(
             progress.note(line)
     else:
         again = f"none were kept; next: edgekit benchmark {run.handle} -d {result.device}"
-        silent = f"{environment['runtime']} tells none" if "macs" in environment else again
-        why = environment.get("no_layers", silent)
+        silent = f"{environment.runtime} tells none" if environment.macs is not None else again
+        why = environment.no_layers if environment.no_layers is not None else silent
         progress.note(f"no times of the layers of {name} on {result.device}: {why}")
     progress.note(_limit(result, row))
     if result.artifact.precision != "int8":
@@ -202,7 +202,7 @@ def _limit(result: BenchmarkResult, row: Summary | None) -> str:
     if row and row.stand_in:
         return f"no limit to compare with: {row.ran_in} is a stand-in, whose latency does not count"
     if found is None:
-        why = result.environment.get("no_roofline", "it was not kept, or there is no latency")
+        why = result.environment.no_roofline or "it was not kept, or there is no latency"
         return f"no limit to compare with: {why}"
     reached = f"{100 * found.reached:.0f} % of it reached"
     if found.reached > 1:

@@ -66,7 +66,7 @@ def print_rows(rows: list[Summary], json: bool, gates: Gates, verbose: bool) -> 
     from edgekit.reporting import decide, tables
 
     if json:
-        console.as_json([dataclasses.asdict(row) for row in rows])
+        console.as_json([row.table() for row in rows])
         return
     if rows:
         console.table(tables.COLUMNS, [tables.cells(row) for row in rows], right=tables.RIGHT, narrow=tables.NARROW)

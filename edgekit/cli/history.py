@@ -170,7 +170,7 @@ def _percent(text: str) -> float:
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no number") from None
     if not 0 <= value < 1e6:
-        raise typer.BadParameter(f"{text!r} is none from 0 on")
+        raise typer.BadParameter(f"{text!r} must be 0 or greater")
     return value
 
 
@@ -224,10 +224,12 @@ def _print_check(verdicts: list[Verdict], json: bool) -> None:
     if json:
         console.as_json([{"state": v.state, **dataclasses.asdict(v)} for v in verdicts])
         return
+    from edgekit.analysis.regression import State
+
     for verdict in verdicts:
         figures = sorted(verdict.figures, key=lambda f: _ORDER.index(f.name) if f.name in _ORDER else 0)
         said = "; ".join(
-            f"{f.name} {f.why}" if f.state == verdict.state == "pass" else f"{f.name} {f.state}: {f.why}"
+            f"{f.name} {f.why}" if f.state == verdict.state == State.PASS else f"{f.name} {f.state}: {f.why}"
             for f in figures
         )
         print(labels.printable(f"{verdict.state:<12}  {verdict.artifact} on {verdict.device}: {said}"))
@@ -235,28 +237,27 @@ def _print_check(verdicts: list[Verdict], json: bool) -> None:
 
 def _end(verdicts: list[Verdict], strict: bool) -> None:
     """The exit status, and why."""
-    from edgekit.analysis import regression
-    from edgekit.api.history import SAME
+    from edgekit.analysis.regression import SAME_RESULT, State
 
     figures = [figure for verdict in verdicts for figure in verdict.figures]
-    worse = [v for v in verdicts if v.state == regression.WORSE]
+    worse = [v for v in verdicts if v.state == State.WORSE]
     if worse:
         named = ", ".join(f"{v.artifact} on {v.device}" for v in worse[:5])
         raise GateError(
             f"worse than the reference beyond tolerance and chance: {named}",
             f"edgekit diff {worse[0].before} {worse[0].after} says more",
         )
-    if all(figure.why == SAME for figure in figures):
+    if all(figure == SAME_RESULT for figure in figures):
         raise MissingError(
             "the newest results are the reference itself: nothing was measured since",
             "edgekit benchmark, then this again",
         )
-    if all(figure.state == regression.NOT_COMPARED or figure.name == "size" for figure in figures):
+    if all(figure.state == State.NOT_COMPARED or figure.name == "size" for figure in figures):
         raise MissingError(
             "no latency and no accuracy could be compared with the reference",
             "measure both on one device; edgekit check --save-reference FILE makes a reference of this machine",
         )
-    if strict and (unsure := [v for v in verdicts if v.state != regression.PASS]):
+    if strict and (unsure := [v for v in verdicts if v.state != State.PASS]):
         raise GateError(
             f"--strict: {len(unsure)} of {len(verdicts)} artifacts could not be judged in full",
             "measure longer, and on the machine of the reference: edgekit benchmark --suite standard",

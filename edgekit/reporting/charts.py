@@ -175,7 +175,7 @@ def drawn(results: Sequence[BenchmarkResult], rows: Sequence[Summary]) -> list[B
 
 def row_of(result: BenchmarkResult, rows: Sequence[Summary]) -> Summary | None:
     """Return the row that was computed from a result."""
-    ran_in = f"{result.environment.get('runtime')} {result.environment.get('version')}"
+    ran_in = f"{result.environment.runtime} {result.environment.version}"
     name, device = result.artifact.name, result.device
     return next((row for row in rows if (row.artifact, row.device, row.ran_in) == (name, device, ran_in)), None)
 
@@ -231,7 +231,7 @@ def _draw_curves(axes: Any, found: Sequence[BenchmarkResult]) -> None:
     low, high = [], []
     seen: dict[str, int] = {}
     for result in found:
-        times = np.percentile(np.asarray(result.latencies_ns, np.float64) / 1e6, _SHARES)
+        times = np.percentile(result.latencies_ns.astype(np.float64) / 1e6, _SHARES)
         precision = "baseline" if is_baseline(result) else result.artifact.precision
         color = COLORS.get(precision, svg.INK)
         n = seen[precision] = seen.get(precision, -1) + 1
@@ -261,7 +261,7 @@ def percentiles(results: Sequence[BenchmarkResult], rows: Sequence[Summary] = ()
 
     lines = []
     for r in with_latencies(results):
-        times = np.asarray(r.latencies_ns, np.float64) / 1e6
+        times = r.latencies_ns.astype(np.float64) / 1e6
         p50 = float(np.percentile(times, 50))
         estimates = [latency(estimate(row_of(r, rows), p)) for p in ESTIMATED]
         values = [latency(float(v)) for v in (times.min(), np.percentile(times, 10), p50)]

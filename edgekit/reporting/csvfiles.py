@@ -66,7 +66,7 @@ def _line(row: Summary, chosen: bool) -> dict[str, Any]:
         line[f"p{percent}_low_ms"], line[f"p{percent}_high_ms"] = (q.low_ms, q.high_ms) if q and value else (None, None)
     found = row.latency
     line["images_per_s"] = found.images_per_s if found else None
-    line["latency_flags"] = "; ".join(found.flags) if found else ""
+    line["latency_flags"] = "; ".join(flag.text for flag in found.flags) if found else ""
     line["throttling"] = "; ".join(row.throttling)
     line["roofline_reached"] = row.roofline.reached if row.roofline and not row.stand_in else None
     return line

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from edgekit.measurements import Gates, Quantile, Summary
+from edgekit.measurements import FlagKind, Gates, Quantile, Summary
 from edgekit.reporting.tables import in_browser, latency
 from edgekit.scores import Evaluation
 from edgekit.stats.proportions import SIGNIFICANT
@@ -19,8 +19,6 @@ WORTH = 1.15
 FLOAT = ("fp32", "fp16")
 _NAMES = {"fp32": "FP32", "fp16": "FP16", "int8": "INT8", "w8": "W8", "16x8": "16x8"}
 _MOST_FLAGS = 3
-# How the flag of a series begins whose queries are autocorrelated. The interval of a median takes that into account.
-AUTOCORRELATED = "autocorrelated"
 
 
 class Basis(str, Enum):
@@ -397,7 +395,7 @@ def doubtful_flags(row: Summary) -> list[str]:
     p50 = quantile(row, 50)
     has_interval = p50 is not None and p50.low_ms is not None and p50.high_ms is not None
     flags = row.latency.flags if row.latency else ()
-    return [flag for flag in flags if not (has_interval and flag.startswith(AUTOCORRELATED))]
+    return [flag.text for flag in flags if not (has_interval and flag.kind == FlagKind.AUTOCORRELATED)]
 
 
 def _cautions(chosen: Summary, candidates: Sequence[Summary], budget: float) -> list[str]:

@@ -53,7 +53,7 @@ def document(material: Material) -> dict[str, Any]:
         "verdict": [_decision(decision) for decision in material.decisions],
         "figures": _figures(material),
         "distributions": [_distribution(result, material) for result in with_latencies(material.results)],
-        "programs": [dataclasses.asdict(result) for result in material.programs],
+        "programs": [result.table() for result in material.programs],
         "changes": [_change(change, material) for change in material.changes],
         "layers": {name: [dataclasses.asdict(layer) for layer in found] for name, found in material.layers.items()},
         "layer_notes": {name: list(notes) for name, notes in material.layer_notes.items()},
@@ -62,7 +62,7 @@ def document(material: Material) -> dict[str, Any]:
         "images_per_class": material.counts,
         "environment": [
             {"artifact": r.artifact.name, "device": r.device, "source": r.source, "sha256": r.artifact.sha256,
-             "details": r.artifact.details, "size_bytes": r.size_bytes, "environment": r.environment}
+             "details": r.artifact.details, "size_bytes": r.size_bytes, "environment": r.environment.table()}
             for r in material.results
         ],
         "reproduce": {
@@ -101,13 +101,13 @@ def _figures(material: Material) -> list[dict[str, Any]]:
 def _figure(row: Summary) -> dict[str, Any]:
     """Return the figures of a row; a stand-in has no speed-up and no roofline."""
     hidden = ("speedup", "speedup_low", "speedup_high", "speedup_best", "roofline") if row.stand_in else ()
-    return {**dataclasses.asdict(row), **dict.fromkeys(hidden)}
+    return {**row.table(), **dict.fromkeys(hidden)}
 
 
 def _distribution(result: BenchmarkResult, material: Material) -> dict[str, Any]:
     import numpy as np
 
-    times = np.percentile(np.asarray(result.latencies_ns, np.float64) / 1e6, _PERCENTILES)
+    times = np.percentile(result.latencies_ns.astype(np.float64) / 1e6, _PERCENTILES)
     found: dict[str, float | None] = {f"p{share:g}_ms": float(time) for share, time in zip(_PERCENTILES, times)}
     row = row_of(result, material.rows)
     found.update({f"p{share}_ms": estimate(row, share) for share in ESTIMATED})

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgekit.measurements import REFERENCE, Quantile, Summary
-from edgekit.reporting.decide import AUTOCORRELATED, Decision, first_names, quantile
+from edgekit.measurements import REFERENCE, FlagKind, Quantile, Summary
+from edgekit.reporting.decide import Decision, first_names, quantile
 from edgekit.reporting.tables import (
     Rows,
     Table,
@@ -213,7 +213,7 @@ def _flag_notes(rows: Sequence[Summary]) -> list[str]:
     lines, dependent = [], []
     for row in rows:
         flags = row.latency.flags if row.latency and row.source != "emulated" else ()
-        others = [flag for flag in flags if not flag.startswith(AUTOCORRELATED)]
+        others = [flag.text for flag in flags if flag.kind != FlagKind.AUTOCORRELATED]
         if len(others) < len(flags):
             dependent.append(row)
         if others:

@@ -27,10 +27,9 @@ def time_notes(result: BenchmarkResult, row: Summary | None) -> list[str]:
     environment, spent = result.environment, sum(ms for _, ms in result.layers)
     if not result.layers:
         return []
-    whole = environment.get("layers_run_ms")
-    known = isinstance(whole, int | float) and not isinstance(whole, bool)
-    part = f"layers add up to {spent:.3f}" + (f" of {whole:.3f}" if known else "") + " ms of a profiled run"
-    lines = [f"times: {environment.get('layers_by', 'the runtime')}, medians; {part}"]
+    whole = environment.layers_run_ms
+    part = f"layers add up to {spent:.3f}" + (f" of {whole:.3f}" if whole is not None else "") + " ms of a profiled run"
+    lines = [f"times: {environment.layers_by or 'the runtime'}, medians; {part}"]
     if row and row.stand_in:
         lines.append(f"stand-in: {row.ran_in} has other kernels than the device, so the shares differ there")
     if row and row.busy:

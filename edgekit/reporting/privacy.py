@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
-from edgekit import runs
+from edgekit import environment, runs
 from edgekit.measurements import BenchmarkResult, ProgramResult
 from edgekit.reporting.material import Material
 
@@ -52,13 +52,13 @@ def _run(run: runs.Run, clean: Callable[[str], str]) -> runs.Run:
 
 
 def _result(result: _Measured, clean: Callable[[str], str]) -> _Measured:
-    environment = {
+    table = {
         key: _mapped(value, lambda text: _ADDRESS.sub("(address)", clean(text)))
-        for key, value in result.environment.items()
+        for key, value in result.environment.table().items()
         if key not in _ADDRESSES
     }
     artifact = dataclasses.replace(result.artifact, details=_mapped(result.artifact.details, clean))
-    return dataclasses.replace(result, environment=environment, artifact=artifact)
+    return dataclasses.replace(result, environment=environment.parse(table), artifact=artifact)
 
 
 def _cleaner(run: runs.Run) -> Callable[[str], str]:

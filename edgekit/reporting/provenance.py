@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgekit.environment import Environment
 from edgekit.labels import visible
 from edgekit.measurements import BROWSERS, BenchmarkResult
 from edgekit.records import BASELINES
@@ -46,16 +47,20 @@ def machines(results: Sequence[BenchmarkResult]) -> Table:
     rows = []
     for r in results:
         e = r.environment
-        processor = e.get("cpu", "cpu") if e.get("processor") == "cpu" else e.get("processor", "-")
-        busy = e.get("busy_before")
+        processor = (e.cpu if e.cpu is not None else "cpu") if e.processor == "cpu" else e.processor or "-"
+        busy = e.busy_before
         figures = (
-            str(e.get("threads", "-")), str(len(r.latencies_ns)), str(e.get("suite", "-")), str(e.get("governor", "-")),
-            f"{100 * busy:.0f}" if isinstance(busy, int | float) and busy >= 0 else "-", str(e.get("peak_rss_mb", "-")),
-            f"{e.get('runtime', '')} {e.get('version', '')}".strip() or "-", str(e.get("measured", "-")),
+            _or_dash(e.threads), str(len(r.latencies_ns)), _or_dash(e.suite), _or_dash(e.governor),
+            f"{100 * busy:.0f}" if busy is not None and busy >= 0 else "-", _or_dash(e.peak_rss_mb),
+            f"{e.runtime or ''} {e.version or ''}".strip() or "-", _or_dash(e.measured),
         )  # fmt: skip
         rows.append((r.artifact.name, r.device, r.source, str(processor), *figures))
     wide = ("processor", "governor", "other work %", "peak RSS MB", "suite")
     return compact(Table("Where it was measured", _COLUMNS, (Rows("", tuple(rows)),), 4, wide))
+
+
+def _or_dash(value: object) -> str:
+    return "-" if value is None else str(value)
 
 
 def hashes(results: Sequence[BenchmarkResult]) -> Table:
@@ -125,7 +130,7 @@ def recipes(handle: str, results: Sequence[BenchmarkResult]) -> list[Provenance]
             sha256=r.artifact.sha256,
             weights=r.artifact.parent,
             versions=_versions(r.environment),
-            measured=str(r.environment.get("measured", "unknown")),
+            measured=r.environment.measured or "unknown",
             unknown=_unknown(r),
         )
         for r in results
@@ -166,20 +171,20 @@ def commands(found: Sequence[Provenance]) -> list[str]:
 
 def _benchmark(handle: str, result: BenchmarkResult) -> list[str]:
     environment = result.environment
-    suite = ["--suite", str(environment["suite"])] if environment.get("suite") else []
+    suite = ["--suite", environment.suite] if environment.suite else []
     if result.device.startswith(BROWSERS):
         return ["edgekit", "serve", handle, "--artifact", result.artifact.name, *suite]
     words = ["edgekit", "benchmark", handle, "--device", result.device, *suite]
     name = result.artifact.name.removeprefix(BASELINES)
     if result.artifact.is_baseline and name != "pytorch":  # PyTorch is measured with every other one
         words += ["--baseline", name]
-    return [*words, "--threads", str(environment.get("threads", 1))]
+    return [*words, "--threads", str(environment.threads or 1)]
 
 
 def _command_line(words: Sequence[str]) -> str:
     return " ".join(shlex.quote(visible(word)) for word in words)
 
 
-def _versions(environment: Mapping[str, Any]) -> str:
-    versions = {"python": environment.get("python"), str(environment.get("runtime")): environment.get("version")}
+def _versions(environment: Environment) -> str:
+    versions = {"python": environment.python, str(environment.runtime): environment.version}
     return ", ".join(f"{name} {value}" for name, value in versions.items() if value)

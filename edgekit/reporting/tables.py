@@ -10,7 +10,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from edgekit.measurements import BROWSERS, LEAST_SAMPLES, REFERENCE, ProgramResult, Summary
+from edgekit.environment import BoardState
+from edgekit.measurements import BROWSERS, LEAST_SAMPLES, REFERENCE, Delegated, ProgramResult, Summary
 from edgekit.stats.proportions import SIGNIFICANT
 
 
@@ -310,16 +311,16 @@ def program_cells(result: ProgramResult) -> list[str]:
     """Return one line of the table of programs, in the order of `PROGRAM_COLUMNS`; without times of emulators."""
     found = result.figures
     times = (found.mean_ms, found.std_ms, found.min_ms, found.max_ms, found.median_ms, found.init_ms)
-    cpus = f" on cores {mask}" if (mask := result.environment.get("cpu_mask")) else ""
+    cpus = f" on cores {mask}" if (mask := result.environment.cpu_mask) else ""
     return [
         result.artifact.name,
-        f"{result.device} x{result.environment.get('threads', '?')}",
-        f"{result.environment.get('accelerator', '?')}{cpus}",
+        f"{result.device} x{result.environment.threads or '?'}",
+        f"{result.environment.accelerator or '?'}{cpus}",
         delegated(result),
         number(result.size_bytes / 1e6, 1),
         str(found.runs),
         *("-" if result.source == "emulated" else latency(value) for value in times),
-        f"{_thermal_status(result, '_before')} > {_thermal_status(result, '_after')}",
+        f"{_thermal_status(result.environment.before)} > {_thermal_status(result.environment.after)}",
     ]
 
 
@@ -327,7 +328,7 @@ def delegated(result: ProgramResult) -> str:
     """Return how much of the model ran on the accelerator, with the numbers of nodes where they are known."""
     known = [d for d in result.figures.delegates if d.of]
     nodes = f" ({', '.join(f'{d.nodes} of {d.of} in {d.name}' for d in known)})" if known else ""
-    return result.figures.delegation + nodes
+    return result.figures.delegation.text + nodes
 
 
 def program_notes(results: Sequence[ProgramResult]) -> list[str]:
@@ -339,9 +340,9 @@ def program_notes(results: Sequence[ProgramResult]) -> list[str]:
         "are no p90 and p99, and its figures are not compared with those above"
     ]
     for result in results:
-        accelerator = str(result.environment.get("accelerator", "cpu"))
-        if accelerator != "cpu" and result.figures.delegation != "full":
-            part = "only a part" if result.figures.delegation == "partial" else "an unknown part"
+        accelerator = result.environment.accelerator or "cpu"
+        if accelerator != "cpu" and result.figures.delegation != Delegated.FULL:
+            part = "only a part" if result.figures.delegation == Delegated.PARTIAL else "an unknown part"
             lines.append(
                 f"{result.artifact.name} on {result.device}: {part} of it ran on the {accelerator.upper()}, "
                 "the rest on the CPU"
@@ -358,5 +359,5 @@ def program_table(results: Sequence[ProgramResult]) -> Table:
     return replace(found, notes=tuple(program_notes(results)))
 
 
-def _thermal_status(result: ProgramResult, when: str) -> str:
-    return str(result.environment.get("thermal_status" + when, "?"))
+def _thermal_status(state: BoardState) -> str:
+    return "?" if state.thermal_status is None else str(state.thermal_status)

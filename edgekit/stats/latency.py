@@ -1,93 +1,156 @@
-"""From raw latencies to what they say, and whether they can be believed."""
+"""Figures of a series of latencies, each derived once, and reasons to doubt the series."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from edgekit.measurements import Latency, Quantile
+from edgekit.measurements import BenchmarkResult, Flag, FlagKind, Latency, Quantile
 from edgekit.stats import quantiles, stability
 from edgekit.stats.quantiles import Sample
 
 PERCENTILES = (50, 90, 95, 99)
-# The fewest passes over the images whose mean has an interval.
+# Fewest passes over the images whose mean has an interval.
 _LEAST_PASSES = 8
-# Of the inefficiency of the median: from here on it is said.
+# Inefficiency of the median from which a series is flagged as autocorrelated.
 _DEPENDENT = 2.0
 
 
-def settled(latencies_ns: Sequence[int], warmup_ns: Sequence[int] = ()) -> np.ndarray:
-    """int64: the latencies that count, those behind the end of the start-up.
+@dataclass(frozen=True, eq=False)
+class LatencySeries:
+    """Latencies of one measurement; what is derived from them is computed once, when it is first needed.
 
-    The end is looked for in the warm-up and the measured queries together; what lies in the warm-up is off anyway.
+    Attributes:
+        measured_ns: int64 (queries,). warmup_ns: int64, of the queries before.
+        is_each_timed: each query was timed by itself. Otherwise there is only a median, as means hide slow queries.
     """
-    measured = np.asarray(latencies_ns, np.int64)
-    whole = np.concatenate([np.asarray(warmup_ns, np.int64), measured])
-    return measured[max(0, stability.warm_up_end(whole) - len(warmup_ns)) :]
 
+    measured_ns: np.ndarray
+    warmup_ns: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    is_each_timed: bool = True
 
-def latency(latencies_ns: Sequence[int], warmup_ns: Sequence[int] = (), alone: bool = True) -> Latency:
-    """What the latencies of a single stream say.
+    def __post_init__(self) -> None:
+        for name in ("measured_ns", "warmup_ns"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), np.int64))
 
-    Args:
-        alone: each query was timed by itself; else, as means hide the slow ones, there is but a median.
-    """
-    kept = settled(latencies_ns, warmup_ns)
-    sample = Sample.of(kept)
-    inefficiency = sample.inefficiency(50) if len(kept) else 1.0
-    wanted = PERCENTILES if alone else PERCENTILES[:1]
-    found = tuple(quantiles.quantile(sample, p) for p in wanted)
-    missing = tuple(Quantile(p, None, None, None, None) for p in PERCENTILES[len(wanted) :])
-    cut = len(latencies_ns) - len(kept)
-    return Latency(
-        queries=len(kept),
-        warmup=cut,
-        quantiles=found + missing,
-        method="order statistics" + (" of the effective sample" if sample.memory else ""),
-        autocorrelation=sample.autocorrelation,
-        flags=_flags(kept, cut, sample, inefficiency),
-    )
+    @cached_property
+    def settled_ns(self) -> np.ndarray:
+        """The latencies that count, int64: those after the end of the start-up.
 
+        The end is looked for in the warm-up and the measured queries together; the warm-up is left out anyway.
+        """
+        whole = np.concatenate([self.warmup_ns, self.measured_ns])
+        return self.measured_ns[max(0, stability.warm_up_end(whole) - len(self.warmup_ns)) :]
 
-def _flags(kept: np.ndarray, cut: int, sample: Sample, inefficiency: float) -> tuple[str, ...]:
-    """What makes the series doubtful, in words."""
-    said = []
-    if cut:
-        said.append(f"started up: the first {cut} of {cut + len(kept)} measured queries are left out")
-    if change := stability.shift(kept):
-        said.append(_changed(change, len(kept)))
-    if two := stability.modes(kept, inefficiency):
-        said.append(
-            f"two modes: {100 * two.share:.0f} % around {two.low / 1e6:.3g} ms, "
-            f"{100 * (1 - two.share):.0f} % around {two.high / 1e6:.3g} ms"
+    @property
+    def cut(self) -> int:
+        """Number of measured queries that are left out as start-up."""
+        return len(self.measured_ns) - len(self.settled_ns)
+
+    @cached_property
+    def sample(self) -> Sample:
+        """The settled latencies with their dependence."""
+        return Sample.of(self.settled_ns)
+
+    @cached_property
+    def p50_ms(self) -> float | None:
+        """Median; None below 8 queries."""
+        return quantiles.percentile_ms(self.settled_ns, 50)
+
+    @cached_property
+    def p90_ms(self) -> float | None:
+        """Early-stopping estimate of p90; None where there are too few queries."""
+        return quantiles.percentile_ms(self.settled_ns, 90) if self.is_each_timed else None
+
+    @cached_property
+    def p99_ms(self) -> float | None:
+        """Early-stopping estimate of p99; None where there are too few queries."""
+        return quantiles.percentile_ms(self.settled_ns, 99) if self.is_each_timed else None
+
+    @cached_property
+    def figures(self) -> Latency:
+        """Percentiles with their intervals, and flags; no throughput."""
+        wanted = PERCENTILES if self.is_each_timed else PERCENTILES[:1]
+        found = tuple(quantiles.quantile(self.sample, p) for p in wanted)
+        missing = tuple(Quantile(p, None, None, None, None) for p in PERCENTILES[len(wanted) :])
+        return Latency(
+            queries=len(self.settled_ns),
+            warmup=self.cut,
+            quantiles=found + missing,
+            method="order statistics" + (" of the effective sample" if self.sample.memory else ""),
+            autocorrelation=self.sample.autocorrelation,
+            flags=tuple(self._flags()),
         )
-    if inefficiency >= _DEPENDENT:
-        effective, least = int(len(kept) / inefficiency), quantiles.LEAST_EFFECTIVE
-        tell = f"as much of the median as {effective} independent ones"
-        if effective < least:
-            tell = f"less of the median than {least} independent ones, too little for an interval"
-        said.append(f"autocorrelated ({sample.autocorrelation:.2f} at lag 1): {len(kept)} queries tell {tell}")
-    return tuple(said)
+
+    def _flags(self) -> list[Flag]:
+        kept, cut = self.settled_ns, self.cut
+        inefficiency = self.sample.inefficiency(50) if len(kept) else 1.0
+        found = []
+        if cut:
+            text = f"started up: the first {cut} of {cut + len(kept)} measured queries are left out"
+            found.append(Flag(FlagKind.STARTED_UP, text))
+        if change := stability.shift(kept):
+            found.append(_shift_flag(change, len(kept)))
+        if two := stability.modes(kept, inefficiency):
+            text = (
+                f"two modes: {100 * two.share:.0f} % around {two.low / 1e6:.3g} ms, "
+                f"{100 * (1 - two.share):.0f} % around {two.high / 1e6:.3g} ms"
+            )
+            found.append(Flag(FlagKind.TWO_MODES, text))
+        if inefficiency >= _DEPENDENT:
+            effective, least = int(len(kept) / inefficiency), quantiles.LEAST_EFFECTIVE
+            worth = f"as much of the median as {effective} independent ones"
+            if effective < least:
+                worth = f"less of the median than {least} independent ones, too little for an interval"
+            text = f"autocorrelated ({self.sample.autocorrelation:.2f} at lag 1): {len(kept)} queries tell {worth}"
+            found.append(Flag(FlagKind.AUTOCORRELATED, text))
+        return found
 
 
-def _changed(change: stability.Shift, queries: int) -> str:
+_SERIES: WeakKeyDictionary[BenchmarkResult, LatencySeries] = WeakKeyDictionary()
+
+
+def series_of(result: BenchmarkResult) -> LatencySeries:
+    """Return the latencies of a result, always the same object for the same result; of an emulator none count."""
+    if result not in _SERIES:
+        measured = result.latencies_ns if result.source != "emulated" else result.latencies_ns[:0]
+        _SERIES[result] = LatencySeries(measured, result.warmup_ns, result.environment.is_each_timed)
+    return _SERIES[result]
+
+
+def figures_of(result: BenchmarkResult) -> Latency | None:
+    """Return the figures of a result, with its throughput; None where no latency counts."""
+    series = series_of(result)
+    if not len(series.measured_ns):
+        return None
+    value, low, high = images_per_s(result.offline_ns, result.environment.offline_images or 0)
+    return dataclasses.replace(series.figures, images_per_s=value, images_per_s_low=low, images_per_s_high=high)
+
+
+def _shift_flag(change: stability.Shift, queries: int) -> Flag:
     percent = f"{abs(100 * (change.ratio - 1)):.0f} %"
     if change.at is None:
-        return f"drifts: last third {percent} {'slower' if change.ratio > 1 else 'faster'} than the first"
+        slower = "slower" if change.ratio > 1 else "faster"
+        return Flag(FlagKind.DRIFTS, f"drifts: last third {percent} {slower} than the first")
     if change.ratio > 1:
-        return f"slows down: {percent} slower from query {change.at + 1} of {queries} on, as when throttled"
-    return f"speeds up: {percent} faster from query {change.at + 1} of {queries} on"
+        text = f"slows down: {percent} slower from query {change.at + 1} of {queries} on, as when throttled"
+    else:
+        text = f"speeds up: {percent} faster from query {change.at + 1} of {queries} on"
+    return Flag(FlagKind.STEP, text)
 
 
-def images_per_s(passes_ns: Sequence[int], images: int) -> tuple[float | None, float | None, float | None]:
-    """Offline throughput and its 95 % interval, out of passes over `images` images each.
+def images_per_s(passes_ns: Sequence[int] | np.ndarray, images: int) -> tuple[float | None, float | None, float | None]:
+    """Return the offline throughput and its 95 % interval, from passes over `images` images each.
 
-    The interval is Student's of the mean time, by as many passes as are independent; None below 8 passes. They are few,
-    so their dependence is taken to be no less than that of an autoregression of their first autocorrelation, freed of
-    its bias, (1 + 3 r) / n too low (Kendall 1954).
+    The interval is Student's, of the mean time, by the number of effectively independent passes; None below 8 passes.
+    As passes are few, their dependence is taken to be at least that of an autoregression with their autocorrelation at
+    lag 1, corrected for its bias of -(1 + 3 r) / n (Kendall 1954).
     """
     times = np.asarray(passes_ns, np.float64)
     if not len(times) or images < 1 or times.sum() <= 0:
@@ -104,10 +167,10 @@ def images_per_s(passes_ns: Sequence[int], images: int) -> tuple[float | None, f
     return value, low, high
 
 
-def percentiles_ms(latencies_ns: Sequence[int] | np.ndarray, environment: dict[str, Any]) -> tuple[float | None, ...]:
-    """p50, p90 and p99, each None where the latencies cannot carry it.
+def percentiles_ms(latencies_ns: Sequence[int] | np.ndarray, is_each_timed: bool = True) -> tuple[float | None, ...]:
+    """Return p50, p90 and p99 of latencies as they are; None where the latencies cannot carry it.
 
-    Where the clock of a browser made it time several queries together there is no p90 or p99: means hide the slow ones.
+    Args:
+        is_each_timed: as for `LatencySeries`.
     """
-    single = environment.get("timed_together", 1) == 1
-    return tuple(quantiles.percentile_ms(latencies_ns, p) if single or p == 50 else None for p in (50, 90, 99))
+    return tuple(quantiles.percentile_ms(latencies_ns, p) if is_each_timed or p == 50 else None for p in (50, 90, 99))

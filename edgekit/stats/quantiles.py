@@ -1,15 +1,16 @@
-"""Percentiles of latencies: what the samples carry of them, and how sure they are; pure functions of raw values.
+"""Percentiles of latencies, their intervals, and the dependence of a series on its own past.
 
 The 95 % intervals are order statistics: ranks that the true percentile lies between, by the binomial distribution,
-whatever the latencies are distributed like. Where these depend on each other the binomial is that of the effective
-sample: as many independent samples as tell as much of the share above the percentile (Woodruff 1952, with a variance
-that knows of the dependence). A block bootstrap of the percentile would be the usual way; it was simulated beside this
-one and covers less at p99, where no sample of it lies beyond the largest latency. docs/statistics.md has both.
+whatever the distribution of the latencies. Where latencies depend on each other, the binomial distribution is that of
+the effective sample: as many independent samples as carry as much information on the share above the percentile
+(Woodruff 1952, with a variance that accounts for the dependence). The usual way is a block bootstrap of the percentile;
+in simulations it covered less at p99, where no sample of it lies beyond the largest latency. See docs/statistics.md.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,37 +23,37 @@ CONFIDENCE = 0.99
 LEVEL = 0.95
 # Fewer samples have no median, and fewer effective ones no interval.
 LEAST_FOR_MEDIAN, LEAST_EFFECTIVE = 8, 8
-# Few samples lie beyond a high percentile, too few to tell how they cluster: what is known of another counts there too.
+# Few samples lie beyond a high percentile, too few to show how they cluster: the dependence at another one counts too.
 _ALSO_AT: dict[float, float] = {90: 95, 95: 90}
 _TELLING = 95
-
-
-def _at_most(trials: int, probability: float) -> np.ndarray:
-    """P(X <= k) of a binomial, for k from 0 to `trials`."""
-    successes = np.arange(trials)
-    steps = np.log(trials - successes) - np.log(successes + 1) + math.log(probability) - math.log1p(-probability)
-    logs = np.concatenate([[0.0], np.cumsum(steps)]) + trials * math.log1p(-probability)
-    return np.minimum(1.0, np.cumsum(np.exp(logs)))
+# Automatic bandwidth (Politis & White 2004, section 3.2): number of consecutive lags without autocorrelation.
+_SILENT_LAGS = 5
+# Farthest lag, in square roots of the length.
+_FARTHEST = 5
+_Z = 1.959964
 
 
 @lru_cache(1024)
 def early_stopping_rank(samples: int, percentile: float) -> int | None:
-    """Which of the highest latencies estimates `percentile`: 1 is the highest; None is too few.
+    """Return the rank from the top of the latency that estimates `percentile`: 1 is the highest; None: too few samples.
 
-    The largest t for which, were the true percentile higher than the bound, at most t of `samples`
-    would lie above it with probability 1 - 0.99 (MLPerf Inference rules, "early stopping").
+    It is the largest t for which, if the true percentile were above the estimate, at most t of `samples` would lie
+    above it with probability 1 - 0.99 (MLPerf Inference rules, "early stopping").
     """
+    from scipy.special import bdtr
+
     if samples < 1:
         return None
-    within = int(np.searchsorted(_at_most(samples, 1 - percentile / 100), 1 - CONFIDENCE, side="right")) - 1
+    beyond = 1 - percentile / 100
+    within = bisect_right(range(samples + 1), 1 - CONFIDENCE, key=lambda k: float(bdtr(k, samples, beyond))) - 1
     return within if within >= 1 else None
 
 
 def percentile_ms(latencies_ns: Sequence[int] | np.ndarray, percentile: float) -> float | None:
-    """A latency percentile in milliseconds, or None where the samples cannot carry it.
+    """Return a latency percentile in milliseconds, or None where there are too few samples.
 
-    p50 is the median (from 8 samples on); higher ones are early-stopping estimates, which lie
-    above the true percentile with 99 % confidence if the samples are independent.
+    p50 is the median, from 8 samples on. Others are early-stopping estimates, which lie above the true percentile with
+    99 % confidence if the samples are independent.
     """
     ordered = np.sort(np.asarray(latencies_ns, np.int64))
     if percentile == 50:
@@ -63,21 +64,29 @@ def percentile_ms(latencies_ns: Sequence[int] | np.ndarray, percentile: float) -
 
 @lru_cache(1024)
 def interval_ranks(samples: int, percentile: float, level: float = LEVEL) -> tuple[int | None, int | None]:
-    """The ranks, from 1, that the true percentile lies between with at least this confidence, half of the rest on
-    either side; None where the samples have no such bound. They must be independent.
+    """Return the ranks, from 1, between which the true percentile of independent samples lies.
+
+    The confidence is at least `level`, with half of the rest on either side; None: the samples have no such bound.
     """
-    below, most = _at_most(samples, percentile / 100), (1 - level) / 2
-    low = int(np.searchsorted(below, most, side="right"))  # P(X <= low - 1) <= most
-    high = int(np.searchsorted(below, 1 - most - 1e-12)) + 1  # P(X >= high) <= most
+    from scipy.special import bdtr
+
+    most = (1 - level) / 2
+
+    def at_most(k: int) -> float:
+        return float(bdtr(k, samples, percentile / 100))
+
+    low = bisect_right(range(samples + 1), most, key=at_most)  # P(X <= low - 1) <= most
+    high = bisect_left(range(samples + 1), 1 - most - 1e-12, key=at_most) + 1  # P(X >= high) <= most
     return low or None, high if high <= samples else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sample:
-    """Latencies as the intervals need them.
+    """A series of latencies, with its dependence.
 
     Attributes:
-        values: in their order. ordered: by size. memory: after how many queries one is forgotten, by the ranks.
+        values: float64, in their order. ordered: sorted. memory: number of queries after which one has no more
+            influence, by the ranks; 0: independent. autocorrelation: of the ranks, at lag 1.
     """
 
     values: np.ndarray
@@ -87,35 +96,34 @@ class Sample:
 
     @classmethod
     def of(cls, values: Sequence[int] | np.ndarray) -> Sample:
-        """The sample of a series."""
+        """Make the sample of a series."""
         kept = np.asarray(values, np.float64)
         correlations = autocorrelation(ranks(kept), lags_of(len(kept)))
         return cls(kept, np.sort(kept), memory(correlations, len(kept)), float(correlations[1]))
 
     def inefficiency(self, percentile: float) -> float:
-        """So many queries tell as much of the percentile as one independent query would.
+        """Return how many queries carry as much information on the percentile as one independent query.
 
-        Of the series that says of each query whether it lies above; at p90 and p95 no less than at the other one,
-        above p95 no less than there.
+        It is that of the series of bools "is above the percentile"; at p90 and p95 the larger one of the two, above
+        p95 at least that of p95.
         """
         at = {percentile, _ALSO_AT.get(percentile, min(percentile, _TELLING))}
         return max(inefficiency(self._above(each), self.memory) for each in at)
 
     def _above(self, percentile: float) -> np.ndarray:
-        place = math.ceil(percentile / 100 * len(self.ordered)) - 1
-        return (self.values > self.ordered[max(0, place)]).astype(np.float64)
+        index = math.ceil(percentile / 100 * len(self.ordered)) - 1
+        return (self.values > self.ordered[max(0, index)]).astype(np.float64)
 
 
 def interval(sample: Sample, percentile: float, level: float = LEVEL) -> tuple[float | None, float | None]:
-    """Of the true percentile; None for a bound that the samples do not have."""
+    """Return the interval of the true percentile; None for a bound that the samples do not have."""
     length = len(sample.ordered)
     if length < LEAST_FOR_MEDIAN:
         return None, None
     effective = int(length / sample.inefficiency(percentile))
     if effective < length and effective < LEAST_EFFECTIVE:
         return None, None
-    ranks = interval_ranks(effective, percentile, level)
-    low, high = (None if rank is None else rank * length / effective for rank in ranks)
+    low, high = (None if r is None else r * length / effective for r in interval_ranks(effective, percentile, level))
     return (
         None if low is None else float(sample.ordered[max(0, math.floor(low) - 1)]),
         None if high is None else float(sample.ordered[min(length, math.ceil(high)) - 1]),
@@ -123,9 +131,9 @@ def interval(sample: Sample, percentile: float, level: float = LEVEL) -> tuple[f
 
 
 def quantile(sample: Sample, percentile: float) -> Quantile:
-    """The percentile of latencies in nanoseconds.
+    """Return a percentile of latencies in nanoseconds, with its interval, in milliseconds.
 
-    Below 8 samples, or where not one is expected beyond the percentile, there is none.
+    There is none below 8 samples, and where less than one sample is expected beyond the percentile.
     """
     length = len(sample.ordered)
     known = length >= LEAST_FOR_MEDIAN and length * (1 - percentile / 100) >= 1 - 1e-9
@@ -142,10 +150,10 @@ def quantile(sample: Sample, percentile: float) -> Quantile:
 def ratio(
     above: Sample, below: Sample, percentile: float = 50, level: float = LEVEL
 ) -> tuple[float | None, float | None]:
-    """The interval of the ratio of a percentile of two series, out of the interval of each, by their logarithms.
+    """Return the interval of the ratio of a percentile of two series, from the interval of each, by their logarithms.
 
-    MOVER, the method of variance estimates recovery (Donner & Zou 2012, "Closed-form confidence intervals for
-    functions of the normal mean and standard deviation"): it keeps the skew and the dependence that theirs know of.
+    It is MOVER, the method of variance estimates recovery (Donner & Zou 2012, "Closed-form confidence intervals for
+    functions of the normal mean and standard deviation"), which keeps the skew and the dependence of both intervals.
     """
     first, second = interval(above, percentile, level), interval(below, percentile, level)
     if None in first or None in second:
@@ -159,25 +167,15 @@ def ratio(
     )
 
 
-# How far the values of a series depend on the ones before: what decides how much it tells.
-
-# Of the automatic bandwidth (Politis & White 2004, section 3.2): how many lags in a row must be silent.
-_SILENT_LAGS = 5
-# The farthest lag that is looked at, in square roots of the length.
-_FARTHEST = 5
-_Z = 1.959964
-_MANY, _ANGLES = 30, 2001
-
-
 def ranks(values: np.ndarray) -> np.ndarray:
-    """float64 (n,) ranks from 1, equal values share theirs: what outliers cannot pull."""
+    """Return the ranks of values from 1, float64 (n,); equal values share the mean of theirs."""
     _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return (last - (counts - 1) / 2)[which]
 
 
 def autocorrelation(values: np.ndarray, lags: int) -> np.ndarray:
-    """float64 (lags + 1,), from lag 0; nothing but zeros behind it where all values are equal."""
+    """Return the autocorrelations of a series, float64 (lags + 1,), from lag 0; zeros behind it for a constant one."""
     length = len(values)
     found = np.zeros(lags + 1)
     found[0] = 1.0
@@ -193,15 +191,16 @@ def autocorrelation(values: np.ndarray, lags: int) -> np.ndarray:
 
 
 def farthest_lag(length: int) -> int:
-    """Beyond which dependence is not looked for."""
+    """Return the largest lag at which dependence is looked for."""
     return max(1, min(length // 3, math.ceil(_FARTHEST * math.sqrt(length))))
 
 
 def memory(correlations: np.ndarray, length: int) -> int:
-    """After how many lags a series of `length` has forgotten: 0 is none, at most `farthest_lag`.
+    """Return the number of lags after which a series of `length` no longer depends on its past.
 
-    The smallest m behind which five autocorrelations lie within 2 sqrt(log10(n) / n) (Politis & White 2004, "Automatic
-    block-length selection for the dependent bootstrap", Econometric Reviews 23; corrected in 28, 2009).
+    It is the smallest m behind which five autocorrelations lie within 2 sqrt(log10(n) / n) (Politis & White 2004,
+    "Automatic block-length selection for the dependent bootstrap", Econometric Reviews 23; corrected in 28, 2009), and
+    at most `farthest_lag`.
     """
     most = farthest_lag(length)
     if length < 2 * _SILENT_LAGS:
@@ -214,18 +213,19 @@ def memory(correlations: np.ndarray, length: int) -> int:
 
 
 def lags_of(length: int) -> int:
-    """How many autocorrelations `memory` and `inefficiency` want of a series."""
+    """Return the number of autocorrelations that `memory` and `inefficiency` need of a series."""
     return 2 * farthest_lag(length) + _SILENT_LAGS
 
 
 def inefficiency(values: np.ndarray, least_memory: int = 0) -> float:
-    """So many values of the series tell as much of its mean as one independent value would; at least 1.
+    """Return how many values of a series carry as much information on its mean as one independent value; at least 1.
 
-    1 + 2 sum of autocorrelations in the flat-top lag window (Politis & Romano 1995) twice as wide as the memory. Its
-    own error makes intervals too short: it is widened for the degrees of freedom that the window leaves, n / window.
+    It is 1 + 2 sum of the autocorrelations in a flat-top lag window (Politis & Romano 1995) twice as wide as the
+    memory. Its own error would make intervals too short, so it is widened for the degrees of freedom that the window
+    leaves, n / window.
 
     Args:
-        least_memory: what is known of the memory from elsewhere.
+        least_memory: lower bound of the memory, known from elsewhere.
     """
     length = len(values)
     correlations = autocorrelation(values, lags_of(length))
@@ -243,21 +243,7 @@ def inefficiency(values: np.ndarray, least_memory: int = 0) -> float:
 
 
 def student(freedom: float) -> float:
-    """The 97.5 % quantile of Student's t with at least one degree of freedom, whole or not, within 0.1 %.
+    """Return the 97.5 % quantile of Student's t distribution."""
+    from scipy.special import stdtrit
 
-    Below 30 by the area under the density, which is a power of the cosine of arctan(t / sqrt(freedom)); from there on
-    by the expansion in 1 / freedom (Abramowitz & Stegun 26.7.5).
-    """
-    if freedom < _MANY:
-        angles = np.linspace(0, math.pi / 2, _ANGLES)
-        heights = np.cos(angles) ** (freedom - 1)
-        areas = np.concatenate([[0.0], np.cumsum(heights[1:] + heights[:-1])])
-        return math.sqrt(freedom) * math.tan(float(np.interp(0.95 * areas[-1], areas, angles)))
-    z = _Z
-    terms = (
-        z,
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return sum(term / freedom**power for power, term in enumerate(terms))
+    return float(stdtrit(freedom, 0.975))

@@ -1,21 +1,22 @@
-"""What browsers are given to measure, and what each of them has sent so far."""
+"""Browsers as devices: what they are given to measure, and what they send. Their messages are untrusted."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from msgspec import UNSET, Meta
 
-from edgekit import __version__, files
+from edgekit import __version__, files, validation
 from edgekit.bench.session import EvaluationSet
+from edgekit.environment import Environment
 from edgekit.errors import DataError
 from edgekit.labels import visible
 from edgekit.measurements import BROWSERS, BenchmarkResult, Suite
@@ -25,19 +26,129 @@ from edgekit.stats.latency import percentiles_ms
 from edgekit.web import litertjs
 
 RUNTIME = "LiteRT.js"
+# Ways to run a model: on one thread, on several (in a cross-origin isolated page only), on the GPU.
+MODES = ("wasm", "threads", "webgpu")
+_SUFFIX = {"wasm": "", "threads": ", threads", "webgpu": ", WebGPU"}
 _CHUNK_BYTES = 2_000_000
-# Of the environment, on the page: what a reader must know of the latencies.
+# Fields of the environment that the page shows beside the latencies.
 _SHOWN = ("threads", "timed_together", "was_hidden", "fully_accelerated")
-_MOST_COUNT = 1_000_000_000
+_MOST_COUNT, _LONGEST_NS = 10**9, 3_600_000_000_000
+_MOST_TEXT, _MOST_NAME = 200, 40
+# The first pattern that matches names the browser; browsers that imitate another one stand before it.
+_BROWSERS = (
+    ("Edge", r"Edg(?:e|A|iOS)?/(\d+)"),
+    ("Opera", r"OPR/(\d+)"),
+    ("Samsung Internet", r"SamsungBrowser/(\d+)"),
+    ("Firefox", r"(?:Firefox|FxiOS)/(\d+)"),
+    ("Headless Chrome", r"HeadlessChrome/(\d+)"),
+    ("Chrome", r"(?:Chrome|CriOS)/(\d+)"),
+    ("Safari", r"Version/(\d+)[\d.]* (?:Mobile/\w+ )?Safari/"),
+)
+_PLATFORMS = ("iPhone", "iPad", "Android", "Windows", "CrOS", "Macintosh", "Linux")
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """The message with which a measurement begins."""
+
+    model: Annotated[int, Meta(ge=0)]
+    mode: Literal["wasm", "threads", "webgpu"]
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """A message about the progress of a measurement."""
+
+    done: Annotated[int, Meta(ge=0, le=_MOST_COUNT)]
+    total: Annotated[int, Meta(ge=0, le=_MOST_COUNT)]
+    text: Any = None
+
+
+@dataclass(frozen=True)
+class _Circumstances:
+    """What a browser tells of itself and of the measurement; other keys are ignored."""
+
+    threads: Annotated[int, Meta(ge=1, le=1024)]
+    clock_step_ns: Annotated[int, Meta(ge=1, le=10**10)]
+    timed_together: Annotated[int, Meta(ge=1, le=100_000)]
+    warmup_queries: Annotated[int, Meta(ge=0, le=10**8)]
+    isolated: bool
+    secure: bool
+    was_hidden: bool
+    fully_accelerated: bool
+    cores: Annotated[int, Meta(ge=1, le=4096)] | None = None
+    memory_gb: Annotated[float, Meta(ge=0, le=4096)] | None = None
+    load_ms: Annotated[float, Meta(ge=0, le=86_400_000)] | None = None
+    compile_ms: Annotated[float, Meta(ge=0, le=86_400_000)] | None = None
+    build: Any = UNSET
+    gpu: Any = UNSET
+
+    def environment(self) -> Environment:
+        """Return the fields of `Environment`: numbers rounded, texts short and printable."""
+        values: dict[str, Any] = {name: value for name, value in vars(self).items() if value is not UNSET}
+        for name, value in values.items():
+            if isinstance(value, float):
+                values[name] = round(value, 3)
+            elif name in ("build", "gpu"):
+                values[name] = text(value)
+        return Environment(**values)
+
+
+@dataclass(frozen=True)
+class _Finished:
+    """The message with which a measurement ends."""
+
+    latencies_ns: Annotated[list[Annotated[int, Meta(ge=1, le=_LONGEST_NS)]], Meta(min_length=1, max_length=10**6)]
+    environment: _Circumstances
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """A finished measurement of a browser, checked. `latencies_ns`: int64."""
+
+    environment: Environment
+    latencies_ns: np.ndarray
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """Decode a JSON object.
+
+    Raises:
+        DataError: it is something else; NaN and infinite numbers are not JSON.
+    """
+    found: dict[str, Any] = validation.from_json(body, dict[str, Any])
+    return found
+
+
+def progress(message: Mapping[str, Any]) -> tuple[int, int, str]:
+    """Check ``{"done": 3, "total": 10, "text": "..."}``.
+
+    Raises:
+        DataError: it is something else.
+    """
+    found: _Progress = validation.convert(message, _Progress)
+    if found.done > found.total:
+        raise DataError(f"done must be at most {found.total}, got {found.done}")
+    return found.done, found.total, text(found.text)
+
+
+def measurement(message: Mapping[str, Any]) -> Measurement:
+    """Check ``{"latencies_ns": [...], "environment": {...}}``.
+
+    Raises:
+        DataError: it is not what the page sends.
+    """
+    found: _Finished = validation.convert(message, _Finished)
+    return Measurement(found.environment.environment(), np.array(found.latencies_ns, np.int64))
 
 
 @dataclass(frozen=True)
 class Offer:
-    """What every browser gets: models with their files, test images, limits.
+    """Models with their files, test images and limits, the same for every browser.
 
     Attributes:
-        title: of the page. temperature: that makes probabilities of logits; None if it was not fitted.
-        mode: of `webresults.MODES`, what the page begins with. threads: in the mode threads; 0 lets the page choose.
+        title: of the page. temperature: for probabilities from logits; None if it was not fitted.
+        mode: of `MODES`, in which the page begins. threads: in the mode threads; 0: the page chooses.
     """
 
     title: str
@@ -55,20 +166,20 @@ class Offer:
 
     @property
     def chunk(self) -> int:
-        """How many images are sent at a time."""
+        """Number of images that are sent at a time."""
         return max(1, _CHUNK_BYTES // self._pixels[0].nbytes)
 
     @property
     def chunks(self) -> int:
-        """In so many parts the test images are sent."""
+        """Number of chunks of test images."""
         return -(-len(self._pixels) // self.chunk)
 
     def images(self, number: int) -> np.ndarray:
-        """Chunk `number` of the test images, uint8 (n, H, W, 3)."""
+        """Return a chunk of the test images, uint8 (n, H, W, 3)."""
         return self._pixels[number * self.chunk : (number + 1) * self.chunk]
 
     def described(self) -> dict[str, Any]:
-        """What the page must know, as plain values."""
+        """Return plain values for the page."""
         preprocess, suite = self.samples.preprocess, dataclasses.asdict(self.suite)
         return {
             "title": self.title,
@@ -99,7 +210,7 @@ class Offer:
 
 @dataclass
 class _Pass:
-    """One model in one mode, being measured; `seen` says of which images the logits are there."""
+    """A measurement in progress: one model in one mode. `seen`: bool, images whose logits have arrived."""
 
     model: int
     mode: str
@@ -108,7 +219,7 @@ class _Pass:
 
 
 class Visit:
-    """One browser. What it sends of one measurement is kept apart until that is whole, and from other browsers'."""
+    """One browser, its finished measurements, and the one in progress."""
 
     def __init__(self, offer: Offer, name: str, user_agent: str, source: str) -> None:
         self.offer, self.name, self.source = offer, name, source
@@ -117,24 +228,26 @@ class Visit:
         self._pass: _Pass | None = None
         self._lock = threading.Lock()
 
-    def begin(self, said: Mapping[str, Any]) -> Artifact:
-        """``{"model": 0, "mode": "wasm"}``: a measurement begins; one that was not finished is forgotten.
+    def begin(self, message: Mapping[str, Any]) -> Artifact:
+        """Begin a measurement, by ``{"model": 0, "mode": "wasm"}``; an unfinished one is dropped.
 
         Raises:
-            DataError: no such model or mode.
+            DataError: there is no such model or mode.
         """
-        model = whole(said, "model", 0, len(self.offer.models) - 1)
+        begun: _Begun = validation.convert(message, _Begun)
+        if begun.model >= len(self.offer.models):
+            raise DataError(f"model must be less than {len(self.offer.models)}, got {begun.model}")
         samples = len(self.offer.samples.expected)
         empty = np.zeros((samples, len(self.offer.labels)), np.float32)
         with self._lock:
-            self._pass = _Pass(model, mode(said), empty, np.zeros(samples, bool))
-        return self.offer.models[model][0]
+            self._pass = _Pass(begun.model, begun.mode, empty, np.zeros(samples, bool))
+        return self.offer.models[begun.model][0]
 
     def add(self, chunk: int, body: bytes) -> None:
-        """The logits of chunk `chunk` of the test images.
+        """Take the logits of a chunk of the test images.
 
         Raises:
-            DataError: nothing was begun, no such chunk, or not its logits.
+            DataError: no measurement has begun, there is no such chunk, or these are not its logits.
         """
         with self._lock:
             if self._pass is None:
@@ -146,11 +259,11 @@ class Visit:
             self._pass.logits[part] = logits(body, samples, len(self.offer.labels))
             self._pass.seen[part] = True
 
-    def finish(self, said: Mapping[str, Any]) -> BenchmarkResult:
-        """The measurement that was begun is whole.
+    def finish(self, message: Mapping[str, Any]) -> BenchmarkResult:
+        """End the measurement, and return its result.
 
         Raises:
-            DataError: it is not, or what was sent cannot be true.
+            DataError: logits are missing, or the message is not what the page sends.
         """
         with self._lock:
             begun = self._pass
@@ -158,8 +271,8 @@ class Visit:
                 raise DataError("no measurement has begun")
             if not begun.seen.all():
                 raise DataError(f"the logits of {int((~begun.seen).sum())} images are missing")
-            told = measurement(said)
-            if begun.mode != "threads" and told.environment["threads"] != 1:
+            found = measurement(message)
+            if begun.mode != "threads" and found.environment.threads != 1:
                 raise DataError(f"the mode {begun.mode} has one thread")
             self._pass = None
         artifact, path = self.offer.models[begun.model]
@@ -168,26 +281,27 @@ class Visit:
             device=in_mode(self.name, begun.mode),
             runtime="litert",
             source=self.source,
-            environment={**told.environment, **self._environment(begun.mode)},
-            latencies_ns=told.latencies_ns,
+            environment=dataclasses.replace(found.environment, **self._environment(begun.mode)),
+            latencies_ns=found.latencies_ns,
             logits=begun.logits,
             expected=self.offer.samples.expected,
             size_bytes=path.stat().st_size,
         )
 
     def kept(self, result: BenchmarkResult) -> dict[str, Any]:
-        """The figures of a result that was kept, for the page; they are shown again when it is loaded anew."""
+        """Return the figures of a kept result for the page, which shows them again when it is reloaded."""
         right = proportions.top1(result.logits, result.expected)
+        percentiles = percentiles_ms(result.latencies_ns, result.environment.is_each_timed)
         figures = {
             "model": result.artifact.name,
-            "mode": result.environment["mode"],
+            "mode": result.environment.mode,
             "device": result.device,
             "queries": len(result.latencies_ns),
             "images": len(right),
             "top1": round(100 * float(right.mean()), 2),
-            **dict(zip(("p50_ms", "p90_ms", "p99_ms"), percentiles_ms(result.latencies_ns, result.environment))),
+            **dict(zip(("p50_ms", "p90_ms", "p99_ms"), percentiles)),
             "strip_ms": _strip(result.latencies_ns),
-            **{key: result.environment[key] for key in _SHOWN},
+            **{key: getattr(result.environment, key) for key in _SHOWN},
         }
         same = (figures["model"], figures["mode"])
         with self._lock:
@@ -195,7 +309,7 @@ class Visit:
         return figures
 
     def _environment(self, mode: str) -> dict[str, Any]:
-        """What the server knows by itself."""
+        """Return the circumstances that the server knows by itself."""
         return {
             "runtime": RUNTIME,
             "version": litertjs.VERSION,
@@ -209,179 +323,45 @@ class Visit:
         }
 
 
-def _strip(latencies_ns: tuple[int, ...]) -> list[float]:
-    """At most 600 latencies in their order, in ms: of each of as many equal stretches the first."""
+def _strip(latencies_ns: np.ndarray) -> list[float]:
+    """Return at most 600 latencies in ms, at equal distances, in their order."""
     step = max(1, -(-len(latencies_ns) // 600))
-    return [round(ns / 1e6, 4) for ns in latencies_ns[::step]]
-
-
-def progress(said: Mapping[str, Any]) -> tuple[int, int, str]:
-    """``{"done": 3, "total": 10, "text": "..."}``, checked.
-
-    Raises:
-        DataError: it is something else.
-    """
-    total = whole(said, "total", 0, _MOST_COUNT)
-    return whole(said, "done", 0, total), total, text(said.get("text"))
+    return [round(ns / 1e6, 4) for ns in latencies_ns[::step].tolist()]
 
 
 def source_of(client: str, server: str) -> str:
-    """What results are labelled with: "host" if a browser runs on the machine that serves it, else "device".
+    """Return the source of a browser's results: "host" if it runs on the machine that serves it, else "device".
 
     Args:
-        client, server: both ends of its connection.
+        client, server: addresses of both ends of its connection.
     """
     return "host" if client == server or client.startswith("127.") else "device"
 
 
-# What a browser says, believed in nothing: its name, its circumstances, its latencies, its logits.
-
-# How a browser runs a model: on one thread, on several (a cross-origin isolated page only), on the GPU.
-MODES = ("wasm", "threads", "webgpu")
-_SUFFIX = {"wasm": "", "threads": ", threads", "webgpu": ", WebGPU"}
-# Of what a browser says of itself: numbers with their limits, switches, texts. Nothing else is kept.
-_NUMBERS = {
-    "threads": (1, 1024),
-    "cores": (1, 4096),
-    "memory_gb": (0, 4096),
-    "clock_step_ns": (1, 10_000_000_000),
-    "timed_together": (1, 100_000),
-    "warmup_queries": (0, 100_000_000),
-    "load_ms": (0, 86_400_000),
-    "compile_ms": (0, 86_400_000),
-}
-_WHOLE = ("threads", "cores", "clock_step_ns", "timed_together", "warmup_queries")
-_SWITCHES = ("isolated", "secure", "was_hidden", "fully_accelerated")
-_TEXTS = ("build", "gpu")
-_NEEDED = ("threads", "clock_step_ns", "timed_together", "warmup_queries", *_SWITCHES)
-_MOST_LATENCIES, _LONGEST_NS = 1_000_000, 3_600_000_000_000
-_MOST_TEXT, _MOST_NAME = 200, 40
-# The first that fits names the browser: what imitates another one stands before it.
-_BROWSERS = (
-    ("Edge", r"Edg(?:e|A|iOS)?/(\d+)"),
-    ("Opera", r"OPR/(\d+)"),
-    ("Samsung Internet", r"SamsungBrowser/(\d+)"),
-    ("Firefox", r"(?:Firefox|FxiOS)/(\d+)"),
-    ("Headless Chrome", r"HeadlessChrome/(\d+)"),
-    ("Chrome", r"(?:Chrome|CriOS)/(\d+)"),
-    ("Safari", r"Version/(\d+)[\d.]* (?:Mobile/\w+ )?Safari/"),
-)
-_PLATFORMS = ("iPhone", "iPad", "Android", "Windows", "CrOS", "Macintosh", "Linux")
-
-
-@dataclass(frozen=True)
-class Said:
-    """One finished measurement, as a browser described it and as it was checked."""
-
-    environment: dict[str, Any]
-    latencies_ns: tuple[int, ...]
-
-
-def parse(body: bytes) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        DataError: anything else, also NaN and numbers without end.
-    """
-    try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"no JSON: {visible(str(error))[:_MOST_TEXT]}") from None
-    if not isinstance(value, dict):
-        raise DataError("no JSON object")
-    return value
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
-
-
-def whole(said: Mapping[str, Any], key: str, least: int, most: int) -> int:
-    """The whole number that `said` has under `key`.
-
-    Raises:
-        DataError: there is none, or one outside the limits.
-    """
-    value = said.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise DataError(f"{key} must be a whole number from {least} to {most}")
-    return value
-
-
-def mode(said: Mapping[str, Any]) -> str:
-    """Which of `MODES` is meant.
-
-    Raises:
-        DataError: none of them.
-    """
-    value = said.get("mode")
-    if value not in MODES:
-        raise DataError(f"mode must be one of {', '.join(MODES)}")
-    return str(value)
-
-
-def measurement(said: Mapping[str, Any]) -> Said:
-    """``{"latencies_ns": [...], "environment": {...}}``, checked.
-
-    Raises:
-        DataError: it is not what the page sends.
-    """
-    latencies, told = said.get("latencies_ns"), said.get("environment")
-    if not isinstance(latencies, list) or not 1 <= len(latencies) <= _MOST_LATENCIES:
-        raise DataError(f"latencies_ns must be a list of 1 to {_MOST_LATENCIES} numbers")
-    if not all(type(ns) is int and 0 < ns <= _LONGEST_NS for ns in latencies):
-        raise DataError("latencies_ns must be whole nanoseconds above zero, of an hour at most")
-    if not isinstance(told, dict):
-        raise DataError("environment must be an object")
-    if missing := [name for name in _NEEDED if name not in told]:
-        raise DataError(f"environment lacks {', '.join(missing)}")
-    environment: dict[str, Any] = {}
-    for name, (least, most) in _NUMBERS.items():
-        if told.get(name) is not None:
-            environment[name] = _number(told[name], name, least, most)
-    for name in _SWITCHES:
-        if not isinstance(told[name], bool):
-            raise DataError(f"{name} must be true or false")
-        environment[name] = told[name]
-    for name in _TEXTS:
-        if name in told:
-            environment[name] = text(told[name])
-    if missing := [name for name in _NEEDED if name not in environment]:
-        raise DataError(f"environment lacks {', '.join(missing)}")
-    return Said(environment, tuple(latencies))
-
-
-def _number(value: Any, name: str, least: float, most: float) -> int | float:
-    kinds = (int,) if name in _WHOLE else (int, float)
-    if type(value) not in kinds or not least <= value <= most:
-        raise DataError(f"{name} must be a {'whole ' if name in _WHOLE else ''}number from {least} to {most}")
-    return value if name in _WHOLE else round(float(value), 3)
-
-
 def logits(body: bytes, samples: int, classes: int) -> np.ndarray:
-    """float32 (samples, classes) from little-endian bytes.
+    """Read float32 (samples, classes) logits from little-endian bytes.
 
     Raises:
-        DataError: another number of bytes, or values that are no numbers.
+        DataError: another number of bytes, or values that are not finite.
     """
     if len(body) != samples * classes * 4:
         raise DataError(f"{len(body)} bytes are not {classes} float32 each of {samples} images")
     values = np.frombuffer(body, "<f4").reshape(samples, classes).astype(np.float32)
     if not np.isfinite(values).all():
-        raise DataError("logits that are no finite numbers")
+        raise DataError("logits that are not finite numbers")
     return values
 
 
 def text(value: Any) -> str:
-    """Short printable text, whatever it was; nothing for None."""
+    """Return any value as short printable text; "" for None."""
     return "" if value is None else visible(str(value)[:_MOST_TEXT])[:_MOST_TEXT]
 
 
 def device_name(user_agent: str, model: str = "") -> str:
-    """``web:<phone or system>, <browser and version>``, of plain characters.
+    """Return ``web:<phone or system>, <browser and version>``, in plain characters.
 
     Args:
-        model: of the phone, where the browser tells; what user agents say of it is made up.
+        model: of the phone, from the browser's API; the one in user agents is fictitious.
     """
     found = ((name, re.search(pattern, user_agent)) for name, pattern in _BROWSERS)
     browser = next((f"{name} {match[1][:4]}" for name, match in found if match), "browser")
@@ -390,6 +370,6 @@ def device_name(user_agent: str, model: str = "") -> str:
     return f"{BROWSERS}{plain or platform}, {browser}"
 
 
-def in_mode(device: str, way: str) -> str:
-    """The name under which the results of one mode are kept; a suffix tells it from the others."""
-    return device + _SUFFIX[way]
+def in_mode(device: str, mode: str) -> str:
+    """Return the device name for the results of one mode, which ends in the mode."""
+    return device + _SUFFIX[mode]

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgekit.analysis.energy import energy, throttling
+from edgekit.analysis import energy as judged
+from edgekit.analysis.energy import Energy
+from edgekit.environment import parse
 
 WINDOWS: dict[str, Any] = {
     "power_rail": "VDD_IN",
@@ -21,6 +23,18 @@ WINDOWS: dict[str, Any] = {
     "power_busy_until_s": 4.0,
     "power_queries": 100,
 }
+
+
+def energy(fields: dict[str, Any], samples: np.ndarray) -> Energy | None:
+    """Energy from fields as a device sends them."""
+    return judged.energy(parse(fields), samples)
+
+
+def throttling(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Reasons from states as a device sends them."""
+    states = ((before, "before"), (after, "after"))
+    found = parse({f"{name}_{when}": value for state, when in states for name, value in state.items()})
+    return judged.throttling(found.before, found.after)
 
 
 def sampled(power: Any, until: float = 4.5, period: float = 0.05) -> np.ndarray:

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from edgekit.analysis.gates import BROKEN, DOUBTFUL, HELD, INSUFFICIENT, NOT_SHOWN, judge
+from edgekit.analysis.gates import Outcome, judge
 from edgekit.measurements import Gates, Summary
-from edgekit.stats.latency import latency
+from edgekit.stats.latency import LatencySeries
 from tests.bench.results import BASELINE_ROW, row
 
-P90 = latency([3_000_000 + n * 37 % 101 for n in range(700)])
+BROKEN, DOUBTFUL, HELD = Outcome.BROKEN, Outcome.DOUBTFUL, Outcome.HELD
+INSUFFICIENT, NOT_SHOWN = Outcome.INSUFFICIENT, Outcome.NOT_SHOWN
+P90 = LatencySeries([3_000_000 + n * 37 % 101 for n in range(700)]).figures
 
 
 def good(**changes: Any) -> Summary:

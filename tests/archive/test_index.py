@@ -18,7 +18,7 @@ from edgekit.archive import database, entry, index
 from edgekit.archive.database import Wanted
 from edgekit.archive.entry import Entry
 from edgekit.bench import program, results
-from edgekit.stats.latency import latency
+from edgekit.stats.latency import series_of
 from tests.archive.kept import INT8, make_run, measure
 from tests.bench.results import by_program
 
@@ -274,7 +274,7 @@ def test_a_start_up_is_taken_off_as_report_does(runs: Path) -> None:
     times = 2e6 * np.exp(noise) * np.where(np.arange(700) < 100, 3, 1)
     path = measure(runs / "digits", latencies_ns=tuple(int(v) for v in times), device="pi")
     result = results.load_file(path)
-    shown = latency(result.latencies_ns, result.warmup_ns)
+    shown = series_of(result).figures
     found = index.refresh(runs)
     with found.engine.connect() as connection:
         (entry,) = database.with_samples(connection, database.find(connection, Wanted(device="pi")))

@@ -7,7 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.measurements import BenchmarkResult, Delegation, ProgramFigures, ProgramResult, Summary
+from edgekit.environment import parse
+from edgekit.measurements import (
+    BenchmarkResult,
+    Delegated,
+    Delegation,
+    Flag,
+    FlagKind,
+    ProgramFigures,
+    ProgramResult,
+    Summary,
+)
 from edgekit.records import Artifact
 
 CLASSES = 3
@@ -32,7 +42,7 @@ def result(
         "device": "local",
         "runtime": of.runtime,
         "source": "host",
-        "environment": environment,
+        "environment": parse(environment),
         "latencies_ns": (round(ms * 1e6),) * 700,
         "logits": np.eye(CLASSES, dtype=np.float32)[answers],
         "expected": expected,
@@ -42,15 +52,34 @@ def result(
     return BenchmarkResult(of, **fields)
 
 
+def flag(text: str) -> Flag:
+    """A flag of a series by its words."""
+    kind = FlagKind.AUTOCORRELATED if text.startswith("autocorrelated") else FlagKind.DRIFTS
+    return Flag(kind, text)
+
+
 def by_program(of: Artifact | None = None, **more: Any) -> ProgramResult:
     """Figures of benchmark_model on a phone's GPU, where a part of the model ran."""
     figures = ProgramFigures(
-        50, 2.5, 2.0, 4.0, 0.25, 3.0, 9.0, 2.6, 12.0, 2.4, 2.1, 3.5, "partial", (Delegation("GpuDelegate", 60, 66, 3),)
+        50,
+        2.5,
+        2.0,
+        4.0,
+        0.25,
+        3.0,
+        9.0,
+        2.6,
+        12.0,
+        2.4,
+        2.1,
+        3.5,
+        Delegated.PARTIAL,
+        (Delegation("GpuDelegate", 60, 66, 3),),
     )
     environment = {"threads": 4, "accelerator": "gpu", "thermal_status_before": 0, "thermal_status_after": 1}
     fields = {
         "device": "phone", "program": "benchmark_model", "program_sha256": "d" * 64, "source": "device",
-        "environment": environment, "figures": figures, "size_bytes": 4_000_000, **more,
+        "environment": parse(environment), "figures": figures, "size_bytes": 4_000_000, **more,
     }  # fmt: skip
     return ProgramResult(of or artifact("phone/model.int8.tflite", "int8", "litert"), **fields)
 

@@ -54,7 +54,7 @@ def test_figures_come_with_the_hash_of_the_program_and_the_heat(
     assert (found.figures.runs, times) == (2112, pytest.approx((0.464545, 0.462, 4.478)))
     assert found.program_sha256 == files.sha256_file(Path(device.benchmark_model))
     assert (found.source, found.figures.delegation) == ("device", "full")
-    environment = found.environment
+    environment = found.environment.table()
     assert (environment["thermal_status_before"], environment["thermal_status_after"]) == (0, 1)
     assert (environment["threads"], environment["cpu_mask"], environment["accelerator"]) == (2, "3", "cpu")
     arguments = (lab.root / "arguments").read_text().split()
@@ -130,7 +130,7 @@ def test_a_program_that_fails_says_why(device: Device, model: tuple[Artifact, Pa
     assert "edgekit devices probe adb:" in caught.value.hint
     other = tmp_path / "other"
     other.write_text("#!/bin/sh\necho hello\n")
-    with pytest.raises(DataError, match="no benchmark_model"):
+    with pytest.raises(DataError, match="not benchmark_model"):
         measure(replace(device, benchmark_model=str(other)), model)
 
 
@@ -162,9 +162,9 @@ def test_what_lies_beside_it_in_its_folder_goes_with_it(
     )
     found = measure(replace(device, benchmark_model=str(folder), accelerator="npu"), model)
     assert found.figures.delegation == "full"
-    assert found.environment["libraries"].startswith("libLiteRtDispatch_X.so:")
+    assert found.environment.libraries.startswith("libLiteRtDispatch_X.so:")
     assert (lab.root / "beside").read_text().split() == ["libLiteRtDispatch_X.so"]
-    assert "--dispatch_library_path=. --compiler_plugin_library_path=." in found.environment["arguments"]
+    assert "--dispatch_library_path=. --compiler_plugin_library_path=." in found.environment.arguments
 
 
 def test_its_place_may_be_in_the_home_of_the_user(

@@ -134,7 +134,7 @@ def test_a_flag_that_was_left_out_is_an_error() -> None:
 def test_output_that_ends_early_is_an_error_until_its_last_line(text: str) -> None:
     last = max(text.find("Inference timings in us"), text.find("Inference (avg):"))
     for cut in range(0, last + 1, 7):
-        with pytest.raises(DataError, match="cannot be believed"):
+        with pytest.raises(DataError, match="is implausible"):
             program.parse_output(text[:cut])
 
 
@@ -146,7 +146,7 @@ def test_output_that_ends_early_is_an_error_until_its_last_line(text: str) -> No
 )  # fmt: skip
 def test_output_that_contradicts_itself_is_an_error(old: str, new: str) -> None:
     assert old in TFLITE
-    with pytest.raises(DataError, match="cannot be believed"):
+    with pytest.raises(DataError, match="is implausible"):
         program.parse_output(TFLITE.replace(old, new))
 
 

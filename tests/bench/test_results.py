@@ -16,7 +16,7 @@ from tests.bench.results import artifact, by_program, result
 
 def at(when: str, **more: object) -> BenchmarkResult:
     made = result(**more)  # type: ignore[arg-type]
-    return dataclasses.replace(made, environment={**made.environment, "measured": when})
+    return dataclasses.replace(made, environment=made.environment.with_values(measured=when))
 
 
 def names(folder: Path) -> list[str]:
@@ -103,7 +103,9 @@ def test_devices_and_artifacts_are_told_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("when", [None, 7, "", "yesterday", "0001-01-01", "9999-12-31T23:59:59-23:00", "\x1b[2J/../x"])
 def test_a_time_that_is_none_makes_no_name(tmp_path: Path, when: object) -> None:
-    path = results.save(tmp_path, dataclasses.replace(result(), environment={**result().environment, "measured": when}))
+    path = results.save(
+        tmp_path, dataclasses.replace(result(), environment=result().environment.with_values(measured=when))
+    )
     assert results.order(path)[0] == 1
     assert path.parent.parent == tmp_path
 

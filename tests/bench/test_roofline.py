@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgekit.bench import roofline
+from edgekit.environment import parse
 from edgekit.measurements import LayerCost
 from edgekit.records import Device
 
@@ -31,7 +32,7 @@ def test_weights_move_once_and_activations_once_for_each_operation(precision: st
 
 def test_computing_bounds_what_moves_little() -> None:
     environment = roofline.described(COSTS, "int8", ORIN)
-    found = roofline.reached(environment, p50_ms=0.001)
+    found = roofline.reached(parse(environment), p50_ms=0.001)
     assert found is not None
     assert (found.macs, found.bytes_moved, found.bound) == (1_000_000, 3340, "compute")
     assert found.limit_ms == pytest.approx(2 * 1e6 / 20e12 * 1e3)  # two operations each
@@ -41,13 +42,13 @@ def test_computing_bounds_what_moves_little() -> None:
 
 def test_memory_bounds_what_computes_little() -> None:
     moving = [LayerCost("b", "linear", "b", macs=1000, weights=10**9)]
-    found = roofline.reached(roofline.described(moving, "fp16", ORIN), p50_ms=40.0)
+    found = roofline.reached(parse(roofline.described(moving, "fp16", ORIN)), p50_ms=40.0)
     assert found is not None
     assert (found.bound, found.limit_ms, found.reached) == ("memory", pytest.approx(20.0), pytest.approx(0.5))
 
 
 def test_a_batch_takes_so_many_times_the_limit_of_one_image() -> None:
-    environment = roofline.described(COSTS, "int8", ORIN)
+    environment = parse(roofline.described(COSTS, "int8", ORIN))
     one, four = roofline.reached(environment, 0.001), roofline.reached(environment, 0.004, batch=4)
     assert one is not None
     assert four is not None
@@ -68,13 +69,13 @@ def test_a_device_without_figures_has_no_limit_and_says_why(device: Device, prec
     said = roofline.described(COSTS, precision, device)
     assert why in said["no_roofline"]
     assert said["macs"] == 1_000_000
-    assert roofline.reached(said, 1.0) is None
+    assert roofline.reached(parse(said), 1.0) is None
 
 
 def test_nothing_is_claimed_without_costs_or_a_latency() -> None:
     assert roofline.described([], "int8", ORIN) == {}
-    assert roofline.reached({}, 1.0) is None
-    assert roofline.reached(roofline.described(COSTS, "int8", ORIN), None) is None
+    assert roofline.reached(parse({}), 1.0) is None
+    assert roofline.reached(parse(roofline.described(COSTS, "int8", ORIN)), None) is None
 
 
 def test_peaks_of_this_machine_are_measured_and_called_so() -> None:
@@ -83,7 +84,7 @@ def test_peaks_of_this_machine_are_measured_and_called_so() -> None:
     assert 1e-2 < peaks.bandwidth_gb_s < 1e5
     said = roofline.described(COSTS, "fp32", Device("local", "desktop"), peaks)
     assert "measured here in float32 on one thread" in said["peaks_from"]
-    found = roofline.reached(said, p50_ms=1e3)
+    found = roofline.reached(parse(said), p50_ms=1e3)
     assert found is not None
     assert found.reached == pytest.approx(found.limit_ms / 1e3)
 
@@ -92,7 +93,7 @@ def test_float32_peaks_say_nothing_of_int8_nor_of_a_device_with_figures() -> Non
     peaks = roofline.Peaks(0.1, 10.0, 1)
     for here in (peaks, None):
         said = roofline.described(COSTS, "int8", Device("local", "desktop"), here)
-        assert said["no_roofline"] == "no peak for INT8 is known of this machine"
+        assert said["no_roofline"] == "the peak for INT8 of this machine is unknown"
     assert "no_roofline" in roofline.described(COSTS, "fp32", ORIN, peaks)
 
 

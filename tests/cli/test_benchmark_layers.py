@@ -26,7 +26,7 @@ FP32 = artifact("android/model.fp32.tflite", "fp32", "litert", sha256="d" * 64)
 def timed(of: Any = INT8, **more: Any) -> Any:
     """A result with times of layers."""
     plain = result(of, ms=10.0)
-    said = {**plain.environment, "layers_by": "a profiler", "layers_run_ms": 11.0}
+    said = plain.environment.with_values(layers_by="a profiler", layers_run_ms=11.0)
     return dataclasses.replace(plain, environment=said, **{"layers": tuple(LITERT), **more})
 
 
@@ -110,7 +110,7 @@ def test_a_model_without_times_says_what_brings_them(measured: runs.Run, capsys:
 
 def test_a_runtime_that_cannot_tell_says_why(measured: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
     plain = result(FP32)
-    environment = {**plain.environment, "no_layers": "it has no profiler"}
+    environment = plain.environment.with_values(no_layers="it has no profiler")
     results.save(measured.path / "bench", dataclasses.replace(plain, environment=environment))
     assert run(["layers", "-a", FP32.name]) == 0
     assert "on local: it has no profiler" in capsys.readouterr().err
@@ -154,7 +154,7 @@ def limited(of: Any = INT8, **more: Any) -> Any:
     """A result that has a limit of 1 ms."""
     plain = timed(of, **more)
     peaks = {"macs": 10**9, "bytes_moved": 1, "peak_tops": 2.0, "bandwidth_gb_s": 1.0, "peaks_from": "a page"}
-    return dataclasses.replace(plain, environment={**plain.environment, **peaks})
+    return dataclasses.replace(plain, environment=plain.environment.with_values(**peaks))
 
 
 def test_the_limit_is_that_of_the_latencies_that_count(measured: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,7 +174,7 @@ def test_a_stand_in_and_a_busy_machine_are_marked(measured: runs.Run, capsys: py
     said = capsys.readouterr().err
     assert f"{INT8.name} on local (stand-in): " in said
     assert "is a stand-in, whose latency does not count" in said
-    environment = {**limited().environment, "busy_before": 0.9}
+    environment = limited().environment.with_values(busy_before=0.9)
     results.save(measured.path / "bench", dataclasses.replace(limited(), environment=environment))
     assert run(["layers"]) == 0
     said = capsys.readouterr().err

@@ -91,7 +91,9 @@ def test_a_busy_machine_is_marked_in_the_table_and_below_it(
     measured: runs.Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     busy = result(INT8, ms=0.5)
-    results.save(measured.path / "bench", dataclasses.replace(busy, environment={**busy.environment, "busy_before": 1}))
+    results.save(
+        measured.path / "bench", dataclasses.replace(busy, environment=busy.environment.with_values(busy_before=1))
+    )
     assert run(["report"]) == 0
     output = capsys.readouterr()
     assert ["0.500!" in line for line in output.out.splitlines()] == [False, False, True]
@@ -306,7 +308,7 @@ def test_errors_of_layers_are_shown_where_they_are_of_these_weights(measured: ru
 def test_the_gates_of_the_suite_decide(measured: runs.Run) -> None:
     Path("strict.toml").write_text('description = "strict"\n[gates]\nmax_p90_ms = 0.1\n')
     for one in (result(), result(INT8, ms=0.5)):
-        environment = {**one.environment, "suite": "strict.toml"}
+        environment = one.environment.with_values(suite="strict.toml")
         results.save(measured.path / "bench", dataclasses.replace(one, environment=environment))
     assert run(["report"]) == 0
     page = (measured.path / "report.html").read_text()
@@ -319,7 +321,7 @@ def test_terminal_and_page_decide_by_the_same_gates(measured: runs.Run, capsys: 
     for path in measured.path.glob("bench/local/android*"):
         path.unlink()  # it was measured by another suite
     for one in (result(), result(INT8, ms=0.5, device="pi", source="device")):
-        environment = {**one.environment, "suite": "strict.toml"}
+        environment = one.environment.with_values(suite="strict.toml")
         results.save(measured.path / "bench", dataclasses.replace(one, environment=environment))
     assert run(["report"]) == 0
     assert "pi: nothing to ship. Not decided" in capsys.readouterr().err
@@ -328,7 +330,7 @@ def test_terminal_and_page_decide_by_the_same_gates(measured: runs.Run, capsys: 
 
 def layered(device: str, of: Artifact, ms: float, **more: Any) -> BenchmarkResult:
     plain = result(of, ms=ms, device=device, source="device", **more)
-    said = {**plain.environment, "layers_by": "a profiler", "layers_run_ms": 4.0}
+    said = plain.environment.with_values(layers_by="a profiler", layers_run_ms=4.0)
     return dataclasses.replace(plain, environment=said, layers=(("features.0", 2.0), ("features.1", 1.0)))
 
 

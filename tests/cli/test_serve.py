@@ -92,7 +92,7 @@ def test_what_a_browser_sends_is_filed_and_printed(
     assert run(["serve", "fruit", "--once", "--port", "0"]) == 0
     (result,) = results.load(road / "bench")
     assert (result.artifact.name, result.device) == ("android/model.fp32.tflite", "web:Android, Chrome 140")
-    assert (result.source, result.environment["suite"]) == ("host", "quick")
+    assert (result.source, result.environment.suite) == ("host", "quick")
     printed = capsys.readouterr().out
     assert re.search(r"android/model.fp32.tflite +web:Android, Chrome 140 +\d+\.\d+ +1.00", printed)
     assert notes[-1].endswith("edgekit benchmark fruit")
@@ -260,6 +260,6 @@ def test_a_real_export_goes_through_a_real_browser(
     assert run(["serve", "fruit", "--once", "--port", "0", "--mode", "threads", "--threads", "2"]) == 0
     ended.set()
     (result,) = results.load(road / "bench")
-    assert result.environment["threads"] == 2
-    assert result.environment["build"] == "threaded"
+    assert result.environment.threads == 2
+    assert result.environment.build == "threaded"
     assert (result.logits.argmax(1) == result.expected).mean() > 0.6, notes

@@ -133,7 +133,7 @@ def test_the_board_says_what_it_is(board: aarch64.Board) -> None:
 
 
 def test_what_it_measured_is_marked_as_emulated(case: Case) -> None:
-    environment = case.result.environment
+    environment = case.result.environment.table()
     assert (case.result.source, case.result.runtime) == ("emulated", "litert")
     assert (environment["machine"], environment["runtime"]) == ("aarch64", "ai-edge-litert")
     assert environment["python"].startswith("3.11.")
@@ -177,7 +177,7 @@ def test_over_adb_it_answers_as_over_ssh_bit_for_bit(
     finally:
         phone.unplug()
         client.stop()
-    assert (found.source, found.environment["machine"], found.environment["serial"]) == (
+    assert (found.source, found.environment.machine, found.environment.serial) == (
         "emulated", "aarch64", phone.serial,
     )  # fmt: skip
     assert (found.logits == case.result.logits).all()

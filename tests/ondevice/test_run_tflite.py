@@ -164,7 +164,7 @@ def test_a_device_file_says_how_a_benchmark_runs(tmp_path: Path, taken: str) -> 
     plain = measured(path, Device("plain", "rpi", transport="local", runtime="litert"), pixels(), taken)
     compiled = Device("compiled", "rpi", transport="local", runtime="litert", api="compiled-model", threads=2)
     result = measured(path, compiled, pixels(), taken)
-    assert (plain.environment["api"], result.environment["api"]) == ("interpreter", "compiled-model")
+    assert (plain.environment.api, result.environment.api) == ("interpreter", "compiled-model")
     assert np.array_equal(plain.logits, result.logits)
 
 
@@ -193,8 +193,8 @@ def test_a_gpu_in_software_is_taken_for_its_answers_alone(tmp_path: Path, monkey
         measured(path, Device("pc", "rpi", **keys), pixels())
     result = measured(path, Device("emulated pc", "rpi", emulated=True, **keys), pixels())
     assert result.source == "emulated"
-    assert "SwiftShader" in result.environment["processor"]
-    assert (result.environment["accelerator"], result.environment["fully_accelerated"]) == ("gpu", True)
+    assert "SwiftShader" in result.environment.processor
+    assert (result.environment.accelerator, result.environment.fully_accelerated) == ("gpu", True)
     plain = measured(path, Device("plain", "rpi", transport="local", runtime="litert"), pixels())
     assert not np.array_equal(plain.logits, result.logits)
     assert np.allclose(plain.logits, result.logits, atol=1e-4)
@@ -209,7 +209,7 @@ def test_a_model_that_a_gpu_does_not_run_whole_is_an_error(tmp_path: Path, monke
     with pytest.raises(EdgekitError, match=r"the GPU does not run the whole model \(.*L2_NORMALIZATION"):
         measured(path, device, pixels())
     plain = measured(path, Device("plain", "rpi", transport="local", runtime="litert"), pixels())
-    assert (plain.environment["ops"], plain.environment["delegated_ops"]) == (4, 3)
+    assert (plain.environment.ops, plain.environment.delegated_ops) == (4, 3)
 
 
 @pytest.mark.parametrize(("log", "error", "reason"), [
@@ -236,9 +236,9 @@ def test_tflite_runtime_is_in_the_group_without_xnnpack_for_int8(model: Path, ki
     old, off = old_board(model), old_board(model, xnnpack=False)
     here = {on: measured(model, Device("here", "rpi", transport="local", runtime="litert", xnnpack=on), pixels(40))
             for on in (True, False)}  # fmt: skip
-    assert (old.environment["runtime"], off.environment["delegated_ops"]) == ("tflite-runtime", 0)
+    assert (old.environment.runtime, off.environment.delegated_ops) == ("tflite-runtime", 0)
     if kind[0] == "int8":
-        assert old.environment["delegated_ops"] == 0  # its XNNPACK takes no INT8 on x86
+        assert old.environment.delegated_ops == 0  # its XNNPACK takes no INT8 on x86
         assert np.array_equal(old.logits, off.logits)
         assert np.abs(old.logits - here[False].logits).max() <= flat.SCORES[0] * 1.001
     for one in (old, off, here[False]):

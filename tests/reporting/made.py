@@ -10,7 +10,7 @@ import numpy as np
 
 from edgekit import runs
 from edgekit.analysis.summary import summarize
-from edgekit.measurements import BenchmarkResult, Latency, LayerFigures, Quantile, Roofline, Summary
+from edgekit.measurements import BenchmarkResult, Flag, FlagKind, Latency, LayerFigures, Quantile, Roofline, Summary
 from edgekit.reporting import changes, html, pictures
 from edgekit.reporting.html import MOST_ENTRIES
 from edgekit.reporting.material import Material, Picture
@@ -95,7 +95,7 @@ def _results(rng: np.random.Generator, classes: int, artifacts: int, images: int
         folder = ("android", "jetson", "rpi")[0 if suffix == "tflite" else 1]
         of = artifact(f"{folder}/model.{precision}.v{n}.{suffix}", precision, runtime, sha256=f"{n:064x}",
                       details={"recipe": "default", "observer": "mse"} if precision == "int8" else {})  # fmt: skip
-        environment = {**base.environment, "runtime": runtime, "threads": 1, "suite": "standard"}
+        environment = base.environment.with_values(runtime=runtime, threads=1, suite="standard")
         made.append(
             result(of, device=device, source=source, logits=wrong, expected=expected, environment=environment,
                    latencies_ns=_times(rng, ms / _FASTER[precision]), size_bytes=int(14e6 / _SMALLER[precision]))
@@ -116,7 +116,7 @@ def _with_intervals(row: Summary, n: int) -> Summary:
             return Quantile(percent, None, None, None, None)
         return Quantile(percent, ms, 0.98 * ms, 1.03 * ms, 1.05 * ms)
 
-    flags = ("drifts by 7 % from its first to its last third",) if n % 9 == 4 else ()
+    flags = (Flag(FlagKind.DRIFTS, "drifts by 7 % from its first to its last third"),) if n % 9 == 4 else ()
     quantiles = (around(50, row.p50_ms), around(90, row.p90_ms), around(99, row.p99_ms))
     energy = {"gross_mj": 20.0 + n, "net_mj": 9.0, "rail": "VDD_IN", "idle_mw": 5000.0, "compute_ms": row.p50_ms}
     return dataclasses.replace(

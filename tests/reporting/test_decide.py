@@ -9,7 +9,7 @@ import pytest
 
 from edgekit.measurements import Gates, Latency, Quantile, Summary
 from edgekit.reporting.decide import Basis, Decision, DoubtKind, decide, loss_text, pareto_front, rule
-from tests.bench.results import BASELINE_ROW, row
+from tests.bench.results import BASELINE_ROW, flag, row
 
 
 def on_phone(precision: str, /, **changes: Any) -> Summary:
@@ -19,7 +19,7 @@ def on_phone(precision: str, /, **changes: Any) -> Summary:
 
 def latency(*quantiles: tuple[float, float, float, float], flags: tuple[str, ...] = ()) -> Latency:
     found = tuple(Quantile(p, ms, low, high, 1.1 * high) for p, ms, low, high in quantiles)
-    return Latency(1000, 0, found, "order statistics", 0.0, flags)
+    return Latency(1000, 0, found, "order statistics", 0.0, tuple(map(flag, flags)))
 
 
 def decided(*rows: Summary, gates: Gates | None = None) -> Decision:
@@ -242,12 +242,12 @@ def test_flags_of_every_compared_row_are_doubts_but_no_autocorrelation_that_its_
     found = decided(on_phone("fp16", p50_ms=9.0, latency=drifts), on_phone("int8"))
     (doubt,) = found.doubts
     assert doubt.text == "latency of android/model.fp16.tflite: drifts: last third 9 % slower than the first"
-    flag = "autocorrelated (0.60 at lag 1): 700 queries tell as much of the median as 90 independent ones"
-    known = latency((50, 3.0, 2.9, 3.1), flags=(flag,))
+    says = "autocorrelated (0.60 at lag 1): 700 queries tell as much of the median as 90 independent ones"
+    known = latency((50, 3.0, 2.9, 3.1), flags=(says,))
     assert decided(on_phone("int8", latency=known)).doubts == ()
     unknown = dataclasses.replace(known, quantiles=(Quantile(50, 3.0, None, None, None),))
     (doubt,) = decided(on_phone("int8", latency=unknown)).doubts
-    assert doubt.text == f"latency of android/model.int8.tflite: {flag}"
+    assert doubt.text == f"latency of android/model.int8.tflite: {says}"
 
 
 @pytest.mark.parametrize(

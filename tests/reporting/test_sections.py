@@ -16,7 +16,7 @@ from edgekit.reporting import charts, figures, html, layers, markdown, privacy, 
 from edgekit.reporting.material import Material
 from edgekit.reporting.tables import Rows, Table, bar_percent, compact
 from edgekit.training.options import TrainOptions
-from tests.bench.results import BASELINE_ROW, artifact, result, row
+from tests.bench.results import BASELINE_ROW, artifact, flag, result, row
 from tests.reporting.evaluations import evaluation
 from tests.reporting.made import run
 
@@ -27,9 +27,9 @@ def cells(**changes: Any) -> dict[str, str]:
     return dict(zip(figures.COLUMNS, figures.cells(7, row(**changes)), strict=True))
 
 
-def latency(ms: float | None = 3.0, **more: Any) -> Latency:
+def latency(ms: float | None = 3.0, flags: tuple[str, ...] = (), **more: Any) -> Latency:
     quantiles = (Quantile(50, ms, ms and 2.9, ms and 3.1, ms and 3.2), Quantile(99, None, None, None, None))
-    return Latency(700, 0, quantiles, "order statistics of the effective sample", 0.4, **more)
+    return Latency(700, 0, quantiles, "order statistics of the effective sample", 0.4, tuple(map(flag, flags)), **more)
 
 
 def test_every_figure_stands_with_its_interval() -> None:
@@ -92,9 +92,9 @@ def test_the_speed_names_what_it_is_over() -> None:
 
 
 def test_flags_of_dependence_are_one_line_and_others_stay() -> None:
-    flag = "autocorrelated (0.40 at lag 1): 700 queries tell as much of the median as 99 independent ones"
-    rows = [BASELINE_ROW, *(row(artifact=f"a/{n}.tflite", latency=latency(flags=(flag,))) for n in range(5))]
-    lines = [n for n in figures.notes([*rows, row(latency=latency(flags=(flag, "drifts")))]) if n.startswith("†")]
+    says = "autocorrelated (0.40 at lag 1): 700 queries tell as much of the median as 99 independent ones"
+    rows = [BASELINE_ROW, *(row(artifact=f"a/{n}.tflite", latency=latency(flags=(says,))) for n in range(5))]
+    lines = [n for n in figures.notes([*rows, row(latency=latency(flags=(says, "drifts")))]) if n.startswith("†")]
     assert lines[0] == "† android/model.int8.tflite on local: drifts"
     assert lines[1].endswith("a/0.tflite on local, a/1.tflite on local, a/2.tflite on local and 3 more")
     assert len(lines) == 2
@@ -257,8 +257,8 @@ def test_the_training_command_is_one_that_the_program_takes() -> None:
 def test_export_and_benchmark_commands_are_ones_that_the_program_takes() -> None:
     of = artifact("android/model.int8.tflite", "int8", "litert", input="uint8", details={"recipe": "default"})
     base = result()
-    there = result(of, device="pixel-8", environment={**base.environment, "suite": "quick", "threads": 4})
-    browser = result(of, device="web:Linux, Chrome", environment={**base.environment, "suite": "quick"})
+    there = result(of, device="pixel-8", environment=base.environment.with_values(suite="quick", threads=4))
+    browser = result(of, device="web:Linux, Chrome", environment=base.environment.with_values(suite="quick"))
     (_, found, served) = provenance.recipes("digits", [base, there, browser])
     for text in (*found.commands, *served.commands):
         words = shlex.split(text)
@@ -306,7 +306,7 @@ def test_every_file_leads_back_to_its_calibration() -> None:
 
 def test_a_browser_that_does_not_tell_has_dashes() -> None:
     base = result()
-    silent = {k: v for k, v in base.environment.items() if k not in ("busy_before", "peak_rss_mb", "cpu")}
+    silent = dataclasses.replace(base.environment, busy_before=None, peak_rss_mb=None, cpu=None)
     table = provenance.machines([base, result(device="web:x", environment=silent)])
     assert len(list(table.rows)) == 2
     assert next(table.rows)[3] == "a CPU"

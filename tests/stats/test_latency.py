@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 
 from benchmarks.coverage import autoregressive
-from edgekit.stats.latency import images_per_s, latency, settled
+from edgekit.measurements import Flag, FlagKind, Latency
+from edgekit.stats.latency import LatencySeries, images_per_s
 
 AT = np.arange(700)
+
+
+def latency(measured: list[int], warmup: list[int] | tuple[()] = (), is_each_timed: bool = True) -> Latency:
+    return LatencySeries(measured, warmup, is_each_timed).figures
 
 
 def ns(factor: np.ndarray | float = 1.0, seed: int = 0, length: int = 700) -> list[int]:
@@ -28,30 +33,35 @@ def test_a_level_series_is_believed() -> None:
 def test_a_start_that_lies_in_the_warm_up_costs_nothing() -> None:
     warming = ns(np.linspace(3, 1, 100), 1, 100)
     assert latency(ns(), warming).warmup == 0
-    assert len(settled(ns(), warming)) == 700
+    assert len(LatencySeries(ns(), warming).settled_ns) == 700
 
 
 def test_one_that_goes_on_is_left_out_and_said() -> None:
     found = latency(ns(np.where(AT < 30, 2, 1)), ns(2.0, 1, 20))
     assert 30 <= found.warmup <= 100
     assert found.queries == 700 - found.warmup
-    assert found.flags[0] == f"started up: the first {found.warmup} of 700 measured queries are left out"
+    assert found.flags[0].text == f"started up: the first {found.warmup} of 700 measured queries are left out"
+    assert found.flags[0].kind == FlagKind.STARTED_UP
     assert found.quantiles[-1].ms < 2.5
     assert latency(ns(np.where(AT < 30, 2, 1)), ns(1.0, 1, 0)).warmup >= 30  # without a warm-up too
 
 
 @pytest.mark.parametrize(
-    ("factor", "says"),
+    ("factor", "kind", "says"),
     [
-        (np.linspace(1, 1.18, 700), "drifts: last third 11 % slower than the first"),
-        (np.linspace(1.18, 1, 700), "drifts: last third 10 % faster than the first"),
-        (np.where(AT < 500, 1, 1.25), "slows down: 25 % slower from query 501 of 700 on, as when throttled"),
-        (np.where(AT < 300, 1.25, 1), "speeds up: 20 % faster from query 302 of 700 on"),
-        (np.where(AT % 3 == 0, 1.5, 1), "two modes: 67 % around 2 ms, 33 % around 2.99 ms"),
+        (np.linspace(1, 1.18, 700), FlagKind.DRIFTS, "drifts: last third 11 % slower than the first"),
+        (np.linspace(1.18, 1, 700), FlagKind.DRIFTS, "drifts: last third 10 % faster than the first"),
+        (
+            np.where(AT < 500, 1, 1.25),
+            FlagKind.STEP,
+            "slows down: 25 % slower from query 501 of 700 on, as when throttled",
+        ),
+        (np.where(AT < 300, 1.25, 1), FlagKind.STEP, "speeds up: 20 % faster from query 302 of 700 on"),
+        (np.where(AT % 3 == 0, 1.5, 1), FlagKind.TWO_MODES, "two modes: 67 % around 2 ms, 33 % around 2.99 ms"),
     ],
 )
-def test_what_makes_a_series_doubtful_is_said_with_figures(factor: np.ndarray, says: str) -> None:
-    assert says in latency(ns(factor)).flags
+def test_what_makes_a_series_doubtful_is_said_with_figures(factor: np.ndarray, kind: FlagKind, says: str) -> None:
+    assert Flag(kind, says) in latency(ns(factor)).flags
 
 
 def test_dependence_is_said_with_what_it_costs() -> None:
@@ -59,14 +69,15 @@ def test_dependence_is_said_with_what_it_costs() -> None:
     found = latency([round(2e6 * v) for v in np.exp(0.2 * walk)])
     assert found.method == "order statistics of the effective sample"
     (flag,) = found.flags
-    assert flag.startswith(f"autocorrelated ({found.autocorrelation:.2f} at lag 1): 700 queries tell as much")
+    assert flag.kind == FlagKind.AUTOCORRELATED
+    assert flag.text.startswith(f"autocorrelated ({found.autocorrelation:.2f} at lag 1): 700 queries tell as much")
     assert found.autocorrelation == pytest.approx(0.8, abs=0.05)
-    independent = int(flag.split(" as ")[-1].split()[0])
+    independent = int(flag.text.split(" as ")[-1].split()[0])
     assert 20 < independent < 200
 
 
 def test_queries_that_were_timed_together_have_a_median_alone() -> None:
-    found = latency(ns(), alone=False)
+    found = latency(ns(), is_each_timed=False)
     assert [q.percentile for q in found.quantiles if q.ms is not None] == [50]
     assert [q.percentile for q in found.quantiles] == [50, 90, 95, 99]
     assert all(q.bound_ms is None for q in found.quantiles[1:])
@@ -95,6 +106,6 @@ def test_what_was_not_measured_has_no_throughput(passes: tuple[int, ...], images
 def test_a_series_that_tells_next_to_nothing_says_so_instead_of_an_interval() -> None:
     walk = np.cumsum(np.random.default_rng(2).normal(size=400))
     found = latency([round(2e6 * v) for v in np.exp(0.05 * walk)])
-    assert found.flags[-1].endswith("tell less of the median than 8 independent ones, too little for an interval")
+    assert found.flags[-1].text.endswith("tell less of the median than 8 independent ones, too little for an interval")
     assert (found.quantiles[0].low_ms, found.quantiles[0].high_ms) == (None, None)
     assert found.quantiles[0].ms is not None

@@ -72,7 +72,7 @@ class Seen:
     browser: chromium.Chromium
 
     def result(self, file: str, mode: str) -> BenchmarkResult:
-        (found,) = (r for r in self.stand.kept if (r.artifact.file, r.environment["mode"]) == (file, mode))
+        (found,) = (r for r in self.stand.kept if (r.artifact.file, r.environment.mode) == (file, mode))
         return found
 
 
@@ -107,15 +107,15 @@ def test_an_isolated_page_measures_with_one_thread_and_with_several(served: Offe
     assert len(seen.stand.kept) == 6, seen.stand.said
     for result in seen.stand.kept:
         check_logits(result, served)
-        said = result.environment
+        said = result.environment.table()
         assert (said["isolated"], said["secure"], said["was_hidden"]) == (True, True, False)
         assert said["clock_step_ns"] < 100_000
         assert len(result.latencies_ns) >= served.suite.min_queries
-        assert (result.source, result.environment["threads"] > 1) == ("host", said["mode"] == "threads")
-    whole = {r.artifact.file: r.environment["fully_accelerated"] for r in seen.stand.kept}
+        assert (result.source, result.environment.threads > 1) == ("host", said["mode"] == "threads")
+    whole = {r.artifact.file: r.environment.fully_accelerated for r in seen.stand.kept}
     assert whole == {"model.fp32.tflite": True, "model.int8.tflite": True, "model.uint8.tflite": False}
-    assert seen.result("model.fp32.tflite", "wasm").environment["build"] == "relaxed SIMD"
-    assert seen.result("model.fp32.tflite", "threads").environment["build"] == "threaded"
+    assert seen.result("model.fp32.tflite", "wasm").environment.build == "relaxed SIMD"
+    assert seen.result("model.fp32.tflite", "threads").environment.build == "threaded"
     assert "web:Linux, Headless Chrome" in seen.result("model.int8.tflite", "threads").device
 
 
@@ -129,13 +129,13 @@ def test_a_page_that_is_not_secure_has_one_thread_and_a_coarse_clock(served: Off
     ]
     for result in seen.stand.kept:
         check_logits(result, served)
-        said = result.environment
+        said = result.environment.table()
         assert (said["isolated"], said["secure"], said["threads"], said["build"]) == (False, False, 1, "compat")
         # However fast they are, most stretches have some ticks of the clock, and no latency is 0.
         assert said["clock_step_ns"] >= 50_000
         assert np.median(result.latencies_ns[:8]) * said["timed_together"] > 4 * said["clock_step_ns"]
         assert min(result.latencies_ns) > 0
-    assert max(result.environment["timed_together"] for result in seen.stand.kept) > 1
+    assert max(result.environment.timed_together for result in seen.stand.kept) > 1
 
 
 def test_the_camera_is_classified_and_the_desktop_sees_it(served: Offer, tmp_path: Path) -> None:
