@@ -220,9 +220,9 @@ def parse(table: Mapping[str, Any], where: str = "", required: Iterable[str] = (
         name, _, when = str(key).rpartition("_")
         if key in _CHECKED and value is None:
             raise DataError(f"{where + ': ' if where else ''}environment.{key} must not be null", hint)
-        if key in _CHECKED or (key in _OWN and validation.fits(value, _OWN[key])):
+        if key in _CHECKED or (key in _OWN and _fits(value, _OWN[key])):
             own[key] = value
-        elif when in states and name in _STATE and validation.fits(value, _STATE[name]):
+        elif when in states and name in _STATE and _fits(value, _STATE[name]):
             states[when][name] = value
         else:
             extra[visible(str(key))[:MOST_TEXT]] = value if _is_scalar(value) else plain(value)
@@ -237,6 +237,10 @@ def plain(value: Any) -> Scalar:
     if isinstance(value, int | float) and abs(value) > _MOST_NUMBER:
         value = f"{float(value):g}" if abs(value) < _LARGEST else "huge"
     return value if isinstance(value, bool | int | float | None) else visible(str(value))[:MOST_TEXT]
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    return value is not None and validation.fits(value, kind)
 
 
 def _is_scalar(value: Any) -> bool:

@@ -78,7 +78,7 @@ def _other(kind: Any, value: Any) -> Any:
         return Path(value)
     if isinstance(kind, type) and isinstance(value, kind):
         return value
-    raise NotImplementedError(f"{kind} is not a type that JSON has")
+    raise ValueError(f"Expected `{getattr(kind, '__name__', kind)}`")  # msgspec makes it a ValidationError
 
 
 def _joined(where: str, problem: str) -> str:

@@ -39,6 +39,6 @@ def measure(run: Path, ms: float = 2.0, when: str = "2026-11-26T07:00:00+00:00",
     made = result(**{"of": INT8, **more})
     noise = np.random.default_rng(zlib.crc32(repr((ms, when, more)).encode())).normal(0, 0.03, 700)
     times = tuple(int(v) for v in ms * 1e6 * np.exp(noise))
-    environment = made.environment.with_values(edgekit="0.1.0", cores=2, measured=when, **said)
+    environment = made.environment.with_values(**{"edgekit": "0.1.0", "cores": 2, "measured": when, **said})
     latencies = more.get("latencies_ns", times)
     return results.save(run / "bench", dataclasses.replace(made, environment=environment, latencies_ns=latencies))

@@ -61,7 +61,8 @@ def test_a_benchmark_keeps_every_latency_and_every_answer(mean_color: tuple[Arti
     measured = measure(made, path)
     assert measured.logits == pytest.approx(np.eye(3), abs=1e-5)
     assert len(measured.latencies_ns) == 9
-    assert measured.latencies_ns.dtype == np.int64 and (measured.latencies_ns > 0).all()
+    assert measured.latencies_ns.dtype == np.int64
+    assert (measured.latencies_ns > 0).all()
     assert (measured.source, measured.device, measured.runtime) == ("host", "local", "onnxruntime")
     assert (measured.environment.suite, measured.environment.warmup_queries) == ("quick", 1)
     assert measured.size_bytes == path.stat().st_size

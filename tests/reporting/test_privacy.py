@@ -14,7 +14,7 @@ from edgekit.cli.report import FORMATS
 from edgekit.measurements import Latency, Roofline
 from edgekit.reporting import changes, pictures, privacy, svg
 from edgekit.reporting.material import Material
-from tests.bench.results import BASELINE_ROW, artifact, by_program, result, row
+from tests.bench.results import BASELINE_ROW, artifact, by_program, flag, result, row
 from tests.reporting.evaluations import evaluation
 from tests.reporting.made import meta
 
@@ -32,15 +32,15 @@ def secretive(folder: Path) -> Material:
         decisions=[f"weights: read from {HOME}/my weights/best.pt", f"cache: file://{HOME}/cache/x.bin"],
         versions={"torch": "2.9", "ffmpeg": f"{HOME}/bin/ffmpeg"},
     )
-    environment = {
-        **result().environment, "serial": f"{MARKER}:5555", "board": f"{HOME}/tree/model", "suite": f"{HOME}/own.toml",
+    environment = result().environment.with_values(**{
+        "serial": f"{MARKER}:5555", "board": f"{HOME}/tree/model", "suite": f"{HOME}/own.toml",
         "no_layers": f"{HOME}/bin/profiler: not found", "no_roofline": f"root@{MARKER}.lan does not answer",
         "python": f"3.12 ({HOME}/venv/bin/python)", "layers_by": f"trace in {HOME}/trace/a.json",
-    }  # fmt: skip
+    })  # fmt: skip
     details = {"recipe": f"{HOME}/recipes/own.toml", "observer": "mse", "steps": [f"{HOME}/step/one"]}
     of = artifact("android/model.int8.tflite", "int8", "litert", details=details)
     program = by_program()
-    flagged = Latency(700, 0, (), "order statistics", 0.0, (f"seen in {HOME}/logs/a.txt",))
+    flagged = Latency(700, 0, (), "order statistics", 0.0, (flag(f"seen in {HOME}/logs/a.txt"),))
     limit = Roofline(1, 1, 1.2, "memory", 0.4, f"{HOME}/devices/own.toml")
     results = [result(), result(of, right=20, environment=environment)]
     return Material(
@@ -54,7 +54,9 @@ def secretive(folder: Path) -> Material:
         changes=changes.changes(results),
         evaluation=evaluation(),
         drawn=pictures.draw_all(described["history"], None, evaluation()),
-        programs=[dataclasses.replace(program, environment={**program.environment, "program": f"{HOME}/bin/bench"})],
+        programs=[
+            dataclasses.replace(program, environment=program.environment.with_values(program=f"{HOME}/bin/bench"))
+        ],
         layers={"m on d": []},
         layer_notes={"m on d": [f"times: trace in {HOME}/trace/a.json, medians"]},
         layers_left=[f"the errors for android: {path}/quant/debug-android.json cannot be read"],
