@@ -21,6 +21,7 @@ _EXPECTED = re.compile(r"Expected `(?P<kind>[^`]*)`(?P<limit>.*?)(?:, got .*)?",
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
 # More entries of a mapping than this are not searched for the one that is wrong.
 _MOST_SEARCHED = 1000
+_MOST_TEXT = 200
 
 
 def convert(value: Any, kind: Any, where: str = "", hint: str = "", name: str = "") -> Any:
@@ -68,7 +69,7 @@ def from_json(content: bytes, kind: Any, where: str = "", hint: str = "") -> Any
     try:
         value = msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(_joined(where, f"not JSON: {visible(str(error))[:200]}"), hint) from None
+        raise DataError(_joined(where, f"not JSON: {visible(str(error))[:_MOST_TEXT]}"), hint) from None
     return convert(value, kind, where, hint)
 
 
@@ -106,7 +107,8 @@ def _problem(error: Exception, value: Any, kind: Any, name: str) -> str:
 
 
 def _written(steps: list[str]) -> str:
-    return "".join(f"[{step}]" if step.isdigit() else f".{step}" for step in steps).removeprefix(".")
+    written = (f"[{step}]" if step.isdecimal() else f".{step}" for step in steps)
+    return visible("".join(written).removeprefix("."))[:_MOST_TEXT]
 
 
 def _at(value: Any, steps: list[str]) -> Any:

@@ -186,13 +186,13 @@ def load_file(path: Path) -> BenchmarkResult:
             environment=circumstances,
             size_bytes=found.size_bytes,
             layers=tuple(found.layers),
-            **_read_raw(raw),
+            **read_raw(raw),
         )
     except EdgekitError as error:
         raise DataError(f"{path} is damaged: {error.message}", error.hint) from None
 
 
-def _read_raw(path: Path) -> dict[str, Any]:
+def read_raw(path: Path) -> dict[str, Any]:
     """Read the raw values of a result, by the names of `BenchmarkResult`.
 
     Raises:
