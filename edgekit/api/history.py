@@ -671,4 +671,3 @@ def as_plain(change: Comparison) -> dict[str, object]:
         **fields,
         "sentences": difference.sentences(change),
     }  # fmt: skip
-
