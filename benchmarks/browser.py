@@ -1,10 +1,10 @@
-"""The LiteRT files of runs in a real Chromium without a window, by ``edgekit serve``; into results/browser.json.
+"""Measure the LiteRT files of runs in headless Chromium, through ``edgekit serve``; writes results/browser.json.
 
     edgekit export RUN --target android -p fp32 -p fp16 -p int8 -p w8
     python -m benchmarks.browser RUN... [--suite quick]
 
-One thread of WebAssembly on this machine: ratios between files of one network count, milliseconds are not a phone's.
-(16x8 would take minutes: WebAssembly has LiteRT's reference kernels alone for it.)
+One thread of WebAssembly on this machine: compare files of one network by their ratios; milliseconds are not those of a
+phone. 16x8 is left out, because WebAssembly has only LiteRT's reference kernels for it, which would take minutes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FORMS = PRECISIONS[:4]
 
 
 def measure(run: str, suite: str, scratch: Path) -> dict[str, BenchmarkResult]:
-    """What the browser sent of one run, by form."""
+    """Return the results that the browser sent for one run, by precision."""
     wanted = [word for form in FORMS for word in ("-a", f"android/model.{form}.tflite")]
     command = [sys.executable, "-m", "edgekit", "serve", run, "--once", "--port", "0", "--suite", suite]
     with subprocess.Popen([*command, *wanted], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as serving:
@@ -45,7 +45,7 @@ def measure(run: str, suite: str, scratch: Path) -> dict[str, BenchmarkResult]:
 
 
 def described(result: BenchmarkResult, reference: BenchmarkResult) -> dict[str, Any]:
-    """The figures of one file beside those of FP32."""
+    """Return the figures of one file, with the agreement with FP32."""
     return {
         "p50_ms": quantiles.percentile_ms(result.latencies_ns, 50),
         "queries": len(result.latencies_ns),
@@ -56,7 +56,7 @@ def described(result: BenchmarkResult, reference: BenchmarkResult) -> dict[str, 
 
 
 def main() -> None:
-    """Measure, print a table, merge into the results."""
+    """Measure, print a table and merge it into the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+")
     parser.add_argument("--suite", default="quick")

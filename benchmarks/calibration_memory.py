@@ -1,9 +1,9 @@
-"""Peak memory of the calibration and the recovery with 64, 512 and 4,096 images: it must not grow with them.
+"""Measure the peak memory of calibration and recovery with 64, 512 and 4,096 images; it must not grow with them.
 
     python -m benchmarks.calibration_memory FOLDER
 
-FOLDER was made by ``python -m benchmarks.fidelity make``; its crops are shown again and again. Each count runs
-in a process of its own. Writes ``results/calibration_memory.json``.
+``python -m benchmarks.fidelity make`` makes FOLDER; its crops are repeated as often as needed. Each count runs in a
+separate process. Writes ``results/calibration_memory.json``.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _BATCH = 16
 
 
 def batches(crops: np.ndarray, count: int) -> Iterator[torch.Tensor]:
-    """`count` images, a batch at a time, from the start again when there are no more."""
+    """Yield `count` images in batches, repeating the crops if there are too few."""
     for start in range(0, count, _BATCH):
         yield torch.from_numpy(crops[np.arange(start, min(start + _BATCH, count)) % len(crops)])
 
 
 def peaks(folder: Path, count: int) -> dict[str, int]:
-    """Peak resident megabytes of this process after each stage."""
+    """Return the peak resident memory of this process after each stage, in MB."""
     recipe = config.load_recipe("default")
     crops = np.load(folder / "calibration.npy", mmap_mode="r")
     model = build.build(fidelity.ARCH, 1000, fidelity.SIZE).eval()

@@ -1,12 +1,11 @@
-"""How many calibration images are enough: fidelity of INT8 against FP32 for 8 to 512 of them.
+"""Measure the fidelity of INT8 to FP32 with 8 to 512 calibration images.
 
     python -m benchmarks.calibration_size WALLS [--recipe FILE] [--evaluate 1000] [--sizes 8,16] [--seeds 3]
 
-EfficientNet-Lite0 with its ImageNet weights, crops of photographs that come with packages (benchmarks/photographs.py
-says what WALLS holds), plain rounding unless a recipe says otherwise. A seed chooses which crops of the calibration
-photographs are shown; a smaller set is part of the larger one. Fidelity is that of the LiteRT model, simulated, on
-crops of other photographs: top-1 agreement, and the signal-to-noise ratio of the logits. Writes
-benchmarks/results/calibration_size.json.
+EfficientNet-Lite0 with its ImageNet weights, on crops of photographs from packages (benchmarks/photographs.py describes
+WALLS), with nearest rounding unless a recipe is given. The seed chooses the crops of the calibration photographs; a
+smaller set is part of a larger one. The LiteRT model is simulated on crops of other photographs: top-1 agreement and
+signal-to-noise ratio of the logits. Writes benchmarks/results/calibration_size.json.
 """
 
 from __future__ import annotations
@@ -38,19 +37,19 @@ BATCH = 16
 
 
 def batches(pixels: np.ndarray, preprocess: Preprocess) -> Iterator[torch.Tensor]:
-    """Normalized float32 images from uint8 (N, H, W, 3)."""
+    """Yield batches of normalized float32 images from uint8 (N, H, W, 3)."""
     for start in range(0, len(pixels), BATCH):
         yield normalize(torch.from_numpy(pixels[start : start + BATCH]), preprocess).contiguous()
 
 
 @torch.inference_mode()
 def logits(network: fx.Interpreter, pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """What a network answers, float32 (N, classes)."""
+    """Return the logits of a network, float32 (N, classes)."""
     return torch.cat([network.run(images) for images in batches(pixels, preprocess)]).numpy()
 
 
 def fidelity(got: np.ndarray, exact: np.ndarray) -> dict[str, float]:
-    """Top-1 agreement in percent, and signal over noise in decibels."""
+    """Return the top-1 agreement in percent and the signal-to-noise ratio in decibels."""
     noise = float(np.square(got - exact).sum())
     return {
         "agreement": 100 * float((got.argmax(1) == exact.argmax(1)).mean()),
@@ -61,7 +60,7 @@ def fidelity(got: np.ndarray, exact: np.ndarray) -> dict[str, float]:
 def measure(
     folded: fx.GraphModule, shown: np.ndarray, judged: np.ndarray, recipe: CalibrationRecipe, preprocess: Preprocess
 ) -> np.ndarray:
-    """The logits for `judged` of the INT8 model that was calibrated with `shown`, both uint8 (N, H, W, 3)."""
+    """Return the logits for `judged` of the INT8 model calibrated with `shown`, both uint8 (N, H, W, 3)."""
     table = calibrate.calibrate(folded, batches(shown, preprocess), recipe, CalibrationSet((), ""), "")
     images = torch.cat(list(batches(shown[: recipe.recovery_samples if recipe.steps else 1], preprocess)))
     model = recover.recover(folded, table, recipe, LITERT_SCHEME, images)
@@ -69,18 +68,18 @@ def measure(
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("walls", type=Path, help="folder of unpacked wallpaper packages")
-    parser.add_argument("--recipe", help="a calibration recipe: name or .toml file; plain rounding without")
-    parser.add_argument("--evaluate", type=int, default=1000, help="evaluation crops")
+    parser.add_argument("walls", type=Path, help="folder with the unpacked wallpaper packages")
+    parser.add_argument("--recipe", help="calibration recipe, a name or a .toml file; default: nearest rounding")
+    parser.add_argument("--evaluate", type=int, default=1000, help="number of evaluation crops")
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="numbers of calibration images")
     parser.add_argument("--seeds", type=int, default=3)
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measure, print, and keep every value."""
+    """Measure, print and record every value."""
     options = arguments()
     recipe = config.load_recipe(options.recipe) if options.recipe else CalibrationRecipe("plain")
     sizes = [int(size) for size in options.sizes.split(",")]
@@ -101,11 +100,11 @@ def main() -> None:
             found[size].append({**fidelity(got, exact), "seconds": round(time.perf_counter() - started, 1)})
             print(f"seed {seed}, {size} images: {found[size][-1]}", flush=True)
     for size, rows in found.items():
-        said = [f"{size:4} images"]
+        line = [f"{size:4} images"]
         for name in ("agreement", "sqnr_db"):
             values = [row[name] for row in rows]
-            said.append(f"{name} {statistics.mean(values):.2f} ({min(values):.2f}-{max(values):.2f})")
-        print("  ".join(said))
+            line.append(f"{name} {statistics.mean(values):.2f} ({min(values):.2f}-{max(values):.2f})")
+        print("  ".join(line))
     about = {"arch": ARCH, "recipe": recipe, "seeds": options.seeds, "evaluation_crops": len(judged)}
     about["photographs"] = {"calibration": len(calibration), "evaluation": len(evaluation)}
     about["torch"] = torch.__version__

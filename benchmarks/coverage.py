@@ -1,7 +1,7 @@
-"""How often intervals hold the truth and flags are raised for nothing, by simulated series: results/coverage.json.
+"""Simulate the coverage of edgekit's intervals and the false alarms of its flags; writes results/coverage.json.
 
-Every figure that edgekit calls a 95 % interval is drawn many times over series whose truth is known, beside the usual
-ways that were not taken: order statistics as if queries were independent, and a block bootstrap of the percentile.
+Every 95 % interval of edgekit is computed for many series whose true value is known, beside two common alternatives:
+order statistics as if queries were independent, and a block bootstrap of the percentile.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from edgekit.stats.quantiles import Sample
 RESULT = Path(__file__).parent / "results" / "coverage.json"
 LENGTHS = (128, 662, 1024, 5000)
 PERCENTILES = (50, 90, 95, 99)
-SERIES, BOOTSTRAPPED, DRAWS = 240, 4, 200  # drawn series; one of so many is bootstrapped; and how often
-MARGINAL = 4_000_000  # draws that tell the truth where there is no closed form
+SERIES, BOOTSTRAPPED, DRAWS = 240, 4, 200  # simulated series; every fourth is bootstrapped; bootstrap draws
+MARGINAL = 4_000_000  # draws that estimate the true percentile if there is no closed form
 Rng = np.random.Generator
 Made = Callable[[Rng, int, int], np.ndarray]  # (count, length) -> float64 (count, length), in ms
 
 
 def autoregressive(rng: Rng, count: int, length: int, phi: float) -> np.ndarray:
-    """AR(1) of a standard normal marginal."""
+    """Draw AR(1) series with a standard normal marginal, float64 (count, length)."""
     found = np.empty((count, length))
     found[:, 0] = rng.normal(size=count)
     shocks = rng.normal(size=(count, length)) * math.sqrt(1 - phi * phi)
@@ -50,7 +50,7 @@ def _spikes(rng: Rng, count: int, length: int) -> np.ndarray:
 
 
 def _bursts(rng: Rng, count: int, length: int) -> np.ndarray:
-    """Slow ones come ten in a row on average, and are 5 % of all."""
+    """Draw series of which 5 % of the queries are slow, in bursts of ten on average."""
     slow = np.empty((count, length), bool)
     slow[:, 0] = rng.random(count) < 0.05
     for n in range(1, length):
@@ -59,7 +59,7 @@ def _bursts(rng: Rng, count: int, length: int) -> np.ndarray:
 
 
 def _drifting(rng: Rng, count: int, length: int) -> np.ndarray:
-    """10 % slower at the end; what is true of it is true of all of the run."""
+    """Draw series that are 10 % slower at the end; the true percentile is that of the whole run."""
     return (1 + 0.05 * rng.normal(size=(count, length))) * np.linspace(1, 1.1, length)
 
 
@@ -96,7 +96,7 @@ _CLOSED: dict[str, Callable[[float], float]] = {
 
 @lru_cache(None)
 def truth(kind: str, percentile: float) -> float:
-    """The percentile that a series without end would have."""
+    """Return the true percentile, that of an infinite series."""
     if kind in _CLOSED:
         return _CLOSED[kind](percentile)
     drawn = KINDS[kind](np.random.default_rng(1), MARGINAL // 5000, 5000)
@@ -104,7 +104,10 @@ def truth(kind: str, percentile: float) -> float:
 
 
 def block_length(values: np.ndarray) -> int:
-    """Of a circular block bootstrap of the mean (Politis & White 2004, corrected 2009), at most 3 sqrt(n) or n / 3."""
+    """Return the block length of a circular block bootstrap of the mean, at most 3 sqrt(n) or n / 3.
+
+    Politis & White 2004, corrected 2009.
+    """
     length = len(values)
     found = quantiles.autocorrelation(values, quantiles.lags_of(length))
     lag = quantiles.memory(found, length)
@@ -118,7 +121,7 @@ def block_length(values: np.ndarray) -> int:
 
 
 def bootstrap(values: np.ndarray, percentiles: tuple[int, ...], rng: Rng) -> np.ndarray:
-    """float64 (2, percentiles): the ends of the percentile intervals of a circular block bootstrap."""
+    """Return the bounds of percentile intervals by a circular block bootstrap, float64 (2, percentiles)."""
     length, block = len(values), block_length(values)
     starts = rng.integers(0, length, (DRAWS, math.ceil(length / block)))
     drawn = values[((starts[:, :, None] + np.arange(block)) % length).reshape(DRAWS, -1)[:, :length]]
@@ -130,13 +133,13 @@ def _holds(low: float | None, high: float | None, true: float) -> bool:
     return (low is None or low <= true) and (high is None or true <= high)
 
 
-def percent(hits: int, of: int) -> float | None:
-    """None of nothing."""
-    return round(100 * hits / of, 1) if of else None
+def percent(hits: int, total: int) -> float | None:
+    """Return `hits` in percent of `total`; None if `total` is 0."""
+    return round(100 * hits / total, 1) if total else None
 
 
 def of_percentiles(kind: str, length: int, count: int) -> list[dict[str, Any]]:
-    """Coverage of the intervals that are shipped, and of the others, for one kind of series."""
+    """Return the coverage of edgekit's intervals and of the alternatives, for one kind of series."""
     rng = np.random.default_rng(length)
     drawn = KINDS[kind](rng, count, length)
     samples = [Sample.of(values) for values in drawn]
@@ -163,7 +166,7 @@ def of_percentiles(kind: str, length: int, count: int) -> list[dict[str, Any]]:
 
 
 def of_ratios(kind: str, length: int, count: int) -> dict[str, Any]:
-    """Coverage of the interval of a speed-up: two series of the same kind, one twice as slow."""
+    """Return the coverage of the interval of a speed-up: two series of one kind, one twice as slow."""
     rng = np.random.default_rng(length + 1)
     slow, fast = (KINDS[kind](rng, count, length) for _ in range(2))
     ends = [quantiles.ratio(Sample.of(2 * a), Sample.of(b)) for a, b in zip(slow, fast)]
@@ -173,7 +176,7 @@ def of_ratios(kind: str, length: int, count: int) -> dict[str, Any]:
 
 
 def of_throughput(phi: float, passes: int, count: int) -> dict[str, Any]:
-    """Coverage of the interval of offline throughput, and of a block bootstrap of the mean."""
+    """Return the coverage of the interval of offline throughput, and of a block bootstrap of the mean."""
     rng = np.random.default_rng(passes)
     drawn = 1e8 * (1 + 0.1 * autoregressive(rng, count, passes, phi))
     ends = [latency.images_per_s([round(v) for v in values], 10)[1:] for values in drawn]
@@ -193,7 +196,7 @@ def of_throughput(phi: float, passes: int, count: int) -> dict[str, Any]:
 
 
 def of_differences(samples: int, lost: float, won: float, count: int) -> dict[str, Any]:
-    """Coverage and mean width of the interval of a drop in top-1, and of a bootstrap of the pairs."""
+    """Return coverage and mean width of the interval of a drop in top-1, and of a bootstrap of the pairs."""
     rng = np.random.default_rng(samples)
     found = rng.multinomial(samples, [lost, won, 1 - lost - won], count)
     ends = np.array([paired_difference(int(a), int(b), samples) for a, b, _ in found])
@@ -201,18 +204,18 @@ def of_differences(samples: int, lost: float, won: float, count: int) -> dict[st
     for n, counts in enumerate(found):
         drawn = rng.multinomial(samples, counts / samples, 1000)
         booted[n] = np.quantile((drawn[:, 0] - drawn[:, 1]) / samples, (0.025, 0.975))
-    said: dict[str, Any] = {"images": samples, "lost": lost, "won": won}
+    row: dict[str, Any] = {"images": samples, "lost": lost, "won": won}
     for name, each in (("score", ends), ("bootstrap", booted)):
         held = (each[:, 0] <= lost - won + 1e-12) & (lost - won - 1e-12 <= each[:, 1])
-        said[name] = percent(int(held.sum()), count)
-        said[f"{name}_points"] = round(100 * float((each[:, 1] - each[:, 0]).mean()), 2)
-    return said
+        row[name] = percent(int(held.sum()), count)
+        row[f"{name}_points"] = round(100 * float((each[:, 1] - each[:, 0]).mean()), 2)
+    return row
 
 
 def _shaped(shape: str, rng: Rng, count: int, length: int) -> np.ndarray:
-    """What each flag is there for: 5 % of noise, and something else."""
+    """Draw series with a feature that a flag must find, and 5 % of noise."""
     noise, at = 1 + 0.05 * rng.normal(size=(count, length)), np.arange(length)
-    since = at - rng.integers(0, length - length // 8 + 1, (count, 1))  # a burst begins, anywhere
+    since = at - rng.integers(0, length - length // 8 + 1, (count, 1))  # queries since the start of a burst, anywhere
     throttled = at >= rng.integers(length // 10, length // 2, (count, 1))
     return (
         noise
@@ -230,7 +233,7 @@ def _shaped(shape: str, rng: Rng, count: int, length: int) -> np.ndarray:
 
 
 def _ticks(share: float) -> Made:
-    """A clock so coarse that it tells two values, and so large a share is the slower."""
+    """Return a generator of series from a clock with two values; `share` of the queries have the larger one."""
     return lambda rng, count, length: np.where(rng.random((count, length)) < share, 2.0, 1.0)
 
 
@@ -247,7 +250,7 @@ SHAPES = ("starts 2x slower, 10 queries", "starts up over 30 queries", "one burs
 
 
 def of_flags(kind: str, length: int, count: int) -> dict[str, Any]:
-    """How often each flag is raised, in percent."""
+    """Return the percentage of series that each flag is raised for."""
     rng = np.random.default_rng(length + 2)
     made = {**KINDS, **COARSE}.get(kind)
     drawn = made(rng, count, length) if made else _shaped(kind, rng, count, length)
@@ -263,7 +266,7 @@ def of_flags(kind: str, length: int, count: int) -> dict[str, Any]:
 
 
 def simulate(count: int) -> dict[str, Any]:
-    """All of it."""
+    """Simulate every table of docs/statistics.md."""
     few = max(1, count // 2)
     return {
         "series_each": count,
@@ -282,9 +285,9 @@ def simulate(count: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Simulate, print and write."""
+    """Simulate, print and record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--series", type=int, default=SERIES, help="of each kind and length")
+    parser.add_argument("--series", type=int, default=SERIES, help="series of each kind and length")
     options = parser.parse_args()
     started = time.perf_counter()
     found = simulate(options.series)

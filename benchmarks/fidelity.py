@@ -1,14 +1,14 @@
-"""How near INT8 files are to FP32: efficientnet_lite0 with its ImageNet weights, on photographs, edgekit and peers.
+"""Compare INT8 files of edgekit and its peers with FP32: efficientnet_lite0, ImageNet weights, photographs.
 
     python -m benchmarks.fidelity make FOLDER WALLPAPERS [--fresh PHOTOGRAPHS]
     python -m benchmarks.fidelity judge FOLDER FILES...
 
-``make`` writes what every quantizer is given: model.fp32.onnx (batch 1; model.fp32.dynamic.onnx any batch) and
-model.fp32.tflite, calibration.npy, and what none of them sees: evaluation.npy. Both arrays are normalized
-float32 (N, 3, 224, 224), crops of different photographs (see `photographs`); evaluation.logits.npy is what the FP32
-ONNX says. ``--fresh`` adds fresh.npy and fresh.logits.npy, of photographs that no recipe was chosen by: ``judge``
-compares on them too where a folder has them. It runs .onnx files in ONNX Runtime and .tflite files in LiteRT, prints a
-table, and merges it into results/fidelity.json by file name. The peers, each in an environment of its own: see
+``make`` writes the input of every quantizer, model.fp32.onnx (batch 1; model.fp32.dynamic.onnx has any batch),
+model.fp32.tflite and calibration.npy, and evaluation.npy, which no quantizer sees. Both arrays are normalized
+float32 (N, 3, 224, 224), crops of different photographs (see `photographs`); evaluation.logits.npy holds the logits of
+the FP32 ONNX file. ``--fresh`` adds fresh.npy and fresh.logits.npy, of photographs on which no recipe was chosen.
+``judge`` runs .onnx files in ONNX Runtime and .tflite files in LiteRT, also on the fresh crops if the folder has them,
+prints a table, and merges it into results/fidelity.json by file name. The peers run in environments of their own: see
 peers/README.md.
 """
 
@@ -28,7 +28,7 @@ from edgekit import files
 from edgekit.records import Preprocess
 from edgekit.stats import proportions
 
-# Pairs on every tensor: ONNX Runtime 1.31 computes that wrongly with its optimizer on (edgekit.quant.qdq).
+# Has Q/DQ pairs on every tensor, which ONNX Runtime 1.31 computes wrongly with its optimizer on (edgekit.quant.qdq).
 UNOPTIMIZED = "edgekit.strict.onnx"
 RESULT = Path(__file__).parent / "results" / "fidelity.json"
 ARCH, SIZE = "efficientnet_lite0", 224
@@ -45,7 +45,9 @@ def make(
 ) -> None:
     """Export the float model and write the crops.
 
-    `crops`, two ready uint8 arrays, replace cutting them; of the photographs `unpacked` there, the fresh set is cut.
+    Args:
+        walls: folder with the wallpapers. crops: paths of two uint8 arrays to use instead of it.
+        unpacked: folder with the photographs of the fresh set.
     """
     from edgekit.convert import fold, onnx, tflite
     from edgekit.models import build, zoo
@@ -74,7 +76,7 @@ def make(
 
 
 def _normalized(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """float32 (N, 3, H, W) of uint8 (N, H, W, 3)."""
+    """Return normalized float32 (N, 3, H, W) from uint8 (N, H, W, 3)."""
     import torch
 
     from edgekit.models.build import normalize
@@ -83,7 +85,7 @@ def _normalized(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
 
 
 def logits(path: Path, images: np.ndarray) -> np.ndarray:
-    """What a model file says of `images`, float32 (N, 3, H, W), one at a time: float32 (N, classes)."""
+    """Return a model file's logits, float32 (N, classes), for float32 (N, 3, H, W) `images`, run one at a time."""
     return (_tflite_logits if path.suffix == ".tflite" else _onnx_logits)(path, images)
 
 
@@ -117,7 +119,7 @@ def _tflite_logits(path: Path, images: np.ndarray) -> np.ndarray:
 
 
 def _quantize(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
-    """`values` in the type of a LiteRT tensor."""
+    """Convert `values` to the type of a LiteRT tensor."""
     if detail["dtype"] == np.float32:
         return np.ascontiguousarray(values)
     scale, zero_point = detail["quantization"]
@@ -133,11 +135,11 @@ def _dequantize(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
 
 
 def compare(got: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
-    """Fidelity of logits (N, classes) to those of FP32.
+    """Return the fidelity of logits (N, classes) to those of FP32.
 
-    agreement: images with the same top-1 class, %; agreement_95: its 95 % interval (Wilson), as if each crop were of a
-    photograph of its own. snr_db: power of the FP32 logits over that of the difference, dB. kl: mean KL(fp32 || int8)
-    of the softmaxes, nats.
+    agreement: images with the same top-1 class, %; agreement_95: its 95 % interval (Wilson), which treats all crops as
+    independent. snr_db: power of the FP32 logits over that of the difference, dB. kl: mean KL(fp32 || int8) of the
+    softmaxes, nats.
     """
     got, expected = got.astype(np.float64), expected.astype(np.float64)
     same = got.argmax(1) == expected.argmax(1)
@@ -156,7 +158,7 @@ Sets = dict[str, tuple[np.ndarray, np.ndarray]]  # normalized images (N, 3, H, W
 
 
 def judge(path: Path, sets: Sets) -> dict[str, Any]:
-    """One row: `compare`, on "fresh" too if there, size and hash, and what the JSON beside it says of its making."""
+    """Return one row: `compare` on each set, size and hash, and the contents of the JSON file beside the model."""
     (_, row), *others = [(name, compare(logits(path, images), exact)) for name, (images, exact) in sets.items()]
     beside = path.with_suffix(".json")
     made = json.loads(beside.read_text()) if beside.is_file() else {}
@@ -165,7 +167,7 @@ def judge(path: Path, sets: Sets) -> dict[str, Any]:
 
 
 def load(folder: Path) -> Sets:
-    """The images of a folder that judge, and the FP32 logits, in ONNX Runtime, of each: "evaluation" first."""
+    """Return the evaluation sets of a folder with their FP32 logits in ONNX Runtime; "evaluation" comes first."""
     names = [name for name in SETS if name == "evaluation" or (folder / f"{name}.npy").is_file()]
     return {
         name: (np.load(folder / f"{name}.npy", mmap_mode="r"), np.load(folder / f"{name}.logits.npy")) for name in names
@@ -173,7 +175,7 @@ def load(folder: Path) -> Sets:
 
 
 def judge_all(folder: Path, paths: list[Path]) -> None:
-    """Judge, print and record files; the other rows of the record stay."""
+    """Judge, print and record files; other rows of the record are kept."""
     if missing := [str(path) for path in paths if not path.is_file()]:
         raise SystemExit(f"no such file: {', '.join(missing)}")
     sets = load(folder)
@@ -203,14 +205,14 @@ def _cells(found: dict[str, Any]) -> str:
 
 
 def merge(name: str, row: dict[str, Any], about: dict[str, Any]) -> None:
-    """Put one row into the record."""
+    """Add one row to the record."""
     kept = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
     rows = {**kept.get("files", {}), name: row}
     files.save_json(RESULT, {**kept, **about, "files": dict(sorted(rows.items()))})
 
 
 def _processor() -> str:
-    """The name of the processor and whether it multiplies int8 into int32 exactly (VNNI)."""
+    """Return the name of the processor and whether it has VNNI, which multiplies int8 into int32 exactly."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -220,16 +222,20 @@ def _processor() -> str:
 
 
 def main() -> None:
-    """The command line of the module's docstring."""
+    """Run the command line in the module's docstring."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
     maker = verbs.add_parser("make", help="export the float model, cut the crops")
     maker.add_argument("folder", type=Path)
     source = maker.add_mutually_exclusive_group(required=True)
-    source.add_argument("walls", type=Path, nargs="?", help="where the wallpapers lie (see benchmarks/photographs.py)")
-    source.add_argument("--crops", type=Path, nargs=2, metavar="NPY", help="ready ones: to calibrate, to evaluate")
-    maker.add_argument("--fresh", type=Path, help="where the photographs lie that only judge")
-    judger = verbs.add_parser("judge", help="compare model files with FP32, and record it")
+    source.add_argument(
+        "walls", type=Path, nargs="?", help="folder with the wallpapers (see benchmarks/photographs.py)"
+    )
+    source.add_argument(
+        "--crops", type=Path, nargs=2, metavar="NPY", help="two arrays of crops to use instead: calibration, evaluation"
+    )
+    maker.add_argument("--fresh", type=Path, help="folder with the photographs of the fresh set")
+    judger = verbs.add_parser("judge", help="compare model files with FP32 and record the result")
     judger.add_argument("folder", type=Path)
     judger.add_argument("files", type=Path, nargs="+")
     options = parser.parse_args()

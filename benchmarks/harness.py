@@ -1,9 +1,9 @@
-"""What edgekit's measuring costs: its floor, beside a bare loop, and beside litert-benchmark; results/harness.json.
+"""Measure the overhead of edgekit's measurement loop; writes results/harness.json.
 
 Floor: the loop around a runner that does nothing. Loop: the runner's latencies over those of a bare loop around the
-same Interpreter, by turns in one process. Agreement: medians of whole
-processes of edgekit's runner and of ``litert-benchmark``, by turns, both through CompiledModel on the CPU with one
-thread; the latter rounds to 0.01 ms, and times the run alone, without input and output.
+same Interpreter, in turns in one process. Agreement: medians of whole processes of edgekit's runner, through either
+API, over those of ``litert-benchmark``, in turns, on the CPU with one thread. ``litert-benchmark`` uses CompiledModel,
+rounds to 0.01 ms and times the run alone, without input and output.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from edgekit.ondevice.environment import busy_share, environment
 from edgekit.ondevice.runner import Runner, open_runner
 
 RESULT = Path(__file__).parent / "results" / "harness.json"
-BLOCKS, QUERIES = 40, 60  # of either loop
-ROUNDS, RUNS, WARMUP = 12, 300, 50  # processes of either program, and the queries of each
+BLOCKS, QUERIES = 40, 60  # of each loop
+ROUNDS, RUNS, WARMUP = 12, 300, 50  # processes of each program; queries of each process
 NULL_QUERIES = 20_000
 DRAWS = 4000
 CLOCKS: dict[str, Callable[[], int]] = {"wall": time.perf_counter_ns, "cpu": time.thread_time_ns}
@@ -36,7 +36,7 @@ _UNLIMITED = {"min_s": 0.0, "max_s": 3600.0}
 
 
 def floor() -> dict[str, float]:
-    """Nanoseconds: of what a latency holds beside the model, and of a whole turn of the loop (CPU time)."""
+    """Return, in nanoseconds, the latency of an empty query and the CPU time of one turn of the loop."""
     runner, image = open_runner("null", "", 1), [np.zeros((1, 8, 8, 3), np.float32)] * 32
     latencies, turns = [], []
     for _ in range(5):
@@ -53,7 +53,7 @@ def _spent(work: Callable[[], object]) -> int:
 
 
 def _bare(runner: Any, image: np.ndarray, clock: Callable[[], int], queries: int) -> list[int]:
-    """What one would write by hand, around the Interpreter of the runner."""
+    """Run a hand-written loop around the Interpreter of the runner."""
     interpreter, source, target = runner.model.interpreter, runner.model.input["index"], runner.model.output["index"]
     found = []
     for _ in range(queries):
@@ -70,12 +70,12 @@ def _ours(runner: Runner, image: np.ndarray, clock: Callable[[], int], queries: 
 
 
 def loops(model: Path, blocks: int = BLOCKS) -> dict[str, Any]:
-    """Both loops by turns, in another order every time, by the clock on the wall and by the thread's CPU time."""
+    """Compare both loops in turns, in random order, by wall time and by the CPU time of the thread."""
     runner = open_runner("litert", str(model), 1)
     image = np.random.default_rng(0).normal(size=runner.model.input["shape"]).astype(np.float32)  # type: ignore[attr-defined]
     order = np.random.default_rng(1)
     _ours(runner, image, time.perf_counter_ns, WARMUP)
-    said: dict[str, Any] = {}
+    ratios: dict[str, Any] = {}
     for name, clock in CLOCKS.items():
         medians: dict[str, list[float]] = {"edgekit": [], "bare": []}
         for _ in range(blocks):
@@ -83,13 +83,13 @@ def loops(model: Path, blocks: int = BLOCKS) -> dict[str, Any]:
                 loop: Callable[..., list[int]] = _ours if which == "edgekit" else _bare
                 loop(runner, image, clock, 2)
                 medians[which].append(statistics.median(loop(runner, image, clock, QUERIES)))
-        said[name] = _ratio(**medians)
+        ratios[name] = _ratio(**medians)
     runner.close()
-    return said
+    return ratios
 
 
 def _ratio(edgekit: list[float], bare: list[float]) -> dict[str, float]:
-    """Of edgekit's median over the other's, both in ms, with a 95 % interval: bootstrap over pairs of blocks."""
+    """Return edgekit's median over the other one with a 95 % interval, by bootstrap over pairs of blocks."""
     pairs = np.array([edgekit, bare])
     drawn = np.median(pairs[:, np.random.default_rng(0).integers(0, pairs.shape[1], (DRAWS, pairs.shape[1]))], axis=2)
     low, high = np.quantile(drawn[0] / drawn[1], (0.025, 0.975))
@@ -101,7 +101,7 @@ def _ratio(edgekit: list[float], bare: list[float]) -> dict[str, float]:
 
 
 def agreement(model: Path, scratch: Path, rounds: int = ROUNDS) -> dict[str, Any]:
-    """Whole processes of edgekit's runner, through either API, and of litert-benchmark, by turns."""
+    """Compare whole processes of edgekit's runner, through either API, with litert-benchmark, in turns."""
     runner = open_runner("litert", str(model), 1)
     height, width = runner.model.input["shape"][1:3]  # type: ignore[attr-defined]
     runner.close()
@@ -115,7 +115,7 @@ def agreement(model: Path, scratch: Path, rounds: int = ROUNDS) -> dict[str, Any
 
 
 def _job(model: Path, scratch: Path, api: str) -> list[float]:
-    """Latencies in nanoseconds of a job as a device runs it."""
+    """Run a job as a device does and return its latencies in nanoseconds."""
     limits = {"warmup_queries": WARMUP, "warmup_s": 0.0, "min_queries": RUNS, **_UNLIMITED}
     job = {
         "model": str(model.resolve()), "runtime": "litert", "options": {"api": api}, "threads": 1,
@@ -126,13 +126,13 @@ def _job(model: Path, scratch: Path, api: str) -> list[float]:
         part.unlink()
     command = [sys.executable, "-m", "edgekit.ondevice", str(scratch / "job.json")]
     here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    subprocess.run(command, check=True, cwd=scratch, env=here, capture_output=True)  # it leaves its progress there
+    subprocess.run(command, check=True, cwd=scratch, env=here, capture_output=True)  # hides its progress
     return [float(ns) for ns in np.load(scratch / api / "latencies_ns.npy")]
 
 
 def _litert_benchmark(model: Path, scratch: Path) -> float:
-    """The median in nanoseconds."""
-    path = scratch / "said.json"
+    """Run litert-benchmark and return its median in nanoseconds."""
+    path = scratch / "result.json"
     program = Path(sys.executable).parent / "litert-benchmark"
     flags = [f"--num_runs={RUNS}", f"--warmup_runs={WARMUP}", "--num_threads=1", f"--result_json={path}"]
     subprocess.run([program, "--model", model, *flags], check=True, capture_output=True)
@@ -140,7 +140,7 @@ def _litert_benchmark(model: Path, scratch: Path) -> float:
 
 
 def make(path: Path) -> None:
-    """A network of about a millisecond: MobileNetV2, random weights, 96 pixels."""
+    """Write a model that takes about a millisecond: MobileNetV2, random weights, 96 pixels."""
     import litert_torch
     import torch
     from torchvision.models import mobilenet_v2
@@ -151,7 +151,7 @@ def make(path: Path) -> None:
 
 
 def _made(folder: Path) -> Path:
-    """In a process of its own: torch would stay, and its objects weigh upon the garbage collector."""
+    """Make the model in a separate process, because torch's objects would slow down the garbage collector."""
     path = folder / "model.tflite"
     code = f"from pathlib import Path; from benchmarks.harness import make; make(Path({str(path)!r}))"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1], capture_output=True)
@@ -159,10 +159,12 @@ def _made(folder: Path) -> Path:
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Measure, print and record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--model", type=Path, help="a .tflite file with float input; default: one that is made")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="processes of either program")
+    parser.add_argument(
+        "--model", type=Path, help=".tflite file with float input; default: MobileNetV2 with random weights"
+    )
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="processes of each program")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         model = options.model or _made(Path(name))

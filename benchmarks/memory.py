@@ -1,7 +1,7 @@
-"""Peak memory of indexing a data set and of reading it for training: 1,000 against 100,000 images.
+"""Measure the peak memory of indexing and reading a data set of 1,000 and of 100,000 images.
 
-Each figure is the peak resident size of a fresh process. The images are small and all different, so what
-grows with their number is edgekit's own bookkeeping. "again" indexes with every file in the index cache.
+Each figure is the peak resident size of a new process. The images are small and all different, so only edgekit's own
+bookkeeping grows with their number. "again" indexes with every file in the index cache.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STEPS = ("import", "index", "again", "loader")
 
 
 def make(root: Path, count: int) -> None:
-    """Write ``root/<class>/<number>``: every other one a 32 px PNG or a 48 px JPEG, no two alike."""
+    """Write `count` different images ``root/<class>/<number>``, half 32 px PNG, half 48 px JPEG."""
     rng = np.random.default_rng(0)
     for number in range(count):
         folder = root / f"class{number % CLASSES}"
@@ -42,14 +42,14 @@ def make(root: Path, count: int) -> None:
 
 
 def index(root: Path) -> None:
-    """What ``edgekit train`` does first."""
+    """Index the data set, the first step of ``edgekit train``."""
     from edgekit.data import dataset
 
     dataset.index(root)
 
 
 def load(root: Path) -> None:
-    """Index, then take some hundred batches as training does, in this process."""
+    """Index the data set, then read `BATCHES` batches as training does, in this process."""
     import torch
 
     from edgekit.data import dataset
@@ -73,11 +73,13 @@ def load(root: Path) -> None:
 
 
 def imports(_: Path) -> None:
-    """What stays when there is no data: the modules."""
+    """Import the modules that the other steps use, without any data."""
+    import edgekit.data.dataset
+    import edgekit.training.batches  # noqa: F401
 
 
 def one(step: str, root: Path) -> dict[str, float]:
-    """The peak resident size, in MB, and the seconds of one step, in this process."""
+    """Run one step in this process; return the peak resident size in MB and the seconds."""
     started = time.perf_counter()
     {"import": imports, "index": index, "again": index, "loader": load}[step](root)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -85,7 +87,7 @@ def one(step: str, root: Path) -> dict[str, float]:
 
 
 def measure(step: str, root: Path, cache: Path) -> dict[str, float]:
-    """`one` in a fresh process."""
+    """Run one step in a new process."""
     command = [sys.executable, __file__, step, str(root)]
     done = subprocess.run(
         command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, "EDGEKIT_CACHE": str(cache)}
@@ -94,19 +96,19 @@ def measure(step: str, root: Path, cache: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure, print, and keep the values."""
+    """Measure, print and record."""
     figures: dict[str, dict[str, dict[str, float]]] = {}
     for count in COUNTS:
         with tempfile.TemporaryDirectory() as folder:
             make(Path(folder) / "data", count)
-            time.sleep(2.5)  # files younger than that are not cached
+            time.sleep(2.5)  # younger files are not cached
             figures[str(count)] = {s: measure(s, Path(folder) / "data", Path(folder) / "cache") for s in STEPS}
         for step, figure in figures[str(count)].items():
             print(f"{count:>7} images  {step:7} {figure['peak_mb']:7.1f} MB  {figure['seconds']:7.2f} s", flush=True)
     few, many = (figures[str(count)] for count in COUNTS)
     more = COUNTS[1] - COUNTS[0]
     each = {s: round((many[s]["peak_mb"] - few[s]["peak_mb"]) * 1e6 / more) for s in STEPS}
-    print("bytes for each further image: " + ", ".join(f"{step} {value}" for step, value in each.items()))
+    print("bytes per additional image: " + ", ".join(f"{step} {value}" for step, value in each.items()))
     RESULT.parent.mkdir(exist_ok=True)
     environment = {"python": platform.python_version(), "processors": os.cpu_count(), "batches": BATCHES}
     RESULT.write_text(json.dumps({**environment, "figures": figures, "bytes_each": each}, indent=1) + "\n")

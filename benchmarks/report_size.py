@@ -1,10 +1,10 @@
-"""How large the report is and how long it takes to make and to load; into results/report_size.json.
+"""Measure the size of the report and the time to make and to load it; writes results/report_size.json.
 
     python -m benchmarks.report_size [RUN...] [--loads 7]
 
-For every RUN, and for a made-up one of 1,000 classes and 50 artifacts with everything that a report can hold. Loading
-is from a file, in a Chromium without a window: from the start of the navigation to the end of the load event, and
-to the first paint; the median of several loads, each in a page that has forgotten the one before.
+Measures every RUN, and a synthetic run of 1,000 classes and 50 artifacts with everything that a report can contain.
+Headless Chromium loads the page from a file: from the start of the navigation to the end of the load event, and to the
+first paint. Times are medians of several loads, each in an empty page.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
     arguments = parser.parse_args()
     found = [measured(path.name, report.gather(runs.open_run(path.parent, path.name)), arguments.loads)
              for path in arguments.runs]  # fmt: skip
-    found.append(measured("1,000 classes, 50 artifacts (made up)", big(), arguments.loads))
+    found.append(measured("1,000 classes, 50 artifacts (synthetic)", big(), arguments.loads))
     version = subprocess.run([str(devtools.PROGRAM), "--version"], capture_output=True, text=True, check=True).stdout
     files.save_json(RESULTS, {"measured": files.now(), "browser": version.strip(), "loads": arguments.loads,
                               "pages": found})  # fmt: skip
@@ -50,14 +50,14 @@ def main() -> None:
 
 
 def measured(name: str, material: Material, loads: int) -> dict[str, Any]:
-    """One page: bytes, seconds to make it, milliseconds to load it."""
+    """Return bytes, seconds to make and milliseconds to load one page."""
     start = time.perf_counter()
     text = html.page(material)
     made = time.perf_counter() - start
     with tempfile.TemporaryDirectory() as folder, devtools.browser() as tab:
         path = Path(folder) / "report.html"
         path.write_text(text, encoding="utf-8")
-        times = [_load(tab, path) for _ in range(loads + 1)][1:]  # the first one starts the renderer
+        times = [_load(tab, path) for _ in range(loads + 1)][1:]  # the first load starts the renderer
         assert not tab.complaints, tab.complaints
     found = {
         "run": name,
@@ -78,7 +78,7 @@ def _load(tab: devtools.Tab, path: Path) -> tuple[float, float | None, int]:
     tab.call("Page.navigate", url="about:blank")
     tab.show(path)
     deadline = time.monotonic() + 10
-    while True:  # the first paint comes a moment after the load event
+    while True:  # the first paint follows the load event
         load, paint, elements = tab.value(_TIMES)
         if paint is not None or time.monotonic() > deadline:
             return load, paint, elements

@@ -1,4 +1,4 @@
-"""How long ``edgekit --help`` takes, as a ratio to importing typer alone. Medians of alternated runs."""
+"""Measure the time of ``edgekit --help`` as a ratio to importing typer alone, by medians of alternating runs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ COMMANDS = {
 
 
 def seconds(command: list[str]) -> float:
-    """The wall time of one run of `command`."""
+    """Return the wall time of one run of `command`."""
     started = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - started
 
 
 def main() -> None:
-    """Measure, print, and keep the raw values."""
+    """Measure, print and record the raw values."""
     raw: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for _ in range(RUNS + 1):
         for name, command in COMMANDS.items():

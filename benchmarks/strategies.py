@@ -1,9 +1,9 @@
-"""What strategies and the treatment of rare classes are worth on a data set: several seeds of each.
+"""Compare training strategies and treatments of rare classes on a data set, with several seeds each.
 
     python benchmarks/strategies.py DATA [RUNS]
 
-Trains what is not there yet (in RUNS, default runs-strategies; a new edgekit wants a new folder) and summarizes
-everything: mean, lowest and highest over the seeds, on the test split. Writes benchmarks/results/strategies.json.
+Trains the runs that are missing in RUNS (default: runs-strategies; use a new folder for a new version of edgekit) and
+prints mean, lowest and highest over the seeds, on the test split. Writes benchmarks/results/strategies.json.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FIGURES = ("top1", "macro_f1", "balanced_accuracy")
 
 
 def figures(data: str, runs: Path, side: str, seed: int) -> dict[str, float]:
-    """The test figures of one run, which is trained if it is not there."""
+    """Return the test figures of one run; train it if it does not exist."""
     name = f"{side.replace(', ', '-').replace(' ', '-')}-{seed}"
     if not (runs / name / "evaluation.json").is_file():
         command = [sys.executable, "-m", "edgekit", "train", data, *COMMON, *SIDES[side], "--seed", str(seed)]
@@ -49,17 +49,17 @@ def figures(data: str, runs: Path, side: str, seed: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Train, summarize, print, and keep the raw values."""
+    """Train, summarize, print and record the raw values."""
     data, runs = sys.argv[1], Path(sys.argv[2] if len(sys.argv) > 2 else "runs-strategies")
     rows = {}
     for side in SIDES:
         found = [figures(data, runs, side, seed) for seed in SEEDS]
         rows[side] = found
-        said = []
+        cells = []
         for name in FIGURES:
             values = [f[name] for f in found]
-            said.append(f"{name} {statistics.mean(values):.1f} ({min(values):.1f}-{max(values):.1f})")
-        print(f"{side:26} {', '.join(said)}, epoch {statistics.median(f['epoch_s'] for f in found):.2f} s", flush=True)
+            cells.append(f"{name} {statistics.mean(values):.1f} ({min(values):.1f}-{max(values):.1f})")
+        print(f"{side:26} {', '.join(cells)}, epoch {statistics.median(f['epoch_s'] for f in found):.2f} s", flush=True)
     RESULT.parent.mkdir(exist_ok=True)
     about = {"data": Path(data).name, "python": platform.python_version(), "options": COMMON, "seeds": SEEDS}
     RESULT.write_text(json.dumps({**about, "test": rows}, indent=1) + "\n")
