@@ -1,14 +1,14 @@
-"""Qualcomm's AIMET, post-training quantization of the ONNX model.
+"""Quantize the ONNX model with Qualcomm's AIMET.
 
     python benchmarks/peers/aimet_ptq.py FOLDER [--variant NAME]
 
 Packages: aimet-onnx==2.42.0 onnx==1.23.2 onnxruntime==1.31.1
 https://github.com/quic/aimet
 
-default    ``QuantizationSimModel`` as it comes: min-max, asymmetric activations, one weight scale per channel
+default    ``QuantizationSimModel`` with its defaults: min-max, asymmetric activations, one weight scale per channel
 equalize   the default after cross-layer equalization (``equalize_model``, which replaces ReLU6 by ReLU)
-fused      the default without the rounding between a depthwise convolution and its ReLU6, which AIMET puts there
-           although it fuses every other convolution with its activation (the configuration htp_v81 does the same)
+fused      the default without the rounding between a depthwise convolution and its ReLU6, which AIMET inserts although
+           it fuses every other convolution with its activation (the configuration htp_v81 does the same)
 
 AdaRound (``apply_adaround``) is left out: 500 iterations, a twentieth of its default, take half an hour on a CPU.
 """
@@ -41,16 +41,16 @@ def unround(sim: aimet_onnx.QuantizationSimModel, model: onnx.ModelProto) -> Non
 
 
 def quantize(model: onnx.ModelProto, images: np.ndarray, variant: str) -> onnx.ModelProto:
-    """The model with Q/DQ pairs."""
+    """Return the model with Q/DQ pairs."""
     feeds = [{"image": np.ascontiguousarray(image[None])} for image in images]
-    plain = model.SerializeToString()  # AIMET changes what it is given
+    plain = model.SerializeToString()  # AIMET changes its argument
     if variant == "equalize":
         equalize_model(model)
     sim = aimet_onnx.QuantizationSimModel(model, providers=["CPUExecutionProvider"])
     if variant == "fused":
         unround(sim, onnx.load_from_string(plain))
     sim.compute_encodings(feeds)
-    return sim.to_onnx_qdq(prequantize_constants=True)  # int8 weights in the file, as the others have
+    return sim.to_onnx_qdq(prequantize_constants=True)  # int8 weights in the file, as others write
 
 
 def main() -> None:

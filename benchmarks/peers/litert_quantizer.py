@@ -1,14 +1,14 @@
-"""Google's LiteRT quantizer (AI Edge Quantizer), recipe ``static_wi8_ai8``.
+"""Quantize the LiteRT model with Google's AI Edge Quantizer, recipe ``static_wi8_ai8``.
 
     python benchmarks/peers/litert_quantizer.py FOLDER [--variant NAME]
 
 Packages: ai-edge-quantizer==0.10.0 ai-edge-litert==2.3.0 (edgekit's own environment has them).
 https://github.com/google-ai-edge/ai-edge-quantizer
 
-default   the recipe and ``calibrate`` as they come: a moving average of each image's minimum and maximum
+default   the recipe and ``calibrate`` with their defaults: a moving average of each image's minimum and maximum
 minmax    the lowest minimum and the highest maximum over all images (``qsv_utils.min_max_update``)
 
-Both have int8 input and output, as the recipe says.
+Both have int8 input and output, as the recipe specifies.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VARIANTS = ("default", "minmax")
 
 
 def calibrate(q: quantizer.Quantizer, model: Path, images: np.ndarray, variant: str) -> Any:
-    """Tensor name -> what the quantizer wants to know of it."""
+    """Return the calibration statistics of each tensor."""
     (signature,) = Interpreter(str(model)).get_signature_list().items()
     name, (argument,) = signature[0], signature[1]["inputs"]
     data = {name: [{argument: np.ascontiguousarray(image.transpose(1, 2, 0)[None])} for image in images]}

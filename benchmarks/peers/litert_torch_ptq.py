@@ -1,15 +1,15 @@
-"""Google's road from PyTorch to INT8 LiteRT: LiteRT Torch, then AI Edge Quantizer ``static_wi8_ai8``.
+"""Convert PyTorch to INT8 LiteRT with Google's tools: LiteRT Torch, then AI Edge Quantizer ``static_wi8_ai8``.
 
     python benchmarks/peers/litert_torch_ptq.py FOLDER [--variant NAME]
 
-Reads FOLDER/program.pt2, the trained network as ``torch.export`` has it, and FOLDER/calibration.npy.
+Reads FOLDER/program.pt2, the trained network from ``torch.export``, and FOLDER/calibration.npy.
 Packages: litert-torch==0.10.0 ai-edge-quantizer==0.10.0 ai-edge-litert==2.3.0 (edgekit's own environment has them).
 https://github.com/google-ai-edge/litert-torch https://github.com/google-ai-edge/ai-edge-quantizer
 
-nchw   ``convert`` as it comes: the file takes images as torch has them
-nhwc   with ``to_channel_last_io``, as its documentation advises for images
+nchw   ``convert`` with its defaults: the file takes images in the layout of torch
+nhwc   with ``to_channel_last_io``, as its documentation recommends for images
 
-Both are calibrated with the quantizer's defaults, and have int8 input and output, as the recipe says.
+Both are calibrated with the quantizer's defaults, and have int8 input and output, as the recipe specifies.
 FOLDER/litert_torch_ptq.VARIANT.fp32.tflite is the float file.
 """
 

@@ -1,17 +1,17 @@
-"""NVIDIA Model Optimizer, INT8 quantization of the ONNX model.
+"""Quantize the ONNX model to INT8 with NVIDIA Model Optimizer.
 
     python benchmarks/peers/model_optimizer.py FOLDER [--variant NAME]
 
 Packages: nvidia-modelopt==0.47.0 onnx==1.21.0 onnxruntime==1.24.4 onnx-graphsurgeon onnxconverter-common onnxslim
-polygraphy cppimport lief (what nvidia-modelopt[onnx] names, with onnxruntime in place of onnxruntime-gpu).
+polygraphy cppimport lief (those of nvidia-modelopt[onnx], with onnxruntime instead of onnxruntime-gpu).
 https://github.com/NVIDIA/Model-Optimizer
 
 max       calibration_method max: the largest magnitude
 entropy   calibration_method entropy, its default for INT8
 
-Both calibrate on the CPU. What is not INT8 stays float32: with the default, float16, ONNX Runtime's answers on a CPU
-depend on its version and on its graph optimizations (agreement with FP32 from 0 to 85 % for one file), with float32
-they do not. It is given a copy of the model, because it writes into the file that it reads.
+Both calibrate on the CPU. Layers that are not INT8 stay float32: with the default, float16, ONNX Runtime's answers on a
+CPU depend on its version and on its graph optimizations (agreement with FP32 from 0 to 85 % for one file); with float32
+they do not. It gets a copy of the model, because it writes into the file that it reads.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Intel's NNCF, post-training quantization of the ONNX model.
+"""Quantize the ONNX model with Intel's NNCF.
 
     python benchmarks/peers/nncf_ptq.py FOLDER [--variant NAME]
 

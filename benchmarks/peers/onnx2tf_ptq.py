@@ -1,15 +1,15 @@
-"""onnx2tf, INT8 by its documented option ``-oiqt``.
+"""Quantize the ONNX model to INT8 LiteRT with onnx2tf and its documented option ``-oiqt``.
 
     python benchmarks/peers/onnx2tf_ptq.py FOLDER [--variant NAME]
 
 Reads FOLDER/model.fp32.onnx, FOLDER/calibration.npy and FOLDER/preprocess.json (mean and std), and runs the command
-``onnx2tf -i model.fp32.onnx -oiqt -cind image calibration.npy MEAN STD`` of the environment that it is run in.
+``onnx2tf -i model.fp32.onnx -oiqt -cind image calibration.npy MEAN STD`` of the environment that it runs in.
 Packages: see peers/README.md. https://github.com/PINTO0309/onnx2tf
 
 tensorflow   onnx2tf 1.x: a SavedModel, then TensorFlow's converter and its quantizer
-direct       onnx2tf 2.x: writes the file itself
+direct       onnx2tf 2.x: writes the file directly
 
-Kept is ``*_full_integer_quant.tflite``, with int8 input and output. FOLDER/onnx2tf_ptq.VARIANT.fp32.tflite is the
+Keeps ``*_full_integer_quant.tflite``, with int8 input and output. FOLDER/onnx2tf_ptq.VARIANT.fp32.tflite is the
 float file.
 """
 
@@ -27,26 +27,26 @@ from pathlib import Path
 
 import numpy as np
 
-# The images with which onnx2tf 1.x checks operators while it converts; it would download them if they were not there.
+# Images with which onnx2tf 1.x checks operators during the conversion; it downloads them if they are missing.
 SAMPLES, SAMPLE_SIZE = "calibration_image_sample_data_20x128x128x3_float32.npy", 128
 VARIANTS = {"tensorflow": "1", "direct": "2"}  # name -> first number of the version
 PACKAGES = ("onnx2tf", "tensorflow", "onnx", "onnxsim", "ai-edge-litert")
 
 
 def constant(values: list[float]) -> str:
-    """A number per channel as the option wants it: four dimensions, channels last."""
+    """Return the value of the option for one number per channel: four dimensions, channels last."""
     return f"[[[[{','.join(map(str, values))}]]]]"
 
 
 def run(folder: Path, work: Path) -> None:
-    """Run the command; what it writes lies in `work`.
+    """Run the command; its output is in `work`.
 
     Raises:
-        SystemExit: it failed; the message has the end of what it said.
+        SystemExit: it failed; the message contains the end of its output.
     """
-    said = json.loads((folder / "preprocess.json").read_text())
-    normalized = np.load(folder / "calibration.npy").transpose(0, 2, 3, 1)  # the command normalizes by itself
-    images = (normalized * np.array(said["std"]) + np.array(said["mean"])).clip(0, 1).astype(np.float32)
+    preprocess = json.loads((folder / "preprocess.json").read_text())
+    normalized = np.load(folder / "calibration.npy").transpose(0, 2, 3, 1)  # the command normalizes
+    images = (normalized * np.array(preprocess["std"]) + np.array(preprocess["mean"])).clip(0, 1).astype(np.float32)
     pixels = work / "calibration.npy"
     np.save(pixels, images)
     chosen = np.arange(SAMPLE_SIZE) * images.shape[1] // SAMPLE_SIZE
@@ -54,7 +54,7 @@ def run(folder: Path, work: Path) -> None:
     model = work / "model.onnx"
     shutil.copyfile(folder / "model.fp32.onnx", model)  # the command writes into the file that it reads
     program = str(Path(sys.executable).absolute().with_name("onnx2tf"))
-    calibration = ["-cind", "image", str(pixels), constant(said["mean"]), constant(said["std"])]
+    calibration = ["-cind", "image", str(pixels), constant(preprocess["mean"]), constant(preprocess["std"])]
     command = [program, "-i", str(model), "-o", str(work / "out"), "-oiqt", *calibration]
     result = subprocess.run(command, capture_output=True, text=True, cwd=work)
     if result.returncode or not list((work / "out").glob("*_full_integer_quant.tflite")):

@@ -1,4 +1,4 @@
-"""ONNX Runtime's own quantizer, ``quantize_static``.
+"""Quantize the ONNX model with ONNX Runtime's ``quantize_static``.
 
     python benchmarks/peers/ort_static.py FOLDER [--variant NAME]
 
@@ -6,7 +6,7 @@ Packages: onnxruntime==1.31.1 onnx==1.23.2 (edgekit's own environment has them).
 https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
 
 default     every default: QDQ, min-max, asymmetric int8 activations, symmetric int8 weights with one scale per tensor
-symmetric   min-max, symmetric int8 activations and weights, one weight scale per channel: what TensorRT asks for
+symmetric   min-max, symmetric int8 activations and weights, one weight scale per channel, as TensorRT requires
 channels    the default, with one weight scale per channel
 """
 
@@ -36,13 +36,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 class Reader(CalibrationDataReader):
-    """One image at a time."""
+    """Feeds one image at a time."""
 
     def __init__(self, images: np.ndarray) -> None:
         self.images = iter(images)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        """The next feed, None after the last."""
+        """Return the next feed, or None after the last."""
         image = next(self.images, None)
         return None if image is None else {"image": image[None]}
 
