@@ -87,7 +87,7 @@ def _joined(where: str, problem: str) -> str:
 
 
 def _problem(error: Exception, value: Any, kind: Any, name: str) -> str:
-    """The message of msgspec in the words of edgekit, with the wrong value."""
+    """Return the message of msgspec in the words of edgekit, with the wrong value."""
     found = _PLACE.fullmatch(str(error))
     assert found is not None
     steps = [name or index for name, index in _STEP.findall(found["path"] or "")]

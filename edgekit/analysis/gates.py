@@ -151,7 +151,7 @@ def _speedup(row: Summary) -> _Figure:
 def _timed(row: Summary, figure: _Figure) -> _Figure:
     """Add the doubts about a latency; that of a stand-in or an emulator does not count."""
     if row.source == "emulated":
-        return dataclasses.replace(figure, shown=False, why_not="the time that an emulator takes is no latency")
+        return dataclasses.replace(figure, shown=False, why_not="the time that an emulator takes is not a latency")
     if row.stand_in:
         return dataclasses.replace(figure, shown=False, why_not=f"{row.ran_in} stood in for its runtime")
     doubts = []

@@ -1,9 +1,8 @@
-"""Layer by layer: times of a device and errors of INT8, joined on the names of the trained network.
+"""Times of layers on a device and their errors in INT8, joined by the names of the trained network.
 
-The share of the error: `effect` says what quantizing one layer alone does to the logits, as a ratio in dB of the
-logits' power, which is the same for every layer. So 10 ** (-effect_db / 10) is the noise power of each, and its share
-is that over the sum. Errors of layers are taken as independent: where they are not, the shares do not add up to what
-the whole network loses.
+Shares of the error: `effect_db` is the SQNR of the logits with one layer quantized, so 10 ** (-effect_db / 10) is the
+relative noise power of that layer, and its share is that over the sum. Errors of layers are taken as independent; where
+they are not, the shares do not add up to the loss of the whole network.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ OTHER = "(other)"
 _COPY = re.compile(r"^Reformatting CopyNode for .*? (?:to|from) ")
 _NO_LAYER = re.compile(r"_(?:de)?quantized?$|^(?:node|val|n)_?\d*(?:_|$)")
 _DEPTH = 2
-# From this share of the time on, in percent, what is of no layer is said.
+# Share of the time, in percent, from which operations that belong to no layer are mentioned.
 _MUCH = 20.0
-# What runtimes compute as part of the layer before it, by the names of its kinds in ONNX and LiteRT.
+# Kinds of nodes in ONNX and LiteRT that runtimes compute as part of the layer before.
 _FUSED = {
     "",
     "clip",
@@ -41,15 +40,16 @@ _FUSED = {
 def figures(
     times: Sequence[tuple[str, float]], costs: Sequence[LayerCost] = (), debug: dict[str, Any] | None = None
 ) -> list[LayerFigures]:
-    """One row for each layer with weights, in the order of the network, and for other operations that took time.
+    """Return one row for each layer with weights, and for each other operation that took time, in network order.
 
-    Rows of times that are of no layer come last, as `OTHER`. The percentages are of all times; they add up to 100.
+    Times that belong to no layer are the last row, `OTHER`. The percentages are of all times and add up to 100.
 
     Args:
         times: `BenchmarkResult.layers`. costs: of the network; without them the layers are those of `debug`, else of
-            `times`. debug: what ``quant/debug-<target>.json`` holds.
+            `times`. debug: content of ``quant/debug-<target>.json``.
+
     Raises:
-        DataError: `debug` is none of edgekit's.
+        DataError: `debug` was not written by edgekit.
     """
     errors = _errors(debug)
     by_tensor = {tensor: cost for cost in costs for tensor in (cost.name, *cost.tensors)}
@@ -71,7 +71,7 @@ def figures(
 
 
 def _ordered(spent: dict[str, float], layers: list[str], network: list[str]) -> list[str]:
-    """The layers and the operations behind them in the order of the network; then what is not of it."""
+    """Return the layers, with the operations behind them, in network order, then everything else."""
     places = {name: place for place, name in enumerate(network)}
     rows = dict.fromkeys([*layers, *spent])
 
@@ -83,7 +83,7 @@ def _ordered(spent: dict[str, float], layers: list[str], network: list[str]) -> 
 
 
 def _row_of(name: str, by_tensor: dict[str, LayerCost], known: set[str]) -> str:
-    """The row that an operator's time belongs to: ``layer``, ``layer/kind``, or `OTHER`."""
+    """Return the row that an operator's time belongs to: ``layer``, ``layer/kind``, or `OTHER`."""
     for part in parts(name):
         base, _, kind = part.partition("/")
         cost = by_tensor.get(base)
@@ -101,17 +101,17 @@ def _row_of(name: str, by_tensor: dict[str, LayerCost], known: set[str]) -> str:
 
 
 def parts(name: str) -> list[str]:
-    """What an engine's layer was made of: TensorRT joins the names of the nodes that it fuses."""
+    """Split the name of an engine's layer: TensorRT joins the names of the nodes that it fuses."""
     split = re.split(r" \+ |, *|\.\.\.", _COPY.sub("", name).strip("{}"))
     return [part.rpartition("[")[2].strip("]} ") for part in split]
 
 
 def block_of(layer: str) -> str:
-    """The block of the network that an engine's layer belongs to, by the names that its nodes have.
+    """Return the block of the network that an engine's layer belongs to, by the names of its nodes.
 
-    TensorRT joins the nodes that it fuses: ``features.4.layers.0 + features.4.layers.0/Clip`` is of ``features.4``.
-    A block has two components, or as many as it takes to reach one with a number
-    (``encoder.layers.encoder_layer_3``). What holds none of the network's names is `OTHER`.
+    TensorRT joins the nodes that it fuses: ``features.4.layers.0 + features.4.layers.0/Clip`` belongs to
+    ``features.4``. A block name has two components, or as many as it takes to reach one with a number
+    (``encoder.layers.encoder_layer_3``). Layers without a name of the network are `OTHER`.
     """
     for part in parts(layer):
         name = re.sub(r":\d+$", "", part.partition("/")[0])
@@ -123,7 +123,7 @@ def block_of(layer: str) -> str:
 
 
 def _errors(debug: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
-    """The errors by layer, in the order of the network."""
+    """Return the errors by layer, in network order."""
     if debug is None:
         return {}
     try:
@@ -139,32 +139,32 @@ def _errors(debug: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
             for layer in ordered
         }
     except (KeyError, TypeError, ValueError):
-        raise DataError("these figures of quantization are none of edgekit's", "edgekit quant debug") from None
+        raise DataError("these figures of quantization were not written by edgekit", "edgekit quant debug") from None
 
 
 def noise(effect_db: float | None) -> float | None:
-    """The power of a layer's error in the logits over that of the logits themselves."""
+    """Return the power of a layer's error in the logits over that of the logits."""
     return None if effect_db is None else float(10 ** (-effect_db / 10))
 
 
 def noise_db(rows: Sequence[LayerFigures]) -> float | None:
-    """The effect of all rows, as if their errors were independent; None where none was measured."""
+    """Return the effect of all rows together, as if their errors were independent; None if none was measured."""
     powers = [power for power in (noise(row.effect_db) for row in rows) if power is not None]
     return -10 * math.log10(sum(powers)) if powers else None
 
 
 def error_shares(rows: Sequence[LayerFigures]) -> list[float | None]:
-    """The percentage of the error that each row makes; None where it was not measured."""
+    """Return the percentage of the error that each row makes; None where it was not measured."""
     powers = [noise(row.effect_db) for row in rows]
     total = sum(power for power in powers if power is not None)
     return [None if power is None or not total else 100 * power / total for power in powers]
 
 
 def by_block(rows: Sequence[LayerFigures]) -> list[LayerFigures]:
-    """The rows of each block as one, in the order in which the blocks come.
+    """Merge the rows of each block, in the order in which the blocks begin.
 
-    Times, percentages and multiplications are sums, the effect is that of all noise powers together; `alone_db` is
-    the worst layer's; `accumulated_db` and `cosine` are the last layer's, which is what the block gives.
+    Times, percentages and multiply-accumulates are sums, and the effect is that of the sum of all noise powers.
+    `alone_db` is that of the worst layer; `accumulated_db` and `cosine` are those of the last one, the block's output.
     """
     found: dict[str, list[LayerFigures]] = {}
     for row in rows:
@@ -194,13 +194,13 @@ def _sum(values: Sequence[Any]) -> Any:
 
 
 def verdict(rows: Sequence[LayerFigures]) -> str:
-    """In a sentence: what costs most of the time, and what makes most of the error; "" where neither is known.
+    """Return a sentence on the slowest layer and the one with the largest error; "" if neither is known.
 
-    What is of no layer is not named as the slowest, but said where it is much.
+    Time that belongs to no layer is mentioned if it is much.
     """
     elsewhere = sum(row.percent or 0.0 for row in rows if row.name == OTHER)
-    said = [_slowest(rows), f"{elsewhere:.0f} % of the time is of no layer" if elsewhere > _MUCH else ""]
-    return "; ".join(filter(None, said))
+    parts_of = [_slowest(rows), f"{elsewhere:.0f} % of the time is of no layer" if elsewhere > _MUCH else ""]
+    return "; ".join(filter(None, parts_of))
 
 
 def _slowest(rows: Sequence[LayerFigures]) -> str:

@@ -1,7 +1,7 @@
 """Entries in a database: SQLite for the index of one machine, PostgreSQL for a team. SQLAlchemy Core, no ORM.
 
-Rows are known by the hash of the result and the run's name, so that sending one twice leaves one. What is stored is an
-`Entry` with its samples: enough to compare two results whose runs lie on other machines. No password is ever printed.
+The key of a row is the hash of the result and the name of the run, so that sending a result twice stores it once. A row
+is an `Entry` with its samples, enough to compare results whose runs lie on other machines. Passwords are never printed.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ _SHORT = [RESULTS.c[name] for name in _COLUMNS]
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which entries are asked for; what is empty or None asks for all.
+    """A query of entries; fields that are empty or None do not restrict it.
 
     Attributes:
-        runs, device, artifact, model: by name, as it is or as it is kept. since: UTC, ISO 8601. id: how its hash
-            begins. limit: the newest.
+        runs, device, artifact, model: names, in full. since: UTC, ISO 8601. id: first characters of the hash.
+        limit: number of entries, the newest first.
     """
 
     runs: tuple[str, ...] = ()
@@ -70,11 +70,11 @@ class Wanted:
 
 
 def connect(url: str) -> sa.Engine:
-    """A team's database, its tables made if it is new: ``postgresql://user@host/name``, or ``sqlite:///file``.
+    """Open a team's database, ``postgresql://user@host/name`` or ``sqlite:///file``; create its tables if it is new.
 
     Raises:
-        UsageError: not such an address. MissingError: no driver here, or no server there. StorageError: a newer edgekit
-            made its tables.
+        UsageError: not such an address. MissingError: the driver is not installed, or the server is not reached.
+        StorageError: a newer edgekit created its tables.
     """
     parsed = _parse(url)
     arguments: dict[str, Any] = {"timeout": _CONNECT_S}
@@ -88,10 +88,10 @@ def connect(url: str) -> sa.Engine:
             check_schema(engine)
     except ImportError:
         raise missing_package("psycopg", "a PostgreSQL database", "postgresql") from None
-    except (ValueError, TypeError):  # what the driver says of them could repeat a password
+    except (ValueError, TypeError):  # the driver's message could repeat a password
         options = visible(", ".join(sorted(map(str, parsed.query))))[:_MOST_TEXT]
         raise UsageError(
-            f"the address of --db is none that its driver takes; its options: {options or 'none'}",
+            f"the driver does not accept the address of --db; its options: {options or 'none'}",
             "--db postgresql://user@host/name, without options",
         ) from None
     return engine
@@ -113,9 +113,9 @@ def _parse(url: str) -> sa.URL:
 
 
 def lock_at_begin(engine: sa.Engine) -> None:
-    """Make a SQLite engine lock the file where a transaction begins: who comes second waits, and never fails midway.
+    """Make a SQLite engine lock the file when a transaction begins, so that a second process waits and does not fail.
 
-    The way that SQLAlchemy's page on SQLite gives, since Python's sqlite3 begins only at the first change.
+    This is the recipe of SQLAlchemy's page on SQLite; Python's sqlite3 would begin only at the first change.
     """
 
     @sa.event.listens_for(engine, "connect")
@@ -128,7 +128,7 @@ def lock_at_begin(engine: sa.Engine) -> None:
 
 
 def name_of(engine: sa.Engine) -> str:
-    """Which database, for messages: nothing of a password, wherever it stood."""
+    """Return the name of a database for messages, without any password."""
     url = engine.url
     where = f"{url.username + '@' if url.username else ''}{url.host or ''}{f':{url.port}' if url.port else ''}"
     return visible(f"{url.get_backend_name()}://{where}/{url.database or ''}")[:_MOST_TEXT]
@@ -136,30 +136,30 @@ def name_of(engine: sa.Engine) -> str:
 
 @contextmanager
 def speaking(engine: sa.Engine) -> Iterator[None]:
-    """Turn what a database answers into errors of edgekit's.
+    """Turn errors of a database into those of edgekit.
 
     Raises:
-        MissingError: it cannot be reached. StorageError: it does not do what was asked.
+        MissingError: the database cannot be reached. StorageError: it refuses the request.
     """
     try:
         yield
     except sa.exc.SQLAlchemyError as error:
-        said = " ".join(str(getattr(error, "orig", None) or type(error).__name__).split())
+        message = " ".join(str(getattr(error, "orig", None) or type(error).__name__).split())
         secrets = [engine.url.password, *(v for k, v in engine.url.query.items() if "pass" in k)]
         for secret in filter(None, map(str, secrets)):
-            said = said.replace(secret, "***")
-        said = visible(said)[:_MOST_TEXT]
+            message = message.replace(secret, "***")
+        message = visible(message)[:_MOST_TEXT]
         kind: type[EdgekitError] = StorageError
         if isinstance(error, sa.exc.OperationalError) and error.statement is None:
             kind = MissingError
-        raise kind(f"{name_of(engine)}: {said}", "check the address, and that the server runs") from None
+        raise kind(f"{name_of(engine)}: {message}", "check the address, and that the server runs") from None
 
 
 def check_schema(engine: sa.Engine) -> None:
-    """Make the tables of a new database.
+    """Create the tables of a new database, and check the format of existing ones.
 
     Raises:
-        StorageError: a newer, or no, edgekit made those that are there.
+        StorageError: they have another format.
     """
     if not sa.inspect(engine).has_table(_META.name):
         _make(engine)
@@ -183,7 +183,7 @@ def _make(engine: sa.Engine) -> None:
 
 
 def put(connection: sa.Connection, entries: Sequence[Entry]) -> None:
-    """Store entries that have their samples; those that are there are replaced by themselves."""
+    """Store entries, which must have their samples; existing rows of the same key are overwritten."""
     insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert
     statement = insert(RESULTS)
     changed = {c.name: statement.excluded[c.name] for c in RESULTS.c if not c.primary_key}
@@ -199,10 +199,10 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def find(connection: sa.Connection, wanted: Wanted) -> list[Entry]:
-    """Entries without samples, the newest first.
+    """Return entries without samples, the newest first.
 
     Raises:
-        DataError: a row is none that edgekit wrote.
+        DataError: a row was not written by edgekit.
     """
     query = sa.select(*_SHORT).order_by(RESULTS.c.measured.desc(), RESULTS.c.number.desc(), RESULTS.c.sha256)
     if wanted.runs:
@@ -218,15 +218,15 @@ def find(connection: sa.Connection, wanted: Wanted) -> list[Entry]:
 
 
 def keys(connection: sa.Connection) -> set[tuple[str, str]]:
-    """The hash and the run of every row."""
+    """Return the hash and the run of every row."""
     return {(row.sha256, row.run) for row in connection.execute(sa.select(RESULTS.c.sha256, RESULTS.c.run))}
 
 
 def with_samples(connection: sa.Connection, entries: Sequence[Entry]) -> list[Entry]:
-    """Those of `entries` that are stored here, with their samples.
+    """Return those of `entries` that are stored here, with their samples.
 
     Raises:
-        DataError: they are damaged.
+        DataError: samples are damaged.
     """
     wanted = {(entry.sha256, entry.run): entry for entry in entries}
     columns = [RESULTS.c.sha256, RESULTS.c.run, *(RESULTS.c[name] for name in PACKED)]

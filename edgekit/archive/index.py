@@ -1,8 +1,8 @@
-"""The index of the results below a folder of runs: SQLite in the cache, made from the JSON in the runs.
+"""Index of the results below a folder of runs: SQLite in the cache, made from the JSON files of the runs.
 
-It can be deleted at any time: what is stale, damaged or of another edgekit is made again without a word. Files whose
-size and time are as they were are not read again. It lies in the cache and not beside the runs, because these may be
-read-only, and shared over a network where the locks of SQLite do not hold.
+It can be deleted at any time: an index that is stale, damaged or of another edgekit is made again silently. Files with
+unchanged size and time are not read again. The index lies in the cache and not beside the runs, because these may be
+read-only, or shared over a network, where the locks of SQLite do not work.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from edgekit.errors import EdgekitError
 _WAIT_S = 30
 _PATTERNS = ("*/bench/*/*.json", "*/bench/*/benchmark_model/*.json")
 _MADE_BY = f"{__version__} {database.SCHEMA}"
-# Rows are written as they are read, so that an interrupted first indexing is not for nothing.
+# Files per transaction, so that an interrupted first indexing is not lost.
 _PART = 200
 _files = sa.MetaData()
 _FILES = sa.Table(
@@ -38,7 +38,7 @@ _MADE = sa.Table("made_by", _files, sa.Column("edgekit", sa.Text(), primary_key=
 
 @dataclass(frozen=True)
 class Index:
-    """An index that is up to date. `problems`: what could not be read, in words. `read`: how many files were."""
+    """An index that is up to date. `problems`: messages on unreadable files. `read`: number of files read."""
 
     engine: sa.Engine
     problems: tuple[str, ...]
@@ -46,15 +46,14 @@ class Index:
 
 
 def place(runs_dir: Path) -> Path:
-    """Where the index of a folder of runs lies."""
+    """Return the path of the index of a folder of runs."""
     return files.cache_dir("history") / f"{files.sha256_text([str(runs_dir.resolve())])[:16]}.sqlite"
 
 
 def refresh(runs_dir: Path) -> Index:
-    """Bring the index of a folder of runs up to date; in memory where the cache cannot be written.
+    """Bring the index of a folder of runs up to date; in memory if the cache cannot be written.
 
-    Raises:
-        nothing for what lies in the runs: what is damaged is among the problems.
+    Damaged files of the runs raise nothing; they are among the `problems`.
     """
     path = place(runs_dir)
     for again in (False, True):
@@ -64,7 +63,7 @@ def refresh(runs_dir: Path) -> Index:
                 remove(path)
             return _refresh(_open(path), runs_dir)
         except (sa.exc.SQLAlchemyError, OSError) as error:
-            if "locked" in str(error):  # somebody holds it: it is not damaged
+            if "locked" in str(error):  # another process holds it
                 break
     return _refresh(_open(None), runs_dir)
 
@@ -76,7 +75,7 @@ def remove(path: Path) -> None:
 
 
 def _open(path: Path | None) -> sa.Engine:
-    """The tables, those of another edgekit made anew. One connection: it stays with its file if that is replaced."""
+    """Open an index, and make tables of another edgekit anew. Its one connection keeps a file that is replaced."""
     url = sa.URL.create("sqlite", database=None if path is None else str(path))
     engine = sa.create_engine(url, connect_args={"timeout": _WAIT_S}, poolclass=sa.pool.StaticPool)
     database.lock_at_begin(engine)
@@ -87,7 +86,7 @@ def _open(path: Path | None) -> sa.Engine:
                 metadata.drop_all(connection)
                 metadata.create_all(connection)
             connection.execute(_MADE.insert().values(edgekit=_MADE_BY))
-        for table in (_FILES, RESULTS):  # what is no database, or another one, is found out here
+        for table in (_FILES, RESULTS):  # fails if the file is not such a database
             connection.execute(sa.select(table).limit(1)).all()
     return engine
 
@@ -119,7 +118,7 @@ def _refresh(engine: sa.Engine, runs_dir: Path) -> Index:
 
 
 def _found(runs_dir: Path) -> Iterator[tuple[str, Path, str]]:
-    """Every result file: its name as text, where it is, and its state, to which that of its run belongs."""
+    """Yield every result file: its name as text, its path, and its state, which includes that of its run."""
     of_run: dict[Path, str] = {}
     for pattern in _PATTERNS:
         for path in runs_dir.glob(pattern):
@@ -133,7 +132,7 @@ def _found(runs_dir: Path) -> Iterator[tuple[str, Path, str]]:
 
 
 def _utf8(path: Path) -> str:
-    """A name of any bytes as text that a database takes."""
+    """Return a path of any bytes as text that a database accepts."""
     return path.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -146,7 +145,7 @@ def _state(path: Path) -> str:
 
 
 def _forget(connection: sa.Connection, paths: list[str]) -> None:
-    """Drop files, then the rows that no file is left for."""
+    """Delete files, then the rows without a file."""
     if not paths:
         return
     for start in range(0, len(paths), 500):
@@ -156,7 +155,7 @@ def _forget(connection: sa.Connection, paths: list[str]) -> None:
 
 
 def _keep(connection: sa.Connection, found: list[tuple[str, str, Entry]]) -> None:
-    """Store rows and the files that they are from; another process may have done so just now."""
+    """Store rows and their files; another process may have stored them meanwhile."""
     if not found:
         return
     from sqlalchemy.dialects.sqlite import insert

@@ -78,7 +78,7 @@ exit $status
 
 @dataclass(frozen=True)
 class _Description:
-    """What the .json of a result holds, besides its format."""
+    """Content of the .json of a result, besides its format."""
 
     artifact: dict[str, Any]
     device: str

@@ -33,7 +33,7 @@ def _empty() -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Reply:
-    """The files of one job.
+    """Files that a device sends for one job.
 
     Attributes:
         latencies_ns, compute_ns, warmup_ns, offline_ns: int64, as for `BenchmarkResult`.

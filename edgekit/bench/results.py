@@ -33,7 +33,7 @@ _HINT = "remove it, or restore it; edgekit benchmark measures again"
 
 @dataclass(frozen=True)
 class _Description:
-    """What the .json of a result holds, besides its format and the hash of the raw values."""
+    """Content of the .json of a result, besides its format and the hash of the raw values."""
 
     artifact: dict[str, Any]
     device: str

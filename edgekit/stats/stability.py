@@ -1,6 +1,6 @@
-"""Whether a series of latencies is one thing: settled, level, and of one mode; pure functions of raw values.
+"""Stability of a series of latencies: end of the start-up, shifts of its level, and modes.
 
-What is said of a series by chance alone was simulated: docs/statistics.md has the false alarms of each.
+The rates of false alarms were simulated; see docs/statistics.md.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ import numpy as np
 from edgekit.stats import quantiles
 
 _BATCH = 5
-# A head that is cut off lies so many standard errors from the rest, and is at most this part of all.
+# A head that is cut off lies at least this many standard errors from the rest, and is at most this part of all.
 _UNLIKE, _MOST_CUT = 3.5, 0.4
-# It decays: no batch of it lies so many times farther from the rest than one before, and so many standard errors more.
+# It decays: no batch lies more than this factor, plus this many standard errors, farther from the rest than one before.
 _FARTHER, _CHANCE = 1.5, 3.0
-# 1 % of Brownian bridges go beyond (Kolmogorov's distribution).
+# Exceeded by 1 % of Brownian bridges (Kolmogorov's distribution).
 _BRIDGE = 1.628
-# How dependent values are is itself estimated, and too low beside a fitted step: the less of them count, the more.
+# The estimated dependence is too low after the fit of a step; the limit is raised, the more the fewer values count.
 _CAUTION = 10.0
 _LEAST_SHIFT, _LEAST_QUERIES = 0.02, 60
-# Either side of a step has at least so many queries, and this part of all: fewer are outliers, not a level.
+# Fewest queries on either side of a step, and their smallest part of all: fewer are outliers, not a level.
 _LEAST_SIDE, _LEAST_SIDE_SHARE = 5, 0.05
-# Of sqrt(n) times the dip of n uniform values, 99 % lie below, whatever n: simulated, see docs/statistics.md.
+# 99th percentile of sqrt(n) times the dip of n uniform values, for any n: simulated, see docs/statistics.md.
 _DIP = 0.5
 _DIP_POINTS = 500
 _LEAST_SHARE, _LEAST_APART = 0.1, 0.05
 
 
 def warm_up_end(values: np.ndarray) -> int:
-    """How many values at the beginning belong to a start-up; 0 where there is none, or no end of it.
+    """Return the number of values that belong to a start-up; 0 if there is none, or if it does not end.
 
-    MSER-5 (White 1997, "An effective truncation heuristic for bias reduction in simulation output"): what is cut off
-    leaves the mean of the rest, in batches of five, the smallest standard error, half of all at most. It is applied to
-    ranks, so that a spike is no start-up. Cut is only a head that is slower than the rest from its first batch on,
-    beyond chance, and comes nearer to it; at most 40 %, and only before a rest that is level. Else nothing is: a burst
-    later on is what the percentiles are there for, and a head that is faster is a device that slows down.
+    MSER-5 (White 1997, "An effective truncation heuristic for bias reduction in simulation output") cuts where the mean
+    of the rest, in batches of five, has the smallest standard error, at most half of all. It is applied to ranks, so
+    that a spike is not a start-up. The head is cut only if it is slower than the rest from its first batch on, beyond
+    chance, and approaches it; if it is at most 40 % of all; and if the rest is level. A later burst belongs into the
+    percentiles, and a head that is faster than the rest is a device that slows down.
     """
     batches = len(values) // _BATCH
     if batches < 4:
@@ -61,9 +61,9 @@ def warm_up_end(values: np.ndarray) -> int:
 
 
 def _decays(head: np.ndarray, rest: np.ndarray) -> bool:
-    """Whether the head begins slower than the rest and comes nearer to it from there on, by the medians of batches.
+    """Return whether the head begins slower than the rest and approaches it, by the medians of batches.
 
-    Medians also keep the two or three slow ones of a clock that is so coarse that all others are equal from being one.
+    With medians, the two or three slow values of a clock so coarse that all others are equal are not a start-up.
     """
     middle = float(np.median(rest))
     noise = float(np.subtract(*np.quantile(rest, (0.84, 0.16)))) / 2 * math.sqrt(math.pi / 2 / _BATCH)
@@ -76,11 +76,11 @@ def _decays(head: np.ndarray, rest: np.ndarray) -> bool:
 
 @dataclass(frozen=True)
 class Shift:
-    """The level of a series changes.
+    """Change of the level of a series.
 
     Attributes:
-        at: the first query of the new level, from 0, where it is a step; None where it is gradual.
-        ratio: median behind over median before the step, or of the last over that of the first third.
+        at: first query of the new level, from 0, of a step; None if the change is gradual.
+        ratio: median after the step over median before it, or of the last third over that of the first third.
     """
 
     at: int | None
@@ -88,12 +88,11 @@ class Shift:
 
 
 def shift(values: np.ndarray) -> Shift | None:
-    """Whether the level changes: a step or a drift of at least 2 %, seen by chance in about 1 of 100 series.
+    """Find a change of the level: a step or a drift of at least 2 %; false alarms in about 1 of 100 series.
 
-    The largest partial sum of the ranks' deviations from their mean, over what it would be without a change, is that
-    of a Brownian bridge (Page 1954; Ploberger & Kraemer 1992). How much it would be knows how the values depend on
-    each other. A step is what a step explains better than a straight line does, with 5 % of the queries, and five, on
-    either side of it.
+    The largest partial sum of the ranks' deviations from their mean is compared with that of a Brownian bridge (Page
+    1954; Ploberger & Kraemer 1992), scaled for the dependence of the values. It is a step if a step explains the ranks
+    better than a straight line does; either side of it has at least 5 % of the queries, and five.
     """
     length = len(values)
     if length < _LEAST_QUERIES:
@@ -121,7 +120,7 @@ def shift(values: np.ndarray) -> Shift | None:
 
 @dataclass(frozen=True)
 class Modes:
-    """Two groups of values: the share of the lower one, 0 to 1, and the median of each."""
+    """Two groups of values: share of the lower one, 0 to 1, and the median of each."""
 
     share: float
     low: float
@@ -129,11 +128,11 @@ class Modes:
 
 
 def modes(values: np.ndarray, inefficiency: float = 1.0) -> Modes | None:
-    """Whether the values are two groups, of at least 10 % each and 5 % apart.
+    """Find two groups of values, of at least 10 % each and 5 % apart.
 
-    By the dip, the distance to the nearest distribution with one mode (Hartigan & Hartigan 1985, "The dip test of
-    unimodality"), which may have a mass of its own here, against that of a uniform distribution, the worst of those;
-    of as many values as are independent.
+    The test is the dip, the distance to the nearest distribution with one mode (Hartigan & Hartigan 1985, "The dip test
+    of unimodality"; the mode may be an atom here), compared with that of a uniform distribution, which is the largest,
+    for the number of effectively independent values.
     """
     if len(values) < _LEAST_QUERIES:
         return None
@@ -147,10 +146,11 @@ def modes(values: np.ndarray, inefficiency: float = 1.0) -> Modes | None:
 
 
 def dip(ordered: np.ndarray) -> float:
-    """Of a sorted sample, by at most 500 of its quantiles.
+    """Return the dip of a sorted sample, from at most 500 of its quantiles.
 
-    Left of a mode the nearest convex function is half as far as the greatest convex minorant, right of it likewise
-    with the least concave majorant; the first grows with the mode, the second falls, so the best is found by halving.
+    Left of a mode the nearest convex function is half as far as the greatest convex minorant, and right of it the
+    nearest concave one half as far as the least concave majorant. The first distance grows with the mode, the second
+    falls, so the best mode is found by bisection.
     """
     count = min(len(ordered), _DIP_POINTS)
     heights = (np.arange(count) + 0.5) / count
@@ -173,7 +173,7 @@ def dip(ordered: np.ndarray) -> float:
 
 
 def _above_convex(places: np.ndarray, heights: np.ndarray) -> float:
-    """Half the largest height above the greatest convex minorant."""
+    """Return half the largest height above the greatest convex minorant."""
     hull: list[int] = []
     xs, ys = places.tolist(), heights.tolist()
     for n in range(len(xs)):
@@ -187,7 +187,7 @@ def _above_convex(places: np.ndarray, heights: np.ndarray) -> float:
 
 
 def _spread_ties(ordered: np.ndarray) -> np.ndarray:
-    """Equal values apart, evenly within the resolution of the clock: its steps are no modes."""
+    """Spread equal values evenly over the resolution of the clock, whose steps are not modes."""
     known, counts = np.unique(ordered, return_counts=True)
     if len(known) < 2:
         return ordered
@@ -197,7 +197,7 @@ def _spread_ties(ordered: np.ndarray) -> np.ndarray:
 
 
 def _best_split(ordered: np.ndarray) -> int:
-    """How many values are in the lower of the two groups with the least variance within; outliers do not count."""
+    """Return the size of the lower of the two groups with the least variance within; outliers are clipped."""
     logs = np.log(np.clip(ordered, *np.quantile(ordered, (0.01, 0.99))))
     length = len(logs)
     sums = np.cumsum(logs)[:-1]

@@ -49,7 +49,7 @@ _PLATFORMS = ("iPhone", "iPad", "Android", "Windows", "CrOS", "Macintosh", "Linu
 
 @dataclass(frozen=True)
 class _Begun:
-    """The message with which a measurement begins."""
+    """Message that begins a measurement."""
 
     model: Annotated[int, Meta(ge=0)]
     mode: Literal["wasm", "threads", "webgpu"]
@@ -66,7 +66,7 @@ class _Progress:
 
 @dataclass(frozen=True)
 class _Circumstances:
-    """What a browser tells of itself and of the measurement; other keys are ignored."""
+    """Circumstances of a measurement, as a browser sends them; other keys are ignored."""
 
     threads: Annotated[int, Meta(ge=1, le=1024)]
     clock_step_ns: Annotated[int, Meta(ge=1, le=10**10)]
@@ -96,7 +96,7 @@ class _Circumstances:
 
 @dataclass(frozen=True)
 class _Finished:
-    """The message with which a measurement ends."""
+    """Message that ends a measurement."""
 
     latencies_ns: Annotated[list[Annotated[int, Meta(ge=1, le=_LONGEST_NS)]], Meta(min_length=1, max_length=10**6)]
     environment: _Circumstances
