@@ -146,7 +146,7 @@ def test_a_signal_in_an_epoch_loses_no_step(colours: DatasetIndex, tmp_path: Pat
 def test_a_state_of_another_number_of_processes_is_refused(colours: DatasetIndex, tmp_path: Path) -> None:
     interrupt(colours, tmp_path)
     state = resume.load(resume.read(tmp_path / STATE_FILE))
-    with pytest.raises(UsageError, match="ran in 1 processes on cpu, not in 2"):
+    with pytest.raises(UsageError, match="used 1 processes on cpu: it cannot continue with 2"):
         state.check_place(2, "cpu")
 
 
@@ -175,7 +175,7 @@ def test_features_that_were_made_anew_otherwise_are_refused(
 
 def test_a_state_of_other_options_is_refused(colours: DatasetIndex, tmp_path: Path) -> None:
     interrupt(colours, tmp_path)
-    with pytest.raises(DataError, match="other data, options or cached features"):
+    with pytest.raises(DataError, match="different data, options or cached features"):
         finetune(colours, tiny(lr=0.01), tmp_path, Recorder(), ALONE, resume=True)
 
 
