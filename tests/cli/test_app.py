@@ -159,7 +159,7 @@ def test_control_characters_in_a_class_folder_are_not_printed_raw(
 def test_a_folder_in_the_place_of_a_file_is_status_6(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "runs" / "sound" / "bench" / "local" / "a.json").mkdir(parents=True)
     assert run(["report", "sound"]) == 6
-    assert capsys.readouterr().err.startswith("error: Is a directory: failed while working (runs/sound/bench")
+    assert capsys.readouterr().err.startswith("error: Is a directory: failed while reading runs/sound/bench")
 
 
 @pytest.mark.parametrize("line", ["--debug report none", "report none --debug", "report none"])
