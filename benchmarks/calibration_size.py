@@ -64,7 +64,7 @@ def measure(
     table = calibrate.calibrate(folded, batches(shown, preprocess), recipe, CalibrationSet((), ""), "")
     images = torch.cat(list(batches(shown[: recipe.recovery_samples if recipe.steps else 1], preprocess)))
     model = recover.recover(folded, table, recipe, LITERT_SCHEME, images)
-    return logits(simulate.of(folded, model, LITERT_SCHEME), judged, preprocess)
+    return logits(simulate.simulation(folded, model, LITERT_SCHEME), judged, preprocess)
 
 
 def arguments() -> argparse.Namespace:

@@ -45,19 +45,21 @@ def write(folder: Path, name: str) -> list[Path]:
         "command": f"python -m benchmarks.recipes FOLDER {name}",
     }
     probe = images[:1]
-    known = calibrate.run_all(folded, probe), placement.written_by(folded), placement.trained(folded)
+    known = calibrate.run_all(folded, probe), placement.written_by(folded), placement.trained_weights(folded)
     paths = [folder / f"edgekit.{name}.onnx", folder / f"edgekit.{name}.tflite"]
     graph = ir.load(folder / fidelity.REFERENCE)
     qdq.quantize(
         graph,
         quantized,
-        naming.naming(*known, onnx.run_all(folder / fidelity.REFERENCE, probe.numpy())),
+        naming.name_exported(*known, onnx.run_all(folder / fidelity.REFERENCE, probe.numpy())),
         name == "strict",
     )
     onnx.save(graph, paths[0])
     source = folder / "model.fp32.tflite"
     with tflite.quiet():
-        litert.quantize(source, quantized, naming.naming(*known, tflite.run_all(source, probe.numpy())), paths[1])
+        litert.quantize(
+            source, quantized, naming.name_exported(*known, tflite.run_all(source, probe.numpy())), paths[1]
+        )
     files.save_json(folder / f"edgekit.{name}.json", made)
     return paths
 

@@ -1,6 +1,6 @@
-"""The nouns of quantization: what was observed, what was decided, and what a runtime takes.
+"""Records of quantization: calibration recipes and tables, schemes of runtimes, quantized models.
 
-Tensors and layers are named as in the folded torch graph (`quant.names.tensor_names`).
+Tensors and layers have the names of the folded torch graph (`quant.naming.tensor_names`).
 """
 
 from __future__ import annotations
@@ -8,25 +8,26 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edgekit.errors import DataError, UsageError, unknown
+from edgekit.errors import DataError, EdgekitError, UsageError, unknown
 from edgekit.records import INPUTS, Sample
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-# The least that ranges may be taken from without a warning.
+# Calibration with fewer samples gives a warning.
 FEW_SAMPLES = 32
 
 
 @dataclass(frozen=True)
 class CalibrationRecipe:
-    """A ``calibration/*.toml``: which samples are shown, how ranges are taken, what repairs the error.
+    """Contents of a ``calibration/*.toml``: calibration samples, observer and recovery steps.
 
     Attributes:
-        observer: of the activations, a name of `quant.observers.OBSERVERS`.
-        steps: recovery steps in order, names of `quant.recover.STEPS`; empty: round to nearest.
-        recovery_samples: how many of the samples the steps see; their memory grows with it.
+        samples: number of calibration samples. seed: of their choice.
+        observer: of the activations, a name in `quant.observers.OBSERVERS` or "measured".
+        steps: recovery steps in order, names in `quant.recover.STEPS`; with none, weights are rounded to nearest.
+        recovery_samples: number of samples for the steps, whose memory grows with it.
         damping: of the steps that solve for weights, relative to the mean power of the inputs.
     """
 
@@ -50,7 +51,7 @@ class CalibrationRecipe:
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """The samples that are shown to the observers, in order."""
+    """The samples that observers see, in order."""
 
     samples: tuple[Sample, ...]
     fingerprint: str
@@ -58,7 +59,7 @@ class CalibrationSet:
 
 @dataclass(frozen=True)
 class Range:
-    """The float interval that a tensor's integers will cover; always contains zero."""
+    """The interval of real numbers that a tensor's integers cover; it contains zero."""
 
     low: float
     high: float
@@ -68,13 +69,36 @@ class Range:
             raise DataError(f"a quantization range must contain zero, got [{self.low}, {self.high}]")
 
 
+# The limits of int8.
+QMIN, QMAX = -128, 127
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Scale and zero point of one activation tensor; `low` and `high` are those of int8."""
+
+    scale: float
+    zero_point: int
+
+    @property
+    def low(self) -> float:
+        """The smallest real number that the grid holds."""
+        return (QMIN - self.zero_point) * self.scale
+
+    @property
+    def high(self) -> float:
+        """The largest real number that the grid holds."""
+        return (QMAX - self.zero_point) * self.scale
+
+
 @dataclass(frozen=True)
 class CalibrationTable:
-    """Tensor name of the folded torch graph -> range.
+    """Ranges of the tensors of a folded torch graph.
 
     Attributes:
-        observer: that gave the ranges. samples: fingerprint of what it was shown. parent: the checkpoint's sha256.
-        seen: the least and the largest value of each tensor, whatever the observer made of them.
+        ranges: tensor -> the range that the observer chose.
+        observer, recipe: their names. samples: fingerprint of the calibration set. parent: sha256 of the checkpoint.
+        seen: tensor -> the range of all its values.
     """
 
     ranges: dict[str, Range]
@@ -87,30 +111,62 @@ class CalibrationTable:
 
 @dataclass(frozen=True)
 class QuantScheme:
-    """How a runtime wants its activations.
+    """The quantization that a runtime wants for its activations.
 
     Attributes:
-        symmetric: zero point 0, else free.
-        everywhere: every tensor holds integers (LiteRT), else those that INT8 layers read (TensorRT).
+        symmetric: all zero points are 0; otherwise they are free.
+        everywhere: every tensor holds integers (LiteRT); otherwise only those that INT8 layers read (TensorRT).
         shifted: biases move a one-sided tensor to the middle of its grid where they can, so that a zero
-            point of 0 costs nothing there (`quant.shift`).
+            point of 0 costs nothing there (`quant.qdq`, rule 9).
+        few_kernels: convolutions with few channels have no INT8 kernel and compute in floating point, even
+            where everything around them holds integers.
     """
 
     symmetric: bool
     everywhere: bool
     shifted: bool = False
+    few_kernels: bool = False
 
 
-TENSORRT_SCHEME = QuantScheme(symmetric=True, everywhere=False, shifted=True)
+TENSORRT_SCHEME = QuantScheme(symmetric=True, everywhere=False, shifted=True, few_kernels=True)
 LITERT_SCHEME = QuantScheme(symmetric=False, everywhere=True)
+# With ``--parity strict``: TensorRT rounds every tensor that LiteRT rounds, to the same grid.
+STRICT_TENSORRT_SCHEME = QuantScheme(symmetric=True, everywhere=True, few_kernels=True)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a runtime holds integers and on which grids, in terms of the folded torch graph.
+
+    Made once by `quant.placement.place`; emitters write it, the simulation runs it.
+
+    Attributes:
+        grids: the int8 grid of every tensor in the calibration table.
+        integers: names of the tensors that are rounded to their grid, in the order of the graph.
+        reads: pairs (tensor, operation that reads it rounded); an operation has the name of its output. Of a tensor
+            that is padded with zeros there is a pair before and after the padding, which a runtime may do either way.
+        int8_layers: names of the layers that compute with int8 weights on int8 inputs.
+    """
+
+    grids: dict[str, Grid]
+    integers: tuple[str, ...]
+    reads: frozenset[tuple[str, str]]
+    int8_layers: frozenset[str]
+
+    @property
+    def rounded(self) -> dict[str, Grid]:
+        """Name and grid of every tensor that is rounded."""
+        return {name: self.grids[name] for name in self.integers if name in self.grids}
+
+
 PARITIES = ("best", "strict")
-# What the tensor `scores` of a LiteRT file may hold.
+# Types of the output of a LiteRT file.
 OUTPUTS = ("float32", "int8", "uint8")
 
 
 @dataclass(frozen=True)
 class Border:
-    """What a LiteRT file takes and gives: a row of `INPUTS`, and one of `OUTPUTS`."""
+    """Input and output type of a LiteRT file: a row of `INPUTS`, and one of `OUTPUTS`."""
 
     input: str = "float32"
     output: str = "float32"
@@ -124,12 +180,12 @@ class Border:
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """What a Conv2d or Linear carries in the quantized model, in torch's layout.
+    """Weights of a Conv2d or Linear in the quantized model, in torch's layout.
 
     Attributes:
-        weight: float32 (outputs, ...); with `scales` it is a whole multiple of them, at most 127.
+        weight: float32 (outputs, ...); with `scales`, integer multiples of them, at most 127 times.
         bias: float32 (outputs,) or None.
-        scales: float32 (outputs,); None where the layer stays in floating point.
+        scales: float32 (outputs,), or None if the layer stays in floating point.
     """
 
     weight: np.ndarray
@@ -138,7 +194,7 @@ class LayerWeights:
 
     @property
     def integers(self) -> np.ndarray:
-        """The weight in steps of its scales, int8, shaped as the weight."""
+        """The weight in steps of its scales, int8, with the shape of the weight."""
         import numpy as np
 
         if self.scales is None:
@@ -149,14 +205,17 @@ class LayerWeights:
 
 @dataclass(frozen=True)
 class QuantizedModel:
-    """What both emitters write: one table, one set of weights.
+    """Everything that the emitters write: one calibration table, one set of weights, one placement per scheme.
+
+    `quant.placement.quantized_model` makes it.
 
     Attributes:
-        layers: every Conv2d and Linear by name; those without scales stay in floating point.
-        symmetric: activations have zero point 0 wherever they go (``--parity strict``).
-        steps: the recovery steps that were taken.
-        rewritten: the float weights that `layers` stand for, where they are not those of the trained network
-            (`quant.copies`): the same function, by other weights.
+        layers: weights of every Conv2d and Linear by name; layers without scales stay in floating point.
+        symmetric: activations have zero point 0 on every target (``--parity strict``).
+        steps: the recovery steps that were applied.
+        rewritten: float weights that `layers` were made from, where they differ from the trained ones
+            (`quant.dead_channels`): the same function with other weights.
+        placements: where integers are held, for each scheme that a target may have.
     """
 
     table: CalibrationTable
@@ -164,18 +223,43 @@ class QuantizedModel:
     symmetric: bool = False
     steps: tuple[str, ...] = field(default=())
     rewritten: dict[str, LayerWeights] = field(default_factory=dict)
+    placements: dict[QuantScheme, Placement] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            DataError: a placement is of other layers or of another table (after `dataclasses.replace`).
+        """
+        for placement in self.placements.values():
+            if placement.int8_layers & set(self.float_layers) or placement.grids.keys() != self.table.ranges.keys():
+                raise DataError("the placements of a quantized model are not of its layers and its table")
 
     @property
     def float_layers(self) -> tuple[str, ...]:
-        """The layers that stay in floating point, in the order of the graph."""
+        """Names of the layers that stay in floating point, in the order of the graph."""
         return tuple(name for name, layer in self.layers.items() if layer.scales is None)
 
     def scheme(self, native: QuantScheme) -> QuantScheme:
-        """The scheme that a runtime gets: its own, or the symmetric one that all share."""
-        return QuantScheme(True, native.everywhere) if self.symmetric else native
+        """Return the scheme for a runtime: its native one, or its symmetric variant under strict parity."""
+        return QuantScheme(True, native.everywhere, few_kernels=native.few_kernels) if self.symmetric else native
+
+    def placement(self, native: QuantScheme) -> Placement:
+        """Return where a runtime with the scheme `native` holds integers.
+
+        Raises:
+            EdgekitError: the model was made without placements for it.
+        """
+        scheme = self.scheme(native)
+        if scheme not in self.placements:
+            raise EdgekitError(f"this quantized model has no placement for {scheme}")
+        return self.placements[scheme]
 
 
 def check_parity_mode(name: str) -> None:
-    """Refuse an unknown ``--parity``."""
+    """Check a value of ``--parity``.
+
+    Raises:
+        UsageError: it is unknown.
+    """
     if name not in PARITIES:
         raise unknown("parity", name, PARITIES)

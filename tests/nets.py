@@ -94,7 +94,9 @@ def plain(folded: fx.GraphModule, table: CalibrationTable) -> QuantizedModel:
 def naming(folded: fx.GraphModule, tensors: dict[str, np.ndarray], images: torch.Tensor) -> Naming:
     """What the tensors of an exported graph, run on the first of `images`, are in torch."""
     reference = calibrate.run_all(folded, images[:1])
-    return quant_naming.naming(reference, placement.written_by(folded), placement.trained(folded), tensors)
+    return quant_naming.name_exported(
+        reference, placement.written_by(folded), placement.trained_weights(folded), tensors
+    )
 
 
 def tiny(num_classes: int) -> nn.Module:
@@ -150,7 +152,7 @@ def emit_onnx(folded: fx.GraphModule, size: int, folder: Path, images: torch.Ten
     table, path = observe(folded, images), emit_float_onnx(folded, size, folder)
     quantized, names = plain(folded, table), naming(folded, onnx.run_all(path, images[:1].numpy()), images)
     strict = ir.load(path)
-    qdq.quantize(strict, quantized, names, everywhere=True)
+    qdq.quantize(strict, placement.quantized_model(folded, table, quantized.layers, True), names, everywhere=True)
     onnx.save(strict, folder / "model.int8.strict.onnx")
     integer = ir.load(path)
     nodes = qdq.quantize(integer, quantized, names)
@@ -190,8 +192,8 @@ def emit_pixel_tflite(
 ) -> None:
     """Write ``pixels.<form>.tflite``, which take bytes, beside the files of `emit_tflite`."""
     names = naming(folded, tflite.run_all(folder / "model.fp32.tflite", images[:1].numpy()), images)
-    exact = litert_io.trained(folded, preprocess)
-    rounded = litert_io.decided(folded, preprocess, CalibrationRecipe("plain"), images[:0])
+    exact = litert_io.float_first_layer(folded, preprocess)
+    rounded = litert_io.quantized_first_layer(folded, preprocess, CalibrationRecipe("plain"), images[:0])
     for form in forms:
         path = folder / f"model.{form}.tflite"
         if not path.exists():

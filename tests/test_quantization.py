@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from edgekit.errors import DataError, UsageError
+from edgekit.errors import DataError, EdgekitError, UsageError
 from edgekit.quantization import (
     LITERT_SCHEME,
     TENSORRT_SCHEME,
     CalibrationRecipe,
+    Grid,
     LayerWeights,
+    Placement,
     QuantizedModel,
     QuantScheme,
     Range,
@@ -72,7 +76,20 @@ def test_the_float_layers_are_those_without_scales_in_order() -> None:
 def test_strict_makes_the_scheme_symmetric_and_leaves_where(native: QuantScheme) -> None:
     table = table_of(image=(-1, 1))
     assert QuantizedModel(table, {}).scheme(native) == native
-    assert QuantizedModel(table, {}, symmetric=True).scheme(native) == QuantScheme(True, native.everywhere)
+    strict = replace(native, symmetric=True, shifted=False)
+    assert QuantizedModel(table, {}, symmetric=True).scheme(native) == strict
+
+
+def test_a_model_refuses_the_placements_of_another() -> None:
+    one, table = np.ones((1, 1), np.float32), table_of(image=(-1, 1))
+    placed = Placement({"image": Grid(1 / 127, 0)}, ("image",), frozenset({("image", "a")}), frozenset({"a"}))
+    model = QuantizedModel(table, {"a": LayerWeights(one, None, one[0])}, placements={TENSORRT_SCHEME: placed})
+    assert model.placement(TENSORRT_SCHEME) is placed
+    for change in ({"layers": {"a": LayerWeights(one, None)}}, {"table": table_of(other=(-1, 1))}):
+        with pytest.raises(DataError, match="not of its layers"):
+            replace(model, **change)
+    with pytest.raises(EdgekitError, match="no placement"):
+        model.placement(LITERT_SCHEME)
 
 
 def test_an_unknown_parity_names_those_that_are() -> None:

@@ -1,4 +1,4 @@
-"""Export: which files a target gets, and how its folder is written."""
+"""Exported artifacts: write a target's folder, and read what was exported."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import __version__, files, progress, runs
-from edgekit.api import intermediates
 from edgekit.api.emitters import EMITTERS, Emitted
 from edgekit.api.intermediates import Intermediates
 from edgekit.config import from_table, load_toml
 from edgekit.errors import DataError, MissingError, StorageError
+from edgekit.quantization import QuantizedModel
 from edgekit.records import PRECISIONS, Artifact
 from edgekit.targets import base, metadata
 from edgekit.targets.metadata import About, Facts
@@ -24,32 +24,44 @@ _PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "litert-torch", "ai-e
 
 
 def export_target(
-    bench: Intermediates, resolved: base.Resolved, precisions: tuple[str, ...], about: About | None = None
+    intermediates: Intermediates,
+    resolved: base.Resolved,
+    precisions: tuple[str, ...],
+    about: About | None = None,
+    quantized: QuantizedModel | None = None,
 ) -> dict[str, Any]:
-    """Write ``export/<target>/`` whole; precisions exported before from this checkpoint stay.
+    """Write ``export/<target>/`` and return its manifest; other precisions of this checkpoint are kept.
 
     Args:
-        about: what LiteRT files say of themselves.
+        about: author's description for the metadata of LiteRT files.
+        quantized: the model of INT8 files, in place of the one that the recipe gives.
+    Raises:
+        UsageError: another export of this run is running.
     """
-    folder = bench.run.path / "export" / resolved.name
-    describe = _describer(bench, about) if resolved.target.runtime == "litert" else None
-    with files.locked(bench.run.path / ".export.lock", f"another export of {bench.run.name} is running"):
+    folder = intermediates.run.path / "export" / resolved.name
+    describe = _describer(intermediates, about) if resolved.target.runtime == "litert" else None
+    with files.locked(
+        intermediates.run.path / ".export.lock", f"another export of {intermediates.run.name} is running"
+    ):
         files.recover(folder)
-        assert bench.onnx  # every export has the FP32 ONNX files, in export/common
-        kept = _kept_artifacts(bench, folder, precisions)
+        assert intermediates.onnx  # every export writes the FP32 ONNX files to export/common
+        kept = _kept_artifacts(intermediates, folder, precisions)
         with files.writing_folder(folder) as staging:
             for artifact in kept:
                 shutil.copy2(folder / artifact.file, staging)
             artifacts = list(kept)
             for precision in precisions:
-                for emitted in EMITTERS[resolved.target.suffix, precision](bench, staging, resolved):
+                for emitted in EMITTERS[resolved.target.suffix, precision](intermediates, staging, resolved, quantized):
                     if describe is not None:
                         describe(staging / emitted.file, emitted)
-                    artifacts.append(_artifact(bench, resolved, precision, staging, emitted))
+                    model = _model_of(intermediates, precision, quantized)
+                    artifacts.append(
+                        _artifact(intermediates, resolved, precision, staging / emitted.file, emitted, model)
+                    )
             artifacts.sort(key=lambda a: (PRECISIONS.index(a.precision), a.name))
-            manifest = _manifest(bench, resolved, artifacts)
-            files.save_json(staging / "preprocess.json", bench.checkpoint.preprocess)
-            (staging / "labels.txt").write_text("\n".join(bench.checkpoint.labels) + "\n", encoding="utf-8")
+            manifest = _manifest(intermediates, resolved, artifacts)
+            files.save_json(staging / "preprocess.json", intermediates.checkpoint.preprocess)
+            (staging / "labels.txt").write_text("\n".join(intermediates.checkpoint.labels) + "\n", encoding="utf-8")
             _keep_engines(folder, staging, artifacts)
             base.package(resolved)(staging, artifacts, resolved.device)
             files.save_json(staging / "manifest.json", manifest)
@@ -58,15 +70,15 @@ def export_target(
     return manifest
 
 
-def _describer(bench: Intermediates, about: About | None) -> Callable[[Path, Emitted], None]:
-    """What puts the metadata into LiteRT files."""
-    checkpoint, about = bench.checkpoint, about or About()
+def _describer(intermediates: Intermediates, about: About | None) -> Callable[[Path, Emitted], None]:
+    """Return a function that writes metadata into a LiteRT file."""
+    checkpoint, about = intermediates.checkpoint, about or About()
     known = dataclasses.replace(
         about,
         title=about.title or f"{checkpoint.arch}, {len(checkpoint.labels)} classes",
         version=about.version or f"weights {checkpoint.sha256[:12]}",
     )
-    calibrated = intermediates.score_calibration(bench)
+    calibrated = intermediates.score_calibration
 
     def describe(path: Path, emitted: Emitted) -> None:
         facts = Facts(checkpoint.labels, checkpoint.preprocess, emitted.input, calibrated)
@@ -75,15 +87,26 @@ def _describer(bench: Intermediates, about: About | None) -> Callable[[Path, Emi
     return describe
 
 
+def _model_of(intermediates: Intermediates, precision: str, quantized: QuantizedModel | None) -> QuantizedModel | None:
+    """Return the quantized model that the files of a precision hold."""
+    if precision in ("fp32", "fp16"):
+        return None
+    return (quantized or intermediates.quantized) if precision == "int8" else intermediates.weights_only
+
+
 def _artifact(
-    bench: Intermediates, resolved: base.Resolved, precision: str, folder: Path, emitted: Emitted
+    intermediates: Intermediates,
+    resolved: base.Resolved,
+    precision: str,
+    path: Path,
+    emitted: Emitted,
+    model: QuantizedModel | None,
 ) -> Artifact:
-    path, details = folder / emitted.file, emitted.details
-    if precision not in ("fp32", "fp16"):
-        table, quantized = bench.table, bench.quantized if precision == "int8" else bench.weights_only
-        lineage = {"recipe": table.recipe, "observer": table.observer, "samples": table.samples}
-        made = {"steps": quantized.steps, "float_layers": quantized.float_layers}
-        details = {**lineage, **made, "calibration_sha256": files.sha256_file(bench.table_path), **details}
+    details = emitted.details
+    if model is not None:
+        lineage = {"recipe": model.table.recipe, "observer": model.table.observer, "samples": model.table.samples}
+        made = {"steps": model.steps, "float_layers": model.float_layers}
+        details = {**lineage, **made, "calibration_sha256": files.sha256_file(intermediates.table_path), **details}
     return Artifact(
         name=f"{resolved.name}/{path.name}",
         target=resolved.name,
@@ -91,25 +114,25 @@ def _artifact(
         runtime=resolved.target.runtime,
         layout=resolved.target.layout,
         sha256=files.sha256_file(path),
-        parent=bench.checkpoint.sha256,
+        parent=intermediates.checkpoint.sha256,
         details=details,
         input=emitted.input,
     )
 
 
-def _manifest(bench: Intermediates, resolved: base.Resolved, artifacts: list[Artifact]) -> dict[str, Any]:
+def _manifest(intermediates: Intermediates, resolved: base.Resolved, artifacts: list[Artifact]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "edgekit": __version__,
         "created": files.now(),
-        "run": bench.run.name,
-        "arch": bench.checkpoint.arch,
-        "checkpoint_sha256": bench.checkpoint.sha256,
+        "run": intermediates.run.name,
+        "arch": intermediates.checkpoint.arch,
+        "checkpoint_sha256": intermediates.checkpoint.sha256,
         "target": resolved.name,
         "family": resolved.family,
         "versions": {p: packages.version(p) for p in _PACKAGES if _is_there(p)},
-        "labels": bench.checkpoint.labels,
-        "preprocess": bench.checkpoint.preprocess,
+        "labels": intermediates.checkpoint.labels,
+        "preprocess": intermediates.checkpoint.preprocess,
         "artifacts": artifacts,
     }
 
@@ -121,56 +144,60 @@ def _is_there(package: str) -> bool:
         return False
 
 
-def _kept_artifacts(bench: Intermediates, folder: Path, replaced: tuple[str, ...]) -> list[Artifact]:
-    """The artifacts of an earlier export that this one does not make again and that are unharmed."""
+def _kept_artifacts(intermediates: Intermediates, folder: Path, replaced: tuple[str, ...]) -> list[Artifact]:
+    """Return the intact artifacts of an earlier export of this checkpoint that this one does not replace."""
     if not (folder / "manifest.json").is_file():
         return []
     return [
         artifact
         for artifact in load_artifacts(folder)
         if artifact.precision not in replaced
-        and artifact.parent == bench.checkpoint.sha256
+        and artifact.parent == intermediates.checkpoint.sha256
         and (path := folder / artifact.file).is_file()
         and files.sha256_file(path) == artifact.sha256
     ]
 
 
 def _keep_engines(folder: Path, staging: Path, artifacts: list[Artifact]) -> None:
-    """Engines that were built from files that stay the same stay too."""
+    """Copy the engines that were built from files that do not change."""
     for record in (folder / "engines").glob("*/*.engine.json"):
         try:
             content = files.load_json(record)
         except DataError:
             continue
         if isinstance(content, dict) and content.get("exported_sha256") in {a.sha256 for a in artifacts}:
-            place = staging / "engines" / record.parent.name
-            place.mkdir(parents=True, exist_ok=True)
+            kept = staging / "engines" / record.parent.name
+            kept.mkdir(parents=True, exist_ok=True)
             for path in (record, record.with_suffix(""), record.with_suffix(".log")):
                 if path.is_file():
-                    shutil.copy2(path, place)
+                    shutil.copy2(path, kept)
 
 
 def load_artifacts(folder: Path) -> list[Artifact]:
-    """The artifacts that ``folder/manifest.json`` lists."""
+    """Return the artifacts that ``folder/manifest.json`` lists.
+
+    Raises:
+        StorageError, DataError: the manifest cannot be read, or is damaged.
+    """
     path = folder / "manifest.json"
     listed = files.load_document(path, SCHEMA, "artifacts")["artifacts"]
     if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
-        raise DataError(f"{path} is damaged: its artifacts are no list", "export again")
+        raise DataError(f"{path} is damaged: its artifacts are not a list", "export again")
     return [from_table(entry, Artifact, str(path)) for entry in listed]
 
 
 def current_artifacts(run: runs.Run, checkpoint_sha256: str) -> list[Artifact]:
-    """Every exported artifact of a run, by target.
+    """Return every exported artifact of a run, in the order of targets.
 
     Raises:
-        StorageError: one was exported from other weights than the run's.
+        StorageError: an artifact was exported from weights other than the run's.
     """
     found = []
     for manifest in sorted((run.path / "export").glob("[!.]*/manifest.json")):
         for artifact in load_artifacts(manifest.parent):
             if artifact.parent != checkpoint_sha256:
                 raise StorageError(
-                    f"{artifact.name} was exported from other weights than this run's",
+                    f"{artifact.name} was exported from weights other than this run's",
                     f"edgekit export {run.handle} --target {artifact.target}",
                 )
             found.append(artifact)

@@ -1,4 +1,4 @@
-"""Export: how each file is made."""
+"""Emitters: write the files of one precision for a target."""
 
 from __future__ import annotations
 
@@ -12,111 +12,124 @@ from typing import Any
 
 from edgekit.api.intermediates import Intermediates
 from edgekit.errors import ParityError
+from edgekit.quantization import QuantizedModel
 from edgekit.records import Preprocess
 from edgekit.targets import base
 
 
 @dataclass(frozen=True)
 class Emitted:
-    """A file that an emitter wrote: its name, what is to be known of it, and what its input takes."""
+    """A file that an emitter wrote.
+
+    Attributes:
+        file: its name. details: for the manifest. input: the type of its input, a key of `INPUTS`.
+    """
 
     file: str
     details: dict[str, Any] = field(default_factory=dict)
     input: str = "float32"
 
 
-# Writes the files of one precision into a folder.
-Emitter = Callable[[Intermediates, Path, base.Resolved], list[Emitted]]
+# Writes the files of one precision into a folder. INT8 files hold the quantized model that is given, if one is, instead
+# of the run's own.
+Emitter = Callable[[Intermediates, Path, base.Resolved, QuantizedModel | None], list[Emitted]]
 
 
-def _onnx_fp32(bench: Intermediates, folder: Path, resolved: base.Resolved) -> list[Emitted]:
-    shutil.copyfile(bench.onnx, folder / "model.fp32.onnx")
+def _onnx_fp32(
+    intermediates: Intermediates, folder: Path, resolved: base.Resolved, quantized: QuantizedModel | None
+) -> list[Emitted]:
+    shutil.copyfile(intermediates.onnx, folder / "model.fp32.onnx")
     return [Emitted("model.fp32.onnx")]
 
 
-def _onnx_fp16(bench: Intermediates, folder: Path, resolved: base.Resolved) -> list[Emitted]:
+def _onnx_fp16(
+    intermediates: Intermediates, folder: Path, resolved: base.Resolved, quantized: QuantizedModel | None
+) -> list[Emitted]:
     import onnx_ir
 
     from edgekit.convert import onnx
     from edgekit.quant import fp16
 
-    model = onnx_ir.load(bench.onnx)
-    kept = fp16.to_fp16(model, *bench.observed_onnx)
+    model = onnx_ir.load(intermediates.onnx)
+    kept = fp16.to_fp16(model, *intermediates.observed_onnx)
     onnx.save(model, folder / "model.fp16.onnx")
     return [Emitted("model.fp16.onnx", {"float32_nodes": kept} if kept else {})]
 
 
-def _onnx_int8(bench: Intermediates, folder: Path, resolved: base.Resolved) -> list[Emitted]:
-    """For TensorRT twice: float32 between the INT8 parts (8.5 to 10.11), and float16 (10.12 on)."""
+def _onnx_int8(
+    intermediates: Intermediates, folder: Path, resolved: base.Resolved, quantized: QuantizedModel | None
+) -> list[Emitted]:
+    """Write two files for TensorRT: float32 between the INT8 parts (8.5 to 10.11), and float16 (10.12 on)."""
     import onnx_ir
 
     from edgekit.convert import onnx
     from edgekit.quant import formats, fp16, qdq
 
-    model = onnx_ir.load(bench.onnx)
+    model = onnx_ir.load(intermediates.onnx)
     for_tensorrt = resolved.target.runtime == "tensorrt"
-    everywhere = bench.symmetric and for_tensorrt
-    nodes = qdq.quantize(model, bench.quantized, bench.onnx_naming, everywhere)
+    everywhere = intermediates.symmetric and for_tensorrt
+    nodes = qdq.quantize(model, quantized or intermediates.quantized, intermediates.onnx_naming, everywhere)
     onnx.save(model, folder / "model.int8.onnx")
     unoptimized = {"host_runtime": "onnxruntime-unoptimized"}  # its optimizer computes such files wrongly
     emitted = [Emitted("model.int8.onnx", {"int8_nodes": len(nodes), **(unoptimized if everywhere else {})})]
     if for_tensorrt:
         # For DLAs, which know no Q/DQ before TensorRT 11.
-        cache = formats.tensorrt_cache(bench.table, bench.onnx_naming.tensors)
+        cache = formats.tensorrt_cache(intermediates.table, intermediates.onnx_naming.tensors)
         (folder / "model.int8.dla.cache").write_text(cache, encoding="utf-8")
-        fp16.to_fp16(model, *bench.observed_onnx)
+        fp16.to_fp16(model, *intermediates.observed_onnx)
         onnx.save(model, folder / "model.int8.typed.onnx")
         emitted.append(Emitted("model.int8.typed.onnx", {"for": "TensorRT 10.12 and newer", **unoptimized}))
     return emitted
 
 
-def _tflite(precision: str, bench: Intermediates, folder: Path, resolved: base.Resolved) -> list[Emitted]:
-    """The file as its precision has it, then what goes in and out, then the metadata."""
+def _tflite(
+    precision: str,
+    intermediates: Intermediates,
+    folder: Path,
+    resolved: base.Resolved,
+    quantized: QuantizedModel | None,
+) -> list[Emitted]:
+    """Write the file in its precision, then change the types of its input and output."""
     from edgekit.convert.tflite import quiet
     from edgekit.quant import litert, litert_io
     from edgekit.quantization import Border
 
-    path = folder / f"model.{precision}.tflite"
-    source = bench.tflite
+    path, source = folder / f"model.{precision}.tflite", intermediates.tflite
+    is_rounded, rewritten = precision not in ("fp32", "fp16"), {}
     if precision == "fp32":
         shutil.copyfile(source, path)
     elif precision == "fp16":
         with quiet():
             litert.to_fp16(source, path)
     else:
-        quantized = bench.quantized if precision == "int8" else bench.weights_only
-        naming = bench.tflite_naming
+        model = (quantized or intermediates.quantized) if precision == "int8" else intermediates.weights_only
+        naming = intermediates.tflite_naming
         with quiet():
-            litert.quantize(source, quantized, naming, path, precision)
-    border = bench.border if precision == "int8" else Border(bench.border.input)
-    rounded = precision not in ("fp32", "fp16") and not (precision == "int8" and _begins_in_float(bench))
-    rewritten = bench.quantized.rewritten if precision == "int8" else {}
-    first = bench.first_layer(rounded, rewritten) if border.input != "float32" else None
-    preprocess, before = bench.checkpoint.preprocess, path.read_bytes()
-    path.write_bytes(litert_io.rewrite(before, border, preprocess, first, bench.tflite_naming))
-    _check(before, path, border.input, preprocess, precision)
+            litert.quantize(source, model, naming, path, precision)
+        if precision == "int8":
+            is_rounded, rewritten = next(iter(model.layers.values())).scales is not None, model.rewritten
+    border = intermediates.border if precision == "int8" else Border(intermediates.border.input)
+    first = intermediates.first_layer(is_rounded, rewritten) if border.input != "float32" else None
+    preprocess, before = intermediates.checkpoint.preprocess, path.read_bytes()
+    path.write_bytes(litert_io.rewrite(before, border, preprocess, first, intermediates.tflite_naming))
+    _check_answers(before, path, border.input, preprocess, precision)
     details = {"output": border.output}
     if first is not None:
         details["first_layer"] = "on pixels"
     return [Emitted(path.name, details, border.input)]
 
 
-def _begins_in_float(bench: Intermediates) -> bool:
-    """Whether the first layer of the INT8 file stays in floating point."""
-    return next(iter(bench.quantized.layers.values())).scales is None
-
-
-# How far the answers of a file may move, relative to the largest, when its input becomes bytes: in quantized files the
-# first layer is another one.
+# The largest change of a file's answers, relative to the largest of them, when its input becomes bytes. In quantized
+# files the first layer is rounded anew.
 _MAY_MOVE = {"fp32": 1e-3, "fp16": 1e-2}
 _MAY_MOVE_ROUNDED = 0.5
 
 
-def _check(before: bytes, path: Path, taken: str, preprocess: Preprocess, precision: str) -> None:
-    """Compare a file with what it was before, on one seeded random image.
+def _check_answers(before: bytes, path: Path, input_type: str, preprocess: Preprocess, precision: str) -> None:
+    """Compare a file with its content before the change of its input, on one seeded random image.
 
     Raises:
-        ParityError: they do not agree.
+        ParityError: the answers differ by more than allowed.
     """
     import numpy as np
 
@@ -131,7 +144,7 @@ def _check(before: bytes, path: Path, taken: str, preprocess: Preprocess, precis
     with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch, quiet():
         plain = Path(scratch) / "before.tflite"
         plain.write_bytes(before)
-        for file, kind in ((plain, "float32"), (path, taken)):
+        for file, kind in ((plain, "float32"), (path, input_type)):
             runner = open_runner("litert", str(file), 1)
             answers.append(runner.infer(prepare(pixels, {**feed, "input": kind})))
             runner.close()
@@ -139,7 +152,7 @@ def _check(before: bytes, path: Path, taken: str, preprocess: Preprocess, precis
     allowed = _MAY_MOVE.get(precision, _MAY_MOVE_ROUNDED)
     if not moved <= allowed:
         raise ParityError(
-            f"{path.name} with {taken} input answers otherwise than before, by {moved:.2g} (relative), "
+            f"{path.name} with {input_type} input differs from the file with float input by {moved:.2g} (relative), "
             f"allowed {allowed:g}",
             "--input float",
         )

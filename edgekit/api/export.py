@@ -206,9 +206,9 @@ def _export(
     if options.max_drop is None or "int8" not in precisions:
         return Exported(artifacts.export_target(intermediates, resolved, precisions, about))
     recipes = (options.recipe,) if options.recipe else search.RECIPES
-    found, trial, kept = search.Search(intermediates, resolved, recipes).run(options.max_drop)
-    missed = "" if kept else f"{resolved.name}: {search.described(trial)}"
-    return Exported(artifacts.export_target(found, resolved, precisions, about), missed)
+    found = search.Search(intermediates, resolved, recipes).run(options.max_drop)
+    missed = "" if found.within_budget else f"{resolved.name}: {search.described(found.trial)}"
+    return Exported(artifacts.export_target(found.intermediates, resolved, precisions, about, found.quantized), missed)
 
 
 def _with_fp16(resolved: base.Resolved, chosen: tuple[str, ...]) -> tuple[str, ...]:

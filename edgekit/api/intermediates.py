@@ -1,4 +1,4 @@
-"""What the quantized files of one run hold: decided once, kept in the run, used again."""
+"""Intermediate models of one run: float files, calibration, quantized weights; each made once, kept in the run."""
 
 from __future__ import annotations
 
@@ -36,92 +36,18 @@ if TYPE_CHECKING:
     from edgekit.quant.naming import Naming
 
 
-_MOST_SCORES = 500_000  # for two numbers
-
-
-def quantized(bench: Intermediates) -> QuantizedModel:
-    """The weights for INT8 activations."""
-    if "rounding" in bench.recipe.steps and "bias" not in bench.recipe.steps:
-        progress.note(
-            'recovery: "rounding" moves the mean of every output; without "bias" it can lose more than it gains'
-        )
-    return _recovered(bench, bench.table, ".symmetric.npz" if bench.symmetric else ".npz", bench.symmetric)
-
-
-def weights_only(bench: Intermediates) -> QuantizedModel:
-    """The weights for float32 activations; 16 bits are as good as these."""
-    return _recovered(bench, dataclasses.replace(bench.table, ranges={}), ".weights.npz", False)
-
-
-def _recovered(bench: Intermediates, table: CalibrationTable, suffix: str, symmetric: bool) -> QuantizedModel:
-    """The weights under which the network loses least when the tensors of `table` are rounded."""
-    from edgekit.quant import cache, recover
-
-    path = bench.table_path.with_suffix(suffix)
-    made_by = {"table": files.sha256_file(bench.table_path), "checkpoint": bench.checkpoint.sha256}
-    if (kept := cache.load(path, made_by)) is not None:
-        return QuantizedModel(bench.table, kept[0], symmetric, bench.recipe.steps, kept[1])
-    images = bench.calibration_images(bench.recipe.recovery_samples if bench.recipe.steps else 1)
-    with progress.bar("recovering accuracy") as update:
-        scheme = QuantScheme(symmetric, everywhere=True)
-        model = recover.recover(bench.folded, table, bench.recipe, scheme, images, update)
-    model = dataclasses.replace(model, table=bench.table)
-    if bench.recipe.steps:
-        cache.save(path, model, made_by)
-        progress.note(f"recovery: {', '.join(bench.recipe.steps)} on up to {len(images)} images")
-    return model
-
-
-def first_layer(bench: Intermediates, rounded: bool, rewritten: dict[str, LayerWeights]) -> LayerWeights | None:
-    """The first layer on pixels less 255 times their mean, as trained or rounded; None if it cannot normalize.
-
-    Args:
-        rewritten: of the quantized model whose file it is for.
-    """
-    from edgekit.quant import cache, litert_io, placement
-
-    preprocess, trained = bench.checkpoint.preprocess, litert_io.exported(bench.folded)
-    if trained is None or not litert_io.begins_with(bench.tflite, trained):
-        return None
-    folded = placement.with_weights(bench.folded, rewritten)
-    exact = litert_io.trained(folded, preprocess)
-    if not rounded or exact is None:
-        return exact
-    digest = hashlib.sha256(exact.weight.tobytes() + (b"" if exact.bias is None else exact.bias.tobytes())).hexdigest()
-    path = bench.table_path.with_suffix(f".pixels.{digest[:8]}.npz" if rewritten else ".pixels.npz")
-    made_by = {"table": files.sha256_file(bench.table_path), "checkpoint": bench.checkpoint.sha256, "first": digest}
-    if (kept := cache.load(path, made_by)) is not None:
-        return next(iter(kept[0].values()))
-    images = bench.calibration_images(bench.recipe.recovery_samples if bench.recipe.steps else 1)
-    decided = litert_io.decided(folded, preprocess, bench.recipe, images)
-    if decided is not None:
-        cache.save(path, QuantizedModel(bench.table, {"first": decided}), made_by)
-    return decided
-
-
-def score_calibration(bench: Intermediates) -> tuple[float, float] | None:
-    """Platt scaling on val; None, and a note, where the run was never evaluated."""
-    from edgekit.evaluation import evaluate, temperature
-
-    judged = evaluate.load(bench.run.path, bench.checkpoint.sha256)
-    if judged is None:
-        progress.note(
-            f"no score calibration in the files: it needs edgekit evaluate {bench.run.handle}, then export again"
-        )
-        return None
-    most = max(1, _MOST_SCORES // len(bench.checkpoint.labels))
-    return temperature.fit_platt(judged.raw["val_logits"][:most], judged.raw["val_labels"][:most])
-
-
-# What the exports of one run share, each made once and only when needed.
-
 SCHEMA = 1  # of calibration/<recipe>.json
 _BATCH = 16
-_MOST_SAID = 3
+_MOST_NAMED = 3
+_MOST_SCORES = 500_000  # logits that two parameters of score calibration are fitted to
+_ignore: Callable[[int, int], None] = lambda done, total: None  # noqa: E731
 
 
 class Intermediates:
-    """The intermediate models of a run. Files are kept in ``export/common`` and used again."""
+    """Intermediate models of a run, each made once and on demand.
+
+    Files are kept in ``export/common``, calibration tables and quantized weights in ``calibration``.
+    """
 
     def __init__(
         self,
@@ -133,9 +59,9 @@ class Intermediates:
     ) -> None:
         """
         Args:
-            border: what LiteRT files take and give.
-            symmetric: both targets get symmetric activations (``--parity strict``).
-            calibration_data: a folder of unlabelled images instead of the train split.
+            symmetric: give all targets symmetric activations (``--parity strict``).
+            calibration_data: a folder of unlabelled images, used instead of the train split.
+            border: input and output types of LiteRT files.
         """
         self.run = run
         self.calibration_data = calibration_data
@@ -145,7 +71,11 @@ class Intermediates:
 
     @cached_property
     def trained(self) -> tuple[Checkpoint, nn.Module]:
-        """The checkpoint, checked against run.json, and its network."""
+        """The checkpoint and its network.
+
+        Raises:
+            DataError: the checkpoint is not the one that run.json names.
+        """
         from edgekit.models import checkpoints
 
         checkpoint, model = checkpoints.load(self.run.path / "checkpoint.pt")
@@ -169,7 +99,7 @@ class Intermediates:
 
     @cached_property
     def onnx(self) -> Path:
-        """FP32 ONNX, batch 1; model.fp32.dynamic.onnx lies beside it."""
+        """Path of the FP32 ONNX file of batch 1; model.fp32.dynamic.onnx is beside it."""
 
         def make(static: Path, dynamic: Path) -> None:
             from edgekit.convert import onnx
@@ -182,7 +112,7 @@ class Intermediates:
 
     @cached_property
     def tflite(self) -> Path:
-        """FP32 LiteRT."""
+        """Path of the FP32 LiteRT file."""
 
         def make(path: Path) -> None:
             from edgekit.convert import tflite
@@ -193,9 +123,9 @@ class Intermediates:
         return self.kept(("model.fp32.tflite",), make)
 
     def save_baseline(self, path: Path) -> None:
-        """The network as trained, as a torch program: the desktop baseline.
+        """Save the trained network as a torch program, the desktop baseline.
 
-        Made anew each time: torch can only load such a file by unpickling it.
+        It is not cached: torch can only load such a file by unpickling it.
         """
         import torch
 
@@ -207,7 +137,7 @@ class Intermediates:
 
     @cached_property
     def calibration_set(self) -> CalibrationSet:
-        """The samples that are shown to the observers; what is doubtful about them is said."""
+        """The calibration samples; notes name what is doubtful about them."""
         chosen, _ = self._chosen
         for problem in calibration.problems(chosen, self.checkpoint.labels, self.recipe):
             progress.note(f"calibration: {problem}")
@@ -220,12 +150,16 @@ class Intermediates:
             chosen = calibration.choose(self.data.split("train"), self.recipe)
             return chosen, [self.data.root / sample.path for sample in chosen.samples]
         found = calibration.from_folder(self.calibration_data, self.recipe)
-        for passed_over in found.skipped[:_MOST_SAID]:
-            progress.note(f"calibration: passed over {passed_over}")
+        for skipped in found.skipped[:_MOST_NAMED]:
+            progress.note(f"calibration: skipped {skipped}")
         return found.chosen, found.paths
 
     def _calibration_paths(self, limit: int | None = None) -> list[Path]:
-        """The first files of the calibration set; those of the data set must be as they were indexed."""
+        """Return the first files of the calibration set.
+
+        Raises:
+            DataError: files of the data set have changed since they were indexed.
+        """
         samples = self.calibration_set.samples[:limit]
         if self.calibration_data is None:
             return dataset.check_unchanged(self.data, samples)
@@ -233,16 +167,16 @@ class Intermediates:
 
     @cached_property
     def table(self) -> CalibrationTable:
-        """The one calibration, from the train split; read from the run if it is there already."""
+        """The calibration table, read from the run if it was made before."""
         chosen = self.calibration_set
-        recipe = json.loads(json.dumps(dataclasses.asdict(self.recipe)))  # as it is read back: lists, not tuples
+        recipe = json.loads(json.dumps(dataclasses.asdict(self.recipe)))  # as JSON gives it back: lists, not tuples
         made_by = {"recipe": recipe, "samples": chosen.fingerprint}
         path = self.table_path
         if path.is_file():
             kept = files.load_document(path, SCHEMA, "made_by", "table")
             table = from_table(kept["table"], CalibrationTable, str(path))
             if kept["made_by"] == made_by and table.parent == self.checkpoint.sha256:
-                progress.note(f"calibration: {path} (made before, used again)")
+                progress.note(f"calibration: {path} (used again)")
                 return table
         from edgekit.quant import calibrate, preflight
 
@@ -262,59 +196,120 @@ class Intermediates:
         return table
 
     def _compare_with_evaluation(self, paths: list[Path]) -> None:
-        """Say it where foreign calibration images do not look like the val split."""
-        from edgekit.data import calibration
+        """Note if foreign calibration images do not look like the val split."""
         from edgekit.quant import preflight
 
-        ignore: Callable[[int, int], None] = lambda done, total: None  # noqa: E731
-        judged_on = calibration.choose(self.data.split("val"), self.recipe)  # the split's own order is by class
-        val = dataset.check_unchanged(self.data, judged_on.samples)
+        chosen = calibration.choose(self.data.split("val"), self.recipe)  # the split's own order is by class
+        val_paths = dataset.check_unchanged(self.data, chosen.samples)
         with progress.working("comparing with val"):
-            seen, judged = (preflight.features(self.folded, self._batches(files, ignore)) for files in (paths, val))
-        found = calibration.compare_likeness(seen, judged)
+            ours, val = (preflight.features(self.folded, self._batches(each)) for each in (paths, val_paths))
+        found = calibration.compare_likeness(ours, val)
         if found.unlike:
             progress.note(
                 f"calibration: these images do not look like those of val: their features are {found.distance:.2f} "
-                f"variances apart, {found.expected:.2f} would be chance"
+                f"variances apart; {found.expected:.2f} is expected by chance"
             )
 
     @property
     def table_path(self) -> Path:
-        """``calibration/<recipe>-<hash>.json``: other recipes of the name, and other images, lie beside it."""
+        """Path ``calibration/<recipe>-<hash>.json``; the hash is of the recipe and of the images."""
         recipe = json.dumps(dataclasses.asdict(self.recipe), sort_keys=True)
         digest = files.sha256_text([recipe, self.calibration_set.fingerprint])
         return self.run.path / "calibration" / f"{self.recipe.name}-{digest[:8]}.json"
 
     @cached_property
     def quantized(self) -> QuantizedModel:
-        """What every INT8 file holds: decided once, kept beside the table."""
-        return quantized(self)
+        """The model that INT8 files hold; its weights are kept beside the table."""
+        if "rounding" in self.recipe.steps and "bias" not in self.recipe.steps:
+            progress.note(
+                'recovery: "rounding" moves the mean of every output; without "bias" it can lose more than it gains'
+            )
+        return self._recovered(self.table, ".symmetric.npz" if self.symmetric else ".npz", self.symmetric)
 
     @cached_property
     def weights_only(self) -> QuantizedModel:
-        """What the files hold that have int8 weights and (all but) exact activations."""
-        return weights_only(self)
+        """The model of files with int8 weights and float32 or int16 activations."""
+        return self._recovered(dataclasses.replace(self.table, ranges={}), ".weights.npz", False)
+
+    def _recovered(self, table: CalibrationTable, suffix: str, symmetric: bool) -> QuantizedModel:
+        """Return the model with the least error when the tensors of `table` are rounded."""
+        from edgekit.quant import cache, placement, recover
+
+        def model(layers: dict[str, LayerWeights], rewritten: dict[str, LayerWeights]) -> QuantizedModel:
+            return placement.quantized_model(self.folded, self.table, layers, symmetric, self.recipe.steps, rewritten)
+
+        path = self.table_path.with_suffix(suffix)
+        made_by = {"table": files.sha256_file(self.table_path), "checkpoint": self.checkpoint.sha256}
+        if (kept := cache.load(path, made_by)) is not None:
+            return model(kept.layers, kept.rewritten)
+        images = self.calibration_images(self.recipe.recovery_samples if self.recipe.steps else 1)
+        with progress.bar("recovering accuracy") as update:
+            scheme = QuantScheme(symmetric, everywhere=True)
+            found = recover.recover(self.folded, table, self.recipe, scheme, images, update)
+        recovered = model(found.layers, found.rewritten)
+        if self.recipe.steps:
+            cache.save(path, cache.Weights(found.layers, found.rewritten), made_by)
+            progress.note(f"recovery: {', '.join(self.recipe.steps)} on up to {len(images)} images")
+        return recovered
 
     def first_layer(self, rounded: bool, rewritten: dict[str, LayerWeights]) -> LayerWeights | None:
-        """The first layer on pixels less their mean, for files that normalize by themselves; None if it cannot be."""
-        return first_layer(self, rounded, rewritten)
+        """Return the weights of a first layer that takes pixels less 255 times their mean; None if it cannot be.
+
+        Args:
+            rounded: int8 weights; else those of the float network.
+            rewritten: of the quantized model whose file it is for.
+        """
+        from edgekit.quant import cache, litert_io, placement
+
+        preprocess, exported = self.checkpoint.preprocess, litert_io.exported_first_layer(self.folded)
+        if exported is None or not litert_io.begins_with(self.tflite, exported):
+            return None
+        folded = placement.with_weights(self.folded, rewritten)
+        exact = litert_io.float_first_layer(folded, preprocess)
+        if not rounded or exact is None:
+            return exact
+        content = exact.weight.tobytes() + (b"" if exact.bias is None else exact.bias.tobytes())
+        digest = hashlib.sha256(content).hexdigest()
+        path = self.table_path.with_suffix(f".pixels.{digest[:8]}.npz" if rewritten else ".pixels.npz")
+        made_by = {"table": files.sha256_file(self.table_path), "checkpoint": self.checkpoint.sha256, "first": digest}
+        if (kept := cache.load(path, made_by)) is not None:
+            return next(iter(kept.layers.values()))
+        images = self.calibration_images(self.recipe.recovery_samples if self.recipe.steps else 1)
+        found = litert_io.quantized_first_layer(folded, preprocess, self.recipe, images)
+        if found is not None:
+            cache.save(path, cache.Weights({"first": found}), made_by)
+        return found
+
+    @cached_property
+    def score_calibration(self) -> tuple[float, float] | None:
+        """Slope and intercept of Platt scaling, fitted on val; None, with a note, for a run without evaluation."""
+        from edgekit.evaluation import evaluate, temperature
+
+        evaluated = evaluate.load(self.run.path, self.checkpoint.sha256)
+        if evaluated is None:
+            progress.note(
+                f"no score calibration in the files: run `edgekit evaluate {self.run.handle}`, then export again"
+            )
+            return None
+        most = max(1, _MOST_SCORES // len(self.checkpoint.labels))
+        return temperature.fit_platt(evaluated.raw["val_logits"][:most], evaluated.raw["val_labels"][:most])
 
     def calibration_images(self, limit: int) -> torch.Tensor:
-        """The first `limit` images of the calibration set, normalized float32 (N, 3, H, W)."""
+        """Return the first `limit` images of the calibration set, normalized float32 (N, 3, H, W)."""
         import torch
 
-        return torch.cat(list(self._batches(self._calibration_paths(limit), lambda done, total: None)))
+        return torch.cat(list(self._batches(self._calibration_paths(limit))))
 
     @cached_property
     def onnx_naming(self) -> Naming:
-        """What the tensors and nodes of the ONNX file are in torch."""
+        """Torch names of the tensors and layers in the ONNX file."""
         from edgekit.convert import onnx
 
         return self._name(onnx.run_all(self.onnx, self._probe.numpy()))
 
     @property
     def observed_onnx(self) -> tuple[CalibrationTable | None, dict[str, str] | None]:
-        """What the tensors of the ONNX file were seen to hold; nothing for networks that are not quantized."""
+        """The calibration table, and ONNX tensor -> its name there; None for networks that are not quantized."""
         from edgekit.models import zoo
 
         row = zoo.MODELS.get(self.checkpoint.arch)
@@ -322,14 +317,14 @@ class Intermediates:
 
     @cached_property
     def tflite_naming(self) -> Naming:
-        """What the tensors and operators of the LiteRT file are in torch."""
+        """Torch names of the tensors and layers in the LiteRT file."""
         from edgekit.convert import tflite
 
         return self._name(tflite.run_all(self.tflite, self._probe.numpy()))
 
     @cached_property
     def _probe(self) -> torch.Tensor:
-        """One random image; its tensors tell which name is which."""
+        """A random image, normalized float32 (1, 3, H, W), on whose tensors graphs are matched."""
         import torch
 
         size = self.checkpoint.preprocess.image_size
@@ -339,27 +334,35 @@ class Intermediates:
         from edgekit.quant import calibrate, naming, placement
 
         reference = calibrate.run_all(self.folded, self._probe)
-        return naming.naming(reference, placement.written_by(self.folded), placement.trained(self.folded), tensors)
+        return naming.name_exported(
+            reference, placement.written_by(self.folded), placement.trained_weights(self.folded), tensors
+        )
 
     def _batches(
-        self, paths: list[Path], update: Callable[[int, int], None], say: Callable[[str], None] | None = None
+        self,
+        paths: list[Path],
+        update: Callable[[int, int], None] = _ignore,
+        warn: Callable[[str], None] | None = None,
     ) -> Iterator[torch.Tensor]:
-        """Normalized batches; only one is in memory at a time. `say` hears of images of a single colour."""
+        """Yield normalized batches, float32 (N, 3, H, W), with only one in memory at a time.
+
+        Args:
+            update: called with the number of images done and in all. warn: called about images of a single colour.
+        """
         import torch
 
         from edgekit.models.build import normalize
 
         loaded = images.load_batches(paths, self.checkpoint.preprocess, _BATCH)
-        for number, pixels in enumerate(calibration.watched(loaded, paths, say) if say else loaded):
+        for number, pixels in enumerate(calibration.watched(loaded, paths, warn) if warn else loaded):
             yield normalize(torch.from_numpy(pixels), self.checkpoint.preprocess).contiguous()
             update(number * _BATCH + len(pixels), len(paths))
 
     def kept(self, names: tuple[str, ...], make: Callable[..., Any]) -> Path:
-        """Files of ``export/common``, made together unless all are there, whole, and from this checkpoint.
+        """Return the path of the first of some files in ``export/common``, made together unless all are intact.
 
         Args:
             make: called with one path per name, in a staging folder.
-        Returns the path of the first.
         """
         common = self.run.path / "export" / "common"
         if not all(self._is_whole(common / name) for name in names):

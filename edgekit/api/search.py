@@ -1,10 +1,14 @@
-"""``edgekit export --max-drop``: what the search of `edgekit.quant.search` tries, made and measured."""
+"""Search for the cheapest INT8 model within an accuracy budget (``export --max-drop``), measured in a local runtime.
+
+`edgekit.quant.search` decides what to try; this module makes and measures it.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 import time
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,25 +26,43 @@ if TYPE_CHECKING:
     from edgekit.quant.search import Drop, Trial
 
 
-# From cheap to dear: seconds of calibration, then of recovery.
+# From cheap to expensive: seconds of calibration, then of recovery.
 RECIPES = ("relative", "default")
 MOST_FLOAT_LAYERS = 12
-_RANKED_ON = 32  # images
+_RANKING_IMAGES = 32
 _BATCH = 8
 
 
+@dataclass(frozen=True)
+class Found:
+    """Result of a search.
+
+    Attributes:
+        intermediates: of the recipe whose model was chosen.
+        quantized: the chosen model; some of its layers may be in floating point.
+        within_budget: whether its drop is shown to stay within the budget. If no model's is, the one with the
+            lowest bound was chosen.
+    """
+
+    intermediates: Intermediates
+    quantized: QuantizedModel
+    trial: Trial
+    within_budget: bool
+
+
 class Search:
-    """Trials of one run for one target, judged on the val split in the runtime that is here."""
+    """Trials of one run for one target, judged on the val split in the runtime of this machine."""
 
-    def __init__(self, bench: Intermediates, resolved: base.Resolved, recipes: tuple[str, ...]) -> None:
-        self.bench, self.resolved, self.recipes = bench, resolved, recipes
-        self.val = bench.data.split("val")
-        self.benches: dict[str, Intermediates] = {}
+    def __init__(self, intermediates: Intermediates, resolved: base.Resolved, recipes: tuple[str, ...]) -> None:
+        self.intermediates, self.resolved, self.recipes = intermediates, resolved, recipes
+        self.val = intermediates.data.split("val")
+        self.by_recipe: dict[str, Intermediates] = {}
 
-    def run(self, budget: float) -> tuple[Intermediates, Trial, bool]:
-        """The workbench whose files are to be written, its trial, and whether it keeps the budget.
+    def run(self, budget: float) -> Found:
+        """Try models until one keeps `budget`, in points of top-1.
 
-        Where none keeps it, the trial with the least bound is returned.
+        Raises:
+            UsageError: val has too few images to show that a model keeps the budget.
         """
         from edgekit.quant import search
 
@@ -51,100 +73,99 @@ class Search:
             trials.append(trial)
             progress.note(f"  {described(trial)}")
         best = min(trials, key=lambda trial: trial.drop.at_most)
-        bench = self.benches[best.recipe]
-        vars(bench)["quantized"] = self.mixed(bench, best.float_layers)
-        return bench, best, best.drop.at_most <= budget
+        intermediates = self._of_recipe(best.recipe)
+        quantized = self.mixed(intermediates, best.float_layers)
+        return Found(intermediates, quantized, best, best.drop.at_most <= budget)
 
     def measure(self, recipe: str, float_layers: tuple[str, ...]) -> Trial:
-        """Make the INT8 file and judge it."""
+        """Write the INT8 file of a recipe with some layers in floating point, and measure its drop."""
         from edgekit.quant.search import Trial
 
         start = time.monotonic()
-        bench = self._bench(recipe)
-        whole = bench.quantized
-        vars(bench)["quantized"] = self.mixed(bench, float_layers)
-        try:
-            with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
-                emitted = EMITTERS[self.resolved.target.suffix, "int8"](bench, Path(scratch), self.resolved)
-                drop = self._judge(Path(scratch), emitted[0])
-        finally:
-            vars(bench)["quantized"] = whole
+        intermediates = self._of_recipe(recipe)
+        quantized = self.mixed(intermediates, float_layers)
+        with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
+            emit = EMITTERS[self.resolved.target.suffix, "int8"]
+            emitted = emit(intermediates, Path(scratch), self.resolved, quantized)
+            drop = self._measure_drop(Path(scratch), emitted[0])
         return Trial(recipe, float_layers, drop, time.monotonic() - start)
 
-    def mixed(self, bench: Intermediates, float_layers: tuple[str, ...]) -> QuantizedModel:
-        """The quantized model of a workbench with some layers in floating point."""
+    def mixed(self, intermediates: Intermediates, float_layers: tuple[str, ...]) -> QuantizedModel:
+        """Return the quantized model with some layers in floating point."""
         from edgekit.quant import placement
 
-        trained = {**placement.trained(bench.folded), **bench.quantized.rewritten}
-        layers = {n: trained[n] if n in float_layers else layer for n, layer in bench.quantized.layers.items()}
-        return dataclasses.replace(bench.quantized, layers=layers)
+        whole = intermediates.quantized
+        if not float_layers:
+            return whole
+        exact = {**placement.trained_weights(intermediates.folded), **whole.rewritten}
+        layers = {n: exact[n] if n in float_layers else layer for n, layer in whole.layers.items()}
+        return placement.with_changes(intermediates.folded, whole, layers)
 
     def ranked(self, recipe: str) -> list[str]:
-        """The layers by what quantizing each alone does to the answers."""
+        """Return the INT8 layers, those first whose quantization alone changes the answers most."""
         from edgekit.quant import debug
 
-        bench = self._bench(recipe)
+        intermediates = self._of_recipe(recipe)
         native = LITERT_SCHEME if self.resolved.target.runtime == "litert" else TENSORRT_SCHEME
         with progress.bar("ranking layers by sensitivity") as update:
-            batches = bench.calibration_images(_RANKED_ON).split(_BATCH)
-            found = debug.inspect(bench.folded, bench.quantized, native, batches, update, tensors=False)
-        last = list(bench.quantized.layers)[-1]
-        whole = self.bench.border.output != "float32"  # then the scores come out of it as integers
-        return [layer.name for layer in found.layers if layer.int8 and not (whole and layer.name == last)]
+            batches = intermediates.calibration_images(_RANKING_IMAGES).split(_BATCH)
+            found = debug.inspect(intermediates.folded, intermediates.quantized, native, batches, update, tensors=False)
+        last = list(intermediates.quantized.layers)[-1]
+        needs_last = self.intermediates.border.output != "float32"  # it writes the integers that are asked for
+        return [layer.name for layer in found.layers if layer.int8 and not (needs_last and layer.name == last)]
 
-    def _bench(self, recipe: str) -> Intermediates:
-        if recipe not in self.benches:
-            same = self.bench
-            self.benches[recipe] = Intermediates(
-                same.run, config.load_recipe(recipe), same.symmetric, same.calibration_data, same.border
+    def _of_recipe(self, recipe: str) -> Intermediates:
+        if recipe not in self.by_recipe:
+            given = self.intermediates
+            self.by_recipe[recipe] = Intermediates(
+                given.run, config.load_recipe(recipe), given.symmetric, given.calibration_data, given.border
             )
-        return self.benches[recipe]
+        return self.by_recipe[recipe]
 
-    def _judge(self, folder: Path, emitted: Emitted) -> Drop:
-        """The drop of a file against the network as trained."""
+    def _measure_drop(self, folder: Path, emitted: Emitted) -> Drop:
+        """Return the drop of a file against the trained network."""
         import numpy as np
 
         from edgekit.bench import session
         from edgekit.quant.search import paired_drop
 
-        path, parent = folder / emitted.file, self.bench.checkpoint.sha256
+        path, checkpoint = folder / emitted.file, self.intermediates.checkpoint
         target, expected = self.resolved.target, np.array([sample.label for sample in self.val])
         artifact = Artifact(
-            f"search/{path.name}",
-            "search",
-            "int8",
-            target.runtime,
-            target.layout,
-            files.sha256_file(path),
-            parent,
-            emitted.details,
-            emitted.input,
+            name=f"search/{path.name}",
+            target="search",
+            precision="int8",
+            runtime=target.runtime,
+            layout=target.layout,
+            sha256=files.sha256_file(path),
+            parent=checkpoint.sha256,
+            details=emitted.details,
+            input=emitted.input,
         )
-        logits = session.infer_here(artifact, path, self._pixels(), self.bench.checkpoint.preprocess)
-        return paired_drop(self._before(), logits.argmax(1), expected)
+        logits = session.infer_here(artifact, path, self._pixels, checkpoint.preprocess)
+        return paired_drop(self._trained_answers, logits.argmax(1), expected)
 
+    @cached_property
     def _pixels(self) -> np.ndarray:
-        if not hasattr(self, "_kept_pixels"):
-            paths = dataset.check_unchanged(self.bench.data, self.val)
-            self._kept_pixels = images.load_pixels(paths, self.bench.checkpoint.preprocess)
-        return self._kept_pixels
+        """The val images, uint8 (N, image_size, image_size, 3)."""
+        paths = dataset.check_unchanged(self.intermediates.data, self.val)
+        return images.load_pixels(paths, self.intermediates.checkpoint.preprocess)
 
-    def _before(self) -> np.ndarray:
-        """The answers of the network as trained."""
-        if not hasattr(self, "_kept_before"):
-            import numpy as np
+    @cached_property
+    def _trained_answers(self) -> np.ndarray:
+        """Class indices that the trained network gives (N,)."""
+        import numpy as np
 
-            from edgekit.models.build import predict_logits
+        from edgekit.models.build import predict_logits
 
-            checkpoint, network = self.bench.trained
-            parts = np.array_split(self._pixels(), max(1, len(self.val) // 32))
-            answers = [predict_logits(network, part, checkpoint.preprocess).argmax(1).numpy() for part in parts]
-            self._kept_before = np.concatenate(answers)
-        return self._kept_before
+        checkpoint, network = self.intermediates.trained
+        parts = np.array_split(self._pixels, max(1, len(self.val) // 32))
+        answers = [predict_logits(network, part, checkpoint.preprocess).argmax(1).numpy() for part in parts]
+        return np.concatenate(answers)
 
 
 def described(trial: Trial) -> str:
-    """A trial in one line."""
+    """Return a trial in one line."""
     drop, layers = trial.drop, trial.float_layers
     kept = f", {len(layers)} in floating point (last: {layers[-1]})" if layers else ""
     return (

@@ -1,4 +1,4 @@
-"""The folded float graph: what every exporter and every observer sees."""
+"""The folded float graph, which all exporters and observers work on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgekit.errors import EdgekitError
 
 
 class Swish(nn.Module):
-    """x * sigmoid(x), with the sigmoid's output as a tensor of its own (it needs a range)."""
+    """x * sigmoid(x), with the sigmoid's output as a tensor of its own, which needs a range."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * torch.sigmoid(x)
@@ -27,22 +27,22 @@ class _Tracer(fx.Tracer):
 
 
 def fold(model: nn.Module, image_size: int | None = None) -> fx.GraphModule:
-    """A copy of `model` for inference: batch norms folded into convolutions, dropout removed.
+    """Return a copy of `model` for inference: batch norms folded into convolutions, dropout removed.
 
     Rules:
     1. ``Conv2d -> BatchNorm2d`` becomes one Conv2d with a bias (Jacob et al. 2018,
        arXiv:1712.05877, section 3.2), where nothing else reads the convolution's output.
     2. ``SiLU`` becomes ``x * sigmoid(x)``.
-    3. Dropout, stochastic depth and identity vanish.
+    3. Dropout, stochastic depth and identity are removed.
     4. Any other BatchNorm2d (DenseNet's) becomes a depthwise 1x1 Conv2d, which every INT8 runtime has.
-    5. An adaptive average pool to more than one place (VGG's 7x7) goes into the Linear behind it
-       where it is no plain average pool: exporters would write index arithmetic.
-    6. Attention is put in the form of `transformer`.
+    5. An adaptive average pool to more than one position (VGG's 7x7) is folded into the Linear after it
+       unless it is a plain average pool: exporters would write index arithmetic.
+    6. Attention takes the form of `transformer`.
 
     Nodes keep the names of the modules of the original model.
 
     Args:
-        image_size: the side of the images, pixels; rules 5 and 6 need it.
+        image_size: height and width of the images in pixels; rules 5 and 6 need it.
     Raises:
         EdgekitError: the model's forward cannot be traced.
     """
@@ -72,7 +72,7 @@ def fold(model: nn.Module, image_size: int | None = None) -> fx.GraphModule:
 
 
 def _is_noop(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    """Whether the node does nothing in inference."""
+    """Return whether a node does nothing in inference."""
     if node.op == "call_function":
         return getattr(node.target, "__name__", "") == "stochastic_depth"
     kinds = (nn.Dropout, nn.Dropout2d, nn.Identity)
@@ -87,7 +87,7 @@ def _is_batch_norm(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
 
 
 def _fold_batch_norm(folded: fx.GraphModule, node: fx.Node, modules: dict[str, nn.Module]) -> None:
-    """Rules 1 and 4."""
+    """Apply rules 1 and 4."""
     norm, source = modules[str(node.target)], node.args[0]
     assert isinstance(norm, nn.BatchNorm2d)
     assert isinstance(source, fx.Node)
@@ -105,7 +105,7 @@ def _fold_batch_norm(folded: fx.GraphModule, node: fx.Node, modules: dict[str, n
 
 
 def _fold_pools(folded: fx.GraphModule, image_size: int | None) -> None:
-    """Rule 5."""
+    """Apply rule 5."""
     for node in list(folded.graph.nodes):
         places = _places(folded, node)
         if places == 1:
@@ -116,7 +116,7 @@ def _fold_pools(folded: fx.GraphModule, image_size: int | None) -> None:
             linear_node = next(iter(flat.users))
             linear = folded.get_submodule(str(linear_node.target)) if linear_node.op == "call_module" else None
             if not isinstance(linear, nn.Linear) or len(node.users) + len(flat.users) != 2:
-                raise EdgekitError(f"{node.target}: an adaptive average pool that no linear layer reads")
+                raise EdgekitError(f"{node.target}: an adaptive average pool must be read by one linear layer")
             folded.set_submodule(str(linear_node.target), _reading_unpooled(linear, side, places))
         if side % places or side == places:
             node.replace_all_uses_with(node.args[0])
@@ -124,7 +124,7 @@ def _fold_pools(folded: fx.GraphModule, image_size: int | None) -> None:
 
 
 def _places(folded: fx.GraphModule, node: fx.Node) -> int:
-    """The side of what an adaptive average pool gives; 1 for any other node."""
+    """Return the output size of an adaptive average pool; 1 for any other node."""
     pool = folded.get_submodule(str(node.target)) if node.op == "call_module" else None
     if not isinstance(pool, nn.AdaptiveAvgPool2d):
         return 1
@@ -133,9 +133,9 @@ def _places(folded: fx.GraphModule, node: fx.Node) -> int:
 
 
 def _side_before(folded: fx.GraphModule, node: fx.Node, image_size: int | None) -> int:
-    """The side of the features that the module of `node` is given."""
+    """Return the height of the features that a node's module reads."""
     if image_size is None:
-        raise EdgekitError(f"{node.target} depends on the size of the images, which was not given")
+        raise EdgekitError(f"{node.target} depends on the image size, which was not given")
     seen: list[int] = []
     handle = folded.get_submodule(str(node.target)).register_forward_pre_hook(lambda _, x: seen.append(x[0].shape[-1]))
     with torch.inference_mode():
@@ -145,7 +145,7 @@ def _side_before(folded: fx.GraphModule, node: fx.Node, image_size: int | None) 
 
 
 def _reading_unpooled(linear: nn.Linear, side: int, places: int) -> nn.Linear:
-    """`linear` of flattened (channels, places, places), for (channels, side, side) before the pool."""
+    """Return `linear` for (channels, side, side), from one for the pooled (channels, places, places)."""
     pool = torch.zeros(places, side)
     for place in range(places):
         start, end = place * side // places, -(-(place + 1) * side // places)

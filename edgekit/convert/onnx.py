@@ -1,4 +1,4 @@
-"""The folded torch graph as FP32 ONNX, in a form that TensorRT 8.5 to 11 and ONNX Runtime take."""
+"""Export of the folded torch graph to FP32 ONNX that TensorRT 8.5 to 11 and ONNX Runtime read."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from edgekit import files
 from edgekit.errors import EdgekitError, ParityError, is_out_of_memory, out_of_memory
 from edgekit.records import OnnxModel
 
-# TensorRT 8.5 knows opset 17. Every operator that is left after `lower` means the same in 17.
+# TensorRT 8.5 supports opset 17. Every operator left after `lower` means the same in 17.
 OPSET = 17
-_EXPORT_OPSET = 18  # the lowest that torch's exporter writes
+_EXPORT_OPSET = 18  # the lowest that torch's exporter supports
 _IR_VERSION = 8  # ONNX 1.12: the one that came with opset 17
 _SAME_IN_17 = frozenset(
     ("Add", "AveragePool", "Clip", "Concat", "Conv", "Div", "Erf", "Flatten", "Gather", "Gemm", "GlobalAveragePool")
@@ -43,7 +43,7 @@ def export(folded: fx.GraphModule, image_size: int, parent: str, static: Path, d
     Args:
         parent: sha256 of the checkpoint.
     Raises:
-        EdgekitError: an operator that TensorRT 8.5 would read differently, or over 2 GB.
+        EdgekitError: an operator that TensorRT 8.5 would read differently, or a model over 2 GB.
         ParityError: the file disagrees with torch.
     """
     model = _trace(folded, image_size)
@@ -77,26 +77,26 @@ def _trace(folded: fx.GraphModule, image_size: int) -> ir.Model:
 
 
 def lower(model: ir.Model) -> None:
-    """Rewrite in place what opset 18 says differently, then declare opset 17.
+    """Rewrite a model of opset 18 to opset 17, in place.
 
     Rules:
-    1. ReduceMean over the two spatial axes becomes GlobalAveragePool, over others it carries its
-       axes as an attribute: opset 18 moved them into an input, which TensorRT 8.5 would ignore.
-    2. The batch dimension is called ``batch``; intermediate shapes are dropped (they are inferred).
-    3. Nodes are called as the network's modules: ``features.1.conv.0`` what has its weight, and
-       ``features.1.conv.0/Clip`` what follows, so that profiles of any runtime name them. Weights that torch
-       transposed, of a Linear over more than two dimensions, have no name left: there it is the module's.
+    1. ReduceMean over the two spatial axes becomes GlobalAveragePool; over other axes it has them as an
+       attribute: opset 18 moved them into an input, which TensorRT 8.5 would ignore.
+    2. The batch dimension is named ``batch``; intermediate shapes are removed (runtimes infer them).
+    3. Nodes are named after the network's modules: the node with the weight is ``features.1.conv.0``, the next one
+       ``features.1.conv.0/Clip``, so that profiles of every runtime are readable. Weights that torch transposed
+       (of a Linear over more than two dimensions) have lost their name: there the exporter's module name is used.
     4. Any other operator must be one that, as torch writes it, means the same in opset 17 and 18.
-       Only LayerNormalization is as young as 17 (TensorRT takes it from 8.6 on).
+       Only LayerNormalization is as new as 17 (TensorRT supports it from 8.6 on).
     """
     graph = model.graph
-    RemoveUnusedNodesPass()(model)  # torch leaves index arithmetic behind that nothing reads
+    RemoveUnusedNodesPass()(model)  # torch leaves unused index arithmetic in the graph
     for node in list(graph):
         if node.op_type == "ReduceMean":
             _lower_mean(graph, node)
         elif node.op_type not in _SAME_IN_17 or (node.op_type == "Pad" and len(node.inputs) > _PAD_INPUTS):
             raise EdgekitError(
-                f"{node.name}: the operator {node.op_type} is not known to mean the same in opset {OPSET}",
+                f"{node.name}: edgekit does not know whether {node.op_type} means the same in opset {OPSET}",
                 f"edgekit exports networks made of {', '.join(sorted(_SAME_IN_17))}",
             )
     _name_nodes(graph)
@@ -115,7 +115,7 @@ def lower(model: ir.Model) -> None:
 
 
 def _name_nodes(graph: ir.Graph) -> None:
-    """Rule 3."""
+    """Apply rule 3."""
     module, taken = "", set()
     for node in graph:
         weights = [v.name or "" for v in node.inputs if v is not None and v.is_initializer()]
@@ -130,7 +130,7 @@ def _name_nodes(graph: ir.Graph) -> None:
 
 
 def _module_of(node: ir.Node) -> str:
-    """The module that torch's exporter made a node for; "" where it does not say."""
+    """Return the module that torch's exporter made a node for, or "" if it is not recorded."""
     try:
         scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
     except (SyntaxError, ValueError):
@@ -139,10 +139,10 @@ def _module_of(node: ir.Node) -> str:
 
 
 def _lower_mean(graph: ir.Graph, node: ir.Node) -> None:
-    """Rule 1."""
+    """Apply rule 1."""
     axes = ir.convenience.get_const_tensor(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] else None
     if axes is None:
-        raise EdgekitError(f"{node.name}: a mean whose axes are not constant")
+        raise EdgekitError(f"{node.name}: the axes of a mean must be constant")
     kept, over = node.attributes.get("keepdims"), sorted(int(a) for a in axes.numpy())
     keeps, shape = kept is None or bool(kept.as_int()), node.inputs[0].shape if node.inputs[0] else None
     spatial = shape is not None and len(shape) == 4 and sorted(a % 4 for a in over) == [2, 3]
@@ -158,17 +158,17 @@ def _lower_mean(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _fix_batch(model: ir.Model, batch: int) -> None:
-    """Give the inputs and outputs a fixed batch."""
+    """Set the batch size of inputs and outputs."""
     for value in (*model.graph.inputs, *model.graph.outputs):
         assert value.shape is not None
         value.shape = ir.Shape([batch, *value.shape[1:]])
 
 
 def with_batch(path: Path, batch: int) -> bytes:
-    """A file of batch 1 for another batch, checked: each row must be what the image alone gives.
+    """Return the model of a batch-1 file for another batch size; each row must equal the output for its image alone.
 
     Raises:
-        EdgekitError: the network mixes the images of a batch, or fixes its size.
+        EdgekitError: the network mixes the images of a batch, or fixes the batch size.
     """
     model = ir.load(path)
     _fix_batch(model, batch)
@@ -178,7 +178,7 @@ def with_batch(path: Path, batch: int) -> bytes:
     refused = EdgekitError(f"{path.name} cannot be run in batches of {batch}", "leave `batch` out of the device's file")
     try:
         (rows,) = session(content, optimize=False).run(None, {"image": images})
-    except Exception as error:
+    except Exception as error:  # ONNX Runtime raises a dozen kinds
         if is_out_of_memory(error):
             raise out_of_memory(f"running {path.name} in batches of {batch}") from error
         raise refused from error
@@ -193,22 +193,22 @@ def save(model: ir.Model, path: Path) -> None:
     """Check (with shape inference) and write one self-contained file.
 
     Raises:
-        EdgekitError: over 2 GB, where ONNX would need external data.
+        EdgekitError: the model is over 2 GB, for which ONNX needs external data.
     """
     for node in model.graph:
         for output in node.outputs:
             if not output.is_graph_output():
-                output.shape, output.type = None, None  # inferred by whoever reads the file
+                output.shape, output.type = None, None  # runtimes infer them
     proto = ir.to_proto(model)
     if proto.ByteSize() > MAX_BYTES:
-        raise EdgekitError("the model is over 2 GB, which one ONNX file cannot hold")
+        raise EdgekitError("the model is over 2 GB, more than one ONNX file can hold")
     del proto.graph.value_info[:]
     onnx.checker.check_model(proto, full_check=True)
     files.save_bytes(path, proto.SerializeToString())
 
 
 def session(model: Path | bytes, optimize: bool = True) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session on the CPU; `optimize=False` keeps every tensor as the file has it."""
+    """Return an ONNX Runtime session on the CPU; `optimize=False` runs the graph exactly as it is in the file."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if not optimize:
@@ -218,10 +218,10 @@ def session(model: Path | bytes, optimize: bool = True) -> onnxruntime.Inference
 
 
 def check_parity(folded: fx.GraphModule, path: Path, image_size: int, batch: int) -> float:
-    """Compare with torch on one seeded random batch. Returns the largest relative difference.
+    """Compare a file with torch on one seeded random batch; return the largest relative difference.
 
     Raises:
-        ParityError: above `PARITY`.
+        ParityError: the difference is above `PARITY`.
     """
     images = torch.randn(batch, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -234,7 +234,7 @@ def check_parity(folded: fx.GraphModule, path: Path, image_size: int, batch: int
 
 
 def run_all(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Every tensor of the graph by name, for one input batch, as float32 arrays (NCHW)."""
+    """Return every tensor of the graph by name, for one input batch, float32 (NCHW)."""
     proto = onnx.load(path)
     wanted: Iterable[str] = [name for node in proto.graph.node for name in node.output]
     present = {value.name for value in proto.graph.output}

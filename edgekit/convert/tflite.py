@@ -1,4 +1,4 @@
-"""The folded torch graph as FP32 LiteRT (``.tflite``) with an NHWC input."""
+"""Export of the folded torch graph to FP32 LiteRT (``.tflite``) with an NHWC input."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PARITY = 1e-3  # largest difference from torch, relative to the largest logit
 
 
 def export(folded: fx.GraphModule, image_size: int, path: Path) -> None:
-    """Convert and check against torch. Input float32 (1, image_size, image_size, 3), one output.
+    """Convert a graph, and check the file against torch. Input float32 (1, image_size, image_size, 3), one output.
 
     Raises:
         MissingError: litert-torch is not installed. ParityError: the file disagrees with torch.
@@ -35,16 +35,16 @@ def export(folded: fx.GraphModule, image_size: int, path: Path) -> None:
             raise missing_package("litert-torch", "writing .tflite files", "litert") from None
         example = torch.zeros(1, image_size, image_size, 3)
         model = litert_torch.convert(litert_torch.to_channel_last_io(folded, args=[0]).eval(), (example,))
-        content = model.model_content()  # its own writer maps the file and dies on a full disk
+        content = model.model_content()  # its own writer maps the file into memory and crashes on a full disk
     files.save_bytes(path, content)
     check_parity(folded, path, image_size)
 
 
 def check_parity(folded: fx.GraphModule, path: Path, image_size: int) -> float:
-    """Compare with torch on one seeded random image. Returns the largest relative difference.
+    """Compare a file with torch on one seeded random image; return the largest relative difference.
 
     Raises:
-        ParityError: above `PARITY`.
+        ParityError: the difference is above `PARITY`.
     """
     image = torch.randn(1, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -57,7 +57,7 @@ def check_parity(folded: fx.GraphModule, path: Path, image_size: int) -> float:
 
 
 def run_all(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Every float tensor by name for one image, float32 (1, 3, H, W); the output is ``scores`` too."""
+    """Return every float tensor by name, for one image, float32 (1, 3, H, W); the output is also named ``scores``."""
     with quiet():
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
@@ -79,7 +79,7 @@ def run_all(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the converter's log lines, also those from C++, off the terminal."""
+    """Suppress the converter's output, also that from C++."""
     sys.stdout.flush()
     sys.stderr.flush()
     level = logging.root.manager.disable
@@ -89,7 +89,7 @@ def quiet() -> Iterator[None]:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
             logging.disable(logging.WARNING)
-            unread = io.StringIO()  # also what Python writes to streams that are not the descriptors 1 and 2
+            unread = io.StringIO()  # for streams of Python that are not the descriptors 1 and 2
             with warnings.catch_warnings(), contextlib.redirect_stdout(unread), contextlib.redirect_stderr(unread):
                 warnings.simplefilter("ignore")
                 yield

@@ -1,8 +1,8 @@
-"""Transformers in a form that every runtime takes: static windows, at most five dimensions.
+"""Transformers in a form that every runtime supports: static windows, at most five dimensions.
 
-What is here computes what torchvision's modules do in inference, for one image size and any batch:
-nothing reads a shape when the model runs. Windows stand beside the heads and not in the batch, so
-that the batch stays the first dimension of every tensor.
+These modules compute the same as torchvision's in inference, for one image size and any batch size; no shape is
+read when the model runs. Windows are joined with the heads, not with the batch, so that the batch stays the first
+dimension of every tensor.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from torchvision.models.vision_transformer import EncoderBlock, VisionTransforme
 
 from edgekit.errors import EdgekitError
 
-_FORBIDDEN = -100.0  # what the mask of Liu et al. 2021 adds to the score of two unrelated places
+_FORBIDDEN = -100.0  # that the mask of Liu et al. 2021 adds to the score of two unrelated positions
 
 
 class _Attention(nn.Module):
-    """Multi-head self-attention (Vaswani et al. 2017, arXiv:1706.03762): (N, places, width) to the same.
+    """Multi-head self-attention (Vaswani et al. 2017, arXiv:1706.03762): (N, positions, width) to the same shape.
 
     Args:
-        windows: how many parts the places are cut into, one behind the other; each sees itself only.
+        windows: number of consecutive parts of the positions; attention stays within a part.
     """
 
     def __init__(self, qkv: nn.Linear, output: nn.Linear, heads: int, windows: int = 1) -> None:
@@ -38,7 +38,7 @@ class _Attention(nn.Module):
             self.qkv.bias[:width] *= (width // heads) ** -0.5
 
     def scores(self, scores: torch.Tensor) -> torch.Tensor:
-        """What a subclass adds to (N, windows * heads, length, length)."""
+        """Hook for subclasses: change the scores (N, windows * heads, length, length)."""
         return scores
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -57,14 +57,14 @@ class _Attention(nn.Module):
         return parts.unflatten(1, (self.windows, -1)).transpose(2, 3).flatten(1, 2)
 
     def _join(self, x: torch.Tensor) -> torch.Tensor:
-        """`_split` undone."""
+        """Invert `_split`."""
         if self.windows == 1:
             return x.transpose(1, 2).flatten(2)
         return x.unflatten(1, (self.windows, self.heads)).transpose(2, 3).flatten(3).flatten(1, 2)
 
 
 class _Block(nn.Module):
-    """A block of the vision transformer."""
+    """Block of the vision transformer."""
 
     def __init__(self, source: EncoderBlock) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Vision(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         patches = self.conv_proj(x).flatten(2).transpose(1, 2)
-        # A row of zeros before the patches: with its position it is the class token, for any batch.
+        # A row of zeros before the patches becomes the class token when its position is added, for any batch size.
         x = functional.pad(patches, (0, 0, 1, 0)) + self.positions
         return self.heads(self.ln(self.layers(x))[:, 0])
 
@@ -105,7 +105,7 @@ class Windowed(_Attention):
     """Swin's (shifted) window attention (Liu et al. 2021, arXiv:2103.14030): (N, height, width, channels).
 
     Args:
-        size: height and width of the features that it is given.
+        size: height and width of its input.
     """
 
     bias: torch.Tensor
@@ -121,7 +121,7 @@ class Windowed(_Attention):
         self.register_buffer("bias", bias.flatten(0, 1)[None])  # (1, windows * heads, length, length)
 
     def _mask(self) -> torch.Tensor:
-        """(windows, 1, length, length): `_FORBIDDEN` where the shift put two distant places side by side."""
+        """Return the mask (windows, 1, length, length): `_FORBIDDEN` between positions that only the shift joined."""
         regions = torch.zeros(self.padded)
         for axis, (side, w, shift) in enumerate(zip(self.padded, self.window, self.shift)):
             if not shift:
@@ -151,14 +151,14 @@ class Windowed(_Attention):
 
 
 class _Mean(nn.Module):
-    """The mean over height and width; torch's pool of a permuted tensor exports as index arithmetic."""
+    """Mean over height and width; torch's pool of a permuted tensor would be exported as index arithmetic."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.mean((2, 3), keepdim=True)
 
 
 def _roll(x: torch.Tensor, axis: int, by: int) -> torch.Tensor:
-    """`x` moved by `by` places towards its start; what leaves comes back at the end."""
+    """Return `x` rolled by `by` positions towards its start."""
     if not by:
         return x
     start, end = (x[:, by:], x[:, :by]) if axis == 1 else (x[:, :, by:], x[:, :, :by])
@@ -167,12 +167,12 @@ def _roll(x: torch.Tensor, axis: int, by: int) -> torch.Tensor:
 
 @torch.no_grad()
 def simplify(model: nn.Module, image_size: int | None) -> nn.Module:
-    """Put the forms of this module in place of torchvision's, inside `model` (which is changed).
+    """Replace torchvision's modules in `model` by those of this module, in place; return the model.
 
     Args:
-        image_size: the side of the images, pixels; windows are laid out for it.
+        image_size: height and width of the images in pixels, which the windows are laid out for.
     Raises:
-        EdgekitError: the windows need a size, and it was not given.
+        EdgekitError: the model has windows and no size was given.
     """
     if isinstance(model, VisionTransformer):
         return Vision(model).eval()
@@ -185,7 +185,7 @@ def simplify(model: nn.Module, image_size: int | None) -> nn.Module:
 
 
 def _sizes(model: nn.Module, image_size: int | None) -> dict[str, tuple[int, int]]:
-    """Height and width of what each window attention is given."""
+    """Return the height and width of the input of each window attention."""
     sizes: dict[str, tuple[int, int]] = {}
     names = {m: name for name, m in model.named_modules() if isinstance(m, ShiftedWindowAttention)}
 
@@ -195,7 +195,7 @@ def _sizes(model: nn.Module, image_size: int | None) -> dict[str, tuple[int, int
     if not names:
         return {}
     if image_size is None:
-        raise EdgekitError("window attention depends on the size of the images, which was not given")
+        raise EdgekitError("window attention depends on the image size, which was not given")
     handles = [module.register_forward_pre_hook(see) for module in names]
     model(torch.zeros(1, 3, image_size, image_size))
     for handle in handles:

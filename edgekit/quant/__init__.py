@@ -1,1 +1,1 @@
-"""One calibration, two emitters: ranges observed once in torch, written as QDQ ONNX and LiteRT."""
+"""Quantization: ranges observed once in torch, written by two emitters as QDQ ONNX and LiteRT."""

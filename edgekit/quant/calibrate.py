@@ -1,4 +1,4 @@
-"""The one calibration: run the folded torch graph once, observe every tensor."""
+"""Calibration: run the folded torch graph once over the calibration images and observe every tensor."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ import torch
 from torch import fx
 
 from edgekit.errors import DataError
-from edgekit.quant import observers, simulate
+from edgekit.quant import observers, placement, simulate
 from edgekit.quant.naming import tensor_names
 from edgekit.quant.observers import MEASURED, OBSERVERS, Histogram
 from edgekit.quantization import LITERT_SCHEME, TENSORRT_SCHEME, CalibrationRecipe, CalibrationSet, CalibrationTable
 
+CANDIDATES = ("mse", "relative")  # observers that `MEASURED` chooses between: no single one wins everywhere
+IMAGES = 32  # that they are compared on
+_CHUNK = 8
+
 
 class _Watching(fx.Interpreter):
-    """Runs a graph and shows every tensor to `see`."""
+    """Runs a graph and passes the name and the value of every tensor to `see`."""
 
     def __init__(self, folded: fx.GraphModule, see: Callable[[str, torch.Tensor], None]) -> None:
         super().__init__(folded)
@@ -33,7 +37,7 @@ class _Watching(fx.Interpreter):
 
 @torch.inference_mode()
 def run_all(folded: fx.GraphModule, images: torch.Tensor) -> dict[str, np.ndarray]:
-    """Every tensor of the graph by name, for normalized float32 images (N, 3, H, W)."""
+    """Return every tensor of the graph by name, for normalized float32 images (N, 3, H, W)."""
     tensors: dict[str, np.ndarray] = {}
     _Watching(folded, lambda name, value: tensors.update({name: value.numpy().copy()})).run(images)
     return tensors
@@ -49,13 +53,13 @@ def calibrate(
 ) -> CalibrationTable:
     """Observe every tensor over `batches`, normalized float32 images (N, 3, H, W).
 
-    Memory does not grow with the number of images; one pass serves every observer. The recipe's observer
-    `MEASURED` stands for the one of `choose.CANDIDATES` that is best for this network.
+    Memory does not grow with the number of images; one pass serves every observer. The observer `MEASURED`
+    stands for the one of `CANDIDATES` with the least error for this network.
 
     Args:
-        shown: which samples the batches hold (recorded). parent: sha256 of the checkpoint.
+        shown: the samples in the batches, recorded in the table. parent: sha256 of the checkpoint.
     Raises:
-        DataError: nothing to observe, or NaN and infinite values; names the tensor.
+        DataError: there are no images, or a tensor holds NaN or infinite values; the message names it.
     """
     observers.check(recipe.observer)
     seen: dict[str, Histogram] = {}
@@ -74,7 +78,7 @@ def calibrate(
             first.append(images[:room].clone())
     if not seen:
         raise DataError("the calibration set is empty", "give the data set more training images")
-    # The scores keep all that was seen: what clips there makes the best answers equal.
+    # The scores keep their full range: clipping would make the highest scores equal.
     scores = {watching.names[node] for node in folded.graph.output_node().all_input_nodes}
 
     ends = {name: OBSERVERS["minmax"](histogram) for name, histogram in seen.items()}
@@ -85,19 +89,12 @@ def calibrate(
 
     if recipe.observer != MEASURED:
         return table(recipe.observer)
-    return best_candidate(folded, [table(observer) for observer in CANDIDATES], torch.cat(first))
-
-
-# Which observer suits a network: no single one wins everywhere, so it is measured.
-
-CANDIDATES = ("mse", "relative")
-IMAGES = 32  # that are looked at
-_CHUNK = 8
+    return with_least_error(folded, [table(observer) for observer in CANDIDATES], torch.cat(first))
 
 
 @torch.inference_mode()
-def best_candidate(folded: fx.GraphModule, tables: list[CalibrationTable], images: torch.Tensor) -> CalibrationTable:
-    """The table under which rounding the activations alone moves the scores least.
+def with_least_error(folded: fx.GraphModule, tables: list[CalibrationTable], images: torch.Tensor) -> CalibrationTable:
+    """Return the table under which rounding the activations alone moves the scores least.
 
     Args:
         tables: one per observer. images: normalized float32 (N, 3, H, W).
@@ -110,11 +107,15 @@ def best_candidate(folded: fx.GraphModule, tables: list[CalibrationTable], image
 def candidate_error(
     folded: fx.GraphModule, table: CalibrationTable, chunks: tuple[torch.Tensor, ...], wanted: torch.Tensor
 ) -> float:
-    """How far rounded activations move the scores (N, classes), relative to each image's; mean over both schemes."""
+    """Return the change of the scores by rounded activations, relative to each image's scores; mean over both schemes.
+
+    Args:
+        wanted: scores of the float network (N, classes).
+    """
     size = wanted.norm(dim=1).clamp_min(1e-30)
     means = []
     for scheme in (LITERT_SCHEME, TENSORRT_SCHEME):
-        rounded = simulate.Simulation(folded, simulate.grids(folded, table, scheme))
+        rounded = simulate.Simulation(folded, placement.place(folded, table, scheme).rounded)
         scores = torch.cat([rounded.run(chunk) for chunk in chunks])
         means.append(float(((scores - wanted).norm(dim=1) / size).mean()))
     return sum(means) / len(means)

@@ -1,4 +1,4 @@
-"""What each operation of the folded network does for one image: multiplications, parameters, activations."""
+"""Cost of each operation of the folded network for one image: multiplications, parameters, activations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgekit.measurements import LayerCost
 from edgekit.quant import debug, placement
 from edgekit.quant.naming import tensor_names
 
-# What no runtime computes: another view of the same values, or padding that goes into the next layer.
+# Operations without computation: other views of the same values, or padding that goes into the next layer.
 _FREE_CALLS = {torch.flatten, operator.getitem, getattr, torch.unsqueeze, torch.reshape, F.dropout}
 _FREE_METHODS = {"view", "reshape", "flatten", "size", "expand", "unsqueeze", "squeeze", "contiguous", "dim"}
 _FREE_MODULES = (nn.Flatten, nn.ZeroPad2d, nn.Dropout, nn.Identity)
@@ -23,10 +23,10 @@ _PRODUCTS = {torch.matmul, torch.bmm, operator.matmul}
 
 @torch.inference_mode()
 def costs(folded: fx.GraphModule, image_size: int) -> list[LayerCost]:
-    """Every operation in the order of the graph, activations with the layer that they are fused into.
+    """Return the cost of every operation in the order of the graph; activations belong to the layer before them.
 
-    Multiply-accumulates are counted as usual: a Conv2d has outputs x kernel x inputs per group, a Linear outputs x
-    inputs, a matrix product its inner dimension for each output, everything else none.
+    Multiply-accumulates: a Conv2d has outputs x kernel x inputs per group, a Linear outputs x inputs, a matrix
+    product its inner dimension for each output, everything else 0.
     """
     walk = _Shapes(folded)
     walk.run(torch.zeros(1, 3, image_size, image_size))
@@ -66,7 +66,7 @@ def _is_free(node: fx.Node, module: nn.Module | None) -> bool:
 
 
 def _is_fused(folded: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether it is computed with the operation before it, which nothing else reads."""
+    """Return whether a node is computed with the operation before it, whose only reader it is."""
     sources = node.all_input_nodes
     return placement.is_fused_activation(folded, node) and len(sources) == 1 and len(sources[0].users) == 1
 
@@ -91,7 +91,7 @@ def _cost(folded: fx.GraphModule, node: fx.Node, layer: str, shapes: dict[fx.Nod
 
 
 def _kind(node: fx.Node, module: nn.Module | None) -> str:
-    """In a word: ``add``, ``maxpool2d``."""
+    """Return the kind of an operation: ``add``, ``maxpool2d``."""
     if module is not None:
         return type(module).__name__.lower()
     return str(getattr(node.target, "__name__", node.target)).strip("_")

@@ -1,9 +1,9 @@
-"""Dead channels put to use: copies of the channel whose rounding costs most, each off by a part of a step.
+"""Use of dead channels: copies of the channel whose rounding costs most, offset by fractions of a step.
 
-A depthwise filter takes differences of neighbouring values, and where an image is flat their rounding errors are
-the same over large areas: one channel can make most of a network's error. Where a ReLU holds another channel at
-zero for any image, that one can carry a copy: the float network stays as it is, no shape changes, and the mean of n
-copies that lie 1/n of a step apart is n times as fine, which takes n**2 from the power of the error. (Duplicated
+A depthwise filter takes differences of neighbouring values, and in flat parts of an image their rounding errors are
+the same over large areas: one channel can cause most of a network's error. If a ReLU holds another channel at zero
+for every image, that one can carry a copy. The float network computes the same and no shape changes; the mean of n
+copies that are 1/n of a step apart is n times as fine, which divides the power of the error by n**2. (Duplicated
 channels: outlier channel splitting, Zhao et al. 2019, arXiv:1901.09504; their offsets: dithering.)
 """
 
@@ -16,27 +16,27 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
-from edgekit.quant import affine, placement, simulate
+from edgekit.quant import placement, simulate
 from edgekit.quant.naming import tensor_names
-from edgekit.quant.simulate import Behind
-from edgekit.quantization import CalibrationTable, LayerWeights
+from edgekit.quant.simulate import Suffix
+from edgekit.quantization import CalibrationTable, Grid, LayerWeights
 
-IMAGES = 16  # to choose on, and as many others to judge on
-LEAST_SHARE = 0.1  # of the error of all rounded tensors, that one tensor makes by itself
-MOST_LOOKED_AT = 12  # channels of one tensor
-# INT8 leaves 20 to 30 dB: what changes the float network less than this adds a tenth to that at most.
+IMAGES = 16  # to choose on, and the same number to judge on
+LEAST_SHARE = 0.1  # of the error of all rounded tensors, caused by one tensor alone
+MOST_MEASURED = 12  # channels of one tensor
+# INT8 leaves 20 to 30 dB: a smaller change of the float network adds at most a tenth to its error.
 UNCHANGED_DB = 40.0
-_BEYOND = 2.0  # times what calibration saw
+_MARGIN = 2.0  # times the range that calibration observed
 _CHUNK = 8
 Chunks = tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True)
 class Triple:
-    """A convolution, the depthwise one behind it, and the 1x1 behind that: names of layers, and of tensors.
+    """A convolution, the depthwise one after it and the 1x1 after that: names of layers and tensors.
 
     Attributes:
-        tensor: what the depthwise convolution reads. end: what the 1x1 convolution reads.
+        tensor: input of the depthwise convolution. end: input of the 1x1 convolution.
     """
 
     first: str
@@ -53,12 +53,12 @@ class Triple:
 
 @torch.inference_mode()
 def rewritten(
-    folded: fx.GraphModule, table: CalibrationTable, grids: dict[str, affine.Grid], images: torch.Tensor
+    folded: fx.GraphModule, table: CalibrationTable, grids: dict[str, Grid], images: torch.Tensor
 ) -> dict[str, LayerWeights]:
-    """The float weights of the layers that change; with them the network computes what it did.
+    """Return the float weights of the layers that change; with them the network computes the same as before.
 
-    Kept for each tensor where images that were not chosen on say so: the scores of the float network move by
-    less than `UNCHANGED_DB`, and those of the network with `grids` come nearer to them.
+    A change is kept if two things hold on held-out images: the scores of the float network change by less than
+    `UNCHANGED_DB`, and those of the network with `grids` come nearer to them.
 
     Args:
         grids: the tensors that will be rounded. images: normalized float32 (N, 3, H, W); the first 32 are used.
@@ -83,12 +83,12 @@ def rewritten(
 
 
 def triples(folded: fx.GraphModule) -> list[Triple]:
-    """Where a channel that is dead can be another's copy.
+    """Return the places where a dead channel can be a copy of another.
 
     Rules:
     1. A Conv2d in one group; an activation that is zero below zero; a depthwise Conv2d with as many outputs as
        inputs, padded with zeros; perhaps an activation; a 1x1 Conv2d in one group, unpadded.
-    2. Each is all that reads what is before it, and is called once.
+    2. Each is the only reader of its input, and is called once.
     3. All three have a bias.
     """
     names, calls = tensor_names(folded.graph), Counter(str(node.target) for node in folded.graph.nodes)
@@ -116,7 +116,7 @@ def triples(folded: fx.GraphModule) -> list[Triple]:
 
 
 def _reader(node: fx.Node) -> fx.Node | None:
-    """What reads a tensor, if only one node does."""
+    """Return the reader of a tensor, if there is only one."""
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
@@ -136,7 +136,7 @@ def _is_pointwise(module: nn.Conv2d) -> bool:
 
 
 def _run(network: fx.GraphModule, node: fx.Node, value: torch.Tensor) -> torch.Tensor:
-    """What one node makes of `value`."""
+    """Return the output of one node for the input `value`."""
     run = fx.Interpreter(network)
     run.env = {node.all_input_nodes[0]: value.clone()}  # it may work in place
     return torch.as_tensor(run.run_node(node))
@@ -152,44 +152,45 @@ def _nodes(network: fx.GraphModule) -> dict[str, fx.Node]:
 
 
 def dead_channels(network: fx.GraphModule, table: CalibrationTable, triple: Triple) -> list[int]:
-    """The channels of the triple's tensor that are zero for any image: what they can reach is not above zero.
+    """Return the channels of the triple's tensor that are zero for any image.
 
-    That is a bound by the weights, with every input anywhere within twice what calibration saw.
+    Their largest possible value before the activation is not above zero: a bound by the weights, with every input
+    anywhere within twice the range that calibration observed.
     """
     node, module = placement.layers(network)[triple.first]
     source = tensor_names(network.graph)[node.all_input_nodes[0]]
     span = table.seen.get(source) or table.ranges.get(source)
     if span is None or module.bias is None:
         return []
-    weight = module.weight.detach().double().flatten(1) * _BEYOND
+    weight = module.weight.detach().double().flatten(1) * _MARGIN
     most = torch.maximum(weight * span.low, weight * span.high).sum(1) + module.bias.detach().double()
     return [int(channel) for channel in (most <= 0).nonzero()]
 
 
 def _plan(
-    network: fx.GraphModule, triple: Triple, grid: affine.Grid, dead: list[int], least: float, chunks: Chunks
+    network: fx.GraphModule, triple: Triple, grid: Grid, dead: list[int], least: float, chunks: Chunks
 ) -> dict[int, list[int]]:
-    """Channel -> the dead ones that become its copies; none where rounding the tensor costs less than `least`."""
+    """Return channel -> dead channels that become its copies; empty if rounding the tensor costs less than `least`."""
     (whole,) = _errors(network, triple.tensor, chunks, lambda value: [simulate.fake_quantize(value, grid)])
     if whole < least or whole == 0:
         return {}
     near = _near_errors(network, triple, grid, chunks)
     near[dead] = -1.0
-    looked_at = [int(c) for c in near.argsort(descending=True, stable=True)[:MOST_LOOKED_AT] if near[c] > 0]
+    measured = [int(c) for c in near.argsort(descending=True, stable=True)[:MOST_MEASURED] if near[c] > 0]
 
     def one_rounded(value: torch.Tensor) -> Iterator[torch.Tensor]:
         rounded = simulate.fake_quantize(value, grid)
-        for channel in looked_at:
+        for channel in measured:
             one = value.clone()
             one[:, channel] = rounded[:, channel]
             yield one
 
-    errors = dict(zip(looked_at, _errors(network, triple.tensor, chunks, one_rounded)))
-    return _given_out(errors, dead)
+    errors = dict(zip(measured, _errors(network, triple.tensor, chunks, one_rounded)))
+    return _assign(errors, dead)
 
 
-def _given_out(errors: dict[int, float], dead: list[int]) -> dict[int, list[int]]:
-    """Every dead channel in turn to the one whose error is now the largest; n copies take n**2 from it."""
+def _assign(errors: dict[int, float], dead: list[int]) -> dict[int, list[int]]:
+    """Assign each dead channel to the channel with the largest remaining error; n copies divide it by n**2."""
     plan: dict[int, list[int]] = {}
     for slot in dead if errors else []:
         worst = max(errors, key=lambda channel: errors[channel] / (1 + len(plan.get(channel, []))) ** 2)
@@ -203,40 +204,38 @@ def _errors(
     chunks: Chunks,
     variants: Callable[[torch.Tensor], Iterable[torch.Tensor]],
 ) -> list[float]:
-    """What each variant of a tensor changes in the scores, all else exact: see `_mean`."""
+    """Return the error in the scores (`_mean`) of each variant of a tensor, everything else exact."""
     moved: dict[int, list[torch.Tensor]] = {}
     for images in chunks:
-        behind = Behind(network, tensor, images)
-        wanted = behind.scores(behind.value)
-        for number, value in enumerate(variants(behind.value)):
-            moved.setdefault(number, []).append(_relative(behind.scores(value), wanted))
+        suffix = Suffix(network, tensor, images)
+        wanted = suffix.scores(suffix.value)
+        for number, value in enumerate(variants(suffix.value)):
+            moved.setdefault(number, []).append(_relative(suffix.scores(value), wanted))
     return [_mean(each) for each in moved.values()]
 
 
 def _relative(scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """The error of each image's scores, relative to them (N,)."""
+    """Return the error of each image's scores, relative to their size (N,)."""
     return (scores - wanted).flatten(1).norm(dim=1) / wanted.flatten(1).norm(dim=1).clamp_min(1e-30)
 
 
 def _mean(relative: list[torch.Tensor]) -> float:
-    """The power of the images' mean relative error: a sum of squares would be decided by one or two of them."""
+    """Return the square of the mean relative error: one or two images would dominate a sum of squares."""
     return float(torch.cat(relative).double().mean() ** 2)
 
 
-def _rounded_error(
-    folded: fx.GraphModule, network: fx.GraphModule, grids: dict[str, affine.Grid], chunks: Chunks
-) -> float:
-    """The error of `network` with rounded tensors against the scores of `folded`: see `_mean`."""
+def _rounded_error(folded: fx.GraphModule, network: fx.GraphModule, grids: dict[str, Grid], chunks: Chunks) -> float:
+    """Return the error (`_mean`) of `network` with rounded tensors against the scores of `folded`."""
     rounded = simulate.Simulation(network, grids)
     return _mean([_relative(torch.as_tensor(rounded.run(images)), folded(images)) for images in chunks])
 
 
-def _near_errors(network: fx.GraphModule, triple: Triple, grid: affine.Grid, chunks: Chunks) -> torch.Tensor:
-    """What rounding each channel alone changes in the output of the 1x1 convolution: power (channels,)."""
+def _near_errors(network: fx.GraphModule, triple: Triple, grid: Grid, chunks: Chunks) -> torch.Tensor:
+    """Return the power of the error that rounding each channel causes after the 1x1 convolution (channels,)."""
     nodes, last = _nodes(network), _modules(network, triple)[2]
     total = torch.zeros(len(_modules(network, triple)[0].weight), dtype=torch.float64)
     for images in chunks:
-        value = Behind(network, triple.tensor, images).value
+        value = Suffix(network, triple.tensor, images).value
         ends = []
         for each in (value, simulate.fake_quantize(value, grid)):
             end = _run(network, nodes[triple.depthwise], each)
@@ -248,18 +247,18 @@ def _near_errors(network: fx.GraphModule, triple: Triple, grid: affine.Grid, chu
 def with_copies(
     network: fx.GraphModule, triple: Triple, plan: dict[int, list[int]], step: float
 ) -> dict[str, LayerWeights]:
-    """The float weights of the triple's layers with copies in dead channels.
+    """Return the float weights of the triple's layers with copies in dead channels.
 
-    The k-th of n lies ``(k - (n - 1) / 2) / n`` of a step off; the depthwise bias takes that back. Offsets that
-    add up to zero also cancel where they are not seen: in the padding, and where an activation clips.
+    The k-th of n is offset by ``(k - (n - 1) / 2) / n`` of a step; the depthwise bias removes the offset. Offsets
+    add up to zero, so that they also cancel in the padding and where an activation clips.
 
     Args:
-        plan: channel -> the dead ones that become its copies. step: of the tensor between.
+        plan: channel -> dead channels that become its copies. step: of the grid of the triple's tensor.
     """
     (first, first_bias), (filters, filters_bias), (last, last_bias) = (
         (module.weight.detach().clone(), _bias(module)) for module in _modules(network, triple)
     )
-    held = filters_bias.view(1, -1, 1, 1)  # what the depthwise convolution gives for a dead channel
+    held = filters_bias.view(1, -1, 1, 1)  # output of the depthwise convolution for a dead channel
     if triple.end != triple.depthwise:
         held = _run(network, _nodes(network)[triple.end], held)
     for source, slots in plan.items():
@@ -282,10 +281,10 @@ def _is_better(
     folded: fx.GraphModule,
     before: fx.GraphModule,
     after: fx.GraphModule,
-    grids: dict[str, affine.Grid],
+    grids: dict[str, Grid],
     chunks: Chunks,
 ) -> bool:
-    """Whether `after` is the float network too, and loses less than `before` when its tensors are rounded."""
+    """Return whether `after` equals the float network and loses less than `before` when tensors are rounded."""
     moved = _rounded_error(folded, after, {}, chunks)
     if moved > 10 ** (-UNCHANGED_DB / 10):
         return False

@@ -1,8 +1,8 @@
-"""Where the error of a quantized network comes from: every layer and every rounded tensor, one by one.
+"""Sources of a quantized network's error: every layer and every rounded tensor, one by one.
 
-The float and the quantized network go through the folded graph side by side, so that only the values
-that are still needed are in memory. What quantizing one thing alone does to the logits is seen by
-running what follows it again, in floating point: about half a forward pass for each layer and tensor.
+The float and the quantized network run through the folded graph side by side, so that only the values
+still needed are in memory. The effect of quantizing one thing alone is measured by running what follows
+it again in floating point: about half a forward pass per layer and tensor.
 """
 
 from __future__ import annotations
@@ -17,25 +17,23 @@ import torch
 from torch import fx, nn
 
 from edgekit.errors import DataError
-from edgekit.quant import affine, placement, simulate
+from edgekit.quant import placement, simulate
 from edgekit.quant.observers import Histogram
-from edgekit.quantization import QuantizedModel, QuantScheme
+from edgekit.quantization import Grid, QuantizedModel, QuantScheme
 
 MOST_BINS = 128
-# How well quantized values agree with the float ones, summed over batches.
-
-# Beyond what float32 can tell apart; stands for no error at all (and, negative, for no signal).
+# More than float32 can resolve; stands for no error (and, negative, for no signal).
 EXACT_DB = 150.0
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Quantized values against float ones.
+    """Agreement of quantized values with float ones.
 
     Attributes:
         sqnr_db: signal to quantization noise, 10 log10(sum(float ** 2) / sum((quantized - float) ** 2)),
-            at most `EXACT_DB`, which stands for equality.
-        cosine: of the angle between them; 1 is equal up to a factor.
+            at most `EXACT_DB`, which means equality.
+        cosine: of the angle between them; 1 means equal up to a factor.
     """
 
     sqnr_db: float
@@ -44,20 +42,20 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Effect:
-    """What it does to the network's answers: `logits` as a whole, and the share of images with another top-1."""
+    """Effect on the network's answers: agreement of the logits, and the share of images whose top-1 changes."""
 
     logits: Agreement
     changed: float
 
 
 class PairSums:
-    """Sums over pairs of tensors that their agreement follows from."""
+    """Running sums over pairs of tensors, for their agreement."""
 
     def __init__(self) -> None:
         self.signal = self.noise = self.power = self.product = 0.0
 
     def add(self, got: torch.Tensor, wanted: torch.Tensor) -> None:
-        """Take in two tensors of one shape, the quantized and the float one."""
+        """Add two tensors of one shape, the quantized and the float one."""
         a, b = got.flatten().double(), wanted.flatten().double()
         self.signal += float(b @ b)
         self.power += float(a @ a)
@@ -65,7 +63,7 @@ class PairSums:
         self.noise += float((a - b).square().sum())
 
     def result(self) -> Agreement:
-        """The agreement of all that was added."""
+        """Return the agreement of everything added."""
         if self.noise == 0:
             return Agreement(EXACT_DB, 1.0)
         if self.signal == 0 or self.power == 0:
@@ -76,37 +74,37 @@ class PairSums:
 
 @dataclass
 class EffectSums:
-    """Sums over batches of logits."""
+    """Running sums over batches of logits."""
 
     logits: PairSums = field(default_factory=PairSums)
     changed: int = 0
     images: int = 0
 
     def add(self, got: torch.Tensor, wanted: torch.Tensor) -> None:
-        """Take in the logits (N, classes) of some images, the quantized and the float ones."""
+        """Add logits (N, classes), the quantized and the float ones."""
         self.logits.add(got, wanted)
         self.changed += int((got.argmax(1) != wanted.argmax(1)).sum())
         self.images += len(got)
 
     def result(self) -> Effect:
-        """The effect on all that was added."""
+        """Return the effect on everything added."""
         return Effect(self.logits.result(), self.changed / max(1, self.images))
 
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One Conv2d or Linear.
+    """Error of one Conv2d or Linear.
 
-    Activations are the layer's outputs, behind the activation that is fused into it, before they are rounded.
+    Activations are the layer's outputs after the activation fused into it, before rounding.
 
     Attributes:
         position: from 0, in the order of the graph.
-        int8: whether it runs in INT8 on this runtime. One that does not for want of a kernel carries the
-            rounded weights all the same, and so has an error; one that is kept in float does not.
+        int8: whether it runs in INT8 on this runtime. A layer without a kernel still has rounded weights, and so
+            an error; one that is kept in floating point has none.
         weight: its weights against those of the float network; recovery steps move weights on purpose.
-        alone: its activations, with nothing quantized but its weights and its input.
+        alone: its activations, with only its weights and its input quantized.
         accumulated: its activations, with everything before it quantized too.
-        effect: of quantizing its weights and its input, and nothing else.
+        effect: of quantizing only its weights and its input.
     """
 
     name: str
@@ -121,7 +119,7 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class Bins:
-    """A histogram: `counts` of neighbouring bins, `width` wide, the first from `start` on."""
+    """A histogram: `counts` of adjacent bins of `width`, the first from `start` on."""
 
     start: float
     width: float
@@ -130,13 +128,13 @@ class Bins:
 
 @dataclass(frozen=True)
 class TensorReport:
-    """One tensor that is rounded to int8.
+    """Error of one tensor that is rounded to int8.
 
     Attributes:
-        low, high: the chosen range: the least and the largest number that its integers hold.
-        seen_low, seen_high: the least and the largest value over the images.
-        clipped: the share of values that lie outside by more than half a step, which rounding explains.
-        rounding: the rounded against the float values. effect: of rounding it, and nothing else.
+        low, high: smallest and largest number that its grid holds.
+        seen_low, seen_high: smallest and largest value over the images.
+        clipped: share of values outside the grid by more than half a step (less is rounding).
+        rounding: the rounded against the float values. effect: of rounding only this tensor.
     """
 
     name: str
@@ -152,10 +150,11 @@ class TensorReport:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found over so many images; `layers` and `tensors` with the greatest effect first.
+    """Errors of a quantized network.
 
     Attributes:
-        effect: of the whole quantized network.
+        images: number of images measured on. effect: of the whole quantized network.
+        layers, tensors: with the greatest effect first.
     """
 
     images: int
@@ -177,15 +176,15 @@ def inspect(
 
     Args:
         batches: normalized float32 images (N, 3, H, W). Memory does not grow with their number.
-        update: called with how many layers of all batches are done.
-        tensors: whether to look at the rounded tensors too, which takes as long as the layers.
+        update: called with the number of layers done and in all, over all batches.
+        tensors: measure the rounded tensors too, which takes as long as the layers.
     Raises:
-        DataError: no images, or NaN and infinite activations.
+        DataError: there are no images, or NaN or infinite activations.
     """
     if not sum(map(len, batches)):
         raise DataError("there are no images to compare the networks on", "edgekit quant debug --images 32")
-    folded = placement.with_weights(folded, model.rewritten)  # else what was a dead channel would look like an error
-    quantized = simulate.of(folded, model, native)
+    folded = placement.with_weights(folded, model.rewritten)  # else copies in dead channels would count as errors
+    quantized = simulate.simulation(folded, model, native)
     layers = placement.layers(folded)
     sums = _Sums(
         {name: _LayerSums() for name in layers},
@@ -200,15 +199,14 @@ def inspect(
 
     for images in batches:
         _Walk(folded, quantized, sums, count).run(images)
-    scheme = model.scheme(native)
+    in_int8 = model.placement(native).int8_layers
     reports = []
-    for position, (name, (node, module)) in enumerate(layers.items()):
+    for position, (name, (_, module)) in enumerate(layers.items()):
         seen, carried = sums.layers[name], model.layers[name]
         weight = PairSums()
         weight.add(torch.from_numpy(carried.weight), module.weight)
-        int8 = carried.scales is not None and placement.runs_in_int8(folded, node, scheme)
         found = weight.result(), seen.alone.result(), seen.accumulated.result(), seen.effect.result()
-        reports.append(LayerReport(name, kind(module), position, int8, *found))
+        reports.append(LayerReport(name, kind(module), position, name in in_int8, *found))
     rounded = [_tensor_report(name, seen, quantized.rounded[name]) for name, seen in sums.tensors.items()]
     return Inspection(
         sum(map(len, batches)), sums.effect.result(), tuple(_worst_first(reports)), tuple(_worst_first(rounded))
@@ -216,7 +214,7 @@ def inspect(
 
 
 def kind(module: nn.Module) -> str:
-    """A layer in a word or two: ``conv 3x3``, ``depthwise 5x5``, ``linear``."""
+    """Return the kind of a layer: ``conv 3x3``, ``depthwise 5x5``, ``linear``."""
     if not isinstance(module, nn.Conv2d):
         return "linear"
     size = "x".join(map(str, module.kernel_size))
@@ -261,7 +259,7 @@ class _Walk(simulate.Simulation):
         self.twin = simulate.Simulation(folded, {}, quantized.weights)
         self.rest, self.fused = fx.Interpreter(folded), fx.Interpreter(folded)
         self.layers = {node: name for name, (node, _) in placement.layers(folded).items()}
-        # Layer -> what it writes last, which is the activation that is fused into it, else its own output.
+        # Layer -> the last tensor that it writes: the activation fused into it, else its own output.
         self.ends = {layer: tensor for tensor, layer in placement.written_by(folded).items()}
         self.layer_of = {tensor: layer for layer, tensor in self.ends.items()}
         self.logits = torch.empty(0)
@@ -280,9 +278,9 @@ class _Walk(simulate.Simulation):
         if name in self.layer_of:
             self.sums.layers[self.layer_of[name]].accumulated.add(twin, value)
         if node in self.layers:
-            self._look_at_layer(node, value)
+            self._measure_layer(node, value)
         if name in self.sums.tensors:
-            self._look_at_tensor(node, value)
+            self._measure_tensor(node, value)
         if name in self.grids:
             twin = simulate.fake_quantize(twin, self.grids[name])
         self.twin.env[node] = twin
@@ -290,7 +288,7 @@ class _Walk(simulate.Simulation):
             del self.twin.env[used_up]
         return value
 
-    def _look_at_layer(self, node: fx.Node, value: torch.Tensor) -> None:
+    def _measure_layer(self, node: fx.Node, value: torch.Tensor) -> None:
         name, source = self.layers[node], node.all_input_nodes[0]
         inputs = self.env[source]
         if self.names[source] in self.grids:
@@ -303,7 +301,7 @@ class _Walk(simulate.Simulation):
         sums.effect.add(self._logits(node, alone), self.logits)
         self.count()
 
-    def _look_at_tensor(self, node: fx.Node, value: torch.Tensor) -> None:
+    def _measure_tensor(self, node: fx.Node, value: torch.Tensor) -> None:
         name = self.names[node]
         sums, grid = self.sums.tensors[name], self.grids[name]
         try:
@@ -318,14 +316,14 @@ class _Walk(simulate.Simulation):
         sums.effect.add(self._logits(node, rounded), self.logits)
 
     def _activated(self, node: fx.Node, value: torch.Tensor) -> torch.Tensor:
-        """What the layer `node` gives behind its fused activation, from what it gives before."""
+        """Apply the activation that is fused into the layer `node`, if there is one, to its output."""
         if self.ends[self.names[node]] == self.names[node]:
             return value
         self.fused.env = {node: value.clone()}  # it may work in place
         return self.fused.run_node(next(iter(node.users)))
 
     def _logits(self, node: fx.Node, value: torch.Tensor) -> torch.Tensor:
-        """The logits with `value` in place of what `node` gives, all that follows in floating point."""
+        """Return the logits with `value` as the output of `node`, and everything after it in floating point."""
         before: dict[fx.Node, Any] = {}
         for earlier in self.module.graph.nodes:  # type: ignore[union-attr]
             if earlier is node:
@@ -335,11 +333,11 @@ class _Walk(simulate.Simulation):
 
 
 def _copy(value: Any) -> Any:
-    """What follows may work in place."""
+    """Return a copy of a tensor: operations that follow may work in place."""
     return value.clone() if isinstance(value, torch.Tensor) else value
 
 
-def _tensor_report(name: str, sums: _TensorSums, grid: affine.Grid) -> TensorReport:
+def _tensor_report(name: str, sums: _TensorSums, grid: Grid) -> TensorReport:
     return TensorReport(
         name, grid.low, grid.high, sums.seen.low, sums.seen.high, sums.clipped / max(1, sums.values),
         sums.rounding.result(), sums.effect.result(), _bins(sums.seen),
@@ -347,7 +345,7 @@ def _tensor_report(name: str, sums: _TensorSums, grid: affine.Grid) -> TensorRep
 
 
 def _bins(seen: Histogram) -> Bins:
-    """The occupied part of a histogram in at most `MOST_BINS` bins."""
+    """Return the occupied part of a histogram in at most `MOST_BINS` bins."""
     width = 2 * seen.limit / len(seen.counts)
     occupied = np.flatnonzero(seen.counts)
     first, last = int(occupied[0]), int(occupied[-1])

@@ -1,4 +1,4 @@
-"""A calibration table in the formats of others, and two tables side by side."""
+"""Calibration tables in the formats of TensorRT and LiteRT, and differences between two tables."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from edgekit.errors import EdgekitError, UsageError
 from edgekit.quant import affine
 from edgekit.quantization import LITERT_SCHEME, TENSORRT_SCHEME, CalibrationTable, QuantScheme, Range
 
-# TensorRT calibrates anew where a cache is not of its own version: this is 8.5.2, of JetPack 5.1.
+# TensorRT ignores a cache of another version: this is 8.5.2, of JetPack 5.1.
 TENSORRT_VERSION = "8502"
-_ALGORITHM = "EntropyCalibration2"  # what trtexec --calib asks for; it says nothing about our observer
+_ALGORITHM = "EntropyCalibration2"  # the name that trtexec --calib expects, whatever the observer
 
 
 def tensorrt_cache(
@@ -22,7 +22,7 @@ def tensorrt_cache(
     scheme: QuantScheme = TENSORRT_SCHEME,
     version: str = TENSORRT_VERSION,
 ) -> str:
-    """The calibration cache that TensorRT before 11 reads: ``trtexec --int8 --calib=FILE`` on the FP32 ONNX.
+    """Return a calibration cache for TensorRT before 11: ``trtexec --int8 --calib=FILE`` with the FP32 ONNX file.
 
     A line with the version and the algorithm, then ``tensor: scale``, the scale (dynamic range over 127)
     as the eight hexadecimal digits of a big-endian float32. NVIDIA/TensorRT, samples/sampleINT8/README.md,
@@ -31,25 +31,25 @@ def tensorrt_cache(
     Args:
         names: ONNX tensor name -> name in `table`. version: TensorRT's as one number, ``8502``.
     Raises:
-        UsageError: `scheme` has zero points, which the format cannot say.
-        EdgekitError: no tensor has a range, or a name would break a line.
+        UsageError: `scheme` has zero points, which the format cannot express.
+        EdgekitError: no tensor has a range, or a name cannot be printed in a line.
     """
     if not scheme.symmetric:
         raise UsageError("a TensorRT calibration cache holds symmetric scales only", "give the symmetric scheme")
     lines = [f"TRT-{version}-{_ALGORITHM}"]
     for name, span in _named(table, names).items():
         if not name.isprintable():
-            raise EdgekitError(f"the tensor name {name!r} cannot stand in a calibration cache")
+            raise EdgekitError(f"the tensor name {name!r} cannot be written to a calibration cache")
         lines.append(f"{name}: {struct.pack('>f', affine.activation_grid(span, symmetric=True).scale).hex()}")
     return "\n".join(lines) + "\n"
 
 
 def litert_result(spans: dict[str, Range], scheme: QuantScheme = LITERT_SCHEME) -> dict[str, dict[str, Any]]:
-    """The calibration result that LiteRT's quantizer (ai-edge-quantizer) takes.
+    """Return a calibration result for LiteRT's quantizer (ai-edge-quantizer).
 
-    Tensor -> ``{"min": [[[[a]]]], "max": [[[[b]]]]}``: the ends of the int8 grid, so that the quantizer
-    arrives at exactly our scale and zero point. Written as JSON,
-    ``ai_edge_quantizer.utils.calibration_utils.load_calibration_results`` reads it.
+    Tensor -> ``{"min": [[[[a]]]], "max": [[[[b]]]]}``: the ends of the int8 grid, from which the quantizer
+    computes exactly our scale and zero point. ``ai_edge_quantizer.utils.calibration_utils.load_calibration_results``
+    reads it from JSON.
 
     Args:
         spans: LiteRT tensor name -> range (`litert.spans`).
@@ -59,7 +59,7 @@ def litert_result(spans: dict[str, Range], scheme: QuantScheme = LITERT_SCHEME) 
 
 
 def _named(table: CalibrationTable, names: dict[str, str]) -> dict[str, Range]:
-    """Name in the exported graph -> range; tensors that the table does not have are left out."""
+    """Return name in the exported graph -> range, without tensors that the table does not have."""
     found = {name: table.ranges[ours] for name, ours in names.items() if ours in table.ranges}
     if not found:
         raise EdgekitError("no tensor of the exported network is in the calibration table")
@@ -68,11 +68,11 @@ def _named(table: CalibrationTable, names: dict[str, str]) -> dict[str, Range]:
 
 @dataclass(frozen=True)
 class Change:
-    """One tensor in two tables.
+    """Ranges of one tensor in two tables.
 
     Attributes:
-        before, after: None where a table does not have the tensor.
-        ratio: the width of `after` over that of `before`; NaN where one is missing.
+        before, after: None if the table does not have the tensor.
+        ratio: width of `after` divided by that of `before`; NaN if one is missing.
     """
 
     tensor: str
@@ -82,9 +82,9 @@ class Change:
 
 
 def diff(a: CalibrationTable, b: CalibrationTable) -> list[Change]:
-    """What differs from `a` to `b`: first tensors that one of them lacks, then the largest ratio either way.
+    """Return the differences from `a` to `b`: first tensors that one of them lacks, then by ratio.
 
-    Tensors of equal range are left out.
+    Tensors with equal ranges are left out.
     """
     changes = [
         Change(tensor, a.ranges.get(tensor), b.ranges.get(tensor), _ratio(a.ranges.get(tensor), b.ranges.get(tensor)))

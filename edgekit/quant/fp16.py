@@ -1,4 +1,4 @@
-"""Typed FP16 ONNX: float16 tensors inside, float32 at the border and where float16 would not do.
+"""Typed FP16 ONNX: float16 tensors inside, float32 at input and output and where float16 is not enough.
 
 Rules:
 1. Inputs and outputs stay float32.
@@ -7,16 +7,16 @@ Rules:
    b. the weights of a channel vanish: float16 rounds off more than 1 % of them, which happens far below
       its smallest normal number (6.1e-5). A dead channel does not count: one whose bias is so large that
       float16 rounds off as much of it, or whose weights and bias are a millionth of the layer's largest;
-   c. the calibration table shows an input or an output beyond 32,752, half of float16's largest (what was
-      not in the calibration set may be larger), or a nonzero one wholly below 6.1e-5;
+   c. the calibration table has an input or an output beyond 32,752, half of float16's largest number (images
+      outside the calibration set may give more), or a nonzero one entirely below 6.1e-5;
    d. it reads a DequantizeLinear whose scale float16 cannot hold (below 6e-8 or above 65,504).
 3. QuantizeLinear has the type of what it quantizes, DequantizeLinear that of its readers: a Conv and its
    Q/DQ never have a Cast between them. Readers of both types get a DequantizeLinear each.
-4. All else is float16. One Cast lies wherever types meet, shared by all who read that type.
+4. Everything else is float16. Where types meet there is one Cast, shared by all readers of that type.
 5. Float16 scales of Q/DQ nodes need opset 19, where ReduceMean has its axes as an input.
 
-Tensors without a counterpart in the table are taken to fit. What a node adds up inside is not looked at:
-TensorRT's convolutions and matrix products accumulate in float32.
+Tensors without a counterpart in the table are assumed to fit. Sums inside a node are not checked: TensorRT's
+convolutions and matrix products accumulate in float32.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _NOISE = 2.0**-11  # relative rounding error of float16
 _DEAD = 1e-6
 _TYPED_OPSET, _TYPED_IR = 19, 9  # QuantizeLinear takes float16 from opset 19 on
 _Q, _DQ = "QuantizeLinear", "DequantizeLinear"
-# Where the outputs' axis of a weight is; of these alone, input 1 is the weight and input 2 the bias.
+# Operators whose input 1 is a weight and input 2 a bias -> the weight's axis of outputs.
 _WEIGHTED = {"Conv": 0, "Gemm": 0, "MatMul": -1}
 
 
@@ -44,14 +44,14 @@ def to_fp16(model: ir.Model, table: CalibrationTable | None = None, names: dict[
     """Make every float32 tensor between input and output float16, in place, by the rules above.
 
     Args:
-        table: what the tensors were seen to hold; without it only the initializers are looked at.
-        names: ONNX tensor name -> name in `table` (see `match.match_by_value`).
+        table: observed ranges of the tensors; without it only the initializers are checked.
+        names: ONNX tensor name -> name in `table` (`naming.Naming.tensors`).
     Returns:
         The names of the nodes that stay in float32, in the order of the graph.
     Raises:
         DataError: an initializer holds NaN or infinite values; names it.
     """
-    known = {} if table is None else table.seen or table.ranges  # also what an observer left out must fit
+    known = {} if table is None else table.seen or table.ranges  # values that the observer clips must fit too
     ranges = {n: known[t] for n, t in (names or {}).items() if t in known}
     graph = model.graph
     kept = _kept(graph, ranges)
@@ -64,7 +64,7 @@ def to_fp16(model: ir.Model, table: CalibrationTable | None = None, names: dict[
 
 
 def _raise_opset(model: ir.Model) -> None:
-    """Rule 5. The other operators of `export.onnx` mean the same in opset 17 and 19."""
+    """Apply rule 5. The other operators of `convert.onnx` mean the same in opset 17 and 19."""
     graph = model.graph
     for node in graph:
         if node.op_type == "ReduceMean" and "axes" in node.attributes:
@@ -78,11 +78,8 @@ def _raise_opset(model: ir.Model) -> None:
     model.ir_version = _TYPED_IR
 
 
-# Which nodes stay in float32 ------------------------------------------------------------------
-
-
 def _kept(graph: ir.Graph, ranges: dict[str, Range]) -> set[ir.Node]:
-    """Rules 2 and 3, but for the DequantizeLinear."""
+    """Return the nodes that stay in float32 by rules 2 and 3, without split DequantizeLinears."""
     kept = {node for node in graph if _needs_float32(node, ranges)}
     for node in graph:
         if node.op_type == _DQ and node in kept:
@@ -95,7 +92,7 @@ def _kept(graph: ir.Graph, ranges: dict[str, Range]) -> set[ir.Node]:
 
 
 def _needs_float32(node: ir.Node, ranges: dict[str, Range]) -> bool:
-    """Rules 2a to 2c, and whether float16 cannot hold a scale of this node."""
+    """Return whether a node stays in float32 by rules 2a to 2c, or has a scale that float16 cannot hold."""
     for index, value in enumerate(node.inputs):
         if value is None or not _is_float_constant(value):
             continue
@@ -117,13 +114,13 @@ def _is_bias(node: ir.Node, index: int) -> bool:
 
 
 def _does_not_fit(span: Range) -> bool:
-    """Rule 2c."""
+    """Return whether rule 2c holds for a range."""
     largest = max(-span.low, span.high)
     return largest > LARGEST / HEADROOM or 0 < largest < SMALLEST_NORMAL
 
 
 def _span(value: ir.Value | None, ranges: dict[str, Range]) -> Range | None:
-    """What a tensor was seen to hold; a dequantized one holds what was quantized."""
+    """Return the observed range of a tensor; of a dequantized one, the range of what was quantized."""
     producer = value.producer() if value is not None else None
     if producer is not None and producer.op_type in (_Q, _DQ):
         return _span(producer.inputs[0], ranges)
@@ -131,7 +128,7 @@ def _span(value: ir.Value | None, ranges: dict[str, Range]) -> Range | None:
 
 
 def _weights_vanish(node: ir.Node, ranges: dict[str, Range]) -> bool:
-    """Rule 2b, for a weight that is a float initializer."""
+    """Return whether rule 2b holds for a weight that is a float initializer."""
     weight = node.inputs[1] if node.op_type in _WEIGHTED and len(node.inputs) > 1 else None
     if weight is None or not _is_float_constant(weight) or _array(weight).ndim < 2:
         return False
@@ -157,7 +154,7 @@ def _is_float_constant(value: ir.Value) -> bool:
 
 
 def _array(value: ir.Value) -> np.ndarray:
-    """The values of a float32 initializer.
+    """Return the values of a float32 initializer.
 
     Raises:
         DataError: NaN or infinite values.
@@ -169,11 +166,8 @@ def _array(value: ir.Value) -> np.ndarray:
     return array
 
 
-# The conversion -------------------------------------------------------------------------------
-
-
 def _split_dequantizers(graph: ir.Graph, kept: set[ir.Node]) -> None:
-    """Rule 3: each DequantizeLinear has readers of one type; those that serve float32 join `kept`."""
+    """Apply rule 3: split DequantizeLinears with readers of both types; those for float32 are added to `kept`."""
     for node in list(graph):
         if node.op_type != _DQ or node in kept:
             continue
@@ -193,7 +187,7 @@ def _split_dequantizers(graph: ir.Graph, kept: set[ir.Node]) -> None:
 
 
 def _convert(graph: ir.Graph, kept: set[ir.Node]) -> None:
-    """Rules 1 and 4."""
+    """Apply rules 1 and 4."""
     nodes = list(graph)
     for value in list(graph.initializers.values()):
         if _is_float_constant(value):
@@ -220,7 +214,7 @@ def _type_of(node: ir.Node, kept: set[ir.Node]) -> ir.DataType:
 
 
 def _convert_initializer(graph: ir.Graph, value: ir.Value, kept: set[ir.Node]) -> None:
-    """float16, with a float32 twin for the nodes of `kept` where both kinds read it."""
+    """Convert an initializer to float16, with a float32 twin for readers in `kept` if both types are read."""
     uses = list(value.uses())
     staying = [use for use in uses if use.node in kept]
     if uses and len(staying) == len(uses):
@@ -237,7 +231,7 @@ def _convert_initializer(graph: ir.Graph, value: ir.Value, kept: set[ir.Node]) -
 
 
 def _activation_type(value: ir.Value, kept: set[ir.Node]) -> ir.DataType | None:
-    """The float type that a tensor has after the conversion; None: a constant, or integers."""
+    """Return the float type of a tensor after the conversion; None for constants and integers."""
     producer = value.producer()
     if producer is None:
         return ir.DataType.FLOAT if value.is_graph_input() and value.dtype == ir.DataType.FLOAT else None
@@ -245,7 +239,7 @@ def _activation_type(value: ir.Value, kept: set[ir.Node]) -> ir.DataType | None:
 
 
 def _cast(graph: ir.Graph, value: ir.Value, dtype: ir.DataType) -> ir.Value:
-    """`value` in another type, by a Cast right behind it."""
+    """Add a Cast of `value` right after it and return the result."""
     name = f"{value.name}_{'fp32' if dtype == ir.DataType.FLOAT else 'fp16'}"
     cast = ir.node("Cast", [value], {"to": dtype.value}, name=f"{name}_cast")
     cast.outputs[0].name = name

@@ -1,8 +1,8 @@
 """The LiteRT emitter: a float ``.tflite`` and a quantized model to INT8, and float16 weights.
 
-The quantizer is LiteRT's own (ai-edge-quantizer); it is given our table as its calibration result,
-so the file carries our scales and not the moving averages that it would take. It decides the form of
-the file; the integers and scales of the weights are then replaced by those of the quantized model.
+LiteRT's own quantizer (ai-edge-quantizer) gives the file its form. It gets the grids of the quantized model's
+placement as its calibration result; the integers and scales of the weights are then replaced by those of the
+quantized model. Operators that XNNPACK does not run are rewritten: a file that it runs in part is slow.
 """
 
 from __future__ import annotations
@@ -18,22 +18,33 @@ import numpy as np
 from edgekit import files
 from edgekit.errors import EdgekitError
 from edgekit.quant import affine, flatbuffer
-from edgekit.quant.affine import QMAX, QMIN, Grid
 from edgekit.quant.naming import Naming
-from edgekit.quantization import LITERT_SCHEME, CalibrationTable, LayerWeights, QuantizedModel, Range
+from edgekit.quantization import (
+    LITERT_SCHEME,
+    QMAX,
+    QMIN,
+    CalibrationTable,
+    Grid,
+    LayerWeights,
+    QuantizedModel,
+    Range,
+)
 
-# Form of a quantized file -> the quantizer's own recipe for it.
+# Form of a quantized file -> the quantizer's recipe for it.
 FORMS = {"int8": "static_wi8_ai8", "16x8": "static_wi8_ai16", "w8": "weight_only_wi8_afp32"}
+
+_RELU, _RELU6 = 1, 3  # ActivationFunctionType
+_HARD_SWISH_CONSTANTS = (("three", 3.0), ("sixth", 1 / 6))
 
 
 def quantize(float_path: Path, quantized: QuantizedModel, naming: Naming, path: Path, form: str = "int8") -> None:
-    """Write a file with int8 weights, float32 input and output.
+    """Write a file with int8 weights and float32 input and output.
 
     Layers that the quantized model keeps in floating point read and write float32.
 
     Args:
-        form: "int8": int8 activations. "16x8": int16 activations, which cover all that was seen. "w8": float32
-            activations; the weights are widened when the model is loaded or while it runs.
+        form: "int8": int8 activations. "16x8": int16 activations that cover the full observed range. "w8": float32
+            activations; the weights are converted when the model is loaded or while it runs.
 
     Raises:
         EdgekitError: an activation without a counterpart in the table, or an operator without one
@@ -42,7 +53,7 @@ def quantize(float_path: Path, quantized: QuantizedModel, naming: Naming, path: 
     from ai_edge_quantizer import qtyping, quantizer, recipe
 
     model, activations = _read(float_path)
-    seen = None if form == "w8" else _seen(model, activations, quantized, naming, form)
+    result = None if form == "w8" else _calibration_result(model, activations, quantized, naming, form)
     layers = _layers(model, quantized, naming)
     for op, layer in layers:
         _write_floats(model, op, layer)
@@ -55,8 +66,10 @@ def quantize(float_path: Path, quantized: QuantizedModel, naming: Naming, path: 
         if layer.scales is None:
             for output in _with_padding(model, op):
                 everything = qtyping.TFLOperationName.ALL_SUPPORTED
-                q.update_quantization_recipe(regex=re.escape(output), operation_name=everything, **unquantized)
-    result = flatbuffer.parse(q.quantize(seen, enable_progress_report=False).quantized_model)
+                # The quantizer searches in "<output>;", and one output's name may be part of another's.
+                only = f"^{re.escape(output)};$"
+                q.update_quantization_recipe(regex=only, operation_name=everything, **unquantized)
+    result = flatbuffer.parse(q.quantize(result, enable_progress_report=False).quantized_model)
     for op, (_, layer) in zip(_weighted(result), layers, strict=True):
         if layer.scales is not None:
             write_weights(result, op, layer)
@@ -68,7 +81,7 @@ def quantize(float_path: Path, quantized: QuantizedModel, naming: Naming, path: 
 
 
 def _with_padding(model: Any, op: Any) -> list[str]:
-    """What an operator writes, and what a PAD writes for it alone."""
+    """Return the output of an operator, and that of a PAD whose only reader it is."""
     graph = model.subgraphs[0]
     writers = [
         each for each in graph.operators if op.inputs[0] in each.outputs and flatbuffer.kind(model, each) == "PAD"
@@ -77,24 +90,27 @@ def _with_padding(model: Any, op: Any) -> list[str]:
     return [graph.tensors[each.outputs[0]].name.decode() for each in (op, *before)]
 
 
-def _seen(
+def _calibration_result(
     model: Any, activations: list[str], quantized: QuantizedModel, naming: Naming, form: str
 ) -> dict[str, dict[str, np.ndarray]]:
-    """What the quantizer takes for the least and the largest value of each activation."""
+    """Return the smallest and largest value of each activation, in the form of a calibration result."""
     table = quantized.table
     if form == "16x8":
         ranges = _ranges(model, activations, replace(table, ranges={**table.ranges, **table.seen}), naming)
         spans = {n: (-(most := max(-span.low, span.high)), most) for n, span in ranges.items()}
     else:
+        grids = quantized.placement(LITERT_SCHEME).grids
         symmetric = quantized.scheme(LITERT_SCHEME).symmetric
-        ranges = _ranges(model, activations, table, naming)
-        grids = {n: affine.activation_grid(span, symmetric) for n, span in ranges.items()}
-        spans = {n: (grid.low, grid.high) for n, grid in grids.items()}
+        spans = {}
+        for name, span in _ranges(model, activations, table, naming).items():
+            ours = naming.tensors.get(name)
+            grid = grids[ours] if ours in grids else affine.activation_grid(span, symmetric)  # LiteRT's own tensors
+            spans[name] = grid.low, grid.high
     return {n: {"min": _array(low), "max": _array(high)} for n, (low, high) in spans.items()}
 
 
 def spans(float_path: Path, table: CalibrationTable, naming: Naming) -> dict[str, Range]:
-    """The range of every activation of the float file, by its name there.
+    """Return the range of every activation of the float file, by its name there.
 
     Raises:
         EdgekitError: an activation without a counterpart in the table.
@@ -103,7 +119,7 @@ def spans(float_path: Path, table: CalibrationTable, naming: Naming) -> dict[str
 
 
 def to_fp16(float_path: Path, path: Path) -> None:
-    """Write a copy whose weights are float16; it computes in float32, or float16 on a GPU delegate."""
+    """Write a copy with float16 weights; it computes in float32, or in float16 on a GPU delegate."""
     from ai_edge_quantizer import qtyping, quantizer, recipe
 
     q = quantizer.Quantizer(str(float_path))
@@ -134,7 +150,7 @@ def _array(value: float) -> np.ndarray:
 
 
 def _read(path: Path) -> tuple[Any, list[str]]:
-    """The model of a file, and the names of its float activations."""
+    """Return the model in a file, and the names of its float activations."""
     model = flatbuffer.read(path)
     graph = model.subgraphs[0]
     touched = {i for op in graph.operators for i in (*op.inputs, *op.outputs) if i >= 0}
@@ -144,12 +160,12 @@ def _read(path: Path) -> tuple[Any, list[str]]:
 
 
 def _spread(model: Any, spans: dict[str, Range]) -> dict[str, Range]:
-    """`spans` with the ranges of tensors that only LiteRT has.
+    """Return `spans` with the ranges of tensors that only LiteRT has.
 
     Rules:
     1. The output of a PAD has its input's range: torch pads inside its convolutions.
-    2. What a MUL multiplies by a positive constant has the product's range over it: LiteRT's hard
-       sigmoid is ``relu6(x + 3) * (1 / 6)``.
+    2. A tensor that a MUL multiplies by a positive constant has the product's range divided by the constant:
+       LiteRT's hard sigmoid is ``relu6(x + 3) * (1 / 6)``.
     """
     graph, known = model.subgraphs[0], dict(spans)
     for op in graph.operators:
@@ -167,23 +183,23 @@ def _spread(model: Any, spans: dict[str, Range]) -> dict[str, Range]:
 
 
 def _scalar(model: Any, tensor: Any) -> float | None:
-    """The value of a constant float32 tensor of one element, else None."""
+    """Return the value of a constant float32 tensor with one element, else None."""
     data = model.buffers[tensor.buffer].data
     return float(np.frombuffer(bytes(data), np.float32)[0]) if data is not None and len(data) == 4 else None
 
 
 def _weighted(model: Any) -> list[Any]:
-    """The operators that carry weights, in the order of the file."""
+    """Return the operators with weights, in the order of the file."""
     kinds = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
     return [op for op in model.subgraphs[0].operators if flatbuffer.kind(model, op) in kinds]
 
 
 def _layers(model: Any, quantized: QuantizedModel, naming: Naming) -> list[tuple[Any, LayerWeights]]:
-    """Every operator with weights, and what it is to carry.
+    """Return every operator with weights, and the weights for it.
 
-    The converter moves what is added behind a layer into its bias (the 3 of a hard sigmoid): then the
-    tensor has no counterpart in torch, and the layer is known by its weights. Whatever the bias in the
-    file is, it changes by what the layer's bias changed.
+    The converter folds a constant that is added after a layer into its bias (the 3 of a hard sigmoid). The
+    tensor then has no counterpart in torch, and the layer is recognised by its weights; the bias in the file
+    is changed by the difference between the layer's new and trained bias.
     """
     found = []
     for op in _weighted(model):
@@ -200,7 +216,7 @@ def _layers(model: Any, quantized: QuantizedModel, naming: Naming) -> list[tuple
 
 
 def _by_weight(model: Any, op: Any, naming: Naming) -> str | None:
-    """The layer that was exported with this operator's weight."""
+    """Return the layer that was exported with this operator's weight."""
     weight = flatbuffer.constant(model, op, 1)
     for name, layer in naming.trained.items():
         if weight is not None and layer.weight.size == weight.size and layer.weight.ndim in (2, 4):
@@ -211,7 +227,7 @@ def _by_weight(model: Any, op: Any, naming: Naming) -> str | None:
 
 
 def _in_litert(model: Any, op: Any, weight: np.ndarray) -> np.ndarray:
-    """A weight of torch's layout (outputs, inputs, height, width) in LiteRT's: OHWI, 1HWO or (outputs, inputs)."""
+    """Return a weight in LiteRT's layout: OHWI, 1HWO or (outputs, inputs), from torch's OIHW."""
     kind = flatbuffer.kind(model, op)
     if kind == "CONV_2D":
         return weight.transpose(0, 2, 3, 1)
@@ -219,19 +235,19 @@ def _in_litert(model: Any, op: Any, weight: np.ndarray) -> np.ndarray:
 
 
 def _write_floats(model: Any, op: Any, layer: LayerWeights) -> None:
-    """Put the layer's weight and bias into the float model."""
+    """Write the layer's weight and bias into the float model."""
     tensors = model.subgraphs[0].tensors
     arrays = [_in_litert(model, op, layer.weight), layer.bias]
     for index, array in zip(op.inputs[1:3], arrays):
         if index >= 0 and array is not None:
             buffer = model.buffers[tensors[index].buffer]
             if buffer.data is None or len(buffer.data) != array.nbytes:
-                raise EdgekitError(f"{tensors[index].name.decode()!r} is not the constant that its layer has")
+                raise EdgekitError(f"{tensors[index].name.decode()!r} does not have the shape of its layer's constant")
             buffer.data = flatbuffer.as_bytes(array)
 
 
 def write_weights(model: Any, op: Any, layer: LayerWeights) -> None:
-    """Put a layer's weights into a convolution or a fully connected operator: integers where it holds integers."""
+    """Write a layer's weights into a convolution or a fully connected operator, as the type that it holds."""
     held = _own(model, op, 1)
     if held.type == flatbuffer.type_of("INT8"):
         assert layer.scales is not None
@@ -244,10 +260,10 @@ def write_weights(model: Any, op: Any, layer: LayerWeights) -> None:
 
 
 def write_bias(model: Any, op: Any, layer: LayerWeights, input_scale: float) -> None:
-    """Put a layer's bias into an operator: in steps of the scales of its input and its weights, where it is integers.
+    """Write a layer's bias into an operator; an integer bias is in steps of input scale times weight scale.
 
     Raises:
-        EdgekitError: a bias that does not fit.
+        EdgekitError: the bias does not fit its integer type.
     """
     if flatbuffer.tensor(model, op, 2) is None:
         return
@@ -267,7 +283,7 @@ def write_bias(model: Any, op: Any, layer: LayerWeights, input_scale: float) -> 
 
 
 def _own(model: Any, op: Any, index: int) -> Any:
-    """The constant that an operator reads, or that a DEQUANTIZE before it does, made its own: equal ones are shared."""
+    """Return the constant that an operator reads, also through a DEQUANTIZE; a shared constant is copied first."""
     graph = model.subgraphs[0]
     maker = next((each for each in graph.operators if op.inputs[index] in each.outputs), None)
     if _readers(graph, op.inputs[index]) > 1:
@@ -294,16 +310,10 @@ def _copied(graph: Any, number: int) -> int:
     return len(graph.tensors) - 1
 
 
-# Operators that XNNPACK does not take, written in those that it does: a file that it runs in part is slow.
-
-# ActivationFunctionType.
-_RELU, _RELU6 = 1, 3
-
-
 def pad_with_zeros(model: Any) -> None:
-    """Replace the PADV2 before a MAX_POOL_2D, of the least value, by a PAD, of zeros, where no value is below zero.
+    """Replace a PADV2 with the smallest value before a MAX_POOL_2D by a PAD with zeros, after a ReLU (ResNet).
 
-    What a ReLU wrote has none, and each window of the pool holds some of it: the pool gives the same (ResNet).
+    The pool's output stays the same: no value is below zero, and each window holds at least one value.
     """
     graph = model.subgraphs[0]
     for op in graph.operators:
@@ -318,36 +328,31 @@ def pad_with_zeros(model: Any) -> None:
 
 
 def write_hard_swish(model: Any) -> None:
-    """Replace every int8 HARD_SWISH by an ADD with RELU6, a MUL by a sixth, and a MUL with what it reads.
+    """Replace every int8 HARD_SWISH by an ADD with RELU6, a MUL by a sixth, and a MUL with its input.
 
-    ``x * relu6(x + 3) / 6`` (Howard et al. 2019, arXiv:1905.02244, section 5.2). MobileNetV3 would fall into 20 parts
-    and be slower than in float32. What the operator reads and writes keeps its grid.
+    ``x * relu6(x + 3) / 6`` (Howard et al. 2019, arXiv:1905.02244, section 5.2). XNNPACK has no int8 HARD_SWISH:
+    MobileNetV3 would be split into 20 parts and be slower than in float32. Input and output keep their grids.
     """
     graph = model.subgraphs[0]
     for op in list(graph.operators):
         source = flatbuffer.tensor(model, op, 0)
         if flatbuffer.kind(model, op) != "HARD_SWISH" or source.type != flatbuffer.type_of("INT8"):
             continue
-        place = graph.operators.index(op)
+        position = graph.operators.index(op)
         name, shape = source.name.decode(), tuple(int(size) for size in source.shape)
-        three, sixth = (_constant(model, f"{name}/{what}", value, len(shape)) for what, value in _CONSTANTS)
+        three, sixth = (_constant(model, f"{name}/{what}", value, len(shape)) for what, value in _HARD_SWISH_CONSTANTS)
         above = flatbuffer.add_tensor(model, f"{name}/relu6", shape, "INT8", Grid(6 / 255, QMIN))
         gate = flatbuffer.add_tensor(model, f"{name}/gate", shape, "INT8", Grid(1 / 255, QMIN))
         x, written = op.inputs[0], op.outputs[0]
-        graph.operators[place : place + 1] = [
+        graph.operators[position : position + 1] = [
             flatbuffer.add_operator(model, "ADD", [x, three], above, fusedActivationFunction=_RELU6),
             flatbuffer.add_operator(model, "MUL", [above, sixth], gate, fusedActivationFunction=0),
             flatbuffer.add_operator(model, "MUL", [x, gate], written, fusedActivationFunction=0),
         ]
 
 
-_CONSTANTS = (("three", 3.0), ("sixth", 1 / 6))
-
-
 def _constant(model: Any, name: str, value: float, dimensions: int) -> int:
-    """An int8 tensor of one value."""
-    import numpy as np
-
+    """Add an int8 tensor of one value and return its index."""
     shape = (1,) * dimensions
     grid = Grid(value / QMAX, 0)
     return flatbuffer.add_tensor(model, name, shape, "INT8", grid, np.full(shape, QMAX))

@@ -1,14 +1,15 @@
-"""What goes into a LiteRT file and comes out: RGB bytes, normalized inside, and scores.
+"""Input and output of LiteRT files: RGB bytes in, normalized inside the file, and scores out.
 
-The normalization costs next to nothing: its factors go into the first layer (`edgekit.quant.pixels`), its means
+The normalization costs almost nothing. Its factors go into the weights of the first layer, which then takes pixels
+less 255 times their mean (`pixel_layer`). The means go
 
-1. into the zero point of the input, where they are one and the same whole number of 255ths (EfficientNet-Lite);
-2. else, in a file that computes in floating point, into one SUB, behind which padding with zeros is right;
-3. else, in an INT8 file, into the first layer's bias, and the pixels that its padding adds are written out: the means,
-   rounded to whole ones. All pixels are exact, while a normalized tensor has steps of more than one.
+1. into the zero point of the input, if all channels have the same whole number of 255ths (EfficientNet-Lite);
+2. else, in a file that computes in floating point, into one SUB; padding with zeros after it is right;
+3. else, in an INT8 file, into the first layer's bias. The pixels that its padding adds are then written out as the
+   means, rounded to whole numbers. All pixels are exact, while a normalized tensor has steps of more than one.
 
-Where the image goes into anything but a convolution that stands in the file as it was trained, a SUB and a MUL stand
-in front.
+If the image goes into anything other than a convolution that the file holds as trained, a SUB and a MUL are put in
+front.
 """
 
 from __future__ import annotations
@@ -24,12 +25,11 @@ from torch import fx, nn
 
 from edgekit.errors import UsageError
 from edgekit.quant import flatbuffer, litert, placement, recover
-from edgekit.quant.affine import Grid
 from edgekit.quant.naming import Naming
-from edgekit.quantization import Border, CalibrationRecipe, CalibrationTable, LayerWeights, QuantScheme
+from edgekit.quantization import Border, CalibrationRecipe, CalibrationTable, Grid, LayerWeights, QuantScheme
 from edgekit.records import Preprocess
 
-# The byte of a black pixel.
+# The value of a black pixel.
 _BLACK = {"uint8": 0, "int8": -128}
 _SAME = 0  # Padding.SAME
 
@@ -41,14 +41,15 @@ def rewrite(
     first: LayerWeights | None = None,
     naming: Naming | None = None,
 ) -> bytes:
-    """A file with float32 input and output as `border` wants it, with the signature ``image -> scores``.
+    """Return a LiteRT file with the input and output types of `border` and the signature ``image -> scores``.
 
     Args:
-        content: a file that normalized images go into. first: its first layer on pixels less 255 times the mean
-            (`edgekit.quant.pixels`), for a border that takes pixels; with scales where the file's has integers.
-        naming: what the tensors of the float file are in torch: they get those names, so that a profile can be read.
+        content: a file that takes normalized images and has float32 input and output.
+        first: weights of its first layer on pixels less 255 times the mean, for a border that takes pixels; with
+            scales if the file's first layer has integers.
+        naming: torch names of the float file's tensors; tensors are renamed to them, so that profiles are readable.
     Raises:
-        UsageError: integers out of a file that computes its scores in floating point.
+        UsageError: integer output is wanted of a file that computes its scores in floating point.
     """
     model = flatbuffer.parse(content)
     if naming is not None:
@@ -63,7 +64,7 @@ def rewrite(
 
 
 def begins_with(float_path: Path, layer: LayerWeights) -> bool:
-    """Whether a float file begins with this layer as it is, with nothing of what follows folded into it."""
+    """Return whether a float file begins with this layer as it is, with nothing that follows folded into it."""
     model = flatbuffer.read(float_path)
     found = _first_layer(model, model.subgraphs[0].inputs[0])
     if found is None:
@@ -80,11 +81,72 @@ def begins_with(float_path: Path, layer: LayerWeights) -> bool:
     )
 
 
+def pixel_layer(folded: fx.GraphModule, preprocess: Preprocess) -> nn.Sequential | None:
+    """Return a copy of the first convolution, and of a padding before it, that takes pixels less 255 times their mean.
+
+    Returns None if the image goes into something else, or into a grouped convolution.
+    """
+    (image,) = (node for node in folded.graph.nodes if node.op == "placeholder")
+    found: list[nn.Module] = []
+    node = image
+    while len(node.users) == 1 and not (found and isinstance(found[-1], nn.Conv2d)):
+        node = next(iter(node.users))
+        module = placement.module_of(folded, node)
+        if not isinstance(module, nn.ZeroPad2d | nn.Conv2d):
+            break
+        found.append(copy.deepcopy(module))
+    if not found or not isinstance(found[-1], nn.Conv2d) or found[-1].groups > 1:
+        return None
+    layer = found[-1]
+    with torch.no_grad():
+        layer.weight.div_(255 * torch.tensor(preprocess.std)[:, None, None])
+        if layer.bias is None:
+            layer.bias = nn.Parameter(torch.zeros(layer.out_channels))
+    return nn.Sequential(*found).eval()
+
+
+def exported_first_layer(folded: fx.GraphModule) -> LayerWeights | None:
+    """Return the float weights of the first convolution on normalized images; None if `pixel_layer` is None."""
+    unchanged = Preprocess(32, 32, mean=(0, 0, 0), std=(1 / 255, 1 / 255, 1 / 255))
+    return float_first_layer(folded, unchanged)
+
+
+def float_first_layer(folded: fx.GraphModule, preprocess: Preprocess) -> LayerWeights | None:
+    """Return the float weights of `pixel_layer`."""
+    layers = pixel_layer(folded, preprocess)
+    if layers is None:
+        return None
+    layer = layers[-1]
+    assert isinstance(layer, nn.Conv2d)
+    assert layer.bias is not None
+    return LayerWeights(layer.weight.detach().numpy(), layer.bias.detach().numpy())
+
+
+def quantized_first_layer(
+    folded: fx.GraphModule, preprocess: Preprocess, recipe: CalibrationRecipe, images: torch.Tensor
+) -> LayerWeights | None:
+    """Return the int8 weights of `pixel_layer`, made by the same recipe as all others; pixels need no rounding.
+
+    Args:
+        images: normalized float32 (N, 3, H, W), from the calibration set; only recovery steps use them.
+    """
+    layers = pixel_layer(folded, preprocess)
+    if layers is None:
+        return None
+    no_ranges = CalibrationTable({}, "", "", "", "")
+    pixels = images * (255 * torch.tensor(preprocess.std)[:, None, None])
+    scheme = QuantScheme(symmetric=False, everywhere=True)
+    (found,) = recover.recover(fx.symbolic_trace(layers), no_ranges, recipe, scheme, pixels).layers.values()
+    return found
+
+
 @dataclass(frozen=True)
 class _Means:
-    """Where the means go: into the byte `zero` that is nothing (rule 1), into the bias, or into a SUB.
+    """Destination of the means, by the rules of this module.
 
-    `grid` is that of the image inside, where it is integers.
+    Attributes:
+        zero: the byte that stands for zero (rule 1; else 0). in_bias: they go into the first layer's bias.
+        in_sub: they go into a SUB. grid: of the integer image inside the file.
     """
 
     zero: int
@@ -94,7 +156,7 @@ class _Means:
 
 
 def _means(center: np.ndarray, in_bytes: bool, pads: bool) -> _Means:
-    """The rules of this module; `center` is the mean of each channel in pixels."""
+    """Apply the rules of this module; `center` is the mean of each channel in pixels (3,)."""
     whole = bool(np.ptp(center) == 0 and center[0] == round(center[0]))
     zero = round(center[0]) if whole else 0
     in_bias = not whole and (in_bytes or not pads)
@@ -104,7 +166,7 @@ def _means(center: np.ndarray, in_bytes: bool, pads: bool) -> _Means:
 
 
 def _take_pixels(model: Any, bytes_: str, preprocess: Preprocess, first: LayerWeights | None) -> None:
-    """Let the model normalize by itself what its input holds."""
+    """Make the model normalize bytes by itself."""
     graph = model.subgraphs[0]
     image, center = graph.inputs[0], np.asarray(preprocess.mean) * 255
     reader = _reader(model, image)
@@ -133,28 +195,28 @@ def _take_pixels(model: Any, bytes_: str, preprocess: Preprocess, first: LayerWe
         graph.inputs = [inside]
     else:
         assert quantize is not None
-        # One QUANTIZE could do it, but XNNPACK has none that changes the sign: alone it takes 3 % of MobileNetV2.
+        # One QUANTIZE would do, but XNNPACK has none that changes the sign; without it, it takes 3 % of MobileNetV2.
         graph.tensors[image].type = flatbuffer.type_of("UINT8")
         flatbuffer.set_grid(graph.tensors[image], Grid(1.0, means.zero))
         shape = tuple(int(size) for size in graph.tensors[image].shape)
         quantize.inputs = [flatbuffer.add_tensor(model, "pixels", shape, "FLOAT32")]
-        place = graph.operators.index(quantize)
-        graph.operators.insert(place, flatbuffer.add_operator(model, "DEQUANTIZE", [image], quantize.inputs[0]))
+        position = graph.operators.index(quantize)
+        graph.operators.insert(position, flatbuffer.add_operator(model, "DEQUANTIZE", [image], quantize.inputs[0]))
 
 
 def _pads(layer: Any, inside: int) -> bool:
-    """Whether zeros are put around the image, by the first layer or by an operator before it."""
+    """Return whether zeros are put around the image, by the first layer or by an operator before it."""
     return layer.inputs[0] != inside or layer.builtinOptions.padding == _SAME
 
 
 def _reader(model: Any, number: int) -> Any:
-    """The only operator that reads a tensor, if there is one."""
+    """Return the operator that reads a tensor, if it is only one."""
     readers = [op for op in model.subgraphs[0].operators if number in op.inputs]
     return readers[0] if len(readers) == 1 else None
 
 
 def _first_layer(model: Any, inside: int) -> Any:
-    """The convolution with a bias that reads the image, by itself or behind a padding with zeros; else None."""
+    """Return the convolution with a bias that reads the image, directly or through zero padding; else None."""
     found = _reader(model, inside)
     if found is not None and flatbuffer.kind(model, found) == "PAD":
         found = _reader(model, found.outputs[0])
@@ -163,13 +225,13 @@ def _first_layer(model: Any, inside: int) -> Any:
 
 
 def _on_pixels(first: LayerWeights, center: np.ndarray) -> LayerWeights:
-    """The layer on pixels as they are: what it took off each goes into its bias, by the weights as they are rounded."""
+    """Return the layer for raw pixels: the means, times the rounded weights, go into its bias."""
     off = (first.weight.astype(np.float64).sum((2, 3)) * center).sum(1)
     return replace(first, bias=((0.0 if first.bias is None else first.bias) - off).astype(np.float32))
 
 
 def _write_padding_out(model: Any, inside: int, layer: Any, center: np.ndarray) -> None:
-    """Two CONCATENATIONs with constants around the image instead of a PAD, and of the convolution's own padding."""
+    """Replace a PAD and the convolution's own padding by two CONCATENATIONs with constants around the image."""
     graph, options = model.subgraphs[0], layer.builtinOptions
     sides = np.zeros((2, 2), int)
     place = graph.operators.index(layer)
@@ -194,13 +256,13 @@ def _write_padding_out(model: Any, inside: int, layer: Any, center: np.ndarray) 
 
 
 def _same(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """What padding SAME adds before and behind, as TensorFlow defines it."""
+    """Return the padding before and after that SAME means, as TensorFlow defines it."""
     missing = max(0, (-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size)
     return missing // 2, missing - missing // 2
 
 
 def _surrounded(model: Any, number: int, axis: int, sides: np.ndarray, colour: np.ndarray) -> Any:
-    """The operator that puts lines of a colour before and behind an int8 image, along an axis."""
+    """Return an operator that puts lines of a colour before and after an int8 image, along an axis."""
     tensors, grid = model.subgraphs[0].tensors, Grid(1.0, -128)
     shape = [int(size) for size in tensors[number].shape]
     parts = []
@@ -216,7 +278,7 @@ def _surrounded(model: Any, number: int, axis: int, sides: np.ndarray, colour: n
 
 
 def _widen(model: Any, bytes_: str, zero: int, steps: list[tuple[str, np.ndarray]]) -> None:
-    """Make the float image out of bytes: a DEQUANTIZE with the byte that is nothing, then operators with constants."""
+    """Make the float image from bytes: a DEQUANTIZE whose zero point is `zero`, then operators with constants."""
     graph = model.subgraphs[0]
     image = graph.inputs[0]
     shape = tuple(int(size) for size in graph.tensors[image].shape)
@@ -225,14 +287,14 @@ def _widen(model: Any, bytes_: str, zero: int, steps: list[tuple[str, np.ndarray
     tensors = [flatbuffer.add_tensor(model, f"before {name}", shape, "FLOAT32") for name, _ in steps] + [image]
     added = [flatbuffer.add_operator(model, "DEQUANTIZE", [given], tensors[0])]
     for (name, values), source, target in zip(steps, tensors, tensors[1:]):
-        lines = (1, 1, *shape[2:])  # XNNPACK is slower at one value for each channel than at a line of pixels
+        lines = (1, 1, *shape[2:])  # XNNPACK is slower with one value per channel than with a line of pixels
         constant = flatbuffer.add_tensor(model, f"{name} by", lines, "FLOAT32", data=np.broadcast_to(values, lines))
         added.append(flatbuffer.add_operator(model, name, [source, constant], target, fusedActivationFunction=0))
     graph.operators[:0] = added
 
 
 def _give_integers(model: Any, bytes_: str) -> None:
-    """Let the scores out as the integers that they are inside.
+    """Output the scores as the integers that the file computes.
 
     Raises:
         UsageError: the file computes its scores in another type.
@@ -241,9 +303,7 @@ def _give_integers(model: Any, bytes_: str) -> None:
     last = next((op for op in graph.operators if graph.outputs[0] in op.outputs), None)
     inside: Any = None if last is None else graph.tensors[last.inputs[0]]
     if last is None or flatbuffer.kind(model, last) != "DEQUANTIZE" or inside.type != flatbuffer.type_of("INT8"):
-        raise UsageError(
-            "these scores are computed in floating point: they do not come out as integers", "--output float"
-        )
+        raise UsageError("this file computes its scores in floating point and cannot output integers", "--output float")
     graph.operators.remove(last)
     graph.outputs = [last.inputs[0]]
     if bytes_ == "uint8":
@@ -254,7 +314,7 @@ def _give_integers(model: Any, bytes_: str) -> None:
 
 
 def _name_tensors(model: Any, naming: Naming) -> None:
-    """Give what operators write, and what they hold, the names that these have in torch; each name once."""
+    """Give tensors and constants their torch names, each name once."""
     graph, given = model.subgraphs[0], set()
 
     def rename(tensor: Any, name: str) -> None:
@@ -273,7 +333,7 @@ def _name_tensors(model: Any, naming: Naming) -> None:
 
 
 def _name(model: Any) -> None:
-    """Call the input ``image`` and the output ``scores``, in the signature too; there is one signature."""
+    """Name the input ``image`` and the output ``scores``, also in the only signature."""
     graph = model.subgraphs[0]
     (signature,) = model.signatureDefs
     for tensors, mapped, name in (
@@ -282,65 +342,3 @@ def _name(model: Any) -> None:
     ):
         graph.tensors[tensors[0]].name = name
         mapped[0].name, mapped[0].tensorIndex = name, tensors[0]
-
-
-# The first layer on pixels: a network that normalizes by itself has the factors of it in these weights.
-
-
-def first_layer(folded: fx.GraphModule, preprocess: Preprocess) -> nn.Sequential | None:
-    """A copy of the first convolution, and of a padding before it, that takes pixels less 255 times their mean.
-
-    None where the image goes into something else, or into a convolution in groups.
-    """
-    (image,) = (node for node in folded.graph.nodes if node.op == "placeholder")
-    found: list[nn.Module] = []
-    node = image
-    while len(node.users) == 1 and not (found and isinstance(found[-1], nn.Conv2d)):
-        node = next(iter(node.users))
-        module = placement.module_of(folded, node)
-        if not isinstance(module, nn.ZeroPad2d | nn.Conv2d):
-            break
-        found.append(copy.deepcopy(module))
-    if not found or not isinstance(found[-1], nn.Conv2d) or found[-1].groups > 1:
-        return None
-    layer = found[-1]
-    with torch.no_grad():
-        layer.weight.div_(255 * torch.tensor(preprocess.std)[:, None, None])
-        if layer.bias is None:
-            layer.bias = nn.Parameter(torch.zeros(layer.out_channels))
-    return nn.Sequential(*found).eval()
-
-
-def exported(folded: fx.GraphModule) -> LayerWeights | None:
-    """The weights of the first convolution on normalized images; None where `first_layer` is."""
-    plain = Preprocess(32, 32, mean=(0, 0, 0), std=(1 / 255, 1 / 255, 1 / 255))
-    return trained(folded, plain)
-
-
-def trained(folded: fx.GraphModule, preprocess: Preprocess) -> LayerWeights | None:
-    """The weights of `first_layer` as they are."""
-    layers = first_layer(folded, preprocess)
-    if layers is None:
-        return None
-    layer = layers[-1]
-    assert isinstance(layer, nn.Conv2d)
-    assert layer.bias is not None
-    return LayerWeights(layer.weight.detach().numpy(), layer.bias.detach().numpy())
-
-
-def decided(
-    folded: fx.GraphModule, preprocess: Preprocess, recipe: CalibrationRecipe, images: torch.Tensor
-) -> LayerWeights | None:
-    """The weights of `first_layer` as integers, decided as those of all other layers are; pixels need no rounding.
-
-    Args:
-        images: normalized float32 (N, 3, H, W), from the calibration set; of no use without steps.
-    """
-    layers = first_layer(folded, preprocess)
-    if layers is None:
-        return None
-    nothing = CalibrationTable({}, "", "", "", "")
-    pixels = images * (255 * torch.tensor(preprocess.std)[:, None, None])
-    scheme = QuantScheme(symmetric=False, everywhere=True)
-    (found,) = recover.recover(fx.symbolic_trace(layers), nothing, recipe, scheme, pixels).layers.values()
-    return found

@@ -1,4 +1,7 @@
-"""Which tensor of one graph is which tensor of another: by value, because names are not stable."""
+"""Names of tensors and layers: those of the folded torch graph, found again in exported graphs.
+
+Exporters rename tensors, so that an exported tensor is recognised by its values on one input.
+"""
 
 from __future__ import annotations
 
@@ -10,80 +13,14 @@ from torch import fx
 
 from edgekit.quantization import LayerWeights
 
+INPUT = "image"
 TOLERANCE = 1e-3
 _SKETCH = 512
-
-
-@dataclass(frozen=True)
-class Naming:
-    """What the tensors of an exported graph are in the torch graph (see `naming`).
-
-    Attributes:
-        tensors: graph tensor -> name in the calibration table.
-        layers: tensor that a Conv or Gemm writes -> layer of the quantized model.
-        trained: layer -> the weights that it was exported with.
-    """
-
-    tensors: dict[str, str]
-    layers: dict[str, str]
-    trained: dict[str, LayerWeights] = field(default_factory=dict)
-
-
-def _sketch(tensor: np.ndarray) -> tuple[int, np.ndarray]:
-    """Size and an even sample of the sorted values: the same for any layout of the same numbers."""
-    ordered = np.sort(tensor, axis=None)
-    places = np.linspace(0, ordered.size - 1, min(ordered.size, _SKETCH)).round().astype(int)
-    return ordered.size, ordered[places].astype(np.float64)
-
-
-def match_by_value(reference: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> dict[str, str]:
-    """Map names of `other` to names of `reference` whose tensors hold the same values.
-
-    Both come from one and the same input. Tensors compare by size and by their sorted values, so
-    NCHW matches NHWC; the closest within `TOLERANCE` (relative to the largest magnitude) wins.
-    Tensors without a counterpart are left out.
-    """
-    known: dict[int, list[tuple[str, np.ndarray]]] = {}
-    for name, tensor in reference.items():
-        size, values = _sketch(tensor)
-        known.setdefault(size, []).append((name, values))
-    matches = {}
-    for name, tensor in other.items():
-        if tensor.size == 0:
-            continue
-        size, values = _sketch(tensor)
-        largest = np.abs(values).max() + 1e-30
-        distances = [(np.abs(values - v).max() / largest, n) for n, v in known.get(size, [])]
-        if distances and min(distances)[0] < TOLERANCE:
-            matches[name] = min(distances)[1]
-    return matches
-
-
-def naming(
-    reference: dict[str, np.ndarray],
-    written_by: dict[str, str],
-    trained: dict[str, LayerWeights],
-    other: dict[str, np.ndarray],
-) -> Naming:
-    """Name the tensors and layers of an exported graph.
-
-    Args:
-        reference: every tensor of the torch graph on one input. other: of the exported graph, on the same.
-        written_by: torch tensor -> the layer that writes it (`placement.written_by`).
-        trained: the layers of the torch graph (`placement.trained`).
-    """
-    tensors = match_by_value(reference, other)
-    layers = {theirs: written_by[ours] for theirs, ours in tensors.items() if ours in written_by}
-    return Naming(tensors, layers, trained)
-
-
-# What tensors and layers are called everywhere: after the folded torch graph.
-
-INPUT = "image"
+_Sketch = tuple[int, np.ndarray]
 
 
 def tensor_names(graph: fx.Graph) -> dict[fx.Node, str]:
-    """A stable name for the output of each node: the module's path, or the function's name.
+    """Return a stable name for the output of each node: the module's path, or the function's name.
 
     A module that is called again gets ``:2``, ``:3``; the input is called ``image``.
     """
@@ -96,3 +33,79 @@ def tensor_names(graph: fx.Graph) -> dict[fx.Node, str]:
         elif node.op == "placeholder":
             names[node] = INPUT
     return names
+
+
+@dataclass(frozen=True)
+class Naming:
+    """The torch names of an exported graph's tensors and layers.
+
+    Attributes:
+        tensors: exported tensor -> tensor of the torch graph; of several with equal values, the first by name.
+        layers: tensor that a Conv or Gemm writes -> layer of the torch graph.
+        trained: layer -> the weights that it was exported with.
+        equal: tensor of the torch graph -> the name that `tensors` has for its values, if that is another's.
+    """
+
+    tensors: dict[str, str]
+    layers: dict[str, str]
+    trained: dict[str, LayerWeights] = field(default_factory=dict)
+    equal: dict[str, str] = field(default_factory=dict)
+
+    def matched(self, tensor: str) -> str:
+        """Return the name under which `tensors` has a tensor of the torch graph."""
+        return self.equal.get(tensor, tensor)
+
+
+def name_exported(
+    reference: dict[str, np.ndarray],
+    written_by: dict[str, str],
+    trained: dict[str, LayerWeights],
+    exported: dict[str, np.ndarray],
+) -> Naming:
+    """Name the tensors and layers of an exported graph.
+
+    Args:
+        reference: every tensor of the torch graph for one input. exported: of the exported graph, for the same.
+        written_by: torch tensor -> the layer that writes it (`placement.written_by`).
+        trained: the layers of the torch graph (`placement.trained_weights`).
+    """
+    known = _sketches(reference)
+    tensors = _match(known, _sketches(exported))
+    layers = {theirs: written_by[ours] for theirs, ours in tensors.items() if ours in written_by}
+    equal = {name: first for name, first in _match(known, known).items() if name != first}
+    return Naming(tensors, layers, trained, equal)
+
+
+def match_by_value(reference: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> dict[str, str]:
+    """Map names of `other` to names of `reference` whose tensors hold the same values.
+
+    Both come from the same input. Tensors compare by size and by their sorted values, so that
+    NCHW matches NHWC; the closest within `TOLERANCE` (relative to the largest magnitude) wins.
+    Tensors without a counterpart are left out.
+    """
+    return _match(_sketches(reference), _sketches(other))
+
+
+def _sketches(tensors: dict[str, np.ndarray]) -> dict[str, _Sketch]:
+    """Return size and an even sample of the sorted values, which any layout of the same numbers shares."""
+    found = {}
+    for name, tensor in tensors.items():
+        ordered = np.sort(tensor, axis=None)
+        indices = np.linspace(0, ordered.size - 1, min(ordered.size, _SKETCH)).round().astype(int)
+        found[name] = ordered.size, ordered[indices].astype(np.float64)
+    return found
+
+
+def _match(reference: dict[str, _Sketch], other: dict[str, _Sketch]) -> dict[str, str]:
+    by_size: dict[int, list[tuple[str, np.ndarray]]] = {}
+    for name, (size, values) in reference.items():
+        by_size.setdefault(size, []).append((name, values))
+    matches = {}
+    for name, (size, values) in other.items():
+        if size == 0:
+            continue
+        largest = np.abs(values).max() + 1e-30
+        distances = [(np.abs(values - v).max() / largest, n) for n, v in by_size.get(size, [])]
+        if distances and min(distances)[0] < TOLERANCE:
+            matches[name] = min(distances)[1]
+    return matches

@@ -1,7 +1,7 @@
-"""From what a tensor was seen to hold, to the range that its integers will cover.
+"""Observers: the range that a tensor's integers cover, from histograms of its values over the calibration images.
 
-An observer is one function of a `Histogram` and one row in `OBSERVERS`. Histograms take constant
-memory in the number of images, and one pass feeds them all.
+An observer is a function of a `Histogram` and a row in `OBSERVERS`. The memory of a histogram does not depend on the
+number of images, and one pass over the images serves all observers.
 """
 
 from __future__ import annotations
@@ -18,24 +18,23 @@ from edgekit.quantization import Range
 BINS = 4096
 PERCENTILE = 99.99
 _MOST_COUNTED = 2**24  # torch.histc counts in float32, which is exact up to here
-_LEAST_LIMIT = 1e-12  # bins stay wide enough for float32, whatever the tensor
+_LEAST_LIMIT = 1e-12  # keeps bins wide enough for float32
 _MOST_LIMIT = 1e37  # torch.histc works in float32, where twice a larger limit is infinite
-_FAR = 256.0  # a value so many times larger than the rest leaves it no step of 8 bits
-_LEVELS = 128  # of either sign, in 8 bits
-# What every image holds by itself, and the range that costs the images least.
+_FAR = 256.0  # a value this many times larger than the rest leaves the rest no step of 8 bits
+_SIDE_LEVELS = 128  # int8 levels on either side of zero
+_STEPS = 255  # of int8
 
-IMAGES = 64  # that are kept apart; later ones add nothing
-_PER_OCTAVE, _OCTAVES, _LOWEST = 8, 80, -40  # magnitudes from 2**-40 on, the rest in the outermost bins
+IMAGES = 64  # with a histogram of their own; more add nothing
+_PER_OCTAVE, _OCTAVES, _LOWEST = 8, 80, -40  # bins of magnitudes from 2**-40 on; the outermost hold the rest
 LARGEST = 2.0 ** (_LOWEST + _OCTAVES)
 _SIDE = _PER_OCTAVE * _OCTAVES
 _ZERO = _SIDE  # the bin of zero itself; below it the negative values
-_IMAGEWISE_LEVELS = 255
 _ROUNDS = 3
-_ENDS = np.geomspace(1.0, 1 / 1024, 161)  # shares of the largest value, 16 to the octave
+_ENDS = np.geomspace(1.0, 1 / 1024, 161)  # shares of the largest value, 16 per octave
 
 
 class ImageHistograms:
-    """Counts of magnitudes on a logarithmic scale, image by image; constant memory in the number of images."""
+    """Counts of magnitudes on a logarithmic scale, for each of the first `IMAGES` images."""
 
     def __init__(self) -> None:
         self.counts = np.zeros((0, 2 * _SIDE + 1), np.int32)
@@ -43,7 +42,7 @@ class ImageHistograms:
         self._sums = np.zeros((2, 2 * _SIDE + 1))  # of the values, and of their squares
 
     def update(self, values: torch.Tensor) -> None:
-        """Add a batch, finite float32 with the images first; values without that axis are of one image."""
+        """Add a batch, finite float32 (N, ...); a tensor of fewer than two dimensions counts as one image."""
         if values.numel():
             low, high = (float(end) for end in torch.aminmax(values))
             self._low, self._high = min(self._low, low), max(self._high, high)
@@ -57,53 +56,37 @@ class ImageHistograms:
             self._sums += sums
 
     def points(self, bins: np.ndarray) -> np.ndarray:
-        """Two values for each bin, with the mean and the variance of what fell into it; float64 (2, bins).
+        """Return two values per bin that have the mean and the variance of its values; float64 (2, bins).
 
-        None lies beyond what was seen: many values stand at the limit of a ReLU6.
+        They are clipped to the observed range: many values lie at the limit of a ReLU6.
         """
         mean, square = self._sums[:, bins] / self.counts[:, bins].sum(0)
         deviation = np.sqrt(np.maximum(square - np.square(mean), 0.0))
         return np.clip(np.stack([mean - deviation, mean + deviation]), self._low, self._high)
 
     def relative_error(self) -> Callable[[float, float], float]:
-        """A function of low and high: RMS of the noise of 8 bits over RMS of the values, mean over images."""
+        """Return a function of low and high: RMS of the 8-bit noise over RMS of the values, mean over images."""
         occupied = np.flatnonzero(self.counts.any(0))
         values, counts = self.points(occupied), self.counts[:, occupied].astype(float)
         power = counts @ np.square(values).mean(0)
         counts, power = counts[power > 0], power[power > 0]
-        width = (values[1] - values[0]) * 3**0.5  # over which evenly spread values have that variance
+        width = (values[1] - values[0]) * 3**0.5  # of a uniform distribution with that variance
 
         def mean_error(low: float, high: float) -> float:
-            step = (high - low) / _IMAGEWISE_LEVELS
+            step = (high - low) / _STEPS
             if not len(power) or step <= 0:
                 return 1.0
             inside = np.clip(values, low, high)
             exact = np.square(values - np.clip(np.rint(values / step) * step, low, high))
-            # Values spread over several steps: rounding is evenly distributed, whatever their mean does.
+            # Over several steps the rounding error is uniform, whatever the mean is.
             noise = np.where(width > step, np.square(values - inside) + step**2 / 12, exact)
             return float(np.sqrt((counts @ noise.mean(0)) / power).mean())
 
         return mean_error
 
 
-def best_range(seen: ImageHistograms, low: float, high: float) -> tuple[float, float]:
-    """The ends within [low, high] with the least mean error, searched in turns; they include zero."""
-    error = seen.relative_error()
-    lows = low * _ENDS if low < 0 else np.zeros(1)
-    highs = high * _ENDS if high > 0 else np.zeros(1)
-    # Together first: while one end is far out, moving the other changes little.
-    low, high = min(((low * share, high * share) for share in _ENDS.tolist()), key=lambda ends: error(*ends))
-    for _ in range(_ROUNDS):
-        before = low, high
-        high = min(highs.tolist(), key=lambda end: error(low, end))
-        low = min(lows.tolist(), key=lambda end: error(end, high))
-        if (low, high) == before:
-            break
-    return low, high
-
-
 def _count(rows: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Counts of every row (images, bins), and sums by bin of all values and of their squares (2, bins)."""
+    """Return counts per row (images, bins), and the sums of values and of squares per bin (2, bins)."""
     octave = torch.log2(rows.abs().clamp_min(2.0**_LOWEST))
     bins = ((octave - _LOWEST) * _PER_OCTAVE).int().clamp_(max=_SIDE - 1) + 1
     bins = bins * rows.sign().int() + _ZERO
@@ -119,12 +102,12 @@ def _count(rows: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
 class Histogram:
     """Counts over the symmetric interval [-limit, limit], which doubles when a value leaves it.
 
-    It does not follow a few values that lie hundreds of times farther out than all others: with them
+    It does not grow for a few values that are hundreds of times larger than all others: with them
     inside, everything else would share two bins. They are counted in the outermost bins.
 
     Attributes:
-        far: how many values lay outside of the bins when they came.
-        images: what the first images held, each for itself.
+        far: number of values that were outside the bins when they were added.
+        images: histograms of the first images, one each.
     """
 
     low: float = float("inf")
@@ -135,7 +118,7 @@ class Histogram:
     images: ImageHistograms = field(default_factory=ImageHistograms)
 
     def update(self, values: torch.Tensor) -> None:
-        """Add a tensor, float32, images first.
+        """Add a tensor, float32 (N, ...).
 
         Raises:
             DataError: NaN or infinite values.
@@ -162,12 +145,12 @@ class Histogram:
             self.far += below + above
 
     def _reach(self, flat: torch.Tensor, largest: float) -> float:
-        """The largest magnitude that the bins must hold: all but too few to matter that are too far to hold."""
+        """Return the largest magnitude that the bins must hold, leaving out a few values that are very far out."""
         few = int((self.counts.sum() + len(flat)) * (100 - PERCENTILE) / 100) - self.far
         if few <= 0 or largest <= _FAR * self.limit:
             return largest
         sizes = flat.abs()
-        if largest <= _FAR * float(sizes.mean(dtype=torch.float64)):  # so few far values cannot lift the mean so much
+        if largest <= _FAR * float(sizes.mean(dtype=torch.float64)):  # a few far values would lift the mean above this
             return largest
         kept = len(flat) - few
         rest = max(self.limit, float(sizes.kthvalue(kept).values) if kept > 0 else 0.0)
@@ -181,18 +164,18 @@ class Histogram:
 
     @property
     def centers(self) -> np.ndarray:
-        """The middle of each bin, float64 (BINS,)."""
+        """Centre of each bin, float64 (BINS,)."""
         width = 2 * self.limit / BINS
         return -self.limit + width * (np.arange(BINS) + 0.5)
 
 
 def minmax(seen: Histogram) -> Range:
-    """All that was seen."""
+    """Return the range of all values."""
     return Range(min(seen.low, 0.0), max(seen.high, 0.0))
 
 
 def percentile(seen: Histogram) -> Range:
-    """All but the outermost 0.01 % on either side (McKinstry et al. 2018, arXiv:1809.04191)."""
+    """Return the range without the outermost 0.01 % on either side (McKinstry et al. 2018, arXiv:1809.04191)."""
     share = seen.counts.cumsum() / max(1, seen.counts.sum())
     edges = np.append(-seen.limit, seen.centers + seen.limit / BINS)
     low = float(edges[np.searchsorted(share, 1 - PERCENTILE / 100, side="right")])
@@ -201,7 +184,7 @@ def percentile(seen: Histogram) -> Range:
 
 
 def mse(seen: Histogram) -> Range:
-    """The shrunk min-max range with the least squared rounding and clipping error over 8 bits.
+    """Return the shrunk min-max range with the least squared rounding and clipping error in 8 bits.
 
     Choukroun et al. 2019, arXiv:1902.06822: a line search over the clipping threshold.
     """
@@ -222,22 +205,22 @@ def mse(seen: Histogram) -> Range:
 
 
 def entropy(seen: Histogram) -> Range:
-    """The range whose 8-bit histogram keeps most of what the full one says (least KL divergence).
+    """Return the range whose 8-bit histogram has the least KL divergence from the full one.
 
     Migacz 2017, "8-bit Inference with TensorRT" (NVIDIA, GTC 2017, S7310), with the sign kept: a threshold
-    on the magnitude, 128 levels on either side of zero; what lies beyond is counted in the outermost
-    bin within. An end that lies inside the threshold stays where it is, so that of a one-sided tensor one
-    end is searched. The bins next to zero count like their neighbours: every grid holds zero exactly,
-    and the many zeros behind a ReLU would decide alone.
+    on the magnitude, 128 levels on either side of zero; values beyond it are counted in the outermost
+    bin within. An end that lies inside the threshold stays, so that only one end of a one-sided tensor is
+    searched. The bins next to zero are given their neighbours' counts: every grid holds zero exactly, and
+    the many zeros after a ReLU would dominate.
     """
     sides = [seen.counts[BINS // 2 :].astype(float), seen.counts[: BINS // 2][::-1].astype(float)]
     for side in sides:
         side[0] = min(side[0], side[1])
     occupied = np.flatnonzero(sides[0] + sides[1])
     full, last = _binned(seen), int(occupied[-1]) + 1 if len(occupied) else 0
-    if last <= _LEVELS:
+    if last <= _SIDE_LEVELS:
         return full
-    candidates = np.arange(_LEVELS, last + 1)
+    candidates = np.arange(_SIDE_LEVELS, last + 1)
     within, divergence = np.zeros(len(candidates)), np.zeros(len(candidates))
     for side in sides:
         inside, loss = _information_loss(side, candidates)
@@ -250,24 +233,24 @@ def entropy(seen: Histogram) -> Range:
 
 
 def _information_loss(counts: np.ndarray, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each threshold: how many values lie within, and the sum of p * log(p / q).
+    """Return, for each threshold, the number of values within and the sum of p * log(p / q); both (T,).
 
-    p are the counts with all beyond in the last bin, q those within, evened out over the occupied bins
-    of each level; the last bin of q holds at least one count, else no threshold could lie in a gap.
-    Sums over bins are differences of running sums, so that all thresholds are tried at once.
+    p are the counts with all beyond in the last bin, q those within, spread evenly over the occupied bins
+    of each level; the last bin of q has at least one count, otherwise no threshold could lie in a gap.
+    Sums over bins are differences of cumulative sums, so that all thresholds are computed at once.
 
     Args:
         counts: of one side, from zero outwards. candidates: thresholds in bins, (T,).
     """
 
-    def running(values: np.ndarray) -> np.ndarray:
+    def cumulative(values: np.ndarray) -> np.ndarray:
         return np.concatenate([[0.0], np.cumsum(values)])
 
-    def times_log(values: np.ndarray, of: np.ndarray | None = None) -> np.ndarray:
-        return values * np.log(np.where(values > 0, values if of is None else of, 1.0))
+    def times_log(values: np.ndarray, argument: np.ndarray | None = None) -> np.ndarray:
+        return values * np.log(np.where(values > 0, values if argument is None else argument, 1.0))
 
-    edges = np.rint(np.outer(candidates, np.arange(_LEVELS + 1) / _LEVELS)).astype(int)
-    mass, filled, own = running(counts), running(counts > 0), running(times_log(counts))
+    edges = np.rint(np.outer(candidates, np.arange(_SIDE_LEVELS + 1) / _SIDE_LEVELS)).astype(int)
+    mass, filled, own = cumulative(counts), cumulative(counts > 0), cumulative(times_log(counts))
     level, bins = np.diff(mass[edges]), np.maximum(np.diff(filled[edges]), 1)
     within, last = mass[candidates], counts[candidates - 1]
     beyond = mass[-1] - within
@@ -278,15 +261,31 @@ def _information_loss(counts: np.ndarray, candidates: np.ndarray) -> tuple[np.nd
 
 
 def relative(seen: Histogram) -> Range:
-    """The range with the least error relative to each image, averaged over images: none decides alone."""
+    """Return the range with the least error relative to each image, averaged over images; no image dominates."""
     full = _binned(seen)
     if seen.limit > LARGEST:
         return full
     return Range(*best_range(seen.images, full.low, full.high))
 
 
+def best_range(seen: ImageHistograms, low: float, high: float) -> tuple[float, float]:
+    """Return the ends within [low, high] with the least mean error, by coordinate search; they include zero."""
+    error = seen.relative_error()
+    lows = low * _ENDS if low < 0 else np.zeros(1)
+    highs = high * _ENDS if high > 0 else np.zeros(1)
+    # Both together first: while one end is far out, moving the other changes little.
+    low, high = min(((low * share, high * share) for share in _ENDS.tolist()), key=lambda ends: error(*ends))
+    for _ in range(_ROUNDS):
+        before = low, high
+        high = min(highs.tolist(), key=lambda end: error(low, end))
+        low = min(lows.tolist(), key=lambda end: error(end, high))
+        if (low, high) == before:
+            break
+    return low, high
+
+
 def _binned(seen: Histogram) -> Range:
-    """All that was seen, but for values too far out to have a bin."""
+    """Return the range of all values that have a bin."""
     return Range(min(max(seen.low, -seen.limit), 0.0), max(min(seen.high, seen.limit), 0.0))
 
 
@@ -297,10 +296,14 @@ OBSERVERS: dict[str, Callable[[Histogram], Range]] = {
     "entropy": entropy,
     "relative": relative,
 }
-MEASURED = "measured"  # a recipe's word for the one that is best for the network (edgekit.quant.choose)
+MEASURED = "measured"  # in a recipe: the observer that is best for the network (edgekit.quant.calibrate)
 
 
 def check(name: str) -> None:
-    """Refuse an observer that is not in the table; names those that are."""
+    """Check the name of an observer.
+
+    Raises:
+        UsageError: it is unknown; the message lists the known ones.
+    """
     if name not in (*OBSERVERS, MEASURED):
         raise unknown("observer", name, (*OBSERVERS, MEASURED))

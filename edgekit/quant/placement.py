@@ -1,36 +1,218 @@
-"""Which tensors hold integers, told on the folded torch graph: what both emitters write, for simulation."""
+"""Placement of integers: which tensors of the folded torch graph are rounded, on which grids, and who reads them.
+
+This is the only place that decides it. The emitters write a `Placement`, the simulation runs it.
+
+LiteRT (`everywhere`) rounds every tensor except those that only a fused activation reads.
+
+For TensorRT (NVIDIA TensorRT documentation, "Working with quantized types"; TensorRT 8.5's parser):
+
+1. Conv2d and Linear read a rounded input, and have int8 weights.
+2. A convolution with fewer than 16 input or output channels stays float, unless both counts are
+   multiples of 8. A depthwise convolution needs a multiple of 8.
+3. A depthwise convolution that reads what a float convolution writes (the second layer of MobileNet
+   and EfficientNet) stays float: no tensor is more sensitive to rounding than the one between them
+   (EfficientNet-Lite0: 20.9 dB at the logits if it alone is rounded, all others together 23.1 dB).
+4. Nothing is rounded between a convolution and its activation, nor at the output of the network.
+5. A residual addition reads its shortcut rounded; the other side is fused into the convolution that writes it. The
+   shortcut is the input that no convolution writes; where both come from convolutions, the one that something else
+   reads too (MobileNetV2), else the second (a ResNet's downsampling convolution).
+6. Squeeze-and-excitation: the average pool before a convolution reads a rounded input, and so does the product that
+   scales the channels, on both sides.
+7. A layer that is kept in floating point reads its input as it is.
+
+Strict parity on TensorRT rounds what LiteRT rounds; the layers that rule 2 keeps float then read and write rounded
+values.
+"""
 
 from __future__ import annotations
 
 import copy
 import operator
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from edgekit.quant import affine
 from edgekit.quant.naming import tensor_names
-from edgekit.quantization import LayerWeights, QuantScheme
+from edgekit.quantization import (
+    LITERT_SCHEME,
+    STRICT_TENSORRT_SCHEME,
+    TENSORRT_SCHEME,
+    CalibrationTable,
+    LayerWeights,
+    Placement,
+    QuantizedModel,
+    QuantScheme,
+)
 
 Weighted = nn.Conv2d | nn.Linear
+_Read = tuple[fx.Node, fx.Node]  # a tensor, and the operation that reads it
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
 _ACTIVATION_CALLS = (F.relu, F.relu6, F.hardtanh, torch.relu)
+_ADDITIONS = (operator.add, torch.add)
+_PRODUCTS = (operator.mul, torch.mul)
 _LEAST_CHANNELS = 16
+# Operations that can add a constant on the way: a layer by its bias, a pointwise operation because an Add can follow.
 _SHIFTING = (nn.Conv2d, nn.Linear, *_ACTIVATIONS, nn.Hardswish, nn.GELU, nn.AdaptiveAvgPool2d, nn.Flatten)
 _SHIFTING_CALLS = (
-    *(*_ACTIVATION_CALLS, F.hardswish, F.gelu),
-    *(operator.add, torch.add, operator.mul, torch.mul),
+    *(*_ACTIVATION_CALLS, F.hardswish, F.gelu, *_ADDITIONS, *_PRODUCTS),
     *(F.adaptive_avg_pool2d, torch.mean, torch.flatten),
 )
 
 
+def quantized_model(
+    folded: fx.GraphModule,
+    table: CalibrationTable,
+    layers: dict[str, LayerWeights],
+    symmetric: bool = False,
+    steps: tuple[str, ...] = (),
+    rewritten: dict[str, LayerWeights] | None = None,
+) -> QuantizedModel:
+    """Return a quantized model with its placements for every target.
+
+    Args:
+        layers, symmetric, steps, rewritten: see `QuantizedModel`.
+    """
+    plain = QuantizedModel(table, layers, symmetric, steps, rewritten or {})
+    schemes = {plain.scheme(native) for native in (TENSORRT_SCHEME, LITERT_SCHEME)}
+    if symmetric:
+        schemes.add(STRICT_TENSORRT_SCHEME)
+    placements = {scheme: place(folded, table, scheme, plain.float_layers) for scheme in schemes}
+    return QuantizedModel(table, layers, symmetric, steps, plain.rewritten, placements)
+
+
+def with_changes(
+    folded: fx.GraphModule,
+    model: QuantizedModel,
+    layers: dict[str, LayerWeights] | None = None,
+    table: CalibrationTable | None = None,
+) -> QuantizedModel:
+    """Return a quantized model with other layers or another table, and its placements made anew."""
+    layers = model.layers if layers is None else layers
+    return quantized_model(folded, table or model.table, layers, model.symmetric, model.steps, model.rewritten)
+
+
+def place(
+    folded: fx.GraphModule, table: CalibrationTable, scheme: QuantScheme, float_layers: tuple[str, ...] = ()
+) -> Placement:
+    """Return where `scheme` holds integers, by the rules of this module.
+
+    Args:
+        float_layers: names of the layers that are kept in floating point.
+    """
+    names = tensor_names(folded.graph)
+    integers = quantized_tensors(folded, scheme, float_layers)
+    shifted = _shifted_tensors(folded, scheme, float_layers, integers)
+    in_int8 = {
+        name
+        for name, (node, _) in layers(folded).items()
+        if name not in float_layers and runs_in_int8(folded, node, scheme)
+    }
+    reads = set()
+    for source, reader in _reads(folded, scheme, float_layers):
+        reads.add((names[source], names[reader]))
+        if isinstance(module_of(folded, source), nn.ZeroPad2d):  # exporters may fold it into the layer that reads it
+            reads.add((names[source.all_input_nodes[0]], names[reader]))
+    return Placement(
+        {n: affine.tensor_grid(span, scheme.symmetric, n in shifted) for n, span in table.ranges.items()},
+        tuple(name for name in names.values() if name in integers),
+        frozenset(reads),
+        frozenset(in_int8),
+    )
+
+
+def quantized_tensors(folded: fx.GraphModule, scheme: QuantScheme, float_layers: tuple[str, ...] = ()) -> set[str]:
+    """Return the names of the tensors that the simulation rounds to int8.
+
+    A tensor that only float layers read stays float. For TensorRT this leaves out tensors that only residual
+    additions (rule 5) and pools (rule 6) read rounded.
+    """
+    names, weighted = tensor_names(folded.graph), layers(folded)
+    if scheme.everywhere:
+        return {names[node] for node in names if _rounded_everywhere(folded, node, names, float_layers)}
+    return {
+        names[source]
+        for source, reader in _reads(folded, scheme, float_layers)
+        if names[reader] in weighted or reader.target in _PRODUCTS
+    }
+
+
+def _rounded_everywhere(
+    folded: fx.GraphModule, node: fx.Node, names: dict[fx.Node, str], float_layers: tuple[str, ...]
+) -> bool:
+    """Return whether LiteRT holds a tensor as integers."""
+    users = list(node.users)
+    if not users or all(names.get(user) in float_layers for user in users):
+        return False
+    fused = len(users) == 1 and is_fused_activation(folded, users[0])
+    return not fused or is_fused_activation(folded, node)
+
+
+def _reads(folded: fx.GraphModule, scheme: QuantScheme, float_layers: tuple[str, ...]) -> Iterator[_Read]:
+    """Yield every read of a rounded tensor."""
+    names = tensor_names(folded.graph)
+    if scheme.everywhere:
+        for node in names:
+            if _rounded_everywhere(folded, node, names, float_layers):
+                yield from ((node, u) for u in node.users if u in names and names[u] not in float_layers)
+        return
+    for name, (node, _) in layers(folded).items():
+        if name not in float_layers and runs_in_int8(folded, node, scheme):
+            yield node.all_input_nodes[0], node
+    for node in names:
+        sources = node.all_input_nodes
+        if node.target in _ADDITIONS and (shortcut := _shortcut(folded, node)) is not None:
+            yield shortcut, node
+        elif node.target in _PRODUCTS and _scales_channels(folded, node):
+            yield from ((source, node) for source in sources)
+        elif _is_global_pool(folded, node) and any(isinstance(module_of(folded, u), nn.Conv2d) for u in node.users):
+            yield sources[0], node
+
+
+def _shortcut(folded: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """Return the input of an addition that rule 5 rounds, if it has one."""
+    sources = node.all_input_nodes
+    convs = [isinstance(module_of(folded, source), nn.Conv2d) for source in sources]
+    if len(sources) != 2 or not any(convs) or any(source.op == "get_attr" for source in sources):
+        return None
+    if not all(convs):
+        return sources[convs.index(False)]
+    return next((source for source in sources if len(source.users) > 1), sources[1])
+
+
+def _scales_channels(folded: fx.GraphModule, node: fx.Node) -> bool:
+    """Return whether a product scales channels: one side is the sigmoid of something other than the other side."""
+    if len(node.all_input_nodes) != 2:
+        return False
+    one, two = node.all_input_nodes
+    for gate, scaled in ((one, two), (two, one)):
+        module = module_of(folded, gate)
+        is_gate = isinstance(module, nn.Sigmoid | nn.Hardsigmoid) or gate.target is torch.sigmoid
+        if is_gate and gate.all_input_nodes[0] is not scaled:  # x * sigmoid(x) is SiLU
+            return True
+    return False
+
+
+def _is_global_pool(folded: fx.GraphModule, node: fx.Node) -> bool:
+    """Return whether a node averages over height and width; of a mean it is taken for granted if a Conv2d reads it."""
+    module = module_of(folded, node)
+    size: object = None
+    if isinstance(module, nn.AdaptiveAvgPool2d):
+        size = module.output_size
+    elif node.target is F.adaptive_avg_pool2d:
+        size = node.args[1] if len(node.args) > 1 else node.kwargs["output_size"]
+    return size in (1, (1, 1), [1, 1]) or node.target is torch.mean or (node.op, node.target) == ("call_method", "mean")
+
+
 def module_of(folded: fx.GraphModule, node: fx.Node) -> nn.Module | None:
-    """The module that a node calls, if it calls one."""
+    """Return the module that a node calls, or None."""
     return folded.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
 def layers(folded: fx.GraphModule) -> dict[str, tuple[fx.Node, Weighted]]:
-    """Every Conv2d and Linear by name, in the order of the graph."""
+    """Return every Conv2d and Linear by name, in the order of the graph."""
     names = tensor_names(folded.graph)
     found = {}
     for node in folded.graph.nodes:
@@ -41,38 +223,37 @@ def layers(folded: fx.GraphModule) -> dict[str, tuple[fx.Node, Weighted]]:
 
 
 def conv_runs_in_int8(outputs: int, inputs: int, groups: int) -> bool:
-    """Whether TensorRT has an INT8 kernel worth taking for so many channels.
-
-    At least 16 of both, or multiples of 8; a depthwise convolution needs a multiple of 8.
-    """
+    """Return whether TensorRT has an INT8 kernel worth taking for these channel counts (rule 2)."""
     if is_depthwise(inputs, groups):
         return outputs % 8 == 0
     return min(inputs, outputs) >= _LEAST_CHANNELS or (inputs % 8 == 0 and outputs % 8 == 0)
 
 
 def runs_in_int8(folded: fx.GraphModule, node: fx.Node, scheme: QuantScheme) -> bool:
-    """Whether the layer of `node` runs in INT8 under `scheme`; see `quant.qdq`, rules 2 and 3."""
+    """Return whether the layer of `node` computes in INT8 under `scheme` (rules 2 and 3)."""
     module = module_of(folded, node)
-    if scheme.everywhere or isinstance(module, nn.Linear):
+    if isinstance(module, nn.Linear) or (scheme.everywhere and not scheme.few_kernels):
         return True
     assert isinstance(module, nn.Conv2d)
     if not conv_runs_in_int8(module.out_channels, module.in_channels, module.groups):
         return False
+    if scheme.everywhere:
+        return True
     writer = _writer(folded, node.all_input_nodes[0])
     follows_float = writer is not None and not runs_in_int8(folded, writer, scheme)
     return not (follows_float and is_depthwise(module.in_channels, module.groups))
 
 
 def is_depthwise(inputs: int, groups: int) -> bool:
-    """Whether every channel has a filter of its own."""
+    """Return whether every channel has a filter of its own."""
     return groups == inputs and groups > 1
 
 
 def _writer(folded: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """The convolution that writes a tensor, by itself or through its activation."""
+    """Return the convolution that writes a tensor, by itself or through its activation."""
     while not isinstance(module_of(folded, node), nn.Conv2d):
         kinds = (*_ACTIVATIONS, nn.Hardswish, nn.Sigmoid, nn.ZeroPad2d)
-        gate = node.target in (operator.mul, torch.mul, torch.sigmoid) or is_fused_activation(folded, node)
+        gate = node.target in (*_PRODUCTS, torch.sigmoid) or is_fused_activation(folded, node)
         if not (gate or isinstance(module_of(folded, node), kinds)) or not node.all_input_nodes:
             return None
         node = node.all_input_nodes[0]
@@ -80,12 +261,12 @@ def _writer(folded: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 
 
 def is_fused_activation(folded: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether LiteRT computes this node as part of the operator before it."""
+    """Return whether LiteRT computes a node as part of the operator before it."""
     return isinstance(module_of(folded, node), _ACTIVATIONS) or node.target in _ACTIVATION_CALLS
 
 
-def trained(folded: fx.GraphModule) -> dict[str, LayerWeights]:
-    """Every Conv2d and Linear with the weights that it has."""
+def trained_weights(folded: fx.GraphModule) -> dict[str, LayerWeights]:
+    """Return every Conv2d and Linear with its float weights."""
     return {
         name: LayerWeights(
             module.weight.detach().numpy(), None if module.bias is None else module.bias.detach().numpy()
@@ -95,26 +276,25 @@ def trained(folded: fx.GraphModule) -> dict[str, LayerWeights]:
 
 
 def with_weights(folded: fx.GraphModule, layers: dict[str, LayerWeights]) -> fx.GraphModule:
-    """The network with other float weights in some layers, which shares all else; itself where there are none."""
+    """Return the network with other float weights in some layers, sharing everything else."""
     if not layers:
         return folded
     changed = fx.GraphModule(folded, copy.deepcopy(folded.graph))
     for name, layer in layers.items():
-        node, module = _layer(folded, name)
+        node, module = _copy_of_layer(folded, name)
         module.weight = nn.Parameter(torch.tensor(layer.weight), requires_grad=False)
         module.bias = None if layer.bias is None else nn.Parameter(torch.tensor(layer.bias), requires_grad=False)
         changed.set_submodule(str(node.target), module)
     return changed
 
 
-def _layer(folded: fx.GraphModule, name: str) -> tuple[fx.Node, Weighted]:
-    """A layer's node, and a copy of its module."""
+def _copy_of_layer(folded: fx.GraphModule, name: str) -> tuple[fx.Node, Weighted]:
     node, module = layers(folded)[name]
     return node, copy.deepcopy(module)
 
 
 def written_by(folded: fx.GraphModule) -> dict[str, str]:
-    """Tensor name -> the layer that writes it, by itself or with the activation that is fused into it."""
+    """Return tensor name -> name of the layer that writes it, by itself or with its fused activation."""
     names, written = tensor_names(folded.graph), {}
     for name, (node, _) in layers(folded).items():
         written[name] = name
@@ -124,77 +304,31 @@ def written_by(folded: fx.GraphModule) -> dict[str, str]:
     return written
 
 
-def quantized_tensors(folded: fx.GraphModule, scheme: QuantScheme, float_layers: tuple[str, ...] = ()) -> set[str]:
-    """The tensors, by name, that are rounded to int8.
-
-    Rules:
-    1. `everywhere` (LiteRT): every tensor but those that go only into a fused activation.
-    2. Else (TensorRT): what an INT8 Conv2d or Linear reads, and both sides of the product that
-       scales channels in squeeze-and-excitation, and what its pool reads.
-    3. A tensor that only float layers read stays float.
-
-    What is left out: the residual Add's shortcut where nothing else reads it in INT8.
-    """
-    names, weighted = tensor_names(folded.graph), layers(folded)
-    chosen: set[str] = set()
-    for node in folded.graph.nodes:
-        if node not in names:
-            continue
-        users = list(node.users)
-        read = [names[u] for u in users if names.get(u) in weighted]
-        only_float = bool(read) and len(read) == len(users) and all(name in float_layers for name in read)
-        if only_float:
-            continue
-        if scheme.everywhere:
-            fused = len(users) == 1 and is_fused_activation(folded, users[0])
-            if users and not (fused and not is_fused_activation(folded, node)):
-                chosen.add(names[node])
-            continue
-        if any(name not in float_layers and runs_in_int8(folded, weighted[name][0], scheme) for name in read):
-            chosen.add(names[node])
-    if not scheme.everywhere:
-        chosen |= _around_gates(folded, names)
-    return chosen
-
-
-def shifted_tensors(folded: fx.GraphModule, scheme: QuantScheme, float_layers: tuple[str, ...] = ()) -> set[str]:
-    """The rounded tensors, by name, that may be stored about the middle of their range; see `quant.shift`."""
+def _shifted_tensors(
+    folded: fx.GraphModule, scheme: QuantScheme, float_layers: tuple[str, ...], integers: set[str]
+) -> set[str]:
+    """Return the names of the rounded tensors that may be stored about the middle of their range (`quant.qdq`)."""
     if not scheme.shifted:
         return set()
     names, weighted = tensor_names(folded.graph), layers(folded)
 
-    def takes_it(user: fx.Node) -> bool:
+    def can_absorb(user: fx.Node) -> bool:
         name = names.get(user, "")
         in_int8 = name in weighted and name not in float_layers and runs_in_int8(folded, user, scheme)
         return in_int8 and is_unpadded(weighted[name][1]) and weighted[name][1].bias is not None
 
-    rounded = quantized_tensors(folded, scheme, float_layers)
     return {
         name
         for node, name in names.items()
-        if name in rounded and _adds_a_constant(folded, node) and all(takes_it(user) for user in node.users)
+        if name in integers and _can_add_a_constant(folded, node) and all(can_absorb(user) for user in node.users)
     }
 
 
 def is_unpadded(module: Weighted) -> bool:
-    """Whether a layer reads nothing but its input: no zeros around it, which would no longer be zeros."""
+    """Return whether a layer reads only its input, without zeros around it, which a shift would falsify."""
     return isinstance(module, nn.Linear) or module.padding in (0, (0, 0), "valid")
 
 
-def _adds_a_constant(folded: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether what writes a tensor adds a constant on the way: a layer to its bias, a pointwise operator by itself."""
+def _can_add_a_constant(folded: fx.GraphModule, node: fx.Node) -> bool:
     module = module_of(folded, node)
     return isinstance(module, _SHIFTING) if module is not None else node.target in _SHIFTING_CALLS
-
-
-def _around_gates(folded: fx.GraphModule, names: dict[fx.Node, str]) -> set[str]:
-    """Rule 2, squeeze-and-excitation."""
-    found = set()
-    for node in folded.graph.nodes:
-        if node.op == "call_function" and node.target in (operator.mul, torch.mul) and len(node.all_input_nodes) == 2:
-            for gate, other in (node.all_input_nodes, reversed(node.all_input_nodes)):
-                module = module_of(folded, gate)
-                is_gate = isinstance(module, nn.Sigmoid | nn.Hardsigmoid) or gate.target is torch.sigmoid
-                if is_gate and gate.all_input_nodes[0] is not other:
-                    found |= {names[gate], names[other]}
-    return found

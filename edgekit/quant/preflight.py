@@ -1,4 +1,4 @@
-"""Whether a network can be quantized at all, and what to know before: bad weights, dead channels, unknown operators."""
+"""Checks before quantization: unknown operators, bad weights, dead channels and tensors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgekit.quant import placement, simulate
 from edgekit.quant.naming import tensor_names
 from edgekit.quantization import CalibrationTable
 
-# What the networks of `MODELS` consist of once they are folded: both emitters have been tried on each.
+# Operators of the networks of `MODELS` after folding, which both emitters are tested on.
 _MODULES = (
     *(nn.Conv2d, nn.Linear, nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Sigmoid, nn.Hardsigmoid, nn.Hardswish),
     *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.ZeroPad2d, nn.Flatten),
@@ -27,15 +27,15 @@ _FUNCTIONS = (
 _MOST_NAMED = 5
 # Below the smallest normal float32, processors round to zero.
 _TINY = float(np.finfo(np.float32).tiny)
-# `affine` makes no grid narrower than this.
+# `affine` makes no narrower grid.
 _NOTHING = 1e-6
 
 
 def check_operators(folded: fx.GraphModule) -> None:
-    """Refuse a network with an operator whose INT8 edgekit does not know.
+    """Check that edgekit can quantize every operator of a network.
 
     Raises:
-        EdgekitError: names every such operator and its type.
+        EdgekitError: names the unknown operators and their types.
     """
     names = tensor_names(folded.graph)
     unknown = [f"{_path(node, names)} ({kind})" for node in folded.graph.nodes if (kind := _unknown(folded, node))]
@@ -47,7 +47,7 @@ def check_operators(folded: fx.GraphModule) -> None:
 
 
 def _unknown(folded: fx.GraphModule, node: fx.Node) -> str:
-    """The type of an operator that is in no table, else ""."""
+    """Return the type of an unknown operator, else ""."""
     if node.op == "call_module":
         module = placement.module_of(folded, node)
         return "" if isinstance(module, _MODULES) else type(module).__name__
@@ -59,7 +59,7 @@ def _unknown(folded: fx.GraphModule, node: fx.Node) -> str:
 
 
 def _path(node: fx.Node, names: dict[fx.Node, str]) -> str:
-    """The operator's name, behind that of the module whose forward calls it."""
+    """Return the operator's name, with that of the module whose forward calls it in front."""
     own = names.get(node, str(node.target))
     callers = list((node.meta.get("nn_module_stack") or {}).values())
     if not callers or node.op in ("call_module", "get_attr"):
@@ -68,10 +68,9 @@ def _path(node: fx.Node, names: dict[fx.Node, str]) -> str:
 
 
 def check_weights(folded: fx.GraphModule) -> list[str]:
-    """Refuse NaN and infinite weights; returns a sentence that names the layers with dead output channels.
+    """Check weights for NaN and infinity; return a warning that names the layers with dead output channels.
 
-    A dead channel has no weight but zero (or so small that processors take it for zero): it answers
-    its bias whatever it sees.
+    All weights of a dead channel are zero, or so small that processors flush them to zero: its output is its bias.
 
     Raises:
         DataError: names the layers that hold NaN or infinite values.
@@ -87,14 +86,14 @@ def check_weights(folded: fx.GraphModule) -> list[str]:
 
 
 def dead_tensors(table: CalibrationTable) -> list[str]:
-    """A sentence for tensors that were zero for every calibration image: INT8 will hold nothing else there."""
+    """Return a warning for tensors that were zero for every calibration image."""
     dead = [name for name, span in table.ranges.items() if span.high - span.low <= _NOTHING]
     return [f"always zero in the calibration: {_first(dead)}; INT8 cannot hold anything else there"] if dead else []
 
 
 @torch.inference_mode()
 def features(folded: fx.GraphModule, batches: Iterable[torch.Tensor]) -> np.ndarray:
-    """What the network's last layer reads, float32 (images, features), averaged over places if there are any.
+    """Return the input of the network's last layer, float32 (images, features), averaged over positions.
 
     Args:
         batches: normalized float32 images (N, 3, H, W).

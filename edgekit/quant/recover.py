@@ -1,9 +1,8 @@
-"""The weights of the quantized model: layer by layer, each step kept where it proves itself.
+"""Recovery: the weights of the quantized model, layer by layer, each step kept only where it lowers the error.
 
-Every Conv2d and Linear is seen once, in the order of the graph, with its inputs as the quantized
-network has them (all layers before it rounded already) and its outputs as the float network has them.
-A layer is solved on three of four images and judged on the fourth; what does not lower the error there
-is dropped for this layer. Both emitters write what is decided here.
+Every Conv2d and Linear is visited once, in the order of the graph, with its inputs in the quantized network (all
+earlier layers already rounded) and its outputs in the float network. A layer is solved on three of four chunks of
+images and judged on the fourth; a step that does not lower the error there is dropped for this layer.
 """
 
 from __future__ import annotations
@@ -17,29 +16,33 @@ import torch
 from torch import fx, nn
 
 from edgekit.errors import unknown
-from edgekit.quant import affine, dead_channels, simulate, solve
+from edgekit.quant import affine, dead_channels, placement, simulate, solve
 from edgekit.quant.naming import tensor_names
 from edgekit.quant.placement import Weighted, layers, with_weights
 from edgekit.quant.solve import Chunk, Moments, collect, grouped
-from edgekit.quantization import CalibrationRecipe, CalibrationTable, LayerWeights, QuantizedModel, QuantScheme
+from edgekit.quantization import CalibrationRecipe, CalibrationTable, Grid, LayerWeights, QuantizedModel, QuantScheme
 
 STEPS = {
-    "copies": "dead channels made copies of the most sensitive ones (edgekit.quant.copies)",
-    "compensate": "least squares against the float network's outputs (edgekit.quant.compensate)",
-    "rounding": "weights rounded so that errors cancel, scales by least error (edgekit.quant.rounding)",
-    "bias": "every output's mean made that of the float network (Nagel et al. 2019, arXiv:1906.04721, section 4.2)",
+    "copies": "dead channels made copies of the most sensitive ones (edgekit.quant.dead_channels)",
+    "compensate": "least squares against the float network's outputs (edgekit.quant.solve)",
+    "rounding": "weights rounded so that errors cancel, scales by least error (edgekit.quant.solve)",
+    "bias": "mean of every output made that of the float network (Nagel et al. 2019, arXiv:1906.04721, section 4.2)",
 }
 CHUNK = 8  # images at a time
-# Layers with more weights per output than this keep nearest rounding: solving would take minutes each,
-# and where so many products are added up, rounding errors even out.
+# Layers with more weights per output keep nearest rounding: solving would take minutes each, and over so
+# many products rounding errors average out.
 MOST_WEIGHTS = 2304
-MOST_BYTES = 2 * 10**9  # of tensors held between two layers
-_HELD_OUT = 4  # every fourth chunk judges
-_DAMPINGS = (0.3, 1.0, 3.0)  # times the recipe's
+MOST_BYTES = 2 * 10**9  # of tensors held at a time
+_HELD_OUT = 4  # every fourth chunk is for judging
+_DAMPINGS = (0.3, 1.0, 3.0)  # multiples of the recipe's
 
 
 def check(steps: tuple[str, ...]) -> None:
-    """Refuse a step that is not in the table; names those that are."""
+    """Check the names of recovery steps.
+
+    Raises:
+        UsageError: a step is unknown; the message lists the known ones.
+    """
     for step in steps:
         if step not in STEPS:
             raise unknown("recovery step", step, STEPS)
@@ -53,25 +56,26 @@ def recover(
     images: torch.Tensor,
     update: Callable[[int, int], None] = lambda done, total: None,
 ) -> QuantizedModel:
-    """Decide the integers, scales and biases of every layer.
+    """Return the quantized model with the integers, scales and biases of every layer.
 
     Args:
-        scheme: how activations are rounded meanwhile: `everywhere` shows each layer all that can come.
-        images: normalized float32 (N, 3, H, W), from the calibration set. Memory is constant above
-            `most_images`; without steps none are needed.
+        scheme: rounding of the activations while layers are solved; `everywhere` exposes each layer to all errors.
+        images: normalized float32 (N, 3, H, W), from the calibration set. At most `most_images` are used;
+            without steps none are needed.
+        update: called with the number of layers done and in all.
     Raises:
         DataError: NaN or infinite weights.
     """
     check(recipe.steps)
-    grids = simulate.grids(folded, table, scheme)
+    grids = placement.place(folded, table, scheme).rounded
     shown = images[: most_images(folded, images)] if recipe.steps else images[:0]
     rewritten = dead_channels.rewritten(folded, table, grids, shown) if "copies" in recipe.steps else {}
     sweep = _Sweep(with_weights(folded, rewritten), grids, recipe, shown)
-    return QuantizedModel(table, sweep.run(update), scheme.symmetric, recipe.steps, rewritten)
+    return placement.quantized_model(folded, table, sweep.run(update), scheme.symmetric, recipe.steps, rewritten)
 
 
 def most_images(folded: fx.GraphModule, images: torch.Tensor) -> int:
-    """How many images the steps can hold at once within `MOST_BYTES`; at least one chunk."""
+    """Return how many images the steps can hold within `MOST_BYTES`; at least one chunk."""
     if not len(images):
         return 0
     sizes = []
@@ -82,10 +86,10 @@ def most_images(folded: fx.GraphModule, images: torch.Tensor) -> int:
 
 
 class _Sweep:
-    """Runs the float and the quantized network side by side, one node after the other."""
+    """Runs the float and the quantized network side by side, node by node."""
 
     def __init__(
-        self, folded: fx.GraphModule, grids: dict[str, affine.Grid], recipe: CalibrationRecipe, images: torch.Tensor
+        self, folded: fx.GraphModule, grids: dict[str, Grid], recipe: CalibrationRecipe, images: torch.Tensor
     ) -> None:
         self.folded, self.grids, self.recipe = folded, grids, recipe
         self.names = tensor_names(folded.graph)
@@ -95,13 +99,13 @@ class _Sweep:
 
     @torch.inference_mode()
     def run(self, update: Callable[[int, int], None]) -> dict[str, LayerWeights]:
-        weighted, decided = layers(self.folded), dict[str, LayerWeights]()
+        weighted, done = layers(self.folded), dict[str, LayerWeights]()
         last = {source: node for node in self.folded.graph.nodes for source in node.all_input_nodes}
         for node in self.folded.graph.nodes:
             name = self.names.get(node, "")
             if name in weighted:
-                decided[name] = self._layer(node, weighted[name][1])
-                update(len(decided), len(weighted))
+                done[name] = self._layer(node, weighted[name][1])
+                update(len(done), len(weighted))
             elif self.images and node.op != "output":
                 self.exact[node] = [self._value(node, self.exact, n) for n in range(len(self.images))]
                 self.rounded[node] = [self._value(node, self.rounded, n) for n in range(len(self.images))]
@@ -111,10 +115,10 @@ class _Sweep:
                 if last[source] is node:
                     self.exact.pop(source, None)
                     self.rounded.pop(source, None)
-        return decided
+        return done
 
     def _value(self, node: fx.Node, values: dict[fx.Node, list[torch.Tensor]], number: int) -> Any:
-        """What a node without weights gives, for one chunk."""
+        """Return the output of a node without weights for one chunk."""
         if node.op == "placeholder":
             return self.images[number]
         arguments = fx.node.map_arg(node.args, lambda source: values[source][number])
@@ -129,16 +133,16 @@ class _Sweep:
         return node.target(*arguments, **keywords)
 
     def _layer(self, node: fx.Node, module: Weighted) -> LayerWeights:
-        """Decide one layer, and give both networks its outputs."""
+        """Quantize one layer, and store its outputs in both networks."""
         source = node.all_input_nodes[0]
         wanted = self.exact[node] = [module(values) for values in self.exact.get(source, [])]
         if len(source.users) == 1:
             self.exact.pop(source, None)
         inputs = self.rounded.get(source, [])
         grid = self.grids.get(self.names[source])
-        decide = _Decision(module, grid.scale if grid else 1.0, self.recipe)
-        chunks = decide.weighted(inputs, wanted) if self.recipe.steps else []
-        weight, scales = decide.weight(chunks)
+        quantizer = _Quantizer(module, grid.scale if grid else 1.0, self.recipe)
+        chunks = quantizer.weighted(inputs, wanted) if self.recipe.steps else []
+        weight, scales = quantizer.weight(chunks)
         bias = module.bias
         outputs = [simulate.apply(module, values, weight, None) for values in inputs]
         if bias is not None:
@@ -151,47 +155,56 @@ class _Sweep:
 
 
 def _as_outputs(module: Weighted, values: torch.Tensor) -> torch.Tensor:
-    """One value for each output, shaped to be added to the layer's outputs."""
+    """Return one value per output, shaped to be added to the layer's outputs."""
     return values.view((1, -1, 1, 1) if isinstance(module, nn.Conv2d) else (1, -1))
 
 
 def _mean_outputs(module: Weighted, chunks: list[torch.Tensor], shares: list[torch.Tensor]) -> torch.Tensor:
-    """The mean of every output over images, counted by their shares, and places; float32 (outputs,)."""
+    """Return the mean of every output over positions and weighted images; float32 (outputs,)."""
     axis = 1 if isinstance(module, nn.Conv2d) else -1
     means = [c.movedim(axis, 1).flatten(2).double().mean(2) if c.ndim > 2 else c.double() for c in chunks]
     weights = torch.cat(shares).double()[:, None]
     return ((torch.cat(means) * weights).sum(0) / weights.sum()).float()
 
 
-# Weights before rounding, their scales, and the whole numbers.
-_Candidate = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+@dataclass(frozen=True)
+class _Rounded:
+    """Scales (G, O) and integers (G, O, K) of a layer's weight, as float64."""
+
+    scales: torch.Tensor
+    integers: torch.Tensor
+
+    @property
+    def values(self) -> torch.Tensor:
+        """The weights that the integers stand for (G, O, K)."""
+        return self.integers * self.scales[..., None]
 
 
 @dataclass(frozen=True)
-class _Decision:
-    """How one layer's weight becomes integers."""
+class _Quantizer:
+    """Quantizes one layer's weight."""
 
     module: Weighted
     input_scale: float
     recipe: CalibrationRecipe
 
     def weighted(self, inputs: list[torch.Tensor], wanted: list[torch.Tensor]) -> list[Chunk]:
-        """Chunks whose images count less, the larger their error is beside that of the median image.
+        """Return chunks in which images count less, the larger their error is compared with the median image's.
 
-        Errors are heavy-tailed where a range leaves out what a few images hold; without weights,
-        these few would decide every sum of squares (Geman and McClure's weights, one step).
+        Errors are heavy-tailed where a range clips values of a few images; without weights, these few
+        would dominate every sum of squares (Geman and McClure's weights, one step).
         """
-        plain = _Decision(self.module, self.input_scale, replace(self.recipe, steps=()))
+        plain = _Quantizer(self.module, self.input_scale, replace(self.recipe, steps=()))
         weight, _ = plain.weight([])
         errors = []
         for values, target in zip(inputs, wanted):
             off = simulate.apply(self.module, values, weight, self.module.bias) - target
             errors.append(off.flatten(1).square().mean(1))
-        middle = torch.cat(errors).median().clamp_min(1e-30)
-        return [Chunk(x, y, 1 / (1 + error / middle)) for x, y, error in zip(inputs, wanted, errors)]
+        median = torch.cat(errors).median().clamp_min(1e-30)
+        return [Chunk(x, y, 1 / (1 + error / median)) for x, y, error in zip(inputs, wanted, errors)]
 
     def weight(self, chunks: list[Chunk]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The weight on its grid, float32 as torch has it, and the scales (outputs,)."""
+        """Return the rounded weight, float32 in torch's layout, and the scales (outputs,)."""
         array = self.module.weight.detach().numpy()
         bias = None if self.module.bias is None else self.module.bias.detach().numpy()
         plain = affine.weight_scales(array, bias, self.input_scale)
@@ -199,59 +212,55 @@ class _Decision:
         solving = {"compensate", "rounding"} & set(self.recipe.steps)
         scales = torch.from_numpy(plain).double().reshape(groups, outputs)
         start = torch.from_numpy(array).double().reshape(groups, outputs, count)
-        chosen: _Candidate = start, scales, solve.nearest(start, scales)
+        chosen = _Rounded(scales, solve.nearest(start, scales))
         if solving and chunks and count <= MOST_WEIGHTS:
             chosen = self._solved(start, scales, chunks)
-        _, scales, whole = chosen
-        exact = scales.float()
-        weight = (whole.float() * exact[..., None]).reshape(self.module.weight.shape)
+        exact = chosen.scales.float()
+        weight = (chosen.integers.float() * exact[..., None]).reshape(self.module.weight.shape)
         return weight, exact.flatten()
 
-    def _solved(self, start: torch.Tensor, plain: torch.Tensor, chunks: list[Chunk]) -> _Candidate:
-        """The candidate with the least error on the images that none was solved on, solved on all."""
+    def _solved(self, start: torch.Tensor, plain: torch.Tensor, chunks: list[Chunk]) -> _Rounded:
+        """Return the candidate with the least error on held-out images, solved again on all."""
         judging = chunks[_HELD_OUT - 1 :: _HELD_OUT]
         solving = [chunk for number, chunk in enumerate(chunks) if number % _HELD_OUT != _HELD_OUT - 1]
         fit = collect(self.module, solving)
         if not judging:
             return self._candidate(start, plain, fit, None)
         held_out = collect(self.module, judging)
-        errors = {}
-        for damping in self._dampings():
-            _, scales, whole = self._candidate(start, plain, fit, damping)
-            errors[damping] = held_out.error(whole * scales[..., None])
-        nearest = solve.nearest(start, plain)
+        errors = {d: held_out.error(self._candidate(start, plain, fit, d).values) for d in self._dampings()}
+        nearest = _Rounded(plain, solve.nearest(start, plain))
         best = min(errors, key=lambda damping: errors[damping])
-        if held_out.error(nearest * plain[..., None]) <= errors[best]:
-            return start, plain, nearest
+        if held_out.error(nearest.values) <= errors[best]:
+            return nearest
         share = len(judging) / len(chunks)
         return self._candidate(start, plain, _joined(fit, held_out, share), best)
 
     def _dampings(self) -> list[float | None]:
-        """The dampings to try; None stands for the trained weights as they are."""
+        """Return the dampings to try; None stands for the trained weights, not solved."""
         if "compensate" not in self.recipe.steps:
             return [None]
         return [None, *(self.recipe.damping * factor for factor in _DAMPINGS)]
 
-    def _candidate(self, start: torch.Tensor, plain: torch.Tensor, seen: Moments, damping: float | None) -> _Candidate:
-        """What one way of solving gives; a `damping` of None leaves the weights as they were trained."""
-        wanted = start if damping is None else solve.solve_weights(start, seen, damping)
+    def _candidate(self, start: torch.Tensor, plain: torch.Tensor, seen: Moments, damping: float | None) -> _Rounded:
+        """Solve and round with one damping; None leaves the weights as they were trained."""
+        wanted = start if damping is None else solve.least_squares(start, seen, damping)
         least = _least_scales(plain, start)
         if "rounding" not in self.recipe.steps:
             scales = torch.maximum(wanted.abs().amax(2) / affine.WEIGHT_QMAX, least)
-            return wanted, scales, solve.nearest(wanted, scales)
+            return _Rounded(scales, solve.nearest(wanted, scales))
         square = solve.damped(seen.gram, self.recipe.damping)
         scales = solve.scales_by_error(wanted, square, least).float().double()
-        return wanted, scales, solve.compensated(wanted, square, scales)
+        return _Rounded(scales, solve.round_compensated(wanted, square, scales))
 
 
 def _least_scales(plain: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
-    """Where `plain` was raised above what the weights need (a nearly dead channel), that; else float16's least."""
+    """Return the smallest scales allowed: those of nearly dead channels, which were raised, else float16's least."""
     needed = start.abs().amax(2) / affine.WEIGHT_QMAX
     return torch.where(plain > needed * 1.001, plain, torch.full_like(plain, affine.LEAST_SCALE))
 
 
 def _joined(a: Moments, b: Moments, share: float) -> Moments:
-    """The moments of two sets, `share` of the images in `b`."""
+    """Return the moments of two sets together; `share` of the images are in `b`."""
     return Moments(
         a.gram * (1 - share) + b.gram * share,
         a.cross * (1 - share) + b.cross * share,

@@ -1,6 +1,6 @@
-"""The cheapest recipe that stays inside an accuracy budget, then layers in floating point, one by one.
+"""Search for a model within an accuracy budget: recipes from cheap to expensive, then layers in floating point.
 
-The search knows neither files nor images: what a trial is worth is measured by the caller.
+The caller makes and measures the models.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ _Z = 1.644854  # one-sided 95 %
 
 @dataclass(frozen=True)
 class Drop:
-    """Points of top-1 that were lost, over the same images.
+    """Loss of top-1 accuracy over the same images.
 
     Attributes:
-        at_most: one-sided 95 % upper bound. agreement: images with the same top-1, percent.
+        points: percentage points lost. at_most: their one-sided 95 % upper bound.
+        agreement: share of images with the same top-1, percent.
     """
 
     points: float
@@ -34,7 +35,7 @@ class Drop:
 
 @dataclass(frozen=True)
 class Trial:
-    """One model that was tried: its recipe, the layers that stay in floating point, and its worth."""
+    """A model that was tried: its recipe, its layers in floating point, its drop, and how long it took."""
 
     recipe: str
     float_layers: tuple[str, ...]
@@ -43,10 +44,10 @@ class Trial:
 
 
 def paired_drop(before: np.ndarray, after: np.ndarray, expected: np.ndarray) -> Drop:
-    """How much accuracy the answers `after` lost against `before`; class indices (N,), N above 0.
+    """Return the accuracy that the answers `after` lose against `before`; class indices (N,), N above 0.
 
     The bound is of the paired difference with half a count added to each of the four cells (Agresti
-    and Min 2005, Statistics in Medicine 24), which keeps it honest where no answer changed its worth.
+    and Min 2005, Statistics in Medicine 24), so that it is not 0 when no answer became right or wrong.
     """
     right, still = before == expected, after == expected
     lost, won = int((right & ~still).sum()), int((~right & still).sum())
@@ -61,19 +62,19 @@ def _upper(lost: int, won: int, total: int) -> float:
 
 
 def check_budget(budget: float, images: int) -> None:
-    """Refuse a budget that so few images could never show to be kept, whatever the model.
+    """Check that a number of images can show that a model keeps a budget.
 
     Raises:
-        UsageError: names the smallest budget for these images, and how many this one needs.
+        UsageError: it cannot; the message names the smallest budget for these images.
     """
     if not 0 < budget <= 100:
-        raise UsageError("--max-drop takes points of top-1, above 0", "edgekit export --max-drop 0.5")
+        raise UsageError("--max-drop takes points of top-1, above 0 and at most 100", "edgekit export --max-drop 0.5")
     if images == 0 or 100 * _upper(0, 0, images) > budget:
         least = 100 * _upper(0, 0, images) if images else 100.0
         needed = math.ceil(100 * _Z / budget) - 2
         raise UsageError(
             f"{images} val images cannot show a drop of at most {budget:g} points with 95 % confidence: "
-            f"{least:.2f} is the least that they can",
+            f"{least:.2f} is the smallest drop that they can show",
             f"--max-drop {math.ceil(least * 10) / 10:g}, or a val split of {needed} images",
         )
 
@@ -85,11 +86,13 @@ def search(
     ranked: Callable[[str], list[str]],
     most_layers: int,
 ) -> Iterator[Trial]:
-    """Yield every trial, until one keeps the budget or there is nothing left to try.
+    """Yield every trial, until the bound of one is within the budget or there is nothing left to try.
 
     Args:
-        recipes: from cheap to dear. budget: points; a trial keeps it by its bound.
-        measure: makes and judges a model. ranked: the layers of a recipe's model, the most sensitive first.
+        recipes: names, from cheap to expensive. budget: percentage points.
+        measure: makes and measures the model of a recipe with some layers in floating point.
+        ranked: returns the layers of a recipe's model, the most sensitive first.
+        most_layers: limit of the layers in floating point.
     """
     best: Trial | None = None
     for recipe in recipes:

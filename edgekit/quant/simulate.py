@@ -1,4 +1,4 @@
-"""The quantized network in torch: the same integers as in the files, to decide with and to look into."""
+"""Simulation of the quantized network in torch, with the same integers as the files."""
 
 from __future__ import annotations
 
@@ -9,30 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from edgekit.quant import affine, placement
+from edgekit.quant import placement
 from edgekit.quant.naming import tensor_names
-from edgekit.quantization import CalibrationTable, LayerWeights, QuantizedModel, QuantScheme
+from edgekit.quantization import QMAX, QMIN, Grid, LayerWeights, QuantizedModel, QuantScheme
 
 Weights = dict[str, tuple[torch.Tensor, torch.Tensor | None]]
 
 
-def fake_quantize(values: torch.Tensor, grid: affine.Grid) -> torch.Tensor:
-    """Round to the grid and back, float32."""
-    return torch.fake_quantize_per_tensor_affine(values, grid.scale, grid.zero_point, affine.QMIN, affine.QMAX)
-
-
-def grids(
-    folded: fx.GraphModule, table: CalibrationTable, scheme: QuantScheme, float_layers: tuple[str, ...] = ()
-) -> dict[str, affine.Grid]:
-    """Tensor name -> its int8 grid, for every tensor that `scheme` rounds."""
-    chosen = placement.quantized_tensors(folded, scheme, float_layers)
-    shifted = placement.shifted_tensors(folded, scheme, float_layers)
-    known = [n for n in chosen if n in table.ranges]
-    return {n: affine.tensor_grid(table.ranges[n], scheme.symmetric, n in shifted) for n in known}
+def fake_quantize(values: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """Round float32 values to a grid."""
+    return torch.fake_quantize_per_tensor_affine(values, grid.scale, grid.zero_point, QMIN, QMAX)
 
 
 def apply(module: nn.Module, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """What `module`, a Conv2d or Linear, computes with other weights."""
+    """Return the output of a Conv2d or Linear with other weights."""
     if isinstance(module, nn.Linear):
         return F.linear(inputs, weight, bias)
     assert isinstance(module, nn.Conv2d)
@@ -41,7 +31,7 @@ def apply(module: nn.Module, inputs: torch.Tensor, weight: torch.Tensor, bias: t
 
 
 class Simulation(fx.Interpreter):
-    """Runs a folded graph with other weights, tensors rounded to their grids; ``run(images)``.
+    """Runs a folded graph with other weights and rounded tensors: ``run(images)``.
 
     Args:
         rounded: tensor name -> grid. weights: layer name -> weight and bias, float32.
@@ -51,7 +41,7 @@ class Simulation(fx.Interpreter):
     def __init__(
         self,
         folded: fx.GraphModule,
-        rounded: dict[str, affine.Grid],
+        rounded: dict[str, Grid],
         weights: Weights | None = None,
         see: Callable[[str, torch.Tensor], None] | None = None,
     ) -> None:
@@ -76,32 +66,31 @@ class Simulation(fx.Interpreter):
 
 
 def tensors_of(layers: dict[str, LayerWeights]) -> Weights:
-    """The weights and biases of `layers` as torch tensors."""
+    """Return the weights and biases of layers as torch tensors."""
     return {
         name: (torch.from_numpy(layer.weight), None if layer.bias is None else torch.from_numpy(layer.bias))
         for name, layer in layers.items()
     }
 
 
-def of(folded: fx.GraphModule, model: QuantizedModel, native: QuantScheme) -> Simulation:
-    """The simulation of `model` as the runtime with the scheme `native` runs it."""
-    rounded = grids(folded, model.table, model.scheme(native), model.float_layers)
-    return Simulation(folded, rounded, tensors_of(model.layers))
+def simulation(folded: fx.GraphModule, model: QuantizedModel, native: QuantScheme) -> Simulation:
+    """Return the simulation of `model` as a runtime with the scheme `native` runs it."""
+    return Simulation(folded, model.placement(native).rounded, tensors_of(model.layers))
 
 
-# What follows one tensor of a network, run as often as asked.
+class Suffix:
+    """The part of a network that follows one tensor, run on other values of it as often as wanted.
 
+    Only the tensors that this part reads are in memory.
 
-class Behind:
-    """A few images at one tensor: its `value`, and the scores that follow from any other.
-
-    Only what is still needed there is in memory.
+    Attributes:
+        value: the tensor for the images that were given.
     """
 
     def __init__(self, network: fx.GraphModule, tensor: str, images: torch.Tensor) -> None:
         """
         Args:
-            tensor: its name (`names.tensor_names`). images: normalized float32 (N, 3, H, W).
+            tensor: its name (`naming.tensor_names`). images: normalized float32 (N, 3, H, W).
         """
         names, run = tensor_names(network.graph), fx.Interpreter(network)
         self.rest = fx.Interpreter(network)
@@ -117,11 +106,11 @@ class Behind:
         self.value: torch.Tensor = run.env[self.node]
 
     def scores(self, value: torch.Tensor) -> torch.Tensor:
-        """The network's output with `value` in place of the tensor."""
+        """Return the network's output with `value` in place of the tensor."""
         kept = {node: fx.node.map_aggregate(held, _copy) for node, held in self.before.items()}
         return torch.as_tensor(self.rest.run(initial_env={**kept, self.node: value.clone()}))
 
 
 def _copy(value: Any) -> Any:
-    """What follows may work in place."""
+    """Return a copy of a tensor: operations that follow may work in place."""
     return value.clone() if isinstance(value, torch.Tensor) else value

@@ -1,4 +1,8 @@
-"""Weights that expect rounded inputs: least squares against what the float network writes."""
+"""Weights and integers of one layer: least squares against the float network, and rounding that cancels errors.
+
+A layer is known by the second moments of its inputs and wanted outputs. With G groups, K weights per output and O
+outputs per group, weights are float64 (G, O, K), scales (G, O).
+"""
 
 from __future__ import annotations
 
@@ -12,44 +16,18 @@ from torch import nn
 from edgekit.quant.affine import WEIGHT_QMAX
 from edgekit.quant.placement import Weighted
 
-
-def damped(gram: torch.Tensor, damping: float) -> torch.Tensor:
-    """`gram` (G, K, K) plus `damping` times the mean power of its inputs on the diagonal."""
-    power = torch.diagonal(gram, dim1=1, dim2=2).mean(1).clamp_min(1e-12)
-    return gram + torch.diag_embed(damping * power[:, None].expand(-1, gram.shape[-1]))
-
-
-def solve_weights(weight: torch.Tensor, seen: Moments, damping: float) -> torch.Tensor:
-    """The weights that bring the layer's output, from rounded inputs, nearest to the float network's.
-
-    Minimises ``|Wx' - y|**2 + d |W - W0|**2``: x' the inputs as the quantized network has them, y the
-    output that the float network has there, d the damping. The errors of all layers before are in x',
-    so what correlates with it is undone here (asymmetric calibration: GPTAQ, Li et al. 2025,
-    arXiv:2504.02692; the ridge towards the trained weights keeps few images from deciding much).
-
-    Args:
-        weight: (G, O, K), float64: W0. damping: relative to the mean power of the inputs, above 0.
-    Returns (G, O, K).
-    """
-    square = damped(seen.gram, damping)
-    pull = (square - seen.gram) @ weight.transpose(1, 2)
-    return torch.linalg.solve(square, seen.cross.transpose(1, 2) + pull).transpose(1, 2)
-
-
-# Second moments of what a layer reads and should write: all that the recovery steps need to know.
-
-# Rows of the least-squares problem: at least so many, and so many for each unknown, where there are that many.
+# Rows of the least-squares problem: at least so many, and so many per unknown, if there are that many.
 _LEAST_ROWS, _ROWS_PER_WEIGHT = 65_536, 32
+_BLOCK = 64  # columns that GPTQ rounds before it updates the others
+_SHRINKS = torch.linspace(1.0, 0.6, 17, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Centred second moments, float64, over images and places.
-
-    With G groups, K weights per output and O outputs per group:
+    """Centred second moments over images and positions, float64.
 
     Attributes:
-        gram: (G, K, K), covariance of the inputs as the quantized network has them.
+        gram: (G, K, K), covariance of the inputs in the quantized network.
         cross: (G, O, K), covariance of the wanted outputs with these inputs.
         power: sum over all outputs of their variance.
     """
@@ -59,7 +37,7 @@ class Moments:
     power: float
 
     def error(self, weight: torch.Tensor) -> float:
-        """Mean squared error of the outputs, the mean left out (the bias takes it), summed over outputs.
+        """Return the mean squared error summed over outputs, without their means, which the bias corrects.
 
         Args:
             weight: (G, O, K), float64.
@@ -69,7 +47,7 @@ class Moments:
 
 
 def grouped(module: Weighted) -> tuple[int, int, int]:
-    """Groups, outputs per group, weights per output."""
+    """Return the number of groups, outputs per group and weights per output."""
     groups = module.groups if isinstance(module, nn.Conv2d) else 1
     outputs = len(module.weight)
     return groups, outputs // groups, module.weight[0].numel()
@@ -77,7 +55,11 @@ def grouped(module: Weighted) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A few images at one layer: inputs as the quantized network has them, float outputs, weights (n,)."""
+    """A few images at one layer.
+
+    Attributes:
+        inputs: in the quantized network. wanted: outputs of the float network. weights: of each image (n,).
+    """
 
     inputs: torch.Tensor
     wanted: torch.Tensor
@@ -85,9 +67,9 @@ class Chunk:
 
 
 def collect(module: Weighted, chunks: Sequence[Chunk]) -> Moments:
-    """Moments over all chunks, each image counted by its weight; tensors float32 in torch's layout.
+    """Return the moments over all chunks, each image counted by its weight; tensors are float32 in torch's layout.
 
-    Places are thinned evenly where there are more than the solution can use.
+    Positions are thinned evenly if there are more than the solution needs.
     """
     groups, outputs, weights = grouped(module)
     gram = torch.zeros(groups, weights, weights, dtype=torch.float64)
@@ -99,10 +81,10 @@ def collect(module: Weighted, chunks: Sequence[Chunk]) -> Moments:
     images = sum(len(chunk.inputs) for chunk in chunks)
     shift: tuple[torch.Tensor, torch.Tensor] | None = None
     for number, chunk in enumerate(chunks):
-        places = chunk.wanted.shape[2:].numel() if chunk.wanted.ndim == 4 else 1
-        step = max(1, places * images // wanted_rows)
+        positions = chunk.wanted.shape[2:].numel() if chunk.wanted.ndim == 4 else 1
+        step = max(1, positions * images // wanted_rows)
         a, y = _rows(module, chunk.inputs, chunk.wanted, slice(number % step, None, step))
-        # About any fixed point near the mean: float32 products about zero lose a variance far below the mean.
+        # About a fixed point near the mean: float32 products about zero lose a variance far below the mean.
         shift = shift or (a.mean(1, keepdim=True), y.mean(1, keepdim=True))
         a, y = a - shift[0], y - shift[1]
         weight = chunk.weights.repeat_interleave(a.shape[1] // len(chunk.weights))[:, None]
@@ -122,41 +104,56 @@ def collect(module: Weighted, chunks: Sequence[Chunk]) -> Moments:
 
 
 def _rows(
-    module: Weighted, inputs: torch.Tensor, wanted: torch.Tensor, places: slice
+    module: Weighted, inputs: torch.Tensor, wanted: torch.Tensor, positions: slice
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The layer as a matrix product: (G, rows, K) inputs and (G, rows, O) outputs."""
+    """Return the layer as a matrix product: (G, rows, K) inputs and (G, rows, O) outputs."""
     groups, outputs, weights = grouped(module)
     if isinstance(module, nn.Linear):
         return inputs.reshape(1, -1, weights), wanted.reshape(1, -1, outputs)
-    y = wanted.flatten(2)[:, :, places].reshape(len(wanted), groups, outputs, -1)
+    y = wanted.flatten(2)[:, :, positions].reshape(len(wanted), groups, outputs, -1)
     pad, stride = module.padding, module.stride
-    if weights * groups == inputs.shape[1] and pad in (0, (0, 0)):  # 1x1: no patches to cut out
-        patches = inputs[:, :, :: stride[0], :: stride[1]].flatten(2)[:, :, places]
+    if weights * groups == inputs.shape[1] and pad in (0, (0, 0)):  # 1x1: no patches to extract
+        patches = inputs[:, :, :: stride[0], :: stride[1]].flatten(2)[:, :, positions]
     else:
-        patches = F.unfold(inputs, module.kernel_size, module.dilation, pad, stride)[:, :, places]  # type: ignore[arg-type]
+        patches = F.unfold(inputs, module.kernel_size, module.dilation, pad, stride)[:, :, positions]  # type: ignore[arg-type]
     a = patches.reshape(len(inputs), groups, weights, -1)
     return tuple(t.permute(1, 0, 3, 2).reshape(groups, -1, t.shape[2]) for t in (a, y))  # type: ignore[return-value]
 
 
-# Which way each weight is rounded: so that errors cancel in what the layer writes.
+def damped(gram: torch.Tensor, damping: float) -> torch.Tensor:
+    """Return `gram` (G, K, K) plus `damping` times the mean power of its inputs on the diagonal."""
+    power = torch.diagonal(gram, dim1=1, dim2=2).mean(1).clamp_min(1e-12)
+    return gram + torch.diag_embed(damping * power[:, None].expand(-1, gram.shape[-1]))
 
-_BLOCK = 64
-_SHRINKS = torch.linspace(1.0, 0.6, 17, dtype=torch.float64)
+
+def least_squares(weight: torch.Tensor, seen: Moments, damping: float) -> torch.Tensor:
+    """Return the weights that bring the output on rounded inputs nearest to the float network's.
+
+    Minimises ``|Wx' - y|**2 + d |W - W0|**2``, where x' are the inputs in the quantized network, y the outputs of
+    the float network and d the damping. The errors of all earlier layers are in x', so the part of them that
+    correlates with it is corrected (asymmetric calibration: GPTAQ, Li et al. 2025, arXiv:2504.02692). The ridge
+    towards the trained weights limits the influence of a few images.
+
+    Args:
+        weight: W0, float64 (G, O, K). damping: relative to the mean power of the inputs, above 0.
+    """
+    square = damped(seen.gram, damping)
+    pull = (square - seen.gram) @ weight.transpose(1, 2)
+    return torch.linalg.solve(square, seen.cross.transpose(1, 2) + pull).transpose(1, 2)
 
 
 def nearest(weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """To the nearest step, half to even. weight (G, O, K), scales (G, O); returns whole numbers as floats."""
+    """Round to the nearest step, half to even; return integers as floats (G, O, K)."""
     return (weight / scales[..., None]).round().clamp(-WEIGHT_QMAX, WEIGHT_QMAX)
 
 
 def scales_by_error(weight: torch.Tensor, gram: torch.Tensor, least: torch.Tensor) -> torch.Tensor:
-    """The scale per output with the least squared error of nearest rounding, inputs weighing by their power.
+    """Return the scale per output with the least squared error of nearest rounding, weighted by the inputs' power.
 
     Nagel et al. 2021, arXiv:2106.08295, section 3.1 (range setting by MSE).
 
     Args:
-        weight: (G, O, K). gram: (G, K, K). least: (G, O), no scale goes below.
-    Returns (G, O).
+        gram: (G, K, K). least: the smallest scales allowed (G, O).
     """
     full = torch.maximum(weight.abs().amax(2) / WEIGHT_QMAX, least)
     power = torch.diagonal(gram, dim1=1, dim2=2)[:, None, :]
@@ -169,14 +166,15 @@ def scales_by_error(weight: torch.Tensor, gram: torch.Tensor, least: torch.Tenso
     return chosen
 
 
-def compensated(weight: torch.Tensor, gram: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """One weight after the other, each error made good by the weights that are still free.
+def round_compensated(weight: torch.Tensor, gram: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """Round one weight after the other, compensating each error by the weights not yet rounded.
 
     GPTQ (Frantar et al. 2022, arXiv:2210.17323), inputs of the greatest power first.
 
     Args:
-        weight: (G, O, K). gram: (G, K, K), positive definite. scales: (G, O).
-    Returns whole numbers as floats, (G, O, K).
+        gram: (G, K, K), positive definite.
+    Returns:
+        Integers as floats (G, O, K).
     """
     groups, outputs, count = weight.shape
     order = torch.diagonal(gram, dim1=1, dim2=2).argsort(1, descending=True)

@@ -129,7 +129,7 @@ def test_rule_1_any_other_mean_carries_its_axes_as_an_attribute(axes: list[int],
 
 def test_rule_1_a_mean_over_computed_axes_is_refused() -> None:
     node = helper.make_node("ReduceMean", ["image"], ["scores"], name="mean")
-    with pytest.raises(EdgekitError, match="axes are not constant"):
+    with pytest.raises(EdgekitError, match="axes of a mean must be constant"):
         export_onnx.lower(model_of(node))
 
 
@@ -200,7 +200,7 @@ def test_every_operator_that_is_let_through_means_the_same_in_both_opsets() -> N
 
 def test_a_network_with_such_an_operator_leaves_no_file(tmp_path: Path) -> None:
     model = fold(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
-    with pytest.raises(EdgekitError, match="is not known to mean the same"):
+    with pytest.raises(EdgekitError, match=r"does not know whether \w+ means the same"):
         export_onnx.export(model, SIZE, "weights", tmp_path / "a.onnx", tmp_path / "b.onnx")
     assert not list(tmp_path.iterdir())
 

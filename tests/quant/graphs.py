@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 import onnx
 import onnx_ir as ir
+import torch
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+from torch import fx, nn
 
-from edgekit.quant import affine, qdq
-from edgekit.quant.naming import Naming
+from edgekit.quant import affine, placement, qdq
+from edgekit.quant.naming import Naming, tensor_names
 from edgekit.quantization import LayerWeights, QuantizedModel
 from tests.nets import table_of
 
@@ -64,22 +68,78 @@ def layers_of(model: ir.Model) -> dict[str, LayerWeights]:
     return found
 
 
-def quantized_of(model: ir.Model, **ranges: tuple[float, float]) -> QuantizedModel:
-    """The model with the table that is given, or a range of [-1, 1] for every tensor."""
-    tensors = ["image", *(node.outputs[0].name for node in model.graph)]
-    return QuantizedModel(table_of(**(ranges or dict.fromkeys(tensors, (-1.0, 1.0)))), layers_of(model))
+class Folded:
+    """The torch graph of a hand-made ONNX graph, built node by node.
+
+    Attributes:
+        graph: with the geometry of the ONNX graph; the weights of its layers are not those.
+        names: ONNX tensor -> its name in the torch graph.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        self.model, self.traced = model, fx.Graph()
+        self.modules = nn.Module()
+        self.nodes = {"image": self.traced.placeholder("image")}
+        for each in model.graph:
+            self.nodes[each.outputs[0].name] = self._add(each)
+        self.traced.output(self.nodes[model.graph.outputs[0].name])
+        self.graph = fx.GraphModule(self.modules, self.traced)
+        torch_names = tensor_names(self.graph.graph)
+        for theirs, ours in zip(self.nodes, (n for n in self.graph.graph.nodes if n.op != "output"), strict=True):
+            self.nodes[theirs] = ours
+        self.names = {theirs: torch_names[ours] for theirs, ours in self.nodes.items()}
+
+    def _add(self, each: ir.Node) -> fx.Node:
+        sources = [self.nodes[v.name] for v in each.inputs if v is not None and v.name in self.nodes]
+        calls = {"Add": operator.add, "Mul": operator.mul, "Concat": torch.cat}
+        if each.op_type in calls:
+            arguments = ((tuple(sources), 1),) if each.op_type == "Concat" else (*sources, 1.0)[:2]
+            return self.traced.call_function(calls[each.op_type], tuple(arguments))
+        self.modules.add_module(each.outputs[0].name, self._module(each))
+        return self.traced.call_module(each.outputs[0].name, (sources[0],))
+
+    def _module(self, each: ir.Node) -> nn.Module:
+        if each.op_type == "Conv":
+            outputs, inputs = each.inputs[1].const_value.numpy().shape[:2]
+            groups = each.attributes["group"].as_int()
+            padding = max(each.attributes["pads"].as_ints()) if "pads" in each.attributes else 0
+            return nn.Conv2d(inputs * groups, outputs, 1, padding=padding, groups=groups)
+        if each.op_type == "Gemm":
+            return nn.Linear(1, 1)
+        return {
+            "Relu": nn.ReLU(),
+            "Clip": nn.ReLU6(),
+            "HardSwish": nn.Hardswish(),
+            "Sigmoid": nn.Sigmoid(),
+            "HardSigmoid": nn.Hardsigmoid(),
+            "GlobalAveragePool": nn.AdaptiveAvgPool2d(1),
+            "Flatten": nn.Flatten(),
+            "Pad": nn.ZeroPad2d(0),
+            "MaxPool": nn.MaxPool2d(2),
+        }[each.op_type]
+
+
+def quantized_of(
+    model: ir.Model, symmetric: bool = False, layers: dict[str, LayerWeights] | None = None, **ranges: tuple
+) -> QuantizedModel:
+    """The model with the table that is given, or a range of [-1, 1] for every tensor; some layers may be replaced."""
+    folded = Folded(model)
+    table = table_of(**{folded.names.get(n, n): span for n, span in ranges.items()})
+    if not ranges:
+        table = table_of(**dict.fromkeys(folded.names.values(), (-1.0, 1.0)))
+    carried = {**layers_of(model), **(layers or {})}
+    return placement.quantized_model(folded.graph, table, carried, symmetric)
 
 
 def naming_of(model: ir.Model, tensors: dict[str, str] | None = None) -> Naming:
-    """Every tensor and layer under its own name."""
-    own = {t: t for t in ["image", *(node.outputs[0].name for node in model.graph)]}
-    return Naming(own if tensors is None else tensors, own)
+    """Every tensor under its name in torch, every layer under its own."""
+    names = Folded(model).names
+    return Naming(names if tensors is None else tensors, {name: name for name in names})
 
 
 def quantize(model: ir.Model, **layers: LayerWeights) -> list[str]:
     """Run the pass under test; every tensor has the range [-1, 1], some layers other weights."""
-    quantized = quantized_of(model)
-    nodes = qdq.quantize(model, QuantizedModel(quantized.table, {**quantized.layers, **layers}), naming_of(model))
+    nodes = qdq.quantize(model, quantized_of(model, layers=layers), naming_of(model))
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
     return nodes
 

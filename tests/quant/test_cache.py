@@ -10,12 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekit.errors import DataError
+from edgekit.errors import DataError, EdgekitError
 from edgekit.quant import cache
-from edgekit.quantization import LayerWeights, QuantizedModel
-from tests.nets import table_of
+from edgekit.quantization import LayerWeights
 
-TABLE = table_of(image=(-1, 1))
 MADE_BY = {"recipe": {"name": "r", "steps": ["bias"]}, "parent": "the checkpoint"}
 LAYERS = {
     "features.0.0": LayerWeights(np.full((2, 3, 1, 1), -0.25, np.float32), np.array([1, np.pi], np.float32)),
@@ -28,17 +26,18 @@ LAYERS = {
 def path(tmp_path: Path) -> Path:
     """A file with `LAYERS`."""
     path = tmp_path / "weights.npz"
-    cache.save(path, QuantizedModel(TABLE, LAYERS), MADE_BY)
+    cache.save(path, cache.Weights(LAYERS), MADE_BY)
     return path
 
 
 def test_what_was_kept_comes_back_to_the_bit_and_in_order(path: Path) -> None:
-    got, rewritten = cache.load(path, MADE_BY)
-    assert rewritten == {}
-    assert list(got) == list(LAYERS)
+    kept = cache.load(path, MADE_BY)
+    assert kept is not None
+    assert kept.rewritten == {}
+    assert list(kept.layers) == list(LAYERS)
     for name, layer in LAYERS.items():
         for part in ("weight", "bias", "scales"):
-            before, after = getattr(layer, part), getattr(got[name], part)
+            before, after = getattr(layer, part), getattr(kept.layers[name], part)
             assert (before is None) == (after is None)
             if before is not None:
                 assert (after.dtype, after.shape, after.tobytes()) == (before.dtype, before.shape, before.tobytes())
@@ -64,9 +63,9 @@ def test_nothing_kept_is_nothing(tmp_path: Path) -> None:
 
 
 def test_a_second_model_replaces_the_first(path: Path) -> None:
-    cache.save(path, QuantizedModel(TABLE, {"head": LAYERS["head"]}), {"recipe": "s"})
+    cache.save(path, cache.Weights({"head": LAYERS["head"]}), {"recipe": "s"})
     assert cache.load(path, MADE_BY) is None
-    assert list(cache.load(path, {"recipe": "s"})[0]) == ["head"]
+    assert list(cache.load(path, {"recipe": "s"}).layers) == ["head"]
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
@@ -102,6 +101,21 @@ def test_a_damaged_file_is_refused_and_says_what_to_do(path: Path, kind: str) ->
         cache.load(path, MADE_BY)
     assert "remove it" in caught.value.hint
     assert str(path) in caught.value.message
+
+
+@pytest.mark.parametrize("error", [MemoryError(), PermissionError(13, "Permission denied")])
+def test_other_errors_are_not_called_damage(path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise error
+
+    if isinstance(error, MemoryError):
+        monkeypatch.setattr(np, "load", fail)
+    else:
+        monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(EdgekitError) as caught:
+        cache.load(path, MADE_BY)
+    assert not isinstance(caught.value, DataError)
+    assert "damaged" not in caught.value.message
 
 
 def test_an_array_of_objects_is_refused_unopened(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def scaled(table: CalibrationTable, share: float, observer: str) -> CalibrationT
 def test_the_table_that_moves_the_scores_least_is_taken(order: int) -> None:
     folded, images, table = fragile()
     tables = [scaled(table, share, str(share)) for share in (0.1, 1.0, 20.0)][::order]
-    assert calibrate.best_candidate(folded, tables, images[:16]).observer == "1.0"
+    assert calibrate.with_least_error(folded, tables, images[:16]).observer == "1.0"
 
 
 def test_the_error_is_relative_to_each_image_and_zero_where_nothing_is_rounded() -> None:

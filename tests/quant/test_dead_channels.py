@@ -62,7 +62,7 @@ def folded_of(model: nn.Module) -> fx.GraphModule:
 
 def rewritten(folded: fx.GraphModule, images: torch.Tensor = IMAGES) -> dict[str, LayerWeights]:
     table = nets.observe(folded, images)
-    return dead_channels.rewritten(folded, table, simulate.grids(folded, table, LITERT_SCHEME), images)
+    return dead_channels.rewritten(folded, table, placement.place(folded, table, LITERT_SCHEME).rounded, images)
 
 
 def forced(folded: fx.GraphModule, plan: dict[int, list[int]], step: float) -> fx.GraphModule:
@@ -104,7 +104,7 @@ def test_all_dead_channels_go_to_the_sensitive_one_and_the_network_that_was_give
 @torch.no_grad()
 def test_n_copies_take_about_n_squared_from_the_power_of_the_error() -> None:
     folded = folded_of(Sensitive(padding=1))
-    grid = simulate.grids(folded, nets.observe(folded, IMAGES), LITERT_SCHEME)["active"]
+    grid = placement.place(folded, nets.observe(folded, IMAGES), LITERT_SCHEME).rounded["active"]
     errors = {}
     for count in (1, 2, 4):
         network = forced(folded, {0: DEAD[: count - 1]}, grid.scale)
@@ -189,13 +189,14 @@ def test_recovery_gains_and_layers_in_floating_point_take_the_rewritten_weights(
     wanted = folded(unseen)
 
     def error(tried: QuantizedModel) -> float:
-        return float((simulate.of(folded, tried, LITERT_SCHEME).run(unseen) - wanted).square().sum())
+        return float((simulate.simulation(folded, tried, LITERT_SCHEME).run(unseen) - wanted).square().sum())
 
     assert error(model) < 0.75 * error(plain)
     for name in ("first", "last"):
-        assert error(replace(model, layers={**model.layers, name: model.rewritten[name]})) < error(plain)
-        broken = {**model.layers, name: placement.trained(folded)[name]}
-        assert error(replace(model, layers=broken)) > 10 * error(plain)
+        mixed = {**model.layers, name: model.rewritten[name]}
+        assert error(placement.with_changes(folded, model, mixed)) < error(plain)
+        broken = {**model.layers, name: placement.trained_weights(folded)[name]}
+        assert error(placement.with_changes(folded, model, broken)) > 10 * error(plain)
 
 
 def test_debug_compares_with_the_rewritten_network() -> None:
@@ -206,8 +207,10 @@ def test_debug_compares_with_the_rewritten_network() -> None:
 
 def test_what_was_rewritten_is_kept(tmp_path: Path) -> None:
     model = recovered(folded_of(Sensitive(padding=1)), RECIPE.steps)
-    cache.save(tmp_path / "kept.npz", model, {"by": "this"})
-    layers, again = cache.load(tmp_path / "kept.npz", {"by": "this"})
+    cache.save(tmp_path / "kept.npz", cache.Weights(model.layers, model.rewritten), {"by": "this"})
+    kept = cache.load(tmp_path / "kept.npz", {"by": "this"})
+    assert kept is not None
+    layers, again = kept.layers, kept.rewritten
     assert (list(layers), list(again)) == (list(model.layers), list(model.rewritten))
     for name, layer in model.rewritten.items():
         assert np.array_equal(again[name].weight, layer.weight)
@@ -230,6 +233,6 @@ def test_both_files_answer_like_the_simulation(tmp_path: Path) -> None:
     with tflite.quiet():
         litert.quantize(source, model, naming, tmp_path / "int8.tflite")
     with torch.no_grad():
-        wanted = simulate.of(folded, model, LITERT_SCHEME).run(IMAGES).numpy()
+        wanted = simulate.simulation(folded, model, LITERT_SCHEME).run(IMAGES).numpy()
     assert nets.relative_error(nets.run_tflite(tmp_path / "int8.tflite", IMAGES), wanted) < 0.02
     assert nets.relative_error(nets.run_onnx(tmp_path / "int8.onnx", IMAGES, optimize=False), wanted) < 0.02

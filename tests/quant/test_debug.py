@@ -90,7 +90,7 @@ def outputs(simulation: fx.Interpreter, tensor: str) -> torch.Tensor:
 def test_alone_is_a_run_with_this_layer_s_weights_and_input_rounded(layer: str) -> None:
     """These layers are the only readers of their input."""
     folded, model, _ = network()
-    whole = simulate.of(folded, model, LITERT_SCHEME)
+    whole = simulate.simulation(folded, model, LITERT_SCHEME)
     source = {"stem": "image", "gate": "squeeze", "head": "mean"}[layer]
     alone = simulate.Simulation(folded, {source: whole.rounded[source]}, {layer: whole.weights[layer]})
     plain = simulate.Simulation(folded, {})
@@ -102,7 +102,7 @@ def test_alone_is_a_run_with_this_layer_s_weights_and_input_rounded(layer: str) 
 
 def test_an_input_that_others_read_too_is_rounded_for_this_layer_only() -> None:
     folded, model, images = network()
-    whole = simulate.of(folded, model, LITERT_SCHEME)
+    whole = simulate.simulation(folded, model, LITERT_SCHEME)
     with torch.inference_mode():
         read = outputs(simulate.Simulation(folded, {}), "act")
         side = simulate.apply(
@@ -119,7 +119,9 @@ def test_an_input_that_others_read_too_is_rounded_for_this_layer_only() -> None:
 def test_accumulated_is_the_run_of_the_quantized_network_up_to_here(layer: str, scheme: object) -> None:
     folded, model, _ = network()
     end = {"stem": "act", "wide": "wide_act"}.get(layer, layer)
-    wanted = agreement(outputs(simulate.of(folded, model, scheme), end), outputs(simulate.Simulation(folded, {}), end))
+    wanted = agreement(
+        outputs(simulate.simulation(folded, model, scheme), end), outputs(simulate.Simulation(folded, {}), end)
+    )
     assert close(layers(inspected(scheme is LITERT_SCHEME))[layer].accumulated, wanted)
 
 
@@ -152,8 +154,8 @@ def test_layers_are_named_as_in_torch_and_ranked_by_what_they_do_to_the_logits()
 
 def test_a_layer_that_stays_float_with_a_float_input_is_exact() -> None:
     folded, model, images = network()
-    kept = {**model.layers, "stem": placement.trained(folded)["stem"]}
-    found = debug.inspect(folded, replace(model, layers=kept), TENSORRT_SCHEME, [images])
+    kept = {**model.layers, "stem": placement.trained_weights(folded)["stem"]}
+    found = debug.inspect(folded, placement.with_changes(folded, model, kept), TENSORRT_SCHEME, [images])
     stem = layers(found)["stem"]
     assert not stem.int8
     assert {stem.weight, stem.alone, stem.accumulated, stem.effect.logits} == {Agreement(EXACT_DB, 1.0)}
@@ -163,7 +165,8 @@ def test_a_layer_that_stays_float_with_a_float_input_is_exact() -> None:
 def test_int8_is_what_has_a_kernel_and_is_not_kept_in_float() -> None:
     """The stem, of 3 channels, and the depthwise convolution behind it have no INT8 kernel worth taking."""
     folded, model, images = network()
-    kept = replace(model, layers={**model.layers, "short": placement.trained(folded)["short"]})
+    mixed = {**model.layers, "short": placement.trained_weights(folded)["short"]}
+    kept = placement.with_changes(folded, model, mixed)
     for scheme, in_float in ((LITERT_SCHEME, {"short"}), (TENSORRT_SCHEME, {"stem", "wide", "short"})):
         found = debug.inspect(folded, kept, scheme, [images], tensors=False).layers
         assert {layer.name for layer in found if not layer.int8} == in_float
@@ -187,7 +190,7 @@ def test_a_spoilt_layer_comes_first_and_is_blamed_alone() -> None:
 def test_the_whole_is_the_simulation_of_the_whole() -> None:
     folded, model, images = network()
     with torch.inference_mode():
-        got = simulate.of(folded, model, LITERT_SCHEME).run(images)
+        got = simulate.simulation(folded, model, LITERT_SCHEME).run(images)
         wanted = folded(images)
     assert close(inspected().effect.logits, agreement(got, wanted))
     assert inspected().effect.changed == float((got.argmax(1) != wanted.argmax(1)).float().mean())
@@ -231,7 +234,7 @@ def test_every_tensor_that_is_rounded_is_there(everywhere: bool) -> None:
 
 def test_a_tensor_s_effect_is_a_run_with_nothing_but_it_rounded() -> None:
     folded, model, images = network()
-    grids = simulate.of(folded, model, LITERT_SCHEME).rounded
+    grids = simulate.simulation(folded, model, LITERT_SCHEME).rounded
     for tensor in inspected().tensors:
         with torch.inference_mode():
             got = simulate.Simulation(folded, {tensor.name: grids[tensor.name]}).run(images)
@@ -243,7 +246,7 @@ def test_a_tensor_s_effect_is_a_run_with_nothing_but_it_rounded() -> None:
 def test_a_tensor_has_its_range_what_it_was_seen_to_hold_and_what_is_clipped() -> None:
     folded, model, images = network()
     narrow = replace(model.table, ranges={**model.table.ranges, "image": Range(-1.0, 0.5)})
-    found = debug.inspect(folded, replace(model, table=narrow), LITERT_SCHEME, images.split(5))
+    found = debug.inspect(folded, placement.with_changes(folded, model, table=narrow), LITERT_SCHEME, images.split(5))
     image = next(tensor for tensor in found.tensors if tensor.name == "image")
     step = 1.5 / 255
     assert (image.low, image.high) == (pytest.approx(-1, abs=step), pytest.approx(0.5, abs=step))
@@ -255,7 +258,7 @@ def test_a_tensor_has_its_range_what_it_was_seen_to_hold_and_what_is_clipped() -
 
 def test_a_range_that_holds_all_clips_nothing() -> None:
     folded, model, images = network()
-    wide = replace(model, table=nets.observe(folded, images))
+    wide = placement.with_changes(folded, model, table=nets.observe(folded, images))
     assert {tensor.clipped for tensor in debug.inspect(folded, wide, LITERT_SCHEME, [images]).tensors} == {0.0}
 
 

@@ -14,9 +14,9 @@ from edgekit.convert import tflite
 from edgekit.convert.fold import fold
 from edgekit.errors import EdgekitError
 from edgekit.ondevice.run_tflite import TfliteRunner
-from edgekit.quant import affine, flatbuffer, litert
+from edgekit.quant import affine, flatbuffer, litert, placement
 from edgekit.quant.naming import Naming
-from edgekit.quantization import CalibrationTable, LayerWeights, QuantizedModel, Range
+from edgekit.quantization import CalibrationTable, LayerWeights, Range
 from tests.nets import emit_tflite, naming, operators, plain, random_images, relative_error, run_tflite, table_of
 
 pytestmark = [pytest.mark.xdist_group("litert"), pytest.mark.filterwarnings("ignore")]
@@ -158,7 +158,7 @@ def test_an_activation_without_a_range_is_named(small: tuple, tmp_path: Path) ->
 
 def test_a_table_of_another_network_is_refused(small: tuple, tmp_path: Path) -> None:
     path = small[0] / "model.fp32.tflite"
-    other = QuantizedModel(table_of(other=(-1.0, 1.0)), {})
+    other = placement.quantized_model(fold(small[1]), table_of(other=(-1.0, 1.0)), {})
     with pytest.raises(EdgekitError, match="without a counterpart"):
         litert.quantize(path, other, naming_of(path, small[1]), tmp_path / "out.tflite")
 
@@ -166,8 +166,9 @@ def test_a_table_of_another_network_is_refused(small: tuple, tmp_path: Path) -> 
 def test_a_layer_without_weights_is_named(small: tuple, tmp_path: Path) -> None:
     path, quantized = small[0] / "model.fp32.tflite", plain(fold(small[1]), small[2])
     few = {name: layer for name, layer in quantized.layers.items() if name != "depthwise.2"}
+    lacking = placement.quantized_model(fold(small[1]), small[2], few)
     with pytest.raises(EdgekitError, match="no counterpart among the layers"):
-        litert.quantize(path, QuantizedModel(small[2], few), naming_of(path, small[1]), tmp_path / "out.tflite")
+        litert.quantize(path, lacking, naming_of(path, small[1]), tmp_path / "out.tflite")
 
 
 @pytest.mark.parametrize("kept", [("depthwise.0",), ("stem.0", "depthwise.0"), ("head.2",)])
@@ -181,10 +182,39 @@ def test_a_layer_that_stays_in_floating_point_computes_with_its_float_weights(
     path, images = tmp_path / "mixed.tflite", random_images(32, SIZE)
     with tflite.quiet():
         naming = naming_of(folder / "model.fp32.tflite", model)
-        litert.quantize(folder / "model.fp32.tflite", QuantizedModel(table, layers), naming, path)
+        mixed = placement.quantized_model(fold(model), table, layers)
+        litert.quantize(folder / "model.fp32.tflite", mixed, naming, path)
     types = [d["dtype"] for d in details(path).values() if len(d["shape"]) in (2, 4) and "quant" not in d["name"]]
     assert np.float32 in types
     assert relative_error(run_tflite(path, images), model(images).detach().numpy()) < 0.03
+
+
+class Twice(nn.Module):
+    """Two blocks alike: LiteRT's name of the first one's output is part of the second's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Sequential(nn.Conv2d(n, 16, 3, padding=1), nn.ReLU()) for n in (3, 16))
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.second(self.first(x)))
+
+
+def test_a_layer_stays_in_floating_point_alone_where_its_name_is_part_of_another(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    folded, images = fold(Twice().eval()), random_images(16, SIZE)
+    table, source = emit_tflite(folded, SIZE, tmp_path, images), tmp_path / "model.fp32.tflite"
+    names = naming(folded, tflite.run_all(source, images[:1].numpy()), images)
+    first, second = (next(n for n, layer in names.layers.items() if layer == name) for name in ("first.0", "second.0"))
+    assert first in second
+    layers = {**plain(folded, table).layers, "first.0": placement.trained_weights(folded)["first.0"]}
+    with tflite.quiet():
+        litert.quantize(source, placement.quantized_model(folded, table, layers), names, tmp_path / "mixed.tflite")
+    written = flatbuffer.read(tmp_path / "mixed.tflite")
+    convolutions = [op for op in written.subgraphs[0].operators if flatbuffer.kind(written, op) == "CONV_2D"]
+    types = [flatbuffer.tensor(written, op, 1).type for op in convolutions]
+    assert types == [flatbuffer.type_of("FLOAT32"), flatbuffer.type_of("INT8")]
 
 
 def named_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -193,7 +223,7 @@ def named_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def test_strict_parity_has_symmetric_activations(small: tuple, tmp_path: Path) -> None:
     folder, model, table = small
-    quantized = QuantizedModel(table, plain(fold(model), table).layers, symmetric=True)
+    quantized = placement.quantized_model(fold(model), table, plain(fold(model), table).layers, symmetric=True)
     with tflite.quiet():
         naming = naming_of(folder / "model.fp32.tflite", model)
         litert.quantize(folder / "model.fp32.tflite", quantized, naming, tmp_path / "strict.tflite")
@@ -227,10 +257,9 @@ def test_scales_of_nearly_dead_channels_keep_the_int32_bias_from_overflowing(dep
     quantized, path = plain(fold(model), table), tmp_path / "model.fp32.tflite"
     conv = quantized.layers["conv"]
     tiny = LayerWeights(conv.weight, conv.bias, np.full_like(conv.scales, 1e-12))
+    spoilt = placement.quantized_model(fold(model), table, {**quantized.layers, "conv": tiny})
     with pytest.raises(EdgekitError, match="leaves int32"):
-        litert.quantize(
-            path, QuantizedModel(table, {**quantized.layers, "conv": tiny}), naming_of(path, model), tmp_path / "out"
-        )
+        litert.quantize(path, spoilt, naming_of(path, model), tmp_path / "out")
 
 
 @pytest.mark.parametrize(("form", "held"), [("w8", "FLOAT32"), ("16x8", "INT16")])

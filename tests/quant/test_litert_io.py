@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -74,8 +74,8 @@ def make(layer: str, preprocess: Preprocess, folder: Path) -> Case:
         with tflite.quiet():
             litert.quantize(path, nets.plain(folded, table), names, folder / f"model.{form}.tflite", form)
     exact, rounded = (
-        litert_io.trained(folded, preprocess),
-        litert_io.decided(folded, preprocess, CalibrationRecipe("nearest"), images[:0]),
+        litert_io.float_first_layer(folded, preprocess),
+        litert_io.quantized_first_layer(folded, preprocess, CalibrationRecipe("nearest"), images[:0]),
     )
     first = {form: exact if form in ("fp32", "fp16") else rounded for form in FORMS}
     return Case(folder, preprocess, first, shown, model(images).detach().numpy())
@@ -203,7 +203,7 @@ def test_a_network_that_does_not_begin_with_a_convolution_normalizes_in_front(fo
     images = normalize(torch.from_numpy(shown), IMAGENET).contiguous()
     model = Mixed().eval()
     folded = fold(model, SIZE)
-    assert litert_io.trained(folded, IMAGENET) is None
+    assert litert_io.float_first_layer(folded, IMAGENET) is None
     nets.emit_tflite(folded, SIZE, tmp_path, images)
     case = Case(tmp_path, IMAGENET, {form: None}, shown, model(images).detach().numpy())
     path = written(case, form, Border("uint8"))
@@ -214,7 +214,7 @@ def test_a_network_that_does_not_begin_with_a_convolution_normalizes_in_front(fo
 @pytest.mark.parametrize("form", ["fp32", "w8", "16x8"])
 def test_integer_scores_out_of_a_file_without_any_are_refused(form: str, cases: Cases) -> None:
     case = cases("unpadded", IMAGENET)
-    with pytest.raises(UsageError, match="computed in floating point"):
+    with pytest.raises(UsageError, match="computes its scores in floating point"):
         written(case, form, Border("float32", "int8"))
 
 
@@ -236,13 +236,13 @@ def emitted(model: nn.Module, preprocess: Preprocess, folder: Path, forms: tuple
     path, table = nets.emit_float_tflite(folded, SIZE, folder), nets.observe(folded, images)
     names = nets.naming(folded, tflite.run_all(path, images[2:3].numpy()), images[2:])
     quantized = nets.plain(folded, table)
-    exact, exported = litert_io.trained(folded, preprocess), litert_io.exported(folded)
-    layers = {n: placement.trained(folded)[n] if n == kept else layer for n, layer in quantized.layers.items()}
+    exact, exported = litert_io.float_first_layer(folded, preprocess), litert_io.exported_first_layer(folded)
+    layers = {n: placement.trained_weights(folded)[n] if n == kept else layer for n, layer in quantized.layers.items()}
     for form in set(forms) & set(litert.FORMS):
         with tflite.quiet():
-            whole = replace(quantized, layers=layers)
+            whole = placement.with_changes(folded, quantized, layers)
             litert.quantize(path, whole, names, folder / f"model.{form}.tflite", form)
-    rounded = litert_io.decided(folded, preprocess, CalibrationRecipe("nearest"), images[:0])
+    rounded = litert_io.quantized_first_layer(folded, preprocess, CalibrationRecipe("nearest"), images[:0])
     plain = exported is not None and litert_io.begins_with(path, exported)
     of = {form: exact if form in ("fp32", "fp16") or kept else rounded for form in forms}
     return Case(folder, preprocess, of if plain else dict.fromkeys(forms), shown, expected)

@@ -11,7 +11,7 @@ from torch import nn
 from edgekit.convert import onnx
 from edgekit.convert.fold import fold
 from edgekit.models import build
-from edgekit.quant import placement, qdq, simulate
+from edgekit.quant import placement, qdq
 from edgekit.quant.naming import tensor_names
 from edgekit.quantization import LITERT_SCHEME, TENSORRT_SCHEME
 from tests.nets import naming, observe, plain, random_images, settle
@@ -137,7 +137,7 @@ def test_a_depthwise_convolution_behind_a_float_one_stays_float_in_tensorrt_alon
 
 
 def test_layers_come_in_order_with_the_weights_they_have() -> None:
-    trained = placement.trained(NET)
+    trained = placement.trained_weights(NET)
     assert list(trained) == list(placement.layers(NET)) == ["stem", "first", "point", "second", "head"]
     assert np.array_equal(trained["point"].weight, NET.get_submodule("point").weight)
     assert trained["point"].scales is None
@@ -198,7 +198,7 @@ def test_torch_and_onnx_agree_on_which_tensors_are_shifted(emitted) -> None:
     folded, graph, _, names = emitted
     torch_names = tensor_names(folded.graph)
     flat = {torch_names[n]: torch_names[n.all_input_nodes[0]] for n in folded.graph.nodes if n.target is torch.flatten}
-    grids = simulate.grids(folded, observe(folded, random_images(16, 64)), TENSORRT_SCHEME)
+    grids = placement.place(folded, observe(folded, random_images(16, 64)), TENSORRT_SCHEME).rounded
     expected = {flat.get(name, name): grid.scale for name, grid in grids.items()}
     found = {}
     for node in graph.graph:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 from torch import nn
 
 from edgekit.convert.fold import fold
 from edgekit.errors import EdgekitError
-from edgekit.quant import qdq
-from edgekit.quantization import LayerWeights, QuantizedModel
+from edgekit.quant import placement, qdq
+from edgekit.quant.naming import Naming
+from edgekit.quantization import LayerWeights
 from tests.nets import emit_onnx, random_images, relative_error, run_onnx
-from tests.quant.graphs import conv, gemm, graph, naming_of, node, op, paired, quantize, quantized_of
+from tests.quant.graphs import Folded, conv, gemm, graph, naming_of, node, op, paired, quantize, quantized_of
 
 RELU = op("Relu", ["image"], "relu")
 
@@ -175,9 +177,24 @@ def test_rule_8_scales_are_float32_and_zero_points_written_out_as_zero() -> None
 
 
 def test_scale_of_an_activation_is_that_of_the_table() -> None:
-    model = graph(conv("image", "c1"))
-    qdq.quantize(model, quantized_of(model, torch_name=(-0.5, 3.0)), naming_of(model, {"image": "torch_name"}))
-    assert model.graph.initializers["image_scale"].const_value.numpy() == np.float32(3.0 / 127)
+    model = graph(conv("image", "c1"), conv("c1", "c2"))
+    in_torch = graph(conv("image", "torch_name"), conv("torch_name", "c2"))
+    quantized = quantized_of(in_torch, image=(-1.0, 1.0), torch_name=(-2.9, 3.0), c2=(-1.0, 1.0))
+    names = {"image": "image", "c1": "torch_name", "c2": "c2"}
+    qdq.quantize(model, quantized, Naming(names, names))
+    assert model.graph.initializers["c1_scale"].const_value.numpy() == np.float32(3.0 / 127)
+
+
+def test_of_tensors_with_equal_values_the_one_that_is_rounded_gives_the_scale() -> None:
+    """The probe had nothing below zero: what the ReLU writes is known by the name of what it reads."""
+    model = graph(conv("image", "c1"), op("Relu", ["c1"], "act"), conv("act", "c2"))
+    plain = {"image": (-1.0, 1.0), "c1": (-9.0, 2.0), "act": (0.0, 2.0), "c2": (-1.0, 1.0)}
+    own = {name: name for name in plain}
+    naming = Naming({**own, "act": "c1"}, own, equal={"act": "c1"})
+    qdq.quantize(model, quantized_of(model, symmetric=True, **plain), naming)
+    assert paired(model, "act") == []
+    assert paired(model, "c2") == [0]
+    assert model.graph.initializers["act_scale"].const_value.numpy() == np.float32(2.0 / 127)
 
 
 @pytest.mark.parametrize("names", [{}, {"image": "not in the table"}])
@@ -190,7 +207,7 @@ def test_a_tensor_without_a_range_is_named(names: dict[str, str]) -> None:
 
 def test_a_layer_without_weights_is_named() -> None:
     model = graph(conv("image", "c1"))
-    quantized = QuantizedModel(quantized_of(model).table, {})
+    quantized = placement.quantized_model(Folded(model).graph, quantized_of(model).table, {})
     with pytest.raises(EdgekitError, match="'c1'"):
         qdq.quantize(model, quantized, naming_of(model))
 
@@ -214,6 +231,20 @@ class Residual(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.stem(x)
         return self.head(torch.relu(x + self.block(x)))
+
+
+def test_a_padding_that_the_exporter_folds_into_a_layer_keeps_it_in_int8(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    padded = [nn.Conv2d(3, 16, 1), nn.ReLU6(), nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(16, 16, 3, 2), nn.ReLU6()]
+    model = nn.Sequential(*padded, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)).eval()
+    images = random_images(16, 32)
+    emitted = emit_onnx(fold(model), 32, tmp_path, images)
+    assert emitted.int8_nodes == ["3", "7"]
+    graph = ir.load(emitted.path("int8.onnx"))
+    assert paired(graph, "3") == [0]
+    scale = float(node(graph, "3").inputs[0].producer().inputs[1].const_value.numpy())
+    assert scale == np.float32(emitted.table.ranges["1"].high / 127)
+    assert relative_error(run_onnx(emitted.path("int8.onnx"), images), model(images).detach().numpy()) < 0.05
 
 
 def test_a_quantized_network_still_answers_like_torch(tmp_path: Path) -> None:

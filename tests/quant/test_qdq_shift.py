@@ -14,7 +14,7 @@ from torch import nn
 from edgekit.convert import onnx as exporter
 from edgekit.convert.fold import fold
 from edgekit.quant import affine, qdq, simulate
-from edgekit.quantization import TENSORRT_SCHEME, QuantizedModel, Range
+from edgekit.quantization import TENSORRT_SCHEME, Range
 from tests.nets import emit_float_onnx, naming, observe, plain, random_images, relative_error, run_onnx
 from tests.quant.graphs import conv, gemm, graph, layers_of, naming_of, node, op, quantized_of
 
@@ -25,8 +25,8 @@ ONE_SIDED, TWO_SIDED = (0.0, 6.0), (-6.0, 6.0)
 def quantized(model: ir.Model, strict: bool = False, **ranges: tuple[float, float]) -> ir.Model:
     """`model` with Q/DQ; every tensor that is not named lies within [-6, 6]."""
     tensors = ["image", *(each.outputs[0].name for each in model.graph)]
-    known = quantized_of(model, **{**dict.fromkeys(tensors, TWO_SIDED), **ranges})
-    qdq.quantize(model, QuantizedModel(known.table, known.layers, symmetric=strict), naming_of(model))
+    known = quantized_of(model, symmetric=strict, **{**dict.fromkeys(tensors, TWO_SIDED), **ranges})
+    qdq.quantize(model, known, naming_of(model))
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
     return model
 
@@ -152,7 +152,7 @@ def test_the_file_computes_what_the_simulation_says(act: type[nn.Module], tmp_pa
     graph_ = ir.load(source)
     qdq.quantize(graph_, model, naming(folded, exporter.run_all(source, images[:1].numpy()), images))
     exporter.save(graph_, tmp_path / "int8.onnx")
-    simulation = simulate.of(folded, model, TENSORRT_SCHEME)
+    simulation = simulate.simulation(folded, model, TENSORRT_SCHEME)
     assert any(grid.zero_point for grid in simulation.rounded.values())
     with torch.inference_mode():
         wanted, exact = simulation.run(images).numpy(), folded(images).numpy()

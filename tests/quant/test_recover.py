@@ -120,7 +120,7 @@ def recovered(network: str, steps: tuple[str, ...]) -> QuantizedModel:
 
 @torch.no_grad()
 def logits(folded: fx.GraphModule, model: QuantizedModel, images: torch.Tensor) -> torch.Tensor:
-    return simulate.of(folded, model, LITERT_SCHEME).run(images)
+    return simulate.simulation(folded, model, LITERT_SCHEME).run(images)
 
 
 def scaled(layer: LayerWeights) -> np.ndarray:
@@ -139,7 +139,7 @@ def same(one: LayerWeights, two: LayerWeights) -> bool:
 @pytest.mark.parametrize("scheme", [LITERT_SCHEME, TENSORRT_SCHEME])
 def test_without_steps_every_weight_is_rounded_to_nearest(network: str, scheme: object) -> None:
     folded, images, table = NETWORKS[network]()
-    grids = simulate.grids(folded, table, scheme)
+    grids = placement.place(folded, table, scheme).rounded
     model = recover.recover(folded, table, CalibrationRecipe("r"), scheme, images)
     for name, (node, module) in placement.layers(folded).items():
         grid = grids.get(naming.tensor_names(folded.graph)[node.all_input_nodes[0]])
@@ -189,7 +189,7 @@ def mean_outputs(
     layers, weights = placement.layers(folded), simulate.tensors_of(model.layers)
     inputs = dict[str, torch.Tensor]()
     see = inputs.__setitem__
-    simulate.Simulation(folded, simulate.grids(folded, model.table, LITERT_SCHEME), weights, see).run(images)
+    simulate.Simulation(folded, placement.place(folded, model.table, LITERT_SCHEME).rounded, weights, see).run(images)
     names = tensor_names(folded.graph)
     for name, (node, module) in layers.items():
         value = simulate.apply(module, inputs[names[node.all_input_nodes[0]]], *weights[name])
@@ -213,7 +213,7 @@ def test_every_step_lowers_the_error_of_the_logits_on_images_that_were_not_seen(
     def error(got: torch.Tensor) -> float:
         return float((got - exact).square().mean())
 
-    grids = simulate.grids(folded, table, LITERT_SCHEME)
+    grids = placement.place(folded, table, LITERT_SCHEME).rounded
     floor = error(simulate.Simulation(folded, grids).run(unseen))  # activations rounded, weights not
     steps = ((), ("bias",), ("rounding", "bias"), ALL)
     nearest, bias, rounding, everything = (error(logits(folded, recovered("fragile", s), unseen)) for s in steps)
@@ -289,7 +289,7 @@ def test_the_bias_of_a_channel_that_is_nearly_dead_stays_within_int32() -> None:
     layer.bias.fill_(5.0)
     recipe = CalibrationRecipe("r", steps=ALL)
     model = recover.recover(folded, observe(folded, images), recipe, LITERT_SCHEME, images)
-    grid, carried = simulate.grids(folded, model.table, LITERT_SCHEME)["0"], model.layers["1"]
+    grid, carried = placement.place(folded, model.table, LITERT_SCHEME).rounded["0"], model.layers["1"]
     assert np.abs(carried.bias / (carried.scales * grid.scale)).max() < 2**31 - 1
 
 

@@ -12,9 +12,9 @@ from torch import nn
 
 from edgekit.convert import onnx
 from edgekit.convert.fold import fold
-from edgekit.quant import affine, qdq, recover, simulate
+from edgekit.quant import affine, placement, qdq, recover, simulate
 from edgekit.quant.naming import tensor_names
-from edgekit.quantization import LITERT_SCHEME, TENSORRT_SCHEME, CalibrationRecipe, LayerWeights, QuantizedModel
+from edgekit.quantization import LITERT_SCHEME, TENSORRT_SCHEME, CalibrationRecipe, LayerWeights
 from tests.nets import cosine, naming, observe, plain, random_images, run_onnx, settle, table_of
 
 
@@ -57,7 +57,7 @@ def test_the_onnx_file_answers_as_the_simulation_does(tmp_path: Path, steps: tup
     onnx.save(graph, tmp_path / "int8.onnx")
     unseen = random_images(24, 32, 5)
     with torch.no_grad():
-        got, exact = simulate.of(folded, model, TENSORRT_SCHEME).run(unseen).numpy(), folded(unseen).numpy()
+        got, exact = simulate.simulation(folded, model, TENSORRT_SCHEME).run(unseen).numpy(), folded(unseen).numpy()
     # Without fusion, the float layers carry float weights in the file, the grid's in the simulation.
     file = run_onnx(tmp_path / "int8.onnx", unseen, optimize=False)
     assert cosine(got, file) > 0.999
@@ -76,10 +76,14 @@ def test_inputs_are_rounded_weights_replaced_and_fused_activations_rounded_once(
     folded = fold(by_hand())
     table = table_of(**{"image": (-1.0, 1.55), "0": (-1, 1), "1": (0, 2.55), "2": (0, 2.55)})
     weight = np.array([[[[2.0, -1.0]]]], np.float32)
-    model = QuantizedModel(table, {"0": LayerWeights(weight, np.array([0.5], np.float32), np.ones(1, np.float32))})
+    model = placement.quantized_model(
+        folded, table, {"0": LayerWeights(weight, np.array([0.5], np.float32), np.ones(1, np.float32))}
+    )
     image = torch.tensor([[[[0.123, 0.518], [5.0, -5.0]]]])
     # The grid's step is 0.01 and stops at -1 and 1.55: 2 * 0.12 - 0.52 + 0.5 and 2 * 1.55 + 1 + 0.5, which 2.55 ends.
-    assert simulate.of(folded, model, LITERT_SCHEME).run(image).flatten().tolist() == pytest.approx([0.22, 2.55])
+    assert simulate.simulation(folded, model, LITERT_SCHEME).run(image).flatten().tolist() == pytest.approx(
+        [0.22, 2.55]
+    )
 
 
 @torch.no_grad()
@@ -93,7 +97,7 @@ def test_every_tensor_is_seen_once_by_its_name_as_it_is_read() -> None:
     folded, images, table = small()
     seen: list[str] = []
     values: dict[str, torch.Tensor] = {}
-    grids = simulate.grids(folded, table, LITERT_SCHEME)
+    grids = placement.place(folded, table, LITERT_SCHEME).rounded
 
     def see(name: str, value: torch.Tensor) -> None:
         seen.append(name)
@@ -111,9 +115,9 @@ def test_every_tensor_is_seen_once_by_its_name_as_it_is_read() -> None:
 def test_strict_makes_every_zero_point_zero() -> None:
     folded, _, table = small()
     model = plain(folded, table)
-    strict = QuantizedModel(table, model.layers, symmetric=True)
-    assert {g.zero_point for g in simulate.of(folded, strict, LITERT_SCHEME).rounded.values()} == {0}
-    assert {g.zero_point for g in simulate.of(folded, model, LITERT_SCHEME).rounded.values()} != {0}
+    strict = placement.quantized_model(folded, table, model.layers, symmetric=True)
+    assert {g.zero_point for g in simulate.simulation(folded, strict, LITERT_SCHEME).rounded.values()} == {0}
+    assert {g.zero_point for g in simulate.simulation(folded, model, LITERT_SCHEME).rounded.values()} != {0}
 
 
 @torch.no_grad()
@@ -121,7 +125,7 @@ def test_a_layer_in_floating_point_reads_what_was_not_rounded() -> None:
     folded, _, table = small()
     layers = dict(plain(folded, table).layers)
     layers["head"] = LayerWeights(folded.get_submodule("head").weight.numpy(), layers["head"].bias)
-    simulation = simulate.of(folded, QuantizedModel(table, layers), LITERT_SCHEME)
+    simulation = simulate.simulation(folded, placement.quantized_model(folded, table, layers), LITERT_SCHEME)
     assert "flatten" not in simulation.rounded
     assert "image" in simulation.rounded
 

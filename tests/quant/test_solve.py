@@ -28,20 +28,20 @@ def moments(x: torch.Tensor, y: torch.Tensor) -> Moments:
 
 def test_huge_damping_keeps_the_trained_weights() -> None:
     weight, seen, _ = problem()
-    torch.testing.assert_close(solve.solve_weights(weight, seen, 1e9), weight, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(solve.least_squares(weight, seen, 1e9), weight, rtol=1e-6, atol=1e-6)
 
 
 def test_tiny_damping_gives_least_squares() -> None:
     weight, seen, _ = problem()
     expected = torch.linalg.solve(seen.gram, seen.cross.transpose(1, 2)).transpose(1, 2)
-    torch.testing.assert_close(solve.solve_weights(weight, seen, 1e-9), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(solve.least_squares(weight, seen, 1e-9), expected, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(expected, weight, atol=1e-2)
 
 
 @pytest.mark.parametrize("damping", [1e-6, 0.3, 100.0])
 def test_inputs_without_error_need_no_other_weights(damping: float) -> None:
     weight, _, exact = problem()
-    torch.testing.assert_close(solve.solve_weights(weight, exact, damping), weight, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(solve.least_squares(weight, exact, damping), weight, rtol=1e-6, atol=1e-6)
 
 
 def test_the_solution_is_the_minimum_of_the_damped_error() -> None:
@@ -51,7 +51,7 @@ def test_the_solution_is_the_minimum_of_the_damped_error() -> None:
     def objective(candidate: torch.Tensor) -> float:
         return seen.error(candidate) + ridge * float((candidate - weight).square().sum())
 
-    solved = solve.solve_weights(weight, seen, 0.3)
+    solved = solve.least_squares(weight, seen, 0.3)
     assert objective(solved) < objective(weight)
     for step in 0.01 * torch.randn(20, *weight.shape, dtype=torch.float64):
         assert objective(solved) < objective(solved + step)
@@ -59,7 +59,7 @@ def test_the_solution_is_the_minimum_of_the_damped_error() -> None:
 
 def test_less_damping_means_less_error() -> None:
     weight, seen, _ = problem()
-    errors = [seen.error(solve.solve_weights(weight, seen, damping)) for damping in (1e-6, 0.1, 1.0, 10.0)]
+    errors = [seen.error(solve.least_squares(weight, seen, damping)) for damping in (1e-6, 0.1, 1.0, 10.0)]
     assert errors == sorted(errors)
     assert errors[-1] < seen.error(weight)
 
@@ -71,5 +71,5 @@ def test_damping_is_relative_to_the_mean_power_of_each_group() -> None:
 
 def test_inputs_that_never_vary_keep_the_trained_weights() -> None:
     weight, nothing = torch.randn(2, 3, 4, dtype=torch.float64), torch.zeros(2, 4, 4, dtype=torch.float64)
-    solved = solve.solve_weights(weight, Moments(nothing, torch.zeros(2, 3, 4, dtype=torch.float64), 0.0), 0.3)
+    solved = solve.least_squares(weight, Moments(nothing, torch.zeros(2, 3, 4, dtype=torch.float64), 0.0), 0.3)
     torch.testing.assert_close(solved, weight)

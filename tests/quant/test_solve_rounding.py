@@ -37,7 +37,7 @@ def test_compensated_is_better_than_nearest_under_its_quadratic_form(shape: tupl
         weight, scales = weights_of(*shape, seed)
         gram = gram_of(shape[0], shape[2], seed)
         plain = loss(solve.nearest(weight, scales), scales, weight, gram).sum()
-        better.append(float(loss(solve.compensated(weight, gram, scales), scales, weight, gram).sum() / plain))
+        better.append(float(loss(solve.round_compensated(weight, gram, scales), scales, weight, gram).sum() / plain))
     assert max(better) <= 1
     assert sum(better) / len(better) < 0.9
 
@@ -47,7 +47,7 @@ def test_compensated_holds_whole_numbers_within_127_and_leaves_its_arguments(sha
     weight, scales = weights_of(*shape, 0)
     scales, gram = scales * 0.5, gram_of(shape[0], shape[2], 0)
     before = weight.clone(), gram.clone(), scales.clone()
-    whole = solve.compensated(weight, gram, scales)
+    whole = solve.round_compensated(weight, gram, scales)
     assert whole.shape == weight.shape
     assert torch.equal(whole, whole.round())
     assert float(whole.abs().max()) == 127
@@ -57,28 +57,28 @@ def test_compensated_holds_whole_numbers_within_127_and_leaves_its_arguments(sha
 def test_inputs_without_correlation_leave_nothing_to_make_good() -> None:
     weight, scales = weights_of(3, 8, 100, 0)
     gram = torch.diag_embed(torch.rand(3, 100, dtype=torch.float64) + 0.1)
-    assert torch.equal(solve.compensated(weight, gram, scales), solve.nearest(weight, scales))
+    assert torch.equal(solve.round_compensated(weight, gram, scales), solve.nearest(weight, scales))
 
 
 def test_two_equal_inputs_share_their_errors() -> None:
     """0.3 + 0.3 of the same input is 1 step, not 0: the second weight takes up what the first one lost."""
     gram = torch.ones(1, 2, 2, dtype=torch.float64) + 1e-6 * torch.eye(2, dtype=torch.float64)
-    whole = solve.compensated(torch.full((1, 1, 2), 0.3).double(), gram, torch.ones(1, 1).double())
+    whole = solve.round_compensated(torch.full((1, 1, 2), 0.3).double(), gram, torch.ones(1, 1).double())
     assert sorted(whole.flatten().tolist()) == [0, 1]
 
 
 def test_the_order_of_the_inputs_does_not_matter() -> None:
     weight, scales = weights_of(1, 6, 40, 0)
     gram, order = gram_of(1, 40, 0), torch.randperm(40, generator=torch.Generator().manual_seed(0))
-    moved = solve.compensated(weight[:, :, order], gram[:, order][:, :, order], scales)
-    assert torch.equal(moved, solve.compensated(weight, gram, scales)[:, :, order])
+    moved = solve.round_compensated(weight[:, :, order], gram[:, order][:, :, order], scales)
+    assert torch.equal(moved, solve.round_compensated(weight, gram, scales)[:, :, order])
 
 
 def test_groups_are_rounded_apart() -> None:
     weight, scales = weights_of(4, 2, 20, 0)
     gram = gram_of(4, 20, 0)
-    alone = [solve.compensated(weight[[g]], gram[[g]], scales[[g]]) for g in range(4)]
-    assert torch.equal(solve.compensated(weight, gram, scales), torch.cat(alone))
+    alone = [solve.round_compensated(weight[[g]], gram[[g]], scales[[g]]) for g in range(4)]
+    assert torch.equal(solve.round_compensated(weight, gram, scales), torch.cat(alone))
 
 
 def test_nearest_rounds_half_to_even_and_stops_at_127() -> None:
