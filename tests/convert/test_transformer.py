@@ -62,7 +62,7 @@ def test_other_networks_are_left_alone() -> None:
 
 
 def test_windows_without_an_image_size_are_refused() -> None:
-    with pytest.raises(EdgekitError, match="size of the images"):
+    with pytest.raises(EdgekitError, match="depends on the image size"):
         fold(swin(64))
 
 
