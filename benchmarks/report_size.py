@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--loads", type=int, default=7)
     arguments = parser.parse_args()
-    found = [measured(path.name, report.gather(runs.open_run(path.parent, path.name)), arguments.loads)
+    found = [measured(path.name, report.collect(runs.open_run(path.parent, path.name)), arguments.loads)
              for path in arguments.runs]  # fmt: skip
     found.append(measured("1,000 classes, 50 artifacts (synthetic)", big(), arguments.loads))
     version = subprocess.run([str(devtools.PROGRAM), "--version"], capture_output=True, text=True, check=True).stdout

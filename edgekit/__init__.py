@@ -1,7 +1,7 @@
-"""edgekit: fine-tune an image classifier, quantize it once, run it on Jetson and phones, and measure it.
+"""edgekit: fine-tune an image classifier, quantize it, run it on Jetson boards and phones, and measure it.
 
-The functions below are loaded when they are used, print nothing, and raise `EdgekitError`. Notes go to
-``logging.getLogger("edgekit")``; progress goes to the callback that they take as ``progress``.
+The public functions are imported on first use, print nothing, and raise `EdgekitError`. Notes go to
+``logging.getLogger("edgekit")``, progress to the callback that is passed as ``progress``.
 """
 
 from __future__ import annotations

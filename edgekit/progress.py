@@ -1,4 +1,4 @@
-"""Notes and progress of long work.
+"""Notes and progress of long tasks.
 
 Notes go to the logger ``edgekit``; progress goes to the callback that `reporting` sets for the calls
 inside it. Without a handler and without a callback nothing is shown.
@@ -22,9 +22,9 @@ class Progress:
     """State of one task, passed to the callback each time that it changes.
 
     Attributes:
-        id: number of the task, unique in the process; several tasks may run at once.
-        task: what is being done, such as "training mobilenet_v2".
-        done, total: steps finished, and steps in all; `total` is None while it is unknown.
+        id: number of the task, unique in the process; several tasks may run at the same time.
+        task: description, such as "training mobilenet_v2".
+        done, total: finished steps, and all steps; `total` is None if it is unknown.
         text: details of the current step, such as the loss. finished: the task has ended.
     """
 
@@ -62,20 +62,23 @@ def note(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """Log one line about something that the user should look into."""
+    """Log one line about a possible problem."""
     log.warning("%s", text)
 
 
 @contextmanager
 def bar(description: str) -> Iterator[Update]:
-    """Report one task; the value is called as ``update(done, total, text="")``."""
+    """Report one task; yields a function ``update(done, total, text="")``."""
     with bars() as add:
         yield add(description)
 
 
 @contextmanager
 def bars() -> Iterator[Callable[[str], Update]]:
-    """Report several tasks at once: the value adds a task and returns what updates it, from any thread."""
+    """Report several tasks at the same time; yields a function that adds a task and returns its `update`.
+
+    Both may be called from any thread.
+    """
     callback = _callback.get()
     current: dict[int, Progress] = {}
 
@@ -100,6 +103,6 @@ def bars() -> Iterator[Callable[[str], Update]]:
 
 @contextmanager
 def working(description: str) -> Iterator[None]:
-    """Report one long step whose progress is unknown."""
+    """Report one task whose number of steps is unknown."""
     with bar(description):
         yield

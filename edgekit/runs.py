@@ -1,4 +1,4 @@
-"""The run folder: everything that made a classifier, and what was made of it.
+"""The run folder: everything that made a classifier, its exports and its measurements.
 
 ``runs/<name>/`` holds run.json, data.json, checkpoint.pt, calibration/, export/, bench/ and report.html.
 """
@@ -42,16 +42,16 @@ class Parameters:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """Contents of run.json. What a run does not have (yet) is empty or None.
+    """Contents of run.json. Entries that a run does not have (yet) are empty or None.
 
     Attributes:
         schema, edgekit: format of the file, and the version that wrote it. created: UTC, ISO 8601.
         status: "training", "finished", "interrupted" or "failed".
-        options: the training options as plain values. decisions: why those left on "auto" became what they are.
-        history: one entry per finished epoch. val_top1: of the epoch that is kept, percent.
+        options: the training options as plain values. decisions: reasons for the options that were left on "auto".
+        history: one entry per finished epoch. val_top1: of the best epoch, percent.
         checkpoint_sha256: of checkpoint.pt, once training has ended.
-        peak_rss_mb, peak_gpu_mb: most memory that training took, megabytes.
-        extra: entries that this version of edgekit does not know; kept when the file is written again.
+        peak_rss_mb, peak_gpu_mb: peak memory of training, MB.
+        extra: entries that this version of edgekit does not know; preserved when the file is written again.
     """
 
     schema: int = SCHEMA
@@ -101,7 +101,7 @@ class RunInfo:
         return dataclasses.replace(info, extra={key: value for key, value in document.items() if key not in known})
 
     def plain(self) -> dict[str, Any]:
-        """Return what `document` does, as values that JSON has: mappings, lists, strings and numbers."""
+        """Return `document` with plain values only: mappings, lists, strings and numbers."""
         plain: dict[str, Any] = json.loads(json.dumps(self.document(), default=files.plain))
         return plain
 
@@ -125,26 +125,26 @@ class Run:
 
     @property
     def handle(self) -> str:
-        """What names this run on the command line: its name if it lies in ./runs, else its path."""
+        """The run on the command line: its name if it is in ./runs, else its path."""
         return self.name if self.path.parent == Path("runs") else str(self.path)
 
     @property
     def weights_sha256(self) -> str:
-        """The hash of checkpoint.pt as trained; of the file as it is, if training was killed."""
+        """The hash of checkpoint.pt as trained; of the current file if training was killed."""
         return self.info.checkpoint_sha256 or files.sha256_file(self.path / "checkpoint.pt")
 
     def save(self, **changes: Any) -> Run:
-        """Write run.json with `changes` to entries of `RunInfo`; returns the new state."""
+        """Write run.json with `changes` to fields of `RunInfo`, and return the new state."""
         info = dataclasses.replace(self.info, **changes)
         files.save_json(self.path / RUN_FILE, info.document())
         return Run(self.path, info)
 
 
 def create_run(runs_dir: Path, name: str, info: RunInfo) -> Run:
-    """Make ``runs_dir/name`` and its run.json.
+    """Create ``runs_dir/name`` and its run.json.
 
     Raises:
-        UsageError: the name is taken, or is no plain folder name.
+        UsageError: the name is taken, or is not a valid folder name.
     """
     path = runs_dir / check_free(runs_dir, name)
     try:
@@ -160,7 +160,7 @@ def create_run(runs_dir: Path, name: str, info: RunInfo) -> Run:
 
 @contextlib.contextmanager
 def alone_in(path: Path) -> Iterator[None]:
-    """Hold the lock of a run directory, so that no other process trains in it, and remove what a killed one left.
+    """Hold the lock of a run folder, so that no other process trains in it; remove temporary files of a killed one.
 
     Raises:
         UsageError: another process trains in it.
@@ -172,20 +172,20 @@ def alone_in(path: Path) -> Iterator[None]:
 
 
 def check_free(runs_dir: Path, name: str) -> str:
-    """`name`, if a run can be called so.
+    """Return `name` if it is valid and free.
 
     Raises:
-        UsageError: it is taken, or no plain folder name.
+        UsageError: it is taken, or not a valid folder name.
     """
     if not name or Path(name).name != name or name.startswith("."):
-        raise UsageError(f"{name!r} is no run name", "use letters, digits, '-' and '_'")
+        raise UsageError(f"{name!r} is not a valid run name", "use letters, digits, '-' and '_'")
     if (runs_dir / name).exists():
         raise UsageError(f"the run {name!r} already exists in {runs_dir}", "choose another --name")
     return name
 
 
 def free_name(runs_dir: Path, stem: str) -> str:
-    """`stem`, or `stem` with the lowest number that is not taken yet."""
+    """Return `stem`, or `stem` with the lowest number that is free."""
     number = 1
     while (runs_dir / (name := stem if number == 1 else f"{stem}-{number}")).exists():
         number += 1
@@ -193,13 +193,13 @@ def free_name(runs_dir: Path, stem: str) -> str:
 
 
 def list_runs(runs_dir: Path) -> list[Path]:
-    """The run directories in `runs_dir` that hold a checkpoint, newest first."""
+    """Return the run folders in `runs_dir` that have a checkpoint, newest first."""
     found = [p.parent for p in runs_dir.glob(f"[!.]*/{RUN_FILE}") if (p.parent / "checkpoint.pt").is_file()]
     return sorted(found, key=lambda p: ((p / "checkpoint.pt").stat().st_mtime_ns, p.name), reverse=True)
 
 
 def open_run(runs_dir: Path, run: str | None) -> Run:
-    """Open a run by name or path; without one, the newest whose training was finished.
+    """Open a run by name or path; for None, the newest whose training has finished.
 
     Raises:
         MissingError: there is none. StorageError: a newer edgekit wrote it.
@@ -228,7 +228,7 @@ def read_run(path: Path, *needed: str) -> Run:
 
 
 def _is_finished(path: Path) -> bool:
-    """Whether a run is readable and its training came to its end."""
+    """Return True if a run is readable and its training has finished."""
     try:
         return files.load_document(path / RUN_FILE, SCHEMA).get("status") == "finished"
     except EdgekitError:
@@ -236,9 +236,9 @@ def _is_finished(path: Path) -> bool:
 
 
 def choose_run(runs_dir: str | Path, run: Run | str | Path | None) -> Run:
-    """Open a run by name or path, or the newest, or read an opened one again.
+    """Open a run by name or path, the newest for None, or read an opened run again.
 
-    Logs which one is the newest, and whether its training did not finish.
+    Log the name of the newest run, and a note if the training did not finish.
 
     Raises:
         MissingError: there is none. StorageError: a newer edgekit wrote it.

@@ -1,1 +1,1 @@
-"""What a user does with edgekit, one module each: the functions below the public names."""
+"""The functions behind the public names of edgekit, one module per task."""

@@ -1,4 +1,4 @@
-"""The network as trained in the runtimes of the desktop, which devices are compared with."""
+"""Baselines: the trained network in the runtimes of this machine, which exported models are compared with."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Baseline:
-    """One way to run the network as trained.
+    """One runtime for the trained network.
 
     Attributes:
-        runtime: of the artifact. runner: a row of `edgekit.ondevice.runner.RUNNERS`.
-        missing: what is not here for it, as an error; None where it runs. default: measured where it runs.
+        runtime: of the artifact. runner: key of `edgekit.ondevice.runner.RUNNERS`.
+        missing: returns an error if a requirement is not met. default: measured unless others are named.
     """
 
     runtime: str
@@ -56,7 +56,7 @@ def _no_gpu() -> EdgekitError | None:
 
     if torch.cuda.is_available():
         return None
-    return MissingError("there is no CUDA GPU here", "--baseline all measures what runs here")
+    return MissingError("there is no CUDA GPU", "--baseline all measures those that run on this machine")
 
 
 def _no_cuda_provider() -> EdgekitError | None:
@@ -75,7 +75,7 @@ def _no_tensorrt() -> EdgekitError | None:
     return MissingError("TensorRT is not installed", install_command("tensorrt"))
 
 
-# By what they are called; the first one is what accuracy and speed are compared with.
+# By name; accuracy and speed are compared with the first one.
 BASELINES = {
     REFERENCE: Baseline("torch", "torch", default=True),
     "torch-compile": Baseline("torch", "torch-compile", _no_compiler),
@@ -89,10 +89,13 @@ BASELINES = {
 
 
 def choose(wanted: Sequence[str] | None) -> list[str]:
-    """Which are measured: those named, with the reference; ``all`` that run here; by default those that start quickly.
+    """Return the names of the baselines to measure, with the reference first.
+
+    Args:
+        wanted: names, or "all" for those that run on this machine; None: those that need no compiler.
 
     Raises:
-        UsageError: there is no such one. MissingError: one that was named does not run here.
+        UsageError: no such baseline. MissingError: a named baseline does not run on this machine.
     """
     for name in wanted or ():
         if name not in (*BASELINES, ALL):
@@ -112,15 +115,21 @@ def choose(wanted: Sequence[str] | None) -> list[str]:
     return chosen
 
 
-def made(bench: Intermediates, names: Sequence[str], scratch: Path) -> list[tuple[Artifact, Path]]:
-    """The artifact and the file of each; PyTorch's is made anew, the others run the run's ONNX file."""
+def made(intermediates: Intermediates, names: Sequence[str], scratch: Path) -> list[tuple[Artifact, Path]]:
+    """Return artifact and file of each baseline; PyTorch's is written to `scratch`, the others use the ONNX file."""
     program = scratch / "baseline.pt2"
     with progress.working("preparing the baseline"):
-        bench.save_baseline(program)
-    parent, found = bench.checkpoint.sha256, []
+        intermediates.save_baseline(program)
+    parent, found = intermediates.checkpoint.sha256, []
     for name in names:
         row = BASELINES[name]
-        path = program if row.runtime == "torch" else _in_half(bench) if row.precision == "fp16" else bench.onnx
+        path = (
+            program
+            if row.runtime == "torch"
+            else _in_half(intermediates)
+            if row.precision == "fp16"
+            else intermediates.onnx
+        )
         details = {} if row.runner == row.runtime else {"host_runtime": row.runner}
         digest = files.sha256_file(path)
         artifact = Artifact(f"baseline/{name}", "desktop", row.precision, row.runtime, "NCHW", digest, parent, details)
@@ -128,8 +137,8 @@ def made(bench: Intermediates, names: Sequence[str], scratch: Path) -> list[tupl
     return found
 
 
-def _in_half(bench: Intermediates) -> Path:
-    """The ONNX file in float16, as it is exported for TensorRT, beside the one in float32."""
+def _in_half(intermediates: Intermediates) -> Path:
+    """Return the ONNX file in float16, as exported for TensorRT."""
 
     def make(path: Path) -> None:
         import onnx_ir
@@ -137,8 +146,8 @@ def _in_half(bench: Intermediates) -> Path:
         from edgekit.convert import onnx
         from edgekit.quant import fp16
 
-        model = onnx_ir.load(bench.onnx)
-        fp16.to_fp16(model, *bench.observed_onnx)
+        model = onnx_ir.load(intermediates.onnx)
+        fp16.to_fp16(model, *intermediates.observed_onnx)
         onnx.save(model, path)
 
-    return bench.kept(("model.fp16.onnx",), make)
+    return intermediates.kept(("model.fp16.onnx",), make)

@@ -1,4 +1,4 @@
-"""Benchmark: engines are built, models measured on devices, results kept, gates judged."""
+"""Benchmark: build engines, measure models on devices, save the results, and judge gates."""
 
 from __future__ import annotations
 
@@ -28,13 +28,12 @@ if TYPE_CHECKING:
     from edgekit.bench.session import EvaluationSet
 
 
-Work = list[tuple[Artifact, Path]]
-
-
-_ACCURACY = "edgekit quant debug says where accuracy is lost; more test images narrow its interval"
-_LATENCY = "edgekit benchmark --suite standard on an idle machine; a network or a device that is faster"
+_ACCURACY = "edgekit quant debug shows where accuracy is lost; more test images make its interval smaller"
+_LATENCY = "edgekit benchmark --suite standard on an idle machine, or a faster network or device"
 _HINTS = {"max_drop": _ACCURACY, "min_accuracy": _ACCURACY, "max_p90_ms": _LATENCY, "min_speedup": _LATENCY}
-# Names of an artifact and of a device: what a benchmark measured, beside what the run has of earlier ones.
+# Artifacts and their files, measured on one device.
+Work = list[tuple[Artifact, Path]]
+# Names of artifacts and devices.
 Measured = Set[tuple[str, str]]
 
 
@@ -44,10 +43,10 @@ class BenchmarkOptions:
 
     Attributes:
         devices: names or .toml files. suite: name or .toml file.
-        gates: limits that replace those of the suite, by the names of the fields of `Gates`.
-        threads: CPU threads; None: the device's. host: address of the one device.
-        rebuild: build TensorRT engines anew. power_mode: set on the device while it measures; "": as it is.
-        baselines: names of `BASELINES`, or "all"; None: those that are installed and need no compiling.
+        gates: limits that replace those of the suite, by name of the fields of `Gates`.
+        threads: CPU threads; None: as in the device's file. host: address of the device, if there is only one.
+        rebuild: rebuild TensorRT engines. power_mode: power mode while measuring; "": unchanged.
+        baselines: names of `BASELINES`, or "all"; None: those that are installed and need no compiler.
     """
 
     devices: tuple[str, ...] = ("local",)
@@ -65,8 +64,8 @@ class Benchmarked:
     """Measurements of a run after a benchmark.
 
     Attributes:
-        results, rows: raw and summarized measurements of all that the run has, also from earlier benchmarks.
-        measured: (artifact, device) of what this benchmark measured.
+        results, rows: raw and summarized measurements of the run, including earlier benchmarks.
+        measured: (artifact, device) that this benchmark measured.
     """
 
     run: runs.Run
@@ -86,24 +85,24 @@ def benchmark(
     progress: Callback | None = None,
     **options: Any,
 ) -> list[Summary]:
-    """Measure latency and accuracy of a run's exported models, beside the baselines on this machine.
+    """Measure latency and accuracy of a run's exported models, and of baselines on this machine.
 
-    Every latency and every score is kept in ``<run>/bench``.
+    Every latency and every logit is saved in ``<run>/bench``.
 
     Args:
         run: a run, its name or path; None for the newest.
         devices: names of ``edgekit devices``, or .toml files.
-        suite: when to stop: "quick", "standard", "mlperf-mobile", or a .toml file.
-        strict_gates: a gate must be shown to hold with its 95 % interval.
+        suite: duration and gates: "quick", "standard", "mlperf-mobile", or a .toml file.
+        strict_gates: pass a gate only if its 95 % interval shows that it holds.
         runs_dir: the folder of the runs.
         progress: called with a `Progress` whenever the state changes, from other threads too.
         options: fields of `BenchmarkOptions`, such as ``gates={"max_drop": 1.0}`` or ``threads=2``.
 
     Returns:
-        One summary per artifact and device, also of earlier benchmarks of these weights.
+        One summary per artifact and device, including earlier benchmarks of these weights.
 
     Raises:
-        MissingError: a device cannot be reached. GateError: a gate is broken; everything is measured and kept.
+        MissingError: a device cannot be reached. GateError: a gate is broken; all results are saved.
 
     Example:
         >>> rows = edgekit.benchmark("tour", suite="quick", baselines=["pytorch"])
@@ -124,7 +123,7 @@ def benchmark(
 def measure_run(
     run: runs.Run | str | Path | None, options: BenchmarkOptions, runs_dir: str | Path = "runs"
 ) -> Benchmarked:
-    """Measure, keep and summarize. What can be refused without the run and without work is refused first."""
+    """Measure, save and summarize. Invalid options are refused before any work."""
     from edgekit.api import baselines, report
     from edgekit.api.intermediates import Intermediates
 
@@ -142,11 +141,11 @@ def measure_run(
             test_set(intermediates, Path(scratch)),
             options.rebuild,
             options.power_mode,
-            costs=tuple(report.layers(intermediates)),
+            costs=tuple(report.layer_costs(intermediates)),
             peaks=roofline.measure(plan[0][0].threads),
         )
         measure_all(wanted, plan)
-    found, rows = report.measured(opened)
+    found, rows = report.load_measurements(opened)
     if not found:
         raise MissingError(f"the run {opened.name!r} has no measurements yet", f"edgekit benchmark {opened.handle}")
     return Benchmarked(
@@ -156,12 +155,12 @@ def measure_run(
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is measured, of every device.
+    """Settings of a benchmark that all devices share.
 
     Attributes:
-        rebuild: engines are built anew. power_mode: that devices have meanwhile; "" leaves theirs.
-        ended: set where all is to end, which cuts rests short.
-        costs: of the network's layers, for what a device could do at best. peaks: of this machine's CPU.
+        rebuild: rebuild engines. power_mode: power mode of the devices while measuring; "": unchanged.
+        stop: set to end the benchmark; interrupts pauses.
+        costs: of the network's layers, for the roofline limit. peaks: of this machine's CPU.
     """
 
     run: runs.Run
@@ -169,16 +168,16 @@ class Wanted:
     samples: session.EvaluationSet
     rebuild: bool = False
     power_mode: str = ""
-    ended: threading.Event = field(default_factory=threading.Event)
+    stop: threading.Event = field(default_factory=threading.Event)
     costs: tuple[LayerCost, ...] = ()
     peaks: roofline.Peaks | None = None
 
 
 def measure_all(wanted: Wanted, plan: list[tuple[Device, Work]]) -> None:
-    """Devices on this machine one after the other, then those on other hosts at once, each with its own line.
+    """Measure devices on this machine one after the other, then those on other hosts at the same time.
 
     Raises:
-        EdgekitError: of the first device that failed; the others are measured all the same.
+        EdgekitError: of the first device that failed; the others are measured first.
     """
     hosts: dict[str, list[Task]] = {}
     failed: list[EdgekitError] = []
@@ -186,21 +185,21 @@ def measure_all(wanted: Wanted, plan: list[tuple[Device, Work]]) -> None:
     with progress.bars() as add:
         for device, work in plan:
             task = _task(wanted, device, work, add(f"benchmarking on {device.name}"), failed)
-            hosts.setdefault(_where(device, one_phone), []).append(task)
+            hosts.setdefault(_host_key(device, one_phone), []).append(task)
         for task in hosts.pop("", []):
             task(lambda transport: None)
-        _at_once(list(hosts.values()), wanted.ended)
+        _at_once(list(hosts.values()), wanted.stop)
     for error in failed[1:]:
         progress.log.error("%s", error.message)
     if failed:
         raise failed[0]
 
 
-def _where(device: Device, one_phone: bool) -> str:
-    """What two devices share that must not be measured at once: "" is this machine.
+def _host_key(device: Device, one_phone: bool) -> str:
+    """Return a key that devices share which must not be measured at the same time; "" for this machine.
 
     Args:
-        one_phone: a device over adb is not named, so only one phone can be connected.
+        one_phone: a device over adb has no serial number, so only one phone can be connected.
     """
     if device.transport == "local":
         return ""
@@ -209,7 +208,7 @@ def _where(device: Device, one_phone: bool) -> str:
     return ssh.address(device.host)
 
 
-# Measures one device; called with what hears which transport it opened.
+# Measures one device; its argument is called with the transport once it is opened.
 Task = Callable[[Callable[[Transport], None]], None]
 
 
@@ -223,11 +222,11 @@ def _task(wanted: Wanted, device: Device, work: Work, update: progress.Update, f
     return task
 
 
-def _at_once(hosts: list[list[Task]], ended: threading.Event) -> None:
-    """Run the tasks of each host one after the other, the hosts in threads; Ctrl-C and bugs end them all.
+def _at_once(hosts: list[list[Task]], stop: threading.Event) -> None:
+    """Run the tasks of each host one after the other, each host in a thread; Ctrl-C and bugs end all.
 
     Args:
-        ended: is set then.
+        stop: set when all are to end.
     """
     if not hosts:
         return
@@ -235,7 +234,7 @@ def _at_once(hosts: list[list[Task]], ended: threading.Event) -> None:
 
     def in_turn(tasks: list[Task]) -> None:
         for task in tasks:
-            if not ended.is_set():
+            if not stop.is_set():
                 task(opened.add)
 
     with ThreadPoolExecutor(len(hosts)) as pool:
@@ -243,13 +242,13 @@ def _at_once(hosts: list[list[Task]], ended: threading.Event) -> None:
             for future in as_completed([pool.submit(in_turn, tasks) for tasks in hosts]):
                 future.result()
         except BaseException:
-            ended.set()
+            stop.set()
             opened.stop()
             raise
 
 
 class _Opened:
-    """Transports that threads have opened. Once `stop` was called, one that is opened later is stopped at once."""
+    """Transports that threads have opened. After `stop`, a transport that is added is stopped immediately."""
 
     def __init__(self) -> None:
         self._transports: list[Transport] = []
@@ -274,35 +273,35 @@ class _Opened:
 def _measure_device(
     wanted: Wanted, device: Device, work: Work, update: progress.Update, opened: Callable[[Transport], None]
 ) -> None:
-    """Measure one model after the other, equal files once; each result is kept as soon as it is there."""
+    """Measure one model after the other, identical files once; each result is saved immediately."""
     steps = _steps(device, work)
     number = 0
     title = ""
 
-    def said(text: str) -> None:
+    def say(text: str) -> None:
         update(number, len(steps), f"{title}: {text}")
 
     measured: dict[str, BenchmarkResult] = {}
     by_program: dict[str, ProgramResult] = {}
-    # The baseline on this machine has none: a request that names this machine was refused before.
-    transport = open_transport(device, said, "" if device.transport == "local" else wanted.power_mode)
+    # This machine runs the baseline, and has no power mode to set.
+    transport = open_transport(device, say, "" if device.transport == "local" else wanted.power_mode)
     opened(transport)  # before it connects: Ctrl-C ends that too
     with transport:
         if device.api == program.API:
             title = program.NAME
             asked = program.ask(device, transport)
-        for number, step in enumerate(steps):  # `said` reads it
+        for number, step in enumerate(steps):  # `say` reads it
             title = step.title
             update(number, len(steps), title)
             if device.api == program.API:
                 if step.key not in by_program:
-                    _rest(wanted, device, said, by_program)
+                    _cool_down(wanted, device, say, by_program)
                     by_program[step.key] = program.benchmark(*work[number], device, wanted.suite, asked, transport)
                 kept = dataclasses.replace(by_program[step.key], artifact=step.artifacts[0])
                 program.save(wanted.run.path / "bench", kept)
                 continue
             if step.key not in measured:
-                _rest(wanted, device, said, measured)
+                _cool_down(wanted, device, say, measured)
                 model = step.model(transport, wanted)
                 found = session.benchmark(model, device, wanted.suite, wanted.samples, transport)
                 here = wanted.peaks if _is_this_cpu(device, found, wanted.peaks) else None
@@ -314,24 +313,24 @@ def _measure_device(
         update(len(steps), len(steps))
 
 
-def _rest(wanted: Wanted, device: Device, said: Callable[[str], None], before: Mapping[str, object]) -> None:
-    """Let a phone cool down of what it measured before, where the suite wants it."""
+def _cool_down(wanted: Wanted, device: Device, say: Callable[[str], None], before: Mapping[str, object]) -> None:
+    """Let a phone cool down between two measurements, if the suite has a pause."""
     seconds = wanted.suite.cooldown_s if before and device.transport == "adb" else 0.0
     if seconds:
-        said(f"cooling down for {seconds:.0f} s")
-        if wanted.ended.wait(seconds):
+        say(f"cooling down for {seconds:.0f} s")
+        if wanted.stop.wait(seconds):
             raise KeyboardInterrupt
 
 
 def _is_this_cpu(device: Device, result: BenchmarkResult, peaks: roofline.Peaks | None) -> bool:
-    """Whether the peaks are of what ran: this machine's CPU, with as many threads."""
+    """Return True if the result is of this machine's CPU with the number of threads of `peaks`."""
     local = device.transport == "local" and not device.emulated and result.environment.processor == "cpu"
     return local and peaks is not None and peaks.threads == device.threads
 
 
 @dataclass(frozen=True)
 class _Step:
-    """One measurement: equal keys give equal results; `model` makes ready what is measured."""
+    """One measurement. Steps with equal keys give equal results; `model` prepares the model to measure."""
 
     title: str
     key: str
@@ -340,7 +339,7 @@ class _Step:
 
 
 def _steps(device: Device, work: Work) -> list[_Step]:
-    """A step for each artifact; on TensorRT one for each precision of a target."""
+    """Return one step per artifact; for TensorRT one per target and precision."""
     if device.runtime == "tensorrt":
         return [_engine_step(device, kit) for kit in engines.kits(work)]
     return [_file_step(device, artifact, path) for artifact, path in work]
@@ -374,11 +373,11 @@ def build_all(device: Device, work: Work) -> None:
     number = 0
     with progress.bar(f"building on {device.name}") as update:
 
-        def said(text: str) -> None:
+        def say(text: str) -> None:
             update(number, len(kits), f"{kits[number].precision}: {text}")
 
-        with open_transport(device, said) as transport:
-            for number, kit in enumerate(kits):  # `said` reads it
+        with open_transport(device, say) as transport:
+            for number, kit in enumerate(kits):  # `say` reads it
                 update(number, len(kits), kit.precision)
                 for artifact, path in kit.files.values():
                     session.verify(artifact, path)
@@ -386,14 +385,14 @@ def build_all(device: Device, work: Work) -> None:
 
 
 def _in_batches(kit: engines.Kit, device: Device) -> engines.Kit:
-    """The kit for the batch of the device."""
+    """Return the kit for the device's batch size."""
     from edgekit.convert import onnx
 
     return engines.in_batches(kit, device, onnx.with_batch)
 
 
 def build(kit: engines.Kit, device: Device, transport: Transport) -> engines.Engine:
-    """Build one engine, and say what was built by what."""
+    """Build one engine, and log its origin."""
     engine = engines.build(kit, device, transport)
     record = engine.record
     progress.note(
@@ -403,26 +402,29 @@ def build(kit: engines.Kit, device: Device, transport: Transport) -> engines.Eng
     if placement := record.get("placement"):
         progress.note(
             f"  on the DLA: {len(placement['dla'])} layers; on the GPU: {len(placement['gpu'])}"
-            + (f"; the DLA refuses: {', '.join(placement['refused'][:8])}" if placement["refused"] else "")
+            + (f"; not supported by the DLA: {', '.join(placement['refused'][:8])}" if placement["refused"] else "")
         )
     return engine
 
 
 def _devices(options: BenchmarkOptions) -> list[Device]:
-    """Load the devices, and check as far as their files tell that they can do what is asked for."""
+    """Load the devices, and check the options against their files."""
     devices = [_with_threads(config.load_device(name), options.threads) for name in options.devices]
     if options.host is not None:
         devices = [transport.at(devices, options.host)]
     if len({each.name for each in devices}) < len(devices):
-        raise UsageError("two devices of one name: their engines and results would mix", "rename one .toml file")
+        raise UsageError(
+            "two devices have the same name, which would mix their engines and results", "rename one .toml file"
+        )
     _check(devices, options.power_mode)
     return devices
 
 
 def _check(devices: list[Device], power_mode: str) -> None:
-    """
+    """Check that all devices can be measured with these options.
+
     Raises:
-        EdgekitError: one of them cannot be measured on as it is asked for.
+        EdgekitError: one of them cannot.
     """
     from edgekit.bench import program
     from edgekit.devices import transport
@@ -437,14 +439,14 @@ def _with_threads(device: Device, threads: int | None) -> Device:
     return dataclasses.replace(device, threads=threads or device.threads)
 
 
-def _plan(bench: Intermediates, devices: list[Device], desktop: Work) -> list[tuple[Device, Work]]:
-    """What runs where: the exports that each device can run, and on this machine the baselines."""
+def _plan(intermediates: Intermediates, devices: list[Device], desktop: Work) -> list[tuple[Device, Work]]:
+    """Return the devices with the exports that each can run; this machine also runs the baselines."""
     from edgekit.api.artifacts import current_artifacts
 
-    exported = current_artifacts(bench.run, bench.checkpoint.sha256)
+    exported = current_artifacts(intermediates.run, intermediates.checkpoint.sha256)
     if not exported:
-        progress.note(f"nothing is exported yet; next: edgekit export {bench.run.handle} --target jetson")
-    files = [(artifact, bench.run.path / "export" / artifact.name) for artifact in exported]
+        progress.note(f"nothing is exported yet; next: edgekit export {intermediates.run.handle} --target jetson")
+    files = [(artifact, intermediates.run.path / "export" / artifact.name) for artifact in exported]
     plan = []
     for device in devices:
         own = [(artifact, path) for artifact, path in files if artifact.target == device.name]
@@ -456,12 +458,12 @@ def _plan(bench: Intermediates, devices: list[Device], desktop: Work) -> list[tu
 
 
 def _is_apart(device: Device) -> bool:
-    """Whether it runs one kind of files in its own way, not all in this Python's runtimes: the baseline stays here."""
+    """Return True if a device does not use the runtimes of this Python, so that the baselines do not run on it."""
     return bool(device.python) or device.transport != "local" or device.runtime in ("tensorrt", "litert")
 
 
 def _runs(artifact: Artifact, device: Device) -> bool:
-    """Whether `device` can run the artifact; what this machine lacks a runtime for is named."""
+    """Return True if `device` can run the artifact; log artifacts whose runtime is not installed here."""
     from edgekit.bench.session import host_runtime, is_installed
 
     if device.precisions and artifact.precision not in device.precisions:
@@ -471,21 +473,27 @@ def _runs(artifact: Artifact, device: Device) -> bool:
     if _is_apart(device):
         return host_runtime(artifact) == device.runtime
     if not is_installed(host_runtime(artifact)):
-        progress.note(f"left out: {artifact.name} (no runtime for it here; edgekit doctor says what brings it)")
+        progress.note(
+            f"left out: {artifact.name} (its runtime is not installed; edgekit doctor shows how to install it)"
+        )
         return False
     return True
 
 
-def test_set(bench: Intermediates, scratch: Path) -> EvaluationSet:
-    """The test split, decoded into one file; the images must be as they were indexed."""
+def test_set(intermediates: Intermediates, scratch: Path) -> EvaluationSet:
+    """Decode the test split into one file.
+
+    Raises:
+        MissingError: an image does not exist any more. DataError: it has changed since training.
+    """
     import numpy as np
 
     from edgekit.bench.session import EvaluationSet
     from edgekit.data import dataset, images
 
-    chosen = bench.data.split("test")
-    paths = dataset.check_unchanged(bench.data, chosen)
-    preprocess = bench.checkpoint.preprocess
+    chosen = intermediates.data.split("test")
+    paths = dataset.check_unchanged(intermediates.data, chosen)
+    preprocess = intermediates.checkpoint.preprocess
     with progress.working(f"reading {len(paths)} test images"):
         images.save_pixels(paths, preprocess, scratch / "pixels.npy")
     return EvaluationSet(scratch / "pixels.npy", np.array([s.label for s in chosen]), preprocess)
@@ -501,17 +509,17 @@ def report_missing(found: Benchmarked) -> None:
         lacking = [p for p in found.suite.percentiles if p > 50 and early_stopping_rank(queries, p) is None]
         if lacking:
             needs = ", ".join(f"p{p} needs {LEAST_SAMPLES[p]}" for p in lacking)
-            behind = f" behind a start-up of {cut}" if cut else ""
+            after = f" after {cut} of the start-up" if cut else ""
             progress.note(
-                f"{result.artifact.name} on {result.device}: insufficient samples, {queries} queries{behind}; {needs}"
+                f"{result.artifact.name} on {result.device}: insufficient samples, {queries} queries{after}; {needs}"
             )
 
 
 def check_gates(found: Benchmarked, strict: bool = False) -> None:
-    """Judge the gates of the suite, and log those that do not hold.
+    """Judge the gates of a benchmark, and log those that do not hold.
 
     Raises:
-        GateError: one is broken or could not be shown; with `strict` also where it is doubtful.
+        GateError: a gate is broken, or has too few samples; with `strict`, also if its 95 % interval is inconclusive.
     """
     gates = found.suite.gates
     if gates == Gates():
@@ -524,23 +532,23 @@ def check_gates(found: Benchmarked, strict: bool = False) -> None:
             progress.note(f"gate {verdict.outcome}: {verdict.text}")
     if all(row.baseline for row in own):
         raise GateError(
-            "gates are set, and no artifact was measured that they could be judged on",
-            "edgekit export, or another --device: what benchmark_model measures has no answers and no percentiles",
+            "gates are set, but no artifact was measured to judge",
+            "edgekit export, or another --device: benchmark_model gives no predictions and no percentiles",
         )
     if failed:
         broken = sorted({verdict.gate for verdict in failed})
         raise GateError(
-            f"{len(failed)} of {len(verdicts)} gates are not kept ({', '.join(map(_option, broken))}); everything was "
-            "measured and kept",
+            f"{len(failed)} of {len(verdicts)} gates do not hold ({', '.join(map(_option, broken))}); all results were "
+            "saved",
             "; ".join(dict.fromkeys(_HINTS[gate] for gate in broken)),
         )
     progress.note(f"gates: {sum(v.outcome == judged.Outcome.HELD for v in verdicts)} of {len(verdicts)} held")
 
 
 def _without_rows(own: Sequence[Summary], measured: Measured) -> set[tuple[str, str]]:
-    """What was measured on devices that gave no row: by a program, which says no single times.
+    """Return what was measured on devices without any summary: by a program, which prints no single latencies.
 
-    Where a device gave some, the others are files of which one engine was built, and that has its row.
+    On other devices, artifacts without a summary belong to an engine that has one.
     """
     devices = {row.device for row in own}
     return {(name, device) for name, device in measured if device not in devices and not name.startswith(BASELINES)}

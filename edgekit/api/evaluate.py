@@ -1,4 +1,4 @@
-"""Evaluate: judge trained weights, and rank runs."""
+"""Evaluate: score trained weights, and rank runs."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunComparison:
-    """One run beside others. Shares in percent, as in `scores`; None where the run does not know.
+    """One row of a comparison of runs. Rates are in percent, as in `scores`; None: unknown.
 
-    `same_data`: its data set is that of most of the runs compared; only these are ranked and tested.
-    `p_value` is of McNemar's test, image by image, against the best; None for the best itself.
+    Attributes:
+        same_data: the run has the data set that most of the compared runs have; only these are ranked.
+        p_value: of McNemar's test, image by image, against the best run; None for the best run.
     """
 
     run: str
@@ -52,23 +53,25 @@ class RunComparison:
 
 
 def rank(runs: list[runs.Run]) -> tuple[list[RunComparison], str]:
-    """The rows, the best first, and what they say in one sentence."""
+    """Return the compared runs, best first, and a sentence about the best one."""
     from edgekit.evaluation import evaluate
     from edgekit.stats.proportions import mcnemar
 
     prints = [run.info.data and run.info.data.fingerprint for run in runs]
-    common = Counter(prints).most_common(1)[0][0]  # of equally many, the first named
+    common = Counter(prints).most_common(1)[0][0]  # the first one if there are several
     judged = [evaluate.load(run.path, run.weights_sha256) for run in runs]
     rows = [_row(run, found, mark == common) for run, found, mark in zip(runs, judged, prints)]
     order = sorted(range(len(rows)), key=lambda n: (not rows[n].same_data, -(rows[n].top1 or -1.0), rows[n].nll or 0.0))
     ranked = [n for n in order if rows[n].same_data and judged[n] is not None]
     for n in order:
         if judged[n] is None:
-            progress.note(f"{runs[n].name} was not judged on the test split; edgekit evaluate {runs[n].handle}")
+            progress.note(
+                f"{runs[n].name} was not evaluated on the test split; next: edgekit evaluate {runs[n].handle}"
+            )
     if ranked:
-        best = _right(runs[ranked[0]], judged[ranked[0]])
+        best = _correct(runs[ranked[0]], judged[ranked[0]])
         for n in ranked[1:]:
-            rows[n] = dataclasses.replace(rows[n], p_value=mcnemar(best, _right(runs[n], judged[n])))
+            rows[n] = dataclasses.replace(rows[n], p_value=mcnemar(best, _correct(runs[n], judged[n])))
     return [rows[n] for n in order], _sentence([rows[n] for n in ranked])
 
 
@@ -103,10 +106,10 @@ def _row(run: runs.Run, judged: Evaluation | None, same_data: bool) -> RunCompar
     )
 
 
-def _right(run: runs.Run, judged: Evaluation | None) -> np.ndarray:
-    """Whether each test image was answered rightly: bool (N,), by the images' content.
+def _correct(run: runs.Run, judged: Evaluation | None) -> np.ndarray:
+    """Return whether each test image was classified correctly: bool (N,), sorted by the images' hashes.
 
-    Equal fingerprints mean equal contents; the files may have other names, and so another order.
+    Data sets with equal fingerprints have equal images, but maybe other file names and therefore another order.
     """
     import numpy as np
 
@@ -119,7 +122,7 @@ def _right(run: runs.Run, judged: Evaluation | None) -> np.ndarray:
 
 
 def _int8_mb(run: runs.Run) -> float | None:
-    """The size of the smallest INT8 file that was exported from the run's weights."""
+    """Return the size in MB of the smallest INT8 model exported from the run's weights."""
     from edgekit.api.artifacts import load_artifacts
 
     files = [
@@ -132,15 +135,15 @@ def _int8_mb(run: runs.Run) -> float | None:
 
 
 def _sentence(ranked: list[RunComparison]) -> str:
-    """Which run is best, and whether that is more than chance."""
+    """Return a sentence about the best run and the significance of its lead."""
     from edgekit.stats.proportions import SIGNIFICANT
 
     if not ranked:
-        return "nothing to rank: no run here was judged on the test split"
+        return "nothing to rank: none of the runs was evaluated on the test split"
     best, others = ranked[0], ranked[1:]
     start = f"best: {best.run}, {best.top1:.1f} % of {best.samples} test images"
     if not others:
-        return f"{start}; there is no other run on its data to compare it with"
+        return f"{start}; there is no other run on the same data"
     near = [row for row in others if row.p_value is not None and row.p_value >= SIGNIFICANT]
     if not near:
         most = max(row.p_value or 0.0 for row in others)
@@ -165,9 +168,9 @@ def evaluate(
     runs_dir: str | Path = "runs",
     progress: Callback | None = None,
 ) -> Evaluation:
-    """Judge a run's weights on the val and test splits: every class, calibration, uncertainty.
+    """Evaluate a run's weights on the val and test splits: every class, calibration, uncertainty.
 
-    Training does this by itself. Temperature and dropout are fitted on val. Writes evaluation.json, evaluation.npz
+    Training does this at its end. Temperature and dropout are fitted on val. Writes evaluation.json, evaluation.npz
     and pictures/ in the run.
 
     Args:
@@ -176,7 +179,7 @@ def evaluate(
         progress: called with a `Progress` whenever the state changes.
 
     Raises:
-        MissingError: images are gone. DataError: images have changed since training.
+        MissingError: images do not exist any more. DataError: images have changed since training.
 
     Example:
         >>> evaluation = edgekit.evaluate("tour")
@@ -188,10 +191,10 @@ def evaluate(
 
 
 def evaluate_run(run: runs.Run) -> Evaluation:
-    """Judge the weights of `run`, keep the result and the pictures in it, and say what they are worth.
+    """Evaluate the weights of a run, save the result and the pictures in it, and log a summary.
 
     Raises:
-        MissingError: images are gone. DataError: images have changed since training.
+        MissingError: images do not exist any more. DataError: images have changed since training.
     """
     from edgekit.api.intermediates import Intermediates
     from edgekit.api.report import save_pictures
@@ -200,26 +203,26 @@ def evaluate_run(run: runs.Run) -> Evaluation:
     from edgekit.models.build import pick_device
     from edgekit.reporting import decide
 
-    run = runs.open_run(run.path.parent, run.name)  # as it was written: plain values
-    bench = Intermediates(run)
-    checkpoint, model = bench.trained
+    run = runs.open_run(run.path.parent, run.name)  # plain values, as in the file
+    intermediates = Intermediates(run)
+    checkpoint, model = intermediates.trained
     for split in ("val", "test"):
-        dataset.check_unchanged(bench.data, bench.data.split(split))
+        dataset.check_unchanged(intermediates.data, intermediates.data.split(split))
     with progress.bar("evaluating") as update:
         device = pick_device(str(run.info.options.get("device", "auto")))
-        judged = evaluate.evaluate(checkpoint, model.to(device), bench.data, update)
+        judged = evaluate.evaluate(checkpoint, model.to(device), intermediates.data, update)
     evaluate.save(run.path, judged)
-    _save_samples(bench)
+    _save_samples(intermediates)
     save_pictures(run, judged)
     for line in decide.training_verdicts(judged):
         progress.note(line)
     return judged
 
 
-def _save_samples(bench: Intermediates) -> None:
-    """Draw some training images as they were augmented, of as many classes as there is room for.
+def _save_samples(intermediates: Intermediates) -> None:
+    """Draw some augmented training images, of as many classes as possible.
 
-    A run of an older edgekit, whose options mean nothing now, goes without.
+    A run whose options this version of edgekit does not know gets no picture.
     """
     import numpy as np
 
@@ -230,16 +233,16 @@ def _save_samples(bench: Intermediates) -> None:
     from edgekit.training.options import TrainOptions
 
     try:
-        options = from_table({**bench.run.info.options, "device": "auto"}, TrainOptions, "options")
+        options = from_table({**intermediates.run.info.options, "device": "auto"}, TrainOptions, "options")
     except EdgekitError as error:
         progress.note(f"no picture of augmented images: {error.message}")
         return
-    samples = bench.data.split("train")
+    samples = intermediates.data.split("train")
     counters: dict[int, Iterator[int]] = defaultdict(count)
-    turns = [next(counters[s.label]) for s in samples]  # the how manieth of its class
+    turns = [next(counters[s.label]) for s in samples]  # position within the class
     chosen = sorted(range(len(samples)), key=lambda n: (turns[n], samples[n].label))[:_SAMPLES]
-    dataset.check_unchanged(bench.data, tuple(samples[n] for n in chosen))
-    images = TrainImages(bench.data, bench.checkpoint.preprocess, options)
+    dataset.check_unchanged(intermediates.data, tuple(samples[n] for n in chosen))
+    images = TrainImages(intermediates.data, intermediates.checkpoint.preprocess, options)
     pixels = np.stack([images[1, n][0].numpy() for n in chosen])
-    content = pictures.samples(pixels, [bench.checkpoint.labels[samples[n].label] for n in chosen])
-    files.save_bytes(bench.run.path / "pictures" / "samples.png", content)
+    content = pictures.samples(pixels, [intermediates.checkpoint.labels[samples[n].label] for n in chosen])
+    files.save_bytes(intermediates.run.path / "pictures" / "samples.png", content)

@@ -1,4 +1,4 @@
-"""Export: from a run to the model files of each target."""
+"""Export: write the model files of each target."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class ExportOptions:
     """Options of an export.
 
     Attributes:
-        precisions: "fp32", "fp16", "int8", and "w8" and "16x8" for LiteRT; empty: the usual ones of each target.
+        precisions: "fp32", "fp16", "int8", for LiteRT also "w8" and "16x8"; empty: the target's default.
         recipe: calibration recipe, a name or a .toml file; None: "default", or the search of `max_drop`.
-        max_drop: points of top-1 that INT8 may cost on val; the cheapest model that keeps it is searched.
+        max_drop: largest loss of top-1 by INT8, in percentage points on val; the cheapest such model is searched.
         calibration_data: folder of unlabelled images; None: the train split.
         parity: "best", or "strict" for the same integers on all targets.
-        input: what LiteRT files take: "uint8", "int8" or "float"; None: "uint8", or "float" with strict parity.
-        output: what INT8 LiteRT files return: "float", "int8" or "uint8".
+        input: input of LiteRT models: "uint8", "int8" or "float"; None: "uint8", or "float" with strict parity.
+        output: output of INT8 LiteRT models: "float", "int8" or "uint8".
         about: .toml file with title, description, version, author and license.
-        host: a Jetson, user@address, that builds the engines. build: whether engines are built where a device is known.
+        host: Jetson that builds the engines, user@address. build: build engines if the device is known.
     """
 
     precisions: tuple[str, ...] = ()
@@ -52,7 +52,7 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class Exported:
-    """What one target got: its manifest.json, and why the budget is missed, if it is."""
+    """Result of one target: its manifest.json, and why `max_drop` is exceeded; empty if it is not."""
 
     manifest: dict[str, Any]
     missed: str = ""
@@ -66,7 +66,7 @@ def export(
     progress: Callback | None = None,
     **options: Any,
 ) -> list[Artifact]:
-    """Write the models that targets run, all INT8 files from one calibration.
+    """Export a run to the models that targets run; all INT8 models come from one calibration.
 
     Args:
         run: a run, its name or path; None for the newest.
@@ -80,7 +80,7 @@ def export(
 
     Raises:
         UsageError: no such target, or a precision that it cannot run. MissingError: a package is not installed.
-        GateError: no INT8 model keeps `max_drop`; the nearest was written. ParityError: a file disagrees with torch.
+        GateError: no INT8 model keeps `max_drop`; the best was written. ParityError: a model disagrees with PyTorch.
 
     Example:
         >>> files = edgekit.export("tour", "desktop", precisions=["fp32"])
@@ -99,9 +99,9 @@ def export(
 def export_targets(
     run: runs.Run | str | Path | None, targets: Sequence[str], options: ExportOptions, runs_dir: str | Path = "runs"
 ) -> tuple[runs.Run, list[Exported]]:
-    """Export to each of `targets`; returns the opened run, and what each target got.
+    """Export to each of `targets`, and return the opened run and one result per target.
 
-    What can be refused without the run and without work is refused first.
+    Invalid options are refused before any work.
     """
     wanted = [(r, base.precisions(r, options.precisions)) for r in map(base.resolve, targets)]
     builders = _builders([r for r, _ in wanted], options.host) if options.build else []
@@ -129,23 +129,23 @@ def export_targets(
 
 
 def check_budget(run: runs.Run, max_drop: float | None, exported: Sequence[Exported]) -> None:
-    """Check that INT8 keeps its budget on every target.
+    """Check that INT8 keeps `max_drop` on every target.
 
     Raises:
-        GateError: it does not on one of them.
+        GateError: a target exceeds it.
     """
-    if missed := "; ".join(one.missed for one in exported if one.missed):
+    if missed := "; ".join(each.missed for each in exported if each.missed):
         raise GateError(
-            f"no INT8 model was shown to keep {max_drop:g} points; the nearest was written: {missed}",
+            f"no INT8 model keeps --max-drop {max_drop:g} with certainty; the best one was written: {missed}",
             f"edgekit quant debug {run.handle}, or a higher --max-drop, or --precision fp16",
         )
 
 
 def _border(taken: str | None, given: str, parity: str) -> Border:
-    """What LiteRT files take and give.
+    """Return the types of the inputs and outputs of LiteRT models.
 
     Raises:
-        UsageError: integers of pixels are not those of normalized values: strict parity cannot be kept.
+        UsageError: an unknown type, or integer inputs with strict parity.
     """
     if parity == "strict" and taken not in (None, "float"):
         raise UsageError(
@@ -162,16 +162,16 @@ def _border(taken: str | None, given: str, parity: str) -> Border:
 
 
 def _check_effect(wanted: list[tuple[base.Resolved, tuple[str, ...]]], given: list[str], output: str) -> None:
-    """Refuse options of LiteRT files where none, or none in INT8, is written."""
+    """Raise `UsageError` for options of LiteRT models if no such models are written."""
     litert = [precisions for resolved, precisions in wanted if resolved.target.runtime == "litert"]
     if given and not litert:
-        raise UsageError(f"{given[0]} is for LiteRT files", "--target android")
+        raise UsageError(f"{given[0]} is for LiteRT files", "add --target android")
     if output != "float" and not any("int8" in precisions for precisions in litert):
-        raise UsageError(f"--output {output} is for INT8 LiteRT files", "--target android --precision int8")
+        raise UsageError(f"--output {output} is for INT8 LiteRT files", "add --target android --precision int8")
 
 
 def _builders(targets: list[base.Resolved], host: str | None) -> list[tuple[Device, str]]:
-    """The devices whose engines are built, and the target that each gets them from."""
+    """Return the devices to build engines on, and the target of each."""
     if host is not None:
         if len(targets) != 1 or targets[0].target.runtime != "tensorrt":
             raise UsageError(
@@ -200,7 +200,7 @@ def _export(
     options: ExportOptions,
     about: metadata.About | None,
 ) -> Exported:
-    """Write one target, after the search for a model that keeps the budget, if there is one."""
+    """Export to one target, after the search for a model that keeps `max_drop`, if it is given."""
     from edgekit.api import artifacts, search
 
     if options.max_drop is None or "int8" not in precisions:
@@ -212,18 +212,18 @@ def _export(
 
 
 def _with_fp16(resolved: base.Resolved, chosen: tuple[str, ...]) -> tuple[str, ...]:
-    """FP16 too, where INT8 engines are built: only against it does INT8 show what it is worth."""
+    """Return `chosen` with FP16 if INT8 engines are built: it is the alternative that INT8 is compared with."""
     able = resolved.device.precisions if resolved.device and resolved.device.precisions else PRECISIONS
     if "int8" not in chosen or "fp16" in chosen or "fp16" not in able:
         return chosen
-    note(f"{resolved.name}: fp16 too, which INT8 is judged against")
+    note(f"{resolved.name}: fp16 too, to compare INT8 with")
     return tuple(p for p in PRECISIONS if p in (*chosen, "fp16"))
 
 
 def _writable(run: runs.Run, resolved: base.Resolved, able: tuple[str, ...], asked: tuple[str, ...]) -> tuple[str, ...]:
-    """`able` without what edgekit cannot write of this run's network, and a note that says so."""
+    """Return `able` without the precisions that edgekit cannot make of the run's network; log the others."""
     arch = run.info.arch
     chosen = zoo.precisions(arch, able, asked)
     if left := [p for p in able if p not in chosen]:
-        note(f"{resolved.name}: without {', '.join(left)}, which edgekit cannot make of {arch} yet")
+        note(f"{resolved.name}: without {', '.join(left)}, which edgekit cannot export {arch} to yet")
     return chosen

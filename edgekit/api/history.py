@@ -1,4 +1,4 @@
-"""History: find kept measurements, compare them, and check them against a reference."""
+"""History: find saved measurements, compare them, and check them against a reference."""
 
 from __future__ import annotations
 
@@ -24,9 +24,16 @@ if TYPE_CHECKING:
     from edgekit.archive.entry import Entry
 
 
+# Names of results on the command line.
+GRAMMAR = "RUN, RUN/ARTIFACT, RUN@previous, RUN@first, RUN@2026-11-26, or an id of edgekit history"
+_MOMENT = re.compile(r"latest|previous|first|\d{4}-\d\d(-\d\d(T\d\d(:\d\d(:\d\d)?)?)?)?")
+_MOMENTS = {"previous": "twice", "first": "at all", "latest": "at all"}
+_MOST_NAMES = 12  # in a message
+
+
 @dataclass(frozen=True)
 class HistoryRow:
-    """A measurement that was kept, and what changed since the one before it, if there is one."""
+    """A saved measurement, and the change since the one before it; None if it is the first."""
 
     entry: Entry
     change: Comparison | None = None
@@ -49,8 +56,8 @@ def history(
         runs: names or paths; empty for all runs.
         device, model, artifact: only measurements of these; "" for all.
         since: a date or time, UTC, such as "2026-11-26".
-        limit: the most rows; None for all.
-        db: URL of a team's database, ``postgresql://user@host/name``, that is asked too.
+        limit: largest number of rows; None for all.
+        db: URL of a shared database to search too, ``postgresql://user@host/name``.
         runs_dir: the folder of the runs.
 
     Raises:
@@ -86,7 +93,7 @@ def diff(
         db, runs_dir: as in `history`.
 
     Raises:
-        MissingError: there is no such measurement, or nothing that both have. UsageError: both are the same.
+        MissingError: there is no such measurement, or no artifact in common. UsageError: both are the same.
 
     Example:
         >>> [one] = edgekit.diff("tour/desktop/model.fp32.onnx", "tour/baseline/pytorch")
@@ -105,7 +112,7 @@ def diff(
 
 
 def compare_sides(sides: tuple[str, str], runs_dir: Path, sources: Sources, device: str | None) -> list[Comparison]:
-    """Compare what two names mean; log what only one of them has."""
+    """Compare the results that two names refer to; log those that only one of them has."""
     from edgekit.analysis import difference
 
     found = [resolve(name, runs_dir, sources, device) for name in sides]
@@ -176,7 +183,7 @@ def save_reference(
     db: str | None = None,
     runs_dir: str | Path = "runs",
 ) -> int:
-    """Write the newest measurements of a run as a reference for `check`; returns how many there are.
+    """Write the newest measurements of a run as a reference for `check`, and return their number.
 
     Args:
         run: a run or its name; None for the newest. path: of the .json file.
@@ -207,10 +214,10 @@ def _newest(name: str, runs_dir: Path, sources: Sources, device: str | None, art
 
 
 def moment_of(since: str | None) -> str:
-    """Return a date or time of the user's as it is kept; "" for None.
+    """Return a date or time as it is stored; "" for None.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is not a date.
     """
     from edgekit.archive.entry import moment
 
@@ -220,13 +227,10 @@ def moment_of(since: str | None) -> str:
     return start
 
 
-_MOST_NAMES = 12
-
-
 def grouped(entries: Iterable[Entry]) -> list[list[Entry]]:
-    """The measurements of each artifact on each device, of each run, the oldest first.
+    """Group entries by run, artifact and device; each group is sorted from old to new.
 
-    Of the same weights the number counts, which no clock can turn around; of others the time.
+    Entries of the same weights are sorted by their number, which does not depend on a clock, others by time.
     """
     groups: dict[tuple[str, str, str], list[Entry]] = {}
     for entry in entries:
@@ -239,7 +243,7 @@ def grouped(entries: Iterable[Entry]) -> list[list[Entry]]:
 
 
 def at(group: list[Entry], when: str) -> Entry | None:
-    """Of the measurements of one artifact on one device the one that is meant."""
+    """Return the entry of a sorted group that `when` refers to; None if there is none."""
     if when == "latest":
         return group[-1]
     if when == "previous":
@@ -262,11 +266,13 @@ def _by_device(entry: Entry) -> tuple[str, ...]:
 
 
 def pairs(before: list[Entry], after: list[Entry]) -> list[tuple[Entry, Entry]]:
-    """What is compared with what: the same artifact on the same device; else what is the only one of its target there,
-    the only one there, the only one.
+    """Return the pairs of entries to compare.
+
+    These are the same artifacts on the same devices. If there are none, entries are paired that are the only ones of
+    their target and device, then of their device, then of their side.
 
     Raises:
-        MissingError: nothing of both goes together.
+        MissingError: there is no pair.
     """
     found: list[tuple[Entry, Entry]] = []
     for key in (_by_name, _by_target, _by_device, lambda entry: ()):
@@ -274,56 +280,51 @@ def pairs(before: list[Entry], after: list[Entry]) -> list[tuple[Entry, Entry]]:
             known = {key(entry): entry for entry in before}
             found = [(known[key(entry)], entry) for entry in after if key(entry) in known]
     if not found:
-        said = [names(sorted({f"{e.artifact} on {e.device}" for e in side})) for side in (before, after)]
+        has = [names(sorted({f"{e.artifact} on {e.device}" for e in side})) for side in (before, after)]
         raise MissingError(
-            f"nothing of both goes together; the first has {said[0]}; the second {said[1]}",
-            "name one artifact of each: RUN/ARTIFACT, and --device where it was measured on several",
+            f"the two sides have no artifact in common; the first has {has[0]}; the second has {has[1]}",
+            "name one artifact of each, RUN/ARTIFACT, and a --device if it was measured on several",
         )
     return found
 
 
 def left_out(before: list[Entry], after: list[Entry], found: list[tuple[Entry, Entry]]) -> tuple[str, str]:
-    """What only one side has, in short; "" where that is nothing."""
+    """Return the names of the entries of each side that are in no pair."""
     compared = {id(entry) for pair in found for entry in pair}
-    alone = [[e for e in side if id(e) not in compared] for side in (before, after)]
-    first, second = (names(sorted(f"{e.artifact} on {e.device}" for e in side)) if side else "" for side in alone)
+    rest = [[e for e in side if id(e) not in compared] for side in (before, after)]
+    first, second = (names(sorted(f"{e.artifact} on {e.device}" for e in side)) if side else "" for side in rest)
     return first, second
 
 
-def names(of: Sequence[str]) -> str:
-    """The first of many, and how many more there are."""
-    more = f" and {len(of) - _MOST_NAMES} more" if len(of) > _MOST_NAMES else ""
-    return (", ".join(of[:_MOST_NAMES]) + more) or "none yet"
-
-
-# How kept results are named on the command line, and where they are looked for.
-
-GRAMMAR = "RUN, RUN/ARTIFACT, RUN@previous, RUN@first, RUN@2026-11-26, or an id of edgekit history"
-_WHEN = re.compile(r"latest|previous|first|\d{4}-\d\d(-\d\d(T\d\d(:\d\d(:\d\d)?)?)?)?")
-_WORDS = {"previous": "twice", "first": "at all", "latest": "at all"}
+def names(known: Sequence[str]) -> str:
+    """Join names for a message, at most the first 12."""
+    more = f" and {len(known) - _MOST_NAMES} more" if len(known) > _MOST_NAMES else ""
+    return (", ".join(known[:_MOST_NAMES]) + more) or "none yet"
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where results are looked for: the indexes of folders of runs, and a team's database, if one is asked."""
+    """Places to search: the indexes of folders of runs, and a shared database, if one is given."""
 
     indexes: dict[Path, Engine]
     team: Engine | None
 
     def of(self, folder: Path | None) -> Sources:
-        """One folder alone: runs of one name in two folders are two. None is all."""
+        """Return one folder only, since two folders may have runs of the same name; all sources for None."""
         return self if folder is None else Sources({folder: self.indexes[folder]}, None)
 
     def each(self) -> list[Sources]:
-        """One by one."""
+        """Return each source by itself."""
         folders = [self.of(folder) for folder in self.indexes]
         return [*folders, *([Sources({}, self.team)] if self.team is not None else [])]
 
 
 @dataclass(frozen=True)
 class Named:
-    """What a name of the user's means: a run's, perhaps an artifact of it, and when; or the beginning of a hash.
-    `text` is the name without the time. `folder`: of runs, where it is a run here; None where it is somebody else's.
+    """A parsed name of results: a run, maybe with an artifact and a moment, or the beginning of a hash.
+
+    Attributes:
+        text: the name without the moment. folder: of runs, for a run on this machine; None for one in the database.
     """
 
     text: str
@@ -336,14 +337,14 @@ class Named:
 
 @dataclass(frozen=True)
 class Resolved:
-    """The results that a name means, and where their run is: what else is known of it must be from there."""
+    """The results that a name refers to, and the source that has their run."""
 
     entries: list[Entry]
     sources: Sources
 
 
 def open_sources(runs_dir: Path, named: Iterable[str], url: str | None) -> Sources:
-    """Bring the indexes up to date that `named` need; what is damaged is said and left out.
+    """Update the indexes of the folders that `named` need, and connect to the database; log damaged results.
 
     Raises:
         MissingError: the database cannot be reached.
@@ -366,13 +367,13 @@ def open_sources(runs_dir: Path, named: Iterable[str], url: str | None) -> Sourc
 
 
 def _place(run: Path) -> tuple[Path, str]:
-    """The folder of runs that a run lies in, and its name there; a link is a run of its own."""
+    """Return the folder of a run, and the run's name in it; links to runs are not followed."""
     whole = run if run.name not in ("", "..") else run.resolve()
     return whole.parent.resolve(), whole.name
 
 
 def find(sources: Sources, wanted: Wanted) -> list[Entry]:
-    """Entries of all sources, each once, the newest first."""
+    """Return the entries of all sources without duplicates, newest first."""
     from edgekit.archive import database
 
     found: dict[tuple[str, str], Entry] = {}
@@ -384,12 +385,12 @@ def find(sources: Sources, wanted: Wanted) -> list[Entry]:
 
 
 def newest_first(entries: Iterable[Entry]) -> list[Entry]:
-    """By when they were measured."""
+    """Sort by time of measurement, newest first."""
     return sorted(entries, key=lambda e: (e.measured, e.number), reverse=True)
 
 
 def with_samples(sources: Sources, entries: Sequence[Entry]) -> dict[tuple[str, str], Entry]:
-    """Entries with their samples, by hash and run."""
+    """Return the entries with their samples, by hash and run."""
     from edgekit.archive import database
 
     found: dict[tuple[str, str], Entry] = {}
@@ -401,18 +402,18 @@ def with_samples(sources: Sources, entries: Sequence[Entry]) -> dict[tuple[str, 
     return found
 
 
-def others(of: Resolved) -> list[Entry]:
-    """All measurements of the same artifacts of the same runs on the same devices."""
+def others(newest: Resolved) -> list[Entry]:
+    """Return all measurements of the same runs, artifacts and devices."""
     from edgekit.archive.database import Wanted
 
     found: list[Entry] = []
-    for run, artifact, device in sorted({(e.run, e.artifact, e.device) for e in of.entries}):
-        found += find(of.sources, Wanted(runs=(run,), artifact=artifact, device=device))
+    for run, artifact, device in sorted({(e.run, e.artifact, e.device) for e in newest.entries}):
+        found += find(newest.sources, Wanted(runs=(run,), artifact=artifact, device=device))
     return found
 
 
 def holding(sources: Sources, entries: Sequence[Entry]) -> list[Resolved]:
-    """Those of `entries` that are here, by where they are."""
+    """Return those of `entries` that the sources have, for each source."""
     from edgekit.archive.database import Wanted
 
     runs, hashes = tuple(sorted({entry.run for entry in entries})), {entry.sha256 for entry in entries}
@@ -425,7 +426,7 @@ def _engines(sources: Sources) -> list[Engine]:
 
 
 def _local(runs_dir: Path, text: str) -> tuple[Path | None, str, str]:
-    """The run here that a name begins with, the artifact behind its slash, and when."""
+    """Split the name of a run on this machine into path, artifact and moment; the path is None for other names."""
     head, _, when = text.rpartition("@")
     for name, moment in ((text, "latest"), (head, when)):
         parts = name.split("/")
@@ -438,10 +439,10 @@ def _local(runs_dir: Path, text: str) -> tuple[Path | None, str, str]:
 
 
 def parse(text: str, runs_dir: Path, sources: Sources) -> Named:
-    """What `text` names.
+    """Parse a name of results.
 
     Raises:
-        MissingError: neither a run nor a result. UsageError: no time that is known.
+        MissingError: there is no such run or result. UsageError: the moment is not valid.
     """
     from edgekit.archive.database import Wanted
     from edgekit.archive.entry import text as as_kept
@@ -449,34 +450,36 @@ def parse(text: str, runs_dir: Path, sources: Sources) -> Named:
     path, artifact, when = _local(runs_dir, text)
     folder, name = _place(path) if path is not None else (None, "")
     run = as_kept(name)
-    if not run:  # a run of somebody else's
+    if not run:  # a run in the shared database
         head, _, when = text.rpartition("@") if "@" in text else (text, "", "latest")
         first, _, artifact = head.partition("/")
         run = first if first and find(sources, Wanted(runs=(first,), limit=1)) else ""
     if run:
         if not _is_time(when):
-            raise UsageError(f"{when!r} is no time of a result", "@latest, @previous, @first or @2026-11-26 (UTC)")
+            raise UsageError(
+                f"{when!r} is not a moment", "use @latest, @previous, @first or a date such as @2026-11-26 (UTC)"
+            )
         return Named(text.removesuffix(f"@{when}"), run, artifact, when, folder=folder)
     if re.fullmatch("[0-9a-f]{4,64}", text):
         return Named(text, id=text)
     known = sorted({entry.run for entry in find(sources, Wanted(limit=1000))})
-    raise MissingError(f"there is no run and no result {text!r}", f"{GRAMMAR}; measured runs: {names(known)}")
+    raise MissingError(f"there is no run and no result {text!r}", f"use {GRAMMAR}; measured runs: {names(known)}")
 
 
 def _is_time(when: str) -> bool:
-    if not _WHEN.fullmatch(when):
+    if not _MOMENT.fullmatch(when):
         return False
     try:
-        return when in _WORDS or bool(datetime.fromisoformat(f"{when}-01" if len(when) == len("2026-11") else when))
+        return when in _MOMENTS or bool(datetime.fromisoformat(f"{when}-01" if len(when) == len("2026-11") else when))
     except ValueError:
         return False
 
 
 def resolve(text: str, runs_dir: Path, sources: Sources, device: str | None) -> Resolved:
-    """The results that a name means: one of each artifact and device.
+    """Return the results that a name refers to, one per artifact and device.
 
     Raises:
-        MissingError: there is none. UsageError: an id that several results begin with.
+        MissingError: there are none. UsageError: several results begin with the id.
     """
     from edgekit.archive.database import Wanted
 
@@ -497,20 +500,20 @@ def resolve(text: str, runs_dir: Path, sources: Sources, device: str | None) -> 
     picked = [entry for group in grouped(found) if (entry := at(group, named.when)) is not None]
     if not picked:
         raise MissingError(
-            f"nothing of {named.run!r} was measured {_WORDS.get(named.when, 'until ' + named.when)}",
-            f"edgekit history {named.run} lists what was",
+            f"no artifact of {named.run!r} was measured {_MOMENTS.get(named.when, 'until ' + named.when)}",
+            f"edgekit history {named.run} lists its measurements",
         )
     return Resolved(picked, here)
 
 
 def _by_id(text: str, sources: Sources, device: str | None) -> Resolved:
-    """The one result whose hash begins so, out of the first place that has it."""
+    """Return the result whose hash begins with `text`, from the first source that has it."""
     from edgekit.archive.database import Wanted
 
     places = [Resolved(find(each, Wanted(device=device or "", id=text)), each) for each in sources.each()]
     hashes = {entry.sha256 for place in places for entry in place.entries}
     if len(hashes) > 1:
-        raise UsageError(f"{len(hashes)} results begin with {text}", "type more of the id")
+        raise UsageError(f"{len(hashes)} results begin with {text}", "type more characters of the id")
     for place in places:
         if place.entries:
             return Resolved(place.entries[:1], place.sources)
@@ -530,7 +533,7 @@ def of_artifact(entries: list[Entry], artifact: str | None) -> list[Entry]:
 def reference_entries(
     against: str, runs_dir: Path, sources: Sources, device: str | None
 ) -> tuple[list[Entry], list[Entry]]:
-    """The entries of the reference with their samples, and other measurements of the same."""
+    """Return the entries of a reference with their samples, and all other measurements of the same artifacts."""
     from edgekit.analysis import regression
 
     if not against.endswith(".json"):
@@ -545,7 +548,7 @@ def reference_entries(
 
 
 def judge_all(newest: Resolved, reference: list[Entry], more: list[Entry], tolerances: Tolerances) -> list[Verdict]:
-    """Judge each artifact on each device that one of both sides has."""
+    """Judge each artifact and device that at least one side has."""
     from edgekit.analysis import difference, regression
 
     by_place = {(entry.artifact, entry.device): entry for entry in reference}
@@ -567,25 +570,26 @@ def judge_all(newest: Resolved, reference: list[Entry], more: list[Entry], toler
     return verdicts
 
 
-# A place, and the runs that are asked of it; none are all.
+# A source, and names of runs to find in it; empty: all.
 Part = tuple[Sources, tuple[str, ...]]
 
 
 def only_run(named: Named) -> Named:
-    """What is named, if it is a run and nothing else.
+    """Return `named` if it is the name of a run.
 
     Raises:
-        UsageError: it is something else.
+        UsageError: it is an artifact, a moment or an id.
     """
     if not named.run or named.artifact or named.when != "latest":
         raise UsageError(
-            f"history lists runs, and {named.text!r} names more or other than one", "--artifact, --since; edgekit diff"
+            f"{named.text!r} is not a run name",
+            "restrict the list with --artifact or --since; edgekit diff compares single results",
         )
     return named
 
 
 def parts_of(sources: Sources, asked: list[Named]) -> list[Part]:
-    """Where each run is looked for: one here in its folder alone, one of somebody else's everywhere, place by place."""
+    """Return the sources to search for each run: its folder for a run on this machine, else all."""
     runs: dict[Path | None, list[str]] = {} if asked else {None: []}
     for named in asked:
         runs.setdefault(named.folder, []).append(named.run)
@@ -593,22 +597,22 @@ def parts_of(sources: Sources, asked: list[Named]) -> list[Part]:
 
 
 def push(names: Sequence[str], db: str | None, runs_dir: Path) -> None:
-    """Send the results of runs, or of all, to a team's database.
+    """Send the results of runs to a shared database; of all runs if `names` is empty.
 
     Raises:
-        UsageError: no database is named. MissingError: it cannot be reached.
+        UsageError: no database is given. MissingError: it cannot be reached.
     """
     sources = open_sources(runs_dir, names, db)
     push_results(sources.team, parts_of(sources, [only_run(parse(name, runs_dir, sources)) for name in names]))
 
 
 def push_results(team: Engine | None, parts: list[Part]) -> None:
-    """Send the results of `parts` that the database does not have yet."""
+    """Send those results of `parts` to the database that it does not have."""
     from edgekit.archive import database
     from edgekit.archive.database import Wanted
 
     if team is None:
-        raise UsageError("--push sends results to a database, and none is named", "--db postgresql://user@host/name")
+        raise UsageError("--push needs a database", "--db postgresql://user@host/name")
     with database.speaking(team):
         with team.connect() as connection:
             there = database.keys(connection)
@@ -624,7 +628,7 @@ def push_results(team: Engine | None, parts: list[Part]) -> None:
 
 
 def listed(parts: list[Part], wanted: Wanted) -> tuple[list[Entry], dict[tuple[str, str], Comparison]]:
-    """The entries of all parts, each once, the newest first, and each against the one before it in the same place."""
+    """Return the entries of all parts, newest first, and each entry's change since the one before it in its source."""
     places: dict[tuple[str, str], int] = {}
     entries: dict[tuple[str, str], Entry] = {}
     for number, (sources, names) in enumerate(parts):
@@ -639,7 +643,7 @@ def listed(parts: list[Part], wanted: Wanted) -> tuple[list[Entry], dict[tuple[s
 
 
 def _changes(sources: Sources, shown: list[Entry]) -> dict[tuple[str, str], Comparison]:
-    """Each of `shown` against the one before it."""
+    """Compare each of `shown` with the entry before it."""
     from edgekit.analysis import difference
     from edgekit.archive.database import Wanted
 
@@ -659,7 +663,7 @@ def _changes(sources: Sources, shown: list[Entry]) -> dict[tuple[str, str], Comp
 
 
 def as_plain(change: Comparison) -> dict[str, object]:
-    """A comparison as plain values; latencies as ratios."""
+    """Return a comparison as plain values, for JSON; changes of latencies are ratios."""
     from edgekit.analysis import difference
 
     fields = {f.name: getattr(change, f.name) for f in dataclasses.fields(change)}

@@ -1,4 +1,4 @@
-"""Inspect: what is in a model file, and where it comes from."""
+"""Inspect: read the contents and the origin of a model file."""
 
 from __future__ import annotations
 
@@ -17,16 +17,26 @@ if TYPE_CHECKING:
     from edgekit.targets.delegates import Verdict
 
 
-_MOST_TEXT = 300
+LARGEST = 5  # weights in the list of the largest ones
+_MOST_TEXT = 300  # characters of a text from a file
+_SUFFIXES = (".tflite", ".onnx", ".engine")
+# Name of a fact -> key of manifest.json.
+_MANIFEST_KEYS = {
+    "run": "run",
+    "network": "arch",
+    "checkpoint sha256": "checkpoint_sha256",
+    "exported": "created",
+    "edgekit": "edgekit",
+}
 
 
 @dataclass(frozen=True)
 class Inspected:
-    """A model file.
+    """Contents of a model file.
 
     Attributes:
-        facts: path, size, hash and lineage; of an engine also its record.
-        contents: of a model file, None of an engine. verdicts: which operators leave a delegate.
+        facts: path, size, hash and lineage; for an engine also the record of its build.
+        contents: None for an engine. verdicts: operators that each delegate does not run.
     """
 
     facts: dict[str, Any]
@@ -35,10 +45,10 @@ class Inspected:
 
 
 def inspect(model: str, run: str | None, runs_dir: Path) -> Inspected:
-    """Read a .tflite, .onnx or .engine file, or an artifact of a run; nothing of it is run.
+    """Read a .tflite, .onnx or .engine file, or an artifact of a run, without running it.
 
     Raises:
-        MissingError: there is no such file. DataError: it is damaged. UsageError: it is no model file.
+        MissingError: there is no such file. DataError: it is damaged. UsageError: it is not a model file.
     """
     path = find_file(model, run, runs_dir)
     facts: dict[str, Any] = {"file": str(path), "size_bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
@@ -53,10 +63,10 @@ def inspect(model: str, run: str | None, runs_dir: Path) -> Inspected:
 
 
 def lineage(path: Path, sha256: str) -> dict[str, Any]:
-    """Run, weights, calibration and whether the file is as it was exported; empty where nothing is known.
+    """Return run, weights, calibration and integrity of a file; empty if nothing is known.
 
     Args:
-        sha256: of the file, or for an engine that of the file it was built from.
+        sha256: of the file, or for an engine of the file that it was built from.
     """
     for folder in _folders(path):
         manifest = folder / "manifest.json"
@@ -69,34 +79,34 @@ def lineage(path: Path, sha256: str) -> dict[str, Any]:
 
 
 def engine_record(path: Path) -> dict[str, Any]:
-    """What built an engine: scalars of the ``.json`` beside it, and its placement in counts.
+    """Return the record of an engine's build: scalars of the ``.json`` beside it, and numbers of layers by device.
 
     Raises:
-        MissingError: there is none. DataError: it is damaged.
+        MissingError: there is no record. DataError: it is damaged.
     """
     beside = path.with_name(path.name + ".json")
     if not beside.is_file():
         raise MissingError(
-            f"{path} has no record beside it ({beside.name}): an engine alone does not say what it is",
-            "edgekit export --target DEVICE builds it with one",
+            f"{path} has no record beside it ({beside.name}), which is needed to describe an engine",
+            "edgekit export --target DEVICE builds engines with a record",
         )
     content = files.load_json(beside)
-    said: dict[str, Any] = {}
+    record: dict[str, Any] = {}
     for key, value in content.items() if isinstance(content, dict) else ():
         name = visible(str(key))[:_MOST_TEXT]
         if isinstance(value, bool | int | float | None):
-            said[name] = value
+            record[name] = value
         elif isinstance(value, str):
-            said[name] = visible(value)[:_MOST_TEXT]
+            record[name] = visible(value)[:_MOST_TEXT]
         elif isinstance(value, list) and all(isinstance(item, str) for item in value):
-            said[name] = visible(", ".join(value[:100]))[:_MOST_TEXT]
+            record[name] = visible(", ".join(value[:100]))[:_MOST_TEXT]
         elif key == "placement" and isinstance(value, dict):
-            said.update({f"layers: {k}": len(v) for k, v in value.items() if isinstance(v, list)})
-    return said
+            record.update({f"layers: {k}": len(v) for k, v in value.items() if isinstance(v, list)})
+    return record
 
 
 def _folders(path: Path) -> list[Path]:
-    """Where its manifest may lie: beside the file, or for ``engines/<device>/`` in the export it was built from."""
+    """Return folders that may hold the manifest: the file's, and for ``engines/<device>/`` that of the export."""
     parents = list(path.resolve().parents)
     return [parents[0], *(parents[2:3] if len(parents) > 2 and parents[1].name == "engines" else [])]
 
@@ -110,30 +120,21 @@ def _from_manifest(manifest: Path, path: Path, sha256: str) -> dict[str, Any]:
     named = next((a for a in artifacts if a.file == path.name), None)
     artifact = same or named
     if artifact is None:
-        return {"file": f"not one of those that {manifest} lists"}
-    state = "as exported" if same is not None else f"changed since export: there it was {artifact.sha256}"
+        return {"file": f"not listed in {manifest}"}
+    state = "as exported" if same is not None else f"changed since export, when its hash was {artifact.sha256}"
     found: dict[str, Any] = {"file": state, "artifact": artifact.name}
-    found.update({name: document.get(key) for name, key in _OF_MANIFEST.items()})
-    told = {**found, **_of(artifact), **found}  # what the file says of itself replaces nothing
-    return {key: _plain(value) for key, value in told.items() if value not in (None, "", (), [])}
+    found.update({name: document.get(key) for name, key in _MANIFEST_KEYS.items()})
+    facts = {**found, **_artifact_facts(artifact), **found}  # the artifact's details replace nothing
+    return {key: _plain(value) for key, value in facts.items() if value not in (None, "", (), [])}
 
 
-_OF_MANIFEST = {
-    "run": "run",
-    "network": "arch",
-    "checkpoint sha256": "checkpoint_sha256",
-    "exported": "created",
-    "edgekit": "edgekit",
-}
-
-
-def _of(artifact: Artifact) -> dict[str, Any]:
+def _artifact_facts(artifact: Artifact) -> dict[str, Any]:
     details = {key.replace("_", " "): value for key, value in artifact.details.items()}
     return {"precision": artifact.precision, "input": artifact.input, "layout": artifact.layout, **details}
 
 
 def _from_sidecar(path: Path, sha256: str) -> dict[str, Any]:
-    """Files that several targets share, in ``export/common``, have a record of their own each."""
+    """Return the facts of a file in ``export/common``, which has a record beside it."""
     beside = path.with_name(path.name + ".json")
     try:
         content = files.load_json(beside)
@@ -141,25 +142,24 @@ def _from_sidecar(path: Path, sha256: str) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict) or not isinstance(content.get("sha256"), str):
         return {}
-    state = "as exported" if content["sha256"] == sha256 else f"changed since export: there it was {content['sha256']}"
+    state = (
+        "as exported" if content["sha256"] == sha256 else f"changed since export, when its hash was {content['sha256']}"
+    )
     return {"file": _plain(state), "checkpoint sha256": _plain(content.get("parent"))}
 
 
 def _plain(value: Any) -> Any:
-    """A number as it is, anything else as short printable text."""
+    """Return numbers unchanged, and anything else as short printable text."""
     if isinstance(value, list | tuple):
         value = ", ".join(map(str, value[:100]))
     return value if isinstance(value, bool | int | float) else visible(str(value))[:_MOST_TEXT]
 
 
-_SUFFIXES = (".tflite", ".onnx", ".engine")
-
-
 def find_file(model: str, run: str | None, runs_dir: Path) -> Path:
-    """The file that is meant."""
+    """Return the path of a model file or of an artifact."""
     if run is None and Path(model).is_file():
         if Path(model).suffix not in _SUFFIXES:
-            raise UsageError(f"{model} is no model file", f"edgekit inspect reads {', '.join(_SUFFIXES)}")
+            raise UsageError(f"{model} is not a model file", f"edgekit inspect reads {', '.join(_SUFFIXES)}")
         return Path(model)
     from edgekit.api.artifacts import load_artifacts
 
@@ -173,18 +173,18 @@ def find_file(model: str, run: str | None, runs_dir: Path) -> Path:
     for manifest in sorted((opened.path / "export").glob("[!.]*/manifest.json")):
         known.update({a.name: manifest.parent / a.file for a in load_artifacts(manifest.parent)})
     if not known:
-        raise MissingError(
-            f"nothing of {opened.name} is exported yet", f"edgekit export {opened.handle} --target android"
-        )
+        raise MissingError(f"{opened.name} is not exported yet", f"edgekit export {opened.handle} --target android")
     if model not in known:
         raise unknown("file or artifact", model, sorted(known))
     if not known[model].is_file():
-        raise MissingError(f"{known[model]} is gone", f"edgekit export {opened.handle} --target {model.split('/')[0]}")
+        raise MissingError(
+            f"{known[model]} does not exist any more", f"edgekit export {opened.handle} --target {model.split('/')[0]}"
+        )
     return known[model]
 
 
 def read_file(path: Path) -> tuple[Contents, list[Verdict]]:
-    """Return what a model file holds, and which of its operators leave a delegate."""
+    """Return the contents of a model file, and the operators that each delegate does not run."""
     from edgekit.targets import delegates, read_onnx, read_tflite
 
     if path.suffix == ".onnx":
@@ -239,6 +239,3 @@ def _tensor(tensor: TensorInfo) -> dict[str, Any]:
         "zero_point": tensor.zero_points[0] if len(tensor.zero_points) == 1 else None,
         "range": tensor.real_range,
     }
-
-
-LARGEST = 5

@@ -1,4 +1,4 @@
-"""Predict: classify images with a run's checkpoint or with one of its exported files."""
+"""Predict: classify images with the checkpoint of a run or with an exported model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClassProbability:
-    """One class and its probability, 0 to 1."""
+    """A class and its probability, 0 to 1."""
 
     label: str
     probability: float
@@ -29,12 +29,12 @@ class ClassProbability:
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """Doubt about one answer, from dropout at test time over 64 samples.
+    """Uncertainty of one prediction, from 64 samples of Monte Carlo dropout.
 
     Attributes:
-        mean_probability, spread: mean and standard deviation of the first class's probability.
-        entropy: of the mean probabilities, nats. entropy_share: of the largest entropy that there can be.
-        mutual_information: of answer and network, nats.
+        mean_probability, spread: mean and standard deviation of the top class's probability.
+        entropy: of the mean probabilities, in nats. entropy_share: share of the largest possible entropy.
+        mutual_information: between prediction and weights, in nats.
     """
 
     mean_probability: float
@@ -46,11 +46,11 @@ class Uncertainty:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one image.
+    """The prediction for one image.
 
     Attributes:
-        top: the most probable classes, the best first.
-        temperature: that the probabilities were calibrated with; None: not calibrated.
+        top: the most probable classes, best first.
+        temperature: with which the probabilities were calibrated; None: not calibrated.
     """
 
     image: str
@@ -61,20 +61,21 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Answers for several images, and the errors of those that cannot be used."""
+    """Predictions for several images, and the errors of images that cannot be read."""
 
     answers: list[Prediction]
     errors: list[EdgekitError]
 
     def check(self) -> None:
-        """
+        """Check that all images could be read.
+
         Raises:
-            DataError: images cannot be used; the others were classified.
+            DataError: images could not be read; the others were classified.
         """
         if len(self.errors) == 1:
             raise self.errors[0]
         if self.errors:
-            raise DataError("\n  ".join([f"{len(self.errors)} images cannot be used:", *map(str, self.errors)]))
+            raise DataError("\n  ".join([f"{len(self.errors)} images cannot be read:", *map(str, self.errors)]))
 
 
 def predict(
@@ -86,21 +87,21 @@ def predict(
     uncertainty: bool = False,
     runs_dir: str | Path = "runs",
 ) -> list[Prediction]:
-    """Classify images with a run's checkpoint, or with one of its exported files.
+    """Classify images with the checkpoint of a run, or with an exported model.
 
     Args:
         run: a run, its name or path; None for the newest.
         images: image files.
-        artifact: name of an exported file, such as "android/model.int8.tflite"; None for the checkpoint.
-        top: number of classes in each answer.
-        uncertainty: add how doubtful each answer is, by dropout at test time; for the checkpoint alone.
+        artifact: name of an exported model, such as "android/model.int8.tflite"; None for the checkpoint.
+        top: number of classes in each prediction.
+        uncertainty: add the uncertainty of each prediction, by Monte Carlo dropout; needs the checkpoint.
         runs_dir: the folder of the runs.
 
     Returns:
         One prediction per image, with probabilities calibrated by the temperature that was fitted on val.
 
     Raises:
-        DataError: an image cannot be used. UsageError: no such artifact. MissingError: nothing is exported.
+        DataError: an image cannot be read. UsageError: no such artifact. MissingError: nothing is exported.
 
     Example:
         >>> [answer] = edgekit.predict("tour", [image], top=2)
@@ -113,13 +114,13 @@ def predict(
 
 
 def predict_all(run: runs.Run, paths: list[Path], artifact: str | None, top: int, uncertainty: bool) -> Predictions:
-    """Classify the images that can be used; the errors of the others are returned."""
+    """Classify the images that can be read, and return the errors of the others."""
     from edgekit.api.intermediates import Intermediates
     from edgekit.evaluation import evaluate
 
     if uncertainty and artifact is not None:
         raise UsageError(
-            "--uncertainty is not for exported files: dropout acts inside the network",
+            "--uncertainty needs the checkpoint: exported models have no dropout",
             "leave out --artifact, or leave out --uncertainty",
         )
     checkpoint, model = Intermediates(run).trained
@@ -143,7 +144,7 @@ def predict_all(run: runs.Run, paths: list[Path], artifact: str | None, top: int
 
 
 def _read(paths: list[Path], checkpoint: Checkpoint) -> tuple[list[Path], list[np.ndarray], list[EdgekitError]]:
-    """The images that can be used, their pixels, and what is wrong with the others."""
+    """Return the images that can be read, their pixels, and the errors of the others."""
     from edgekit.data import images
 
     used, pixels, bad = [], [], []
@@ -159,7 +160,7 @@ def _read(paths: list[Path], checkpoint: Checkpoint) -> tuple[list[Path], list[n
 def _run_network(
     model: nn.Module, pixels: list[np.ndarray], checkpoint: Checkpoint, judged: Evaluation | None
 ) -> tuple[Sequence[np.ndarray], Doubt | None]:
-    """The logits of each image, and if `judged` is given also what the thinned heads say."""
+    """Return the logits of each image, and its uncertainty if `judged` is given."""
     import torch
 
     from edgekit.evaluation import uncertainty
@@ -190,7 +191,7 @@ def _run_artifact(run: runs.Run, name: str, pixels: list[np.ndarray], checkpoint
 
 
 def _answer(path: Path, scores: np.ndarray, labels: tuple[str, ...], top: int, temperature: float | None) -> Prediction:
-    """Return one image's best classes. A temperature changes the probabilities, never their order."""
+    """Return the top classes of one image. A temperature changes the probabilities, never their order."""
     import numpy as np
 
     from edgekit.evaluation.metrics import softmax
@@ -202,7 +203,7 @@ def _answer(path: Path, scores: np.ndarray, labels: tuple[str, ...], top: int, t
 
 
 def _uncertainty(doubt: Doubt, number: int, answer: int) -> Uncertainty:
-    """Return the doubt about one image's answer; `answer` is the class."""
+    """Return the uncertainty of one image; `answer` is the predicted class."""
     values = (
         doubt.probabilities[number, answer],
         doubt.spread[number, answer],

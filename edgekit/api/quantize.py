@@ -1,4 +1,4 @@
-"""Quantize: which layers lose accuracy in INT8, and the calibration table."""
+"""Quantize: measure the error of INT8 layer by layer, and read and convert calibration tables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BATCH = 8
 
 @dataclass(frozen=True)
 class Debugged:
-    """Result of ``edgekit quant debug``: the layers, the JSON document, and the path of both files without suffix."""
+    """Result of ``edgekit quant debug``: layers, JSON document, and the path of both files without suffix."""
 
     found: Inspection
     document: dict[str, Any]
@@ -33,15 +33,15 @@ class Debugged:
 
 
 def _stem(target: str, recipe: str) -> str:
-    """The name of both files: other recipes are told apart by theirs."""
+    """Return the name of both files, with the recipe unless it is the default one."""
     return f"debug-{target}" if recipe == "default" else f"debug-{target}-{recipe}"
 
 
 def debug(run: Run | str | Path | None, target: str, recipe: str, images: int, runs_dir: Path) -> Debugged:
-    """Measure what INT8 does to every layer; writes ``quant/debug-<target>.svg`` and ``.json``.
+    """Measure the quantization error of every layer; write ``quant/debug-<target>.svg`` and ``.json``.
 
     Args:
-        images: images of the calibration set to compare on.
+        images: number of calibration images to compare on.
     """
     resolved = base.resolve(target)
     able = base.precisions(resolved, ("int8",))
@@ -62,35 +62,35 @@ def debug(run: Run | str | Path | None, target: str, recipe: str, images: int, r
     return Debugged(found, document, path)
 
 
-def _inspect(bench: Intermediates, resolved: base.Resolved, images: int) -> Inspection:
+def _inspect(intermediates: Intermediates, resolved: base.Resolved, images: int) -> Inspection:
     from edgekit.quant import debug as debugging
     from edgekit.quant import observers
 
-    observers.check(bench.recipe.observer)
+    observers.check(intermediates.recipe.observer)
     native = LITERT_SCHEME if resolved.target.runtime == "litert" else TENSORRT_SCHEME
-    batches = bench.calibration_images(images).split(_BATCH)
+    batches = intermediates.calibration_images(images).split(_BATCH)
     with progress.bar("quantizing one layer at a time") as update:
-        return debugging.inspect(bench.folded, bench.quantized, native, batches, update)
+        return debugging.inspect(intermediates.folded, intermediates.quantized, native, batches, update)
 
 
-def _document(bench: Intermediates, resolved: base.Resolved, found: Inspection) -> dict[str, Any]:
-    """What debug-<target>.json holds."""
+def _document(intermediates: Intermediates, resolved: base.Resolved, found: Inspection) -> dict[str, Any]:
+    """Return the contents of debug-<target>.json."""
     import dataclasses
 
-    table = bench.table
+    table = intermediates.table
     return {
         "schema": SCHEMA,
-        "run": bench.run.name,
+        "run": intermediates.run.name,
         "target": resolved.name,
-        "checkpoint_sha256": bench.checkpoint.sha256,
+        "checkpoint_sha256": intermediates.checkpoint.sha256,
         "calibration": {"recipe": table.recipe, "observer": table.observer, "samples": table.samples},
-        "steps": bench.quantized.steps,
+        "steps": intermediates.quantized.steps,
         **dataclasses.asdict(found),
     }
 
 
 def open_intermediates(runs_dir: Path, run: str | None, recipe: CalibrationRecipe) -> Intermediates:
-    """Open a run for work with its calibration table."""
+    """Return the intermediates of a run for a recipe."""
     opened = choose_run(runs_dir, run)
     from edgekit.api.intermediates import Intermediates
     from edgekit.quant import observers
@@ -100,7 +100,7 @@ def open_intermediates(runs_dir: Path, run: str | None, recipe: CalibrationRecip
 
 
 def other_table(name: str, runs_dir: Path, recipe: CalibrationRecipe) -> CalibrationTable:
-    """The table in a file, or of a run."""
+    """Return the calibration table in a .json file, or of a run."""
     if not name.endswith(".json"):
         return open_intermediates(runs_dir, name, recipe).table
     from edgekit.api.intermediates import SCHEMA
@@ -114,27 +114,31 @@ def as_text(value: Any) -> str:
     return json.dumps(value, indent=1, default=vars, ensure_ascii=False) + "\n"
 
 
-def _as_json(bench: Intermediates) -> str:
-    """The file as it lies in the run."""
-    assert bench.table
-    return bench.table_path.read_text(encoding="utf-8")
+def _as_json(intermediates: Intermediates) -> str:
+    """Return the text of the file in the run."""
+    assert intermediates.table
+    return intermediates.table_path.read_text(encoding="utf-8")
 
 
-def _as_tensorrt(bench: Intermediates) -> str:
+def _as_tensorrt(intermediates: Intermediates) -> str:
     from edgekit.quant import formats
 
-    text = formats.tensorrt_cache(bench.table, bench.onnx_naming.tensors, TENSORRT_SCHEME)
+    text = formats.tensorrt_cache(intermediates.table, intermediates.onnx_naming.tensors, TENSORRT_SCHEME)
     progress.note(
-        f"for {bench.onnx}; other versions of TensorRT want theirs in the first line (not verified on hardware)"
+        f"for {intermediates.onnx}; its first line names the version of TensorRT, which must match (not verified)"
     )
     return text
 
 
-def _as_litert(bench: Intermediates) -> str:
+def _as_litert(intermediates: Intermediates) -> str:
     from edgekit.quant import formats, litert
 
-    text = as_text(formats.litert_result(litert.spans(bench.tflite, bench.table, bench.tflite_naming), LITERT_SCHEME))
-    progress.note(f"for {bench.tflite}")
+    text = as_text(
+        formats.litert_result(
+            litert.spans(intermediates.tflite, intermediates.table, intermediates.tflite_naming), LITERT_SCHEME
+        )
+    )
+    progress.note(f"for {intermediates.tflite}")
     return text
 
 
@@ -142,7 +146,7 @@ FORMATS: dict[str, Callable[[Intermediates], str]] = {"json": _as_json, "tensorr
 
 
 def table_changes(ours: CalibrationTable, theirs: CalibrationTable) -> list[dict[str, Any]]:
-    """Return the ranges that differ, the most different first."""
+    """Return the ranges that differ, largest difference first."""
     from edgekit.quant import formats
 
     changes = [vars(change) for change in formats.diff(ours, theirs)]
@@ -152,5 +156,5 @@ def table_changes(ours: CalibrationTable, theirs: CalibrationTable) -> list[dict
 
 
 def _finite(ratio: float) -> float | None:
-    """JSON has neither NaN nor infinity."""
+    """Return None for NaN and infinity, which JSON does not have."""
     return ratio if abs(ratio) < float("inf") else None

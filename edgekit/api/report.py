@@ -1,10 +1,11 @@
-"""Report: gather what is known of a run, and write it in one of several formats."""
+"""Report: collect the figures of a run, and write them in one of several formats."""
 
 from __future__ import annotations
 
 import dataclasses
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from edgekit.targets.base import FAMILIES
 
 if TYPE_CHECKING:
     from edgekit.api.intermediates import Intermediates
-    from edgekit.measurements import ProgramResult
+    from edgekit.measurements import LayerFigures, ProgramResult
     from edgekit.records import DatasetIndex
     from edgekit.reporting.changes import Change
     from edgekit.reporting.material import Material, Picture
@@ -69,54 +70,54 @@ def report(
         raise unknown("format", format, list(FORMATS))
     with reporting(progress):
         opened = runs.choose_run(runs_dir, run)
-        text = written(gather(opened), format, None if about is None else Path(about))
+        text = render(collect(opened), format, None if about is None else Path(about))
     path = Path(output) if output is not None else opened.path / FORMATS[format]
     files.save_bytes(path, text.encode())
     return path
 
 
-def gather(run: runs.Run) -> Material:
-    """Everything that is known of a run.
+def collect(run: runs.Run) -> Material:
+    """Return everything that the report shows.
 
     Raises:
-        DataError: a file of the run is damaged. Images that are gone are no error: the report says so.
+        DataError: a file of the run is damaged. Missing images raise nothing: the report notes that they are missing.
     """
     from edgekit.evaluation import evaluate
     from edgekit.reporting import changes
     from edgekit.reporting.material import Material
 
-    judged = evaluate.load(run.path, run.weights_sha256)
-    results, rows = measured(run)
-    Material(run)  # a damaged run.json is said before anything is drawn
-    found = changes.changes(results)
+    evaluation = evaluate.load(run.path, run.weights_sha256)
+    results, rows = load_measurements(run)
+    Material(run)  # raises for a damaged run.json before anything is drawn
+    changed = changes.changes(results)
     data = _index(run)
-    images, why_not = changed_images(run, data, found)
+    images, no_images = changed_images(run, data, changed)
     gates = suite_gates(results)
     return Material(
         run=run,
         rows=rows,
         results=results,
-        evaluation=judged,
-        drawn=save_pictures(run, judged),
-        programs=by_programs(run),
-        changes=found,
+        evaluation=evaluation,
+        drawn=save_pictures(run, evaluation),
+        programs=load_program_results(run),
+        changes=changed,
         **_layers(run, results, rows, gates),
         images=images,
-        no_images=why_not,
+        no_images=no_images,
         counts=_counts(data) if data else {},
         gates=gates,
     )
 
 
-def written(material: Material, format_: str, about: Path | None = None) -> str:
+def render(material: Material, format_: str, about: Path | None = None) -> str:
     """Return the text of the report in one of `FORMATS`."""
     if format_ == "card":
         from edgekit.api.artifacts import load_about
         from edgekit.reporting import card
 
-        said = load_about(about) if about else None
         names = ("title", "description", "version", "author", "license")
-        return card.card(material, card.About(**{name: getattr(said, name) for name in names}) if said else None)
+        given = load_about(about) if about else None
+        return card.card(material, card.About(**{name: getattr(given, name) for name in names}) if given else None)
     if format_ in ("csv", "classes"):
         from edgekit.reporting import csvfiles
 
@@ -130,7 +131,7 @@ def written(material: Material, format_: str, about: Path | None = None) -> str:
 def changed_images(
     run: runs.Run, data: DatasetIndex | None, found: Sequence[Change]
 ) -> tuple[Mapping[int, Picture], str]:
-    """The test images whose answer changed that are shown, by position in the split; and why there are none."""
+    """Return thumbnails of test images whose answer changed, by position in the split, and why there are none."""
     from edgekit.reporting.changes import shown_images
     from edgekit.reporting.html import MOST_ENTRIES
 
@@ -138,28 +139,28 @@ def changed_images(
     if not wanted:
         return {}, ""
     if data is None:
-        return {}, "the index of the data set is gone"
+        return {}, "data.json is missing in the run"
     samples = data.split("test")
     if any(change.samples != len(samples) for change in found):
-        return {}, "the test split is another one than that which was measured"
+        return {}, "the test split has changed since the measurement"
     try:
         return _pictures(run, data, wanted), ""
     except (EdgekitError, OSError) as error:
-        progress.note(f"the images whose answer changed are not shown: {error}")
-        return {}, str(error).replace(str(data.root), data.root.name)  # where it lies is no matter of the report
+        progress.note(f"images whose answer changed are not shown: {error}")
+        return {}, str(error).replace(str(data.root), data.root.name)  # the report shows no absolute paths
 
 
 def _pictures(run: runs.Run, data: DatasetIndex, wanted: Sequence[int]) -> dict[int, Picture]:
-    """What the network was shown, as small JPEG.
+    """Return thumbnails of test images as the network sees them, JPEG, by position in the split.
 
     Raises:
-        MissingError: an image is gone. DataError: it has changed since training.
+        MissingError: an image does not exist any more. DataError: it has changed since training.
     """
     from edgekit.data import dataset, images
     from edgekit.reporting import html
     from edgekit.reporting.material import Picture
 
-    assert run.info.preprocess is not None  # `Material` has looked
+    assert run.info.preprocess is not None  # `Material` has checked it
     preprocess = run.info.preprocess
     samples = data.split("test")
     chosen = tuple(samples[n] for n in wanted)
@@ -175,7 +176,7 @@ def _index(run: runs.Run) -> DatasetIndex | None:
 
 
 def suite_gates(results: Sequence[BenchmarkResult]) -> Gates:
-    """Those of the suite that everything was measured by; none where there are several, or where it is gone."""
+    """Return the gates of the suite of all results; without limits if there are several suites or it does not exist."""
     from edgekit import config
 
     names = {r.environment.suite or "" for r in results}
@@ -186,7 +187,7 @@ def suite_gates(results: Sequence[BenchmarkResult]) -> Gates:
 
 
 def _counts(data: DatasetIndex) -> dict[str, list[int]]:
-    """Images per split and label."""
+    """Return the number of images by split and label."""
     counts = {split: [0] * len(data.labels) for split in SPLITS}
     for sample in data.samples:
         counts[sample.split][sample.label] += 1
@@ -194,23 +195,23 @@ def _counts(data: DatasetIndex) -> dict[str, list[int]]:
 
 
 def _layers(run: runs.Run, results: Sequence[BenchmarkResult], rows: Sequence[Summary], gates: Gates) -> dict[str, Any]:
-    """What `Material` holds of layers: times that runtimes told, joined with the errors that ``edgekit quant debug``
-    found for these weights; what is chosen first, then devices, then INT8.
+    """Return the fields of `Material` about layers: times and quantization errors by model.
+
+    Models that are recommended come first, then those measured on devices, then INT8.
     """
     from edgekit.analysis.layers import figures
     from edgekit.reporting.charts import row_of
     from edgekit.reporting.decide import decide
     from edgekit.reporting.layers import time_notes, title
 
-    documents, left = debug_documents(run)
+    documents, problems = debug_documents(run)
     timed = [r for r in results if r.layers and r.source != "emulated"]
     costs: list[LayerCost] = []
     if timed or documents:
-        costs, why = _costs(run)
-        left += [why] if why else []
+        costs, reason = _layer_costs_or_reason(run)
+        problems += [reason] if reason else []
     chosen = {(d.chosen.artifact, d.chosen.device) for d in decide(rows, gates) if d.chosen}
     judged = [(result, row_of(result, rows)) for result in timed]
-    # What is chosen, what a device ran by itself, INT8.
     judged.sort(
         key=lambda pair: (
             (pair[0].artifact.name, pair[0].device) not in chosen,
@@ -228,26 +229,24 @@ def _layers(run: runs.Run, results: Sequence[BenchmarkResult], rows: Sequence[Su
     for target, document in documents.items():
         if target not in shown:
             found[f"errors in INT8 for {document['target']} (debug-{target})"] = figures((), costs, document)
-    for line in left:
+    for line in problems:
         progress.note(line)
-    return {"layers": found, "layer_notes": notes, "layers_left": left}
+    return {"layers": found, "layer_notes": notes, "layers_left": problems}
 
 
-def _costs(run: runs.Run) -> tuple[list[LayerCost], str]:
-    """The network's layers, worked out again where they were not kept; none, and why, where that cannot be done."""
-
+def _layer_costs_or_reason(run: runs.Run) -> tuple[list[LayerCost], str]:
+    """Return the network's layers, computed if they were not saved; empty, with the reason, if that fails."""
     try:
-        return kept(run) or costs(run), ""
+        return load_layer_costs(run) or compute_layer_costs(run), ""
     except (EdgekitError, OSError) as error:
-        return [], f"the multiplications of the layers, and their order: {FILE} cannot be made again: {error}"
+        return [], f"layers without MACs, in no order: {FILE} cannot be computed: {error}"
 
 
-# A file that edgekit did not draw is not taken into the page.
-_MOST_BYTES = 8_000_000
+_MOST_BYTES = 8_000_000  # of samples.png; a larger one was not drawn by edgekit
 
 
 def save_pictures(run: runs.Run, evaluation: Evaluation | None) -> dict[str, str | bytes]:
-    """Draw what can be drawn of a run into its pictures/; returns all of them, also the samples."""
+    """Draw the pictures of a run into ``<run>/pictures``; returns them by file name, with samples.png if it exists."""
     from edgekit.data import dataset
     from edgekit.reporting import pictures
 
@@ -262,11 +261,11 @@ def save_pictures(run: runs.Run, evaluation: Evaluation | None) -> dict[str, str
     return drawn
 
 
-def measured(run: runs.Run) -> tuple[list[BenchmarkResult], list[Summary]]:
-    """The raw measurements of what the run has now, and the judged ones; both may be empty.
+def load_measurements(run: runs.Run) -> tuple[list[BenchmarkResult], list[Summary]]:
+    """Return the results of the run's current weights and files, and their summaries; both may be empty.
 
     Raises:
-        MissingError: they cannot be compared: no baseline, or one on other images.
+        MissingError: there is no baseline, or it was measured on other images.
     """
     from edgekit.analysis import summary
     from edgekit.api.artifacts import current_artifacts
@@ -281,18 +280,18 @@ def measured(run: runs.Run) -> tuple[list[BenchmarkResult], list[Summary]]:
         r for r in found if r.artifact.parent == weights and (r.artifact.is_baseline or r.artifact.sha256 in exported)
     ]
     if results and (stale := len(found) - len(results)):
-        progress.note(f"left out: {stale} measurements of files that were exported again since; edgekit benchmark")
+        progress.note(f"left out: {stale} measurements of files that have been exported again; next: edgekit benchmark")
     calibrations = {r.artifact.details.get("calibration_sha256") for r in results if r.artifact.precision == "int8"}
     if len(calibrations) > 1:
-        progress.note("these INT8 models come from different calibrations; edgekit export again to compare targets")
+        progress.note("the INT8 models come from different calibrations; to compare targets, export them again")
     try:
         return results, summary.summarize(results) if results else []
     except MissingError as error:
         raise MissingError(str(error), f"edgekit benchmark {run.handle}") from None
 
 
-def by_programs(run: runs.Run) -> list[ProgramResult]:
-    """What programs on devices said of the files that the run has now."""
+def load_program_results(run: runs.Run) -> list[ProgramResult]:
+    """Return what programs such as benchmark_model measured of the run's current files."""
     from edgekit.api.artifacts import current_artifacts
     from edgekit.bench import program
 
@@ -300,17 +299,13 @@ def by_programs(run: runs.Run) -> list[ProgramResult]:
     return [found for found in program.load(run.path / "bench") if found.artifact.sha256 in exported]
 
 
-# What the layers of a run's network cost, kept beside it so that no command needs the network for them.
-
+# The layers of the network, saved in the run so that no command has to load the network for them.
 SCHEMA = 1
 FILE = "network.json"
 
 
-def kept(run: runs.Run) -> list[LayerCost]:
-    """The layers, as far as they were kept for the weights that the run has; else none.
-
-    A file that cannot be read is as if it were missing: it can be made again.
-    """
+def load_layer_costs(run: runs.Run) -> list[LayerCost]:
+    """Return the saved layers; empty if there are none for the current weights, or the file is damaged."""
     path = run.path / FILE
     if not path.is_file():
         return []
@@ -323,16 +318,17 @@ def kept(run: runs.Run) -> list[LayerCost]:
         return []
 
 
-def layers(bench: Intermediates) -> list[LayerCost]:
-    """The layers of the folded network; worked out once."""
-    found = kept(bench.run)
+def layer_costs(intermediates: Intermediates) -> list[LayerCost]:
+    """Return the layers of the folded network, computed once and saved in the run."""
+    found = load_layer_costs(intermediates.run)
     if not found:
         from edgekit.quant import costs
 
-        found = costs.costs(bench.folded, bench.checkpoint.preprocess.image_size)
+        found = costs.costs(intermediates.folded, intermediates.checkpoint.preprocess.image_size)
         described = [dataclasses.asdict(cost) for cost in found]
         files.save_json(
-            bench.run.path / FILE, {"schema": SCHEMA, "parent": bench.checkpoint.sha256, "layers": described}
+            intermediates.run.path / FILE,
+            {"schema": SCHEMA, "parent": intermediates.checkpoint.sha256, "layers": described},
         )
     return found
 
@@ -340,48 +336,83 @@ def layers(bench: Intermediates) -> list[LayerCost]:
 _DEBUG_SCHEMA = 1
 
 
-def chosen_result(run: runs.Run, device: str | None, artifact: str | None) -> tuple[BenchmarkResult, Summary | None]:
-    """The measurement that is meant, and judged; by default the first INT8 model that has times of layers.
+@dataclass(frozen=True)
+class LayerReport:
+    """Layers of one measured model.
+
+    Attributes:
+        summary: of `result`; None if it is not summarized.
+        figures: one entry per layer, in the order of the network.
+        debugged: what ``edgekit quant debug`` found for the model's target; None: it was not run.
+        problems: files that cannot be read, each with the command that makes it again.
+    """
+
+    result: BenchmarkResult
+    summary: Summary | None
+    figures: list[LayerFigures]
+    debugged: dict[str, Any] | None
+    problems: list[str]
+
+
+def layer_report(run: runs.Run, device: str | None = None, artifact: str | None = None) -> LayerReport:
+    """Return times and quantization errors of the layers of one measured model.
+
+    Args:
+        device, artifact: names; None for the first INT8 model that has layer times.
+
+    Raises:
+        MissingError: nothing was measured. UsageError: no such device or artifact.
+    """
+    from edgekit.analysis.layers import figures
+
+    result, summary = select_result(run, device, artifact)
+    costs = load_layer_costs(run) or compute_layer_costs(run)
+    documents, problems = debug_documents(run)
+    debugged = debug_document(documents, result)
+    times = () if result.source == "emulated" else result.layers
+    return LayerReport(result, summary, figures(times, costs, debugged), debugged, problems)
+
+
+def select_result(run: runs.Run, device: str | None, artifact: str | None) -> tuple[BenchmarkResult, Summary | None]:
+    """Return a result and its summary; by default of the first INT8 model that has layer times.
 
     Raises:
         MissingError: nothing was measured. UsageError: no such device or artifact.
     """
     from edgekit.reporting.charts import row_of
 
-    every, judged = measured(run)
+    every, summaries = load_measurements(run)
     results = [r for r in every if artifact is not None or not r.artifact.is_baseline]
     if not results:
         raise MissingError(f"the run {run.name!r} has no measurements yet", f"edgekit benchmark {run.handle}")
-    for what, wanted, known in (
+    for kind, name, known in (
         ("device", device, {r.device for r in results}),
         ("artifact", artifact, {r.artifact.name for r in results}),
     ):
-        if wanted is not None and wanted not in known:
-            raise unknown(what, wanted, sorted(known))
-    fitting = [r for r in results if device in (None, r.device) and artifact in (None, r.artifact.name)]
-    if not fitting:
+        if name is not None and name not in known:
+            raise unknown(kind, name, sorted(known))
+    matching = [r for r in results if device in (None, r.device) and artifact in (None, r.artifact.name)]
+    if not matching:
         raise MissingError(f"{artifact} was not measured on {device}", f"edgekit benchmark {run.handle} -d {device}")
-    found = min(fitting, key=lambda r: (not r.layers, r.artifact.precision != "int8", r.runtime != r.artifact.runtime))
-    return found, row_of(found, judged)
+    found = min(matching, key=lambda r: (not r.layers, r.artifact.precision != "int8", r.runtime != r.artifact.runtime))
+    return found, row_of(found, summaries)
 
 
-def costs(run: runs.Run) -> list[LayerCost]:
-    """The network's layers, which the benchmark of an older edgekit did not keep."""
+def compute_layer_costs(run: runs.Run) -> list[LayerCost]:
+    """Return the layers of a run whose benchmark did not save them, computed from the network."""
     from edgekit.api.intermediates import Intermediates
 
-    with progress.working("looking at the network"):
-        return layers(Intermediates(run))
+    with progress.working("computing the costs of the layers"):
+        return layer_costs(Intermediates(run))
 
 
 def debug_document(documents: Mapping[str, dict[str, Any]], result: BenchmarkResult) -> dict[str, Any] | None:
-    """What edgekit quant debug found out for the target of an INT8 model; None: nothing yet."""
+    """Return what ``edgekit quant debug`` found for an INT8 model's target; None if it was not run for it."""
     return documents.get(result.artifact.target) if result.artifact.precision == "int8" else None
 
 
 def debug_documents(run: runs.Run) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """What edgekit quant debug found out with the weights that the run has, by target; and, in words, which of its
-    files cannot be read and what makes them again.
-    """
+    """Return what ``edgekit quant debug`` found for the run's weights, by target, and a note on each damaged file."""
     from edgekit.analysis.layers import figures
 
     found, left = {}, []
@@ -393,7 +424,7 @@ def debug_documents(run: runs.Run) -> tuple[dict[str, dict[str, Any]], list[str]
             float(document["effect"]["logits"]["sqnr_db"])
         except (EdgekitError, KeyError, TypeError, ValueError):
             again = _debug_command(run, target)
-            left.append(f"the errors for {target}: {path} cannot be read; {again} makes it again")
+            left.append(f"quantization errors for {target}: {path} cannot be read; {again} makes it again")
             continue
         if document["checkpoint_sha256"] == run.weights_sha256:
             found[target] = document

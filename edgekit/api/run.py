@@ -8,10 +8,10 @@ from edgekit import runs
 
 
 def open_run(run: runs.Run | str | Path | None = None, *, runs_dir: str | Path = "runs") -> runs.Run:
-    """Open a run by name or path; without one, the newest whose training has finished.
+    """Open a run by name or path; for None, the newest whose training has finished.
 
     Args:
-        run: name of a run in `runs_dir`, or its path. An opened run is read again.
+        run: name of a run in `runs_dir`, or its path; an opened run is read again.
         runs_dir: the folder of the runs.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Serve: measure exported models in browsers, and keep what they send."""
+"""Serve: measure exported models in browsers, and save the results that they send."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def offer_of(opened: runs.Run, wanted: list[str], limits: Suite, scratch: Path) -> Offer:
-    """What browsers get of a run.
+    """Return what browsers get from a run: models, test images, labels and suite.
 
     Raises:
         MissingError: LiteRT.js is not installed, or the run has no file that a browser can run.
@@ -41,25 +41,25 @@ def offer_of(opened: runs.Run, wanted: list[str], limits: Suite, scratch: Path) 
     from edgekit.web.visits import Offer
 
     litertjs.check()
-    bench = Intermediates(opened)
-    checkpoint = bench.checkpoint
+    intermediates = Intermediates(opened)
+    checkpoint = intermediates.checkpoint
     models = _models(opened, checkpoint.sha256, wanted)
     judged = evaluate.load(opened.path, checkpoint.sha256)
     return Offer(
         title=f"{opened.name}, {checkpoint.arch}",
         labels=checkpoint.labels,
         models=models,
-        samples=test_set(bench, scratch),
+        samples=test_set(intermediates, scratch),
         suite=limits,
         temperature=judged.temperature if judged else None,
     )
 
 
 def _models(opened: runs.Run, weights: str, wanted: list[str]) -> tuple[tuple[Artifact, Path], ...]:
-    """The LiteRT files that were exported, or those of them that are wanted; equal files once.
+    """Return the exported LiteRT models, or those named in `wanted`; identical files once.
 
     Raises:
-        UsageError: a file that is wanted cannot be had. MissingError: there is none that a browser can run.
+        UsageError: there is no such model. MissingError: there is no model that a browser can run.
     """
     from edgekit.api.artifacts import current_artifacts
     from edgekit.bench import session
@@ -71,7 +71,7 @@ def _models(opened: runs.Run, weights: str, wanted: list[str]) -> tuple[tuple[Ar
     chosen: dict[str, Artifact] = {}
     for artifact in (known[name] for name in wanted or known):
         if artifact.input == "int8":
-            progress.note(f"left out: {artifact.name} (its input is int8, which LiteRT.js does not take)")
+            progress.note(f"left out: {artifact.name} (its input is int8, which LiteRT.js does not support)")
         else:
             chosen.setdefault(artifact.sha256, artifact)
     if not chosen:
@@ -90,17 +90,17 @@ def _nothing(opened: runs.Run) -> MissingError:
 
 
 HERE = "127.0.0.1"
-# An address of no network (RFC 5737). Nothing is sent: the kernel only says which of ours would be used.
+# An address for documentation (RFC 5737). Nothing is sent to it: the kernel only chooses the local address.
 _ELSEWHERE = ("198.51.100.1", 9)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the server is.
+    """Address of the server.
 
     Attributes:
-        name: its address or name in the link. lan: whether others than this machine may connect.
-        ports: the first free one is taken; 0 is any. secure, fingerprint: of https.
+        name: address or host name in the link. lan: accept connections from other machines.
+        ports: the first free one is used; 0 is any. secure, fingerprint: of HTTPS.
     """
 
     name: str
@@ -111,10 +111,10 @@ class Place:
 
 
 def own_address() -> str:
-    """This machine's address in its local network.
+    """Return this machine's address in its local network.
 
     Raises:
-        MissingError: it is in none.
+        MissingError: it is not in a network.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
@@ -123,13 +123,13 @@ def own_address() -> str:
         except OSError:
             address = HERE
     if ipaddress.ip_address(address).is_loopback:
-        raise MissingError("this machine is in no network", "edgekit serve --lan --address ITS-ADDRESS")
+        raise MissingError("this machine is not in a network", "edgekit serve --lan --address ADDRESS")
     return address
 
 
 @dataclass(frozen=True)
 class Link:
-    """The link that browsers open: its URL with the token, where it leads, and how many browsers may use it."""
+    """The link that browsers open: URL with the token, address of the server, and number of browsers allowed."""
 
     url: str
     place: Place
@@ -139,13 +139,13 @@ class Link:
 def serve(
     offer: Offer, run: runs.Run, place: Place, devices: int, once: bool, announce: Callable[[Link], None]
 ) -> list[BenchmarkResult]:
-    """Serve until Ctrl-C, or with `once` until the first browser is done.
+    """Serve until Ctrl-C, or with `once` until the first browser has sent all results.
 
     Args:
         devices: number of browsers that may use the link. announce: called with the link once the server listens.
 
     Returns:
-        What was kept, in the order in which it came.
+        The saved results, in order of arrival.
     """
     received: list[BenchmarkResult] = []
     over = threading.Event()
@@ -159,14 +159,16 @@ def serve(
         progress.note(f"  {result.artifact.name} on {result.device}: {time}top-1 {top1:.1f} %{_doubts(result)}")
 
     def ended(visit: Visit) -> None:
-        progress.note(f"{visit.name} has sent everything")
+        progress.note(f"{visit.name} has sent all results")
         if once:
             over.set()
 
     with progress.bars() as add:
 
         def entered(visit: Visit) -> Callable[[int, int, str], None]:
-            progress.note(f"{visit.name} is in" + (", a browser of this machine" if visit.source == "host" else ""))
+            progress.note(
+                f"{visit.name} is connected" + (", a browser of this machine" if visit.source == "host" else "")
+            )
             return add(visit.name)
 
         access = Access(devices, (place.name,))
@@ -175,7 +177,7 @@ def serve(
         try:
             scheme = "http" if place.secure is None else "https"
             announce(Link(f"{scheme}://{place.name}:{server.server_port}/#{access.token}", place, access.devices))
-            while not over.wait(0.5):  # a wait without end would not hear Ctrl-C everywhere
+            while not over.wait(0.5):  # without a timeout, Ctrl-C does not interrupt it on every system
                 pass
         except KeyboardInterrupt:
             progress.note("ended")
@@ -186,24 +188,24 @@ def serve(
 
 
 def _doubts(result: BenchmarkResult) -> str:
-    """What a reader must know of these latencies."""
-    found = result.environment
+    """Return reasons to doubt the latencies, as the end of a line."""
+    environment = result.environment
     doubts = []
-    if not found.is_each_timed:
-        doubts.append(f"{found.timed_together} queries timed together, for its clock has steps of "
-                      f"{(found.clock_step_ns or 0) / 1e6:g} ms")  # fmt: skip
-    if not found.fully_accelerated:
-        doubts.append("XNNPACK runs only a part of it there")
-    if found.was_hidden:
-        doubts.append("the page was in the background: doubtful")
+    if not environment.is_each_timed:
+        doubts.append(f"{environment.timed_together} queries timed together, because the clock has steps of "
+                      f"{(environment.clock_step_ns or 0) / 1e6:g} ms")  # fmt: skip
+    if not environment.fully_accelerated:
+        doubts.append("XNNPACK runs only a part of the model")
+    if environment.was_hidden:
+        doubts.append("the page was in the background: not reliable")
     return "".join(f"; {doubt}" for doubt in doubts)
 
 
 def _listen(place: Place, offer: Offer, callbacks: Callbacks, access: Access) -> WebServer:
-    """A server on the first port that is free.
+    """Return a server on the first free port.
 
     Raises:
-        MissingError: none is.
+        MissingError: no port is free.
     """
     for port in place.ports:
         try:
@@ -211,11 +213,11 @@ def _listen(place: Place, offer: Offer, callbacks: Callbacks, access: Access) ->
         except OSError as error:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise
-    raise MissingError(f"port {place.ports[0]} cannot be had", "edgekit serve --port 0 takes a free one")
+    raise MissingError(f"port {place.ports[0]} is not available", "edgekit serve --port 0 uses a free port")
 
 
 def figures_of(result: BenchmarkResult) -> dict[str, str | float | None]:
-    """Return what a browser sent as figures: percent and milliseconds."""
+    """Return a result in percent and milliseconds."""
     p50, p90, p99 = percentiles_ms(result.latencies_ns, result.environment.is_each_timed)
     top1 = 100 * float(proportions.top1(result.logits, result.expected).mean())
     return {"artifact": result.artifact.name, "device": result.device, "top1": top1,

@@ -1,4 +1,4 @@
-"""Train: from the first image to the evaluated run."""
+"""Train: index images, fine-tune, evaluate, and save everything in a run."""
 
 from __future__ import annotations
 
@@ -47,23 +47,23 @@ def train(
     progress: Callback | None = None,
     **options: Any,
 ) -> Run:
-    """Fine-tune a classifier on a folder of images, evaluate it, and keep everything in a run.
+    """Fine-tune a classifier on a folder of images, evaluate it, and save everything in a run.
 
     Args:
         data: ``DATA/<class>/<image>``, ``DATA/{train,val,test}/<class>/<image>``, or the built-in data set "digits".
         model: an architecture of ``edgekit models``.
         name: the run's name; by default ``<data>-<model>``.
         runs_dir: the folder of the runs.
-        skip_bad: leave out images that cannot be decoded.
-        log: also log to "tensorboard" or "mlflow".
+        skip_bad: skip images that cannot be decoded.
+        log: tracker to log to as well, "tensorboard" or "mlflow".
         progress: called with a `Progress` whenever the state changes.
         options: fields of `TrainOptions`, such as ``epochs``, ``lr``, ``image_size``; by default chosen from the data.
 
     Returns:
-        The finished run. Several processes (torchrun) need ``edgekit train`` on the command line.
+        The finished run. Training in several processes (torchrun) needs the command ``edgekit train``.
 
     Raises:
-        UsageError: an option has no such value. DataError: images cannot be used.
+        UsageError: an option has an invalid value. DataError: images cannot be used.
         MissingError: data or pretrained weights are missing. EdgekitError: the loss became NaN, or memory ran out.
 
     Example:
@@ -72,7 +72,9 @@ def train(
         ('finished', 'efficientnet_lite0')
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("several processes train by the command line", "torchrun -m edgekit train DATA")
+        raise UsageError(
+            "edgekit.train does not support several processes", "use the command line: torchrun -m edgekit train DATA"
+        )
     trackers.check(log)
     wanted = options_for(str(data), [model], **options)
     with reporting(progress):
@@ -86,10 +88,10 @@ def resume(
     log: str | None = None,
     progress: Callback | None = None,
 ) -> Run:
-    """Continue a training that was interrupted or killed; its weights become those of an undisturbed one, bit for bit.
+    """Continue a training that was interrupted or killed; the result is bit-for-bit that of an uninterrupted one.
 
     Args:
-        run: the run, its name, or its path. Every option comes from it.
+        run: the run, its name, or its path. All options come from it.
         runs_dir, log, progress: as in `train`.
 
     Raises:
@@ -107,16 +109,16 @@ def resume(
 
 
 def options_for(data: str, models: Sequence[str], flip: bool | None = None, **chosen: Any) -> list[TrainOptions]:
-    """Return one record of options per model, and refuse what can be refused without looking at the data.
+    """Return the options of each model, checked as far as possible without the data.
 
     Args:
-        flip: mirror images at random; by default unless the data set is a built-in one.
+        flip: flip images horizontally at random; None: yes, except for built-in data sets.
     """
     from edgekit.data import builtin
 
     mirrored = data not in builtin.BUILTIN if flip is None else flip
     if chosen.get("weights") not in (None, "pretrained", "none"):
-        chosen["weights"] = str(Path(chosen["weights"]).absolute())  # a resume may start elsewhere
+        chosen["weights"] = str(Path(chosen["weights"]).absolute())  # the run may be resumed from another folder
     known = [f.name for f in dataclasses.fields(TrainOptions)]
     if unknown_names := [name for name in chosen if name not in known]:
         raise unknown("training option", unknown_names[0], known)
@@ -129,7 +131,7 @@ def options_for(data: str, models: Sequence[str], flip: bool | None = None, **ch
 def train_all(
     data: str, wanted: list[TrainOptions], *, runs_dir: Path, name: str | None, skip_bad: bool, log: str | None
 ) -> list[Run]:
-    """Train one run for each of `wanted` on the same images; returns those that this process leads."""
+    """Train one run for each of `wanted` on the same images, and return the runs; empty if another process leads."""
     root = dataset.resolve(data)
     if name:
         check_free(runs_dir, name)
@@ -153,18 +155,20 @@ def train_all(
                 run_name = name or free_name(runs_dir, f"{root.name}-{options.arch}")
                 run = create_run(runs_dir, run_name, _info(index, options, decisions))
                 files.save_json(run.path / "data.json", index)
-            done = _sit(run, index, options, team, log)
-            if trained and done is not None:  # freed memory is kept for the next training: the peak is not its own
+            done = _train_and_evaluate(run, index, options, team, log)
+            if (
+                trained and done is not None
+            ):  # the process keeps freed memory, so the peak may be of an earlier training
                 done = done.save(peak_rss_mb=None)
             trained.append(done)
     return [run for run in trained if run is not None]
 
 
 def resume_run(runs_dir: Path, name: str, log: str | None) -> Run:
-    """Continue a training that was stopped or killed.
+    """Continue a training that was interrupted or killed.
 
     Raises:
-        MissingError: no such run, or nothing of it to go on with. UsageError: it was finished.
+        MissingError: there is no such run, or nothing to continue from. UsageError: it is finished.
     """
     path = next((p for p in (runs_dir / name, Path(name)) if (p / runs.RUN_FILE).is_file()), None)
     if path is None:
@@ -174,20 +178,20 @@ def resume_run(runs_dir: Path, name: str, log: str | None) -> Run:
         raise UsageError(f"the training of {run.name} is finished", f"edgekit export {run.handle} --target jetson")
     options = from_table(run.info.options, TrainOptions, f"{path / runs.RUN_FILE}: options")
     if not (path / "data.json").is_file():  # killed right after its first file
-        raise MissingError(f"{run.name} has not begun", "edgekit train DATA starts a new training")
+        raise MissingError(f"the training of {run.name} has not begun", "edgekit train DATA starts a new training")
     index = dataset.load_index(path / "data.json")
     device = pick_device(options.device)
     with diagnostics.memory_ran_out(), distributed.join(device, options.batch_size) as team:
         for split in ("train", "val"):
             dataset.check_unchanged(index, index.split(split))
-        done = _sit(run if team.leads else None, index, options, team, log, resume=True)
+        done = _train_and_evaluate(run if team.leads else None, index, options, team, log, resume=True)
     return done or run
 
 
-def _sit(
+def _train_and_evaluate(
     run: Run | None, index: DatasetIndex, options: TrainOptions, team: Team, log: str | None, resume: bool = False
 ) -> Run | None:
-    """Train until the end or until something stops it; only the leading process has a run."""
+    """Train under the lock of the run, then evaluate it; only the leading process has a run."""
     with runs.alone_in(run.path) if run else contextlib.nullcontext():
         checkpoint = _train(run, index, options, team, log, resume)
     if run is None or checkpoint is None:
@@ -200,17 +204,17 @@ def _sit(
 def _train(
     run: Run | None, index: DatasetIndex, options: TrainOptions, team: Team, log: str | None, resume: bool
 ) -> Checkpoint | None:
-    """Train, and keep the outcome in the run.
+    """Train, and save the result in the run.
 
     Args:
-        log: a tracker, beside the run's own history. resume: continue from the saved state.
+        log: name of a tracker, or None. resume: continue from the saved state.
     """
     watcher = _Watcher(run, options)
     finished = False
     try:
         watcher.tracker = trackers.open_tracker(log, run.path, options) if run else None
         with progress.bar(f"training {options.arch}") as watcher.update:  # type: ignore[method-assign]
-            # Killed before there was a state: the same run begins anew.
+            # A training that was killed before its first state was saved starts again.
             resuming = resume and bool(team.sum(run is not None and (run.path / STATE_FILE).is_file()))
             checkpoint = finetune(index, options, run.path if run else Path(), watcher, team, resuming)
         finished = True
@@ -228,7 +232,7 @@ def _train(
 
 
 def _ended_early(watcher: _Watcher, error: BaseException) -> None:
-    """Keep what can be used or continued, and say how; a run with neither is removed."""
+    """Save the status of a run that ended early, or remove a run that can be neither used nor continued."""
     run = watcher.run
     assert run is not None
     checkpoint, state = run.path / "checkpoint.pt", run.path / STATE_FILE
@@ -241,15 +245,15 @@ def _ended_early(watcher: _Watcher, error: BaseException) -> None:
     if checkpoint.is_file():
         changes["checkpoint_sha256"] = files.sha256_file(checkpoint)
         epochs = f"{len(watcher.history)} finished epoch{'' if len(watcher.history) == 1 else 's'}"
-        progress.note(f"the best weights of {epochs} are kept in {run.path}")
-    if state.is_file() and type(error) is not EdgekitError:  # which a second try would meet again
-        progress.note(f"go on with: edgekit train --resume {run.handle}")
-    with contextlib.suppress(StorageError):  # a full disk was the reason, perhaps
+        progress.note(f"the best weights of {epochs} are in {run.path}")
+    if state.is_file() and type(error) is not EdgekitError:  # which would occur again
+        progress.note(f"to continue: edgekit train --resume {run.handle}")
+    with contextlib.suppress(StorageError):  # a full disk may have been the reason
         watcher.save(**changes)
 
 
 def _cost(checkpoint: Checkpoint, options: TrainOptions) -> dict[str, Any]:
-    """Parameters in all and trained, and the most memory that the training's last sitting took, in megabytes."""
+    """Return the numbers of parameters, and the peak memory since the training was started or resumed, in MB."""
     from edgekit.models import checkpoints
     from edgekit.training import diagnostics, learner
 
@@ -264,23 +268,21 @@ def _cost(checkpoint: Checkpoint, options: TrainOptions) -> dict[str, Any]:
 
 
 def _evaluate(run: Run, options: TrainOptions) -> None:
-    """Judge the kept weights on val and test, draw the pictures, and say what they are worth."""
+    """Evaluate the best weights on val and test."""
     from edgekit.api.evaluate import evaluate_run
 
-    kept = [stats.epoch for stats in run.info.epochs if stats.best][-1]
-    progress.note(
-        f"kept {run.path / 'checkpoint.pt'} (epoch {kept}, the last *): {run.info.val_top1:.1f} % of val right"
-    )
+    best = [stats.epoch for stats in run.info.epochs if stats.best][-1]
+    progress.note(f"best epoch: {best}, val top-1 {run.info.val_top1:.1f} %; saved: {run.path / 'checkpoint.pt'}")
     try:
         evaluate_run(run)
-    except EdgekitError as error:  # the weights are there: whatever is wrong with the test images
+    except EdgekitError as error:  # the trained weights are valid, whatever is wrong with the test images
         progress.warn(f"not evaluated: {error.message}")
     progress.note(f"next: edgekit export {run.handle} --target jetson --target android")
 
 
 def _describe(data: str, index: DatasetIndex) -> str:
     counts = ", ".join(f"{len(index.split(s))} {s}" for s in ("train", "val", "test"))
-    skipped = f"; left out: {'; '.join(index.skipped[:3])}" if index.skipped else ""
+    skipped = f"; skipped: {'; '.join(index.skipped[:3])}" if index.skipped else ""
     skipped += f" and {len(index.skipped) - 3} more" if len(index.skipped) > 3 else ""
     return f"{data}: {len(index.labels)} classes, {counts}{skipped}"
 
@@ -301,7 +303,7 @@ def _info(index: DatasetIndex, options: TrainOptions, decisions: list[str]) -> R
 
 
 class _Watcher:
-    """Shows the progress, and keeps the history in run.json after every epoch."""
+    """Reports progress, and saves the history in run.json after every epoch."""
 
     def __init__(self, run: Run | None, options: TrainOptions) -> None:
         self.run = run
@@ -309,7 +311,7 @@ class _Watcher:
         self.tracker: Tracker | None = None
         self.history: tuple[EpochStats, ...] = ()  # `resumed` fills it
         self.stepped = False
-        self._began = (0, 0, 0.0)  # epoch, steps done and time at the first step that was seen of it
+        self._began = (0, 0, 0.0)  # epoch, number and time of its first step in this process
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         now, self.stepped = time.monotonic(), True
@@ -322,18 +324,18 @@ class _Watcher:
         self.update((epoch - 1) * steps + step, self.options.epochs * steps, text)
 
     def resumed(self, history: Sequence[EpochStats]) -> None:
-        """What the saved state knows is right: a kill may have come before run.json was written."""
+        """Take over the history of the saved state, since run.json may be older if the process was killed."""
         if self.run is not None:
-            progress.note(f"going on with {self.run.name}: {len(history)} of {self.options.epochs} epochs are done")
+            progress.note(f"resuming {self.run.name}: {len(history)} of {self.options.epochs} epochs are done")
             self.history = tuple(history)
             self.save(history=self.history, val_top1=self.best)
 
     def update(self, done: int, total: int, text: str = "") -> None:
-        """Show progress; the context that has a bar replaces this."""
+        """Report progress; replaced while a progress bar is shown."""
 
     @property
     def best(self) -> float:
-        """Val top-1 of the epoch that is kept, in percent."""
+        """Val top-1 of the best epoch, in percent."""
         return next((stats.val_top1 for stats in reversed(self.history) if stats.best), 0.0)
 
     def epoch(self, stats: EpochStats) -> None:

@@ -1,1 +1,1 @@
-"""The command line: wiring, printing, and the one place where errors are caught."""
+"""The command line: parse arguments, call `edgekit.api`, print results, set the exit status."""

@@ -1,4 +1,4 @@
-"""The program: its commands, and the boundary that turns errors into two lines and a status."""
+"""The program `edgekit`: its commands, and the conversion of errors into two lines and an exit status."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""Take an image classifier from a folder of images to measured INT8 models on Jetson and phones.
 
-The whole road: edgekit train DATA, edgekit export --target jetson --target android,
-edgekit benchmark, edgekit report. Every step works on the newest run unless one is named.""",
-    epilog="Exit status: 0 done, 2 wrong request, 3 unusable data, 4 something missing, 5 failed, "
-    "6 disk or file trouble, 7 gate not met, 130 interrupted.",
+The steps: edgekit train DATA, edgekit export --target jetson --target android, edgekit benchmark, edgekit report.
+Every step uses the newest run unless you name one.""",
+    epilog="Exit status: 0 success, 2 wrong usage, 3 unusable data, 4 something is missing, 5 failure, "
+    "6 disk or file error, 7 a gate is broken, 130 interrupted.",
 )
 app.command(cls=GroupedCommand)(train.train)
 app.command()(train.evaluate)
@@ -59,9 +59,9 @@ app.command()(benchmark.layers)
 app.command()(serve.serve)
 app.command()(models.models)
 app.command()(doctor.doctor)
-app.add_typer(devices.devices_app, name="devices", help="List devices, or look at one over ssh.")
-app.add_typer(data.data_app, name="data", help="Look into a folder of images before training.")
-app.add_typer(quant.quant_app, name="quant", help="Look into the quantized network.")
+app.add_typer(devices.devices_app, name="devices", help="List devices, or query and clean one.")
+app.add_typer(data.data_app, name="data", help="Check a folder of images before training.")
+app.add_typer(quant.quant_app, name="quant", help="Inspect the quantized network.")
 
 
 def _version(wanted: bool) -> None:
@@ -72,43 +72,45 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error (works anywhere).")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error; allowed anywhere.")] = False,
 ) -> None:
     pass
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command line; returns its exit status."""
+    """Run one command line, and return its exit status."""
     debug = "--debug" in arguments
     try:
         with console.attached():
             app(args=[a for a in arguments if a != "--debug"], prog_name="edgekit")
     except SystemExit as ending:
         if ending.code == ExitStatus.INTERRUPTED:
-            print("\ninterrupted; nothing half-written was left behind", file=sys.stderr)
+            print("\ninterrupted; no incomplete files were left behind", file=sys.stderr)
         return ending.code if isinstance(ending.code, int) else ExitStatus.UNEXPECTED
     except (EdgekitError, OSError) as error:
         if debug:
             traceback.print_exc()
         known = error if isinstance(error, EdgekitError) else from_os_error(error, "working")
-        _say(known)
+        _print_error(known)
         return known.status
     return ExitStatus.OK
 
 
-def _say(error: EdgekitError) -> None:
-    """Print an error: two lines. Of several processes the first one says a wrong request for all."""
+def _print_error(error: EdgekitError) -> None:
+    """Print an error and its hint. Of several processes, only the first one prints a wrong usage."""
     rank = os.environ.get("RANK", "0")
     if rank != "0" and isinstance(error, UsageError):
         return
-    who = "" if rank == "0" else f"[process {rank}] "
-    print(f"{who}error: {printable(error.message)}", file=sys.stderr)
+    process = "" if rank == "0" else f"[process {rank}] "
+    print(f"{process}error: {printable(error.message)}", file=sys.stderr)
     if error.hint:
         print(f"  hint: {printable(error.hint)}", file=sys.stderr)
 
 
 def main() -> NoReturn:
-    """The console script. SIGTERM ends a command as cleanly as Ctrl-C does."""
+    """Run the program. SIGTERM ends it as Ctrl-C does: files stay complete."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run(sys.argv[1:]))

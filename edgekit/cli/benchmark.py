@@ -1,67 +1,77 @@
-"""``edgekit benchmark``."""
+"""The commands ``benchmark`` and ``layers``: measure models, and show where their time and error come from."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit import config, progress, runs
+from edgekit import config, progress
 from edgekit.api.baselines import BASELINES
-from edgekit.api.report import chosen_result, costs, debug_document, debug_documents
 from edgekit.cli import console
-from edgekit.cli.options import Json, Run, RunsDir, StrictGates, Verbose, options_of
+from edgekit.cli.options import Json, Run, RunsDir, Verbose, options_of
 from edgekit.measurements import BenchmarkResult, Gates, Summary
 from edgekit.runs import choose_run
 
 if TYPE_CHECKING:
+    from edgekit.api.report import LayerReport
     from edgekit.measurements import LayerFigures
 
-
-_NARROW = ("layer", "ms", "% of time", "% of error")
-# A terminal has no room for it.
-_LEFT_OUT = "cosine"
-Names = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--baseline",
-        help=f"The network as trained, here: {', '.join(BASELINES)}, or all. pytorch always is. Default: those that "
-        "are installed and need no compiling.",
-        show_default=False,
-    ),
-]
+_LAYER_COLUMNS = (
+    "layer", "kind", "ms", "% of time", "MMACs", "alone dB", "accumulated dB", "effect dB", "% of error",
+)  # fmt: skip
+_LAYER_SHORT = ("layer", "ms", "% of time", "MMACs", "effect dB", "% of error")
 
 
 @options_of(Gates)
 def benchmark(
     run: Run = None,
-    device: Annotated[list[str] | None, typer.Option("--device", "-d", help="A device name or .toml file.")] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--device",
+            "-d",
+            help="Device name or .toml file; repeat it for several. Default: local.",
+            show_default=False,
+        ),
+    ] = None,
     suite: Annotated[
-        str, typer.Option(help=f"When to stop: {', '.join(config.names('benchmarks/suites'))}, or a .toml file.")
+        str,
+        typer.Option(help=f"Duration and gates: {', '.join(config.names('benchmarks/suites'))}, or a .toml file."),
     ] = "standard",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads. Default: the device's.", show_default=False)
+        int | None, typer.Option(min=1, help="CPU threads. Default: as in the device's file.", show_default=False)
     ] = None,
     host: Annotated[
         str | None,
-        typer.Option(help="Where the device is: user@address, or a Host of ~/.ssh/config; over adb its serial."),
+        typer.Option(
+            help="Address of the device: user@address or a Host of ~/.ssh/config; for adb, the serial number.",
+            show_default=False,
+        ),
     ] = None,
-    rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="Build TensorRT engines anew, also those that fit.")
-    ] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Rebuild TensorRT engines that exist already.")] = False,
     set_power_mode: Annotated[
         str | None,
         typer.Option(
-            help="Jetson: a mode of nvpmodel, and locked clocks; Android: fixed-performance. Put back, come what may.",
+            help="Power mode while measuring. Jetson: a mode of nvpmodel, with locked clocks; Android: "
+            "fixed-performance. It is restored afterwards.",
             metavar="MODE",
             show_default=False,
         ),
     ] = None,
-    strict_gates: StrictGates = False,
-    baseline: Names = None,
+    strict_gates: Annotated[
+        bool, typer.Option("--strict-gates", help="Pass a gate only if its 95 % interval shows that it holds.")
+    ] = False,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"Runtime on this machine to compare with: {', '.join(BASELINES)}, or all. Default: those installed "
+            "that need no compiler. pytorch is always measured.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
     verbose: Verbose = False,
     runs_dir: RunsDir = Path("runs"),
@@ -69,12 +79,13 @@ def benchmark(
 ) -> None:
     """Measure latency and accuracy of the exported models.
 
-    Each model runs in a process of its own through the runner that also travels to devices: single stream, batch 1,
-    every latency kept. The baseline is PyTorch on CUDA where there is a GPU, else on the CPU; the fastest of the
-    other baselines is named beside it. ONNX made for TensorRT runs in ONNX Runtime here: its accuracy tells, its
-    latency does not; on a Jetson over ssh its engines are built, where they are not yet, and measured. Phones are
-    reached over adb. Several devices are measured at once. Gates are judged when all is measured and kept; one that
-    is broken, or that too few samples could show, is exit status 7.
+    Each model runs in a process of its own, batch 1, one query at a time, and every latency is kept. Several devices
+    are measured at the same time: Jetson boards and computers over ssh, phones over adb. The baseline is PyTorch on
+    this machine, on its CUDA GPU if there is one. A model for TensorRT that is measured without a Jetson runs in ONNX
+    Runtime as a stand-in: its accuracy is valid, its latency is not.
+
+    Gates are judged after everything is measured and saved. Exit status 7: a gate is broken, or too few samples were
+    measured to judge it.
     """
     from edgekit.api import benchmark as api
     from edgekit.cli.figures import print_figures
@@ -95,48 +106,43 @@ def benchmark(
     api.check_gates(found, strict_gates)
 
 
-# ``edgekit layers``.
-
-
 def layers(
     run: Run = None,
     device: Annotated[
-        str | None, typer.Option("--device", "-d", help="Of which device the times are. Default: the first.")
+        str | None,
+        typer.Option("--device", "-d", help="Device whose times to show. Default: the first.", show_default=False),
     ] = None,
     artifact: Annotated[
-        str | None, typer.Option("--artifact", "-a", help="Of which model, such as android/model.int8.tflite.")
+        str | None,
+        typer.Option("--artifact", "-a", help="Model, such as android/model.int8.tflite.", show_default=False),
     ] = None,
-    every: Annotated[bool, typer.Option("--all/--blocks", help="Every layer, or the blocks that they make.")] = False,
+    every: Annotated[bool, typer.Option("--all/--blocks", help="Rows: every layer, or blocks of layers.")] = False,
     json: Json = False,
+    verbose: Verbose = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Say which layers cost the time, and which make the error of INT8.
+    """Show which layers take the time, and which cause the error of INT8.
 
-    Times are what the runtime's own profiler told when the model was benchmarked; errors are those of edgekit quant
-    debug: alone, the layer's output with nothing else quantized; accumulated, with all before it; effect, what
-    quantizing it alone does to the logits, whose share of all layers' noise power is "% of error".
+    Times come from the runtime's own profiler, during edgekit benchmark. Errors come from edgekit quant debug, as
+    signal-to-quantization-noise ratios in dB. alone: output of the layer with only it quantized; accumulated: with
+    all layers before it quantized too; effect: logits with only this layer quantized. % of error: noise power of that
+    effect, as a share of all layers.
     """
-    opened = choose_run(runs_dir, run)
-    from edgekit.analysis.layers import by_block, figures, verdict
-    from edgekit.api import report
+    from edgekit.analysis.layers import by_block, verdict
+    from edgekit.api.report import layer_report
     from edgekit.reporting.layers import title
 
-    result, row = chosen_result(opened, device, artifact)
-    known = report.kept(opened) or costs(opened)
-    documents, left = debug_documents(opened)
-    found = debug_document(documents, result)
-    times = () if result.source == "emulated" else result.layers
-    rows = figures(times, known, found)
-    shown = rows if every else by_block(rows)
+    opened = choose_run(runs_dir, run)
+    found = layer_report(opened, device, artifact)
+    rows = found.figures if every else by_block(found.figures)
     if json:
-        console.as_json(_document(result, shown))
+        console.as_json(_document(found.result, rows))
     else:
-        _print(shown)
-    _say(opened, result, row, found, rows)
-    for line in left:
+        _print_layers(rows, verbose)
+    for line in [*_notes(found, opened.handle), *found.problems]:
         progress.note(line)
-    if sentence := verdict(shown):
-        progress.note(f"{title(result, row)}: {sentence}")
+    if sentence := verdict(rows):
+        progress.note(f"{title(found.result, found.summary)}: {sentence}")
 
 
 def _document(result: BenchmarkResult, rows: list[LayerFigures]) -> dict[str, Any]:
@@ -152,63 +158,61 @@ def _document(result: BenchmarkResult, rows: list[LayerFigures]) -> dict[str, An
     }
 
 
-def _print(rows: list[LayerFigures]) -> None:
+def _print_layers(rows: list[LayerFigures], verbose: bool) -> None:
     from edgekit.analysis.layers import error_shares
     from edgekit.reporting.layers import COLUMNS, cells
 
-    kept = [n for n, name in enumerate(COLUMNS) if name != _LEFT_OUT]
+    positions = [COLUMNS.index(column) for column in _LAYER_COLUMNS]
     lines = [cells(row, share) for row, share in zip(rows, error_shares(rows))]
-    columns = [COLUMNS[n] for n in kept]
-    console.table(columns, [[line[n] for n in kept] for line in lines], right=columns[2:], narrow=_NARROW)
+    shown = [[line[n] for n in positions] for line in lines]
+    console.table(_LAYER_COLUMNS, shown, _LAYER_COLUMNS[2:], _LAYER_SHORT, verbose=verbose)
 
 
-def _say(
-    run: runs.Run,
-    result: BenchmarkResult,
-    row: Summary | None,
-    debug: dict[str, Any] | None,
-    rows: Sequence[LayerFigures],
-) -> None:
-    """How the times were got, and what brings what is not there."""
+def _notes(found: LayerReport, handle: str) -> list[str]:
+    """Return notes on the source of the figures, and the commands that make missing ones.
+
+    Args:
+        handle: the run on the command line.
+    """
     from edgekit.analysis.layers import noise_db
     from edgekit.reporting.layers import time_notes
 
-    environment, name = result.environment, result.artifact.name
+    result, environment, name = found.result, found.result.environment, found.result.artifact.name
     if result.source == "emulated":
-        progress.note(f"{result.device} is emulated: its times are none")
+        notes = [f"{result.device} is emulated: an emulator has no meaningful times"]
     elif result.layers:
-        for line in time_notes(result, row):
-            progress.note(line)
+        notes = time_notes(result, found.summary)
     else:
-        again = f"none were kept; next: edgekit benchmark {run.handle} -d {result.device}"
-        silent = f"{environment.runtime} tells none" if environment.macs is not None else again
-        why = environment.no_layers if environment.no_layers is not None else silent
-        progress.note(f"no times of the layers of {name} on {result.device}: {why}")
-    progress.note(_limit(result, row))
+        again = f"not measured yet; next: edgekit benchmark {handle} -d {result.device}"
+        unable = f"{environment.runtime} does not report them" if environment.macs is not None else again
+        reason = environment.no_layers if environment.no_layers is not None else unable
+        notes = [f"no layer times of {name} on {result.device}: {reason}"]
+    notes.append(_roofline_note(result, found.summary))
     if result.artifact.precision != "int8":
-        progress.note(f"no errors: {name} is {result.artifact.precision.upper()}; -a names an INT8 model")
-    elif debug is None:
-        progress.note(f"no errors yet; next: edgekit quant debug {run.handle} --target {result.artifact.target}")
-    elif (together := noise_db(rows)) is not None:
-        whole = debug["effect"]["logits"]["sqnr_db"]
-        progress.note(
-            f"effects of all layers, one by one: {together:.1f} dB together; all quantized at once: {whole:.1f} dB"
+        notes.append(f"no quantization errors: {name} is {result.artifact.precision.upper()}; -a selects an INT8 model")
+    elif found.debugged is None:
+        notes.append(
+            f"no quantization errors yet; next: edgekit quant debug {handle} --target {result.artifact.target}"
         )
+    elif (together := noise_db(found.figures)) is not None:
+        whole = found.debugged["effect"]["logits"]["sqnr_db"]
+        notes.append(f"SQNR of the logits: {whole:.1f} dB; expected from the sum of the layers: {together:.1f} dB")
+    return notes
 
 
-def _limit(result: BenchmarkResult, row: Summary | None) -> str:
-    """What the device could do at best, and what of it was reached; or why that is not known."""
+def _roofline_note(result: BenchmarkResult, row: Summary | None) -> str:
+    """Return the shortest possible latency on the device and the share reached, or why it is unknown."""
     found = row.roofline if row else None
     if row and row.stand_in:
-        return f"no limit to compare with: {row.ran_in} is a stand-in, whose latency does not count"
+        return f"no roofline limit: {row.ran_in} is a stand-in, so its latency is not valid"
     if found is None:
-        why = result.environment.no_roofline or "it was not kept, or there is no latency"
-        return f"no limit to compare with: {why}"
+        why = result.environment.no_roofline or "it was not measured, or there is no latency"
+        return f"no roofline limit: {why}"
     reached = f"{100 * found.reached:.0f} % of it reached"
     if found.reached > 1:
-        reached = "which was passed, as caches hold what it counts as moved"
-    busy = "; !: the machine was busy with other work" if row and row.busy else ""
+        reached = "exceeded, because caches hold data that the limit counts as memory traffic"
+    busy = "; ! measured while other programs used the CPU" if row and row.busy else ""
     return (
-        f"at best {found.limit_ms:.3g} ms ({found.bound}: {found.macs / 1e6:.1f} MMACs, "
+        f"roofline limit: {found.limit_ms:.3g} ms ({found.bound}: {found.macs / 1e6:.1f} MMACs, "
         f"{found.bytes_moved / 1e6:.1f} MB), {reached}; {found.source}{busy}"
     )

@@ -1,6 +1,6 @@
-"""What the user sees: notes and progress on standard error, results on standard output.
+"""Output: notes and progress bars on standard error, tables and JSON on standard output.
 
-rich is imported when something is shown, so that ``edgekit --help`` stays quick.
+rich is imported on first use, so that ``edgekit --help`` starts quickly.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
-# A table that goes to a file or a pipe is this wide: nothing is folded.
-_WIDE = 200
+WIDTH = 100  # characters of a table, unless all columns are asked for
+_GAP = 2  # characters between two columns
+_LEAST = 12  # characters that a column of prose keeps
 
 
 @cache
@@ -38,9 +39,9 @@ def _notes() -> Console:
 
 @contextmanager
 def attached() -> Iterator[None]:
-    """Show the notes and the progress of the library while a command runs.
+    """Show the library's notes and progress while a command runs.
 
-    Of the processes that ``torchrun`` started, only the first one writes. Inside another `attached` it does nothing.
+    Of several processes that ``torchrun`` started, only the first one writes. A nested call does nothing.
     """
     if os.environ.get("RANK", "0") != "0" or any(isinstance(h, _Notes) for h in progress.log.handlers):
         yield
@@ -57,7 +58,7 @@ def attached() -> Iterator[None]:
 
 
 class _Notes(logging.Handler):
-    """Write each record as one line on standard error; markup in it is shown as it is."""
+    """Write each log record as one line on standard error, without interpreting markup."""
 
     def emit(self, record: logging.LogRecord) -> None:
         start = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
@@ -65,7 +66,7 @@ class _Notes(logging.Handler):
 
 
 class _Bars:
-    """Draw a bar on a terminal for each task that runs."""
+    """Draw a progress bar for each running task, if standard error is a terminal."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -122,27 +123,53 @@ def _plain(value: Any) -> Any:
 
 
 def table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = (), narrow: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    right: Sequence[str] = (),
+    short: Sequence[str] = (),
+    *,
+    prose: Sequence[str] = (),
+    verbose: bool = False,
 ) -> None:
-    """Print a table on standard output; the first column is never folded.
+    """Print a table on standard output, at most 100 characters wide, to a terminal and to a file alike.
 
     Args:
-        right: columns aligned to the right. narrow: the columns that are kept where not all fit.
+        columns: titles; if all are empty, there is no header.
+        right: columns aligned to the right.
+        short: columns to show where all do not fit; empty: all.
+        prose: columns that may be wrapped; empty: all but the first.
+        verbose: show all columns, however wide the table becomes.
     """
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    out = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _WIDE)
-    widths = [max(len(row[n]) for row in (columns, *rows)) for n in range(len(columns))]
-    fits = sum(widths) + 2 * len(widths) <= out.width
-    shown = [n for n, column in enumerate(columns) if fits or not narrow or column in narrow]
-    grid = Table(box=None, pad_edge=False, header_style="bold")
+    terminal = sys.stdout.isatty()
+    out = Console(highlight=False, emoji=False)
+    room = min(WIDTH, out.width) if terminal else WIDTH
+    lines = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(cell_len(line[n]) for line in (columns, *lines)) for n in range(len(columns))]
+    shown = list(range(len(columns)))
+    if short and not verbose and _width(widths) > room:
+        shown = [n for n in shown if columns[n] in short]
+    wrapped = [n for n in shown if (columns[n] in prose if prose else n > 0)]
+    if verbose:
+        room = _width(widths)
+    elif not terminal or prose:  # a name is never cut
+        room = max(room, _width([min(widths[n], _LEAST) if n in wrapped else widths[n] for n in shown]))
+    out.width = room
+    grid = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
     for n in shown:
         justify: Any = "right" if columns[n] in right else "left"
-        grid.add_column(columns[n], justify=justify, overflow="fold", no_wrap=n == 0)
-    for row in rows:
-        grid.add_row(*(escape(printable(row[n])) for n in shown))
-    out.print(grid)
+        grid.add_column(columns[n], justify=justify, overflow="fold", no_wrap=n not in wrapped)
+    for line in lines:
+        grid.add_row(*(escape(line[n]) for n in shown))
+    out.print(grid, soft_wrap=False)
     if len(shown) < len(columns):
-        progress.note(f"(columns left out to fit: {', '.join(c for n, c in enumerate(columns) if n not in shown)})")
+        progress.note(f"(--verbose also shows: {', '.join(c for n, c in enumerate(columns) if n not in shown)})")
+
+
+def _width(widths: Sequence[int]) -> int:
+    """Return the width of a table whose columns have these widths."""
+    return sum(widths) + _GAP * (len(widths) - 1)

@@ -1,4 +1,4 @@
-"""``edgekit data check``."""
+"""The command ``data check``."""
 
 from __future__ import annotations
 
@@ -24,27 +24,30 @@ data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 @data_app.callback()
 def _data() -> None:
-    """Look into a folder of images before training."""
+    """Check a folder of images before training."""
 
 
 @data_app.command()
 def check(
-    data: Annotated[str, typer.Argument(help="A folder of images, or a built-in data set: digits.")],
+    data: Annotated[str, typer.Argument(help="Folder of images, or the built-in data set digits.")],
     json: Json = False,
     near_duplicates: Annotated[
-        bool, typer.Option("--near-duplicates/--no-near-duplicates", help="Look for images that look alike.")
+        bool, typer.Option("--near-duplicates/--no-near-duplicates", help="Search for near-duplicate images.")
     ] = True,
     distance: Annotated[
-        int, typer.Option(min=0, max=12, help="Bits of 64 in which the hashes of images that look alike may differ.")
+        int,
+        typer.Option(min=0, max=12, help="Largest Hamming distance of two near-duplicates' 64-bit perceptual hashes."),
     ] = 8,
-    image_size: Annotated[int, typer.Option(min=1, help="Images with a shorter side below this are tiny.")] = 32,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail on warnings too.")] = False,
+    image_size: Annotated[
+        int, typer.Option(min=1, help="Shorter side, in pixels, below which an image is reported as tiny.")
+    ] = 32,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit status 3 for warnings too.")] = False,
 ) -> None:
-    """Read every image once and say what is wrong with the data set.
+    """Check a data set: read every image once, and list problems.
 
-    Errors (status 3): files that cannot be read, images in several classes, images in several splits, classes
-    that a split lacks. Warnings: tiny, blank or very long images, copies, classes with very few images.
-    For DATA/<class>/<image> the splits are those that train would make.
+    Errors (exit status 3): unreadable files, the same image in several classes or several splits, classes missing in a
+    split. Warnings: tiny, blank or very long images, copies, classes with very few images. For DATA/<class>/<image>,
+    the splits are those that edgekit train would make.
     """
     from edgekit.data import check as checks
     from edgekit.data import dataset
@@ -65,7 +68,7 @@ def check(
         found = f"{_several(errors, 'error')}, " if errors else ""
         raise DataError(
             f"{data}: {found}{_several(warnings, 'warning')}{'' if errors else ' (--strict)'}",
-            f"mend or remove what is listed (--json lists all), then: edgekit data check {data}",
+            f"repair or remove the listed files (--json lists all), then: edgekit data check {data}",
         )
 
 
@@ -88,12 +91,12 @@ def _plain(report: Report) -> dict[str, object]:
 
 
 def _text(name: str) -> str:
-    """A file name as JSON can hold it: bytes that are not UTF-8 are spelled out."""
+    """Return a file name that JSON can hold, with bytes that are not UTF-8 escaped."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _print(data: str, report: Report) -> None:
-    """The table of counts; then each kind of finding, with its number and the first few."""
+    """Print the table of counts, then the number and the first few findings of each kind."""
     totals = {split: sum(c[split] for c in report.counts.values()) for split in ("train", "val", "test")}
     rows = [[name, *(str(count) for count in counts.values())] for name, counts in report.counts.items()]
     columns = ["class", *totals]
@@ -107,6 +110,6 @@ def _print(data: str, report: Report) -> None:
         if len(found) > _EXAMPLES:
             print(f"  and {len(found) - _EXAMPLES} more")
     if not report.findings:
-        print(f"{labels.printable(data)}: {report.images} images, nothing odd")
+        print(f"{labels.printable(data)}: {report.images} images, no problems")
     elif not report.count("error"):
         print(f"{labels.printable(data)}: {report.images} images, no errors")

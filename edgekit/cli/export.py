@@ -1,4 +1,4 @@
-"""``edgekit export``."""
+"""The command ``export``."""
 
 from __future__ import annotations
 
@@ -14,85 +14,84 @@ from edgekit.errors import UsageError
 from edgekit.records import PRECISIONS
 from edgekit.targets import base
 
-MaxDrop = Annotated[
-    float | None,
-    typer.Option(
-        help="Points of top-1 that INT8 may cost on val: search the cheapest recipe that keeps it, then the layers "
-        "that must stay in floating point. Exit status 7 if none keeps it.",
-        show_default=False,
-    ),
-]
-CalibrationData = Annotated[
-    Path | None,
-    typer.Option(help="A folder of unlabelled images to calibrate with. Default: the train split.", metavar="DIR"),
-]
-Parity = Annotated[
-    str, typer.Option(help="best: each target the scheme that suits it. strict: the same integers for all.")
-]
-Targets = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--target", "-t", help=f"A family ({', '.join(base.FAMILIES)}), a device (edgekit devices), or a .toml file."
-    ),
-]
-Precisions = Annotated[
-    list[str] | None, typer.Option("--precision", "-p", help=f"Only these: {', '.join(PRECISIONS)}.")
-]
-Recipe = Annotated[
-    str | None,
-    typer.Option(
-        help=f"Calibration: {', '.join(config.names('calibration'))}, or a .toml file. Default: default.",
-        show_default=False,
-    ),
-]
-Host = Annotated[
-    str | None,
-    typer.Option(help="A Jetson, user@address: its engines are built there over ssh.", show_default=False),
-]
-Input = Annotated[
-    str | None,
-    typer.Option(
-        "--input",
-        help="What LiteRT files take: uint8 (RGB bytes, normalized inside), int8 (those less 128), float (normalized "
-        "outside). Default: uint8; float with --parity strict.",
-        show_default=False,
-    ),
-]
-Output = Annotated[str, typer.Option(help="What INT8 LiteRT files give: float, int8 or uint8.")]
-About = Annotated[
-    Path | None,
-    typer.Option(
-        help="A .toml file with title, description, version, author, license: the metadata of LiteRT files.",
-        metavar="FILE",
-        show_default=False,
-    ),
-]
-Build = Annotated[bool, typer.Option(help="Build engines where the device is known, by --host or its .toml file.")]
-
 
 def export(
     run: Run = None,
-    target: Targets = None,
-    precision: Precisions = None,
-    recipe: Recipe = None,
-    max_drop: MaxDrop = None,
-    calibration_data: CalibrationData = None,
-    parity: Parity = "best",
-    input_: Input = None,
-    output: Output = "float",
-    about: About = None,
-    host: Host = None,
-    build: Build = True,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target",
+            "-t",
+            help=f"Family of devices ({', '.join(base.FAMILIES)}), device of edgekit devices, or .toml file; repeat it "
+            "for several.",
+            show_default=False,
+        ),
+    ] = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--precision", "-p", help=f"Precision: {', '.join(PRECISIONS)}; repeat it for several.", show_default=False
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Calibration recipe: {', '.join(config.names('calibration'))}, or a .toml file. Default: default.",
+            show_default=False,
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest loss of top-1 by INT8, in percentage points on val. Searches the cheapest recipe that keeps "
+            "it, then the layers that must stay in floating point. Exit status 7 if none keeps it.",
+            show_default=False,
+        ),
+    ] = None,
+    calibration_data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of unlabelled images for calibration. Default: the train split.",
+            metavar="DIR",
+            show_default=False,
+        ),
+    ] = None,
+    parity: Annotated[
+        str, typer.Option(help="best: quantize as suits each target. strict: the same integers on all targets.")
+    ] = "best",
+    input_: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            help="Input of LiteRT models: uint8 (RGB bytes, normalized inside), int8 (RGB bytes minus 128), float "
+            "(normalized outside). Default: uint8; float with --parity strict.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[str, typer.Option(help="Output of INT8 LiteRT models: float, int8 or uint8.")] = "float",
+    about: Annotated[
+        Path | None,
+        typer.Option(
+            help=".toml file with title, description, version, author and license, for the metadata of LiteRT models.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(help="Jetson that builds the engines over ssh: user@address.", show_default=False),
+    ] = None,
+    build: Annotated[
+        bool, typer.Option(help="Build engines if the device is known, from --host or its .toml file.")
+    ] = True,
     json: Json = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Write the models that a target runs.
+    """Export a run to the models that a target runs.
 
-    jetson: FP32, typed FP16 and QDQ INT8 ONNX, and TensorRT engines built on the device that --host names; without
-    one, build.sh builds them there.
-    android, ios, rpi: FP32, FP16 and INT8 .tflite; asked for, w8 (int8 weights only) and 16x8 (int16 activations) too.
-    desktop: ONNX. All INT8 files come from one calibration, kept in
-    the run. Repeat --target and --precision for several.
+    jetson: FP32, FP16 and INT8 (QDQ) ONNX, and TensorRT engines, which are built on the device that --host names; or
+    build there with build.sh. android, ios, rpi: FP32, FP16 and INT8 .tflite; with --precision also w8 (int8 weights)
+    and 16x8 (int16 activations). desktop: ONNX. All INT8 models come from one calibration, which is saved in the run.
     """
     if not target:
         raise UsageError(
@@ -114,7 +113,7 @@ def export(
     )
     opened, exported = api.export_targets(run, target, options, runs_dir)
     if json:
-        console.as_json([one.manifest for one in exported])
+        console.as_json([each.manifest for each in exported])
     else:
         progress.note(f"next: edgekit benchmark {opened.handle}")
     api.check_budget(opened, max_drop, exported)

@@ -1,4 +1,4 @@
-"""``edgekit inspect``."""
+"""The command ``inspect``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from edgekit.api.inspect import LARGEST
 from edgekit.cli import console
 from edgekit.cli.options import Json, RunsDir
+from edgekit.labels import printable
 
 if TYPE_CHECKING:
     from edgekit.targets.contents import Contents, OpInfo, TensorInfo
@@ -17,21 +18,23 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    model: Annotated[str, typer.Argument(help="A .tflite, .onnx or .engine file, or an artifact of a run.")],
+    model: Annotated[str, typer.Argument(help=".tflite, .onnx or .engine file, or artifact of a run.")],
     run: Annotated[
         str | None,
-        typer.Argument(help="The run whose artifact it is. Default: the newest.", show_default=False),
+        typer.Argument(
+            help="Name or path of the run that has the artifact. Default: the newest run.", show_default=False
+        ),
     ] = None,
     ops: Annotated[
-        bool, typer.Option("--ops", help="List every operator, with the tensors it reads and writes.")
+        bool, typer.Option("--ops", help="List of all operators, with their input and output tensors.")
     ] = False,
     json: Json = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Show what is in a model file: inputs and outputs, operators with types, sizes, hashes, where it comes from.
+    """Show the contents of a model file: inputs, outputs, operators, weights, hashes and origin.
 
-    Of .tflite files also which operators are expected to leave a GPU or an NPU delegate, and why: by their
-    documents, the device decides. Nothing of the file is run. Of an engine its record is shown: what built it.
+    For .tflite files, also the operators that a GPU or NPU delegate is not expected to run, according to its
+    documentation. The model is not run. For an engine, the record of its build is shown.
     """
     from edgekit.api import inspect as api
 
@@ -80,7 +83,7 @@ def _print_weights(contents: Contents) -> None:
     share = [[dtype, f"{n / 1e6:.3f}", f"{100 * n / max(1, sum(held.values())):.1f}"] for dtype, n in held.items()]
     _section("weights", ["type", "MB", "%"], share, right=["MB", "%"])
     rows = [[t.name, t.kind, _shape(t), f"{t.nbytes / 1e6:.3f}"] for t in largest(contents, LARGEST)]
-    _section("the largest", ["tensor", "type", "shape", "MB"], rows, right=["MB"])
+    _section("largest weights", ["tensor", "type", "shape", "MB"], rows, right=["MB"])
 
 
 def _print_verdicts(verdicts: list[Verdict]) -> None:
@@ -91,7 +94,7 @@ def _print_verdicts(verdicts: list[Verdict]) -> None:
         kept = f"{verdict.stays} of {verdict.ops}" + (f" in {verdict.parts} parts" if verdict.parts > 1 else "")
         leaving = [f"{kind} x{n}: {why}" for kind, why, n in verdict.leaving] or ["nothing"]
         rows += [[DELEGATES[verdict.delegate].title, kept, leaving[0]], *(["", "", text] for text in leaving[1:])]
-    title = "delegates, as their documents let expect (not verified on hardware: the device decides)"
+    title = "delegates, according to their documentation (not verified on hardware)"
     _section(title, ["delegate", "expected to run", "expected to leave"], rows)
 
 
@@ -101,13 +104,14 @@ def _print_engine(found: dict[str, Any]) -> None:
 
 
 def _print_lineage(lineage: dict[str, Any]) -> None:
-    rows = [[key, str(value)] for key, value in lineage.items()] or [["", "no manifest beside it says"]]
-    _section("where it comes from", ["", ""], rows)
+    rows = [[key, str(value)] for key, value in lineage.items()] or [["", "unknown: there is no manifest beside it"]]
+    _section("origin", ["", ""], rows)
 
 
 def _print_facts(found: dict[str, Any], form: str, rows: list[list[str]]) -> None:
     size = f"{found['size_bytes'] / 1e6:.3f} MB"
-    console.table([found["file"], ""], [["form", form], ["size", size], ["sha256", found["sha256"]], *rows])
+    print(printable(found["file"]))
+    console.table(["", ""], [["form", form], ["size", size], ["sha256", found["sha256"]], *rows])
 
 
 def _section(title: str, columns: list[str], rows: list[list[str]], right: list[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""``edgekit models``."""
+"""The command ``models``."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import dataclasses
 from typing import Any
 
 from edgekit.cli import console
-from edgekit.cli.options import Json
+from edgekit.cli.options import Json, Verbose
 from edgekit.models import zoo
 
 
-def models(json: Json = False) -> None:
-    """List what --model takes, and what was tried of each.
+def models(json: Json = False, verbose: Verbose = False) -> None:
+    """List the architectures that train --model takes.
 
-    Parameters (millions) and multiply-accumulates (10**9, one image) are those of the network at its
-    own input size with 1000 classes. What was tried with which result: benchmarks/results/models.json.
+    params: parameters, in millions; MACs: multiply-accumulate operations for one image, in billions; both with 1000
+    classes at the network's default input size. tried: exports that agree with PyTorch, recorded in
+    benchmarks/results/models.json.
     """
     known = [describe(arch) for arch in zoo.MODELS]
     if json:
@@ -33,11 +34,12 @@ def models(json: Json = False) -> None:
         for entry in known
     ]
     columns = ["model", "params (M)", "MACs (G)", "input px", "tried", "pretrained weights", "note"]
-    console.table(columns, rows, right=columns[1:4], narrow=["model", "params (M)", "MACs (G)", "input px", "note"])
+    short = ["model", "params (M)", "MACs (G)", "input px", "note"]
+    console.table(columns, rows, columns[1:4], short, prose=["note"], verbose=verbose)
 
 
 def describe(arch: str) -> dict[str, Any]:
-    """One model as plain values; ``tried`` maps a kind of file to the precisions that agreed with torch."""
+    """Return an architecture as plain values; ``tried`` maps file formats to precisions that agreed with PyTorch."""
     row = zoo.row(arch)
     done = [p for p in row.precisions if p in ("fp32", "fp16", "int8")]
     package = row.weights.startswith("edgekit.")

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands share, and options made from the fields of a dataclass."""
 
 from __future__ import annotations
 
@@ -17,11 +17,8 @@ Run = Annotated[
     typer.Argument(help="Name or path of a run. Default: the newest run.", show_default=False),
 ]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="EDGEKIT_RUNS_DIR", help="Folder of the runs.")]
-StrictGates = Annotated[
-    bool, typer.Option("--strict-gates", help="A gate passes only if its 95 % interval shows that it holds.")
-]
-Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for scripts.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="All columns of the tables, and what they mean.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of a table.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="All columns of the tables, and their meaning.")]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 

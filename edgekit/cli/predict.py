@@ -1,4 +1,4 @@
-"""``edgekit predict``."""
+"""The command ``predict``."""
 
 from __future__ import annotations
 
@@ -19,24 +19,23 @@ if TYPE_CHECKING:
 
 
 def predict(
-    run: Annotated[str, typer.Argument(help="A run's name or path, or - for the newest.")],
+    run: Annotated[str, typer.Argument(help="Name or path of a run; - for the newest run.")],
     image: Annotated[list[Path], typer.Argument(help="Image files.")],
     artifact: Annotated[
         str | None,
-        typer.Option(help="Use an exported file, such as android/model.int8.tflite. Default: the checkpoint."),
+        typer.Option(help="Exported model, such as android/model.int8.tflite. Default: the checkpoint."),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many classes to print.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes to print.")] = 3,
     uncertainty: Annotated[
-        bool, typer.Option("--uncertainty", help="Show how doubtful each answer is (dropout at test time).")
+        bool, typer.Option("--uncertainty", help="Uncertainty of each prediction, by Monte Carlo dropout.")
     ] = False,
     json: Json = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Classify images with a run's model.
+    """Classify images with the checkpoint of a run, or with an exported model.
 
-    The checkpoint answers, or with --artifact one of the exported files. Probabilities are calibrated
-    with the temperature that was fitted on val. --uncertainty runs 64 thinned copies of the
-    network's head and adds the mean and the spread of the answer's probability, and the entropy.
+    Probabilities are calibrated with the temperature that was fitted on val. --uncertainty draws 64 dropout samples of
+    the network's head, and adds mean and standard deviation of the predicted class's probability, and the entropy.
     """
     if Path(run).is_file():
         raise UsageError("the first argument is a run, not an image", f"edgekit predict - {run}")
@@ -72,6 +71,6 @@ def _print(answers: list[Prediction], top: int) -> None:
             row += [f"{100 * answer.uncertainty.mean_probability:.1f}", f"{100 * answer.uncertainty.spread:.1f}"]
             row += [f"{answer.uncertainty.entropy:.2f} ({100 * answer.uncertainty.entropy_share:.0f} %)"]
         progress.note(
-            "mean, spread: of the first class over 64 samples of dropout, percent; entropy: nats, share of the largest"
+            "mean, spread: of the top class's probability over 64 dropout samples; entropy: nats (share of maximum)"
         )
     console.table(columns, rows, right=columns[2:])

@@ -1,4 +1,4 @@
-"""``edgekit quant debug``."""
+"""The commands ``quant debug`` and ``quant table``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgekit import config, files, labels, progress
 from edgekit.api import quantize
 from edgekit.api.quantize import FORMATS
 from edgekit.cli import console
-from edgekit.cli.options import Json, Run, RunsDir
+from edgekit.cli.options import Json, Run, RunsDir, Verbose
 from edgekit.errors import UsageError, unknown
 from edgekit.quantization import CalibrationTable, Range
 from edgekit.targets import base
@@ -21,61 +21,59 @@ if TYPE_CHECKING:
     from edgekit.quant.debug import Agreement, Inspection, LayerReport
 
 
-_COLUMNS = ("layer", "kind", "runs in", "weights dB", "cosine", "alone dB", "cosine", "accumulated dB", "cosine")
-_EFFECTS = ("logits dB", "cosine", "top-1 changed")
-_NARROW = ("layer", "alone dB", "accumulated dB", "logits dB")
-quant_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-
-
+_COLUMNS = (
+    "layer", "kind", "runs in", "weights dB", "cosine", "alone dB", "cosine", "accumulated dB", "cosine", "logits dB",
+    "cosine", "top-1 changed",
+)  # fmt: skip
+_SHORT = ("layer", "runs in", "alone dB", "accumulated dB", "logits dB", "top-1 changed")
 _TABLE_COLUMNS = ("tensor", "low", "high", "symmetric scale", "asymmetric scale", "zero point")
+_TABLE_SHORT = _TABLE_COLUMNS[:3]
 _DIFF_COLUMNS = ("tensor", "low", "high", "other low", "other high", "width")
+quant_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+Recipe = Annotated[
+    str, typer.Option(help=f"Calibration recipe: {', '.join(config.names('calibration'))}, or a .toml file.")
+]
 
 
 @quant_app.callback()
 def _quant() -> None:
-    """Look into the quantized network."""
+    """Inspect the quantized network."""
 
 
 @quant_app.command()
 def debug(
     run: Run = None,
     target: Annotated[
-        str, typer.Option("--target", "-t", help=f"A family ({', '.join(base.FAMILIES)}), or a device.")
+        str, typer.Option("--target", "-t", help=f"Family of devices ({', '.join(base.FAMILIES)}) or device.")
     ] = "android",
-    recipe: Annotated[
-        str, typer.Option(help=f"Calibration: {', '.join(config.names('calibration'))}, or a .toml file.")
-    ] = "default",
-    images: Annotated[
-        int, typer.Option(min=1, help="Images to compare on, from the calibration set; the time grows with them.")
-    ] = 32,
+    recipe: Recipe = "default",
+    images: Annotated[int, typer.Option(min=1, help="Number of calibration images to compare on.")] = 32,
     json: Json = False,
+    verbose: Verbose = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Say which layers lose accuracy in INT8, the most sensitive first.
+    """Rank the layers by the accuracy that they lose in INT8.
 
-    Signal to quantization noise (SQNR, dB: more is better) and cosine against the float network. weights: of the
-    layer; alone: its outputs with nothing but this layer quantized; accumulated: with all before it quantized too;
-    logits: what quantizing this layer alone does to the answers, by which the layers are ranked. Layers that run
-    in float for want of an INT8 kernel carry rounded weights too. It writes quant/debug-<target>.svg, with the
-    histograms of the most sensitive tensors and the ranges chosen for them, and quant/debug-<target>.json, which
-    has every tensor.
+    Figures are signal-to-quantization-noise ratios (dB, higher is better) against the float network. alone: output of
+    the layer with only it quantized; accumulated: with all layers before it quantized too; logits: with only this
+    layer quantized, by which the layers are ranked. Layers that run in float because there is no INT8 kernel have
+    rounded weights, too.
+
+    Writes quant/debug-<target>.json with all figures, and quant/debug-<target>.svg with the histograms and ranges of
+    the most sensitive tensors.
     """
-    from edgekit.api import quantize
-
     debugged = quantize.debug(run, target, recipe, images, runs_dir)
     if json:
         console.as_json(debugged.document)
     else:
-        _print(debugged.found)
+        _print_layers(debugged.found, verbose)
     progress.note(f"picture: {debugged.path}.svg")
     progress.note(f"figures: {debugged.path}.json")
 
 
-def _print(found: Inspection) -> None:
-    """The layers, the most sensitive first; then the network as a whole."""
-    columns = (*_COLUMNS, *_EFFECTS)
-    right = tuple(column for column in columns if column not in ("layer", "kind", "runs in"))
-    console.table(columns, [_cells(layer) for layer in found.layers], right=right, narrow=_NARROW)
+def _print_layers(found: Inspection, verbose: bool) -> None:
+    """Print the layers, most sensitive first, then the whole network."""
+    console.table(_COLUMNS, [_cells(layer) for layer in found.layers], _COLUMNS[3:], _SHORT, verbose=verbose)
     logits = found.effect.logits
     changed = round(found.effect.changed * found.images)
     print(
@@ -96,54 +94,52 @@ def _cells(layer: LayerReport) -> list[str]:
 
 
 def _db(agreement: Agreement) -> str:
-    """A ratio in dB; values that do not differ have none."""
+    """Format a ratio in dB; "exact" if nothing differs."""
     from edgekit.quant.debug import EXACT_DB
 
     return "exact" if agreement.sqnr_db >= EXACT_DB else f"{agreement.sqnr_db:.1f}"
-
-
-# ``edgekit quant table``.
 
 
 @quant_app.command("table")
 def table(
     run: Run = None,
     as_: Annotated[
-        str | None, typer.Option("--as", help="Write it for a program: json, tensorrt (calibration cache), litert.")
+        str | None, typer.Option("--as", help="Format to write: json, tensorrt (calibration cache) or litert.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where --as writes; else it prints.")] = None,
-    recipe: Annotated[
-        str, typer.Option(help=f"Calibration: {', '.join(config.names('calibration'))}, or a .toml file.")
-    ] = "default",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write. Default: standard output.")
+    ] = None,
+    recipe: Recipe = "default",
     diff: Annotated[
-        str | None, typer.Option("--diff", help="Another table (calibration/*.json of a run), or another run.")
+        str | None, typer.Option("--diff", help="Table (calibration/*.json of a run) or run to compare with.")
     ] = None,
+    verbose: Verbose = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Show a run's calibration table: the range of every tensor, and the int8 scales that come of it.
+    """Show the calibration table of a run: the range of every tensor, and its int8 scales.
 
-    It is made if the run has none for this recipe yet. --as tensorrt: the calibration cache of TensorRT before 11
-    (trtexec --int8 --calib=FILE, with model.fp32.onnx). --as litert: the calibration result of LiteRT's quantizer.
-    --diff: which ranges differ from another table, the most different first.
+    The table is made if the run has none for this recipe. --as tensorrt: calibration cache of TensorRT before 11, for
+    trtexec --int8 --calib=FILE with model.fp32.onnx. --as litert: calibration result of LiteRT's quantizer. --diff:
+    ranges that differ from another table, largest difference first.
     """
     if as_ is not None and as_ not in FORMATS:
         raise unknown("format", as_, FORMATS)
     if output is not None and as_ is None:
         raise UsageError("--output needs a format", f"add --as json   (known: {', '.join(FORMATS)})")
     if diff is not None and as_ not in (None, "json"):
-        raise UsageError(f"--diff has no {as_} format", "leave --as out, or --as json")
+        raise UsageError(f"--diff cannot write {as_}", "leave out --as, or use --as json")
     chosen = config.load_recipe(recipe)
-    bench = quantize.open_intermediates(runs_dir, run, chosen)
+    intermediates = quantize.open_intermediates(runs_dir, run, chosen)
     if diff is not None:
-        changes = quantize.table_changes(bench.table, quantize.other_table(diff, runs_dir, chosen))
+        changes = quantize.table_changes(intermediates.table, quantize.other_table(diff, runs_dir, chosen))
         if as_ is None:
             _print_changes(changes)
         else:
             _write(quantize.as_text(changes), output)
     elif as_ is not None:
-        _write(FORMATS[as_](bench), output)
+        _write(FORMATS[as_](intermediates), output)
     else:
-        _print_table(bench.table)
+        _print_table(intermediates.table, verbose)
 
 
 def _write(text: str, output: Path | None) -> None:
@@ -154,15 +150,15 @@ def _write(text: str, output: Path | None) -> None:
         progress.note(f"written: {output}")
 
 
-def _print_table(found: CalibrationTable) -> None:
+def _print_table(found: CalibrationTable, verbose: bool) -> None:
     from edgekit.quant import affine
 
     rows = []
     for name, span in found.ranges.items():
-        symmetric, free = (affine.activation_grid(span, wanted) for wanted in (True, False))
-        scales = f"{symmetric.scale:.4g}", f"{free.scale:.4g}", str(free.zero_point)
+        symmetric, asymmetric = (affine.activation_grid(span, wanted) for wanted in (True, False))
+        scales = f"{symmetric.scale:.4g}", f"{asymmetric.scale:.4g}", str(asymmetric.zero_point)
         rows.append((name, *_ends(span), *scales))
-    console.table(_TABLE_COLUMNS, rows, right=_TABLE_COLUMNS[1:], narrow=_TABLE_COLUMNS[:3])
+    console.table(_TABLE_COLUMNS, rows, _TABLE_COLUMNS[1:], _TABLE_SHORT, verbose=verbose)
     progress.note(f"{len(rows)} tensors, observer {found.observer}, recipe {found.recipe}")
 
 

@@ -1,10 +1,10 @@
-"""``edgekit report``."""
+"""The command ``report``."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -14,21 +14,20 @@ from edgekit.cli.options import Json, Run, RunsDir, Verbose
 from edgekit.errors import UsageError, unknown
 from edgekit.runs import choose_run
 
-if TYPE_CHECKING:
-    pass
-
 
 def report(
     run: Run = None,
-    format_: Annotated[str, typer.Option("--format", "-f", help=f"What is written: {', '.join(FORMATS)}.")] = "html",
+    format_: Annotated[str, typer.Option("--format", "-f", help=f"Format: {', '.join(FORMATS)}.")] = "html",
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", help="Where; - is standard output. Default: in the run.", metavar="FILE"),
+        typer.Option(
+            "--output", "-o", help="File to write; - for standard output. Default: in the run.", metavar="FILE"
+        ),
     ] = None,
     about: Annotated[
         Path | None,
         typer.Option(
-            help="card: a .toml file with title, description, version, author, license, as export takes it.",
+            help="For card: .toml file with title, description, version, author and license.",
             metavar="FILE",
             show_default=False,
         ),
@@ -37,12 +36,12 @@ def report(
     verbose: Verbose = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Print the figures and write the report: by default one HTML page.
+    """Write the report of a run: what to ship on each device, and why.
 
-    runs/<run>/report.html is self-contained: it can be mailed, printed and read without a network.
-    --format md: the verdict and the tables, for GitHub. json: everything that the page says. csv: one row a model and
-    device. classes: one row a class, as csv. card: a model card for the Hugging Face Hub. A run that was only trained
-    has its report too; --json then prints an empty list.
+    The default is runs/<run>/report.html, one file that can be mailed, printed and read offline. --format md: tables
+    for GitHub; json: everything on the page; csv: one row per model and device; classes: one row per class, as csv;
+    card: a model card for the Hugging Face Hub. --verbose prints the tables of edgekit benchmark, and --json their
+    rows.
     """
     if format_ not in FORMATS:
         raise unknown("format", format_, list(FORMATS))
@@ -55,16 +54,17 @@ def report(
     from edgekit.reporting import decide
 
     opened = choose_run(runs_dir, run)
-    material = api.gather(opened)
-    text = api.written(material, format_, about)
+    material = api.collect(opened)
+    text = api.render(material, format_, about)
     rows = list(material.rows)
     if json:
         figures.print_rows(rows, json, material.gates, verbose)
-        figures.print_programs(list(material.programs), json)
+        figures.print_programs(list(material.programs), json, verbose)
     elif verbose and output != "-":
         figures.print_figures(opened, list(material.results), rows, json, verbose)
     elif format_ == "html" and output != "-":
-        for line in decide.quantization_verdicts(rows, material.gates):
+        verdicts = decide.training_verdicts(material.evaluation) if material.evaluation else []
+        for line in [*verdicts, *decide.quantization_verdicts(rows, material.gates)]:
             progress.note(line)
     if output == "-":
         sys.stdout.write(text)
@@ -75,10 +75,10 @@ def report(
     _report_missing(opened, bool(material.evaluation), bool(material.rows))
 
 
-def _report_missing(run: runs.Run, judged: bool, measured: bool) -> None:
-    """What is missing in the report, and what brings it."""
-    if not judged:
-        progress.note(f"not judged on the test split; next: edgekit evaluate {run.handle}")
+def _report_missing(run: runs.Run, evaluated: bool, measured: bool) -> None:
+    """Log what the report lacks, with the command that adds it."""
+    if not evaluated:
+        progress.note(f"not evaluated on the test split; next: edgekit evaluate {run.handle}")
     if not measured:
         exported = any((run.path / "export").glob("*/manifest.json"))
         command = f"benchmark {run.handle}" if exported else f"export {run.handle} --target jetson --target android"

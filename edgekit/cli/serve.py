@@ -1,4 +1,4 @@
-"""``edgekit serve``."""
+"""The command ``serve``."""
 
 from __future__ import annotations
 
@@ -27,35 +27,51 @@ def serve(
     run: Run = None,
     artifact: Annotated[
         list[str] | None,
-        typer.Option("--artifact", "-a", help="An exported file. Default: every LiteRT file.", show_default=False),
+        typer.Option(
+            "--artifact",
+            "-a",
+            help="Exported model; repeat it for several. Default: all LiteRT models.",
+            show_default=False,
+        ),
     ] = None,
     suite: Annotated[
-        str, typer.Option(help=f"When to stop: {', '.join(config.names('benchmarks/suites'))}, or a .toml file.")
+        str,
+        typer.Option(
+            help=f"Duration of measurements: {', '.join(config.names('benchmarks/suites'))}, or a .toml file."
+        ),
     ] = "quick",
     mode: Annotated[
-        str, typer.Option(help="What the page begins with: wasm (one thread), threads or webgpu.")
+        str, typer.Option(help="Initial backend of the page: wasm (one thread), threads or webgpu.")
     ] = "wasm",
-    threads: Annotated[int | None, typer.Option(min=1, max=64, help="Of the mode threads. Default: 4.")] = None,
-    lan: Annotated[bool, typer.Option("--lan", help="Let other devices of the local network in.")] = False,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Number of threads of the mode threads. Default: 4.")
+    ] = None,
+    lan: Annotated[bool, typer.Option("--lan", help="Accept other devices of the local network.")] = False,
     address: Annotated[
-        str | None, typer.Option(help="With --lan: this machine's address or name in the link.", show_default=False)
+        str | None, typer.Option(help="Address or name of this machine in the link, with --lan.", show_default=False)
     ] = None,
     https: Annotated[
-        bool, typer.Option("--https", help="With a certificate of its own: threads, WebGPU and the camera need it.")
+        bool,
+        typer.Option(
+            "--https", help="HTTPS with a self-signed certificate, which threads, WebGPU and the camera need."
+        ),
     ] = False,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help=f"Default: {_PORT}, or a free one.", show_default=False)
+        int | None,
+        typer.Option(
+            min=0, max=65535, help=f"Port; 0 for any free one. Default: {_PORT}, or a free one.", show_default=False
+        ),
     ] = None,
-    devices: Annotated[int, typer.Option(min=1, max=100, help="So many browsers may use the link.")] = 1,
-    once: Annotated[bool, typer.Option("--once", help="End when the first browser has sent everything.")] = False,
+    devices: Annotated[int, typer.Option(min=1, max=100, help="Number of browsers that may use the link.")] = 1,
+    once: Annotated[bool, typer.Option("--once", help="Stop when the first browser has sent all results.")] = False,
     json: Json = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Measure exported models on any phone, by its browser.
+    """Measure exported models in the browser of any phone.
 
-    Prints a link and a QR code. The browser that opens it runs the LiteRT files with LiteRT.js, measures
-    latency, classifies the test images and sends everything back; nothing is installed there, and nothing
-    comes from the internet. Its camera can also try the model. Ends at Ctrl-C; what came in is kept.
+    Prints a link and a QR code. The browser that opens the link runs the LiteRT models with LiteRT.js, measures their
+    latency, classifies the test images and sends the results back. Nothing is installed on the phone, and nothing is
+    loaded from the internet. The page can also run a model on the camera. Ctrl-C ends it; received results are kept.
     """
     from edgekit.api import serve as api
     from edgekit.web import certificate
@@ -64,7 +80,7 @@ def serve(
     if mode not in MODES:
         raise unknown("mode", mode, MODES)
     if address and not lan:
-        raise UsageError("--address is for other devices", "add --lan")
+        raise UsageError("--address needs --lan", "add --lan")
     limits = config.load_suite(suite)
     opened = choose_run(runs_dir, run)
     name = (address or api.own_address()) if lan else api.HERE
@@ -78,13 +94,13 @@ def serve(
 
 
 def _print_link(link: Link) -> None:
-    """Show the link, as a QR code too where other devices may open it."""
+    """Print the link, with a QR code if other devices may open it."""
     place = link.place
     if place.lan:
         _print_code(link.url)
     progress.note(f"open on the phone: {link.url}" if place.lan else f"open in a browser of this machine: {link.url}")
     if place.fingerprint:
-        progress.note(f"the browser will warn of an unknown certificate; its SHA-256 must be\n  {place.fingerprint}")
+        progress.note(f"the browser will warn about an unknown certificate; its SHA-256 must be\n  {place.fingerprint}")
     elif place.lan:
         progress.note("without --https: one thread, no WebGPU, no live camera, and others in the network can listen")
     else:
@@ -93,7 +109,7 @@ def _print_link(link: Link) -> None:
 
 
 def _print_code(link: str) -> None:
-    """A QR code on standard error, if that is a terminal: black on white whatever its colours are."""
+    """Print a QR code, black on white, on standard error if it is a terminal."""
     if not sys.stderr.isatty():
         return
     import segno
@@ -103,9 +119,9 @@ def _print_code(link: str) -> None:
     rows = [list(row) for row in segno.make(link, error="l", micro=False).matrix_iter(border=2)]
     rows += [[0] * len(rows[0])] * (len(rows) % 2)
     blocks = {(0, 0): " ", (1, 0): "▀", (0, 1): "▄", (1, 1): "█"}
-    console = Console(stderr=True, highlight=False, no_color=False)  # NO_COLOR too: without its colours it is none
+    console = Console(stderr=True, highlight=False, no_color=False)  # a QR code needs its colours, even with NO_COLOR
     if console.width < len(rows[0]):
-        progress.note(f"the terminal is too narrow for the code of the link: {len(rows[0])} columns show it")
+        progress.note(f"the terminal is too narrow for the QR code: it needs {len(rows[0])} columns")
         return
     for upper, lower in zip(rows[::2], rows[1::2]):
         line = "".join(blocks[bool(a), bool(b)] for a, b in zip(upper, lower))
@@ -113,7 +129,7 @@ def _print_code(link: str) -> None:
 
 
 def print_results(run: runs.Run, received: list[BenchmarkResult], json: bool) -> None:
-    """The table of the run; without a baseline to compare with, what was received."""
+    """Print the figures of the run, or only those received if the run has no baseline."""
     from edgekit import measurements
     from edgekit.api import report
     from edgekit.api import serve as api
@@ -121,14 +137,14 @@ def print_results(run: runs.Run, received: list[BenchmarkResult], json: bool) ->
     from edgekit.cli.figures import print_figures
 
     if not received:
-        progress.note("nothing was received")
+        progress.note("no results were received")
         if json:
             console.as_json([])
         return
     if any(
         result.artifact.name == measurements.REFERENCE for result in results.load(run.path / "bench", progress.note)
     ):
-        print_figures(run, *report.measured(run), json, verbose=False)
+        print_figures(run, *report.load_measurements(run), json, verbose=False)
         return
     rows = [api.figures_of(result) for result in received]
     if json:
@@ -137,4 +153,4 @@ def print_results(run: runs.Run, received: list[BenchmarkResult], json: bool) ->
         columns = list(rows[0])
         cells = [[v if isinstance(v, str) else "-" if v is None else f"{v:.2f}" for v in row.values()] for row in rows]
         console.table(columns, cells, right=columns[2:])
-    progress.note(f"next, for the baseline that these are compared with: edgekit benchmark {run.handle}")
+    progress.note(f"next: edgekit benchmark {run.handle} measures the baseline to compare with")

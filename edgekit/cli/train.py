@@ -1,4 +1,4 @@
-"""``edgekit train``, ``edgekit evaluate`` and ``edgekit compare``."""
+"""The commands ``train``, ``evaluate`` and ``compare``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from edgekit import files, progress, runs
 from edgekit.api.evaluate import RunComparison, evaluate_run, p_value_text, rank
 from edgekit.cli import console
-from edgekit.cli.options import Json, Run, RunsDir, options_of
+from edgekit.cli.options import Json, Run, RunsDir, Verbose, options_of
 from edgekit.errors import MissingError, UsageError
 from edgekit.models import zoo
 from edgekit.runs import choose_run, list_runs, open_run
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from edgekit.scores import Evaluation
 
 
-# Options that go with --resume; the run has all others.
+# Options that may be given with --resume; all others come from the run.
 _FREE_TO_RESUME = {"resume", "runs_dir", "log"}
 _COLUMNS = (
     "run", "model", "strategy", "top-1 % (95 %)", "p", "precision", "recall", "F1", "NLL", "ECE %", "s/epoch",
     "parameters (trained)", "peak MB", "INT8 MB",
 )  # fmt: skip
-_NARROW = ("run", "top-1 % (95 %)", "p", "F1", "INT8 MB")
+_SHORT = ("run", "top-1 % (95 %)", "p", "F1", "INT8 MB")
 _EVALUATE_COLUMNS = ("class", "test images", "precision %", "recall %", "F1 %")
 
 
@@ -72,10 +72,11 @@ def train(
     """Fine-tune a classifier on a folder of images.
 
     DATA holds one folder per class, DATA/<class>/<image>, and is split 70/15/15 by content hash; or it holds the
-    splits, DATA/{train,val,test}/<class>/<image>. Options left on auto are chosen from the data, and the choice is
-    printed. The weights of the best epoch on val are kept in runs/<name>, with everything that made them.
+    splits, DATA/{train,val,test}/<class>/<image>. Options that you leave unset are chosen from the data and the
+    machine, and printed. The weights of the best epoch on val are saved in runs/<name>, with everything that made
+    them.
 
-    Several processes: torchrun --nproc-per-node N -m edgekit train DATA ...
+    Several GPUs: torchrun --nproc-per-node N -m edgekit train DATA ...
     """
     from edgekit.api import train as api
     from edgekit.training import trackers
@@ -85,7 +86,7 @@ def train(
         given = _given(context)
         if others := sorted(given - _FREE_TO_RESUME):
             raise UsageError(
-                f"--resume takes every option from the run, also {', '.join(others)}",
+                f"--resume takes all options from the run; remove {', '.join(others)}",
                 f"edgekit train --resume {resume}, or leave out --resume for a new run",
             )
         api.resume_run(runs_dir, resume, log)
@@ -94,7 +95,7 @@ def train(
         raise UsageError("train needs images", "edgekit train DATA --model efficientnet_lite0   (or DATA: digits)")
     wanted = api.options_for(data, model.split(","), flip, **chosen)
     if name and len(wanted) > 1:
-        raise UsageError("--name goes with one model", "leave out --name: each model gets a run of its own")
+        raise UsageError("--name needs a single model", "leave out --name: each model gets its own run")
     trained = api.train_all(data, wanted, runs_dir=runs_dir, name=name, skip_bad=skip_bad, log=log)
     if len(trained) > 1:
         print_comparison(trained, json=False)
@@ -112,31 +113,34 @@ def _given(context: typer.Context) -> set[str]:
 def compare(
     runs: Annotated[list[str] | None, typer.Argument(help="Names or paths of runs. Default: all runs.")] = None,
     json: Json = False,
+    verbose: Verbose = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Compare trained runs in one table, the best first.
+    """Compare trained runs in one table, best first.
 
-    Runs are ranked by top-1 on the test split. Runs of other data are listed, but not ranked.
+    Runs are ranked by top-1 on the test split. Runs on other data are listed, but not ranked. p: McNemar's test, image
+    by image, against the first run.
     """
     names = list(dict.fromkeys(runs or [path.name for path in list_runs(runs_dir)]))
     if not names:
         raise MissingError(f"no finished run in {runs_dir}", "edgekit train DATA --model efficientnet_lite0")
-    print_comparison([open_run(runs_dir, name) for name in names], json)
+    print_comparison([open_run(runs_dir, name) for name in names], json, verbose)
 
 
-def print_comparison(runs: list[runs.Run], json: bool) -> None:
-    """Print runs as a table or as JSON, and which one is best in one sentence."""
-    # As they were written: a run that was just trained holds records, not plain values.
+def print_comparison(runs: list[runs.Run], json: bool, verbose: bool = False) -> None:
+    """Print runs as a table or as JSON, and a sentence about the best one."""
+    # Read again: a run that was just trained holds records, not plain values.
     rows, sentence = rank([open_run(run.path.parent, run.name) for run in runs])
     if json:
         console.as_json({"rows": [dataclasses.asdict(row) for row in rows], "sentence": sentence})
         return
-    console.table(_COLUMNS, [_cells(row) for row in rows], right=_COLUMNS[3:], narrow=_NARROW)
-    progress.note(
-        "p: McNemar, paired, against the first; precision, recall, F1: mean of the classes; NLL, ECE: calibrated"
-    )
+    console.table(_COLUMNS, [_cells(row) for row in rows], right=_COLUMNS[3:], short=_SHORT, verbose=verbose)
+    if verbose:
+        progress.note(
+            "p: McNemar's test against the first run; precision, recall, F1: mean of the classes; NLL, ECE: calibrated"
+        )
     if not all(row.same_data for row in rows):
-        progress.note("other data: another data set or split; its figures cannot be compared with the others'")
+        progress.note("other data: another data set or split; the figures are not comparable")
     progress.note(sentence)
 
 
@@ -161,27 +165,27 @@ def _cells(row: RunComparison) -> list[str]:
 
 
 def evaluate(run: Run = None, json: Json = False, runs_dir: RunsDir = Path("runs")) -> None:
-    """Evaluate a run: every class, calibration, uncertainty.
+    """Evaluate a run on its val and test splits: every class, calibration, uncertainty.
 
-    Training does this by itself. Temperature and dropout are fitted on val; the figures printed are of the test split.
+    edgekit train does this at its end. Temperature and dropout are fitted on val; the printed figures are of test.
     Writes evaluation.json, evaluation.npz and pictures/ in the run.
     """
     opened = choose_run(runs_dir, run)
-    judged = evaluate_run(opened)
+    evaluation = evaluate_run(opened)
     if json:
         console.as_json(files.load_json(opened.path / "evaluation.json"))
     else:
-        _print_classes(judged)
+        _print_classes(evaluation)
     progress.note(f"next: edgekit report {opened.handle}")
 
 
-def _print_classes(judged: Evaluation) -> None:
+def _print_classes(evaluation: Evaluation) -> None:
     from edgekit.reporting.tables import number
 
-    scores = judged.splits["test"].scores
+    scores = evaluation.splits["test"].scores
     rows = [
         [name, str(c.support), number(c.precision, 1), number(c.recall, 1), number(c.f1, 1)]
-        for name, c in zip(judged.labels, scores.classes)
+        for name, c in zip(evaluation.labels, scores.classes)
     ]
     for name, mean in (("(mean of classes)", scores.macro), ("(weighted by images)", scores.weighted)):
         values = (number(v, 1) for v in (mean.precision, mean.recall, mean.f1))

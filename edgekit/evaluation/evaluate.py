@@ -20,7 +20,6 @@ from edgekit.config import from_table
 from edgekit.data.images import load_batches, load_pixels
 from edgekit.errors import DataError, EdgekitError, raise_if_not_damage
 from edgekit.evaluation import metrics, temperature
-from edgekit.models import build
 from edgekit.records import Checkpoint, DatasetIndex
 from edgekit.scores import Evaluation, Mistake, SplitScores
 
@@ -52,6 +51,7 @@ def evaluate(
         EdgekitError: the outputs of the network are not finite.
     """
     from edgekit.evaluation import uncertainty
+    from edgekit.models import build
 
     head = build.head_of(model, checkpoint.arch)
     sizes = {name: len(data.split(name)) for name in ("val", "test")}

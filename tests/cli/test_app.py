@@ -75,7 +75,11 @@ ERRORS = {
     "evaluate sound": (3, "checkpoint.pt is no edgekit checkpoint", ""),
     "compare none": (4, "there is no run 'none'", "runs in runs: "),
     "compare --runs-dir empty": (4, "no finished run in empty", "edgekit train"),
-    "predict sound a.png --uncertainty --artifact b": (2, "--uncertainty is not for exported", "edgekit predict sound"),
+    "predict sound a.png --uncertainty --artifact b": (
+        2,
+        "--uncertainty needs the checkpoint",
+        "leave out --artifact, or leave out --uncertainty",
+    ),
     "report --runs-dir empty": (4, "no finished run in empty", "edgekit train"),
     "predict none a.png": (4, "there is no run 'none'", "runs in runs: "),
     "predict sound a.png": (3, "checkpoint.pt is no edgekit checkpoint", ""),
@@ -160,6 +164,17 @@ def test_a_folder_in_the_place_of_a_file_is_status_6(tmp_path: Path, capsys: pyt
     (tmp_path / "runs" / "sound" / "bench" / "local" / "a.json").mkdir(parents=True)
     assert run(["report", "sound"]) == 6
     assert capsys.readouterr().err.startswith("error: Is a directory: failed while reading runs/sound/bench")
+
+
+def test_an_error_of_the_system_that_nothing_expects_is_status_6(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        Path("runs/sound").read_text()
+
+    monkeypatch.setattr("edgekit.cli.report.choose_run", refuse)
+    assert run(["report", "sound"]) == 6
+    assert capsys.readouterr().err.startswith("error: Is a directory: failed while working (runs/sound)")
 
 
 @pytest.mark.parametrize("line", ["--debug report none", "report none --debug", "report none"])

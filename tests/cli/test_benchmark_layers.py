@@ -72,24 +72,24 @@ def test_times_are_shown_by_block_and_the_next_step_is_named(
     said = capsys.readouterr()
     assert rows(said.out)["body.0"][:4] == ["2", "layers", "3.500", "35.0"]
     assert "times: a profiler, medians; layers add up to 10.000 of 11.000 ms of a profiled run" in said.err
-    assert "no errors yet; next: edgekit quant debug digits --target android" in said.err
+    assert "no quantization errors yet; next: edgekit quant debug digits --target android" in said.err
     assert "android/model.int8.tflite on local: stem.0 costs 50 % of the time" in said.err
 
 
 def test_errors_stand_beside_the_times(measured: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
     save_debug(measured)
-    assert run(["layers", "--all"]) == 0
+    assert run(["layers", "--all", "--verbose"]) == 0
     said = capsys.readouterr()
     assert rows(said.out)["stem.0"][-4:] == ["50.0", "30.0", "20.0", "99.0"]
     assert rows(said.out)["stem.0/maxpool2d"][-1] == "-"
     assert "stem.0 costs 40 % of the time and 99 % of the error" in said.err
-    assert "20.0 dB together; all quantized at once: 21.0 dB" in said.err
+    assert "SQNR of the logits: 21.0 dB; expected from the sum of the layers: 20.0 dB" in said.err
 
 
 def test_errors_of_other_weights_do_not_count(measured: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
     save_debug(measured, checkpoint_sha256="e" * 64)
     assert run(["layers"]) == 0
-    assert "no errors yet" in capsys.readouterr().err
+    assert "no quantization errors yet" in capsys.readouterr().err
 
 
 def test_json_has_the_rows_and_the_sentence(measured: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,8 +104,8 @@ def test_json_has_the_rows_and_the_sentence(measured: runs.Run, capsys: pytest.C
 def test_a_model_without_times_says_what_brings_them(measured: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["layers", "-a", FP32.name]) == 0
     said = capsys.readouterr().err
-    assert f"no times of the layers of {FP32.name} on local: none were kept; next: edgekit benchmark digits" in said
-    assert "is FP32; -a names an INT8 model" in said
+    assert f"no layer times of {FP32.name} on local: not measured yet; next: edgekit benchmark digits" in said
+    assert "is FP32; -a selects an INT8 model" in said
 
 
 def test_a_runtime_that_cannot_tell_says_why(measured: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,7 +120,7 @@ def test_times_of_an_emulator_are_not_shown(measured: runs.Run, capsys: pytest.C
     results.save(measured.path / "bench", timed(device="qemu", source="emulated"))
     assert run(["layers", "-d", "qemu"]) == 0
     said = capsys.readouterr()
-    assert "qemu is emulated: its times are none" in said.err
+    assert "qemu is emulated: an emulator has no meaningful times" in said.err
     assert rows(said.out)["body.0"][2] == "-"
 
 
@@ -135,7 +135,7 @@ def test_columns_have_the_names_of_the_page(measured: runs.Run, capsys: pytest.C
 def test_a_damaged_file_of_the_network_is_as_if_it_were_missing(measured: runs.Run, content: Any) -> None:
     known = json.dumps({"schema": 1, "parent": INT8.parent, **content}) if isinstance(content, dict) else content
     (measured.path / report.FILE).write_text(known)
-    assert report.kept(measured) == []
+    assert report.load_layer_costs(measured) == []
 
 
 @pytest.mark.parametrize("content", ["{", '{"schema": 1}', '{"schema": 1, "target": "android", "layers": [], '
@@ -161,10 +161,10 @@ def test_the_limit_is_that_of_the_latencies_that_count(measured: runs.Run, capsy
     slow_first = (4_000_000,) * 100 + (1_900_000, 2_100_000) * 300  # a start-up, without which the p50 is 2 ms
     results.save(measured.path / "bench", limited(latencies_ns=slow_first))
     assert run(["layers"]) == 0
-    assert "at best 1 ms (compute: 1000.0 MMACs, 0.0 MB), 50 % of it reached" in capsys.readouterr().err
+    assert "roofline limit: 1 ms (compute: 1000.0 MMACs, 0.0 MB), 50 % of it reached" in capsys.readouterr().err
     results.save(measured.path / "bench", limited(latencies_ns=(500_000,) * 700))
     assert run(["layers"]) == 0
-    assert "which was passed, as caches hold what it counts as moved" in capsys.readouterr().err
+    assert "exceeded, because caches hold data that the limit counts as memory traffic" in capsys.readouterr().err
 
 
 def test_a_stand_in_and_a_busy_machine_are_marked(measured: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,7 +173,7 @@ def test_a_stand_in_and_a_busy_machine_are_marked(measured: runs.Run, capsys: py
     assert run(["layers"]) == 0
     said = capsys.readouterr().err
     assert f"{INT8.name} on local (stand-in): " in said
-    assert "is a stand-in, whose latency does not count" in said
+    assert "is a stand-in, so its latency is not valid" in said
     environment = limited().environment.with_values(busy_before=0.9)
     results.save(measured.path / "bench", dataclasses.replace(limited(), environment=environment))
     assert run(["layers"]) == 0
@@ -210,6 +210,6 @@ def test_without_measurements_the_benchmark_is_the_next_step(
 
 
 def test_layers_of_other_weights_are_not_used(measured: runs.Run) -> None:
-    assert [cost.name for cost in report.kept(measured)] == [cost.name for cost in COSTS]
+    assert [cost.name for cost in report.load_layer_costs(measured)] == [cost.name for cost in COSTS]
     keep(measured, COSTS, "e" * 64)
-    assert report.kept(measured) == []
+    assert report.load_layer_costs(measured) == []

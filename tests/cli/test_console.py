@@ -87,17 +87,37 @@ def shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch, width: int, *arguments:
     return terminal.getvalue().splitlines()
 
 
-@pytest.mark.parametrize(("width", "hidden"), [(80, ["ran in", "on", "agree %", "p90 ms", "p99 ms"]), (200, [])])
-def test_a_narrow_terminal_gets_the_narrow_columns(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int, hidden: list[str]
+NAMES = ["jetson/model.int8.typed.onnx", "android/model.fp32.tflite"]
+SHORT = {"right": tables.RIGHT, "short": tables.NARROW}
+HIDDEN = ["ran in", "on", "agree %", "p90 ms", "p99 ms"]
+
+
+@pytest.mark.parametrize(
+    ("width", "verbose", "hidden"), [(80, False, HIDDEN), (200, False, HIDDEN), (80, True, []), (200, True, [])]
+)
+def test_a_terminal_gets_the_short_columns_unless_all_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int, verbose: bool, hidden: list[str]
 ) -> None:
-    names = ["jetson/model.int8.typed.onnx", "android/model.fp32.tflite"]
-    rows = [tables.cells(row(artifact=name)) for name in names]
-    options = {"right": tables.RIGHT, "narrow": tables.NARROW}
-    header, *lines = shown_on_a_terminal(monkeypatch, width, tables.COLUMNS, rows, **options)
-    assert [line.split()[0] for line in lines] == names
+    rows = [tables.cells(row(artifact=name)) for name in NAMES]
+    header, *lines = shown_on_a_terminal(monkeypatch, width, tables.COLUMNS, rows, **SHORT, verbose=verbose)
+    assert [line.split()[0] for line in lines] == NAMES
     assert header.split() == " ".join(c for c in tables.COLUMNS if c not in hidden).split()
-    assert capsys.readouterr().err == (f"(not shown for want of room: {', '.join(hidden)})\n" if hidden else "")
+    assert capsys.readouterr().err == (f"(--verbose also shows: {', '.join(hidden)})\n" if hidden else "")
+
+
+def test_a_file_gets_what_a_terminal_gets(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [tables.cells(row(artifact=name)) for name in NAMES]
+    console.table(tables.COLUMNS, rows, **SHORT)
+    shown = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert max(map(len, shown)) <= console.WIDTH
+    assert [line.rstrip() for line in shown_on_a_terminal(monkeypatch, 100, tables.COLUMNS, rows, **SHORT)] == shown
+
+
+def test_names_are_never_cut_and_prose_is_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
+    console.table(["name", "other", "text"], [["x" * 50, "y" * 50, "word " * 9]], prose=["text"])
+    _, *lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0].split() == ["x" * 50, "y" * 50, "word", "word"]
+    assert [len(line.split()) for line in lines[1:]] == [2, 2, 2, 1]
 
 
 def test_the_first_column_is_never_folded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ def test_probe_says_what_the_phone_is_and_clean_empties_it(
     for words in ("Google Pixel 8", "Google Tensor G3", "0 (none)", "81 %, 27 C, charged by USB", "not found"):
         assert words in output.out
     assert "devices/mine.toml" in output.err
-    assert "benchmark_model measures, without accuracy" in output.err
+    assert "so benchmark_model measures, without accuracy" in output.err
     assert (config.load_device("mine").host, config.load_device("mine").api) == (lab.phone.serial, "benchmark-model")
     assert run(["devices", "probe", f"adb:{lab.phone.serial}", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["state"]["thermal_status"] == 0

@@ -137,7 +137,7 @@ def test_gates_are_judged_on_what_was_measured_and_standard_output_stays_clean(
     assert all(row["drop_low"] <= row["drop"] <= row["drop_high"] for row in rows)
     assert all(len(row["latency"]["quantiles"]) == 4 for row in rows)
     assert "gate broken: desktop/model.fp32.onnx on board: the speed-up is" in output.err
-    assert "max-p90-ms, --min-speedup); everything was measured and kept" in output.err
+    assert "max-p90-ms, --min-speedup); all results were saved" in output.err
     assert "baseline/pytorch on" not in output.err
 
 

@@ -96,7 +96,7 @@ def test_what_a_browser_sends_is_filed_and_printed(
     printed = capsys.readouterr().out
     assert re.search(r"android/model.fp32.tflite +web:Android, Chrome 140 +\d+\.\d+ +1.00", printed)
     assert notes[-1].endswith("edgekit benchmark fruit")
-    assert any("is in, a browser of this machine" in note for note in notes)
+    assert any("is connected, a browser of this machine" in note for note in notes)
 
 
 def test_beside_a_baseline_it_is_a_row_of_the_table(
@@ -190,7 +190,7 @@ def test_a_port_that_is_taken_is_an_error_if_it_was_asked_for(road: Path, capsys
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert run(["serve", "fruit", "--port", str(port)]) == 4
-    assert f"port {port} cannot be had" in capsys.readouterr().err
+    assert f"port {port} is not available" in capsys.readouterr().err
 
 
 def test_https_needs_a_package_that_is_named(
@@ -233,7 +233,7 @@ def test_the_code_on_a_terminal_is_black_on_white_and_means_the_link(
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "30")
     serve._print_code(link)
-    assert "33 columns show it" in capsys.readouterr().err
+    assert "it needs 33 columns" in capsys.readouterr().err
     monkeypatch.setenv("COLUMNS", "80")
     serve._print_code(link)
     lines = capsys.readouterr().err.splitlines()

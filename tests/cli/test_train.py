@@ -43,7 +43,7 @@ def ending_with(error: BaseException, epochs: int) -> Loop:
         for epoch in range(1, epochs + 1):
             (folder / "checkpoint.pt").write_text("weights")
             (folder / STATE_FILE).write_text("state")
-            watcher.epoch(EpochStats(epoch, 1.0, 1.0, 50.0, 1.0, 10.0, True))
+            watcher.epoch(EpochStats(epoch, 1.0, 1.0, 50.0, 10.0, True, seconds=1.0, val_macro_f1=50.0))
         raise error
 
     return loop
@@ -104,8 +104,8 @@ def test_after_an_epoch_the_best_weights_can_be_used_and_reported(
     assert kept.info.checkpoint_sha256 == files.sha256_file(kept.path / "checkpoint.pt")
     assert len(kept.info.history) == 1
     said = capsys.readouterr().err
-    assert "the best weights of 1 finished epoch are kept" in said
-    assert ("go on with: edgekit train --resume photos-mobilenet_v2" in said) is (ended == "interrupted")
+    assert "the best weights of 1 finished epoch are in " in said
+    assert ("to continue: edgekit train --resume photos-mobilenet_v2" in said) is (ended == "interrupted")
     assert "input 224 px" in report_of(kept)
 
 
@@ -166,7 +166,7 @@ def interrupted(photos: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsy
 
 
 def test_ctrl_c_keeps_what_can_be_continued_and_says_how(interrupted: Path, here: Path) -> None:
-    assert "go on with: edgekit train --resume photos-tiny" in (here / "said").read_text()
+    assert "to continue: edgekit train --resume photos-tiny" in (here / "said").read_text()
     meta = json.loads((interrupted / "run.json").read_text())
     assert (meta["status"], len(meta["history"])) == ("interrupted", 1)
     assert (interrupted / STATE_FILE).is_file()
@@ -190,7 +190,7 @@ def test_a_finished_run_cannot_be_resumed(photos: Path, capsys: Output) -> None:
     capsys.readouterr()
     assert run(["train", "--resume", "done"]) == 2
     said = capsys.readouterr().err
-    assert "the training of done was finished" in said
+    assert "the training of done is finished" in said
     assert "hint: edgekit export done" in said
 
 
@@ -211,7 +211,7 @@ def test_changed_images_are_noticed_when_resuming(interrupted: Path, photos: Pat
 )
 def test_resume_takes_no_other_option_and_names_it(more: list[str], named: str, capsys: Output) -> None:
     assert run(["train", "--resume", "some", *more]) == 2
-    assert f"--resume takes everything from the run, also {named}" in capsys.readouterr().err
+    assert f"--resume takes all options from the run; remove {named}" in capsys.readouterr().err
 
 
 def test_several_models_cannot_have_one_name(photos: Path, here: Path, capsys: Output) -> None:
@@ -312,7 +312,7 @@ def watcher_of(run_: runs.Run | None = None) -> Any:
 
 
 def stats_of(epoch: int, top1: float, best: bool) -> EpochStats:
-    return EpochStats(epoch, 1.0, 1.0, top1, 1.0, 10.0, best)
+    return EpochStats(epoch, 1.0, 1.0, top1, 10.0, best, seconds=1.0, val_macro_f1=top1)
 
 
 def test_what_is_said_of_the_kept_weights_is_of_the_last_best_epoch(tmp_path: Path) -> None:

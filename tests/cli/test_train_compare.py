@@ -101,7 +101,7 @@ def test_runs_on_other_data_are_marked_and_not_ranked(capsys: pytest.CaptureFixt
     assert run(["compare"]) == 0
     output = capsys.readouterr()
     assert "other data" in output.out.splitlines()[3]
-    assert "cannot be compared" in output.err
+    assert "the figures are not comparable" in output.err
 
 
 def test_a_run_that_was_not_judged_is_listed_with_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,7 +148,7 @@ def test_costs_are_read_from_the_run(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_what_an_old_run_does_not_know_is_a_dash(capsys: pytest.CaptureFixture[str]) -> None:
     made("old", None, history=[], options={})
-    assert run(["compare"]) == 0
+    assert run(["compare", "--verbose"]) == 0
     line = capsys.readouterr().out.splitlines()[1].split()
     assert line == ["old", "mobilenet_v2"] + ["-"] * 11
 
@@ -157,10 +157,10 @@ def test_a_run_in_memory_is_what_was_written(capsys: pytest.CaptureFixture[str])
     made("one", 30)
     fresh = made("two", 40, options={"strategy": "full"})
     assert fresh == open_run(Path("runs"), "two")
-    train.print_comparison([fresh, open_run(Path("runs"), "one")], json=False)
+    train.print_comparison([fresh, open_run(Path("runs"), "one")], json=False, verbose=True)
     assert "full" in capsys.readouterr().out
 
 
 def test_a_narrow_terminal_keeps_what_matters() -> None:
-    assert set(train._NARROW) <= set(train._COLUMNS)
+    assert set(train._SHORT) <= set(train._COLUMNS)
     assert len(train._cells(evaluate.RunComparison("r", "m", None, True))) == len(train._COLUMNS)

@@ -38,7 +38,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     checkpoint = checkpoints.save(folder / "checkpoint.pt", model, "tiny", data.labels, nets.TINY.preprocess)
     options = TrainOptions(arch="tiny", weights="none", image_size=32)
     about = meta(arch="tiny", labels=data.labels, checkpoint_sha256=checkpoint.sha256, options=options)
-    about = {**about, "data": {"root": data.root, "fingerprint": data.fingerprint}, "status": "finished"}
+    about = {**about, "data": {"root": str(data.root), "fingerprint": data.fingerprint}, "status": "finished"}
     fruit = runs.create_run(folder / "runs", "fruit", RunInfo.from_document(about))
     shutil.move(folder / "checkpoint.pt", fruit.path)
     files.save_json(fruit.path / "data.json", data)

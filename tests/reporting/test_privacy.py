@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edgekit import runs
-from edgekit.api.report import written
+from edgekit.api.report import render
 from edgekit.cli.report import FORMATS
 from edgekit.measurements import Latency, Roofline
 from edgekit.reporting import changes, pictures, privacy, svg
@@ -66,21 +66,21 @@ def secretive(folder: Path) -> Material:
 
 @pytest.mark.parametrize("format_", FORMATS)
 def test_no_format_names_the_machine(format_: str, tmp_path: Path) -> None:
-    text = written(secretive(tmp_path), format_)
+    text = render(secretive(tmp_path), format_)
     assert text
     assert MARKER not in text
     assert str(tmp_path) not in text
 
 
 def test_the_last_component_of_a_path_is_kept(tmp_path: Path) -> None:
-    text = written(secretive(tmp_path), "json")
+    text = render(secretive(tmp_path), "json")
     for kept in (
         "edgekit train cats --name fruit --model mobilenet_v2 --weights best.pt",
         "edgekit benchmark fruit --device local --suite own.toml",
         "weights: read from best.pt", "(address) does not answer", "3.12 (python)", "cannot read in0",
     ):  # fmt: skip
         assert kept in text
-    page = written(secretive(tmp_path / "again"), "html")
+    page = render(secretive(tmp_path / "again"), "html")
     assert "cats/1.png is gone" in page
     assert "fruit/quant/debug-android.json cannot be read" in page
 
