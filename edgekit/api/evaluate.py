@@ -139,7 +139,7 @@ def _sentence(ranked: list[RunComparison]) -> str:
     from edgekit.stats.proportions import SIGNIFICANT
 
     if not ranked:
-        return "nothing to rank: none of the runs was evaluated on the test split"
+        return "nothing to rank: no run was evaluated on the test split"
     best, others = ranked[0], ranked[1:]
     start = f"best: {best.run}, {best.top1:.1f} % of {best.samples} test images"
     if not others:

@@ -41,17 +41,18 @@ def devices(context: typer.Context, json: Json = False, verbose: Verbose = False
     rows = [
         [
             device.name,
+            "yes" if device.verified else "no",
             device.family,
             device.runtime,
             ", ".join(_precisions(device)),
-            "yes" if device.verified else "not verified on hardware",
             device.description,
         ]
         for device in known
     ]
-    columns = ["device", "family", "runtime", "precisions", "tried", "description"]
-    short = ["device", "tried", "description"]
+    columns = ["device", "verified", "family", "runtime", "precisions", "description"]
+    short = ["device", "verified", "description"]
     console.table(columns, rows, short=short, prose=["description"], verbose=verbose)
+    progress.note("verified: no = not verified on hardware")
 
 
 @devices_app.command()

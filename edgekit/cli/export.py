@@ -89,8 +89,8 @@ def export(
 ) -> None:
     """Export a run to the models that a target runs.
 
-    jetson: FP32, FP16 and INT8 (QDQ) ONNX, and TensorRT engines, which are built on the device that --host names; or
-    build there with build.sh. android, ios, rpi: FP32, FP16 and INT8 .tflite; with --precision also w8 (int8 weights)
+    jetson: FP32, FP16 and INT8 (QDQ) ONNX, and TensorRT engines, which the device that --host names builds now, or any
+    Jetson later, with build.sh. android, ios, rpi: FP32, FP16 and INT8 .tflite; with --precision also w8 (int8 weights)
     and 16x8 (int16 activations). desktop: ONNX. All INT8 models come from one calibration, which is saved in the run.
     """
     if not target:

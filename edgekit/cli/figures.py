@@ -84,6 +84,8 @@ def print_rows(rows: list[Summary], json: bool, gates: Gates, verbose: bool) -> 
         console.table(columns, tables.lines_of(rows, columns), tables.RIGHT, tables.NARROW, verbose=verbose)
         for line in [*(tables.legend(rows) if verbose else []), *tables.footnotes(rows)]:
             progress.note(line)
+        if not verbose:
+            progress.note("(--verbose shows all columns and what they mean)")
     if boards := [row for row in rows if tables.is_board(row)]:
         print()
         cells = [tables.board_cells(row) for row in boards]

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 _COLUMNS = (
-    "id", "measured (UTC)", "run", "model", "artifact", "on", "edgekit", "ran in", "top-1 % (95 %)", "p50 ms", "p90 ms",
+    "id", "measured (UTC)", "run", "model", "artifact", "on", "edgekit", "ran in", "top-1 %", "95 %", "p50 ms", "p90 ms",
     "MB", "change",
 )  # fmt: skip
-_RIGHT = _COLUMNS[8:12]
-_SHORT = ("id", "measured (UTC)", "run", "artifact", "p50 ms", "change")
+_RIGHT = _COLUMNS[8:13]
+_SHORT = ("id", "measured (UTC)", "run", "artifact", "top-1 %", "p50 ms", "change")
 # Columns that are left out if all rows have the same value, which is then printed below.
 _COMMON = ("run", "model", "on", "edgekit", "ran in")
 _FIGURE_ORDER = ("top-1", "p50", "p90", "size")
@@ -115,7 +115,7 @@ def _print_history(found: list[HistoryRow], limit: int, json: bool, verbose: boo
 
 
 def _cells(entry: Entry, change: Comparison | None) -> list[str]:
-    from edgekit.reporting.tables import latency
+    from edgekit.reporting.tables import latency, number
     from edgekit.stats.proportions import wilson
 
     low, high = wilson(entry.correct, entry.images)
@@ -128,7 +128,8 @@ def _cells(entry: Entry, change: Comparison | None) -> list[str]:
         f"{entry.device} x{entry.threads}" + (" (emulated)" if entry.source == "emulated" else ""),
         entry.edgekit or "-",
         f"{entry.runtime} {entry.version}".strip(),
-        "-" if entry.top1 is None else f"{entry.top1:.1f} ({100 * low:.1f}-{100 * high:.1f})",
+        number(entry.top1, 1),
+        "-" if entry.top1 is None else f"{100 * low:.1f}-{100 * high:.1f}",
         latency(entry.p50_ms) + ("!" if entry.busy else ""),
         latency(entry.p90_ms),
         f"{entry.size_bytes / 1e6:.1f}",
@@ -230,7 +231,7 @@ def _tolerance(what: str, unit: str) -> typer.models.OptionInfo:
 def check(
     run: Run = None,
     against: Annotated[
-        str | None, typer.Option(help=f"Reference: {GRAMMAR}, @previous, or a .json file.", metavar="REF")
+        str | None, typer.Option(help=f"Reference: @previous, a .json file, or {GRAMMAR}.", metavar="REF")
     ] = None,
     save_reference: Annotated[
         Path | None,

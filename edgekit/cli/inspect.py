@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit.api.inspect import LARGEST
 from edgekit.cli import console
 from edgekit.cli.options import Json, RunsDir
 from edgekit.labels import printable
@@ -77,6 +76,7 @@ def _print_operators(contents: Contents, total: int | None) -> None:
 
 
 def _print_weights(contents: Contents) -> None:
+    from edgekit.api.inspect import LARGEST
     from edgekit.targets.contents import largest, weight_bytes
 
     held = weight_bytes(contents)

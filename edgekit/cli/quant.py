@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgekit import config, files, labels, progress
-from edgekit.api import quantize
-from edgekit.api.quantize import FORMATS
 from edgekit.cli import console
 from edgekit.cli.options import Json, Run, RunsDir, Verbose
 from edgekit.errors import UsageError, unknown
@@ -62,6 +60,8 @@ def debug(
     Writes quant/debug-<target>.json with all figures, and quant/debug-<target>.svg with the histograms and ranges of
     the most sensitive tensors.
     """
+    from edgekit.api import quantize
+
     debugged = quantize.debug(run, target, recipe, images, runs_dir)
     if json:
         console.as_json(debugged.document)
@@ -122,10 +122,12 @@ def table(
     trtexec --int8 --calib=FILE with model.fp32.onnx. --as litert: calibration result of LiteRT's quantizer. --diff:
     ranges that differ from another table, largest difference first.
     """
-    if as_ is not None and as_ not in FORMATS:
-        raise unknown("format", as_, FORMATS)
+    from edgekit.api import quantize
+
+    if as_ is not None and as_ not in quantize.FORMATS:
+        raise unknown("format", as_, quantize.FORMATS)
     if output is not None and as_ is None:
-        raise UsageError("--output needs a format", f"add --as json   (known: {', '.join(FORMATS)})")
+        raise UsageError("--output needs a format", f"add --as json   (known: {', '.join(quantize.FORMATS)})")
     if diff is not None and as_ not in (None, "json"):
         raise UsageError(f"--diff cannot write {as_}", "leave out --as, or use --as json")
     chosen = config.load_recipe(recipe)
@@ -137,7 +139,7 @@ def table(
         else:
             _write(quantize.as_text(changes), output)
     elif as_ is not None:
-        _write(FORMATS[as_](intermediates), output)
+        _write(quantize.FORMATS[as_](intermediates), output)
     else:
         _print_table(intermediates.table, verbose)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,6 +72,8 @@ def serve(
     latency, classifies the test images and sends the results back. Nothing is installed on the phone, and nothing is
     loaded from the internet. The page can also run a model on the camera. Ctrl-C ends it; received results are kept.
     """
+    import tempfile
+
     from edgekit.api import serve as api
     from edgekit.web import certificate
     from edgekit.web.visits import MODES

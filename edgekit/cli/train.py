@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgekit import files, progress, runs
-from edgekit.api.evaluate import RunComparison, evaluate_run, p_value_text, rank
 from edgekit.cli import console
 from edgekit.cli.options import Json, Run, RunsDir, Verbose, options_of
 from edgekit.errors import MissingError, UsageError
@@ -18,6 +17,7 @@ from edgekit.runs import choose_run, list_runs, open_run
 from edgekit.training.options import TrainOptions
 
 if TYPE_CHECKING:
+    from edgekit.api.evaluate import RunComparison
     from edgekit.scores import Evaluation
 
 
@@ -129,6 +129,8 @@ def compare(
 
 def print_comparison(runs: list[runs.Run], json: bool, verbose: bool = False) -> None:
     """Print runs as a table or as JSON, and a sentence about the best one."""
+    from edgekit.api.evaluate import rank
+
     # Read again: a run that was just trained holds records, not plain values.
     rows, sentence = rank([open_run(run.path.parent, run.name) for run in runs])
     if json:
@@ -145,6 +147,7 @@ def print_comparison(runs: list[runs.Run], json: bool, verbose: bool = False) ->
 
 
 def _cells(row: RunComparison) -> list[str]:
+    from edgekit.api.evaluate import p_value_text
     from edgekit.reporting.tables import number
 
     def count(value: int | None) -> str:
@@ -170,6 +173,8 @@ def evaluate(run: Run = None, json: Json = False, runs_dir: RunsDir = Path("runs
     edgekit train does this at its end. Temperature and dropout are fitted on val; the printed figures are of test.
     Writes evaluation.json, evaluation.npz and pictures/ in the run.
     """
+    from edgekit.api.evaluate import evaluate_run
+
     opened = choose_run(runs_dir, run)
     evaluation = evaluate_run(opened)
     if json:

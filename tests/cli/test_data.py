@@ -1,7 +1,5 @@
 """``edgekit data check``: exit status, the report, and JSON."""
 
-
-
 from __future__ import annotations
 
 import json

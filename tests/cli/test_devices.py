@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -27,10 +28,27 @@ def test_json_holds_every_device_with_every_field(capsys: pytest.CaptureFixture[
 
 def test_the_table_says_what_was_never_tried_on_hardware(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["devices"]) == 0
-    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    output = capsys.readouterr()
+    lines = {line.split()[0]: line for line in output.out.splitlines()}
+    assert lines["device"].split()[1] == "verified"
+    assert "no = not verified on hardware" in output.err
     for device in config.load_devices():
-        assert device.description in lines[device.name]
-        assert ("not verified on hardware" in lines[device.name]) is not device.verified
+        assert device.description in " ".join(output.out.split())
+        assert lines[device.name].split()[1] == ("yes" if device.verified else "no")
+
+
+@pytest.mark.parametrize("command", ["devices", "models"])
+def test_a_list_is_at_most_100_characters_wide_unless_all_columns_are_asked_for(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([command]) == 0
+    short = capsys.readouterr()
+    assert max(map(len, short.out.splitlines())) <= 100
+    assert run([command, "--verbose"]) == 0
+    long = capsys.readouterr()
+    hidden = re.findall(r"\(--verbose also shows: (.*)\)", short.err)[0].split(", ")
+    assert [name in long.out.splitlines()[0] for name in hidden] == [True] * len(hidden)
+    assert "--verbose" not in long.err
 
 
 def test_a_device_of_the_current_folder_is_known_by_its_name(

@@ -302,7 +302,7 @@ def test_programs_are_compared_without_chance(digits: Path, capsys: Out) -> None
         (["digits/none"], 4, "measured: android/model.int8.tflite"),
         (["digits@previous"], 4, "no artifact of 'digits' was measured twice"),
         (["digits@1999-01-01", "digits"], 4, "was measured until 1999-01-01"),
-        (["digits@noon", "digits"], 2, "'noon' is no time"),
+        (["digits@noon", "digits"], 2, "'noon' is not a moment"),
         (["digits", "digits"], 2, "are the same measurement"),
         (["ffffffff", "digits"], 4, "no run and no result"),
         (["digits", "digits", "--device", "x"], 4, "has no measurements on 'x'"),
@@ -544,7 +544,7 @@ def test_latencies_of_another_power_mode_are_not_compared(
         measure(digits, ms=ms, said={} if value is None else {key: value})
     text = printed(capsys, "check", "digits", "--against", "@previous")
     assert f"p50 not compared: {why}" in text
-    assert f"p50 not compared: {why}"[:30] in printed(capsys, "history").replace("\n", " ")
+    assert f"p50 not compared: {why}"[:30] in printed(capsys, "history", "--verbose").replace("\n", " ")
 
 
 def test_few_samples_cannot_tell(digits: Path, capsys: Out) -> None:

@@ -17,6 +17,7 @@ import pytest
 from edgekit import files, progress, runs
 from edgekit.api import serve
 from edgekit.bench import results
+from edgekit.cli import serve as serve_command
 from edgekit.cli.app import run
 from edgekit.errors import MissingError
 from tests.bench import results as made_up
@@ -217,7 +218,7 @@ def test_the_link_for_others_says_what_they_can_do(road: Path, browser: Callable
 
 def test_this_machine_knows_its_address_or_says_that_it_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "_ELSEWHERE", ("127.0.0.1", 9))
-    with pytest.raises(MissingError, match="no network"):
+    with pytest.raises(MissingError, match="not in a network"):
         serve.own_address()
 
 
@@ -227,15 +228,15 @@ def test_the_code_on_a_terminal_is_black_on_white_and_means_the_link(
     import segno
 
     link = "https://192.168.1.5:8431/#abcdefghijklmnopqrstuv"
-    serve._print_code(link)
+    serve_command._print_code(link)
     assert capsys.readouterr().err == ""  # no terminal
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "30")
-    serve._print_code(link)
+    serve_command._print_code(link)
     assert "it needs 33 columns" in capsys.readouterr().err
     monkeypatch.setenv("COLUMNS", "80")
-    serve._print_code(link)
+    serve_command._print_code(link)
     lines = capsys.readouterr().err.splitlines()
     parts = [re.fullmatch(r"\x1b\[(\S+)m([ ▀▄█]+)\x1b\[0m", line) for line in lines]
     assert {part[1] for part in parts if part} == {"38;5;16;48;5;231"}
