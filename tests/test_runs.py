@@ -75,7 +75,7 @@ def test_a_new_run_records_who_made_it_and_keeps_what_is_saved(tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/tmp/x", ".hidden", "a/.."])
 def test_a_run_name_is_one_plain_folder(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError, match="is no run name"):
+    with pytest.raises(UsageError, match="is not a valid run name"):
         runs.create_run(tmp_path / "runs", name, RunInfo.from_document({}))
     assert list(tmp_path.iterdir()) == []
 

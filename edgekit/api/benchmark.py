@@ -509,9 +509,9 @@ def report_missing(found: Benchmarked) -> None:
         lacking = [p for p in found.suite.percentiles if p > 50 and early_stopping_rank(queries, p) is None]
         if lacking:
             needs = ", ".join(f"p{p} needs {LEAST_SAMPLES[p]}" for p in lacking)
-            after = f" after {cut} of the start-up" if cut else ""
+            excluded = f" without {cut} of the start-up" if cut else ""
             progress.note(
-                f"{result.artifact.name} on {result.device}: insufficient samples, {queries} queries{after}; {needs}"
+                f"{result.artifact.name} on {result.device}: insufficient samples, {queries} queries{excluded}; {needs}"
             )
 
 

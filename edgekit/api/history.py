@@ -151,7 +151,7 @@ def check(
         db, runs_dir: as in `history`.
 
     Returns:
-        One verdict per artifact and device; its ``state`` is "pass", "worse", "cannot tell" or "not compared".
+        One verdict per artifact and device. Its ``state`` equals "pass", "worse", "cannot tell" or "not compared".
 
     Raises:
         MissingError: there is no such measurement.
@@ -159,7 +159,7 @@ def check(
     Example:
         >>> edgekit.save_reference("tour", "reference.json")
         2
-        >>> [verdict.state for verdict in edgekit.check("tour", "reference.json")]
+        >>> [verdict.state.value for verdict in edgekit.check("tour", "reference.json")]
         ['not compared', 'not compared']
     """
     from edgekit.analysis.regression import Tolerances

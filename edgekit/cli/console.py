@@ -137,7 +137,7 @@ def table(
         columns: titles; if all are empty, there is no header.
         right: columns aligned to the right.
         short: columns to show where all do not fit; empty: all.
-        prose: columns that may be wrapped; empty: all but the first.
+        prose: columns that may be wrapped; empty: all but the first and those of `right`.
         verbose: show all columns, however wide the table becomes.
     """
     from rich.cells import cell_len
@@ -153,7 +153,7 @@ def table(
     shown = list(range(len(columns)))
     if short and not verbose and _width(widths) > room:
         shown = [n for n in shown if columns[n] in short]
-    wrapped = [n for n in shown if (columns[n] in prose if prose else n > 0)]
+    wrapped = [n for n in shown if (columns[n] in prose if prose else n > 0 and columns[n] not in right)]
     if verbose:
         room = _width(widths)
     elif not terminal or prose:  # a name is never cut

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 _COLUMNS = (
-    "id", "measured (UTC)", "run", "model", "artifact", "on", "edgekit", "ran in", "top-1 %", "95 %", "p50 ms", "p90 ms",
-    "MB", "change",
+    "id", "measured (UTC)", "run", "model", "artifact", "on", "edgekit", "ran in", "top-1 %", "95 %", "p50 ms",
+    "p90 ms", "MB", "change",
 )  # fmt: skip
 _RIGHT = _COLUMNS[8:13]
 _SHORT = ("id", "measured (UTC)", "run", "artifact", "top-1 %", "p50 ms", "change")

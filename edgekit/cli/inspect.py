@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,7 +96,7 @@ def _print_verdicts(verdicts: list[Verdict]) -> None:
         leaving = [f"{kind} x{n}: {why}" for kind, why, n in verdict.leaving] or ["nothing"]
         rows += [[DELEGATES[verdict.delegate].title, kept, leaving[0]], *(["", "", text] for text in leaving[1:])]
     title = "delegates, according to their documentation (not verified on hardware)"
-    _section(title, ["delegate", "expected to run", "expected to leave"], rows)
+    _section(title, ["delegate", "expected to run", "expected to leave"], rows, prose=["expected to leave"])
 
 
 def _print_engine(found: dict[str, Any]) -> None:
@@ -114,9 +115,11 @@ def _print_facts(found: dict[str, Any], form: str, rows: list[list[str]]) -> Non
     console.table(["", ""], [["form", form], ["size", size], ["sha256", found["sha256"]], *rows])
 
 
-def _section(title: str, columns: list[str], rows: list[list[str]], right: list[str] | None = None) -> None:
+def _section(
+    title: str, columns: Sequence[str], rows: list[list[str]], right: Sequence[str] = (), prose: Sequence[str] = ()
+) -> None:
     print(f"\n{title}")
-    console.table(columns, rows, right=right or [])
+    console.table(columns, rows, right, prose=prose)
 
 
 def _cells(tensor: TensorInfo) -> list[str]:

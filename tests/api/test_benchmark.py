@@ -138,11 +138,11 @@ def test_equal_files_are_measured_once_by_a_program_too(tmp_path: Path, monkeypa
 
 def test_two_names_of_one_phone_are_not_measured_at_once() -> None:
     phones = [Device(name, "android", transport="adb", host=host) for name, host in (("a", ""), ("b", "1"), ("c", "2"))]
-    assert {benchmark._where(each, True) for each in phones} == {"adb"}
+    assert {benchmark._host_key(each, True) for each in phones} == {"adb"}
     named = [Device("a", "android", transport="adb", host=host) for host in ("S", "adb:S")]
-    assert {benchmark._where(each, False) for each in named} == {"adb S"}
-    assert len({benchmark._where(each, False) for each in phones[1:]}) == 2
-    assert benchmark._where(Device("here", "desktop", transport="local"), True) == ""
+    assert {benchmark._host_key(each, False) for each in named} == {"adb S"}
+    assert len({benchmark._host_key(each, False) for each in phones[1:]}) == 2
+    assert benchmark._host_key(Device("here", "desktop", transport="local"), True) == ""
 
 
 @pytest.mark.parametrize(
@@ -154,15 +154,15 @@ def test_only_phones_rest_and_only_after_what_made_them_hot(
     transport: str, seconds: float, before: dict[str, int], rests: bool
 ) -> None:
     waited: list[float] = []
-    ended: Any = SimpleNamespace(wait=waited.append)
-    wanted: Any = SimpleNamespace(suite=Suite("mine", cooldown_s=seconds), ended=ended)
+    stop: Any = SimpleNamespace(wait=waited.append)
+    wanted: Any = SimpleNamespace(suite=Suite("mine", cooldown_s=seconds), stop=stop)
     said: list[str] = []
-    benchmark._rest(wanted, Device("phone", "android", transport=transport), said.append, before)
+    benchmark._cool_down(wanted, Device("phone", "android", transport=transport), said.append, before)
     assert (waited, said) == (([seconds], ["cooling down for 300 s"]) if rests else ([], []))
 
 
 def test_a_rest_ends_with_all_the_rest() -> None:
-    wanted: Any = SimpleNamespace(suite=Suite("mine", cooldown_s=300.0), ended=threading.Event())
-    wanted.ended.set()
+    wanted: Any = SimpleNamespace(suite=Suite("mine", cooldown_s=300.0), stop=threading.Event())
+    wanted.stop.set()
     with pytest.raises(KeyboardInterrupt):
-        benchmark._rest(wanted, Device("phone", "android", transport="adb"), lambda text: None, {"a": 1})
+        benchmark._cool_down(wanted, Device("phone", "android", transport="adb"), lambda text: None, {"a": 1})

@@ -36,7 +36,7 @@ def test_what_holds_is_counted_and_standard_output_stays_free(capsys: pytest.Cap
 
 
 def test_a_broken_gate_is_said_and_is_status_7(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(GateError, match=r"1 of 1 gates are not kept \(--max-p90-ms\)") as caught:
+    with pytest.raises(GateError, match=r"1 of 1 gates do not hold \(--max-p90-ms\)") as caught:
         check(Gates(max_p90_ms=1.0), [ROW], MEASURED, strict=False)
     assert caught.value.status == ExitStatus.GATE == 7
     assert "quant debug" not in caught.value.hint
@@ -73,7 +73,7 @@ def test_a_percentile_that_the_suite_promised_and_the_queries_lack_is_said(capsy
 
 def test_a_device_that_a_program_measured_is_not_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
     phone = {*MEASURED, (ROW.artifact, "phone"), ("android/other.tflite", "local")}
-    with pytest.raises(GateError, match="1 of 2 gates are not kept"):
+    with pytest.raises(GateError, match="1 of 2 gates do not hold"):
         check(Gates(min_speedup=0.1), [BASELINE_ROW, row(speedup_low=3.9)], phone, strict=False)
     assert "gate insufficient: android/model.int8.tflite on phone: " in capsys.readouterr().err
 
@@ -85,4 +85,4 @@ def test_queries_that_a_start_up_took_do_not_count(capsys: pytest.CaptureFixture
     started = result(int8, latencies_ns=tuple(int(v) for v in slow))
     say_missing(Suite("mine", percentiles=(50, 99)), [started], {(int8.name, "local")})
     said = capsys.readouterr().err
-    assert re.search(r"insufficient samples, 6\d\d queries behind a start-up of [67]\d; p99 needs 662$", said)
+    assert re.search(r"insufficient samples, 6\d\d queries without [67]\d of the start-up; p99 needs 662$", said)

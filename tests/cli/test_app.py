@@ -160,12 +160,6 @@ def test_control_characters_in_a_class_folder_are_not_printed_raw(
     assert "\\x1b[31m" in two_lines(capsys)[0]
 
 
-def test_a_folder_in_the_place_of_a_file_is_status_6(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "runs" / "sound" / "bench" / "local" / "a.json").mkdir(parents=True)
-    assert run(["report", "sound"]) == 6
-    assert capsys.readouterr().err.startswith("error: Is a directory: failed while reading runs/sound/bench")
-
-
 def test_an_error_of_the_system_that_nothing_expects_is_status_6(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -208,7 +208,7 @@ def test_a_board_that_fails_does_not_keep_the_others_from_being_measured(
 
 def test_power_modes_are_of_boards_only(boards: Path, road: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["benchmark", "fruit", "-d", "orin", "-d", "orin"]) == 2
-    assert "two devices of one name" in capsys.readouterr().err
+    assert "two devices have the same name" in capsys.readouterr().err
     assert run(["benchmark", "fruit", "--set-power-mode", "MAXN"]) == 2
     assert "over ssh" in capsys.readouterr().err
     table(capsys, "-d", "orin", "--set-power-mode", "MAXN", status=2)

@@ -75,4 +75,4 @@ def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
         tmp_path, "v", RunInfo.from_document({"arch": "vit_b_16", "status": "finished", "checkpoint_sha256": "0"})
     )
     assert run(["export", "v", "--target", "jetson", "--runs-dir", str(tmp_path)]) != 0  # it has no checkpoint
-    assert "jetson: without int8, which edgekit cannot make of vit_b_16 yet" in capsys.readouterr().err
+    assert "jetson: without int8, which edgekit cannot export vit_b_16 to yet" in capsys.readouterr().err

@@ -60,7 +60,7 @@ def kept(fruit: Path, target: str = "android") -> dict[str, Any]:
 
 
 def test_a_table_a_picture_and_the_figures(fruit: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out, err = debugged(capsys)
+    out, err = debugged(capsys, "--verbose")
     found = kept(fruit)
     rows = [line.split() for line in out.splitlines()[1:3]]
     assert [row[0] for row in rows] == [layer["name"] for layer in found["layers"]]

@@ -133,7 +133,7 @@ def test_diff_with_another_run_compares_the_same_recipe(fruit: Path, capsys: pyt
     [
         (["--as", "csv"], "known: json, tensorrt, litert"),
         (["--output", "x.json"], "add --as json"),
-        (["--diff", "other.json", "--as", "tensorrt"], "leave --as out"),
+        (["--diff", "other.json", "--as", "tensorrt"], "leave out --as"),
         (["--recipe", "none"], "known: "),
     ],
 )

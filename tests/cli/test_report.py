@@ -116,6 +116,15 @@ def test_a_measurement_that_was_touched_is_left_out_by_name(
     assert (measured.path / "report.html").exists() == (status == 0)
 
 
+def test_a_folder_in_the_place_of_a_result_is_left_out_by_name(
+    measured: runs.Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (measured.path / "bench" / "local" / "a.json").mkdir()
+    assert run(["report"]) == 0
+    assert "left out: Is a directory: failed while reading runs/digits/bench/local/a.json" in capsys.readouterr().err
+    assert "android/model.int8.tflite" in (measured.path / "report.html").read_text()
+
+
 # A run that was only trained -------------------------------------------------------------------
 
 

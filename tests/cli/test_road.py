@@ -42,7 +42,7 @@ def manifest(folder: Path) -> dict[str, Any]:
 
 
 def test_every_export_has_fp32_onnx_in_common(road: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def emit(_bench: object, folder: Path, _resolved: object) -> list[Emitted]:
+    def emit(_intermediates: object, folder: Path, *_: object) -> list[Emitted]:
         (folder / "model.fp32.tflite").write_bytes(b"")
         return [Emitted("model.fp32.tflite")]
 

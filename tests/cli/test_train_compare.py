@@ -109,8 +109,8 @@ def test_a_run_that_was_not_judged_is_listed_with_what_to_type(capsys: pytest.Ca
     assert run(["compare"]) == 0
     output = capsys.readouterr()
     assert [line.split()[0] for line in output.out.splitlines()[1:]] == ["one", "old"]
-    assert "old was not judged on the test split; edgekit evaluate old" in output.err
-    assert "there is no other run on its data" in output.err
+    assert "old was not evaluated on the test split; next: edgekit evaluate old" in output.err
+    assert "there is no other run on the same data" in output.err
 
 
 def test_nothing_judged_is_nothing_to_rank(capsys: pytest.CaptureFixture[str]) -> None:

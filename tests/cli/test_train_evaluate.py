@@ -37,7 +37,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     model = build.build("tiny", 3)
     checkpoint = checkpoints.save(folder / "checkpoint.pt", model, "tiny", data.labels, nets.TINY.preprocess)
     options = TrainOptions(arch="tiny", weights="none", image_size=32)
-    about = meta(arch="tiny", labels=data.labels, checkpoint_sha256=checkpoint.sha256, options=options)
+    about = meta(
+        arch="tiny", labels=data.labels, checkpoint_sha256=checkpoint.sha256, options=dataclasses.asdict(options)
+    )
     about = {**about, "data": {"root": str(data.root), "fingerprint": data.fingerprint}, "status": "finished"}
     fruit = runs.create_run(folder / "runs", "fruit", RunInfo.from_document(about))
     shutil.move(folder / "checkpoint.pt", fruit.path)
@@ -119,7 +121,7 @@ def test_the_samples_are_of_as_many_classes_as_there_is_room_for(fruit: Path, mo
         return b""
 
     monkeypatch.setattr("edgekit.reporting.pictures.samples", record)
-    monkeypatch.setattr(evaluate, "_SAMPLES", 5)
+    monkeypatch.setattr("edgekit.api.evaluate._SAMPLES", 5)
     assert run(["evaluate"]) == 0
     assert seen == [["<b>", "apple", "ba$nana$", "<b>", "apple"]]
 
