@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from edgekit import labels, progress
-from edgekit.cli import console
+from edgekit.cli import console, figures
+from edgekit.measurements import Gates
 from edgekit.quantization import Range
 from edgekit.reporting import tables
-from tests.bench.results import row
+from tests.bench.results import BASELINE_ROW, row
 
 
 def test_notes_go_to_standard_error_and_results_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,3 +127,17 @@ def test_the_first_column_is_never_folded(monkeypatch: pytest.MonkeyPatch) -> No
     assert [line.split()[0] for line in lines if "x" in line[:30]] == ["x" * 30]
     assert max(map(len, lines)) == 40
     assert sum(line.count("z") for line in lines) == 30
+
+
+def test_measurements_have_their_legend_and_all_columns_with_verbose_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [BASELINE_ROW, row(drop=2.0, p_value=0.001)]
+    figures.print_rows(rows, False, Gates(), verbose=False)
+    short = capsys.readouterr()
+    assert max(map(len, short.out.splitlines())) <= console.WIDTH
+    assert "agree %" not in short.out
+    assert "drop: loss of top-1" not in short.err
+    assert "* significant: p < 0.05" in short.err  # a mark in the table
+    figures.print_rows(rows, False, Gates(), verbose=True)
+    whole = capsys.readouterr()
+    assert whole.out.splitlines()[0].split() == " ".join(tables.COLUMNS).split()
+    assert "drop: loss of top-1" in whole.err
