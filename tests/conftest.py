@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # every worker with threads of its own on every core is many times slower
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, which reads it once
+
 from tests import datasets
 from tests.fixtures import adb_client, bare, board, colours, files, lab, made, road, rows, team  # noqa: F401
-
-if "PYTEST_XDIST_WORKER" in os.environ:  # every worker with threads of its own on every core is many times slower
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 
 # What takes minutes on one worker, the longest first: begun last, it would go on alone.
 _LONGEST = ("tests/test_tiny.py", "tests/contract", "tests/cli/test_jetson.py", "tests/devices/test_aarch64.py")
