@@ -17,10 +17,10 @@ demo: $(VENV)/.demo node_modules/.ready  ## real images to measured INT8 models,
 	$(BIN)/edgekit report demo
 
 test: lint .venv-tflite/.ready node_modules/.ready  ## what CI runs
-	$(BIN)/pytest -n $(WORKERS) --dist loadgroup
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 fast: $(VENV)/.test node_modules/.ready  ## the tests that take seconds
-	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not slow"
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder -m "not slow"
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check edgekit tests benchmarks
