@@ -96,7 +96,7 @@ def test_what_a_browser_sends_is_filed_and_printed(
     assert (result.source, result.environment.suite) == ("host", "quick")
     printed = capsys.readouterr().out
     assert re.search(r"android/model.fp32.tflite +web:Android, Chrome 140 +\d+\.\d+ +1.00", printed)
-    assert notes[-1].endswith("edgekit benchmark fruit")
+    assert notes[-1] == "next: edgekit benchmark fruit measures the baseline to compare with"
     assert any("is connected, a browser of this machine" in note for note in notes)
 
 
@@ -137,7 +137,7 @@ def test_nobody_came(road: Path, browser: Callable[[Browser], list[str]], capsys
     export_android(road)
     notes = browser(interrupt)
     assert run(["serve", "fruit", "--port", "0", "--json"]) == 0
-    assert notes[-1] == "nothing was received"
+    assert notes[-1] == "no results were received"
     assert json.loads(capsys.readouterr().out) == []
 
 
