@@ -136,7 +136,7 @@ STRICT_TENSORRT_SCHEME = QuantScheme(symmetric=True, everywhere=True, few_kernel
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a runtime holds integers and on which grids, in terms of the folded torch graph.
+    """Tensors that a runtime holds as integers, and their grids, in terms of the folded torch graph.
 
     Made once by `quant.placement.place`; emitters write it, the simulation runs it.
 

@@ -153,6 +153,13 @@ def test_public_modules_classes_and_functions_have_docstrings(module: str) -> No
     assert not [n.name for n in public if not ast.get_docstring(n)]
 
 
+@each_module
+def test_docstrings_begin_with_a_verb_or_a_noun(module: str) -> None:
+    kinds = (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    texts = [ast.get_docstring(node) or "" for node in ast.walk(tree_of(module)) if isinstance(node, kinds)]
+    assert not [text for text in texts if text.split(" ")[0] in ("What", "How", "Whether", "Which", "That", "Where")]
+
+
 def python(code: str, *options: str) -> str:
     done = subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

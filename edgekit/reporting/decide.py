@@ -99,7 +99,7 @@ class Decision:
 
     @property
     def where(self) -> str:
-        """Where the decision was measured, and what that does not tell."""
+        """Place where the decision was measured, and what that does not tell."""
         return self.basis.text(self.device, self.target)
 
     @property
