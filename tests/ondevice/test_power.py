@@ -25,6 +25,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from edgekit import environment
 from edgekit.analysis.energy import energy
 from edgekit.ondevice import power
 from edgekit.ondevice.power import Meter, Recorder, find_meter, measure_energy, parse_tegrastats
@@ -356,7 +357,7 @@ def test_energy_is_measured_idle_and_busy(meter: Meter) -> None:
         assert found["power_busy_until_s"] >= found["power_busy_from_s"] + seconds
         assert found["power_queries"] == len(asked)
         assert asked[:4] == [0, 1, 2, 0][: len(asked)]
-        judged = energy(found, samples)
+        judged = energy(environment.parse(found), samples)
         if judged is not None:
             break
     assert judged is not None
@@ -376,7 +377,7 @@ def test_a_sensor_that_vanishes_midway_is_said(tmp_path: Path) -> None:
     found, samples = measure_energy(infer, [np.zeros(1)], 0.15, meter, pause=0.0)
     assert "of VDD_IN while idle and" in found["power_why_not"]
     assert found["power_queries"] > 0
-    assert energy(found, samples) is None
+    assert energy(environment.parse(found), samples) is None
 
 
 def test_a_tegrastats_that_dies_midway_is_said(tmp_path: Path) -> None:
@@ -389,7 +390,7 @@ def test_a_tegrastats_that_dies_midway_is_said(tmp_path: Path) -> None:
 
     found, samples = measure_energy(infer, [np.zeros(1)], 0.15, meter, pause=0.0)
     assert "tegrastats gave" in found["power_why_not"]
-    assert energy(found, samples) is None
+    assert energy(environment.parse(found), samples) is None
     assert all_ended(tmp_path)
 
 
