@@ -9,7 +9,6 @@ import shutil
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -41,7 +40,7 @@ def test_litert_js_is_pinned_to_one_version_with_its_hash() -> None:
     for package in locked().values():
         assert package["version"] == litertjs.VERSION
         assert re.fullmatch(r"sha512-[A-Za-z0-9+/]{86}==", package["integrity"])
-        assert urlsplit(package["resolved"])[:2] == ("https", "registry.npmjs.org")
+        assert "resolved" not in package  # the registry is the one that npm is set up for
         assert package["license"] == "Apache-2.0"
     assert litertjs.VERSION in (CHECKOUT / "NOTICE").read_text(encoding="utf-8")
 
