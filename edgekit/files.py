@@ -26,6 +26,8 @@ from edgekit.errors import (
     raise_if_not_damage,
 )
 
+_HASH = "content_sha256"  # entry of a JSON object: the hash of all others
+
 
 @contextmanager
 def writing(path: Path, mode: int = 0o644) -> Iterator[Path]:
@@ -166,6 +168,17 @@ def save_json(path: Path, value: Any) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+def save_document(path: Path, document: dict[str, Any]) -> None:
+    """Write a JSON object with the hash of its content, which `load_document` checks."""
+    content = json.loads(json.dumps(document, default=plain, allow_nan=False))
+    save_json(path, {**content, _HASH: _content_sha256(content)})
+
+
+def _content_sha256(document: dict[str, Any]) -> str:
+    """Return the SHA-256 of the values of a JSON object, whatever their order and layout."""
+    return sha256_text([json.dumps({k: v for k, v in document.items() if k != _HASH}, sort_keys=True)])
+
+
 def plain(value: Any) -> Any:
     """Return a dataclass as a mapping and a path as text, for `json.dumps`."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -191,7 +204,9 @@ def load_json(path: Path) -> Any:
 
 
 def load_document(path: Path, schema: int, *keys: str) -> dict[str, Any]:
-    """Read a JSON object that edgekit wrote, and check its format number `schema` and that it has `keys`.
+    """Read a JSON object that edgekit wrote; check its format number `schema`, that it has `keys`, and its hash.
+
+    The hash is that of `save_document`, without which a file is accepted as it is.
 
     Raises:
         StorageError: a newer edgekit wrote it. DataError: it is not such a document, or damaged.
@@ -207,6 +222,8 @@ def load_document(path: Path, schema: int, *keys: str) -> dict[str, Any]:
         )
     if missing := [key for key in keys if key not in document]:
         raise DataError(f"{path} is damaged: {', '.join(missing)} missing", "restore it, or make it again")
+    if _HASH in document and document.pop(_HASH) != _content_sha256(document):
+        raise DataError(f"{path} is damaged: its values are not those that edgekit wrote", "restore it from a copy")
     return document
 
 

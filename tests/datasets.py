@@ -7,6 +7,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from edgekit.data import dataset
+from edgekit.records import DatasetIndex, Sample
+
+
+def indexed(root: Path, labels: tuple[str, ...], samples: tuple[Sample, ...]) -> DatasetIndex:
+    """The index of images that need not exist, with the fingerprint that belongs to it."""
+    return DatasetIndex(root, labels, samples, dataset.fingerprint(labels, samples))
+
 
 def write_images(folder: Path, classes: dict[str, int], size: int = 40, seed: int = 0) -> Path:
     """Write ``folder/<class>/<number>.png``: noise around one colour per class, so classes can be learnt."""

@@ -116,7 +116,7 @@ def _correct(run: runs.Run, judged: Evaluation | None) -> np.ndarray:
     from edgekit.data import dataset
 
     assert judged is not None
-    samples = dataset.load_index(run.path / "data.json").split("test")
+    samples = dataset.of_run(run).split("test")
     order = sorted(range(len(samples)), key=lambda n: (samples[n].sha256, samples[n].label))
     return np.asarray(judged.raw["test_logits"].argmax(1) == judged.raw["test_labels"])[order]
 

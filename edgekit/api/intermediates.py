@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -18,6 +19,7 @@ from edgekit import files, progress, runs
 from edgekit.config import from_table
 from edgekit.data import calibration, dataset, images
 from edgekit.errors import DataError
+from edgekit.labels import visible
 from edgekit.quantization import (
     Border,
     CalibrationRecipe,
@@ -89,7 +91,7 @@ class Intermediates:
 
     @cached_property
     def data(self) -> DatasetIndex:
-        return dataset.load_index(self.run.path / "data.json")
+        return dataset.of_run(self.run)
 
     @cached_property
     def folded(self) -> fx.GraphModule:
@@ -173,8 +175,7 @@ class Intermediates:
         made_by = {"recipe": recipe, "samples": chosen.fingerprint}
         path = self.table_path
         if path.is_file():
-            kept = files.load_document(path, SCHEMA, "made_by", "table")
-            table = from_table(kept["table"], CalibrationTable, str(path))
+            kept, table = load_table(path)
             if kept["made_by"] == made_by and table.parent == self.checkpoint.sha256:
                 progress.note(f"calibration: {path} (used again)")
                 return table
@@ -187,7 +188,7 @@ class Intermediates:
         with progress.bar("calibrating") as update:
             batches = self._batches(paths, update, lambda text: progress.note(f"calibration: {text}"))
             table = calibrate.calibrate(self.folded, batches, self.recipe, chosen, self.checkpoint.sha256)
-        files.save_json(path, {"schema": SCHEMA, "made_by": made_by, "table": table})
+        files.save_document(path, {"schema": SCHEMA, "made_by": made_by, "table": table})
         for doubt in preflight.dead_tensors(table):
             progress.note(f"calibration: {doubt}")
         if self.calibration_data is not None:
@@ -378,6 +379,32 @@ class Intermediates:
         if not path.is_file() or not _sidecar(path).is_file():
             return False
         return files.load_json(_sidecar(path)) == {"parent": self.checkpoint.sha256, "sha256": files.sha256_file(path)}
+
+
+def load_table(path: Path) -> tuple[dict[str, Any], CalibrationTable]:
+    """Return the document in a ``calibration/*.json``, and its table.
+
+    Raises:
+        MissingError: there is no such file. DataError: it is damaged: its content has another hash than when it was
+            written or, in files of versions that wrote none, a range is wider than the values that were seen.
+    """
+    hint = f"restore it from a copy; or rename {path.name}, then the next export calibrates again"
+    try:
+        document = files.load_document(path, SCHEMA, "made_by", "table")
+        table = from_table(document["table"], CalibrationTable, str(path))
+    except DataError as error:
+        raise DataError(error.message, hint) from None
+    for name, span in table.ranges.items():
+        seen = table.seen.get(name, span)
+        if not (
+            math.isfinite(span.low) and math.isfinite(span.high) and seen.low <= span.low <= span.high <= seen.high
+        ):
+            raise DataError(
+                f"{path} is damaged: the range of {visible(name)} is [{span.low:.6g}, {span.high:.6g}], but its values "
+                f"were in [{seen.low:.6g}, {seen.high:.6g}]",
+                hint,
+            )
+    return document, table
 
 
 def _sidecar(path: Path) -> Path:

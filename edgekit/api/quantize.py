@@ -103,10 +103,9 @@ def other_table(name: str, runs_dir: Path, recipe: CalibrationRecipe) -> Calibra
     """Return the calibration table in a .json file, or of a run."""
     if not name.endswith(".json"):
         return open_intermediates(runs_dir, name, recipe).table
-    from edgekit.api.intermediates import SCHEMA
+    from edgekit.api.intermediates import load_table
 
-    document = files.load_document(Path(name), SCHEMA, "table")
-    return config.from_table(document["table"], CalibrationTable, name)
+    return load_table(Path(name))[1]
 
 
 def as_text(value: Any) -> str:

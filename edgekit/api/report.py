@@ -171,8 +171,7 @@ def _pictures(run: runs.Run, data: DatasetIndex, wanted: Sequence[int]) -> dict[
 def _index(run: runs.Run) -> DatasetIndex | None:
     from edgekit.data import dataset
 
-    index = run.path / "data.json"
-    return dataset.load_index(index) if index.is_file() else None
+    return dataset.of_run(run) if (run.path / dataset.DATA_FILE).is_file() else None
 
 
 def suite_gates(results: Sequence[BenchmarkResult]) -> Gates:
@@ -247,11 +246,9 @@ _MOST_BYTES = 8_000_000  # of samples.png; a larger one was not drawn by edgekit
 
 def save_pictures(run: runs.Run, evaluation: Evaluation | None) -> dict[str, str | bytes]:
     """Draw the pictures of a run into ``<run>/pictures``; returns them by file name, with samples.png if it exists."""
-    from edgekit.data import dataset
     from edgekit.reporting import pictures
 
-    index = run.path / "data.json"
-    data = dataset.load_index(index) if index.is_file() else None
+    data = _index(run)
     with progress.working("drawing"):
         drawn = pictures.draw_all([dataclasses.asdict(stats) for stats in run.info.epochs], data, evaluation)
         pictures.save(run.path / "pictures", drawn)

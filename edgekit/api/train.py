@@ -179,7 +179,7 @@ def resume_run(runs_dir: Path, name: str, log: str | None) -> Run:
     options = from_table(run.info.options, TrainOptions, f"{path / runs.RUN_FILE}: options")
     if not (path / "data.json").is_file():  # killed right after its first file
         raise MissingError(f"the training of {run.name} has not begun", "edgekit train DATA starts a new training")
-    index = dataset.load_index(path / "data.json")
+    index = dataset.of_run(run)
     device = pick_device(options.device)
     with diagnostics.memory_ran_out(), distributed.join(device, options.batch_size) as team:
         for split in ("train", "val"):

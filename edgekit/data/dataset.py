@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain, groupby
 from pathlib import Path
@@ -15,15 +15,19 @@ from edgekit.config import from_table
 from edgekit.data import builtin, index_cache
 from edgekit.data.images import EXTENSIONS, load_image
 from edgekit.data.threads import in_order
-from edgekit.errors import DataError, MissingError, StorageError, unknown
+from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, unknown
 from edgekit.labels import check_label, check_labels, visible
 from edgekit.records import SPLITS, DatasetIndex, Sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from edgekit.runs import Run
+
 VAL_FRACTION = TEST_FRACTION = 0.15
 MOST_NAMED = 10
+DATA_FILE = "data.json"
+_RESTORE = "restore it from a copy of the run"
 _ENDINGS = tuple(EXTENSIONS)
 Progress = Callable[[int, int], None]
 
@@ -161,17 +165,53 @@ def _finish(root: Path, labels: tuple[str, ...], samples: list[Sample], bad: tup
     lost = set(range(len(labels))) - {s.label for s in samples if s.split == "train"}
     if lost:
         raise DataError(f"no usable training image in class {', '.join(repr(labels[i]) for i in sorted(lost))}")
+    return DatasetIndex(root, labels, tuple(samples), fingerprint(labels, samples), bad)
+
+
+def fingerprint(labels: tuple[str, ...], samples: Iterable[Sample]) -> str:
+    """Return the SHA-256 of the class names, and of the split, class and content of every image, whatever its name."""
     hashes: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for sample in samples:  # file names do not matter
+    for sample in samples:
         hashes[sample.split, str(sample.label)].append(sample.sha256)
     contents = (f"{split} {label} {h}" for (split, label), same in sorted(hashes.items()) for h in sorted(same))
-    fingerprint = files.sha256_text(chain(labels, contents))
-    return DatasetIndex(root, labels, tuple(samples), fingerprint, bad)
+    return files.sha256_text(chain(labels, contents))
 
 
 def load_index(path: Path) -> DatasetIndex:
-    """Read an index that `files.save_json` wrote."""
-    return from_table(files.load_json(path), DatasetIndex, str(path))
+    """Read an index that `files.save_json` wrote.
+
+    Raises:
+        MissingError: there is no such file. DataError: it is damaged, or not as it was written.
+    """
+    document = files.load_json(path)
+    if not isinstance(document, dict):
+        raise DataError(f"{path} is damaged: it is no data set", _RESTORE)
+    try:
+        index = from_table(document, DatasetIndex, str(path))
+    except EdgekitError as error:
+        raise DataError(f"{path} is damaged: {error.message.removeprefix(f'{path}: ')}", _RESTORE) from None
+    for sample in index.samples:
+        if sample.split not in SPLITS or not 0 <= sample.label < len(index.labels):
+            raise DataError(f"{path} is damaged: {visible(sample.path)} is in no split or class", _RESTORE)
+    if index.fingerprint != fingerprint(index.labels, index.samples):
+        raise DataError(f"{path} is damaged: its images, labels or splits are not those that were trained on", _RESTORE)
+    return index
+
+
+def of_run(run: Run) -> DatasetIndex:
+    """Read the index of a run's data.
+
+    Raises:
+        MissingError: the run has none. DataError: it is damaged, or is that of another run.
+    """
+    index = load_index(run.path / DATA_FILE)
+    if run.info.data is not None and run.info.data.fingerprint not in ("", index.fingerprint):
+        raise DataError(
+            f"{run.path / DATA_FILE} is not the data that {visible(run.name)} was trained on, by the fingerprint in "
+            "run.json",
+            _RESTORE,
+        )
+    return index
 
 
 def check_unchanged(data: DatasetIndex, samples: tuple[Sample, ...]) -> list[Path]:

@@ -87,7 +87,7 @@ def save(run_path: Path, evaluation: Evaluation) -> None:
         np.savez_compressed(file, **evaluation.raw)
     described = {f.name: getattr(evaluation, f.name) for f in dataclasses.fields(evaluation) if f.name != "raw"}
     document = {"schema": SCHEMA, "raw_sha256": files.sha256_file(run_path / RAW_FILE), **described}
-    files.save_json(run_path / FILE, document)
+    files.save_document(run_path / FILE, document)
 
 
 def load(run_path: Path, checkpoint_sha256: str) -> Evaluation | None:

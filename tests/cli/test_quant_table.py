@@ -105,9 +105,10 @@ def test_diff_with_another_file_says_what_is_wider(fruit: Path, capsys: pytest.C
     printed(capsys, "--recipe", "minmax")
     (kept,) = (fruit / "calibration").glob("minmax-*.json")
     document = json.loads(kept.read_text())
-    document["table"]["ranges"]["image"]["high"] *= 2
-    document["table"]["ranges"]["new"] = document["table"]["ranges"]["image"]
-    Path("other.json").write_text(json.dumps(document))
+    for part in ("ranges", "seen"):
+        document["table"][part]["image"]["high"] *= 2
+        document["table"][part]["new"] = document["table"][part]["image"]
+    files.save_document(Path("other.json"), document)
     out, err = printed(capsys, "--recipe", "minmax", "--diff", "other.json")
     rows = [line.split() for line in out.splitlines()[1:]]
     assert [row[0] for row in rows] == ["new", "image"]
@@ -119,6 +120,23 @@ def test_diff_with_another_file_says_what_is_wider(fruit: Path, capsys: pytest.C
     assert [c["tensor"] for c in changes] == ["new", "image"]
     assert (changes[0]["before"], changes[0]["ratio"]) == (None, None)
     assert changes[1]["after"]["high"] == 2 * changes[1]["before"]["high"]
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+def test_a_range_that_changed_is_not_believed(fruit: Path, capsys: pytest.CaptureFixture[str], hashed: bool) -> None:
+    """Also in a file of a version that wrote no hash, if the range is wider than the values were."""
+    printed(capsys, "--recipe", "minmax")
+    (kept,) = (fruit / "calibration").glob("minmax-*.json")
+    document = json.loads(kept.read_text())
+    document["table"]["ranges"]["image"]["high"] *= 0.5 if hashed else 2
+    if not hashed:
+        del document["content_sha256"]
+    kept.write_text(json.dumps(document))
+    assert run(["quant", "table", "--recipe", "minmax"]) == 3
+    err = capsys.readouterr().err
+    assert f"{kept.relative_to(fruit.parents[1])} is damaged: " in err
+    assert ("its values are not those that edgekit wrote" if hashed else "the range of image is [") in err
+    assert "restore it from a copy; or rename" in err
 
 
 def test_diff_with_another_run_compares_the_same_recipe(fruit: Path, capsys: pytest.CaptureFixture[str]) -> None:

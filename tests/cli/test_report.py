@@ -19,10 +19,11 @@ from edgekit.bench import results
 from edgekit.cli.app import run
 from edgekit.evaluation.evaluate import save
 from edgekit.measurements import BenchmarkResult
-from edgekit.records import Artifact, DatasetIndex, Preprocess, Sample
+from edgekit.records import Artifact, Preprocess, Sample
 from edgekit.reporting import html, pictures
-from edgekit.runs import RunInfo
+from edgekit.runs import DataInfo, RunInfo
 from tests.bench.results import artifact, result
+from tests.datasets import indexed
 from tests.reporting.evaluations import evaluation
 from tests.reporting.made import meta
 
@@ -269,10 +270,10 @@ def with_images(measured: runs.Run, tmp_path: Path) -> runs.Run:
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (40, 40), (6 * n, 0, 0)).save(path)
         samples.append(Sample(f"{n}.png", n % 3, "test", files.sha256_file(path)))
-    index = DatasetIndex(tmp_path / "data", ("cat", "dog", "owl"), tuple(samples), "f" * 64)
+    index = indexed(tmp_path / "data", ("cat", "dog", "owl"), tuple(samples))
     files.save_json(measured.path / "data.json", index)
     results.save(measured.path / "bench", result(INT8, ms=0.5, right=27))
-    return measured.save(preprocess=Preprocess(32, 32))
+    return measured.save(preprocess=Preprocess(32, 32), data=DataInfo(str(index.root), index.fingerprint))
 
 
 def test_images_whose_answer_changed_are_shown(with_images: runs.Run) -> None:

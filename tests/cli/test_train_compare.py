@@ -15,10 +15,11 @@ from edgekit.api import evaluate
 from edgekit.cli import train
 from edgekit.cli.app import run
 from edgekit.evaluation.evaluate import save
-from edgekit.records import DatasetIndex, Sample
+from edgekit.records import Sample
 from edgekit.runs import Run, RunInfo, create_run, open_run
 from edgekit.scores import Evaluation
 from tests.bench.results import artifact
+from tests.datasets import indexed
 from tests.reporting.evaluations import evaluation, split
 from tests.reporting.made import meta
 
@@ -43,16 +44,22 @@ def judged(right: np.ndarray) -> Evaluation:
     return evaluation(LABELS, splits={"val": scores, "test": scores}, mistakes=(), raw=raw)
 
 
-def made(name: str, right: np.ndarray | int | None, order: np.ndarray | None = None, **more: Any) -> Run:
-    """A run that answered `right` (bool (N,) or the first so many) of its test images."""
-    run_ = create_run(Path("runs"), name, RunInfo.from_document({"status": "finished", **meta(**more)}))
+def made(
+    name: str, right: np.ndarray | int | None, order: np.ndarray | None = None, data: str = "/data", **more: Any
+) -> Run:
+    """A run that answered `right` (bool (N,) or the first so many) of its test images; `data` names another set."""
+    order = np.arange(IMAGES) if order is None else order
+    samples = tuple(
+        Sample(f"{n}.png", int(k % 3), "test", files.sha256_text([f"{data} {k}"])) for n, k in enumerate(order)
+    )
+    index = indexed(Path(data), LABELS, samples)
+    about = meta(data={"root": data, "fingerprint": index.fingerprint}, **more)
+    run_ = create_run(Path("runs"), name, RunInfo.from_document({"status": "finished", **about}))
     (run_.path / "checkpoint.pt").touch()
     if right is None:
         return run_
     answers = np.arange(IMAGES) < right if isinstance(right, int) else right
-    order = np.arange(IMAGES) if order is None else order
-    samples = tuple(Sample(f"{n}.png", int(k % 3), "test", f"{k:064d}") for n, k in enumerate(order))
-    files.save_json(run_.path / "data.json", DatasetIndex(Path("/data"), LABELS, samples, "f" * 64))
+    files.save_json(run_.path / "data.json", index)
     whole = judged(answers)
     raw = {k: v[order] if k.startswith("test") else v for k, v in whole.raw.items()}
     save(run_.path, dataclasses.replace(whole, raw=raw))
@@ -93,7 +100,7 @@ def test_answers_are_paired_by_the_images_not_by_their_order(capsys: pytest.Capt
 
 def test_runs_on_other_data_are_marked_and_not_ranked(capsys: pytest.CaptureFixture[str]) -> None:
     made("one", 30), made("two", 40)
-    made("perfect", 60, data={"root": "/other", "fingerprint": "e" * 64})
+    made("perfect", 60, data="/other")
     rows, sentence = compared(capsys)
     assert [(r["run"], r["same_data"]) for r in rows] == [("two", True), ("one", True), ("perfect", False)]
     assert rows[2]["p_value"] is None

@@ -23,7 +23,7 @@ from edgekit.models import build, checkpoints, zoo
 from edgekit.runs import RunInfo
 from edgekit.training.options import TrainOptions
 from tests import nets
-from tests.datasets import write_images
+from tests.datasets import indexed, write_images
 from tests.reporting.made import meta
 
 
@@ -148,8 +148,10 @@ def test_images_that_changed_since_training_are_refused(
     fruit: Path, capsys: pytest.CaptureFixture[str], split: str
 ) -> None:
     index = dataset.load_index(fruit / "data.json")
-    changed = [dataclasses.replace(s, sha256="0" * 64) if s.split == split else s for s in index.samples]
-    files.save_json(fruit / "data.json", dataclasses.replace(index, samples=tuple(changed)))
+    changed = tuple(dataclasses.replace(s, sha256="0" * 64) if s.split == split else s for s in index.samples)
+    other = indexed(index.root, index.labels, changed)
+    files.save_json(fruit / "data.json", other)
+    runs.read_run(fruit).save(data=runs.DataInfo(str(other.root), other.fingerprint))
     assert run(["evaluate"]) == 3
     assert "has changed since training" in capsys.readouterr().err
     assert not (fruit / "evaluation.json").exists()
@@ -180,7 +182,7 @@ def test_an_evaluation_of_other_weights_calibrates_nothing(
 ) -> None:
     assert run(["evaluate"]) == 0
     path = fruit / "evaluation.json"
-    files.save_json(path, {**json.loads(path.read_text()), "checkpoint_sha256": "0" * 64})
+    files.save_document(path, {**files.load_document(path, 1), "checkpoint_sha256": "0" * 64})
     assert answers(photos[0])[0]["temperature"] is None
     assert run(["predict", "fruit", photos[0]]) == 0
     assert "not calibrated; edgekit evaluate fruit" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgekit import files
+from edgekit import files, runs
 from edgekit.data import check, dataset
 from edgekit.errors import DataError, MissingError
 from edgekit.records import DatasetIndex
@@ -254,6 +255,54 @@ def test_an_index_survives_being_saved(images: Path, tmp_path: Path) -> None:
     index = dataset.index(images)
     files.save_json(tmp_path / "data.json", index)
     assert dataset.load_index(tmp_path / "data.json") == index
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"label": 1}, "its images, labels or splits are not those that were trained on"),
+        ({"split": "val"}, "not those that were trained on"),
+        ({"sha256": "0" * 64}, "not those that were trained on"),
+        ({"label": -1}, "is in no split or class"),
+        ({"label": 3}, "is in no split or class"),
+        ({"split": "x"}, "is in no split or class"),
+        ({"label": None}, r"samples\[0\].label must be int"),
+    ],
+    ids=str,
+)
+def test_an_index_that_was_changed_is_refused(
+    images: Path, tmp_path: Path, change: dict[str, object], why: str
+) -> None:
+    path = tmp_path / "data.json"
+    files.save_json(path, dataset.index(images))
+    document = json.loads(path.read_text())
+    document["samples"][0] = {**document["samples"][0], "label": 0, **change}
+    document["samples"][0].setdefault("path", "apple/000.png")
+    path.write_text(json.dumps(document))
+    with pytest.raises(DataError, match=why) as caught:
+        dataset.load_index(path)
+    assert caught.value.message.count(str(path)) == 1
+    assert "remove" not in caught.value.hint
+    assert "restore" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "1", "{}", "[" * 100_000, '{"root": 1}', '{"samples": NaN}'], ids=lambda c: c[:9]
+)
+def test_what_is_no_index_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "data.json").write_text(content)
+    with pytest.raises(DataError, match="damaged"):
+        dataset.load_index(tmp_path / "data.json")
+
+
+def test_the_index_of_another_run_is_refused(images: Path, tmp_path: Path) -> None:
+    index = dataset.index(images)
+    files.save_json(tmp_path / "data.json", index)
+    run = runs.Run(tmp_path, runs.RunInfo(data=runs.DataInfo(str(images), index.fingerprint)))
+    assert dataset.of_run(run) == index
+    other = runs.Run(tmp_path, runs.RunInfo(data=runs.DataInfo(str(images), "0" * 64)))
+    with pytest.raises(DataError, match=r"is not the data that .* was trained on"):
+        dataset.of_run(other)
 
 
 def test_files_are_found_again_unless_they_changed_or_vanished(images: Path) -> None:

@@ -224,7 +224,7 @@ def test_a_damaged_description_is_refused(
 ) -> None:
     evaluate.save(tmp_path, judged)
     path = tmp_path / "evaluation.json"
-    files.save_json(path, {**json.loads(path.read_text()), **change})
+    files.save_document(path, {**json.loads(path.read_text()), **change})
     with pytest.raises(error):
         evaluate.load(tmp_path, judged.checkpoint_sha256)
 
@@ -234,7 +234,7 @@ def test_a_pickle_in_the_raw_file_is_not_loaded(judged: Evaluation, tmp_path: Pa
     np.savez(tmp_path / "evaluation.npz", test_logits=np.array([{}], object))
     path = tmp_path / "evaluation.json"
     digest = files.sha256_file(tmp_path / "evaluation.npz")
-    files.save_json(path, {**json.loads(path.read_text()), "raw_sha256": digest})
+    files.save_document(path, {**json.loads(path.read_text()), "raw_sha256": digest})
     with pytest.raises(DataError, match="damaged"):
         evaluate.load(tmp_path, judged.checkpoint_sha256)
 
@@ -255,7 +255,7 @@ def test_arrays_that_do_not_fit_are_refused(judged: Evaluation, tmp_path: Path, 
     np.savez(tmp_path / "evaluation.npz", **({**judged.raw, **change} if change else {}))
     path = tmp_path / "evaluation.json"
     digest = files.sha256_file(tmp_path / "evaluation.npz")
-    files.save_json(path, {**json.loads(path.read_text()), "raw_sha256": digest})
+    files.save_document(path, {**json.loads(path.read_text()), "raw_sha256": digest})
     with pytest.raises(DataError, match="do not fit"):
         evaluate.load(tmp_path, judged.checkpoint_sha256)
 
