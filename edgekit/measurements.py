@@ -202,6 +202,11 @@ class LayerCost:
     tensors: tuple[str, ...] = ()
 
 
+def not_finite(count: int, answers: int) -> str:
+    """Return in words that answers are no numbers; "" if `count` is 0."""
+    return f"{count} of {answers} answers are NaN or infinite" if count else ""
+
+
 @dataclass(frozen=True)
 class Summary:
     """Figures of one artifact on one device, compared with the baseline.
@@ -211,6 +216,7 @@ class Summary:
         busy: other work ran just before the measurement.
         top1, top1_low, top1_high: percent, with the 95 % interval. drop: points below the baseline, with `drop_low`
             and `drop_high`. p_value: McNemar's test against the baseline's answers. agreement: percent.
+        no_answer, baseline_no_answer: number of answers with scores that are NaN or infinite, which count as wrong.
         p50_ms, p90_ms, p99_ms: latency of a whole batch; None where the samples cannot carry it.
         speedup: p50 of the baseline over this p50, per image, with its 95 % interval. The baseline is that of the same
             device, else one with as many threads, else the desktop's; None where the numbers of threads differ, and of
@@ -262,6 +268,14 @@ class Summary:
     speedup_best: float | None = None
     speedup_doubtful: bool = False
     roofline: Roofline | None = None
+    no_answer: int = 0
+    baseline_no_answer: int = 0
+
+    @property
+    def share_left(self) -> float | None:
+        """Percent of the baseline's right answers that are left, from whole numbers; None if it has none right."""
+        right, baseline = (round(percent * self.samples / 100) for percent in (self.top1, self.top1 + self.drop))
+        return 100 * right / baseline if baseline > 0 else None
 
     def table(self) -> dict[str, Any]:
         """Return plain values for JSON; flags as their texts."""

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from edgekit.archive.entry import Entry, Kind
+from edgekit.measurements import not_finite
+from edgekit.stats import proportions
 from edgekit.stats.change import Change, Spread, Steps, latency_change, top1_change, widened
 
 # Fields of the environment that may explain a difference, and their names for users.
@@ -127,7 +129,7 @@ def compare(before: Entry, after: Entry, repeats: Repeats | None = None) -> Comp
         top1=top1_change(a.right, b.right, paired),
         p50=widened(_latency(before, after, 50), repeats.spread(before, after, "p50_ms")),
         p90=widened(_latency(before, after, 90), repeats.spread(before, after, "p90_ms")),
-        agreement=100 * float((a.answers == b.answers).mean()) if paired else None,
+        agreement=100 * float(proportions.same(a.answers, b.answers).mean()) if paired else None,
         paired=paired,
         same_file=before.artifact_sha256 == after.artifact_sha256,
         circumstances=circumstances(before, after),
@@ -191,6 +193,9 @@ def sentences(found: Comparison) -> list[str]:
     """Return a comparison as sentences, figure by figure."""
     a, b = found.before, found.after
     lines = [_of_top1(found), *(_of_latency(found, p) for p in (50, 90)), _of_size(found)]
+    lines += [
+        f"{side}: {lost}, counted as wrong" for side, e in (("before", a), ("after", b)) if (lost := lost_answers(e))
+    ]
     if a.warmup or b.warmup:
         lines.append(
             f"left out as start-up: {a.warmup} of {a.warmup + a.queries} queries, {b.warmup} of {b.warmup + b.queries}"
@@ -205,6 +210,12 @@ def sentences(found: Comparison) -> list[str]:
     if Kind.PROGRAM in (a.kind, b.kind):
         lines.append("measured by a program that keeps no single latencies, so the significance is unknown")
     return lines
+
+
+def lost_answers(entry: Entry) -> str:
+    """Return in words how many answers are not finite; "" if all are."""
+    answers = entry.samples.answers if entry.samples else np.zeros(0, np.int64)
+    return not_finite(int((answers == proportions.NO_ANSWER).sum()), len(answers))
 
 
 def _of_top1(found: Comparison) -> str:

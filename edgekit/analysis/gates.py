@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from edgekit.measurements import Gates, Summary, TextEnum
+from edgekit.measurements import Gates, Summary, TextEnum, not_finite
 
 
 class Outcome(TextEnum):
@@ -14,6 +14,7 @@ class Outcome(TextEnum):
 
     INSUFFICIENT: a figure is missing where there should be one. DOUBTFUL: the figure holds, but its 95 % interval
     reaches over the limit, other work ran, or queries were cut off as start-up. NOT_SHOWN: this device gives no figure.
+    BROKEN is also every gate of a model that gave answers that are not finite.
     """
 
     HELD = "held"
@@ -101,6 +102,7 @@ def _without_row(artifact: str, device: str, gate: str, limit: float) -> Verdict
 def _verdict(row: Summary, gate: str, limit: float) -> Verdict:
     figure = _FIGURES[gate](row)
     name, asked = _asked(gate, limit)
+    lost = not_finite(row.no_answer, row.samples)
 
     def keeps(value: float) -> bool:
         return value >= limit if gate.startswith("min_") else value <= limit
@@ -108,6 +110,8 @@ def _verdict(row: Summary, gate: str, limit: float) -> Verdict:
     def verdict(outcome: Outcome, *parts: str) -> Verdict:
         return Verdict(row.artifact, row.device, gate, outcome, f"{row.artifact} on {row.device}: {'; '.join(parts)}")
 
+    if lost:
+        return verdict(Outcome.BROKEN, f"{lost}, so no gate is held")
     if not figure.shown or figure.value is None:
         return verdict(
             Outcome.INSUFFICIENT if figure.shown else Outcome.NOT_SHOWN, _unknown(gate, limit, figure.why_not)
@@ -124,16 +128,24 @@ def _verdict(row: Summary, gate: str, limit: float) -> Verdict:
 
 
 def _drop(row: Summary) -> _Figure:
+    if why := _no_baseline(row):
+        return _Figure(None, None, why)
     return _Figure(row.drop, row.drop_high)
+
+
+def _no_baseline(row: Summary) -> str:
+    """Return why the baseline's top-1 is no measure; "" if it is one."""
+    lost = not_finite(row.baseline_no_answer, row.samples)
+    return f"of the baseline, {lost}" if lost else ""
 
 
 def _accuracy(row: Summary) -> _Figure:
     """Return the share of the baseline's top-1 that is left, in percent."""
+    if (left := row.share_left) is None or _no_baseline(row):
+        return _Figure(None, None, _no_baseline(row) or "the baseline has no answer right")
     baseline = row.top1 + row.drop
-    if baseline <= 0:
-        return _Figure(None, None, "the baseline has no answer right")
     worst = None if row.drop_high is None else 100 * (baseline - row.drop_high) / baseline
-    return _Figure(100 * row.top1 / baseline, worst)
+    return _Figure(left, worst)
 
 
 def _p90(row: Summary) -> _Figure:

@@ -10,11 +10,21 @@ import binascii
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from edgekit import __version__, files
-from edgekit.analysis.difference import Comparison, Repeats, bounds, compare, doubtful, not_compared, quantile_ms
+from edgekit.analysis.difference import (
+    Comparison,
+    Repeats,
+    bounds,
+    compare,
+    doubtful,
+    lost_answers,
+    not_compared,
+    quantile_ms,
+)
 from edgekit.archive.entry import PACKED, Entry, checked, joined
 from edgekit.errors import DataError, MissingError
 from edgekit.measurements import TextEnum
@@ -80,7 +90,9 @@ NOT_MEASURED_NOW = Figure("all", State.NOT_COMPARED, "in the reference, but not 
 def judge(before: Entry, after: Entry, tolerances: Tolerances, repeats: Repeats | None = None) -> Verdict:
     """Judge `after` by `before`; both must have their samples. `repeats`: as for `difference.compare`."""
     found = compare(before, after, repeats)
+    lost = lost_answers(after)
     figures = [
+        Figure("answers", State.WORSE, f"{lost}, counted as wrong") if lost else None,
         None if tolerances.top1 is None else _top1(found, tolerances.top1),
         None if tolerances.p50 is None else _latency("p50", found, found.p50, tolerances.p50),
         None if tolerances.p90 is None else _latency("p90", found, found.p90, tolerances.p90),
@@ -95,7 +107,7 @@ def _top1(found: Comparison, tolerance: float) -> Figure:
         return Figure("top-1", State.NOT_COMPARED, "not measured in both")
     unpaired = "" if found.paired else ", images not known to be the same"
     text = f"{change.value:+.1f} points ({change.low:+.1f} to {change.high:+.1f}{unpaired})"
-    return _judged("top-1", change, -change.value, tolerance, text)
+    return _judged("top-1", change, -change.value <= tolerance, tolerance, text)
 
 
 def _latency(name: str, found: Comparison, change: Change | None, tolerance: float) -> Figure:
@@ -115,7 +127,9 @@ def _latency(name: str, found: Comparison, change: Change | None, tolerance: flo
     text = f"{percent.value:+.1f} %{of} ({interval})"
     text += f", {change.why}" if change.why else ""
     text += ", while other work ran" if found.before.busy or found.after.busy else ""
-    figure = _judged(name, percent, percent.value, tolerance, text)
+    # The ratio itself is compared: as a percentage, one of exactly 1.05 is a little above 5.
+    most = float(1 + Fraction(str(tolerance)) / 100)
+    figure = _judged(name, percent, change.value <= most, tolerance, text)
     if figure.state == State.WORSE and doubtful(found, change):
         why = f"{text}, tolerated {tolerance:g}: measure on an idle machine, or four times"
         return dataclasses.replace(figure, state=State.CANNOT_TELL, why=why)
@@ -126,9 +140,9 @@ def _values_ms(found: Comparison, percentile: int) -> list[float | None]:
     return [quantile_ms(entry, percentile) for entry in (found.before, found.after)]
 
 
-def _judged(name: str, change: Change, worse_by: float, tolerance: float, text: str) -> Figure:
+def _judged(name: str, change: Change, within: bool, tolerance: float, text: str) -> Figure:
     """Return WORSE beyond tolerance and chance, CANNOT_TELL beyond the tolerance alone, else PASS."""
-    if worse_by <= tolerance:
+    if within:
         state, why = State.PASS, text
     elif change.significant:
         state, why = State.WORSE, f"{text}, tolerated {tolerance:g}"
@@ -141,7 +155,7 @@ def _size(found: Comparison, tolerance: float) -> Figure:
     a, b = found.before.size_bytes, found.after.size_bytes
     if not a or not b:
         return Figure("size", State.NOT_COMPARED, "not known of both")
-    percent = 100 * (b / a - 1)
+    percent = 100 * (b - a) / a
     state = State.WORSE if percent > tolerance else State.PASS
     why = f"{percent:+.1f} %" + (f", tolerated {tolerance:g}" if state == State.WORSE else "")
     return Figure("size", state, why, percent, percent, percent)

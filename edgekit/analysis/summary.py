@@ -17,7 +17,7 @@ from edgekit.measurements import BROWSERS, HERE, REFERENCE, BenchmarkResult, Sum
 from edgekit.stats import proportions, quantiles
 from edgekit.stats.latency import figures_of, series_of
 from edgekit.stats.proportions import mcnemar, paired_difference, wilson
-from edgekit.stats.quantiles import ratio
+from edgekit.stats.quantiles import half_ns, ratio
 
 # Other runtimes that run the files of a runtime as it does itself.
 _EQUIVALENT = {"tensorrt": "trtexec"}
@@ -155,10 +155,11 @@ def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
         busy=environment.busy,
         size_mb=result.size_bytes / 1e6,
         samples=len(right),
-        top1=100 * float(right.mean()),
+        top1=100 * int(right.sum()) / len(right),
         top1_low=100 * low,
         top1_high=100 * high,
-        drop=100 * float(right_baseline.mean() - right.mean()),
+        # From whole numbers: the difference of two shares is a little off, and a loss of exactly a limit above it.
+        drop=100 * (int(right_baseline.sum()) - int(right.sum())) / len(right),
         p_value=mcnemar(right_baseline, right),
         agreement=100 * proportions.agreement(result.logits, baseline.logits),
         queries=len(result.latencies_ns),
@@ -184,7 +185,13 @@ def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
         and result is not baseline
         and (environment.busy or baseline.environment.busy),
         roofline=None if stand_in else roofline.reached(environment, series.p50_ms, batch),
+        no_answer=_no_answers(result),
+        baseline_no_answer=_no_answers(baseline),
     )
+
+
+def _no_answers(result: BenchmarkResult) -> int:
+    return int((proportions.answers(result.logits) == proportions.NO_ANSWER).sum())
 
 
 def _stands_in(result: BenchmarkResult) -> bool:
@@ -211,9 +218,11 @@ def speedup_over(result: BenchmarkResult, baseline: BenchmarkResult) -> tuple[fl
         return None, None, None
     if result is baseline:
         return 1.0, 1.0, 1.0
-    scale = result.environment.images_per_query / baseline.environment.images_per_query
+    images = result.environment.images_per_query, baseline.environment.images_per_query
+    scale = images[0] / images[1]
     low, high = ratio(other.sample, own.sample)
-    return reference * scale / p50, None if low is None else low * scale, None if high is None else high * scale
+    value = half_ns(reference) * images[0] / (half_ns(p50) * images[1])
+    return value, None if low is None else low * scale, None if high is None else high * scale
 
 
 def _why_no_energy(result: BenchmarkResult) -> str:

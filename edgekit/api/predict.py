@@ -61,21 +61,24 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions for several images, and the errors of images that cannot be read."""
+    """Predictions for several images, and the errors of those that cannot be read or classified."""
 
     answers: list[Prediction]
     errors: list[EdgekitError]
 
     def check(self) -> None:
-        """Check that all images could be read.
+        """Check that all images were classified.
 
         Raises:
-            DataError: images could not be read; the others were classified.
+            DataError: images could not be read. EdgekitError: the scores of one are no numbers. The others were
+                classified.
         """
         if len(self.errors) == 1:
             raise self.errors[0]
         if self.errors:
-            raise DataError("\n  ".join([f"{len(self.errors)} images cannot be read:", *map(str, self.errors)]))
+            kinds = {type(error) for error in self.errors}
+            kind = kinds.pop() if len(kinds) == 1 else DataError
+            raise kind("\n  ".join([f"{len(self.errors)} images were not classified:", *map(str, self.errors)]))
 
 
 def predict(
@@ -115,6 +118,8 @@ def predict(
 
 def predict_all(run: runs.Run, paths: list[Path], artifact: str | None, top: int, uncertainty: bool) -> Predictions:
     """Classify the images that can be read, and return the errors of the others."""
+    import numpy as np
+
     from edgekit.api.intermediates import Intermediates
     from edgekit.evaluation import evaluate
 
@@ -136,6 +141,12 @@ def predict_all(run: runs.Run, paths: list[Path], artifact: str | None, top: int
     temperature = evaluation.temperature if evaluation else None
     answers = []
     for number, (path, scores) in enumerate(zip(used, logits)):
+        if not np.isfinite(scores).all():
+            hint = (
+                f"edgekit evaluate {run.handle}" if artifact is None else f"edgekit benchmark {run.handle} counts them"
+            )
+            errors.append(EdgekitError(f"the scores of {artifact or run.name} for {path} are NaN or infinite", hint))
+            continue
         answer = _answer(path, scores, checkpoint.labels, top, temperature)
         if doubt is not None:
             answer = replace(answer, uncertainty=_uncertainty(doubt, number, int(scores.argmax())))

@@ -128,6 +128,7 @@ class Search:
 
         from edgekit.bench import session
         from edgekit.quant.search import paired_drop
+        from edgekit.stats.proportions import answers
 
         path, checkpoint = folder / emitted.file, self.intermediates.checkpoint
         target, expected = self.resolved.target, np.array([sample.label for sample in self.val])
@@ -143,7 +144,7 @@ class Search:
             input=emitted.input,
         )
         logits = session.infer_here(artifact, path, self._pixels, checkpoint.preprocess)
-        return paired_drop(self._trained_answers, logits.argmax(1), expected)
+        return paired_drop(self._trained_answers, answers(logits), expected)
 
     @cached_property
     def _pixels(self) -> np.ndarray:
@@ -157,11 +158,11 @@ class Search:
         import numpy as np
 
         from edgekit.models.build import predict_logits
+        from edgekit.stats.proportions import answers
 
         checkpoint, network = self.intermediates.trained
         parts = np.array_split(self._pixels, max(1, len(self.val) // 32))
-        answers = [predict_logits(network, part, checkpoint.preprocess).argmax(1).numpy() for part in parts]
-        return np.concatenate(answers)
+        return answers(np.concatenate([predict_logits(network, p, checkpoint.preprocess).numpy() for p in parts]))
 
 
 def described(trial: Trial) -> str:
@@ -171,4 +172,5 @@ def described(trial: Trial) -> str:
     return (
         f"{trial.recipe}{kept}: drop {drop.points:+.2f} points, at most {drop.at_most:.2f} (95 %), "
         f"same answer {drop.agreement:.1f} %, {trial.seconds:.0f} s"
+        + (f"; {drop.no_answer} answers are NaN or infinite" if drop.no_answer else "")
     )

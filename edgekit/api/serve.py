@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from edgekit import progress, runs
 from edgekit.bench import results
 from edgekit.errors import MissingError, unknown
-from edgekit.measurements import BenchmarkResult
+from edgekit.measurements import BenchmarkResult, not_finite
 from edgekit.stats import proportions, quantiles
 from edgekit.stats.latency import percentiles_ms
 from edgekit.web import litertjs
@@ -190,7 +190,8 @@ def serve(
 def _doubts(result: BenchmarkResult) -> str:
     """Return reasons to doubt the latencies, as the end of a line."""
     environment = result.environment
-    doubts = []
+    lost = int((proportions.answers(result.logits) == proportions.NO_ANSWER).sum())
+    doubts = [f"{not_finite(lost, len(result.expected))}, counted as wrong"] if lost else []
     if not environment.is_each_timed:
         doubts.append(f"{environment.timed_together} queries timed together, because the clock has steps of "
                       f"{(environment.clock_step_ns or 0) / 1e6:g} ms")  # fmt: skip

@@ -24,7 +24,9 @@ from edgekit.environment import BUSY, MOST_TEXT, plain
 from edgekit.errors import DataError, EdgekitError, raise_if_not_damage
 from edgekit.labels import visible
 from edgekit.measurements import BenchmarkResult, ProgramResult, TextEnum
+from edgekit.stats import proportions
 from edgekit.stats.latency import series_of
+from edgekit.stats.proportions import NO_ANSWER
 
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
 Positive = Annotated[int, Meta(ge=1, lt=2**53)]
@@ -44,7 +46,8 @@ class Samples:
 
     Attributes:
         latencies_ns: int64, settled, in their order; at most 2,048, in stretches from the whole series.
-        answers: int64 (images,), the classes with the highest score. right: bool (images,), the answers that are right.
+        answers: int64 (images,), the classes with the highest score, or `proportions.NO_ANSWER`.
+        right: bool (images,), the answers that are right.
     """
 
     latencies_ns: np.ndarray
@@ -55,7 +58,7 @@ class Samples:
         """Return the samples as bytes, by column of the database."""
         return {
             "latencies": zlib.compress(self.latencies_ns.astype("<i8").tobytes()),
-            "answers": zlib.compress(self.answers.astype("<u4").tobytes()),
+            "answers": zlib.compress(self.answers.astype("<i4").tobytes()),
             "right": zlib.compress(self.right.astype("u1").tobytes()),
         }
 
@@ -71,11 +74,12 @@ def unpack(packed: dict[str, bytes]) -> Samples:
     """
     try:
         latencies, answers, right = (
-            np.frombuffer(_inflate(packed[name]), kind) for name, kind in zip(PACKED, ("<i8", "<u4", "u1"))
+            np.frombuffer(_inflate(packed[name]), kind) for name, kind in zip(PACKED, ("<i8", "<i4", "u1"))
         )
     except (ValueError, KeyError, TypeError, zlib.error) as error:
         raise DataError(f"the samples of a result are damaged: {error}", "remove the reference or the row") from None
-    if len(answers) != len(right) or (latencies <= 0).any() or (right > 1).any():
+    unsound = (latencies <= 0).any() or (right > 1).any() or (answers < NO_ANSWER).any()
+    if len(answers) != len(right) or unsound:
         raise DataError("the samples of a result were not written by edgekit", "remove the reference or the row")
     return Samples(latencies.astype(np.int64), answers.astype(np.int64), right.astype(bool))
 
@@ -211,8 +215,7 @@ def _check_raw(path: Path) -> None:
 
 def _of_result(result: BenchmarkResult, path: Path, content: bytes, of: About) -> Entry:
     series, is_emulated = series_of(result), result.source == "emulated"
-    answers = result.logits.argmax(1) if len(result.logits) else np.zeros(0, np.int64)
-    right = answers == result.expected
+    answers, right = proportions.answers(result.logits), proportions.top1(result.logits, result.expected)
     entry = _common(result, path, content, of)
     return dataclasses.replace(
         entry,
@@ -223,7 +226,7 @@ def _of_result(result: BenchmarkResult, path: Path, content: bytes, of: About) -
         p90_ms=series.p90_ms,
         images=len(right),
         correct=int(right.sum()),
-        samples=Samples(thinned(series.settled_ns), answers.astype(np.int64), right),
+        samples=Samples(thinned(series.settled_ns), answers, right),
     )
 
 

@@ -21,7 +21,9 @@ from edgekit.errors import EdgekitError
 
 _WAIT_S = 30
 _PATTERNS = ("*/bench/*/*.json", "*/bench/*/benchmark_model/*.json")
-_MADE_BY = f"{__version__} {database.SCHEMA}"
+# Raised when the same files give other figures than before.
+_DERIVED = 2
+_MADE_BY = f"{__version__} {database.SCHEMA} {_DERIVED}"
 # Files per transaction, so that an interrupted first indexing is not lost.
 _PART = 200
 _files = sa.MetaData()

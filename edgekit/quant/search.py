@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgekit.errors import UsageError
+from edgekit.stats import proportions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,11 +27,13 @@ class Drop:
     Attributes:
         points: percentage points lost. at_most: their one-sided 95 % upper bound.
         agreement: share of images with the same top-1, percent.
+        no_answer: number of answers that are not finite. Such a model keeps no budget: its `at_most` is 100.
     """
 
     points: float
     at_most: float
     agreement: float
+    no_answer: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Trial:
 
 
 def paired_drop(before: np.ndarray, after: np.ndarray, expected: np.ndarray) -> Drop:
-    """Return the accuracy that the answers `after` lose against `before`; class indices (N,), N above 0.
+    """Return the accuracy that the answers `after` lose against `before`: (N,), N above 0, of `proportions.answers`.
 
     The bound is of the paired difference with half a count added to each of the four cells (Agresti
     and Min 2005, Statistics in Medicine 24), so that it is not 0 when no answer became right or wrong.
@@ -52,7 +55,10 @@ def paired_drop(before: np.ndarray, after: np.ndarray, expected: np.ndarray) -> 
     right, still = before == expected, after == expected
     lost, won = int((right & ~still).sum()), int((~right & still).sum())
     total = len(expected)
-    return Drop(100 * (lost - won) / total, 100 * _upper(lost, won, total), 100 * float((before == after).mean()))
+    agreement = 100 * float(proportions.same(before, after).mean())
+    no_answer = int((after == proportions.NO_ANSWER).sum())
+    at_most = 100.0 if no_answer else 100 * _upper(lost, won, total)
+    return Drop(100 * (lost - won) / total, at_most, agreement, no_answer)
 
 
 def _upper(lost: int, won: int, total: int) -> float:

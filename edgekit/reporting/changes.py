@@ -15,7 +15,7 @@ from edgekit.labels import visible
 from edgekit.measurements import REFERENCE, BenchmarkResult
 from edgekit.reporting import svg
 from edgekit.reporting.tables import Rows, Table
-from edgekit.stats.proportions import SIGNIFICANT, holm, mcnemar
+from edgekit.stats.proportions import NO_ANSWER, SIGNIFICANT, answers, holm, mcnemar
 
 MOST_CLASSES, MOST_PAIRS, MOST_DRAWN, MOST_SHOWN = 10, 10, 20, 15
 SUMMARY = (
@@ -69,7 +69,7 @@ class ClassChange:
 
 @dataclass(frozen=True)
 class PairChange:
-    """One cell of the confusion matrix: images of class `label` that were answered with class `said`.
+    """One cell of the confusion matrix: images of class `label` that were answered with class `said`, or `NO_ANSWER`.
 
     `before` is the number in the baseline's matrix, `after` that in the artifact's.
     """
@@ -85,7 +85,7 @@ class AnswerChange:
     """One test image whose answer changed.
 
     Attributes:
-        image: position in the test split. label, before, after: classes.
+        image: position in the test split. label, before, after: classes; the answers may be `NO_ANSWER`.
         sure_before, sure: largest softmax probability of the baseline and of the artifact, not calibrated.
     """
 
@@ -209,7 +209,12 @@ def _change(group: Sequence[BenchmarkResult], base: BenchmarkResult) -> Change:
 
 def _answers(result: BenchmarkResult) -> np.ndarray:
     """Return the top-1 of each image, int32 (N,)."""
-    return np.asarray(result.logits).argmax(1).astype(np.int32)
+    return answers(result.logits).astype(np.int32)
+
+
+def answer_name(labels: Sequence[str], answer: int) -> str:
+    """Return the name of an answer for users."""
+    return "(no number)" if answer == NO_ANSWER else labels[answer]
 
 
 def _class_changes(expected: np.ndarray, before: np.ndarray, after: np.ndarray) -> tuple[ClassChange, ...]:
@@ -230,10 +235,12 @@ def _class_changes(expected: np.ndarray, before: np.ndarray, after: np.ndarray) 
 def _pair_changes(expected: np.ndarray, before: np.ndarray, after: np.ndarray, classes: int) -> tuple[PairChange, ...]:
     """Return the changed cells of the confusion matrix, its diagonal included."""
     counts: dict[int, list[int]] = {}
-    for turn, answers in enumerate((before, after)):
-        for cell, n in zip(*np.unique(expected.astype(np.int64) * classes + answers, return_counts=True)):
+    for turn, said in enumerate((before, after)):
+        cells = expected.astype(np.int64) * (classes + 1) + said - NO_ANSWER
+        for cell, n in zip(*np.unique(cells, return_counts=True)):
             counts.setdefault(int(cell), [0, 0])[turn] = int(n)
-    changed = [PairChange(*divmod(cell, classes), *both) for cell, both in counts.items() if both[0] != both[1]]
+    places = [(divmod(cell, classes + 1), both) for cell, both in counts.items() if both[0] != both[1]]
+    changed = [PairChange(label, column + NO_ANSWER, *both) for (label, column), both in places]
     return tuple(sorted(changed, key=lambda p: (-abs(p.after - p.before), p.label, p.said)))
 
 
@@ -241,25 +248,26 @@ def _answer_changes(result: BenchmarkResult, base: BenchmarkResult) -> tuple[Ans
     expected, before, after = np.asarray(result.expected), _answers(base), _answers(result)
     changed = np.flatnonzero(before != after)
     sure_before, sure = (_confidence(np.asarray(r.logits)[changed]) for r in (base, result))
-    answers = []
+    found = []
     for n, image in enumerate(changed):
         label = int(expected[image])
         if before[image] == label:
             kind = ChangeKind.BROKE
         else:
             kind = ChangeKind.REPAIRED if after[image] == label else ChangeKind.BOTH_WRONG
-        answers.append(
+        found.append(
             AnswerChange(
                 int(image), kind, label, int(before[image]), int(after[image]), float(sure_before[n]), float(sure[n])
             )
         )
-    return tuple(sorted(answers, key=lambda a: (_ORDER.index(a.kind), -a.sure, a.image)))
+    return tuple(sorted(found, key=lambda a: (_ORDER.index(a.kind), -a.sure, a.image)))
 
 
 def _confidence(logits: np.ndarray) -> np.ndarray:
-    """Return the largest softmax probability of each row."""
-    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True, initial=-np.inf)
-    return 1 / np.exp(shifted).sum(1)
+    """Return the largest softmax probability of each row; 0 of a row that is not finite."""
+    finite = np.isfinite(logits).all(1, keepdims=True)
+    known = np.where(finite, logits, 0).astype(np.float64)
+    return np.where(finite[:, 0], 1 / np.exp(known - known.max(1, keepdims=True, initial=-np.inf)).sum(1), 0.0)
 
 
 # Tables and a picture.
@@ -326,8 +334,8 @@ def _class_cells(c: ClassChange, labels: Sequence[str]) -> tuple[str, ...]:
 def pair_table(change: Change, labels: Sequence[str], most: int = MOST_PAIRS) -> Table:
     """Return the table of the most changed cells of the confusion matrix, its diagonal included."""
     rows = tuple(
-        (labels[p.label], labels[p.said] + (" (correct)" if p.said == p.label else ""), str(p.before), str(p.after),
-         f"{p.after - p.before:+d}")
+        (labels[p.label], answer_name(labels, p.said) + (" (correct)" if p.said == p.label else ""), str(p.before),
+         str(p.after), f"{p.after - p.before:+d}")
         for p in change.pairs[:most]
     )  # fmt: skip
     notes = (f"the {most} most changed of {len(change.pairs)} cells",) if len(change.pairs) > most else ()
@@ -343,7 +351,7 @@ def picture(change: Change, labels: Sequence[str]) -> str:
     from matplotlib.colors import LinearSegmentedColormap
 
     matrix = np.zeros((count, count))
-    for pair in change.pairs:
+    for pair in (pair for pair in change.pairs if pair.said != NO_ANSWER):
         matrix[pair.label, pair.said] = pair.after - pair.before
     red, clear, blue = (0.93, 0.4, 0.47, 0.9), (0.5, 0.5, 0.5, 0.0), (0.27, 0.47, 0.67, 0.9)
     colors = LinearSegmentedColormap.from_list("effect", [red, clear, blue])

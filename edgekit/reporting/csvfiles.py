@@ -23,7 +23,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _PERCENTILES = (50, 90, 95, 99)
 _COPIED = (
     "artifact", "device", "target", "precision", "ran_in", "processor", "source", "threads", "batch", "baseline",
-    "stand_in", "busy", "size_mb", "samples",
+    "stand_in", "busy", "size_mb", "samples", "no_answer",
 )  # fmt: skip
 # Field of `Summary`: column.
 _RENAMED = {

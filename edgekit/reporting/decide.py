@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from edgekit.measurements import FlagKind, Gates, Quantile, Summary
+from edgekit.measurements import FlagKind, Gates, Quantile, Summary, not_finite
 from edgekit.reporting.tables import in_browser, latency
 from edgekit.scores import Evaluation
 from edgekit.stats.proportions import SIGNIFICANT
+from edgekit.stats.quantiles import half_ns
 
 # Points of top-1 that a model may lose unless a gate says otherwise.
 BUDGET = 1.0
@@ -198,9 +199,13 @@ def _competes(row: Summary, exact: Summary, ships_quantized: bool) -> bool:
 
 def _violation(row: Summary, budget: float, gates: Gates) -> str:
     """Return why the row cannot be a candidate; empty if it can."""
+    if lost := _lost(row):
+        return f"{lost}: {loss_text(row)}"
+    if lost := _lost_by_baseline(row):
+        return lost
     if row.drop > budget:
         return f"accuracy: {loss_text(row, budget)}; the limit is {budget:g}"
-    if gates.min_accuracy is not None and row.top1 < gates.min_accuracy / 100 * (row.top1 + row.drop):
+    if gates.min_accuracy is not None and (row.share_left is None or row.share_left < gates.min_accuracy):
         return f"accuracy: {loss_text(row)}; at least {gates.min_accuracy:g} % of the baseline's top-1 is required"
     if row.stand_in:
         return f"ran in {row.ran_in} as a stand-in: its accuracy is valid ({loss_text(row)}), its latency is not"
@@ -218,6 +223,17 @@ def _violation(row: Summary, budget: float, gates: Gates) -> str:
         known = "unknown" if row.speedup is None else f"{row.speedup:.2f} times the baseline's"
         return f"speed {known}; at least {gates.min_speedup:g} times is required"
     return ""
+
+
+def _lost(row: Summary) -> str:
+    """Return how many answers are no numbers, in words; "" if none."""
+    return not_finite(row.no_answer, row.samples)
+
+
+def _lost_by_baseline(row: Summary) -> str:
+    """Return why the loss of accuracy is not known, if the baseline has answers that are no numbers."""
+    lost = not_finite(row.baseline_no_answer, row.samples)
+    return f"the loss of accuracy is not known: of the baseline, {lost}" if lost else ""
 
 
 def _fastest(rows: Sequence[Summary]) -> Summary | None:
@@ -334,9 +350,14 @@ def _unrivalled_reason(chosen: Summary, rows: Sequence[Summary], budget: float) 
 
 def _undecided(rows: Sequence[Summary], budget: float) -> str:
     """Return why nothing is chosen."""
-    accurate = [row for row in rows if row.drop <= budget]
+    if lost := _lost_by_baseline(rows[0]):
+        return f"Not decided: {lost}."
+    sound = [row for row in rows if not row.no_answer]
+    accurate = [row for row in sound if row.drop <= budget]
+    if not sound:
+        return f"No measured model answers with numbers: {'; '.join(f'{r.artifact}: {_lost(r)}' for r in rows)}."
     if not accurate:
-        nearest = min(rows, key=lambda row: row.drop)
+        nearest = min(sound, key=lambda row: row.drop)
         return (
             f"No measured model stays within {_points(budget)} of top-1; the nearest is {nearest.artifact}: "
             f"{loss_text(nearest, budget)}."
@@ -437,7 +458,9 @@ def _points(budget: float) -> str:
 
 def _speedup(row: Summary, other: Summary) -> float:
     """Return how many times as fast the row is as the other one."""
-    return per_image_ms(other) / per_image_ms(row)
+    assert row.p50_ms
+    assert other.p50_ms
+    return half_ns(other.p50_ms) * row.batch / (half_ns(row.p50_ms) * other.batch)
 
 
 def _p50(row: Summary) -> str:

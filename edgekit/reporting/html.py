@@ -201,8 +201,8 @@ def _image(material: Material, answer: AnswerChange) -> dict[str, str]:
         "address": data_url(picture.jpeg),
         "path": picture.path,
         "label": labels[answer.label],
-        "before": labels[answer.before],
-        "after": labels[answer.after],
+        "before": changes.answer_name(labels, answer.before),
+        "after": changes.answer_name(labels, answer.after),
         "sure_before": f"{100 * answer.sure_before:.0f}",
         "sure": f"{100 * answer.sure:.0f}",
     }

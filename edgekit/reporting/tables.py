@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from edgekit.environment import BoardState
-from edgekit.measurements import BROWSERS, LEAST_SAMPLES, REFERENCE, Delegated, ProgramResult, Summary
+from edgekit.measurements import BROWSERS, LEAST_SAMPLES, REFERENCE, Delegated, ProgramResult, Summary, not_finite
 from edgekit.stats.proportions import SIGNIFICANT
 
 
@@ -201,6 +201,11 @@ def footnotes(rows: Sequence[Summary], missing: str = "-: insufficient samples")
     base = next(row for row in rows if row.baseline)
     where = "the CPU (no CUDA GPU here)" if base.processor == "cpu" else base.processor
     notes = [f"baseline: {base.ran_in} on {where}; batch 1, single stream; {base.samples} test images"]
+    notes += [
+        f"{row.artifact} on {row.device}: {not_finite(row.no_answer, row.samples)}, counted as wrong"
+        for row in rows
+        if row.no_answer
+    ]
     notes += _fastest_note(rows, base)
     if any(row.p_value < SIGNIFICANT for row in rows if not row.baseline):
         notes.append("* significant: p < 0.05 (McNemar's test, paired)")

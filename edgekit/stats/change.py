@@ -74,13 +74,16 @@ def top1_change(before: np.ndarray, after: np.ndarray, paired: bool) -> Change |
     if paired:
         gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
         low, high = paired_difference(gained, lost, len(before))
-        value, p_value = (gained - lost) / len(before), mcnemar(before, after)
-        return Change(100 * value, 100 * low, 100 * high, "McNemar", p_value, p_value < SIGNIFICANT)
+        value, p_value = 100 * (gained - lost) / len(before), mcnemar(before, after)
+        return Change(value, 100 * low, 100 * high, "McNemar", p_value, p_value < SIGNIFICANT)
     a, b = float(before.mean()), float(after.mean())
     (a_low, a_high), (b_low, b_high) = (wilson(int(x.sum()), len(x)) for x in (before, after))
     low = b - a - math.hypot(b - b_low, a_high - a)
     high = b - a + math.hypot(b_high - b, a - a_low)
-    return Change(100 * (b - a), 100 * low, 100 * high, "unpaired", None, low > 0 or high < 0)
+    # One division of whole numbers, so that a change of exactly a tolerance is not beyond it.
+    more = int(after.sum()) * len(before) - int(before.sum()) * len(after)
+    value = 100 * more / (len(before) * len(after))
+    return Change(value, 100 * low, 100 * high, "unpaired", None, low > 0 or high < 0)
 
 
 def latency_change(before_ns: np.ndarray, after_ns: np.ndarray, percentile: int) -> Change | None:

@@ -11,21 +11,42 @@ import numpy as np
 SIGNIFICANT = 0.05
 
 
+# The answer of a model whose scores are not all finite, such as those of a float16 model that overflows.
+NO_ANSWER = -1
+
+
+def answers(logits: np.ndarray) -> np.ndarray:
+    """Return the top-1 of each sample, int64 (N,): the class with the highest score, or `NO_ANSWER`."""
+    scores = np.asarray(logits)
+    if not scores.size:
+        return np.full(len(scores), NO_ANSWER, np.int64)
+    return np.where(np.isfinite(scores).all(1), scores.argmax(1), NO_ANSWER)
+
+
 def top1(logits: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Return for each sample whether its top-1 answer is right: bool (N,)."""
-    return np.asarray(logits.argmax(1) == expected)
+    """Return for each sample whether its top-1 answer is right: bool (N,); no answer is a wrong one."""
+    found = answers(logits)
+    return np.asarray((found == expected) & (found != NO_ANSWER))
+
+
+def same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return for each sample whether two models gave the same answer: bool (N,); without an answer they did not."""
+    return np.asarray((one == other) & (one != NO_ANSWER))
 
 
 def agreement(logits: np.ndarray, reference: np.ndarray) -> float:
     """Return the share of samples on which two models give the same top-1, 0 to 1."""
-    return float((logits.argmax(1) == reference.argmax(1)).mean())
+    return float(same(answers(logits), answers(reference)).mean())
 
 
 def cosine(logits: np.ndarray, reference: np.ndarray) -> float:
-    """Return the cosine similarity of all logits, as one vector, and the reference's; 0 if either is all zeros."""
+    """Return the cosine similarity of all logits, as one vector, and the reference's.
+
+    It is 0 where either is all zeros, or holds values that are not finite.
+    """
     a, b = logits.astype(np.float64).ravel(), reference.astype(np.float64).ravel()
     lengths = math.sqrt(float(a @ a) * float(b @ b))
-    return float(a @ b) / lengths if lengths else 0.0
+    return float(a @ b) / lengths if lengths and math.isfinite(lengths) else 0.0
 
 
 def wilson(correct: int, total: int, z: float = 1.959964) -> tuple[float, float]:

@@ -62,6 +62,11 @@ def percentile_ms(latencies_ns: Sequence[int] | np.ndarray, percentile: float) -
     return None if rank is None else float(ordered[len(ordered) - rank]) / 1e6
 
 
+def half_ns(ms: float) -> int:
+    """Return a median in half nanoseconds, a whole number, so that a ratio of two of them is rounded only once."""
+    return round(2e6 * ms)
+
+
 @lru_cache(1024)
 def interval_ranks(samples: int, percentile: float, level: float = LEVEL) -> tuple[int | None, int | None]:
     """Return the ranks, from 1, between which the true percentile of independent samples lies.

@@ -122,3 +122,28 @@ def test_a_device_without_rows_is_not_passed_over() -> None:
     assert verdicts[-1].text == (
         "android/model.int8.tflite on phone: p90 is not known (no single times were kept), asked at most 3.3 ms"
     )
+
+
+def test_a_loss_of_exactly_the_limit_is_kept() -> None:
+    """99 of 100 against 100, and so on; as a difference of two shares most of these are a little above 1."""
+    for right in range(2, 100):
+        exact = good(samples=100, top1=100 * (right - 1) / 100, drop=1.0, drop_low=0.9, drop_high=1.0)
+        assert outcomes(Gates(max_drop=1.0), exact) == [HELD]
+        share = 100 * (right - 1) / right
+        assert outcomes(Gates(min_accuracy=share), exact)[0] != BROKEN
+        assert outcomes(Gates(min_accuracy=share * (1 + 1e-12)), exact) == [BROKEN]
+
+
+def test_no_gate_is_held_by_answers_that_are_no_numbers() -> None:
+    every = Gates(max_drop=50.0, min_accuracy=1.0, max_p90_ms=3.3, min_speedup=2.0)
+    verdicts = judge([good(no_answer=37, samples=100)], every)
+    assert [verdict.outcome for verdict in verdicts] == [BROKEN] * 4
+    assert verdicts[0].text == (
+        "android/model.int8.tflite on local: 37 of 100 answers are NaN or infinite, so no gate is held"
+    )
+
+
+def test_a_baseline_whose_answers_are_no_numbers_is_no_measure_of_accuracy() -> None:
+    verdicts = judge([good(baseline_no_answer=270)], Gates(max_drop=1.0, min_accuracy=99.0))
+    assert [verdict.outcome for verdict in verdicts] == [INSUFFICIENT] * 2
+    assert "(of the baseline, 270 of 270 answers are NaN or infinite)" in verdicts[0].text

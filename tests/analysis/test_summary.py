@@ -254,3 +254,30 @@ def test_the_best_speedup_is_per_image_of_both_sides() -> None:
     batched = result().environment.with_values(batch=4)
     row = summarize([result(ms=8.0, environment=batched), result(INT8, ms=1.0)])[-1]
     assert row.speedup == row.speedup_best == 2.0
+
+
+@pytest.mark.parametrize("samples", [10, 100, 270, 1000])
+def test_a_loss_of_whole_images_is_exactly_their_share(samples: int) -> None:
+    """One wrong answer more of 100 is 1 point, whatever the baseline is."""
+    for right in range(samples // 10, samples + 1, 9):
+        _, row = summarize([result(right=right, samples=samples), result(INT8, right=right - 1, samples=samples)])
+        assert row.drop == 100 / samples
+        assert row.top1 == 100 * (right - 1) / samples
+        assert row.share_left == (100 * (right - 1) / right)
+
+
+def test_a_ratio_of_latencies_is_rounded_once() -> None:
+    for nanoseconds in range(1_000_001, 1_002_000, 37):
+        base, own = (result(of, latencies_ns=(ns,) * 700) for of, ns in ((None, 3 * nanoseconds), (INT8, nanoseconds)))
+        assert summarize([base, own])[1].speedup == 3
+
+
+def test_answers_that_are_no_numbers_are_wrong_and_counted() -> None:
+    nan = result(INT8, right=40)
+    nan.logits[:13] = np.nan
+    _, row = summarize([result(right=40), nan])
+    assert (row.top1, row.drop, row.agreement, row.no_answer) == (67.5, 32.5, 67.5, 13)
+    nan = result(right=40)
+    nan.logits[:, 0] = np.inf
+    _, row = summarize([nan, result(INT8)])
+    assert (row.no_answer, row.baseline_no_answer, row.share_left) == (0, 40, None)

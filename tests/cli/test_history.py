@@ -511,6 +511,32 @@ def test_a_drop_beyond_chance_fails(digits: Path, capsys: Out) -> None:
     assert run(["check", "digits", "--against", "@previous", "--tolerance-top1", "30"]) == 0
 
 
+def test_a_change_of_exactly_the_tolerance_is_tolerated(digits: Path, capsys: Out) -> None:
+    fields = {"samples": 100, "latencies_ns": (2_000_000,) * 700}
+    measure(digits, right=60, **fields)
+    measure(digits, right=53, size_bytes=4_120_000, **{**fields, "latencies_ns": (2_100_000,) * 700})
+    tolerances = {"p50": 5, "top1": 7, "size": 3}
+    options = [word for name, value in tolerances.items() for word in (f"--tolerance-{name}", str(value))]
+    assert printed(capsys, "check", "digits", "--against", "@previous", *options).startswith("pass ")
+    for name, value in tolerances.items():
+        less = ["--strict", *options, f"--tolerance-{name}", str(value - 0.001)]
+        assert not printed(capsys, "check", "digits", "--against", "@previous", *less, status=7).startswith("pass ")
+
+
+def test_answers_that_are_no_numbers_fail_whatever_is_tolerated(digits: Path, capsys: Out) -> None:
+    logits = np.eye(3, dtype=np.float32)[np.arange(40) % 3]
+    logits[:3] = np.nan
+    measure(digits, logits=logits)
+    lost = "3 of 40 answers are NaN or infinite, counted as wrong"
+    options = ["--tolerance-top1", "100", "--tolerance-p50", "100"]
+    assert f"answers worse: {lost}" in printed(capsys, "check", "digits", "--against", "@previous", *options, status=7)
+    assert f"after: {lost}" in printed(capsys, "diff", "digits")
+    assert run(["check", "digits", "--save-reference", "reference.json"]) == 0
+    measure(digits, right=40)
+    assert f"before: {lost}" in printed(capsys, "diff", "digits")
+    assert run(["check", "digits", "--against", "reference.json"]) == 0
+
+
 def test_a_larger_file_fails(digits: Path, capsys: Out) -> None:
     measure(digits, size_bytes=5_000_000)
     assert "size worse: +25.0 %" in printed(capsys, "check", "digits", "--against", "@previous", status=7)

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from edgekit import files, runs
+from edgekit.api import predict
 from edgekit.api.evaluate import evaluate_run
 from edgekit.cli.app import run
 from edgekit.data import dataset
@@ -231,3 +232,15 @@ def test_good_images_are_answered_with_their_doubt_beside_bad_ones(
     assert only["image"] == "red.png"
     assert "uncertainty" in only
     assert run(["predict", "fruit", "bad.png", "--uncertainty"]) == 3
+
+
+def test_scores_that_are_no_numbers_are_an_error_and_no_class(
+    fruit: Path, photos: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = [np.array([np.nan, 0.0, 0.0], np.float32), np.array([0.0, 9.0, 0.0], np.float32)]
+    monkeypatch.setattr(predict, "_run_network", lambda *arguments: (scores, None))
+    assert run(["predict", "fruit", *photos[:2], "--json"]) == 5
+    said = capsys.readouterr()
+    (only,) = json.loads(said.out)
+    assert (only["image"], only["top"][0]["label"]) == (photos[1], "apple")
+    assert f"the scores of fruit for {photos[0]} are NaN or infinite" in said.err

@@ -84,3 +84,17 @@ def test_the_number_of_images_that_is_named_suffices() -> None:
 def test_a_budget_is_points_above_zero(budget: float) -> None:
     with pytest.raises(UsageError, match="points of top-1"):
         check_budget(budget, 1000)
+
+
+def test_answers_that_are_no_numbers_keep_no_budget() -> None:
+    expected = np.zeros(1000, int)
+    after = expected.copy()
+    after[:3] = -1
+    assert paired_drop(expected, after, expected) == Drop(0.3, 100.0, 99.7, no_answer=3)
+
+
+def test_the_number_of_images_that_a_message_names_is_enough() -> None:
+    for tenths in range(1, 300):
+        with pytest.raises(UsageError) as caught:
+            check_budget(tenths / 10, 1)
+        check_budget(tenths / 10, int(str(caught.value.hint).split()[-2]))

@@ -125,3 +125,17 @@ def test_at_most_so_many_images_are_shown_and_every_model_gets_its_turn() -> Non
     assert shown_images([]) == []
     kinds = [a.kind for _, a in shown_images([found(said(AFTER))])]
     assert kinds == [BROKE, REPAIRED, BOTH_WRONG]
+
+
+def test_answers_that_are_no_numbers_have_a_column_and_a_name_of_their_own() -> None:
+    lost = said(AFTER)
+    lost.logits[[1, 5]] = np.nan
+    change = found(lost)
+    assert [(a.image, a.kind, a.after, a.sure) for a in change.answers if a.after == -1] == [
+        (1, BROKE, -1, 0.0), (5, BROKE, -1, 0.0)
+    ]  # fmt: skip
+    assert {(p.label, p.said): (p.before, p.after) for p in change.pairs if p.said == -1} == {
+        (0, -1): (0, 1), (2, -1): (0, 1)
+    }  # fmt: skip
+    assert ("cat", "(no number)", "0", "1", "+1") in list(pair_table(change, ("cat", "dog", "owl")).rows)
+    assert "<svg" in picture(change, ("cat", "dog", "owl"))

@@ -105,7 +105,7 @@ def test_where_everything_is_too_wrong_the_nearest_is_named() -> None:
 )
 def test_gates_are_kept(gates: Gates, ships: str | None) -> None:
     fp16 = on_phone("fp16", p50_ms=9.0, p90_ms=9.5, speedup=1.3)
-    assert chosen(fp16, on_phone("int8", drop=0.5), gates=gates) == ships
+    assert chosen(fp16, on_phone("int8", samples=1000, drop=0.5), gates=gates) == ships
 
 
 def test_the_rule_names_the_gates() -> None:
@@ -274,3 +274,25 @@ def test_the_front_holds_what_no_other_beats_in_both() -> None:
     assert pareto_front(rows) == [1, 0, 3]
     assert pareto_front([row(p50_ms=None), row(stand_in=True), row(source="emulated")]) == []
     assert pareto_front([row(p50_ms=8.0, batch=8, top1=97.0), *rows])[0] == 0  # 1 ms an image
+
+
+def test_a_loss_of_exactly_the_limit_is_within_it() -> None:
+    fp16 = on_phone("fp16", p50_ms=9.0)
+    for right in range(2, 100):
+        int8 = on_phone("int8", samples=100, top1=right - 1.0, drop=1.0)
+        assert chosen(fp16, int8, gates=Gates(min_accuracy=100 * (right - 1) / right)) == "int8"
+
+
+def test_answers_that_are_no_numbers_are_never_shipped() -> None:
+    found = decided(on_phone("fp32", p50_ms=9.0), on_phone("int8", samples=100, no_answer=37))
+    assert found.chosen is not None
+    assert found.chosen.precision == "fp32"
+    assert found.rejected[0].reason.startswith("37 of 100 answers are NaN or infinite: ")
+    alone = decided(on_phone("int8", samples=100, no_answer=37))
+    assert alone.chosen is None
+    assert "android/model.int8.tflite: 37 of 100 answers are NaN or infinite" in alone.reason
+    lost = decided(on_phone("int8", samples=100, baseline_no_answer=100))
+    assert lost.chosen is None
+    assert lost.reason == (
+        "Not decided: the loss of accuracy is not known: of the baseline, 100 of 100 answers are NaN or infinite."
+    )

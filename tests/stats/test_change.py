@@ -213,3 +213,15 @@ def test_unchanged_measurements_alarm_in_five_of_a_hundred(repeats: int) -> None
 @pytest.mark.parametrize("repeats", [5, 6, 8, 10, 20])
 def test_a_regression_that_was_measured_often_still_alarms(repeats: int) -> None:
     assert alarms(repeats, 1.5, 500) > 90
+
+
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize("total", [100, 200, 1000])
+def test_a_change_of_whole_points_is_that_number(total: int, paired: bool) -> None:
+    """Else one of exactly a tolerance is beyond it."""
+    for before in range(1, total, 7):
+        for points in range(1, min(20, before * 100 // total) + 1):
+            rights = [np.arange(total) < n for n in (before, before - points * total // 100)]
+            found = top1_change(*rights, paired)
+            assert found is not None
+            assert found.value == -points

@@ -21,3 +21,14 @@ def test_the_cosine_is_that_of_the_angle_whatever_the_length() -> None:
     assert proportions.cosine(a, -a) == pytest.approx(-1)
     assert proportions.cosine(a, a[:, ::-1]) == 0
     assert proportions.cosine(a, 0 * a) == 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_are_no_answer_and_never_right(bad: float) -> None:
+    logits = np.array([[1.0, 2.0], [bad, 0.0], [0.0, bad]])
+    assert proportions.answers(logits).tolist() == [1, -1, -1]
+    assert proportions.top1(logits, np.array([1, 0, 1])).tolist() == [True, False, False]
+    assert proportions.top1(logits, np.array([1, -1, -1])).tolist() == [True, False, False]
+    assert proportions.agreement(logits, logits) == pytest.approx(1 / 3)
+    assert proportions.cosine(logits, logits) == 0
+    assert proportions.answers(np.zeros((0, 2))).tolist() == []
