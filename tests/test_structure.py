@@ -19,7 +19,18 @@ MODULES = {
 # The layers, from the ground up: a part imports itself and what stands before it. `edgekit` itself is the version and
 # the public names, which import nothing before they are used.
 LAYERS = [
-    *("errors", "labels", "progress", "validation", "records", "environment", "measurements", "quantization", "scores"),
+    *(
+        "errors",
+        "labels",
+        "progress",
+        "cores",
+        "validation",
+        "records",
+        "environment",
+        "measurements",
+        "quantization",
+        "scores",
+    ),
     *("files", "config", "runs"),
     *("stats", "data", "models", "evaluation", "training", "convert", "quant", "targets"),
     *("ondevice", "devices", "bench", "web", "archive", "analysis", "reporting"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from edgekit.cores import cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -15,12 +16,12 @@ AHEAD = 128
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
-    """Yield ``map(function, items)``, computed in as many threads as there are CPU cores.
+    """Yield ``map(function, items)``, computed in as many threads as `cores`.
 
     An error or Ctrl-C cancels the items that have not been started.
     """
     waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))

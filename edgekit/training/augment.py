@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from edgekit.data.images import fit, load_image
-from edgekit.errors import EdgekitError
 from edgekit.records import DatasetIndex, Preprocess
 from edgekit.training.options import TrainOptions
 
@@ -47,7 +45,7 @@ def augmentation(preset: str, flip: bool, preprocess: Preprocess) -> Callable[[A
     return v2.Compose(steps) if steps else None
 
 
-class TrainImages(Dataset[tuple[torch.Tensor, int, int]]):
+class TrainImages:
     """Train split of a data set: pixels uint8 (H, W, 3), label and number of each image.
 
     The key of an item is (epoch, number). Its augmentation depends on the key and the seed alone, so a
@@ -65,15 +63,13 @@ class TrainImages(Dataset[tuple[torch.Tensor, int, int]]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitems__(self, keys: list[Key]) -> list[Any]:
-        """Return the items of a batch, with an error in place of each image that cannot be read."""
-        items: list[Any] = []
-        for key in keys:
-            try:
-                items.append(self[key])
-            except EdgekitError as error:
-                items.append(error)
-        return items
+    def load(self, keys: Sequence[Key], out: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the pixels of a batch, uint8 (n, H, W, 3), in `out` if that is given.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        return torch.stack([self[key][0] for key in keys], out=out)
 
     def __getitem__(self, key: Key) -> tuple[torch.Tensor, int, int]:
         epoch, number = key

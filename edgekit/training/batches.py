@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, default_collate
 
-from edgekit.errors import DataError, EdgekitError
+from edgekit.cores import cores
+from edgekit.errors import DataError
 from edgekit.records import DatasetIndex, Preprocess
-from edgekit.training.augment import Key, TrainImages, seed_of
+from edgekit.training.augment import TrainImages, seed_of
 from edgekit.training.distributed import Team
 from edgekit.training.features import Features
 from edgekit.training.options import TrainOptions
+from edgekit.training.workers import Workers
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -51,8 +50,7 @@ class Batches:
         self.team = team
         self.features: Features | None = None
         self.chances: torch.Tensor | None = None
-        self._keys = _Keys()
-        self._loader: DataLoader[Any] | None = None
+        self._workers: Workers | None = None
 
     @property
     def steps(self) -> int:
@@ -83,56 +81,29 @@ class Batches:
             yield self.features.rows(numbers, epoch), labels, torch.tensor(numbers)
 
     def _pixels(self, own: list[list[int]], epoch: int) -> Iterator[Batch]:
-        if self._loader is None:
-            self._loader = self._open()
-        self._keys.batches = [[(epoch, number) for number in numbers] for numbers in own]
-        for loaded in self._loader:
-            if isinstance(loaded, EdgekitError):
-                raise loaded
-            yield loaded
+        wanted = [[(epoch, number) for number in numbers] for numbers in own]
+        if self._workers is None and (count := self._worker_count()):
+            size = self.images.preprocess.image_size
+            most = -(-self.options.batch_size // self.team.size)
+            self._workers = Workers(self.images, count, (most, size, size, 3))
+        loaded = self._workers.batches(wanted) if self._workers else map(self.images.load, wanted)
+        for numbers, pixels in zip(own, loaded):
+            labels = torch.tensor([self.images.samples[n].label for n in numbers])
+            batch = pixels, labels, torch.tensor(numbers)
+            yield tuple(part.pin_memory() for part in batch) if self.team.device.type == "cuda" else batch  # type: ignore[misc]
 
-    def _open(self) -> DataLoader[Any]:
-        """Return a loader whose worker processes live until `close`."""
-        gpu = self.team.device.type == "cuda"
-        cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        workers = self.options.workers if self.options.workers is not None else min(8 if gpu else 0, cores)
-        return DataLoader(
-            self.images,
-            batch_sampler=self._keys,
-            num_workers=workers,
-            pin_memory=gpu,
-            collate_fn=_collate,
-            worker_init_fn=_ignore_signals,
-            persistent_workers=workers > 0,
-        )
+    def _worker_count(self) -> int:
+        """Return the number of processes that decode images; they live until `close`."""
+        if self.options.workers is not None:
+            return self.options.workers
+        share = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        return min(8, share) if self.team.device.type == "cuda" else 0
 
     def close(self) -> None:
         """End the worker processes; another epoch starts new ones."""
-        self._loader = None
-
-
-class _Keys:
-    """Batch sampler whose batches are set before each epoch, so that the workers can be kept."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[Key]] = []
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
-def _collate(items: list[Any]) -> Any:
-    """Return a batch, or the error of one of its images, which the loader would wrap in a traceback."""
-    return next((item for item in items if isinstance(item, EdgekitError)), None) or default_collate(items)
-
-
-def _ignore_signals(worker: int) -> None:
-    """Ignore SIGINT and SIGTERM in a worker; the training process decides when to stop."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+        if self._workers:
+            self._workers.close()
+        self._workers = None
 
 
 def balanced(labels: np.ndarray, classes: int) -> torch.Tensor:

@@ -29,6 +29,7 @@ from edgekit.training.learner import PLATEAU_FACTOR, PLATEAU_PATIENCE, Learner, 
 from edgekit.training.options import TrainOptions
 from edgekit.training.resume import STATE_FILE, TrainingProgress, load, read
 from edgekit.training.validation import Validation
+from edgekit.training.workers import WorkerError
 
 # Seconds between two writes of the resumable state: at least after epochs on cached features, which take
 # milliseconds, and at most within a long epoch.
@@ -108,6 +109,7 @@ def finetune(
         The checkpoint in the leading process, None in all others.
     Raises:
         EdgekitError: the loss is not finite, or memory ran out; files that were saved before stay.
+        WorkerError: a process that decodes images ended; the state is saved.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the state is saved.
     """
     diagnostics.reset_peak()
@@ -150,22 +152,28 @@ def _train_epoch(training: Training, now: TrainingProgress, watcher: Watcher, st
     read_every = 1 if learner.checks_before_update else READ_EVERY
     learner.begin(now.epoch)
     started, before = time.perf_counter(), now.seconds
-    for whole, (inputs, labels, numbers) in training.batches.epoch(now.epoch, now.step):
-        torch.manual_seed(seed_of(options.seed, "step", now.epoch, now.step, team.rank))
-        done = (now.epoch - 1) * steps + now.step
-        rate = learning_rate_factor(options, done, options.epochs * steps) * PLATEAU_FACTOR**now.cuts
-        losses.add(learner.step(inputs, labels, whole, rate), numbers, whole)
-        now.step += 1
-        reads = now.step in (first, steps) or len(losses) >= read_every
-        if reads:
+    try:
+        for whole, (inputs, labels, numbers) in training.batches.epoch(now.epoch, now.step):
+            torch.manual_seed(seed_of(options.seed, "step", now.epoch, now.step, team.rank))
+            done = (now.epoch - 1) * steps + now.step
+            rate = learning_rate_factor(options, done, options.epochs * steps) * PLATEAU_FACTOR**now.cuts
+            losses.add(learner.step(inputs, labels, whole, rate), numbers, whole)
+            now.step += 1
+            reads = now.step in (first, steps) or len(losses) >= read_every
+            if reads:
+                losses.read()
+            now.seconds = before + time.perf_counter() - started
+            watcher.step(now.epoch, now.step, steps, now.loss / now.images)
+            if (reads or team.size == 1) and team.sum(stop.asked):
+                losses.read()
+                return now.step == steps
+            if reads:
+                training.save(state_file, now, MOST_BETWEEN_SAVES)
+    except WorkerError:
+        if team.size == 1:  # the other processes wait elsewhere, and torchrun ends them
             losses.read()
-        now.seconds = before + time.perf_counter() - started
-        watcher.step(now.epoch, now.step, steps, now.loss / now.images)
-        if (reads or team.size == 1) and team.sum(stop.asked):
-            losses.read()
-            return now.step == steps
-        if reads:
-            training.save(state_file, now, MOST_BETWEEN_SAVES)
+            training.save(state_file, now)
+        raise
     return True
 
 

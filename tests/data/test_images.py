@@ -250,7 +250,7 @@ def test_batches_are_decoded_on_several_threads_and_come_in_order(
     paths = sorted((tmp_path / "images").rglob("*.png"))
     expected = images.load_pixels(paths, Preprocess(32, 36))
     both, decode = threading.Barrier(2, timeout=20), images.load_image
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("edgekit.data.threads.cores", lambda: 2)
 
     def together(path: Path) -> Any:
         if path in paths[:2]:

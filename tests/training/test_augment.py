@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from edgekit.data.images import fit, load_image
 from edgekit.records import DatasetIndex, Preprocess
@@ -111,14 +110,6 @@ def test_an_item_depends_on_seed_turn_and_number_alone(colours: DatasetIndex, au
     assert any(not torch.equal(expected[1, n], expected[2, n]) for n in range(8))
     other = images_of(colours, augment, flip, seed=1)
     assert any(not torch.equal(other[key][0], expected[key]) for key in keys)
-
-
-def test_worker_processes_give_the_same_items(colours: DatasetIndex) -> None:
-    images = images_of(colours, "randaugment", True)
-    keys = [[(3, n) for n in range(start, start + 4)] for start in range(0, 16, 4)]
-    loaded = [DataLoader(images, batch_sampler=keys, num_workers=workers) for workers in (0, 2)]
-    for alone, other in zip(*loaded):
-        assert all(torch.equal(a, b) for a, b in zip(alone, other))
 
 
 def test_no_change_is_no_transform() -> None:

@@ -16,7 +16,7 @@ import torch
 
 from edgekit.errors import DataError
 from edgekit.records import DatasetIndex, Preprocess
-from edgekit.training import batches
+from edgekit.training import workers
 from edgekit.training.batches import Batch, Batches, balanced, order
 from edgekit.training.distributed import Team
 from edgekit.training.features import Features
@@ -131,11 +131,11 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = tmp_path / "started"
     file.touch()
 
-    def note(worker: int) -> None:
+    def note() -> None:
         with open(file, "a", encoding="utf-8") as lines:
             lines.write(f"{os.getpid()}\n")
 
-    monkeypatch.setattr(batches, "_ignore_signals", note)
+    monkeypatch.setattr(workers, "ignore_signals", note)
     return file
 
 

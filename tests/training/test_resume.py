@@ -27,6 +27,7 @@ from edgekit.training.distributed import Team
 from edgekit.training.loop import finetune
 from edgekit.training.options import TrainOptions
 from edgekit.training.resume import STATE_FILE
+from edgekit.training.workers import WorkerError
 from tests import nets
 from tests.datasets import write_images
 from tests.training.recorder import Recorder
@@ -141,6 +142,26 @@ def test_a_signal_in_an_epoch_loses_no_step(colours: DatasetIndex, tmp_path: Pat
     finetune(colours, tiny(), tmp_path, rest, ALONE, resume=True)
     assert rest.steps[0] == (2, 3)
     assert [stats.epoch for stats in rest.epochs] == [2, 3]
+
+
+def test_a_process_that_dies_while_it_decodes_images_loses_no_step(colours: DatasetIndex, tmp_path: Path) -> None:
+    class Killing(Recorder):
+        def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+            super().step(epoch, step, steps, loss)
+            if (epoch, step) == (2, 2):
+                for child in multiprocessing.active_children():
+                    os.kill(child.pid or 0, signal.SIGKILL)
+
+    first, rest = Killing(), Recorder()
+    with pytest.raises(WorkerError, match=r"killed \(SIGKILL\)"):
+        finetune(colours, tiny(workers=2), tmp_path, first, ALONE)
+    assert not multiprocessing.active_children()
+    resumed = finetune(colours, tiny(workers=2), tmp_path, rest, ALONE, resume=True)
+    assert len(first.steps + rest.steps) == len(set(first.steps + rest.steps)) == 3 * rest.steps[-1][1]
+    whole = finetune(colours, tiny(), tmp_path / "whole", Recorder(), ALONE)
+    assert resumed is not None
+    assert whole is not None
+    assert resumed.sha256 == whole.sha256
 
 
 def test_a_state_of_another_number_of_processes_is_refused(colours: DatasetIndex, tmp_path: Path) -> None:
