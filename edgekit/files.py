@@ -180,7 +180,9 @@ def _content_sha256(document: dict[str, Any]) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return a dataclass as a mapping and a path as text, for `json.dumps`."""
+    """Return a dataclass as a mapping (its `document`, if it has one) and a path as text, for `json.dumps`."""
+    if callable(document := getattr(value, "document", None)):
+        return document()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     if isinstance(value, Path):

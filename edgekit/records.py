@@ -5,8 +5,9 @@ Everything made from the weights has their SHA-256 as ``parent``, so that every 
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from edgekit.labels import check_labels
 PRECISIONS = ("fp32", "fp16", "int8", "w8", "16x8")
 SPLITS = ("train", "val", "test")
 RESAMPLES = ("bilinear", "bicubic")
+RESIZES = ("crop", "squash", "letterbox")
 RUNTIMES = ("torch", "tensorrt", "onnxruntime", "openvino", "litert")
 _ARTIFACT_NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]*/[A-Za-z0-9_-][A-Za-z0-9._-]*"
 # Prefix of the names of baselines.
@@ -31,12 +33,16 @@ LITERT_APIS = ("interpreter", "compiled-model", "benchmark-model")
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Preprocessing from an image file to the input tensor; part of a model's identity.
+    """Preprocessing from an image file to the input tensor; part of a model's identity. `steps` describes it.
 
-    1. Decode: apply the EXIF orientation, convert grey, palette and CMYK to RGB, put transparency over white.
-    2. Resize the shorter side to `resize_size` pixels with `resample` (antialiased).
-    3. Crop the central square of `image_size` pixels.
-    4. Normalize: ``(pixel / 255 - mean) / std`` for each RGB channel.
+    Attributes:
+        image_size: side of the input, pixels.
+        resize_size: length of the shorter side before the crop; `image_size` unless `resize` is "crop".
+        resample: one of `RESAMPLES`, antialiased. mean, std: of each RGB channel, for pixels of 0 to 1.
+        resize: one of `RESIZES`: crop the centre, squash to a square, or fit in with bars in the `background` colour.
+        background: what transparent parts lie over, "#rrggbb"; "white" and "black" are other names.
+        pixel_range: values that become 0 and 255 in files of more than 8 bits a channel. None: 0 to 65535 for
+            integers, 0 to 1 for floats, and MinIsWhite is not inverted.
     """
 
     image_size: int
@@ -44,18 +50,118 @@ class Preprocess:
     resample: str = "bilinear"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    resize: str = "crop"
+    background: str = "#ffffff"
+    pixel_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
         object.__setattr__(self, "std", tuple(float(v) for v in self.std))
+        object.__setattr__(self, "background", _colour(self.background))
         if not 32 <= self.image_size <= 1024:
             raise UsageError(f"image size {self.image_size} is outside 32-1024", "try --image-size 224")
         if self.resize_size < self.image_size:
             raise UsageError(f"resize size {self.resize_size} is below the crop {self.image_size}")
         if self.resample not in RESAMPLES:
             raise unknown("resample kernel", self.resample, RESAMPLES)
+        if self.resize not in RESIZES:
+            raise unknown("kind of resizing", self.resize, RESIZES)
+        if self.resize != "crop" and self.resize_size != self.image_size:
+            raise DataError(f"{self.resize} has no crop: resize_size must be {self.image_size}")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise DataError("mean and std need three values each, and std above zero")
+        if self.pixel_range is not None:
+            low, high = (float(v) for v in self.pixel_range)
+            if not (math.isfinite(high - low) and low < high):
+                raise UsageError(f"pixel range {low:g}:{high:g} must go from a low to a higher number")
+            object.__setattr__(self, "pixel_range", (low, high))
+
+    @property
+    def colour(self) -> tuple[int, int, int]:
+        """The background as RGB, 0 to 255."""
+        red, green, blue = bytes.fromhex(self.background[1:])
+        return red, green, blue
+
+    def document(self) -> dict[str, Any]:
+        """Return the fields as a document holds them; later ones only where they differ from their default."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        later = ("resize", "background", "pixel_range")
+        return {k: v for k, v in values.items() if k not in later or v != getattr(Preprocess, k)}
+
+    @property
+    def geometry(self) -> str:
+        """The step from an RGB picture to a square of `image_size`, in words."""
+        size = self.image_size
+        if self.resize == "squash":
+            return f"resized to {size} x {size} whatever its shape ({self.resample})"
+        if self.resize == "letterbox":
+            return f"the longer side resized to {size} ({self.resample}), centred on a square of {self.background}"
+        return f"the shorter side resized to {self.resize_size} ({self.resample}), the centre cut out"
+
+    def steps(self) -> tuple[str, ...]:
+        """Return the steps from a file to the values of a float32 input, one sentence each."""
+        size, mean, std = self.image_size, *(", ".join(f"{v:.6g}" for v in w) for w in (self.mean, self.std))
+        resized = {
+            "crop": f"Resize so that the shorter side has {self.resize_size} pixels, {self.resample} with "
+            f"antialiasing. Crop the central {size} x {size} pixels.",
+            "squash": f"Resize to {size} x {size} pixels whatever the shape, {self.resample} with antialiasing.",
+            "letterbox": f"Resize so that the longer side has {size} pixels, {self.resample} with antialiasing. Centre "
+            f"the picture on a {size} x {size} square of the colour {self.background}.",
+        }
+        found = [
+            "Decode to RGB with 8 bits a channel. Apply the EXIF orientation. Convert grey, palette and CMYK to RGB. "
+            f"Put transparent parts over {self.background}."
+        ]
+        if self.pixel_range is not None:
+            low, high = (f"{v:g}" if abs(v) < 1e6 else f"{v:.17g}" for v in self.pixel_range)
+            found.append(
+                f"Files of more than 8 bits a channel: {low} becomes 0 and {high} becomes 255, values outside are "
+                f"clipped: min(255, floor(256 (v - {low}) / ({high} - {low}))) for integers, "
+                f"round(255 (v - {low}) / ({high} - {low})) for floats. Invert what is stored as MinIsWhite."
+            )
+        return (
+            *found,
+            resized[self.resize],
+            f"(pixel / 255 - mean) / std, with mean {mean} and std {std} for R, G, B.",
+        )
+
+
+def _colour(text: str) -> str:
+    """Return a colour as "#rrggbb".
+
+    Raises:
+        UsageError: it is neither that, nor white, nor black.
+    """
+    found = {"white": "#ffffff", "black": "#000000"}.get(text.lower(), text.lower())
+    if not re.fullmatch("#[0-9a-f]{6}", found):
+        raise UsageError(f"{text!r} is no background colour", "use white, black or '#rrggbb', such as '#808080'")
+    return found
+
+
+@dataclass(frozen=True)
+class Content:
+    """Properties of one image file that `train` and ``data check`` judge a data set by.
+
+    Attributes:
+        kind: "integer" or "float" for values of more than 8 bits a channel, from `low` to `high`; "" for others.
+        transparent: parts can be seen through. colour: of an image with a single visible colour; None: several, or
+            more than 8 bits.
+        scaled: decoded at a fraction of its size. strange: some values are no finite numbers.
+    """
+
+    kind: str = ""
+    low: float = 0.0
+    high: float = 0.0
+    transparent: bool = False
+    colour: tuple[int, int, int] | None = None
+    scaled: bool = False
+    strange: bool = False
+
+    def is_blank(self, background: tuple[int, int, int], contrast: int) -> bool:
+        """Return True if nothing can be seen over a background, that is, differs from it by `contrast` levels."""
+        if self.colour is None:
+            return False
+        return not self.transparent or max(abs(a - b) for a, b in zip(self.colour, background)) < contrast
 
 
 @dataclass(frozen=True, slots=True)

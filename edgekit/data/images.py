@@ -5,56 +5,104 @@ Devices receive uint8 RGB at the input size of the model; `edgekit.ondevice.prep
 
 from __future__ import annotations
 
+import math
+import re
+import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgekit.data.memory import PIXELS
 from edgekit.data.threads import in_order
 from edgekit.errors import DataError, MissingError, raise_if_not_damage
-from edgekit.records import Preprocess
+from edgekit.records import Content, Preprocess
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.Image import Image, Resampling
+    from PIL.ImageFile import ImageFile
 
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
 # Not every format that Pillow opens: its EPS reader runs Ghostscript.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
-MAX_PIXELS = 80_000_000
+# Above, a JPEG is decoded at a fraction of its size, up to MAX_SCALED_PIXELS; other formats are refused.
+MAX_PIXELS, MAX_SCALED_PIXELS = 80_000_000, 320_000_000
+PLAIN = Preprocess(32, 32)
+_FULL = (0.0, 65535.0)  # range of integers
+# Differences of levels, and opacities, that cannot be seen.
+LEAST_CONTRAST, LEAST_ALPHA = 6, 8
+_BAND_PIXELS = 1 << 20  # converted at a time
+_ORIENTATION, _PHOTOMETRIC, _SAMPLE_FORMAT, _SIGNED = 0x0112, 262, 339, 2
 
 
-def load_image(path: Path) -> Image:
+class TooLarge(DataError):
+    """An image has more pixels than edgekit decodes."""
+
+
+def load_image(path: Path, preprocess: Preprocess = PLAIN) -> Image:
     """Decode a file to upright 8-bit RGB.
 
-    Applies the EXIF orientation, converts grey, palette, CMYK and 16-bit images, and blends transparent
-    pixels with white. Of an animation the first frame is used.
+    Applies the EXIF orientation, converts grey, palette, CMYK and values of more than 8 bits, and puts transparent
+    pixels over the background. Of an animation the first frame is used. A JPEG of more than `MAX_PIXELS` is decoded
+    at a half, a quarter or an eighth of its size.
 
     Raises:
         MissingError: the file does not exist. StorageError: the file cannot be read, for example for lack of
-            permission. DataError: the file is not an image, is truncated, or is larger than `MAX_PIXELS`.
+            permission. TooLarge: it has more than `MAX_PIXELS`, or as a JPEG `MAX_SCALED_PIXELS`. DataError: the file
+            is not an image, or is truncated.
     """
+    return _decode(path, preprocess, lambda size: None)[0]
+
+
+@contextmanager
+def decoded(path: Path, preprocess: Preprocess = PLAIN) -> Iterator[Image]:
+    """Decode a file as `load_image` does, and hold its share of the memory for pixels until the end of the block."""
+    with ExitStack() as held:
+        yield _decode(path, preprocess, lambda size: held.enter_context(PIXELS.hold(size)))[0]
+
+
+@contextmanager
+def examined(path: Path, preprocess: Preprocess = PLAIN) -> Iterator[tuple[Image, Content]]:
+    """Decode a file as `decoded` does, and find out what it holds."""
+    with ExitStack() as held:
+        image, content = _decode(path, preprocess, lambda size: held.enter_context(PIXELS.hold(size)), examine=True)
+        assert content is not None
+        yield image, content
+
+
+def _decode(
+    path: Path, preprocess: Preprocess, reserve: Callable[[int], None], examine: bool = False
+) -> tuple[Image, Content | None]:
+    """Decode a file; `reserve` is called with the number of bytes that this takes, before the pixels are read."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise DataError(
-                        f"{path}: {width}x{height} is {width * height / 1e6:.0f} megapixels, "
-                        f"the limit is {MAX_PIXELS // 1_000_000}",
-                        "scale the image down; a classifier uses a few hundred pixels per side",
-                    )
+            with _opened(path) as image:
+                is_scaled = _scale_down(image, path)
+                turn = image.getexif().get(_ORIENTATION, 1) if image.format == "JPEG" else None
+                reserve(_bytes_needed(image, turn))
+                deep = _Deep.of(image, path, preprocess, examine)
                 image.load()
-                return _to_rgb(_upright(image))
+                turn = image.getexif().get(_ORIENTATION, 1) if turn is None else turn
+                if deep is not None:
+                    rgb = deep.to_rgb(image)
+                    content = deep.content(image) if examine else None
+                else:
+                    rgb = _to_rgb(image, preprocess)
+                    content = _content(image, rgb) if examine else None
+            if content is not None and is_scaled:
+                content = replace(content, scaled=True)
+            return _upright(rgb, turn), content
     except Image.DecompressionBombError as error:
-        raise DataError(
+        raise TooLarge(
             f"{path}: far more than {MAX_PIXELS // 1_000_000} megapixels, the limit", "scale the image down"
         ) from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
@@ -67,7 +115,53 @@ def load_image(path: Path) -> Image:
         raise DataError(f"{path}: cannot be decoded ({why})", "replace or delete the file") from error
 
 
-def _upright(image: Image) -> Image:
+def _opened(path: Path) -> ImageFile:
+    """Open a file without reading its pixels, a JPEG also above the limit at which Pillow refuses."""
+    from PIL import Image
+    from PIL.JpegImagePlugin import JpegImageFile
+
+    try:
+        return Image.open(path, formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        try:
+            return JpegImageFile(path)
+        except SyntaxError:
+            raise error from None
+
+
+def _scale_down(image: ImageFile, path: Path) -> bool:
+    """Let an image above the limit be decoded at a fraction of its size. Returns whether that is so.
+
+    Raises:
+        TooLarge: it is no JPEG, or too large even so.
+    """
+    width, height = image.size
+    if width * height <= MAX_PIXELS:
+        return False
+    if image.format == "JPEG" and width * height <= MAX_SCALED_PIXELS:
+        fraction = next(f for f in (2, 4, 8) if -(-width // f) * -(-height // f) <= MAX_PIXELS)
+        image.draft(None, (width // fraction, height // fraction))
+        return True
+    raise TooLarge(
+        f"{path}: {width}x{height} is {width * height / 1e6:.0f} megapixels, the limit is {MAX_PIXELS // 1_000_000}"
+        + (f" (JPEG: {MAX_SCALED_PIXELS // 1_000_000})" if image.format == "JPEG" else ""),
+        "scale the image down; a classifier uses a few hundred pixels per side",
+    )
+
+
+def _bytes_needed(image: ImageFile, turn: int | None) -> int:
+    """Return the bytes that decoding takes at its peak, approximately; `turn`: the EXIF orientation if known."""
+    pixels = image.size[0] * image.size[1]
+    own = {"1": 1, "L": 1, "P": 1, "LA": 4, "I;16": 2, "I;16B": 2}.get(image.mode, 4)
+    converted = 0 if image.mode == "RGB" else 4
+    # A WebP or GIF is put together on a canvas; a progressive JPEG keeps all coefficients at its full size.
+    canvas = {"WEBP": 8, "GIF": 4}.get(image.format or "", 0)
+    full = 1 if not (scale := getattr(image, "decoderconfig", ())) else scale[0] ** 2
+    coefficients = 6 * full if image.info.get("progressive") else 0
+    return pixels * (own + converted + canvas + coefficients + (0 if turn == 1 else 4))
+
+
+def _upright(image: Image, orientation: int) -> Image:
     """Return the image rotated according to its EXIF orientation.
 
     Pillow's `exif_transpose` also rewrites the EXIF data, which fails if these are damaged.
@@ -83,44 +177,218 @@ def _upright(image: Image) -> Image:
         Transpose.TRANSVERSE,
         Transpose.ROTATE_90,
     )
-    turn = dict(enumerate(turns, 2)).get(image.getexif().get(0x0112, 1))
+    turn = dict(enumerate(turns, 2)).get(orientation)
     return image if turn is None else image.transpose(turn)
 
 
-def _to_rgb(image: Image) -> Image:
-    """Convert any Pillow mode to RGB; integer modes are scaled from 16 to 8 bits."""
+def _bands(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
+    """Yield boxes of full width that cover an image, so that converting one takes little memory."""
+    width, height = size
+    rows = max(1, _BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        yield 0, top, width, min(height, top + rows)
+
+
+def _to_rgb(image: Image, preprocess: Preprocess) -> Image:
+    """Convert an image of at most 8 bits a channel to RGB, over the background."""
     from PIL import Image
 
-    if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image, np.int64).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        return Image.fromarray((np.asarray(image).clip(0, 1) * 255).round().astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+    if not _has_alpha(image):
+        return image if image.mode == "RGB" else image.convert("RGB")
+    rgb = Image.new("RGB", image.size)
+    for box in _bands(image.size):
+        rgb.paste(_over(image.crop(box).convert("RGBA"), preprocess), box)
+    return rgb
+
+
+def _has_alpha(image: Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+
+
+def _over(rgba: Image, preprocess: Preprocess) -> Image:
+    from PIL import Image
+
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, (*preprocess.colour, 255)), rgba).convert("RGB")
+
+
+def _content(image: Image, rgb: Image) -> Content:
+    """Describe an image of at most 8 bits a channel, given itself and its RGB."""
+    if not _has_alpha(image):
+        return Content(colour=_single(rgb.getextrema()))  # type: ignore[arg-type]
+    low, high = np.full(4, 255), np.zeros(4)  # of what can be seen; alpha of everything
+    for box in _bands(image.size):
+        pixels = np.asarray(image.crop(box).convert("RGBA")).reshape(-1, 4)
+        seen = pixels[pixels[:, 3] >= LEAST_ALPHA, :3]
+        low[3], high[3] = min(low[3], pixels[:, 3].min()), max(high[3], pixels[:, 3].max())
+        if len(seen):
+            low[:3], high[:3] = np.minimum(low[:3], seen.min(0)), np.maximum(high[:3], seen.max(0))
+    if high[3] < LEAST_ALPHA:
+        return Content(colour=(0, 0, 0))
+    colour = _single(list(zip(low[:3].tolist(), high[:3].tolist())))
+    return Content(transparent=bool(high[3] - low[3] >= LEAST_CONTRAST), colour=colour)
+
+
+def _single(extrema: Sequence[tuple[float, float]]) -> tuple[int, int, int] | None:
+    """Return the colour of an image whose channels have these (lowest, highest) values; None if it has several."""
+    if any(high - low >= LEAST_CONTRAST for low, high in extrema):
+        return None
+    red, green, blue = (int(low + high) // 2 for low, high in extrema)
+    return red, green, blue
+
+
+@dataclass(frozen=True)
+class _Deep:
+    """Reader of an image of more than 8 bits a channel.
+
+    Attributes:
+        kind: "integer" or "float". low: the lower bytes of an image whose Pillow mode has only the higher ones.
+        unsigned: 32-bit values that Pillow reads as signed ones. inverted: 0 is white (MinIsWhite).
+    """
+
+    kind: str
+    preprocess: Preprocess
+    low: Image | None = None
+    unsigned: bool = False
+    inverted: bool = False
+
+    @staticmethod
+    def of(image: ImageFile, path: Path, preprocess: Preprocess, examine: bool) -> _Deep | None:
+        """Return the reader of an opened image; None if it has at most 8 bits a channel.
+
+        Raises:
+            DataError: its values are of a kind that Pillow reads wrongly.
+        """
+        tags = getattr(image, "tag_v2", {})
+        is_signed = _SIGNED in _several(tags.get(_SAMPLE_FORMAT))
+        if image.mode == "F" or image.mode.startswith("I"):
+            kind = "float" if image.mode == "F" else "integer"
+            # Pillow inverts MinIsWhite for up to 8 bits only. Runs without a range were trained without.
+            inverted = preprocess.pixel_range is not None and tags.get(_PHOTOMETRIC) == 0
+            return _Deep(kind, preprocess, None, image.mode == "I" and bool(tags) and not is_signed, inverted)
+        if is_signed:
+            raise DataError(f"{path}: signed 8-bit values are not supported", "convert it to unsigned or 16-bit values")
+        modes = [args if isinstance(args, str) else args[0] for _, _, _, args in image.tile if args]
+        if not modes or not all(isinstance(m, str) and re.fullmatch("(RGB[AX]?|RGBa|LA);16[BLN]", m) for m in modes):
+            return None
+        if not examine and preprocess.pixel_range in (None, _FULL):
+            return None  # the higher bytes, which Pillow returns, are enough
+        return _Deep("integer", preprocess, _lower_bytes(path, modes[0]))
+
+    def to_rgb(self, image: Image) -> Image:
+        """Convert a loaded image to RGB."""
+        from PIL import Image
+
+        low, high = self.preprocess.pixel_range or (_FULL if self.kind == "integer" else (0.0, 1.0))
+        rgb = Image.new("RGB", image.size)
+        for box in _bands(image.size):
+            values = self._values(image, box)
+            if self.kind == "float":
+                known = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
+                levels = ((known.clip(low, high) - low) / (high - low) * 255).round().astype(np.uint8)
+            else:
+                levels = (256 * (values.astype(np.float64).clip(low, high) - low) / (high - low)).clip(0, 255)
+                levels = levels.astype(np.uint8)
+            part = Image.fromarray(255 - levels if self.inverted else levels)
+            rgb.paste(_over(part, self.preprocess) if part.mode == "RGBA" else part.convert("RGB"), box)
+        return rgb
+
+    def content(self, image: Image) -> Content:
+        """Describe a loaded image."""
+        low, high, strange, transparent = math.inf, -math.inf, False, False
+        for box in _bands(image.size):
+            values = self._values(image, box)
+            transparent |= values.ndim == 3 and values.shape[2] == 4 and int(np.ptp(values[..., 3])) > 0
+            values = values[..., :3] if values.ndim == 3 else values
+            finite = np.isfinite(values)
+            strange |= not finite.all()
+            if finite.any():
+                low = min(low, float(values.min(where=finite, initial=np.inf)))
+                high = max(high, float(values.max(where=finite, initial=-np.inf)))
+        low, high = (low, high) if low <= high else (0.0, 0.0)
+        return Content(self.kind, low, high, transparent=transparent, strange=strange)
+
+    def _values(self, image: Image, box: tuple[int, int, int, int]) -> np.ndarray:
+        """Return the values of a part of an image, (height, width) or (height, width, channels)."""
+        values = np.asarray(image.crop(box))
+        if self.low is not None:
+            return values * np.uint16(256) + np.asarray(self.low.crop(box))
+        return values.view(np.uint32) if self.unsigned else values
+
+
+def _several(value: Any) -> tuple[Any, ...]:
+    """Return a TIFF tag as a tuple."""
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _lower_bytes(path: Path, mode: str) -> Image:
+    """Return an image of the lower bytes of 16-bit colours, of which Pillow returns the higher bytes.
+
+    Args:
+        mode: in which Pillow would unpack the file, such as "RGB;16B".
+    Raises:
+        DataError: the lower bytes cannot be had.
+    """
+    from PIL import Image
+
+    if mode.startswith("RGBa"):
+        raise DataError(f"{path}: 16-bit colours with premultiplied alpha are not supported", "convert it to 8 bits")
+    with Image.open(path, formats=FORMATS) as image:
+        is_little = mode.endswith("L") or (mode.endswith("N") and sys.byteorder == "little")
+        other = "RGBA" if mode.startswith("LA") else mode[:-1] + ("B" if is_little else "L")
+        image.tile = [
+            tile._replace(args=other if isinstance(tile.args, str) else (other, *tile.args[1:])) for tile in image.tile
+        ]
+        image.load()
+        if not mode.startswith("LA"):
+            return image
+        _, grey, _, alpha = image.split()  # higher and lower byte of each
+        return Image.merge("RGBA", (grey, grey, grey, alpha))
 
 
 def fit(image: Image, preprocess: Preprocess) -> np.ndarray:
-    """Resize the shorter side and crop the centre. Returns RGB, uint8 (image_size, image_size, 3)."""
+    """Resize an RGB image as `preprocess.resize` says. Returns RGB, uint8 (image_size, image_size, 3)."""
+    size = preprocess.image_size
+    if preprocess.resize != "crop":
+        return np.array(whole(image, size, preprocess), np.uint8)
+    width, height = image.size
+    scale = preprocess.resize_size / min(width, height)
+    # Resizes only the part inside the crop, so that a strip of 1 x 10,000 pixels needs little memory.
+    half_w, half_h = min(size / scale, width) / 2, min(size / scale, height) / 2
+    box = (width / 2 - half_w, height / 2 - half_h, width / 2 + half_w, height / 2 + half_h)
+    return np.array(image.resize((size, size), _kernel(preprocess), box=box), np.uint8)
+
+
+def whole(image: Image, side: int, preprocess: Preprocess) -> Image:
+    """Return all of an RGB image as a square of `side` pixels: squashed, or between bars of the background colour."""
+    from PIL import Image
+
+    if preprocess.resize == "squash":
+        return image.resize((side, side), _kernel(preprocess))
+    longest = max(image.size)
+    # Rounded half up in integers, as the page of `edgekit serve` does.
+    width, height = (max(1, (2 * length * side + longest) // (2 * longest)) for length in image.size)
+    square = Image.new("RGB", (side, side), preprocess.colour)
+    square.paste(image.resize((width, height), _kernel(preprocess)), ((side - width) // 2, (side - height) // 2))
+    return square
+
+
+def _kernel(preprocess: Preprocess) -> Resampling:
     from PIL.Image import Resampling
 
-    kernel = {"bilinear": Resampling.BILINEAR, "bicubic": Resampling.BICUBIC}[preprocess.resample]
-    width, height = image.size
-    size, crop = preprocess.resize_size, preprocess.image_size
-    scale = size / min(width, height)
-    # Resizes only the part inside the crop, so that a strip of 1 x 10,000 pixels needs little memory.
-    half_w, half_h = min(crop / scale, width) / 2, min(crop / scale, height) / 2
-    box = (width / 2 - half_w, height / 2 - half_h, width / 2 + half_w, height / 2 + half_h)
-    return np.array(image.resize((crop, crop), kernel, box=box), np.uint8)
+    return {"bilinear": Resampling.BILINEAR, "bicubic": Resampling.BICUBIC}[preprocess.resample]
+
+
+def load_fitted(path: Path, preprocess: Preprocess) -> np.ndarray:
+    """Decode and fit one file. Returns RGB, uint8 (image_size, image_size, 3)."""
+    with decoded(path, preprocess) as image:
+        return fit(image, preprocess)
 
 
 def load_pixels(paths: Sequence[Path], preprocess: Preprocess) -> np.ndarray:
     """Decode and fit files. Returns RGB, uint8 (N, image_size, image_size, 3)."""
     pixels = np.empty((len(paths), preprocess.image_size, preprocess.image_size, 3), np.uint8)
     for number, path in enumerate(paths):
-        pixels[number] = fit(load_image(path), preprocess)
+        pixels[number] = load_fitted(path, preprocess)
     return pixels
 
 
@@ -129,9 +397,9 @@ def load_batches(paths: Sequence[Path], preprocess: Preprocess, size: int) -> It
 
     Each batch is uint8 (n, image_size, image_size, 3). Memory does not grow with the number of files.
     """
-    with closing(in_order(lambda path: fit(load_image(path), preprocess), paths)) as decoded:
+    with closing(in_order(lambda path: load_fitted(path, preprocess), paths)) as squares:
         for start in range(0, len(paths), size):
-            yield np.stack(list(islice(decoded, min(size, len(paths) - start))))
+            yield np.stack(list(islice(squares, min(size, len(paths) - start))))
 
 
 def save_pixels(paths: Sequence[Path], preprocess: Preprocess, target: Path) -> None:
@@ -139,5 +407,5 @@ def save_pixels(paths: Sequence[Path], preprocess: Preprocess, target: Path) -> 
     shape = (len(paths), preprocess.image_size, preprocess.image_size, 3)
     pixels = np.lib.format.open_memmap(target, "w+", np.uint8, shape)
     for number, path in enumerate(paths):
-        pixels[number] = fit(load_image(path), preprocess)
+        pixels[number] = load_fitted(path, preprocess)
     pixels.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from pathlib import Path
 
@@ -34,7 +33,7 @@ def save(
         "schema": SCHEMA,
         "arch": arch,
         "labels": list(labels),
-        "preprocess": dataclasses.asdict(preprocess),
+        "preprocess": preprocess.document(),
         "hidden": hidden,
         "state_dict": state,
     }

@@ -225,11 +225,13 @@ def resolve(target: str) -> Any:
 RANGE = re.compile(r"(.*\D|)(\d+)-(\d+)")
 
 
-def preprocess_for(arch: str, image_size: int | None) -> Preprocess:
+def preprocess_for(arch: str, image_size: int | None, resize: str = "crop", **more: Any) -> Preprocess:
     """Return the preprocessing of `arch` at `image_size`, None for the native size.
 
     The ratio of resize and crop stays as in the pretrained preprocessing.
 
+    Args:
+        resize: one of `records.RESIZES`. more: other fields of `Preprocess` that do not depend on the network.
     Raises:
         UsageError: the network does not support this size; the hint names the nearest one that it does.
     """
@@ -246,8 +248,8 @@ def preprocess_for(arch: str, image_size: int | None) -> Preprocess:
         raise UsageError(
             f"{arch} takes image sizes that are multiples of {step}, not {size}", f"use --image-size {nearest}"
         )
-    resize = max(size, round(size * native.resize_size / native.image_size))
-    return Preprocess(size, resize, native.resample, native.mean, native.std)
+    shorter = max(size, round(size * native.resize_size / native.image_size)) if resize == "crop" else size
+    return Preprocess(size, shorter, native.resample, native.mean, native.std, resize, **more)
 
 
 def precisions(arch: str, able: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[str, ...]:

@@ -124,8 +124,7 @@ def _pack(about: About, facts: Facts) -> bytes:
     image_size = writer.table("ImageSize", Width=size, Height=size)
     image = writer.tensor(
         "image",
-        f"RGB, {size} x {size}: the shorter side resized to {preprocess.resize_size} ({preprocess.resample}), "
-        "the centre cut out",
+        f"RGB, {size} x {size}: {preprocess.geometry}",
         _Member(
             schema.ContentProperties.ImageProperties,
             writer.table("ImageProperties", ColorSpace=schema.ColorSpaceType.RGB, DefaultSize=image_size),

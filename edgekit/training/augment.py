@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from edgekit.data.images import fit, load_image
+from edgekit.data.images import decoded, fit, whole
 from edgekit.records import DatasetIndex, Preprocess
 from edgekit.training.options import TrainOptions
 
 Key = tuple[int, int]
+_LEAST_AREA = 0.6
 
 
 def seed_of(*parts: int | str) -> int:
@@ -25,7 +28,8 @@ def seed_of(*parts: int | str) -> int:
 def augmentation(preset: str, flip: bool, preprocess: Preprocess) -> Callable[[Any], Any] | None:
     """Return a transform of PIL images, or None if there is nothing to change.
 
-    ``light`` takes random crops of 60 to 100 % of the area and varies brightness, contrast and
+    ``light`` takes random crops of 60 to 100 % of the area, of images squashed or letterboxed to a square where
+    `preprocess` does so, and varies brightness, contrast and
     saturation by 20 %. ``randaugment`` takes the same crops and two operations of magnitude 9 (Cubuk et
     al. 2020, arXiv:1909.13719). `flip` mirrors half of the images (wrong for digits, letters, signs).
     All random numbers come from torch's default generator.
@@ -34,8 +38,12 @@ def augmentation(preset: str, flip: bool, preprocess: Preprocess) -> Callable[[A
 
     steps: list[Any] = []
     if preset != "none":
+        if preprocess.resize != "crop":
+            # As large as the part that the smallest crop magnifies to the size of the input.
+            side = math.ceil(preprocess.image_size / math.sqrt(_LEAST_AREA))
+            steps.append(partial(whole, side=side, preprocess=preprocess))
         kernel = InterpolationMode(preprocess.resample)
-        steps.append(v2.RandomResizedCrop(preprocess.image_size, scale=(0.6, 1.0), interpolation=kernel))
+        steps.append(v2.RandomResizedCrop(preprocess.image_size, scale=(_LEAST_AREA, 1.0), interpolation=kernel))
     if preset == "light":
         steps.append(v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2))
     if preset == "randaugment":
@@ -74,9 +82,9 @@ class TrainImages:
     def __getitem__(self, key: Key) -> tuple[torch.Tensor, int, int]:
         epoch, number = key
         sample = self.samples[number]
-        image = load_image(self.root / sample.path)
-        if self.transform is not None:
-            torch.default_generator.manual_seed(seed_of(self.seed, "augment", epoch, number))
-            image = self.transform(image)
-        pixels = np.array(image, np.uint8) if self.cropped else fit(image, self.preprocess)
+        with decoded(self.root / sample.path, self.preprocess) as image:
+            if self.transform is not None:
+                torch.default_generator.manual_seed(seed_of(self.seed, "augment", epoch, number))
+                image = self.transform(image)
+            pixels = np.array(image, np.uint8) if self.cropped else fit(image, self.preprocess)
         return torch.from_numpy(pixels), sample.label, number

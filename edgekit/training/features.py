@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from edgekit import files
-from edgekit.data.images import fit, load_image
+from edgekit.data.images import decoded, fit
 from edgekit.data.threads import in_order
 from edgekit.errors import DataError
 from edgekit.models import build, zoo
@@ -59,7 +59,7 @@ def backbone(model: nn.Module, arch: str, preprocess: Preprocess) -> Backbone:
     """Return `model` as a source of features; the key covers all weights except those of the head."""
     versions = [metadata.version(p) for p in ("torch", "torchvision", "pillow")]
     place = next(model.parameters()).device.type
-    digest = hashlib.sha256(json.dumps([SCHEMA, arch, asdict(preprocess), versions, place]).encode())
+    digest = hashlib.sha256(json.dumps([SCHEMA, arch, preprocess.document(), versions, place]).encode())
     row = zoo.row(arch)
     heads = tuple(name + "." for name in (row.head, row.aux) if name)
     for name, value in model.state_dict().items():
@@ -160,11 +160,11 @@ def _look(root: Path, sample: Sample, view: View, transform: Any, preprocess: Pr
     """Return the pixels of one view of an image; the augmentation depends on its content, not on its path."""
     if files.sha256_file(root / sample.path) != sample.sha256:
         raise DataError(f"{root / sample.path} has changed since it was indexed", "run the same command again")
-    image = load_image(root / sample.path)
-    if transform is not None:
-        torch.default_generator.manual_seed(seed_of(view.seed, "view", view.number, sample.sha256))
-        image = transform(image)
-    return np.array(image, np.uint8) if view.augment != "none" else fit(image, preprocess)
+    with decoded(root / sample.path, preprocess) as image:
+        if transform is not None:
+            torch.default_generator.manual_seed(seed_of(view.seed, "view", view.number, sample.sha256))
+            image = transform(image)
+        return np.array(image, np.uint8) if view.augment != "none" else fit(image, preprocess)
 
 
 @torch.inference_mode()

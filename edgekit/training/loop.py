@@ -17,7 +17,7 @@ import torch
 
 from edgekit import files
 from edgekit.errors import EdgekitError
-from edgekit.models import build, checkpoints, zoo
+from edgekit.models import build, checkpoints
 from edgekit.records import Checkpoint, DatasetIndex
 from edgekit.scores import EpochStats
 from edgekit.training import diagnostics, learner, resume
@@ -58,7 +58,7 @@ class Training:
         torch.manual_seed(options.seed)
         self.data, self.options, self.team = data, options, team
         self._saved = time.monotonic()
-        self.preprocess = zoo.preprocess_for(options.arch, options.image_size)
+        self.preprocess = options.preprocess
         model = build.build(options.arch, len(data.labels), options.image_size, options.hidden)
         build.load_weights(model, options.arch, options.start)
         model = model.to(team.device)
@@ -74,7 +74,7 @@ class Training:
         self.learner.criterion = learner.criterion(options, labels, len(data.labels), team.device)
         start = "" if options.start in ("pretrained", "none") else files.sha256_file(Path(options.start))
         features = [f.digest() for f in (self.batches.features, self.validation.features) if f]
-        self.fingerprint = files.sha256_text([data.fingerprint, repr(options), start, *features])
+        self.fingerprint = files.sha256_text([data.fingerprint, options.identity, start, *features])
 
     def save(self, path: Path, now: TrainingProgress, between: float = 0.0) -> None:
         """Write the resumable state if the last write is at least `between` seconds ago; only the leader writes."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgekit.errors import UsageError, unknown
 from edgekit.models import zoo
+from edgekit.records import RESIZES, Preprocess
 
 STRATEGIES = ("auto", "head", "partial", "full", "scratch")
 AUGMENTS = ("none", "light", "randaugment")
@@ -38,6 +39,11 @@ def _option(panel: str, default: Any, text: str, known: tuple[str, ...] = ()) ->
     return field(default=default, metadata={"help": text, "known": known, "panel": panel})
 
 
+def _later(panel: str, default: Any, text: str, known: tuple[str, ...] = ()) -> Any:
+    """Define a field as `_option` does, which saved states of earlier versions do not know; see `identity`."""
+    return field(default=default, repr=False, metadata={"help": text, "known": known, "panel": panel})
+
+
 @dataclass(frozen=True)
 class TrainOptions:
     """Options of one training run.
@@ -53,6 +59,18 @@ class TrainOptions:
     epochs: int = _option(_OPTIMISATION, 10, "Number of passes over the training images.")
     batch_size: int = _option(_OPTIMISATION, 32, "Images per step, summed over all processes.")
     image_size: int | None = _option(_DATA, None, "Input size in pixels. Default: the model's own.")
+    resize: str = _later(
+        _DATA, "crop", "Way to a square: crop the centre, squash the shape, or letterbox with bars", RESIZES
+    )
+    background: str = _later(
+        _DATA, "white", "Colour under transparent parts and in letterbox bars: white, black or '#rrggbb'."
+    )
+    pixel_range: str | None = _later(
+        _DATA,
+        None,
+        "Values LOW:HIGH that become black and white in files of more than 8 bits a channel. Default: chosen from the "
+        "training images.",
+    )
     weights: str | None = _option(
         _TRAINED, None, "Initial weights: pretrained (ImageNet), none (random), or a file. Default: pretrained."
     )
@@ -115,6 +133,7 @@ class TrainOptions:
             ("mix", "image mixing", MIXES),
             ("optimizer", "optimizer", OPTIMIZERS),
             ("schedule", "schedule", SCHEDULES),
+            ("resize", "kind of resizing", RESIZES),
             ("imbalance", "handling of class imbalance", IMBALANCES),
             ("monitor", "metric", MONITORS),
             ("amp", "precision", AMPS),
@@ -122,6 +141,7 @@ class TrainOptions:
         ):
             if getattr(self, name) not in known:
                 raise unknown(noun, getattr(self, name), known)
+        _ = self.preprocess  # checks the image size, the background and the pixel range
         from edgekit.models import build
 
         build.check_weights(self.start)
@@ -131,6 +151,24 @@ class TrainOptions:
         for clash, message, hint in _clashes(self):
             if clash:
                 raise UsageError(message, hint)
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """Return the preprocessing of the images.
+
+        Raises:
+            UsageError: the network does not support the image size.
+        """
+        more = {"background": self.background, "pixel_range": pixel_range(self.pixel_range)}
+        return zoo.preprocess_for(self.arch, self.image_size, self.resize, **more)
+
+    @property
+    def identity(self) -> str:
+        """Return a text that is equal for equal options, also where an earlier version lacked some of them."""
+        later = {
+            f.name: getattr(self, f.name) for f in fields(self) if not f.repr and getattr(self, f.name) != f.default
+        }
+        return repr(self) + (repr(later) if later else "")
 
     @property
     def start(self) -> str:
@@ -166,6 +204,23 @@ class TrainOptions:
             return self.frozen
         unfrozen = (epoch - 1) // self.unfreeze_every
         return max(self.frozen, len(zoo.row(self.arch).stages) - unfrozen)
+
+
+def pixel_range(text: str | None) -> tuple[float, float] | None:
+    """Return the two numbers of ``LOW:HIGH``.
+
+    Raises:
+        UsageError: `text` is not of this form.
+    """
+    if text is None:
+        return None
+    low, colon, high = text.partition(":")
+    try:
+        if not colon:
+            raise ValueError
+        return float(low), float(high)
+    except ValueError:
+        raise UsageError(f"{text!r} is no pixel range", "the form is LOW:HIGH, such as --pixel-range 0:4095") from None
 
 
 def _limits(o: TrainOptions, stages: int) -> list[tuple[bool, str]]:

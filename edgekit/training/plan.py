@@ -143,7 +143,7 @@ def choose_strategy(
 
 def probe(data: DatasetIndex, options: TrainOptions, team: Team, update: Update) -> Probe:
     """Fit a linear classifier on features of the initial weights, with at most `_PROBED` images of train."""
-    preprocess = zoo.preprocess_for(options.arch, options.image_size)
+    preprocess = options.preprocess
     model = build.build(options.arch, len(data.labels), options.image_size).eval()
     build.load_weights(model, options.arch, options.start)
     train = choose(data.split("train"), CalibrationRecipe("probe", _PROBED)).samples
@@ -251,7 +251,7 @@ def cpu_name() -> str:
 def measure_precisions(options: TrainOptions, classes: int, team: Team) -> dict[str, float]:
     """Return seconds of one training step, the best of a few, per precision and memory format that fits."""
     diagnostics.keep_freed_memory()
-    preprocess = zoo.preprocess_for(options.arch, options.image_size)
+    preprocess = options.preprocess
     share = max(2, options.batch_size // team.size)
     pixels = torch.randint(0, 256, (share, preprocess.image_size, preprocess.image_size, 3), dtype=torch.uint8)
     labels = torch.arange(share) % classes

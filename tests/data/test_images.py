@@ -68,6 +68,24 @@ def test_transparency_lies_over_white(tmp_path: Path, mode: str) -> None:
     assert decoded(tmp_path, Image.fromarray(pixels, mode))[0, :, 0] == pytest.approx([255, 127, 0], abs=1)
 
 
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
+def test_transparency_lies_over_the_chosen_background(tmp_path: Path, mode: str) -> None:
+    image = Image.fromarray(np.array([[[255, 255, 255, 0], [255, 255, 255, 255]]], np.uint8), "RGBA")
+    path = saved(tmp_path, image.convert(mode))
+    for background, colour in (("black", [0, 0, 0]), ("#0a141e", [10, 20, 30]), ("white", [255, 255, 255])):
+        found = np.asarray(load_image(path, Preprocess(32, 32, background=background)))
+        assert found.tolist() == [[colour, [255, 255, 255]]]
+
+
+def test_a_large_picture_is_put_over_the_background_like_a_small_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path, Image.fromarray(noise(40, 33, 4)))
+    expected = np.asarray(load_image(path))
+    monkeypatch.setattr(images, "_BAND_PIXELS", 100)  # three rows
+    assert (np.asarray(load_image(path)) == expected).all()
+
+
 def test_a_palette_keeps_its_colours_and_its_transparent_entry_is_white(tmp_path: Path) -> None:
     image = Image.new("P", (2, 1))
     image.putpalette([*RED, 0, 0, 255])
@@ -216,6 +234,45 @@ def test_fit_is_resize_of_the_shorter_side_and_centre_crop(width: int, height: i
     assert difference.mean() < 3
 
 
+def bars(width: int, height: int, resize: str, background: str = "#102030") -> np.ndarray:
+    image = Image.new("RGB", (width, height), RED)
+    return fit(image, Preprocess(32, 32, resize=resize, background=background))
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 5000), (39, 7), (300, 200)])
+def test_squash_shows_all_of_the_picture_and_nothing_else(width: int, height: int) -> None:
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[:, width // 2 :] = 255
+    found = fit(Image.fromarray(pixels), Preprocess(32, 32, resize="squash"))
+    assert (bars(width, height, "squash") == RED).all()
+    assert width == 1 or (found[:, :14].max() == 0 and found[:, 18:].min() == 255)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "rows", "columns"),
+    [
+        (39, 7, slice(13, 19), slice(0, 32)),  # 32 x 5.7
+        (7, 39, slice(0, 32), slice(13, 19)),
+        (64, 64, slice(0, 32), slice(0, 32)),
+        (64, 3, slice(15, 17), slice(0, 32)),  # 32 x 1.5: half a pixel is rounded up
+        (5000, 1, slice(15, 16), slice(0, 32)),
+        (4, 2, slice(8, 24), slice(0, 32)),
+    ],
+)
+def test_letterbox_puts_the_picture_between_bars_of_the_background(
+    width: int, height: int, rows: slice, columns: slice
+) -> None:
+    expected = np.full((32, 32, 3), (0x10, 0x20, 0x30), np.uint8)
+    expected[rows, columns] = RED
+    assert (bars(width, height, "letterbox") == expected).all()
+
+
+def test_a_letterboxed_picture_is_not_distorted() -> None:
+    pixels = noise(16, 32)
+    found = fit(Image.fromarray(pixels), Preprocess(32, 32, resize="letterbox"))
+    assert (found[8:24] == pixels).all()
+
+
 def test_fit_without_a_change_of_size_changes_nothing() -> None:
     pixels = noise(32, 32)
     assert (fit(Image.fromarray(pixels), Preprocess(32, 32)) == pixels).all()
@@ -249,15 +306,15 @@ def test_batches_are_decoded_on_several_threads_and_come_in_order(
     write_images(tmp_path / "images", {"a": 11})
     paths = sorted((tmp_path / "images").rglob("*.png"))
     expected = images.load_pixels(paths, Preprocess(32, 36))
-    both, decode = threading.Barrier(2, timeout=20), images.load_image
+    both, decode = threading.Barrier(2, timeout=20), images.load_fitted
     monkeypatch.setattr("edgekit.data.threads.cores", lambda: 2)
 
-    def together(path: Path) -> Any:
+    def together(path: Path, preprocess: Preprocess) -> Any:
         if path in paths[:2]:
             both.wait()  # one thread alone would wait for ever
-        return decode(path)
+        return decode(path, preprocess)
 
-    monkeypatch.setattr(images, "load_image", together)
+    monkeypatch.setattr(images, "load_fitted", together)
     found = list(images.load_batches(paths, Preprocess(32, 36), 4))
     assert [len(batch) for batch in found] == [4, 4, 3]
     assert np.array_equal(np.concatenate(found), expected)
@@ -272,3 +329,119 @@ def test_the_first_file_that_cannot_be_decoded_ends_the_batches(tmp_path: Path) 
     assert len(next(batches)) == 4
     with pytest.raises(DataError, match=paths[5].name):
         next(batches)
+
+
+def in_range(path: Path, low: float, high: float) -> list[int]:
+    """Levels of the first row, given the values that are black and white."""
+    return np.asarray(load_image(path, Preprocess(32, 32, pixel_range=(low, high))))[0, :, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("a.png", np.uint16), ("a.tif", np.uint16), ("a.tif", np.int32), ("a.tif", ">u2")]
+)
+def test_integers_of_more_than_8_bits_are_scaled_as_the_range_says(tmp_path: Path, name: str, kind: Any) -> None:
+    if kind == ">u2":
+        path = tmp_path / name
+        path.write_bytes(tiff(16, 1, struct.pack(">6H", 0, 16, 60, 255, 4095, 65535), 6, order=">"))
+    else:
+        path = saved(tmp_path, Image.fromarray(np.array([[0, 16, 60, 255, 4095, 65535]], kind)), name)
+    assert in_range(path, 0, 255) == [0, 16, 60, 255, 255, 255]
+    assert in_range(path, 0, 4095) == [0, 1, 3, 15, 255, 255]
+    assert in_range(path, 0, 65535) == [0, 0, 0, 0, 15, 255]
+    assert in_range(path, 16, 60) == [0, 0, 255, 255, 255, 255]
+
+
+def test_the_full_range_of_16_bits_is_what_no_range_gives(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.fromarray(np.arange(65536, dtype=np.uint16).reshape(256, 256)))
+    full = np.asarray(load_image(path, Preprocess(32, 32, pixel_range=(0, 65535))))
+    assert (full == np.asarray(load_image(path))).all()
+    assert (full[..., 0] == np.arange(65536).reshape(256, 256) >> 8).all()
+
+
+def test_floats_are_scaled_as_the_range_says_and_no_number_is_the_lowest(tmp_path: Path) -> None:
+    values = np.array([[0, 0.5, 1, 60, 255, -3, np.nan, np.inf]], np.float32)
+    path = saved(tmp_path, Image.fromarray(values), "a.tif")
+    assert in_range(path, 0, 1) == [0, 128, 255, 255, 255, 0, 0, 255]
+    assert in_range(path, 0, 255) == [0, 0, 1, 60, 255, 0, 0, 255]
+    assert in_range(path, -3, 255)[:2] == [3, 3]
+    assert np.asarray(load_image(path))[0, :, 0].tolist() == in_range(path, 0, 1)
+
+
+def tiff(bits: int, kind: int, data: bytes, width: int, photometric: int = 1, order: str = "<") -> bytes:
+    """An uncompressed grey TIFF of one row. `kind`: 1 unsigned, 2 signed, 3 float."""
+
+    def short(value: int) -> bytes:
+        return struct.pack(order + "HH", value, 0)
+
+    def long(value: int) -> bytes:
+        return struct.pack(order + "I", value)
+
+    entries = [
+        (256, 4, long(width)), (257, 4, long(1)), (258, 3, short(bits)), (259, 3, short(1)),
+        (262, 3, short(photometric)),
+        (273, 4, long(8 + 2 + 10 * 12 + 4)), (277, 3, short(1)), (278, 4, long(1)), (279, 4, long(len(data))),
+        (339, 3, short(kind)),
+    ]  # fmt: skip
+    head = (b"II*\0" if order == "<" else b"MM\0*") + long(8) + struct.pack(order + "H", len(entries))
+    return head + b"".join(struct.pack(order + "HHI", tag, type_, 1) + v for tag, type_, v in entries) + long(0) + data
+
+
+def test_unsigned_32_bits_are_not_read_as_signed_ones(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(tiff(32, 1, struct.pack("<3I", 0, 2**31, 2**32 - 1), 3))
+    assert in_range(tmp_path / "a.tif", 0, 2**32 - 1) == [0, 128, 255]
+    (tmp_path / "b.tif").write_bytes(tiff(32, 2, struct.pack("<3i", -(2**31), 0, 2**31 - 1), 3))
+    assert in_range(tmp_path / "b.tif", -(2**31), 2**31 - 1) == [0, 128, 255]
+
+
+def test_signed_16_bits_keep_their_sign(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(tiff(16, 2, struct.pack("<3h", -1000, 0, 3000), 3))
+    assert in_range(tmp_path / "a.tif", -1000, 3000) == [0, 64, 255]
+
+
+def test_signed_8_bits_are_refused_not_read_as_unsigned(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(tiff(8, 2, b"\0\x7f\x80\xff", 4))
+    assert refused(tmp_path / "a.tif") == "signed 8-bit values are not supported"
+
+
+@pytest.mark.parametrize(
+    ("bits", "kind", "data", "high"),
+    [(8, 1, b"\0\xff", 255), (16, 1, b"\0\0\xff\x0f", 4095), (32, 3, struct.pack("<2f", 0, 1), 1)],
+)
+def test_what_is_stored_as_min_is_white_is_inverted_at_every_depth(
+    tmp_path: Path, bits: int, kind: int, data: bytes, high: float
+) -> None:
+    (tmp_path / "a.tif").write_bytes(tiff(bits, kind, data, 2, photometric=0))
+    assert in_range(tmp_path / "a.tif", 0, high) == [255, 0]
+
+
+def png16(colours: np.ndarray) -> bytes:
+    """A PNG of 16-bit colours, uint16 (H, W, C): 2 channels are grey and alpha, 3 RGB, 4 RGBA."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width, channels = colours.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colours)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(k, d) for k, d in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    )
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+@pytest.mark.parametrize("high", [255, 4095, 65535])
+def test_16_bit_colours_are_scaled_as_the_range_says(tmp_path: Path, channels: int, high: int) -> None:
+    colours = np.random.default_rng(0).integers(0, high + 1, (9, 7, channels), dtype=np.uint16)
+    if channels != 3:
+        colours[..., -1] = high  # opaque at that scale
+    (tmp_path / "a.png").write_bytes(png16(colours))
+    found = np.asarray(load_image(tmp_path / "a.png", Preprocess(32, 32, pixel_range=(0, high))))
+    expected = np.minimum(255, colours[..., :-1] * 256.0 // high) if channels != 3 else colours * 256.0 // high
+    assert (found == np.minimum(255, expected)).all()
+
+
+def test_16_bit_colours_at_full_scale_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(png16(np.full((2, 2, 3), 51200, np.uint16)))
+    monkeypatch.setattr(images, "_lower_bytes", lambda *_: pytest.fail("decoded twice"))
+    assert (np.asarray(load_image(tmp_path / "a.png")) == 200).all()
+    assert (np.asarray(load_image(tmp_path / "a.png", Preprocess(32, 32, pixel_range=(0, 65535)))) == 200).all()

@@ -116,6 +116,32 @@ def test_no_change_is_no_transform() -> None:
     assert augmentation("none", False, PREPROCESS) is None
 
 
+@pytest.mark.parametrize("augment", ["light", "randaugment"])
+def test_squashed_pictures_are_squashed_before_they_are_cropped(
+    colours: DatasetIndex, tmp_path: Path, augment: str
+) -> None:
+    """Both ends of a strip are seen in about every view; of its central square they are not part."""
+    pixels = np.zeros((20, 400, 3), np.uint8)
+    pixels[:, :200] = 255
+    Image.fromarray(pixels).save(tmp_path / "strip.png")
+    strip = replace(colours, root=tmp_path, samples=(replace(colours.split("train")[0], path="strip.png"),))
+    images = images_of(strip, augment, False, preprocess=Preprocess(32, 32, resize="squash"))
+    views = [images[turn, 0][0].numpy() for turn in range(1, 11)]
+    assert all(view.shape == (32, 32, 3) and np.ptp(view) > 60 for view in views)
+
+
+def test_letterboxed_pictures_have_their_bars_in_training_too(colours: DatasetIndex, tmp_path: Path) -> None:
+    Image.new("RGB", (400, 100), (255, 0, 0)).save(tmp_path / "strip.png")
+    strip = replace(colours, root=tmp_path, samples=(replace(colours.split("train")[0], path="strip.png"),))
+    letterbox = Preprocess(32, 32, resize="letterbox", background="#0000ff")
+    images = images_of(strip, "light", False, preprocess=letterbox)
+    for turn in range(1, 11):
+        view = images[turn, 0][0].numpy().astype(int)
+        red = view[..., 0] > view[..., 2]
+        assert 0.2 < red.mean() < 0.6  # 0.25 of the whole square
+        assert red.any(1).sum() < 20
+
+
 def test_seeds_differ_where_sums_would_not() -> None:
     seeds = {seed_of(*parts) for parts in [(0, "order", 1), (1, "order", 0), (0, "step", 1), (0, "order", 11), (0, 1)]}
     assert len(seeds) == 5

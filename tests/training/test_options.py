@@ -11,6 +11,7 @@ import pytest
 
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.models.zoo import MODELS
+from edgekit.records import RESIZES, Preprocess
 from edgekit.training.options import (
     AMPS,
     AUGMENTS,
@@ -69,6 +70,7 @@ CHOICES = {
     "strategy": STRATEGIES,
     "augment": AUGMENTS,
     "mix": MIXES,
+    "resize": RESIZES,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "imbalance": IMBALANCES,
@@ -119,9 +121,38 @@ def test_the_limits_themselves_are_allowed(changes: dict[str, Any]) -> None:
 
 
 def test_every_number_has_a_limit_that_is_tested() -> None:
-    free = {"arch", "image_size", "weights", *CHOICES}  # image_size: models.preprocess_for
+    free = {"arch", "image_size", "background", "pixel_range", "weights", *CHOICES}  # models.preprocess_for
     numbers = {f.name for f in fields(TrainOptions) if f.name not in free and not isinstance(f.default, bool)}
     assert numbers == {name for name, _ in LIMITS} | {"frozen_stages"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"background": "grey"}, "'grey' is no background colour"),
+        ({"background": "#fff"}, "'#fff' is no background colour"),
+        ({"pixel_range": "4095"}, "'4095' is no pixel range"),
+        ({"pixel_range": "a:b"}, "'a:b' is no pixel range"),
+        ({"pixel_range": "9:9"}, "pixel range 9:9 must go from a low to a higher number"),
+        ({"pixel_range": "0:inf"}, "pixel range 0:inf must go from a low to a higher number"),
+    ],
+)
+def test_preprocessing_that_cannot_be_is_refused_before_images_are_read(change: dict[str, Any], message: str) -> None:
+    assert refused(lambda: replace(PLAIN, **change)).message == message
+
+
+def test_the_preprocessing_is_the_models_with_what_was_chosen() -> None:
+    chosen = replace(PLAIN, image_size=64, resize="letterbox", background="Black", pixel_range="-10:4095")
+    assert chosen.preprocess == Preprocess(
+        64, 64, resize="letterbox", background="#000000", pixel_range=(-10.0, 4095.0)
+    )
+    assert PLAIN.preprocess == Preprocess(224, 256)
+
+
+def test_saved_states_of_earlier_versions_still_belong_to_the_same_options() -> None:
+    assert PLAIN.identity == repr(PLAIN)
+    assert "background" not in PLAIN.identity
+    assert replace(PLAIN, resize="squash").identity != PLAIN.identity
 
 
 @pytest.mark.parametrize("stages", [0, -1, 4, 5])

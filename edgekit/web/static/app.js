@@ -291,6 +291,7 @@ try {
   $('title').textContent = document.title = job.title;
   $('device').textContent = `results are kept as ${job.device}`;
   document.documentElement.style.setProperty('--crop', `${(100 * job.image_size) / job.resize_size}%`);
+  if (job.resize !== 'crop') $('video').style.objectFit = 'contain';
   $('model').replaceChildren(...job.models.map((m, n) => el('option', {value: n}, m.name)));
   $('model').value = job.models.length - 1;
   $('model').addEventListener('change', closeCamera);

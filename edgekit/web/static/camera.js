@@ -16,6 +16,25 @@ export function best(logits, job, count = 5) {
     .map((n) => ({label: job.labels[n], probability: powers[n] / sum}));
 }
 
+/** Returns whether a file is a PNG of 16 bits a channel. */
+async function isDeep(file) {
+  const head = new Uint8Array(await file.slice(0, 25).arrayBuffer());
+  return head[1] === 0x50 && head[2] === 0x4e && head[3] === 0x47 && head[24] === 16;
+}
+
+/** Returns where a picture is cut (x, y, width, height) and where that is drawn on the square, as `images.fit` does. */
+export function placed(job, width, height) {
+  const size = job.image_size;
+  if (job.resize === 'squash') return [0, 0, width, height, 0, 0, size, size];
+  if (job.resize === 'letterbox') {
+    const longest = Math.max(width, height);
+    const [w, h] = [width, height].map((n) => Math.max(1, Math.floor((2 * n * size + longest) / (2 * longest))));
+    return [0, 0, width, height, Math.floor((size - w) / 2), Math.floor((size - h) / 2), w, h];
+  }
+  const side = (Math.min(width, height) * size) / job.resize_size;
+  return [(width - side) / 2, (height - side) / 2, side, side, 0, 0, size, size];
+}
+
 /** Crops and resizes pictures as `Preprocess` does; approximately, because a canvas uses another resampling filter. */
 export class Lens {
   constructor(job) {
@@ -26,13 +45,12 @@ export class Lens {
     this.context.imageSmoothingQuality = 'high';
   }
 
-  /** Returns the central square of a video frame or an image as uint8 RGB, HWC. */
+  /** Returns the square of a video frame or an image that the model sees as uint8 RGB, HWC. */
   pixels(picture, width, height) {
     const size = this.job.image_size;
-    const side = (Math.min(width, height) * size) / this.job.resize_size;
-    this.context.fillStyle = '#fff';
+    this.context.fillStyle = this.job.background;
     this.context.fillRect(0, 0, size, size);
-    this.context.drawImage(picture, (width - side) / 2, (height - side) / 2, side, side, 0, 0, size, size);
+    this.context.drawImage(picture, ...placed(this.job, width, height));
     const rgba = this.context.getImageData(0, 0, size, size).data;
     const rgb = new Uint8Array(size * size * 3);
     for (let from = 0, to = 0; from < rgba.length; from += 4) {
@@ -80,6 +98,9 @@ export class Watcher {
   }
 
   async photo(file) {
+    if (this.job.deep && (await isDeep(file))) {
+      throw new Error('a browser reads 16-bit pictures at another scale than in training: use edgekit predict');
+    }
     const picture = await createImageBitmap(file, {imageOrientation: 'from-image'});
     await this.classify(picture, picture.width, picture.height);
     picture.close();
