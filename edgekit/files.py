@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from edgekit import __version__
 from edgekit.errors import (
@@ -27,6 +30,7 @@ from edgekit.errors import (
 )
 
 _HASH = "content_sha256"  # entry of a JSON object: the hash of all others
+_READER_S = 10.0
 
 
 @contextmanager
@@ -131,6 +135,57 @@ def save_bytes(path: Path, content: bytes | bytearray) -> None:
         temporary.write_bytes(content)
 
 
+def save_output(path: Path, content: bytes | bytearray) -> None:
+    """Write bytes to a file that the user named, as other programs would.
+
+    A regular or new file is written atomically, behind symbolic links, and keeps its permissions. Everything else is
+    opened and appended to: devices, FIFOs, and the standard streams (``/dev/stdout``).
+
+    Raises:
+        UsageError: it is a folder. StorageError: it cannot be written.
+    """
+    try:
+        found = path.stat() if os.path.lexists(path) else None
+        mode = found.st_mode & 0o777 if found else 0o644
+    except FileNotFoundError:
+        mode, found = 0o644, None  # a link to a file that does not exist yet
+    except OSError as error:
+        raise from_os_error(error, f"writing {path}") from error
+    if found and stat.S_ISDIR(found.st_mode):
+        raise UsageError(f"{path} is a folder, not a file to write", f"name a file in it, such as {path / 'out'}")
+    if found and (not stat.S_ISREG(found.st_mode) or path.absolute().parts[1] in ("dev", "proc")):
+        try:
+            with _reached(path) if stat.S_ISFIFO(found.st_mode) else open(path, "ab") as file:
+                file.write(content)
+        except OSError as error:
+            raise from_os_error(error, f"writing {path}") from error
+        return
+    with writing(path.resolve(), mode) as temporary:
+        temporary.write_bytes(content)
+
+
+def _reached(fifo: Path) -> IO[bytes]:
+    """Open a FIFO once another process reads from it; a plain `open` would wait for ever.
+
+    Raises:
+        UsageError: none does within `_READER_S`.
+    """
+    end = time.monotonic() + _READER_S
+    while True:
+        try:
+            descriptor = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            if time.monotonic() > end:
+                hint = "start its reader first, such as: cat FIFO > FILE"
+                raise UsageError(f"nothing reads from the FIFO {fifo}", hint) from None
+            time.sleep(0.1)
+        else:
+            os.set_blocking(descriptor, True)
+            return os.fdopen(descriptor, "wb")
+
+
 def _reraise(error: Exception, doing: str) -> NoReturn:
     """Raise a StorageError if an OSError caused `error`, else `error`.
 
@@ -163,9 +218,12 @@ def sha256_text(parts: Iterator[str] | list[str]) -> str:
 
 def save_json(path: Path, value: Any) -> None:
     """Write JSON values, dataclasses and paths as JSON, atomically."""
-    with writing(path) as temporary:
-        text = json.dumps(value, indent=1, default=plain, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    save_bytes(path, as_json(value))
+
+
+def as_json(value: Any) -> bytes:
+    """Return JSON values, dataclasses and paths as the bytes of a JSON file."""
+    return (json.dumps(value, indent=1, default=plain, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def save_document(path: Path, document: dict[str, Any]) -> None:

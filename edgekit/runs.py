@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -221,10 +222,25 @@ def read_run(path: Path, *needed: str) -> Run:
     """Read the run in the folder `path`.
 
     Raises:
-        DataError: run.json is damaged, or lacks one of the entries `needed`. StorageError: a newer edgekit wrote it.
+        DataError: run.json is damaged, or lacks one of the entries `needed`; or one of the run's folders is a symbolic
+            link that leads out of it. StorageError: a newer edgekit wrote it.
     """
     where = path / RUN_FILE
+    _refuse_linked_folders(path)
     return Run(path, RunInfo.from_document(files.load_document(where, SCHEMA, *needed), str(where)))
+
+
+def _refuse_linked_folders(path: Path) -> None:
+    """Check that no folder of a run is a link out of it: a run from elsewhere could have files written anywhere."""
+    home = path.resolve()
+    for folder, inside, _ in os.walk(path):
+        for name in inside:
+            found = Path(folder, name)
+            if found.is_symlink() and not found.resolve().is_relative_to(home):
+                raise DataError(
+                    f"{found} is a symbolic link that leads out of the run, to {found.resolve()}",
+                    f"move that folder to {found}; a whole run may be linked: ln -s /elsewhere/{path.name} {path}",
+                )
 
 
 def _is_finished(path: Path) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -106,6 +107,73 @@ def test_a_file_that_the_system_refuses_to_grow_leaves_the_old_one(tmp_path: Pat
     done = subprocess.run([sys.executable, "-c", TOO_LARGE, path], capture_output=True, text=True, check=True)
     assert "failed while writing a.json" in done.stdout
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a.json": "old"}
+
+
+# Files that the user named -------------------------------------------------------------------
+
+
+def test_an_output_behind_links_is_written_and_the_links_stay(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "real").chmod(0o600)
+    (tmp_path / "second").symlink_to("real")
+    (tmp_path / "first").symlink_to("second")
+    (tmp_path / "dangling").symlink_to("new")
+    files.save_output(tmp_path / "first", b"1")
+    files.save_output(tmp_path / "dangling", b"2")
+    assert (tmp_path / "real").read_text() == "1"
+    assert (tmp_path / "new").read_text() == "2"
+    assert (tmp_path / "real").stat().st_mode & 0o777 == 0o600
+    assert [p.name for p in sorted(tmp_path.iterdir()) if p.is_symlink()] == ["dangling", "first", "second"]
+
+
+def test_an_output_that_is_a_fifo_is_written_into(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to("fifo")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        files.save_output(tmp_path / "link", b"whole")
+        assert os.read(reader, 100) == b"whole"
+    finally:
+        os.close(reader)
+    assert (tmp_path / "fifo").is_fifo()
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_an_output_that_is_a_fifo_without_reader_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_READER_S", 0.0)
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(UsageError, match="nothing reads from the FIFO"):
+        files.save_output(tmp_path / "fifo", b"1")
+    assert (tmp_path / "fifo").is_fifo()
+
+
+def test_an_output_that_is_a_device_stays_one(tmp_path: Path) -> None:
+    node = tmp_path / "null"
+    try:
+        os.mknod(node, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        node.write_bytes(b"")
+    except PermissionError:
+        pytest.skip("only root makes device nodes")
+    files.save_output(node, b"gone")
+    assert node.is_char_device()
+    assert [p.name for p in tmp_path.iterdir()] == ["null"]
+
+
+def test_an_output_to_a_standard_stream_is_appended(tmp_path: Path) -> None:
+    code = "from pathlib import Path; from edgekit import files; files.save_output(Path('/dev/stdout'), b'2')"
+    (tmp_path / "log").write_text("1")
+    with open(tmp_path / "log", "ab") as log:
+        subprocess.run([sys.executable, "-c", code], stdout=log, check=True)
+        log.write(b"3")
+    assert (tmp_path / "log").read_text() == "123"
+
+
+def test_an_output_that_is_a_folder_or_a_circle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is a folder"):
+        files.save_output(tmp_path, b"1")
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(StorageError, match=r"failed while writing .*circle"):
+        files.save_output(tmp_path / "circle", b"1")
 
 
 # Folders -------------------------------------------------------------------------------------

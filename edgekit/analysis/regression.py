@@ -164,7 +164,7 @@ def _size(found: Comparison, tolerance: float) -> Figure:
 def save_reference(path: Path, entries: Sequence[Entry]) -> None:
     """Write entries, which must have their samples, to a file that can be committed."""
     document = {"schema": SCHEMA, "edgekit": __version__, "created": files.now()}
-    files.save_json(path, {**document, "results": [_document(entry) for entry in entries]})
+    files.save_output(path, files.as_json({**document, "results": [_document(entry) for entry in entries]}))
 
 
 def _document(entry: Entry) -> dict[str, Any]:

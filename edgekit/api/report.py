@@ -71,7 +71,15 @@ def report(
     with reporting(progress):
         opened = runs.choose_run(runs_dir, run)
         text = render(collect(opened), format, None if about is None else Path(about))
-    path = Path(output) if output is not None else opened.path / FORMATS[format]
+    return save(opened, text, format, output)
+
+
+def save(run: runs.Run, text: str, format: str, output: str | Path | None) -> Path:
+    """Write a report to `output`, by default in the run, and return its path."""
+    if output is not None:
+        files.save_output(Path(output), text.encode())
+        return Path(output)
+    path = run.path / FORMATS[format]
     files.save_bytes(path, text.encode())
     return path
 
@@ -253,7 +261,9 @@ def save_pictures(run: runs.Run, evaluation: Evaluation | None) -> dict[str, str
         drawn = pictures.draw_all([dataclasses.asdict(stats) for stats in run.info.epochs], data, evaluation)
         pictures.save(run.path / "pictures", drawn)
     samples = run.path / "pictures" / "samples.png"
-    if samples.is_file() and samples.stat().st_size <= _MOST_BYTES:
+    if samples.is_symlink():  # the report is made to be mailed; its target may be any file
+        progress.warn(f"{samples} is a symbolic link, and is left out of the report")
+    elif samples.is_file() and samples.stat().st_size <= _MOST_BYTES:
         drawn["samples.png"] = samples.read_bytes()
     return drawn
 

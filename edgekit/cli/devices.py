@@ -109,7 +109,7 @@ def _save(path: Path, device: Device) -> None:
     from edgekit.devices import probe as probing
 
     path.parent.mkdir(exist_ok=True)
-    files.save_bytes(path, probing.to_toml(device).encode())
+    files.save_output(path, probing.to_toml(device).encode())
     progress.note(f"device: {path}; next: edgekit export --target {path.stem}, edgekit benchmark --device {path.stem}")
 
 

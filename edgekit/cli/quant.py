@@ -148,7 +148,7 @@ def _write(text: str, output: Path | None) -> None:
     if output is None:
         sys.stdout.write(text)
     else:
-        files.save_bytes(output, text.encode())
+        files.save_output(output, text.encode())
         progress.note(f"written: {output}")
 
 

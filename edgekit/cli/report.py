@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from edgekit import files, progress, runs
+from edgekit import progress, runs
 from edgekit.api.report import FORMATS
 from edgekit.cli.options import Json, Run, RunsDir, Verbose
 from edgekit.errors import UsageError, unknown
@@ -69,9 +69,7 @@ def report(
     if output == "-":
         sys.stdout.write(text)
     else:
-        path = Path(output) if output else opened.path / FORMATS[format_]
-        files.save_bytes(path, text.encode())
-        progress.note(f"report: {path}")
+        progress.note(f"report: {api.save(opened, text, format_, output or None)}")
     _report_missing(opened, bool(material.evaluation), bool(material.rows))
 
 

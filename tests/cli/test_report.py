@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import shutil
@@ -225,6 +226,45 @@ def test_each_format_has_its_file_and_can_go_to_standard_output(
     assert capsys.readouterr().out.startswith(begins)
     assert run(["report", "digits", "--format", format_, "-o", "mine"]) == 0
     assert Path("mine").read_text().startswith(begins)
+
+
+def test_an_output_behind_a_link_is_written_and_the_link_stays(measured: runs.Run) -> None:
+    Path("target").write_text("old")
+    Path("link").symlink_to("target")
+    assert run(["report", "digits", "-f", "md", "-o", "link"]) == 0
+    assert Path("link").is_symlink()
+    assert Path("target").read_text().startswith("# digits")
+
+
+def test_a_link_among_the_pictures_is_not_followed(
+    measured: runs.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "key").write_text("SECRET-KEY")
+    (measured.path / "pictures").mkdir()
+    (measured.path / "pictures" / "samples.png").symlink_to(tmp_path / "key")
+    assert run(["report", "digits"]) == 0
+    assert base64.b64encode(b"SECRET-KEY").decode() not in (measured.path / "report.html").read_text()
+    assert "is a symbolic link, and is left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folder", ["pictures", "export", "bench", "export/android"])
+def test_no_file_is_written_through_a_folder_that_is_linked_out_of_the_run(
+    measured: runs.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], folder: str
+) -> None:
+    (tmp_path / "out").mkdir()
+    shutil.rmtree(measured.path / folder, ignore_errors=True)
+    (measured.path / folder).symlink_to(tmp_path / "out")
+    assert run(["report", "digits"]) == 3
+    assert f"{folder} is a symbolic link that leads out of the run" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_run_that_is_itself_a_link_is_reported(measured: runs.Run, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    measured.path.rename(tmp_path / "disk" / "digits")
+    measured.path.symlink_to(tmp_path / "disk" / "digits")
+    assert run(["report", "digits"]) == 0
+    assert (tmp_path / "disk" / "digits" / "report.html").is_file()
 
 
 def test_what_the_author_says_stands_in_the_card(measured: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
