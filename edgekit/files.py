@@ -15,10 +15,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from edgekit import __version__
+from edgekit import __version__, progress
 from edgekit.errors import (
     DataError,
     EdgekitError,
@@ -288,8 +289,34 @@ def load_document(path: Path, schema: int, *keys: str) -> dict[str, Any]:
 
 
 def cache_dir(part: str) -> Path:
-    """Return a folder of the cache: $EDGEKIT_CACHE/`part`, else ~/.cache/edgekit/`part`."""
-    return Path(os.environ.get("EDGEKIT_CACHE") or Path.home() / ".cache" / "edgekit") / part
+    """Return a folder of the cache, which may not exist yet: $EDGEKIT_CACHE/`part`, else ~/.cache/edgekit/`part`.
+
+    Without a home folder, or if that folder cannot be written, it is one of this user in the system's temporary folder,
+    and a warning says so: a cache that cannot be had costs time only.
+    """
+    chosen = os.environ.get("EDGEKIT_CACHE") or os.path.expanduser("~/.cache/edgekit")  # noqa: PTH111  no error
+    if chosen.startswith("~"):
+        return _temporary_cache("no home folder") / part
+    folder = Path(chosen, part)
+    there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return folder
+    return _temporary_cache(f"{chosen} cannot be written") / part
+
+
+@cache
+def _temporary_cache(why: str) -> Path:
+    """Return a folder of this user alone in the system's temporary folder; the first time, a warning says so."""
+    folder = Path(tempfile.gettempdir(), f"edgekit-cache-{os.getuid()}")
+    try:
+        folder.mkdir(0o700, exist_ok=True)
+        status = folder.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
+            raise OSError("it belongs to somebody else")
+    except OSError:
+        folder = Path(tempfile.mkdtemp(prefix="edgekit-cache-"))
+    progress.warn(f"no cache ({why}): {folder} is used instead; EDGEKIT_CACHE=FOLDER chooses another")
+    return folder
 
 
 def now() -> str:

@@ -9,6 +9,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -319,3 +320,75 @@ def test_a_lock_that_ends_between_opening_and_locking_is_not_held_twice(
         else:
             with files.locked(lock, "taken"), pytest.raises(UsageError, match="taken"), files.locked(lock, "taken"):
                 pass
+
+
+# Cache ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The system's temporary folder, of this test alone."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    files._temporary_cache.cache_clear()
+    return tmp_path / "tmp"
+
+
+def test_the_cache_is_in_the_home_folder_unless_it_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("EDGEKIT_CACHE", raising=False)
+    assert files.cache_dir("a") == tmp_path / ".cache" / "edgekit" / "a"
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "else where"))
+    assert files.cache_dir("a") == tmp_path / "else where" / "a"
+
+
+def test_without_a_home_folder_the_cache_is_a_folder_of_the_user_and_that_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, temporary: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("EDGEKIT_CACHE", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as for a user without HOME and without an entry
+    own = temporary / f"edgekit-cache-{os.getuid()}"
+    assert [files.cache_dir(part) for part in "aba"] == [own / "a", own / "b", own / "a"]
+    assert own.stat().st_mode & 0o777 == 0o700
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert "no home folder" in shown
+    assert "EDGEKIT_CACHE=FOLDER" in shown
+
+
+@pytest.mark.parametrize("obstacle", ["a file for the cache", "a file for the part", "read-only"])
+def test_a_cache_that_cannot_be_written_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, temporary: Path, obstacle: str
+) -> None:
+    chosen = tmp_path / "cache"
+    if obstacle == "a file for the cache":
+        chosen.write_text("")
+    else:
+        chosen.mkdir()
+    if obstacle == "a file for the part":
+        (chosen / "a").write_text("")
+    if obstacle == "read-only":
+        real = os.access
+        monkeypatch.setattr(os, "access", lambda path, mode: path != chosen and real(path, mode))
+    monkeypatch.setenv("EDGEKIT_CACHE", str(chosen))
+    assert files.cache_dir("a").parent == temporary / f"edgekit-cache-{os.getuid()}"
+
+
+@pytest.mark.parametrize("trap", ["link", "writable by others", "file"])
+def test_a_folder_that_somebody_else_laid_out_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, temporary: Path, trap: str
+) -> None:
+    place = temporary / f"edgekit-cache-{os.getuid()}"
+    (tmp_path / "elsewhere").mkdir()
+    if trap == "link":
+        place.symlink_to(tmp_path / "elsewhere")
+    elif trap == "file":
+        place.write_text("")
+    else:
+        place.mkdir()
+        place.chmod(0o777)
+    monkeypatch.setenv("EDGEKIT_CACHE", "/dev/null/cache")
+    found = files.cache_dir("a")
+    assert found.parent != place
+    assert found.parent.parent == temporary
+    assert found.parent.stat().st_mode & 0o777 == 0o700

@@ -194,11 +194,3 @@ def test_a_run_that_cannot_be_described_leaves_no_folder(tmp_path: Path) -> None
     with pytest.raises(ValueError, match="JSON"):
         runs.create_run(tmp_path, "run", RunInfo.from_document({"lr": float("nan")}))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_cache_is_in_the_home_folder_unless_it_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("EDGEKIT_CACHE", raising=False)
-    assert files.cache_dir("a") == tmp_path / ".cache" / "edgekit" / "a"
-    monkeypatch.setenv("EDGEKIT_CACHE", "/else/where")
-    assert files.cache_dir("a") == Path("/else/where/a")

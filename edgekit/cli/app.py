@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 import traceback
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -30,6 +31,8 @@ from edgekit.cli import (
 from edgekit.cli.options import GroupedCommand
 from edgekit.errors import EdgekitError, ExitStatus, UsageError, from_os_error
 from edgekit.labels import printable
+
+_SOON = 0.02  # seconds: the callback is over by then, or the request is lost and made once more
 
 app = typer.Typer(
     name="edgekit",
@@ -110,7 +113,20 @@ def _print_error(error: EdgekitError) -> None:
         print(f"  hint: {printable(error.hint)}", file=sys.stderr)
 
 
+def _ask_again(lost: Any) -> None:
+    """Handle an error in a callback, such as `__del__`, which Python cannot raise: a request to end is made again."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        signal.setitimer(signal.ITIMER_REAL, _SOON)
+    else:
+        sys.__unraisablehook__(lost)
+
+
 def main() -> NoReturn:
     """Run the program. SIGTERM ends it as Ctrl-C does: files stay complete."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, signal.default_int_handler)
+    sys.unraisablehook = _ask_again
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # of which some encodings cannot write every name
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))

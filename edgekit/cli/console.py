@@ -114,7 +114,8 @@ class _Bars:
 
 def as_json(value: Any) -> None:
     """Print plain values as JSON on standard output."""
-    json.dump(value, sys.stdout, indent=1, ensure_ascii=False, default=_plain)
+    unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    json.dump(value, sys.stdout, indent=1, ensure_ascii=not unicode, default=_plain)
     print()
 
 

@@ -81,26 +81,23 @@ def opened(root: Path) -> Iterator[IndexCache]:
         complete = True
     finally:
         content = cache.content(complete)
-        if path and content:
+        if content:
             body = _header() + content
             # A cache that cannot be written only costs time.
             with suppress(EdgekitError, OSError):
                 files.save_bytes(path, body + hashlib.sha256(body).digest())
 
 
-def _path(root: Path) -> Path | None:
+def _path(root: Path) -> Path:
     name = hashlib.sha256(os.fsencode(os.path.abspath(root))).hexdigest()[:32]  # noqa: PTH100
-    try:
-        return files.cache_dir("index") / name
-    except RuntimeError:  # neither EDGEKIT_CACHE nor a home folder
-        return None
+    return files.cache_dir("index") / name
 
 
-def _load(path: Path | None) -> bytes:
+def _load(path: Path) -> bytes:
     """Return the records of a cache file, or nothing if the file is missing or damaged."""
     header = _header()
     try:
-        whole = path.read_bytes() if path else b""
+        whole = path.read_bytes()
     except OSError:
         return b""
     body = whole[:-32]

@@ -215,6 +215,61 @@ def test_ctrl_c_and_sigterm_are_status_130_without_a_traceback(name: str) -> Non
     assert "interrupted" in done.stderr
 
 
+IN_A_CALLBACK = """
+import os, signal, sys, time
+from edgekit.cli import console
+from edgekit.cli.app import main
+class Callback:
+    def __del__(self):  # where Python raises nothing: the error is shown and forgotten
+        os.kill(os.getpid(), signal.{})
+        time.sleep(0.001)
+def work(*_, **__):
+    Callback()
+    time.sleep(60)
+console.table = work
+sys.argv = ["edgekit", "devices"]
+main()
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_that_arrives_in_a_callback_is_not_lost(name: str) -> None:
+    code = IN_A_CALLBACK.format(name)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=50)
+    assert done.returncode == 128 + signal.SIGINT
+    assert "ignored" not in done.stderr
+    assert "interrupted" in done.stderr
+
+
+ASCII = """
+import sys
+from edgekit.cli import console, devices
+from edgekit.cli.app import main
+from edgekit import progress
+def shown(*_, **__):
+    progress.note("\u72ac")
+    table(["class"], [["\u72ac"]])
+    console.as_json({"class": "\u72ac \U0001f436"})
+table, console.table = console.table, shown
+sys.argv = ["edgekit", "devices"]
+main()
+"""
+
+
+def test_a_terminal_that_knows_ascii_alone_gets_every_name() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ASCII],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"\\u72ac" in done.stderr
+    table, _, document = done.stdout.decode("ascii").partition("{")
+    assert "\\u72ac" in table
+    assert json.loads("{" + document) == {"class": "犬 🐶"}
+
+
 def test_the_version_and_the_help_are_status_0(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"]) == 0
     assert capsys.readouterr().out == f"edgekit {edgekit.__version__}\n"
