@@ -141,22 +141,29 @@ class Run:
         return Run(self.path, info)
 
 
-def create_run(runs_dir: Path, name: str, info: RunInfo) -> Run:
-    """Create ``runs_dir/name`` and its run.json.
+def create_run(runs_dir: Path, name: str, info: RunInfo, **documents: Any) -> Run:
+    """Create ``runs_dir/name`` with its run.json and other ``.json`` files, all of them or nothing.
+
+    Args:
+        documents: contents of the other files, by their names without ``.json``.
 
     Raises:
         UsageError: the name is taken, or is not a valid folder name.
     """
     path = runs_dir / check_free(runs_dir, name)
-    try:
-        path.mkdir(parents=True, exist_ok=False)
-    except OSError as error:
-        raise from_os_error(error, f"making the run directory {path}") from error
-    try:
-        return Run(path, info).save(schema=SCHEMA, edgekit=__version__, created=files.now())
-    except BaseException:
-        files.remove_folder(path)
-        raise
+    with files.staging(runs_dir) as made:
+        for document, content in documents.items():
+            files.save_json(made / f"{document}.json", content)
+        run = Run(made, info).save(schema=SCHEMA, edgekit=__version__, created=files.now())
+        if _is_unused(path):
+            files.remove_folder(path)
+        made.chmod(0o755)
+        try:
+            os.rename(made, path)  # noqa: PTH104  fails if another process has just made it
+        except OSError as error:
+            check_free(runs_dir, name)
+            raise from_os_error(error, f"making the run directory {path}") from error
+    return Run(path, run.info)
 
 
 @contextlib.contextmanager
@@ -180,9 +187,22 @@ def check_free(runs_dir: Path, name: str) -> str:
     """
     if not name or Path(name).name != name or name.startswith("."):
         raise UsageError(f"{name!r} is not a valid run name", "use letters, digits, '-' and '_'")
-    if (runs_dir / name).exists():
-        raise UsageError(f"the run {name!r} already exists in {runs_dir}", "choose another --name")
+    path = runs_dir / name
+    if path.exists() and not _is_unused(path):
+        taken = f"the run {name!r} already exists in {runs_dir}"
+        if _status(path) in (None, "finished"):
+            raise UsageError(taken, "choose another --name")
+        again = f"edgekit train --resume {Run(path, RunInfo()).handle}"
+        raise UsageError(f"{taken}, and its training did not finish", f"{again} continues it; or choose another --name")
     return name
+
+
+def _is_unused(path: Path) -> bool:
+    """Return True if a folder has a run.json and nothing else: a training that ended before it was described."""
+    try:
+        return [p.name for p in path.iterdir()] == [RUN_FILE] and _status(path) == "training"
+    except OSError:
+        return False
 
 
 def free_name(runs_dir: Path, stem: str) -> str:
@@ -245,10 +265,15 @@ def _refuse_linked_folders(path: Path) -> None:
 
 def _is_finished(path: Path) -> bool:
     """Return True if a run is readable and its training has finished."""
+    return _status(path) == "finished"
+
+
+def _status(path: Path) -> Any:
+    """Return the status of the run in a folder; None if it cannot be read."""
     try:
-        return files.load_document(path / RUN_FILE, SCHEMA).get("status") == "finished"
+        return files.load_document(path / RUN_FILE, SCHEMA).get("status")
     except EdgekitError:
-        return False
+        return None
 
 
 def choose_run(runs_dir: str | Path, run: Run | str | Path | None) -> Run:

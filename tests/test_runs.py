@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,55 @@ def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="already exists"):
         make_run(tmp_path, "a", arch="second")
     assert runs.open_run(tmp_path, "a").info.arch == "first"
+
+
+def test_an_unfinished_run_of_that_name_can_be_continued(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    for name, status in (("a", "finished"), ("b", "interrupted"), ("c", "training")):
+        make_run(tmp_path, name, 1, status=status)
+    hints = {}
+    for name in ("a", "b", "c", "other"):
+        with pytest.raises(UsageError, match="already exists") as caught:
+            runs.check_free(tmp_path, name)
+        hints[name] = caught.value.hint
+    again = "edgekit train --resume {} continues it; or choose another --name"
+    own = "choose another --name"
+    assert hints == {"a": own, "b": again.format(tmp_path / "b"), "c": again.format(tmp_path / "c"), "other": own}
+
+
+def test_a_run_is_made_with_its_files_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "save_json", full_at("run.json"))
+    with pytest.raises(StorageError, match="the disk is full"):
+        runs.create_run(tmp_path / "runs", "a", RunInfo(status="training"), data={"labels": []})
+    assert list((tmp_path / "runs").iterdir()) == []
+    monkeypatch.undo()
+    run = runs.create_run(tmp_path / "runs", "a", RunInfo(status="training"), data={"labels": []})
+    assert sorted(p.name for p in run.path.iterdir()) == ["data.json", "run.json"]
+    assert oct(run.path.stat().st_mode)[-3:] == "755"
+    with pytest.raises(UsageError, match="already exists"):
+        runs.create_run(tmp_path / "runs", "a", RunInfo(), data={})
+
+
+def full_at(name: str) -> Callable[[Path, object], None]:
+    """`files.save_json` on a disk that is full when `name` is written."""
+    real = files.save_json
+
+    def save(path: Path, value: object) -> None:
+        if path.name == name:
+            raise StorageError("the disk is full", "free some space")
+        real(path, value)
+
+    return save
+
+
+def test_a_folder_that_a_full_disk_left_with_a_run_json_alone_is_used_again(tmp_path: Path) -> None:
+    make_run(tmp_path, "a", status="training", arch="first")
+    (tmp_path / "a" / "photo.jpg").write_bytes(b"of the user")
+    with pytest.raises(UsageError, match="already exists"):
+        make_run(tmp_path, "a", status="training", arch="second")
+    (tmp_path / "a" / "photo.jpg").unlink()
+    make_run(tmp_path, "a", status="training", arch="second")
+    assert runs.open_run(tmp_path, "a").info.arch == "second"
 
 
 def test_a_free_name_counts_on_from_two(tmp_path: Path) -> None:

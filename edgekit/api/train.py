@@ -149,8 +149,7 @@ def train_all(
             run = None
             if team.leads:
                 run_name = name or free_name(runs_dir, f"{root.name}-{options.arch}")
-                run = create_run(runs_dir, run_name, _info(index, options, decisions))
-                files.save_json(run.path / "data.json", index)
+                run = create_run(runs_dir, run_name, _info(index, options, decisions), data=index)
             done = _train_and_evaluate(run, index, options, team, log)
             if (
                 trained and done is not None
@@ -171,7 +170,11 @@ def resume_run(runs_dir: Path, name: str, log: str | None) -> Run:
         raise MissingError(f"there is no run {name!r}", "edgekit train DATA starts one")
     run = runs.read_run(path, "options", "status")
     if run.info.status == "finished":
-        raise UsageError(f"the training of {run.name} is finished", f"edgekit export {run.handle} --target jetson")
+        judged = (run.path / "evaluation.json").is_file()
+        raise UsageError(
+            f"the training of {run.name} is finished{'' if judged else ', but it is not evaluated yet'}",
+            f"edgekit export {run.handle} --target jetson" if judged else f"edgekit evaluate {run.handle}",
+        )
     options = from_table(run.info.options, TrainOptions, f"{path / runs.RUN_FILE}: options")
     if not (path / "data.json").is_file():  # killed right after its first file
         raise MissingError(f"the training of {run.name} has not begun", "edgekit train DATA starts a new training")
@@ -273,6 +276,9 @@ def _evaluate(run: Run, options: TrainOptions) -> None:
         evaluate_run(run)
     except EdgekitError as error:  # the trained weights are valid, whatever is wrong with the test images
         progress.warn(f"not evaluated: {error.message}")
+    except KeyboardInterrupt:
+        progress.note(f"the training is finished; to evaluate it: edgekit evaluate {run.handle}")
+        raise
     progress.note(f"next: edgekit export {run.handle} --target jetson --target android")
 
 

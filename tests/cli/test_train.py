@@ -28,6 +28,7 @@ from edgekit.training.resume import STATE_FILE
 from tests import nets
 from tests.bench.results import artifact, result
 from tests.datasets import write_images
+from tests.reporting.made import meta
 
 pytestmark = pytest.mark.xdist_group("cli-train")
 Loop = Callable[..., Any]
@@ -192,6 +193,31 @@ def test_a_finished_run_cannot_be_resumed(photos: Path, capsys: Output) -> None:
     said = capsys.readouterr().err
     assert "the training of done is finished" in said
     assert "hint: edgekit export done" in said
+
+
+def test_a_run_that_was_not_evaluated_says_so_when_it_is_resumed(tmp_path: Path, capsys: Output) -> None:
+    """As after a kill during the evaluation."""
+    finished = runs.create_run(Path("runs"), "done", RunInfo.from_document(meta(status="finished")))
+    assert run(["train", "--resume", "done"]) == 2
+    said = capsys.readouterr().err
+    assert "the training of done is finished, but it is not evaluated yet" in said
+    assert "hint: edgekit evaluate done\n" in said
+    (finished.path / "evaluation.json").touch()
+    assert run(["train", "--resume", "done"]) == 2
+    assert "hint: edgekit export done --target jetson" in capsys.readouterr().err
+
+
+def test_ctrl_c_in_the_evaluation_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    from edgekit.api import evaluate
+
+    def interrupted(run: runs.Run) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "evaluate_run", interrupted)
+    done = runs.create_run(Path("runs"), "done", RunInfo.from_document(meta(status="finished", val_top1=50.0)))
+    with pytest.raises(KeyboardInterrupt):
+        api_train._evaluate(done, TrainOptions(arch="tiny"))
+    assert "the training is finished; to evaluate it: edgekit evaluate done\n" in capsys.readouterr().err
 
 
 def test_an_unknown_run_cannot_be_resumed(capsys: Output) -> None:
