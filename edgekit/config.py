@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgekit import validation
-from edgekit.errors import DataError, MissingError, UsageError, unknown
+from edgekit.errors import DataError, MissingError, UsageError, from_os_error, unknown
 from edgekit.measurements import Suite
 from edgekit.quantization import CalibrationRecipe
 from edgekit.records import Device
@@ -44,6 +44,10 @@ def load_toml(path: Path, record: type[T]) -> T:
             table = tomllib.load(file)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not valid TOML: {error}") from error
+    except RecursionError:
+        raise DataError(f"{path} is not a file of settings: its values are nested too deeply") from None
+    except OSError as error:
+        raise from_os_error(error, f"reading {path}") from error
     if "name" in table:
         raise DataError(f"{path}: the name is that of the file, {path.stem!r}", "remove the key 'name'")
     return from_table({"name": path.stem, **table}, record, str(path))

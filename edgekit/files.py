@@ -256,7 +256,11 @@ def load_json(path: Path) -> Any:
         MissingError: the file does not exist. DataError: it is not JSON. StorageError: the file cannot be read.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text)
+        if "\\ud" in text.lower():  # halves of a character, which cannot be written anywhere again
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except FileNotFoundError:
         raise MissingError(f"{path} does not exist") from None
     except (ValueError, RecursionError, OSError, MemoryError) as error:

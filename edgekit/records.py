@@ -28,6 +28,7 @@ LAYOUTS = ("NCHW", "NHWC")
 INPUTS = ("float32", "uint8", "int8")
 ACCELERATORS = ("cpu", "gpu", "npu")
 # Interfaces of LiteRT: `Interpreter`, `CompiledModel`, or the program benchmark_model.
+MOST_THREADS = 1024  # of a CPU; runtimes crash on far more
 LITERT_APIS = ("interpreter", "compiled-model", "benchmark-model")
 
 
@@ -316,8 +317,8 @@ class Device:
     def __post_init__(self) -> None:
         if self.transport == "adb":
             object.__setattr__(self, "host", self.host.removeprefix("adb:"))
-        if self.threads < 1:
-            raise DataError(f"device {self.name!r}: threads must be at least 1")
+        if not 1 <= self.threads <= MOST_THREADS:
+            raise DataError(f"device {self.name!r}: threads must be 1 to {MOST_THREADS}")
         if self.dla_core is not None and not 0 <= self.dla_core < 8:
             raise DataError(f"device {self.name!r}: dla_core must be 0 to 7")
         if not 1 <= self.batch <= 1024 or (self.batch > 1 and self.runtime != "tensorrt"):

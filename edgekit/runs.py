@@ -92,7 +92,8 @@ class RunInfo:
         """
         known = {f.name for f in dataclasses.fields(RunInfo)} - {"extra"}
         own = {key: value for key, value in document.items() if key in known and value is not None}
-        epochs = [entry for entry in own.get("history") or () if isinstance(entry, Mapping)]
+        history = own.get("history")
+        epochs = [entry for entry in (history if isinstance(history, list) else ()) if isinstance(entry, Mapping)]
         if lacking := [key for key in _OF_EPOCH if any(key not in entry for entry in epochs)]:
             raise DataError(f"{where} is damaged: history: {', '.join(lacking)} missing", "restore it")
         try:
@@ -217,6 +218,17 @@ def list_runs(runs_dir: Path) -> list[Path]:
     """Return the run folders in `runs_dir` that have a checkpoint, newest first."""
     found = [p.parent for p in runs_dir.glob(f"[!.]*/{RUN_FILE}") if (p.parent / "checkpoint.pt").is_file()]
     return sorted(found, key=lambda p: ((p / "checkpoint.pt").stat().st_mtime_ns, p.name), reverse=True)
+
+
+def readable_runs(runs_dir: Path) -> list[Run]:
+    """Open the runs in `runs_dir` that have a checkpoint, newest first; warn of those that cannot be read."""
+    opened = []
+    for path in list_runs(runs_dir):
+        try:
+            opened.append(read_run(path))
+        except EdgekitError as error:
+            progress.warn(f"{path.name} is left out: {error.message}")
+    return opened
 
 
 def open_run(runs_dir: Path, run: str | None) -> Run:

@@ -87,6 +87,18 @@ def test_a_missing_key_is_named_with_the_known_ones(tmp_path: Path) -> None:
     assert "known keys: name, family" in caught.value.hint
 
 
+@pytest.mark.parametrize("threads", [0, 1025, 99999999])
+def test_a_number_of_threads_that_crashes_runtimes_is_refused(tmp_path: Path, threads: int) -> None:
+    with pytest.raises(DataError, match="device 'mine': threads must be 1 to 1024"):
+        config.load_toml(written(tmp_path, f'family = "rpi"\nthreads = {threads}\n'), Device)
+
+
+def test_a_file_that_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, "a=" + "[" * 100_000)
+    with pytest.raises(DataError, match=r"mine\.toml is not a file of settings: its values are nested too deeply"):
+        config.load_device(str(path))
+
+
 @pytest.mark.parametrize("text", ["family =", "a = 1\na = 2", b"\xff\xfe", b"a = '\x00'"])
 def test_what_is_not_toml_is_an_error_that_names_the_file(tmp_path: Path, text: str | bytes) -> None:
     path = written(tmp_path, text)

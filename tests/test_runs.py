@@ -32,13 +32,25 @@ def test_what_is_not_json_is_not_written(tmp_path: Path, value: object) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"a": 1', b"\xff\xfe", b"not json"])
+@pytest.mark.parametrize("content", [b"", b"{", b'{"a": 1', b"\xff\xfe", b"not json", b'["\\ud800"]', b"[" * 10**5])
 def test_a_damaged_json_file_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(content)
     with pytest.raises(DataError, match="is damaged") as caught:
         files.load_json(path)
     assert str(path) in caught.value.message
+
+
+def test_a_document_is_not_believed_if_its_content_changed(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    files.save_document(path, {"schema": 1, "range": (1.5, 2), "name": "\u00e9", "path": Path("x/y")})
+    document = files.load_document(path, 1, "range")
+    assert document == {"schema": 1, "range": [1.5, 2], "name": "\u00e9", "path": "x/y"}
+    path.write_text(path.read_text().replace("1.5", "9.5"))
+    with pytest.raises(DataError, match="its values are not those that edgekit wrote"):
+        files.load_document(path, 1)
+    files.save_json(path, document)  # as versions wrote it that kept no hash
+    assert files.load_document(path, 1) == document
 
 
 def test_a_missing_json_file_is_missing(tmp_path: Path) -> None:

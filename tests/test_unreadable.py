@@ -19,7 +19,7 @@ from edgekit.bench import replies, results
 from edgekit.data import dataset, images
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, raise_if_not_damage
 from edgekit.evaluation import evaluate
-from edgekit.models import build, checkpoints
+from edgekit.models import checkpoints, weights_file
 from edgekit.quant import cache
 from edgekit.targets import read_onnx, read_tflite
 from edgekit.training import resume
@@ -28,7 +28,7 @@ PATH = Path("folder/file")
 READERS: dict[str, Callable[[Path], Any]] = {
     "JSON": files.load_json,
     "checkpoint": checkpoints.load,
-    "weights": lambda path: build._from_file(path),
+    "weights": weights_file.read,
     "state of a training": resume.read,
     "kept quantization": lambda path: cache.load(path, {}),
     "ONNX": read_onnx.read,

@@ -6,13 +6,13 @@ import dataclasses
 import statistics as middle
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgekit import files, progress, runs
-from edgekit.errors import EdgekitError
+from edgekit.errors import DataError, EdgekitError
 from edgekit.progress import Callback, reporting
 
 if TYPE_CHECKING:
@@ -52,37 +52,70 @@ class RunComparison:
     int8_mb: float | None = None
 
 
-def rank(runs: list[runs.Run]) -> tuple[list[RunComparison], str]:
-    """Return the compared runs, best first, and a sentence about the best one."""
-    from edgekit.evaluation import evaluate
+def rank(runs: list[runs.Run], leave_out: bool = False) -> tuple[list[RunComparison], str]:
+    """Return the compared runs, best first, and a sentence about the best one.
+
+    Args:
+        leave_out: leave out, with a warning, a run whose files are damaged; else that is an error.
+    """
     from edgekit.stats.proportions import mcnemar
 
-    prints = [run.info.data and run.info.data.fingerprint for run in runs]
-    common = Counter(prints).most_common(1)[0][0]  # the first one if there are several
-    judged = [evaluate.load(run.path, run.weights_sha256) for run in runs]
-    rows = [_row(run, found, mark == common) for run, found, mark in zip(runs, judged, prints)]
+    compared = _readable(runs, leave_out)
+    common = Counter(each.data for each in compared).most_common(1)  # the first one if there are several
+    rows = [dataclasses.replace(each.row, same_data=each.data == common[0][0]) for each in compared]
     order = sorted(range(len(rows)), key=lambda n: (not rows[n].same_data, -(rows[n].top1 or -1.0), rows[n].nll or 0.0))
-    ranked = [n for n in order if rows[n].same_data and judged[n] is not None]
+    ranked = [n for n in order if rows[n].same_data and compared[n].correct is not None]
     for n in order:
-        if judged[n] is None:
-            progress.note(
-                f"{runs[n].name} was not evaluated on the test split; next: edgekit evaluate {runs[n].handle}"
-            )
-    if ranked:
-        best = _correct(runs[ranked[0]], judged[ranked[0]])
-        for n in ranked[1:]:
-            rows[n] = dataclasses.replace(rows[n], p_value=mcnemar(best, _correct(runs[n], judged[n])))
+        if compared[n].correct is None:
+            run = compared[n].run
+            progress.note(f"{run.name} was not evaluated on the test split; next: edgekit evaluate {run.handle}")
+    for n in ranked[1:]:
+        p_value = mcnemar(*_on_the_same_images(compared[ranked[0]], compared[n]))
+        rows[n] = dataclasses.replace(rows[n], p_value=p_value)
     return [rows[n] for n in order], _sentence([rows[n] for n in ranked])
 
 
-def _row(run: runs.Run, judged: Evaluation | None, same_data: bool) -> RunComparison:
+@dataclass(frozen=True)
+class _Compared:
+    """A run to compare: its row, the fingerprint of its data, and its answers.
+
+    Attributes:
+        images: hash and label of each test image that was evaluated, sorted. correct: bool (N,), in the same order;
+            None for a run that was not evaluated.
+    """
+
+    run: runs.Run
+    row: RunComparison
+    data: str | None
+    images: list[tuple[str, int]] = field(default_factory=list)
+    correct: np.ndarray | None = None
+
+
+def _readable(runs: list[runs.Run], leave_out: bool) -> list[_Compared]:
+    from edgekit.evaluation import evaluate
+
+    found = []
+    for run in runs:
+        try:
+            judged = evaluate.load(run.path, run.weights_sha256)
+            answers = _answers(run, judged) if judged is not None else {}
+            mark = run.info.data.fingerprint if run.info.data else None
+            found.append(_Compared(run, _row(run, judged), mark, **answers))
+        except EdgekitError as error:
+            if not leave_out:
+                raise
+            progress.warn(f"{run.name} is left out: {error.message}")
+    return found
+
+
+def _row(run: runs.Run, judged: Evaluation | None) -> RunComparison:
     parameters = run.info.parameters
     seconds = [stats.seconds for stats in run.info.epochs if stats.seconds]
     row = RunComparison(
         run=run.name,
         model=run.info.arch or "-",
         strategy=run.info.options.get("strategy"),
-        same_data=same_data,
+        same_data=False,
         epoch_s=middle.median(seconds) if seconds else None,
         parameters=parameters.total if parameters else None,
         parameters_trained=parameters.trainable if parameters else None,
@@ -106,19 +139,35 @@ def _row(run: runs.Run, judged: Evaluation | None, same_data: bool) -> RunCompar
     )
 
 
-def _correct(run: runs.Run, judged: Evaluation | None) -> np.ndarray:
-    """Return whether each test image was classified correctly: bool (N,), sorted by the images' hashes.
+def _answers(run: runs.Run, judged: Evaluation) -> dict[str, Any]:
+    """Return the fields of `_Compared` about the answers.
 
     Data sets with equal fingerprints have equal images, but maybe other file names and therefore another order.
+
+    Raises:
+        DataError: the evaluation is of other images than those in data.json.
     """
     import numpy as np
 
     from edgekit.data import dataset
 
-    assert judged is not None
     samples = dataset.of_run(run).split("test")
+    if len(samples) != len(judged.raw["test_labels"]):
+        raise DataError(f"the evaluation of {run.name} is of other images", f"edgekit evaluate {run.handle}")
     order = sorted(range(len(samples)), key=lambda n: (samples[n].sha256, samples[n].label))
-    return np.asarray(judged.raw["test_logits"].argmax(1) == judged.raw["test_labels"])[order]
+    correct = np.asarray(judged.raw["test_logits"].argmax(1) == judged.raw["test_labels"])[order]
+    return {"images": [(samples[n].sha256, samples[n].label) for n in order], "correct": correct}
+
+
+def _on_the_same_images(one: _Compared, other: _Compared) -> tuple[np.ndarray, np.ndarray]:
+    """Return the answers of two runs, bool (N,), to the images that both were evaluated on."""
+    assert one.correct is not None
+    assert other.correct is not None
+    if one.images == other.images:
+        return one.correct, other.correct
+    common = set(one.images) & set(other.images)
+    kept = [[n for n, image in enumerate(each.images) if image in common] for each in (one, other)]
+    return one.correct[kept[0]], other.correct[kept[1]]
 
 
 def _int8_mb(run: runs.Run) -> float | None:

@@ -40,7 +40,7 @@ class _Description:
     runtime: str
     source: str
     environment: dict[str, Any]
-    size_bytes: Annotated[int, Meta(ge=0, le=2**53)]
+    size_bytes: Annotated[int, Meta(ge=1, le=2**53)]
     layers: Annotated[list[tuple[str, Annotated[float, Meta(ge=0, le=1e9)]]], Meta(max_length=5000)] = ()  # type: ignore[assignment]
 
 

@@ -13,6 +13,7 @@ from edgekit.api.baselines import BASELINES
 from edgekit.cli import console
 from edgekit.cli.options import Json, Run, RunsDir, Verbose, options_of
 from edgekit.measurements import BenchmarkResult, Gates, Summary
+from edgekit.records import MOST_THREADS
 from edgekit.runs import choose_run
 
 if TYPE_CHECKING:
@@ -42,7 +43,10 @@ def benchmark(
         typer.Option(help=f"Duration and gates: {', '.join(config.names('benchmarks/suites'))}, or a .toml file."),
     ] = "standard",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads. Default: as in the device's file.", show_default=False)
+        int | None,
+        typer.Option(
+            min=1, max=MOST_THREADS, help="CPU threads. Default: as in the device's file.", show_default=False
+        ),
     ] = None,
     host: Annotated[
         str | None,

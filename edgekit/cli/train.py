@@ -13,7 +13,7 @@ from edgekit.cli import console
 from edgekit.cli.options import Json, Run, RunsDir, Verbose, options_of
 from edgekit.errors import MissingError, UsageError
 from edgekit.models import zoo
-from edgekit.runs import choose_run, list_runs, open_run
+from edgekit.runs import choose_run, list_runs, open_run, readable_runs
 from edgekit.training.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -124,15 +124,18 @@ def compare(
     names = list(dict.fromkeys(runs or [path.name for path in list_runs(runs_dir)]))
     if not names:
         raise MissingError(f"no finished run in {runs_dir}", "edgekit train DATA --model efficientnet_lite0")
-    print_comparison([open_run(runs_dir, name) for name in names], json, verbose)
+    opened = [open_run(runs_dir, name) for name in names] if runs else readable_runs(runs_dir)
+    print_comparison(opened, json, verbose, leave_out=not runs)
 
 
-def print_comparison(runs: list[runs.Run], json: bool, verbose: bool = False) -> None:
-    """Print runs as a table or as JSON, and a sentence about the best one."""
+def print_comparison(runs: list[runs.Run], json: bool, verbose: bool = False, leave_out: bool = False) -> None:
+    """Print runs as a table or as JSON, and a sentence about the best one; see `rank` for `leave_out`."""
     from edgekit.api.evaluate import rank
 
     # Read again: a run that was just trained holds records, not plain values.
-    rows, sentence = rank([open_run(run.path.parent, run.name) for run in runs])
+    rows, sentence = rank([open_run(run.path.parent, run.name) for run in runs], leave_out)
+    if not rows:
+        raise MissingError("no run that can be read", "edgekit train DATA --model efficientnet_lite0")
     if json:
         console.as_json({"rows": [dataclasses.asdict(row) for row in rows], "sentence": sentence})
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,14 @@ from edgekit.errors import (
     UsageError,
     from_os_error,
     is_out_of_memory,
-    missing_package,
     out_of_memory,
-    raise_if_not_damage,
 )
+from edgekit.labels import visible
+from edgekit.models import weights_file
+from edgekit.models.weights_file import Tensors
 from edgekit.models.zoo import RANGE, resolve, row
 from edgekit.records import Preprocess
 
-Tensors = dict[str, Any]
 _HIDDEN_DROPOUT = 0.2
 # Errors of the disk, not of the network, during a download.
 _LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -97,21 +98,23 @@ def check_weights(weights: str) -> None:
         raise MissingError(f"no weights file {weights!r}", "--weights accepts pretrained, none, or an existing file")
 
 
-def load_weights(model: nn.Module, arch: str, weights: str) -> None:
+def load_weights(model: nn.Module, arch: str, weights: str, say: Callable[[str], None] = lambda text: None) -> None:
     """Initialize `model` in place.
 
     Args:
-        weights: ``pretrained`` (ImageNet), ``none`` (random), or the path of a state dict or an edgekit
-            checkpoint. Heads stay random if their shapes differ; position embeddings are interpolated
+        weights: ``pretrained`` (ImageNet), ``none`` (random), or the path of a state dict or a checkpoint
+            (`weights_file`). Heads stay random if their shapes differ; position embeddings are interpolated
             to the model's image size.
+        say: called with one sentence if the weights in a file were wrapped.
     Raises:
         MissingError: the download failed, or a package or file is missing. DataError: the weights belong to
             a different architecture. StorageError: the file cannot be read or written.
     """
     if weights == "none":
         return
-    state = _pretrained(arch) if weights == "pretrained" else _from_file(Path(weights))
+    check_weights(weights)
     own, found = model.state_dict(), row(arch)
+    state = _pretrained(arch) if weights == "pretrained" else weights_file.load(Path(weights), own, say)
     heads = tuple(f"{name}." for name in (found.head, found.aux) if name)
     for key in [k for k in state if k.startswith(heads)]:
         if key not in own or state[key].shape != own[key].shape:
@@ -122,12 +125,10 @@ def load_weights(model: nn.Module, arch: str, weights: str) -> None:
     except (RuntimeError, ValueError) as error:
         if is_out_of_memory(error):
             raise
-        raise DataError(f"these weights do not fit {arch}: {str(error).splitlines()[-1].strip()}") from error
-    missing = [k for k in missing if not k.startswith(heads)]
-    if missing or unexpected:
         raise DataError(
-            f"these weights do not fit {arch}: {len(missing)} tensors are missing and {len(unexpected)} unknown"
-        )
+            f"these weights do not fit {arch}: {visible(str(error).splitlines()[-1].strip())}", weights_file.FITS
+        ) from error
+    weights_file.check([k for k in missing if not k.startswith(heads)], list(unexpected), arch)
 
 
 def _interpolate_positions(state: Tensors, own: Tensors) -> None:
@@ -165,27 +166,6 @@ def _pretrained(arch: str) -> Tensors:
             "without a network connection, use --model efficientnet_lite0 (its weights are a pip package), "
             "--weights FILE (a state dict), or --weights none (random weights)",
         ) from error
-
-
-def _from_file(path: Path) -> Tensors:
-    """Load a state dict from a .pt, .pth or .safetensors file without unpickling code."""
-    check_weights(str(path))
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        state = dict(content.get("state_dict", content))
-        if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()):
-            raise TypeError("not a state dict")
-        return state
-    except ImportError:
-        raise missing_package("safetensors", f"reading {path.name}", "litert") from None
-    except Exception as error:  # torch.load raises many kinds of errors for damaged files
-        raise_if_not_damage(error, path)
-        why = next(iter(str(error).splitlines()), "it ends too early")  # EOFError has no text
-        raise DataError(f"{path} is no weights file: {why}", "use a state dict in .pt, .pth or .safetensors") from error
 
 
 def pick_device(name: str) -> torch.device:

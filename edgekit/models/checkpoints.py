@@ -11,7 +11,8 @@ from torch import nn
 from edgekit import files
 from edgekit.config import from_table
 from edgekit.errors import DataError, MissingError, StorageError, raise_if_not_damage
-from edgekit.models import build
+from edgekit.labels import visible
+from edgekit.models import build, weights_file
 from edgekit.records import Checkpoint, Preprocess
 
 FORMAT = "edgekit-checkpoint"
@@ -54,9 +55,11 @@ def load(path: Path) -> tuple[Checkpoint, nn.Module]:
         raise MissingError(f"{path} does not exist", "edgekit train DATA --model efficientnet_lite0")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        if content["format"] != FORMAT:
+        if not isinstance(content, dict) or content["format"] != FORMAT:
             raise KeyError("format")
         schema, arch, labels = content["schema"], content["arch"], tuple(content["labels"])
+        if not isinstance(schema, int) or not isinstance(arch, str) or not all(isinstance(n, str) for n in labels):
+            raise TypeError("its format, network or class names are not what edgekit writes")
     except Exception as error:  # torch.load raises many kinds of errors for damaged files
         raise_if_not_damage(error, path)
         raise _damaged(path, error) from error
@@ -69,12 +72,14 @@ def load(path: Path) -> tuple[Checkpoint, nn.Module]:
             raise TypeError(f"the width of the hidden layer is {hidden!r}")
         model = build.build(arch, len(labels), preprocess.image_size, hidden)
         model.load_state_dict(content["state_dict"])
-    except (AssertionError, KeyError, RuntimeError, TypeError, MemoryError) as error:
+    except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, MemoryError) as error:
         raise_if_not_damage(error, path)
         raise _damaged(path, error) from error
     return Checkpoint(path, arch, labels, preprocess, files.sha256_file(path), hidden), model.eval()
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
-    why = next(iter(str(error).splitlines()), "it ends too early")  # EOFError has no text
-    return DataError(f"{path} is no edgekit checkpoint, or is damaged: {why}")
+    return DataError(
+        f"{path} is no edgekit checkpoint, or is damaged: {visible(weights_file.first_line(error))}",
+        "restore it from a copy of the run, or train again",
+    )

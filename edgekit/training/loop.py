@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from edgekit import files
+from edgekit import files, progress
 from edgekit.errors import EdgekitError
 from edgekit.models import build, checkpoints
 from edgekit.records import Checkpoint, DatasetIndex
@@ -60,7 +60,7 @@ class Training:
         self._saved = time.monotonic()
         self.preprocess = options.preprocess
         model = build.build(options.arch, len(data.labels), options.image_size, options.hidden)
-        build.load_weights(model, options.arch, options.start)
+        build.load_weights(model, options.arch, options.start, progress.note)
         model = model.to(team.device)
         self.model = model.to(memory_format=torch.channels_last) if options.channels_last else model
         self.batches = Batches(data, self.preprocess, options, team)

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgekit.errors import UsageError, unknown
 from edgekit.models import zoo
-from edgekit.records import RESIZES, Preprocess
+from edgekit.records import MOST_THREADS, RESIZES, Preprocess
 
 STRATEGIES = ("auto", "head", "partial", "full", "scratch")
 AUGMENTS = ("none", "light", "randaugment")
@@ -251,7 +251,7 @@ def _limits(o: TrainOptions, stages: int) -> list[tuple[bool, str]]:
         (0 <= o.focal_gamma <= 10, "--focal-gamma must be between 0 and 10"),
         (0 <= o.ema < 1, "--ema must be at least 0 and less than 1"),
         (o.patience >= 0, "--patience must be 0 epochs or more"),
-        (o.workers is None or o.workers >= 0, "--workers must be 0 processes or more"),
+        (o.workers is None or 0 <= o.workers <= MOST_THREADS, f"--workers must be between 0 and {MOST_THREADS}"),
         (0 <= o.seed < 2**31, "--seed must be between 0 and 2147483647"),
     ]
 

@@ -13,6 +13,8 @@ import torch
 from edgekit import files
 from edgekit.config import from_table
 from edgekit.errors import DataError, MissingError, StorageError, UsageError, from_os_error, raise_if_not_damage
+from edgekit.labels import visible
+from edgekit.models import weights_file
 from edgekit.scores import EpochStats
 
 STATE_FILE = "resume.pt"
@@ -137,12 +139,12 @@ def load(content: bytes) -> State:
     """
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        kept, schema = state.pop("progress"), state.pop("schema")
+        kept, schema = state.pop("progress"), int(state.pop("schema"))
         history = [from_table(entry, EpochStats, STATE_FILE) for entry in kept.pop("history")]
         progress = TrainingProgress(**{**kept, "score": tuple(kept["score"])}, history=history)
     except Exception as error:  # torch.load raises many kinds of errors for damaged files
         raise_if_not_damage(error, STATE_FILE)
-        why = next(iter(str(error).splitlines()), "it ends too early")
+        why = visible(weights_file.first_line(error))
         raise DataError(f"{STATE_FILE} is damaged: {why}", "start a new training with: edgekit train DATA") from error
     if schema > SCHEMA:
         raise StorageError(f"{STATE_FILE} was written by a newer edgekit (format {schema})", "upgrade edgekit")

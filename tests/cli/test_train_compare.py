@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from edgekit import files
 from edgekit.api import evaluate
 from edgekit.cli import train
 from edgekit.cli.app import run
+from edgekit.data import dataset
 from edgekit.evaluation.evaluate import save
 from edgekit.records import Sample
-from edgekit.runs import Run, RunInfo, create_run, open_run
+from edgekit.runs import DataInfo, Run, RunInfo, create_run, open_run
 from edgekit.scores import Evaluation
 from tests.bench.results import artifact
 from tests.datasets import indexed
@@ -109,6 +111,55 @@ def test_runs_on_other_data_are_marked_and_not_ranked(capsys: pytest.CaptureFixt
     output = capsys.readouterr()
     assert "other data" in output.out.splitlines()[3]
     assert "the figures are not comparable" in output.err
+
+
+def damage_run_json(path: Path) -> None:
+    (path / "run.json").write_text('{"schema": 1,')
+
+
+def damage_entries(path: Path) -> None:
+    files.save_json(path / "run.json", {**files.load_json(path / "run.json"), "history": -1})
+
+
+def damage_evaluation(path: Path) -> None:
+    document = files.load_json(path / "evaluation.json")
+    files.save_json(path / "evaluation.json", {**document, "temperature": 1.25})
+
+
+def damage_labels(path: Path) -> None:
+    document = files.load_json(path / "data.json")
+    document["samples"][0]["label"] = 1
+    files.save_json(path / "data.json", document)
+
+
+def damage_manifest(path: Path) -> None:
+    files.save_json(path / "export" / "android" / "manifest.json", {"schema": 1, "artifacts": 3})
+
+
+def shorten(path: Path) -> None:
+    index = dataset.load_index(path / "data.json")
+    shorter = indexed(index.root, index.labels, index.samples[:-1])
+    files.save_json(path / "data.json", shorter)
+    open_run(path.parent, path.name).save(data=DataInfo("/data", shorter.fingerprint))
+
+
+@pytest.mark.parametrize(
+    "harm", [damage_run_json, damage_entries, damage_evaluation, damage_labels, damage_manifest, shorten]
+)
+def test_a_damaged_run_stops_no_comparison_of_the_others(
+    harm: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made("one", 30), made("two", 50), made("bad", 60)
+    harm(Path("runs/bad"))
+    rows, _ = compared(capsys)
+    assert [row["run"] for row in rows] == ["two", "one"]
+    assert rows[1]["p_value"] < 0.001
+    assert run(["compare"]) == 0
+    assert "warning: bad is left out: " in capsys.readouterr().err
+    assert run(["compare", "bad", "one"]) == 3  # it was asked for
+    for other in ("one", "two"):
+        harm(Path("runs") / other)
+    assert run(["compare"]) == 4
 
 
 def test_a_run_that_was_not_judged_is_listed_with_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:

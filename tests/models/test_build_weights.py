@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -12,7 +14,7 @@ import torch
 from torchvision.models._api import WeightsEnum
 
 from edgekit.errors import DataError, EdgekitError, MissingError
-from edgekit.models import build, zoo
+from edgekit.models import build, checkpoints, weights_file, zoo
 
 
 class Bomb:
@@ -122,6 +124,90 @@ def test_a_pickle_with_code_is_refused_and_never_run(save: Any, tmp_path: Path) 
     with pytest.raises(DataError, match="no weights file"):
         build.load_weights(build.build("resnet18", 3), "resnet18", str(tmp_path / "weights.pt"))
     assert not trace.exists()
+
+
+class Wrapped(torch.nn.Module):
+    """A network inside of another module, as Lightning and DataParallel have it, beside one of the trainer's own."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.model, self.criterion = inner, torch.nn.Linear(2, 2)
+
+
+def of_averaged(model: torch.nn.Module) -> dict[str, Any]:
+    return torch.optim.swa_utils.AveragedModel(model).state_dict()
+
+
+def with_prefix(state: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {f"{prefix}{name}": value for name, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("wrap", "said"),
+    [
+        (lambda m: with_prefix(m.state_dict(), "module."), "without the prefix 'module.'"),
+        (lambda m: with_prefix(m.state_dict(), "_orig_mod."), "without '_orig_mod.'"),
+        (
+            lambda m: with_prefix(m.state_dict(), "module._orig_mod."),
+            "without the prefix 'module.', without '_orig_mod.'",
+        ),
+        (lambda m: {"model": m.state_dict(), "epoch": 3}, "the entry 'model'"),
+        (
+            lambda m: {"model": m.state_dict(), "args": argparse.Namespace(lr=0.1), "optimizer": {"state": {}}},
+            "the entry 'model'",
+        ),
+        (lambda m: {"model_state_dict": m.state_dict(), "loss": 0.5}, "the entry 'model_state_dict'"),
+        (lambda m: {"state_dict": m.state_dict(), "epoch": 3}, ""),
+        (
+            lambda m: {"state_dict": Wrapped(m).state_dict(), "pytorch-lightning_version": "2.5"},
+            "without the prefix 'model.', without 2 other tensors (criterion.weight, criterion.bias)",
+        ),
+        (
+            lambda m: {"model": with_prefix(m.state_dict(), "worse."), "model_ema": of_averaged(m), "epoch": 3},
+            "the entry 'model_ema', without the prefix 'module.', without 1 other tensors (n_averaged)",
+        ),
+        (
+            lambda m: {"state_dict_ema": m.state_dict(), "state_dict": {"x": torch.zeros(1)}},
+            "the entry 'state_dict_ema'",
+        ),
+        (lambda m: {"checkpoint": {"state_dict": m.state_dict()}, "step": 9}, "the entry 'checkpoint' > 'state_dict'"),
+        (lambda m: {"my own": m.state_dict(), "step": 9, "optimizer": {"lr": 0.1}}, "the entry 'my own'"),
+        (lambda m: m, "a module that was saved whole"),
+        (lambda m: {"model": m, "epoch": 3}, "the entry 'model', a module that was saved whole"),
+    ],
+)
+def test_a_checkpoint_of_a_trainer_is_unwrapped_and_said(
+    wrap: Callable[[torch.nn.Module], Any], said: str, tmp_path: Path
+) -> None:
+    source, model = build.build("resnet18", 5), build.build("resnet18", 3)
+    torch.save(wrap(source), tmp_path / "last.ckpt")
+    notes: list[str] = []
+    build.load_weights(model, "resnet18", str(tmp_path / "last.ckpt"), notes.append)
+    assert notes == ([f"weights of last.ckpt: {said}"] if said else [])
+    expected = source.state_dict()
+    for name, value in model.state_dict().items():
+        assert name.startswith("fc.") or torch.equal(value, expected[name]), name
+
+
+def test_weights_of_another_network_are_told_by_their_names(tmp_path: Path) -> None:
+    path, _ = saved(tmp_path, "mobilenet_v2", 3)
+    with pytest.raises(DataError) as caught:
+        build.load_weights(build.build("resnet18", 3), "resnet18", path)
+    assert caught.value.message == (
+        "these weights do not fit resnet18: 100 of its tensors are missing (conv1.weight, bn1.weight and 98 more) and "
+        "314 of the file are unknown (features.0.0.weight, features.0.1.weight and 312 more)"
+    )
+    assert "--model" in caught.value.hint
+
+
+def test_no_message_holds_codes_that_color_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "weights.pt").write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
+    for read in (weights_file.read, checkpoints.load):
+        with pytest.raises(DataError) as caught:
+            read(tmp_path / "weights.pt")
+        assert "\x1b" not in caught.value.message
+        assert "\n" not in caught.value.message
+    assert weights_file.first_line(ValueError("\x1b[1mone\x1b[0m\ntwo")) == "one"
 
 
 def test_under_a_hidden_layer_the_backbone_is_loaded(tmp_path: Path) -> None:
