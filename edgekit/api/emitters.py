@@ -70,15 +70,16 @@ def _onnx_int8(
     everywhere = intermediates.symmetric and for_tensorrt
     nodes = qdq.quantize(model, quantized or intermediates.quantized, intermediates.onnx_naming, everywhere)
     onnx.save(model, folder / "model.int8.onnx")
-    unoptimized = {"host_runtime": "onnxruntime-unoptimized"}  # its optimizer computes such files wrongly
-    emitted = [Emitted("model.int8.onnx", {"int8_nodes": len(nodes), **(unoptimized if everywhere else {})})]
+    # Its optimizer rounds the float weights of such a file, per tensor.
+    unoptimized = {"host_runtime": "onnxruntime-unoptimized"} if everywhere else {}
+    emitted = [Emitted("model.int8.onnx", {"int8_nodes": len(nodes), **unoptimized})]
     if for_tensorrt:
         # For DLAs, which know no Q/DQ before TensorRT 11.
         cache = formats.tensorrt_cache(intermediates.table, intermediates.onnx_naming.tensors)
         (folder / "model.int8.dla.cache").write_text(cache, encoding="utf-8")
         fp16.to_fp16(model, *intermediates.observed_onnx)
         onnx.save(model, folder / "model.int8.typed.onnx")
-        emitted.append(Emitted("model.int8.typed.onnx", {"for": "TensorRT 10.12 and newer", **unoptimized}))
+        emitted.append(Emitted("model.int8.typed.onnx", {"for": "TensorRT 10.12 and newer"}))
     return emitted
 
 

@@ -76,7 +76,7 @@ class OnnxRuntimeRunner(Runner):
 
 
 class UnoptimizedRunner(OnnxRuntimeRunner):
-    """Runs an ONNX file without optimizations: for float16 Q/DQ, which the optimizer (1.31) gets wrong."""
+    """Runs an ONNX file without optimizations: for those that the optimizer (1.31) gets wrong."""
 
     level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
 

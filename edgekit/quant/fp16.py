@@ -9,7 +9,11 @@ Rules:
       float16 rounds off as much of it, or whose weights and bias are a millionth of the layer's largest;
    c. the calibration table has an input or an output beyond 32,752, half of float16's largest number (images
       outside the calibration set may give more), or a nonzero one entirely below 6.1e-5;
-   d. it reads a DequantizeLinear whose scale float16 cannot hold (below 6e-8 or above 65,504).
+   d. it reads a DequantizeLinear whose scale float16 cannot hold (below 6e-8 or above 65,504);
+   e. it is an INT8 layer with a bias, or an activation behind it, and nothing but activations lies between the layer
+      and a QuantizeLinear. Compilers run such a layer in INT8, whatever its float type is. ONNX Runtime's optimizer
+      (WeightBiasQuantization, 1.20 to 1.31) makes its bias int32, in steps of input scale times weight scale, which
+      it multiplies in the type of the scales: in float16 the product vanishes, and the answers are wrong.
 3. QuantizeLinear has the type of what it quantizes, DequantizeLinear that of its readers: a Conv and its
    Q/DQ never have a Cast between them. Readers of both types get a DequantizeLinear each.
 4. Everything else is float16. Where types meet there is one Cast, shared by all readers of that type.
@@ -38,6 +42,7 @@ _TYPED_OPSET, _TYPED_IR = 19, 9  # QuantizeLinear takes float16 from opset 19 on
 _Q, _DQ = "QuantizeLinear", "DequantizeLinear"
 # Operators whose input 1 is a weight and input 2 a bias -> the weight's axis of outputs.
 _WEIGHTED = {"Conv": 0, "Gemm": 0, "MatMul": -1}
+_BIASED, _ACTIVATIONS = ("Conv", "Gemm"), ("Relu", "Clip")
 
 
 def to_fp16(model: ir.Model, table: CalibrationTable | None = None, names: dict[str, str] | None = None) -> list[str]:
@@ -82,6 +87,9 @@ def _kept(graph: ir.Graph, ranges: dict[str, Range]) -> set[ir.Node]:
     """Return the nodes that stay in float32 by rules 2 and 3, without split DequantizeLinears."""
     kept = {node for node in graph if _needs_float32(node, ranges)}
     for node in graph:
+        if node.op_type in _BIASED and all(map(_is_dequantized, node.inputs[:2])):
+            kept |= _until_quantized(node)
+    for node in graph:
         if node.op_type == _DQ and node in kept:
             kept |= {use.node for use in node.outputs[0].uses()}
     for node in graph:
@@ -89,6 +97,27 @@ def _kept(graph: ir.Graph, ranges: dict[str, Range]) -> set[ir.Node]:
         if source is not None and source in kept:
             kept.add(node)
     return kept
+
+
+def _is_dequantized(value: ir.Value | None) -> bool:
+    producer = value.producer() if value is not None else None
+    return producer is not None and producer.op_type == _DQ
+
+
+def _until_quantized(layer: ir.Node) -> set[ir.Node]:
+    """Return a layer with a bias and the activations that alone lie between it and a QuantizeLinear (rule 2e)."""
+    if len(layer.inputs) < 3 or layer.inputs[2] is None:
+        return set()
+    chain = {layer}
+    node = layer
+    while len(uses := node.outputs[0].uses()) == 1 and not node.outputs[0].is_graph_output():
+        (node,) = (use.node for use in uses)
+        if node.op_type == _Q:
+            return chain
+        if node.op_type not in _ACTIVATIONS:
+            break
+        chain.add(node)
+    return set()
 
 
 def _needs_float32(node: ir.Node, ranges: dict[str, Range]) -> bool:

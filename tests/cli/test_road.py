@@ -165,12 +165,6 @@ def test_a_path_into_another_run_is_not_taken_for_this_one_s(
     assert "known: desktop/model.fp32.onnx" in capsys.readouterr().err
 
 
-def test_the_typed_int8_file_is_run_unoptimized(road: Path) -> None:
-    runtimes = {a["name"]: a["details"].get("host_runtime") for a in manifest(road / "export/jetson")["artifacts"]}
-    assert {name for name, runtime in runtimes.items() if runtime} == {TYPED}
-    assert runtimes[TYPED] == "onnxruntime-unoptimized"
-
-
 def test_predict_refuses_a_file_that_changed_since_export(
     made: Path, road: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

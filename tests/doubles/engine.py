@@ -23,7 +23,7 @@ def unpack(engine: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def session(onnx: bytes) -> Any:
-    """ONNX Runtime without its optimizer, which computes typed INT8 files wrongly."""
+    """ONNX Runtime without its optimizer, so that the graph is run as it is in the file."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

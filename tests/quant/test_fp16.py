@@ -244,10 +244,13 @@ def test_what_the_observer_left_out_counts_too() -> None:
     }
 
 
-def with_pairs(model: ir.Model, ranges: dict[str, tuple[float, float]] | None = None, **more: object) -> dict:
+def with_pairs(
+    model: ir.Model, ranges: dict[str, tuple[float, float]] | None = None, biases: bool = False, **more: object
+) -> dict:
     """Give every Conv and Gemm Q/DQ on its input and an int8 weight; returns what `to_fp16` is told.
 
-    Tensors have the range that `ranges` or a keyword names, else the usual one.
+    Tensors have the range that `ranges` or a keyword names, else the usual one. Without `biases`, those of the layers
+    are taken off: rule 2e is of layers that have one.
     """
     known: dict[str, object] = {**(ranges or {}), **more}
     graph_, pairs = model.graph, {}
@@ -277,6 +280,7 @@ def with_pairs(model: ir.Model, ranges: dict[str, tuple[float, float]] | None = 
         restored = dequantized(*made, constant(f"{weight.name}_zero", np.zeros(len(array), np.int8)), axis=0)
         graph_.append(restored)
         each.replace_input_with(1, restored.outputs[0])
+        each.resize_inputs(len(each.inputs) if biases else 2)
         del graph_.initializers[weight.name]
     graph_.sort()
     tensors = ["image", *(str(n.outputs[0].name) for n in graph_ if "quantize" not in n.name)]
@@ -328,6 +332,54 @@ def test_rule_2d_a_scale_above_float16_as_well() -> None:
     types(model)
 
 
+def quiet_chain() -> ir.Model:
+    """Two layers in INT8 with nothing but an activation before the next pair, and one whose output is added."""
+    model = graph(
+        conv("image", "c1"),
+        op("Relu", ["c1"], "act"),
+        conv("act", "c2"),
+        conv("c2", "c3"),
+        op("Add", ["c3", "c2"], "sum"),
+    )
+    with_pairs(model, biases=True, act=(0.0, 8.0))
+    for value in model.graph.initializers.values():
+        if "_scale" in value.name and value.const_value.shape.rank():
+            value.const_value = ir.tensor(value.const_value.numpy() / 500)  # far below 1, as in a trained network
+    return model
+
+
+def test_rule_2e_int8_layers_up_to_the_next_pair_stay_float32() -> None:
+    model = quiet_chain()
+    kept = to_fp16(model)
+    assert {"c1", "act", "act_quantize"} <= set(kept)
+    assert not {"c2", "c3", "sum"} & set(kept)  # "c2" is read by a sum too, so its output is no integer
+    assert types(model)["c1"] == "32"
+    layer = node(model, "c1")
+    assert {value.producer().op_type for value in layer.inputs[:2]} == {"DequantizeLinear"}
+
+
+@pytest.mark.parametrize("without", ["bias", "integers"])
+def test_rule_2e_is_for_int8_layers_with_a_bias(without: str) -> None:
+    model = graph(conv("image", "c1"), op("Relu", ["c1"], "act"), conv("act", "c2"))
+    weight = node(model, "c1").inputs[1]
+    with_pairs(model, biases=without != "bias")
+    if without == "integers":
+        model.graph.register_initializer(weight)
+        node(model, "c1").replace_input_with(1, weight)
+    assert "c1" not in to_fp16(model)
+
+
+def test_rule_2e_onnx_runtime_s_optimizer_leaves_the_answers_as_they_are() -> None:
+    model = quiet_chain()
+    to_fp16(model)
+    content = ir.to_proto(model).SerializeToString()
+    image = np.random.default_rng(1).uniform(-1, 1, (1, 16, 4, 4)).astype(np.float32)
+    plain, optimized = (
+        export.session(content, optimize=optimize).run(None, {"image": image})[0] for optimize in (False, True)
+    )
+    assert np.abs(optimized - plain).max() < 0.01 * np.abs(plain).max()
+
+
 def test_rule_5_with_pairs_the_scales_are_float16_and_the_opset_is_19() -> None:
     model = network()
     with_pairs(model)
@@ -361,7 +413,7 @@ def test_a_weight_is_not_taken_for_a_scale_by_its_name() -> None:
 def test_rule_5_a_mean_carries_its_axes_as_its_opset_wants_them() -> None:
     model = graph(conv("image", "c1"), op("ReduceMean", ["c1"], "mean", axes=[2, 3], keepdims=0))
     expected = run(model)
-    told_ = with_pairs(model)
+    told_ = with_pairs(model, biases=True)
     to_fp16(model, **told_)
     assert run(model) == pytest.approx(expected, abs=0.05)
     plain = graph(conv("image", "c1"), op("ReduceMean", ["c1"], "mean", axes=[2, 3], keepdims=0))
@@ -431,7 +483,7 @@ def test_a_network_that_float16_alone_would_ruin(loud: Exported, tmp_path: Path,
     for arguments in ((), (table, names)):
         model = ir.load(loud.path)
         if pairs:
-            with_pairs(model, {name: (table.ranges[n].low, table.ranges[n].high) for name, n in names.items()})
+            with_pairs(model, {name: (table.ranges[n].low, table.ranges[n].high) for name, n in names.items()}, True)
         kept = to_fp16(model, *arguments)
         export.save(model, half)
         assert rtx.build(half)
