@@ -1,23 +1,27 @@
 """Index of the results below a folder of runs: SQLite in the cache, made from the JSON files of the runs.
 
-It can be deleted at any time: an index that is stale, damaged or of another edgekit is made again silently. Files with
-unchanged size and time are not read again. The index lies in the cache and not beside the runs, because these may be
+It can be deleted at any time: an index that is stale or of another edgekit is made again silently, a damaged one with a
+warning. Whether it is damaged tells its hash, in a file beside it: SQLite would read flipped bits as other figures.
+Files of the runs with unchanged size and time are not read again. The index lies in the cache and not beside the runs, because these may be
 read-only, or shared over a network, where the locks of SQLite do not work.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
 
-from edgekit import __version__, files, runs
+from edgekit import __version__, files, progress, runs
 from edgekit.archive import database, entry
 from edgekit.archive.database import RESULTS
 from edgekit.archive.entry import Entry
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, StorageError
 
 _WAIT_S = 30
 _PATTERNS = ("*/bench/*/*.json", "*/bench/*/benchmark_model/*.json")
@@ -58,21 +62,64 @@ def refresh(runs_dir: Path) -> Index:
     Damaged files of the runs raise nothing; they are among the `problems`.
     """
     path = place(runs_dir)
-    for again in (False, True):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if again:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(path):
+            if path.is_file() and not _is_sealed(path):
+                progress.warn("the index of results was damaged, or not finished: it is made again")
                 remove(path)
-            return _refresh(_open(path), runs_dir)
-        except (sa.exc.SQLAlchemyError, OSError) as error:
-            if "locked" in str(error):  # another process holds it
+            return _again(path, runs_dir)
+    except (sa.exc.SQLAlchemyError, OSError):  # no such cache, or another process holds it
+        return _refresh(_open(None), runs_dir, None)
+
+
+def _again(path: Path, runs_dir: Path) -> Index:
+    """Open an index and bring it up to date, after making it anew if it is not a database."""
+    try:
+        return _refresh(_open(path), runs_dir, path)
+    except sa.exc.SQLAlchemyError as error:
+        if "locked" in str(error):
+            raise
+    remove(path)
+    return _refresh(_open(path), runs_dir, path)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the lock of an index, so that its hash belongs to its content.
+
+    Raises:
+        OSError: another process holds it for longer than `_WAIT_S`.
+    """
+    end = time.monotonic() + _WAIT_S
+    with open(path.with_name(f"{path.name}.lock"), "w", encoding="utf-8") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-    return _refresh(_open(None), runs_dir)
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise
+            time.sleep(0.05)
+        yield
+
+
+def seal(path: Path) -> Path:
+    """Return the path of the file that has the hash of an index."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _is_sealed(path: Path) -> bool:
+    """Return whether an index is as edgekit left it."""
+    try:
+        return seal(path).read_text(encoding="ascii").strip() == files.sha256_file(path)
+    except (FileNotFoundError, UnicodeDecodeError):
+        return False
 
 
 def remove(path: Path) -> None:
     """Delete an index."""
-    for name in (path.name, f"{path.name}-journal", f"{path.name}-wal", f"{path.name}-shm"):
+    for name in (path.name, seal(path).name, *(f"{path.name}-{end}" for end in ("journal", "wal", "shm"))):
         path.with_name(name).unlink(missing_ok=True)
 
 
@@ -84,6 +131,8 @@ def _open(path: Path | None) -> sa.Engine:
     with engine.begin() as connection:
         _files.create_all(connection)
         if connection.execute(sa.select(_MADE.c.edgekit)).scalars().all() != [_MADE_BY]:
+            if path is not None:
+                seal(path).unlink(missing_ok=True)
             for metadata in (_files, database.tables):
                 metadata.drop_all(connection)
                 metadata.create_all(connection)
@@ -93,7 +142,8 @@ def _open(path: Path | None) -> sa.Engine:
     return engine
 
 
-def _refresh(engine: sa.Engine, runs_dir: Path) -> Index:
+def _refresh(engine: sa.Engine, runs_dir: Path, path: Path | None) -> Index:
+    """Bring an open index up to date, and seal its file `path` after each transaction."""
     found = {key: (path, state) for key, path, state in _found(runs_dir)}
     with engine.connect() as connection:
         known = {row.path: row.state for row in connection.execute(sa.select(_FILES.c.path, _FILES.c.state))}
@@ -101,22 +151,33 @@ def _refresh(engine: sa.Engine, runs_dir: Path) -> Index:
     changed = sorted(key for key, (_, state) in found.items() if known.get(key) != state)
     problems: list[str] = []
     with engine.begin() as connection:
-        _forget(connection, [*gone, *(path for path in changed if path in known)])
+        _forget(connection, [*gone, *(key for key in changed if key in known)])
+    if path is not None and (gone or changed or not seal(path).is_file()):
+        _seal(path)
     runs: dict[Path, entry.About] = {}
     for start in range(0, len(changed), _PART):
         part: list[tuple[str, str, Entry]] = []
         for key in changed[start : start + _PART]:
-            path, state = found[key]
-            run = runs_dir / path.relative_to(runs_dir).parts[0]
+            file, state = found[key]
+            run = runs_dir / file.relative_to(runs_dir).parts[0]
             if run not in runs:
                 runs[run] = entry.about(run)
             try:
-                part.append((key, state, entry.sound(entry.read(path, runs[run]), str(path))))
+                part.append((key, state, entry.sound(entry.read(file, runs[run]), str(file))))
             except EdgekitError as error:
                 problems.append(error.message)
         with engine.begin() as connection:
             _keep(connection, part)
+        if path is not None and part:
+            _seal(path)
     return Index(engine, tuple(problems), len(changed))
+
+
+def _seal(path: Path) -> None:
+    """Save the hash of an index; without it, for lack of space, it is made again the next time."""
+    seal(path).unlink(missing_ok=True)
+    with contextlib.suppress(StorageError):
+        files.save_bytes(seal(path), files.sha256_file(path).encode())
 
 
 def _found(runs_dir: Path) -> Iterator[tuple[str, Path, str]]:

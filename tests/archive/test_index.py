@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import sqlite3
 import subprocess
@@ -101,6 +102,37 @@ def test_an_index_that_does_not_fit_is_made_again(runs: Path, damage: str) -> No
     assert again.read == 1
     assert listed(again) == before
     assert index.refresh(runs).read == 0
+
+
+def test_flipped_bits_change_no_figure_and_leave_no_error(runs: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for right in range(3):
+        measure(runs / "digits", right=right)
+    before = listed(index.refresh(runs))
+    path = index.place(runs)
+    good, sealed = path.read_bytes(), index.seal(path).read_bytes()
+    chance = random.Random(18)
+    for _ in range(30):
+        bad = bytearray(good)
+        for _ in range(chance.choice([1, 1, 2, 5])):
+            bad[chance.randrange(100, len(bad))] ^= 1 << chance.randrange(8)
+        path.write_bytes(bad)
+        index.seal(path).write_bytes(sealed)
+        caplog.clear()
+        again = index.refresh(runs)
+        assert again.read == 4
+        assert listed(again) == before
+        assert [record.message for record in caplog.records] == [
+            "the index of results was damaged, or not finished: it is made again"
+        ]
+
+
+def test_an_index_that_is_whole_is_not_made_again(runs: Path, caplog: pytest.LogCaptureFixture) -> None:
+    index.refresh(runs)
+    measure(runs / "digits", right=3)
+    assert [index.refresh(runs).read for _ in range(3)] == [1, 0, 0]
+    shutil.rmtree(runs / "digits")
+    assert [index.refresh(runs).read for _ in range(2)] == [0, 0]
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"schema": 1}', "\0", "[" * 100_000, '{"schema": 99}'])
