@@ -84,6 +84,7 @@ class Verdict:
 # Figures of results that have nothing to be compared with.
 SAME_RESULT = Figure("all", State.NOT_COMPARED, "the newest result is the reference itself")
 NOT_IN_REFERENCE = Figure("all", State.NOT_COMPARED, "not in the reference")
+NO_SAMPLES = Figure("all", State.NOT_COMPARED, "its samples are damaged")
 NOT_MEASURED_NOW = Figure("all", State.NOT_COMPARED, "in the reference, but not measured now")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit import progress, runs
-from edgekit.errors import MissingError, UsageError
+from edgekit.errors import DataError, MissingError, UsageError
 from edgekit.runs import Run, open_run
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ GRAMMAR = "RUN, RUN/ARTIFACT, RUN@previous, RUN@first, RUN@2026-11-26, or an id 
 _MOMENT = re.compile(r"latest|previous|first|\d{4}-\d\d(-\d\d(T\d\d(:\d\d(:\d\d)?)?)?)?")
 _MOMENTS = {"previous": "twice", "first": "at all", "latest": "at all"}
 _MOST_NAMES = 12  # in a message
+_MOST_AT_ONCE = 1 << 22  # images of the results whose samples are in memory at the same time
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,13 @@ def compare_sides(sides: tuple[str, str], runs_dir: Path, sources: Sources, devi
     for name, rest in zip(sides, left_out(found[0].entries, found[1].entries, paired)):
         if rest:
             progress.note(f"only in {name}, and not compared: {rest}")
-    return [difference.compare(samples[0][a.sha256, a.run], samples[1][b.sha256, b.run], repeats) for a, b in different]
+    whole = [(samples[0].get((a.sha256, a.run)), samples[1].get((b.sha256, b.run))) for a, b in different]
+    compared = [difference.compare(a, b, repeats) for a, b in whole if a is not None and b is not None]
+    if not compared:
+        raise DataError(
+            f"the samples of {sides[0]} or {sides[1]} cannot be read", "remove that row, and send the result again"
+        )
+    return compared
 
 
 def check(
@@ -198,8 +205,11 @@ def save_reference(
 
     runs_dir, name = Path(runs_dir), _name_of(run, Path(runs_dir))
     newest = _newest(name, runs_dir, open_sources(runs_dir, [name], db), device, artifact)
-    regression.save_reference(Path(path), list(with_samples(newest.sources, newest.entries).values()))
-    return len(newest.entries)
+    entries = list(with_samples(newest.sources, newest.entries).values())
+    if not entries:
+        raise DataError(f"the samples of {name} cannot be read", "remove its rows, and send the results again")
+    regression.save_reference(Path(path), entries)
+    return len(entries)
 
 
 def _name_of(run: Run | str | None, runs_dir: Path) -> str:
@@ -557,13 +567,14 @@ def judge_all(newest: Resolved, reference: list[Entry], more: list[Entry], toler
     verdicts = []
     for entry in newest.entries:
         before = by_place.pop((entry.artifact, entry.device), None)
-        none = regression.NOT_IN_REFERENCE
+        now = samples.get((entry.sha256, entry.run))
+        none = regression.NOT_IN_REFERENCE if now is not None else regression.NO_SAMPLES
         if before is not None and before.sha256 == entry.sha256:
             before, none = None, regression.SAME_RESULT
-        if before is None:
+        if before is None or now is None:
             verdicts.append(regression.Verdict(entry.artifact, entry.device, "", entry.id, (none,)))
         else:
-            verdicts.append(regression.judge(before, samples[entry.sha256, entry.run], tolerances, repeats))
+            verdicts.append(regression.judge(before, now, tolerances, repeats))
     for entry in by_place.values():
         gone = (regression.NOT_MEASURED_NOW,)
         verdicts.append(regression.Verdict(entry.artifact, entry.device, entry.id, "", gone))
@@ -620,10 +631,11 @@ def push_results(team: Engine | None, parts: list[Part]) -> None:
         for sources, names in parts:
             if sources.team is None:
                 own = [e for e in find(sources, Wanted(names)) if (e.sha256, e.run) not in there]
+                whole = with_samples(sources, own)
                 with team.begin() as connection:
-                    database.put(connection, list(with_samples(sources, own).values()))
-                there |= {(e.sha256, e.run) for e in own}
-                sent += len(own)
+                    database.put(connection, list(whole.values()))
+                there |= whole.keys()
+                sent += len(whole)
     progress.note(f"sent {sent} results to {database.name_of(team)}")
 
 
@@ -655,11 +667,19 @@ def _changes(sources: Sources, shown: list[Entry]) -> dict[tuple[str, str], Comp
     for group in grouped(find(sources, Wanted(runs))):
         repeats = difference.Repeats(group)
         compared += [(a, b, repeats) for a, b in itertools.pairwise(group) if (b.sha256, b.run) in keys]
-    samples = with_samples(sources, [entry for a, b, _ in compared for entry in (a, b)])
-    return {
-        (b.sha256, b.run): difference.compare(samples[a.sha256, a.run], samples[b.sha256, b.run], repeats)
-        for a, b, repeats in compared
-    }
+    changes: dict[tuple[str, str], Comparison] = {}
+    while compared:
+        part: list[tuple[Entry, Entry, difference.Repeats]] = []
+        images = 0
+        while compared and (not part or images < _MOST_AT_ONCE):
+            part.append(compared.pop())
+            images += part[-1][0].images + part[-1][1].images
+        samples = with_samples(sources, [entry for a, b, _ in part for entry in (a, b)])
+        for a, b, repeats in part:
+            if (a.sha256, a.run) in samples and (b.sha256, b.run) in samples:
+                change = difference.compare(samples[a.sha256, a.run], samples[b.sha256, b.run], repeats)
+                changes[b.sha256, b.run] = dataclasses.replace(change, before=a, after=b)  # without samples
+    return changes
 
 
 def as_plain(change: Comparison) -> dict[str, object]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,13 +17,18 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from edgekit import progress
 from edgekit.archive import entry
 from edgekit.archive.entry import PACKED, Entry, joined, text
-from edgekit.errors import EdgekitError, MissingError, StorageError, UsageError, missing_package
+from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError, missing_package
 from edgekit.labels import visible
 
 SCHEMA = 2
 _CONNECT_S, _BATCH, _MOST_TEXT = 10, 100, 300
+# Bytes of the values that are read from a row: the environment, any other text, packed samples.
+_MOST_ENVIRONMENT, _MOST_NAME, _MOST_PACKED = 1 << 18, 1 << 14, 1 << 23
+# Rows that were left out, by database: each is said once.
+_left_out: weakref.WeakKeyDictionary[sa.Engine, set[str]] = weakref.WeakKeyDictionary()
 # Column types by the annotation of a field; all others are text.
 _KINDS: dict[str, Any] = {"Count": sa.BigInteger(), "Positive": sa.BigInteger(), "Milliseconds": sa.Double()}
 _COLUMNS = {f.name: str(f.type) for f in dataclasses.fields(Entry) if f.name != "samples"}
@@ -44,6 +50,7 @@ RESULTS = sa.Table(
 sa.Index("edgekit_results_measured", RESULTS.c.run, RESULTS.c.measured)
 _META = sa.Table("edgekit_meta", tables, sa.Column("schema", sa.Integer(), primary_key=True))
 _SHORT = [RESULTS.c[name] for name in _COLUMNS]
+_KEY = sa.func.substr(RESULTS.c.sha256, 1, 64).label("key")
 
 
 @dataclass(frozen=True)
@@ -199,12 +206,11 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def find(connection: sa.Connection, wanted: Wanted) -> list[Entry]:
-    """Return entries without samples, the newest first.
-
-    Raises:
-        DataError: a row was not written by edgekit.
-    """
-    query = sa.select(*_SHORT).order_by(RESULTS.c.measured.desc(), RESULTS.c.number.desc(), RESULTS.c.sha256)
+    """Return entries without samples, the newest first; rows that edgekit did not write are left out, and said."""
+    texts = [c for c in _SHORT if isinstance(c.type, sa.Text)]
+    most = {c.name: _MOST_ENVIRONMENT if c.name == "environment" else _MOST_NAME for c in texts}
+    query = sa.select(*_bounded(connection, _SHORT, most), _KEY)
+    query = query.order_by(RESULTS.c.measured.desc(), RESULTS.c.number.desc(), RESULTS.c.sha256)
     if wanted.runs:
         query = query.where(RESULTS.c.run.in_(wanted.runs))
     for name in ("device", "artifact", "model"):
@@ -214,7 +220,39 @@ def find(connection: sa.Connection, wanted: Wanted) -> list[Entry]:
         query = query.where(RESULTS.c.measured >= wanted.since)
     if wanted.id:
         query = query.where(RESULTS.c.sha256.startswith(wanted.id, autoescape=True))
-    return [_entry(row, connection.engine) for row in connection.execute(query.limit(wanted.limit)).mappings()]
+    found: list[Entry] = []
+    bad: dict[str, str] = {}
+    for row in connection.execute(query.execution_options(yield_per=_BATCH)).mappings():
+        if wanted.limit is not None and len(found) == wanted.limit:
+            break
+        values = {str(name): value for name, value in row.items()}
+        key = values.pop("key")
+        try:
+            found.append(_entry(values, _where(key, connection.engine)))
+        except DataError as error:
+            bad[text(key)] = error.message
+    _warn(connection.engine, bad)
+    return found
+
+
+def _bounded(connection: sa.Connection, columns: Sequence[Any], most: dict[str, int]) -> list[Any]:
+    """Return columns that are NULL in rows where one of them is longer than its entry of `most`, in bytes."""
+    length = sa.func.octet_length if connection.dialect.name == "postgresql" else sa.func.length
+    short = sa.and_(*(length(RESULTS.c[name]) <= number for name, number in most.items()))
+    return [sa.case((short, column)).label(column.name) for column in columns]
+
+
+def _where(key: object, engine: sa.Engine) -> str:
+    return f"the row {text(repr(key))[:_MOST_TEXT]} in {name_of(engine)}"
+
+
+def _warn(engine: sa.Engine, bad: dict[str, str]) -> None:
+    """Say how many rows were left out, unless they were before, and why the first was; `bad`: message by key."""
+    said = _left_out.setdefault(engine, set())
+    new = [message for key, message in bad.items() if key not in said]
+    said.update(bad)
+    if new:
+        progress.warn(f"left out: {f'{len(new)} rows, the first: ' if len(new) > 1 else ''}{new[0]}")
 
 
 def keys(connection: sa.Connection) -> set[tuple[str, str]]:
@@ -223,28 +261,29 @@ def keys(connection: sa.Connection) -> set[tuple[str, str]]:
 
 
 def with_samples(connection: sa.Connection, entries: Sequence[Entry]) -> list[Entry]:
-    """Return those of `entries` that are stored here, with their samples.
-
-    Raises:
-        DataError: samples are damaged.
-    """
+    """Return those of `entries` that are stored here, with their samples; damaged ones are left out, with a warning."""
     wanted = {(entry.sha256, entry.run): entry for entry in entries}
-    columns = [RESULTS.c.sha256, RESULTS.c.run, *(RESULTS.c[name] for name in PACKED)]
-    found = []
+    keyed = [RESULTS.c.sha256, RESULTS.c.run]
+    packed = _bounded(connection, [RESULTS.c[name] for name in PACKED], dict.fromkeys(PACKED, _MOST_PACKED))
+    found: list[Entry] = []
+    bad: dict[str, str] = {}
     hashes = sorted({entry.sha256 for entry in entries})
     for start in range(0, len(hashes), _BATCH):
-        query = sa.select(*columns).where(RESULTS.c.sha256.in_(hashes[start : start + _BATCH]))
-        for row in connection.execute(query).mappings():
+        query = sa.select(*keyed, *packed).where(RESULTS.c.sha256.in_(hashes[start : start + _BATCH]))
+        for row in connection.execute(query.execution_options(yield_per=1)).mappings():
             if entry := wanted.get((row["sha256"], row["run"])):
-                where = f"the row {entry.sha256} in {name_of(connection.engine)}"
-                found.append(joined(entry, {n: row[n] for n in PACKED}, where))
+                where = _where(entry.sha256, connection.engine)
+                try:
+                    found.append(joined(entry, {n: row[n] for n in PACKED}, where))
+                except DataError as error:
+                    bad[entry.sha256] = error.message
+    _warn(connection.engine, bad)
     return found
 
 
-def _entry(row: Any, engine: sa.Engine) -> Entry:
-    where = f"the row {text(repr(row['sha256']))[:_MOST_TEXT]} in {name_of(engine)}"
+def _entry(row: dict[str, Any], where: str) -> Entry:
     try:
         environment = json.loads(row["environment"])
     except (ValueError, TypeError, RecursionError):
         environment = None
-    return entry.checked({**{str(name): value for name, value in row.items()}, "environment": environment}, where)
+    return entry.checked({**row, "environment": environment}, where)

@@ -33,7 +33,9 @@ Positive = Annotated[int, Meta(ge=1, lt=2**53)]
 Milliseconds = Annotated[float, Meta(gt=0, lt=1e12)] | None
 
 _MOST_KEYS = 300
-_MOST_JSON, _MOST_RAW, _MOST_PACKED = 1 << 24, 1 << 31, 1 << 26
+_MOST_JSON, _MOST_RAW = 1 << 24, 1 << 31
+# Images of a result; the samples of that many take 36 MB in memory.
+MOST_IMAGES = 1 << 22
 # Of a longer series, stretches of consecutive queries are kept, so that drift and autocorrelation stay visible.
 _STRETCHES, _STRETCH = 64, 32
 MOST_KEPT = _STRETCHES * _STRETCH
@@ -66,15 +68,16 @@ class Samples:
 PACKED = ("latencies", "answers", "right")
 
 
-def unpack(packed: dict[str, bytes]) -> Samples:
-    """Read what `Samples.packed` wrote.
+def unpack(packed: dict[str, bytes], images: int) -> Samples:
+    """Read what `Samples.packed` wrote for a result on a number of images; it never unpacks more than they have.
 
     Raises:
         DataError: the bytes are damaged.
     """
     try:
         latencies, answers, right = (
-            np.frombuffer(_inflate(packed[name]), kind) for name, kind in zip(PACKED, ("<i8", "<i4", "u1"))
+            np.frombuffer(_inflate(packed[name], count * np.dtype(kind).itemsize), kind)
+            for name, kind, count in zip(PACKED, ("<i8", "<i4", "u1"), (MOST_KEPT, images, images))
         )
     except (ValueError, KeyError, TypeError, zlib.error) as error:
         raise DataError(f"the samples of a result are damaged: {error}", "remove the reference or the row") from None
@@ -84,10 +87,10 @@ def unpack(packed: dict[str, bytes]) -> Samples:
     return Samples(latencies.astype(np.int64), answers.astype(np.int64), right.astype(bool))
 
 
-def _inflate(content: bytes) -> bytes:
+def _inflate(content: bytes, most: int) -> bytes:
     opened = zlib.decompressobj()
-    found = opened.decompress(content, _MOST_PACKED)
-    if not opened.eof:
+    found = opened.decompress(content, most + 1)
+    if not opened.eof or len(found) > most:
         raise ValueError("too long, or cut off")
     return found
 
@@ -332,6 +335,8 @@ def checked(row: dict[str, Any], where: str) -> Entry:
     entry: Entry = validation.convert(row, Entry, where, hint)
     if entry.measured and moment(entry.measured) != entry.measured:
         raise DataError(f"{where}: measured cannot be {text(repr(entry.measured))}", hint)
+    if entry.images > MOST_IMAGES:
+        raise DataError(f"{where}: {entry.images} images are more than {MOST_IMAGES}", hint)
     if entry.correct > entry.images:
         raise DataError(f"{where}: {entry.correct} of {entry.images} images cannot be correct", hint)
     texts: dict[str, Any] = {name: text(value) for name, value in vars(entry).items() if type(value) is str}
@@ -345,7 +350,7 @@ def joined(entry: Entry, packed: dict[str, bytes], where: str) -> Entry:
         DataError: the samples are damaged, or belong to another entry.
     """
     try:
-        samples = unpack(packed)
+        samples = unpack(packed, entry.images)
     except DataError as error:
         raise DataError(f"{where}: {error.message}", error.hint) from None
     return _fitting(dataclasses.replace(entry, samples=samples), where)

@@ -2,8 +2,8 @@
 
 It can be deleted at any time: an index that is stale or of another edgekit is made again silently, a damaged one with a
 warning. Whether it is damaged tells its hash, in a file beside it: SQLite would read flipped bits as other figures.
-Files of the runs with unchanged size and time are not read again. The index lies in the cache and not beside the runs, because these may be
-read-only, or shared over a network, where the locks of SQLite do not work.
+Files of the runs with unchanged size and time are not read again. The index lies in the cache and not beside the runs,
+because these may be read-only, or shared over a network, where the locks of SQLite do not work.
 """
 
 from __future__ import annotations

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import builtins
+import dataclasses
 import json
 import logging
+import tracemalloc
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -255,7 +258,7 @@ WRONG: list[tuple[str, object]] = [
 
 
 @pytest.mark.parametrize(("column", "value"), WRONG)
-def test_a_row_of_wrong_values_is_named(
+def test_a_row_of_wrong_values_is_left_out_and_named(
     tmp_path: Path, runs: Path, capsys: pytest.CaptureFixture[str], column: str, value: object
 ) -> None:
     address = f"sqlite:///{tmp_path / 'team.sqlite'}"
@@ -264,11 +267,14 @@ def test_a_row_of_wrong_values_is_named(
     with engine.begin() as connection:
         connection.execute(sa.text(f"UPDATE edgekit_results SET {column} = :v, run = 'theirs'"), {"v": value})
     samples = column in ("images", "queries") and int(str(value)) > 0  # they are read where they are compared
-    for arguments in (["diff", "theirs", "digits"], *([] if samples else [["history"]])):
-        assert run([*arguments, "--db", address]) == 3
-        said = capsys.readouterr().err
-        assert "team.sqlite" in said
-        assert "\x1b" not in said
+    assert run(["history", "--json", "--db", address]) == 0
+    said = capsys.readouterr()
+    assert [row["run"] for row in json.loads(said.out)] == ["digits", *(["theirs"] if samples else [])]
+    assert ("left out: the row " in said.err) != samples
+    assert run(["diff", "theirs", "digits", "--db", address]) == (3 if samples else 4)
+    said = capsys.readouterr()
+    assert said.err.count("team.sqlite") == 1
+    assert "\x1b" not in said.err
 
 
 @pytest.mark.parametrize("options", ["timeout=abc", "cached_statements=x", "check_same_thread=maybe&timeout=hunter2"])
@@ -279,11 +285,65 @@ def test_options_that_the_driver_does_not_take_are_refused(
     assert "the driver does not accept the address of --db" in capsys.readouterr().err
 
 
-def test_a_row_of_somebody_else_s_making_is_named(tmp_path: Path, runs: Path) -> None:
+def test_damaged_samples_are_left_out_and_named(tmp_path: Path, runs: Path, caplog: pytest.LogCaptureFixture) -> None:
+    measure(runs / "digits", right=3)
+    engine = database.connect(f"sqlite:///{tmp_path / 'team.sqlite'}")
+    sent = local(runs)
+    send(engine, sent)
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE edgekit_results SET latencies = 'x' WHERE sha256 = :s"), {"s": sent[0].sha256}
+        )
+    for _ in range(2):
+        with engine.connect() as connection:
+            found = database.with_samples(connection, database.find(connection, Wanted()))
+        assert [e.sha256 for e in found] == [sent[1].sha256]
+    (record,) = caplog.records  # said once
+    assert "left out: the row " in record.message
+    assert "damaged" in record.message
+
+
+BOMB: dict[str, dict[str, Any]] = {
+    "many images": {"images": 2**40, "correct": 0, "right": bytes(9), "answers": bytes(9)},
+    "long samples": {"right": zlib.compress(bytes(50_000_000)), "answers": zlib.compress(bytes(50_000_000))},
+    "large samples": {"latencies": bytes(9_000_000)},
+    "long environment": {"environment": json.dumps({"x": "y" * 300_000})},
+    "long name": {"device": "x" * 20_000},
+}
+
+
+@pytest.mark.parametrize("kind", BOMB)
+def test_no_row_takes_more_memory_than_a_result_needs(
+    tmp_path: Path, runs: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
     address = f"sqlite:///{tmp_path / 'team.sqlite'}"
     engine = database.connect(address)
-    send(engine, local(runs))
+    send(engine, [dataclasses.replace(e, run="theirs") for e in local(runs)])
+    columns = ", ".join(f"{name} = :{name}" for name in BOMB[kind])
+    copy = [f"'{n:064x}'" for n in range(5)]
+    names = [c.name for c in database.RESULTS.c if c.name != "sha256"]
     with engine.begin() as connection:
-        connection.execute(sa.text("UPDATE edgekit_results SET latencies = 'x'"))
-    with pytest.raises(Exception, match="damaged"), engine.connect() as connection:
-        database.with_samples(connection, database.find(connection, Wanted()))
+        connection.execute(sa.text(f"UPDATE edgekit_results SET {columns}"), BOMB[kind])
+        for sha256 in copy:
+            chosen = f"SELECT {sha256}, {', '.join(names)} FROM edgekit_results LIMIT 1"
+            connection.execute(sa.text(f"INSERT INTO edgekit_results (sha256, {', '.join(names)}) {chosen}"))
+    tracemalloc.start()
+    assert run(["history", "--json", "--db", address]) == 0
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    said = capsys.readouterr()
+    assert "left out: 6 rows, the first: the row " in said.err
+    assert "digits" in {row["run"] for row in json.loads(said.out)}
+    assert peak < 60e6
+
+
+def test_rows_that_are_left_out_do_not_push_others_off_the_list(
+    tmp_path: Path, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = f"sqlite:///{tmp_path / 'team.sqlite'}"
+    engine = database.connect(address)
+    send(engine, [dataclasses.replace(e, run="theirs") for e in local(runs)])
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE edgekit_results SET measured = '9999-12-31T00:00:00+00:00', kind = 'evil'"))
+    assert run(["history", "--json", "--limit", "1", "--db", address]) == 0
+    assert [row["run"] for row in json.loads(capsys.readouterr().out)] == ["digits"]

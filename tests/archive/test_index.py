@@ -351,12 +351,11 @@ def test_samples_come_back_and_stretches_cover_the_whole_series(runs: Path) -> N
 @pytest.mark.parametrize("packed", [{}, {"latencies": b"", "answers": b"", "right": b""}])
 def test_samples_that_are_damaged_are_refused(packed: dict[str, bytes]) -> None:
     with pytest.raises(Exception, match="damaged"):
-        entry.unpack(packed)
+        entry.unpack(packed, 0)
 
 
-def test_a_bomb_of_samples_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entry, "_MOST_PACKED", 100)
-    none = np.zeros(0, np.int64)
-    packed = entry.Samples(np.ones(99, np.int64), none, none.astype(bool)).packed()
+@pytest.mark.parametrize(("latencies", "images"), [(entry.MOST_KEPT + 1, 4), (5, 3), (5, 0)])
+def test_a_bomb_of_samples_is_refused(latencies: int, images: int) -> None:
+    packed = entry.Samples(np.ones(latencies, np.int64), np.zeros(4, np.int64), np.zeros(4, bool)).packed()
     with pytest.raises(Exception, match="too long"):
-        entry.unpack(packed)
+        entry.unpack(packed, images)
