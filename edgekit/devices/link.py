@@ -5,26 +5,31 @@ Subclasses (`ssh.Connection`, `adb.Connection`) say how their program is called,
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
+import selectors
 import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TypeVar
 
+from edgekit import progress
 from edgekit.errors import EdgekitError, StorageError
 from edgekit.files import sha256_file
 from edgekit.labels import visible
 
 T = TypeVar("T")
-_TRIES = 8
+# Connections in a row that break before a device is given up: one that answered before, and one that never did.
+_TRIES, _FIRST_TRIES = 8, 4
 _LONGEST_PAUSE_S = 10.0
-_ALIVE_S = 1.0  # a connection that lasted longer does not count as a failed try: waiting for a job may take many
-_MOST_ERROR = 8192
+_LOST_S = 300.0  # the longest time without a connection
+_SILENT_S = 180.0  # the longest time in which a command neither sends nor takes anything
+_LOOK_S = 0.2
+_MOST_ERROR = 8192  # kept of standard error: its end
+_MUCH_ERROR = 1 << 20
 _MOST_LINE = 1000
 MOST_REPLY = 1 << 20
 # $1: a sha256. Receives a file on standard input and keeps it only if it has this hash.
@@ -71,6 +76,7 @@ class Link:
         self._process: subprocess.Popen[bytes] | None = None
         self.stopped = False
         self.sign_of_life = False
+        self._answered = False  # the last command sent something, or ended by itself
         self._tidying = False  # `tidy` runs its script also after `stop`
 
     def __enter__(self) -> Link:
@@ -110,42 +116,58 @@ class Link:
             ConnectionLost: the connection broke. MissingError: the host cannot be reached.
             RemoteError: the script failed. EdgekitError: it wrote more than `most` bytes.
         """
-        with self._running(script, arguments, stdin) as reply:
-            content = reply.read(most + 1)
-            if len(content) > most:
-                raise EdgekitError(f"{self.host} sent more than {most} bytes, the maximum for this reply")
-        return content
+        content = bytearray()
+        with contextlib.closing(self._output(script, arguments, stdin)) as parts:
+            for part in parts:
+                content += part
+                if len(content) > most:
+                    raise EdgekitError(f"{self.host} sent more than {most} bytes, the maximum for this reply")
+        return bytes(content)
 
     def listen(self, script: str, *arguments: str, line: Callable[[str], None]) -> None:
         """Run a script as `run` does, and call `line` with each line of its output as it comes, made printable."""
-        with self._running(script, arguments, None) as reply:
-            while content := reply.readline(_MOST_LINE):
-                line(visible(content.decode("utf-8", "replace").strip()))
+        begun = b""
+        with contextlib.closing(self._output(script, arguments, None)) as parts:
+            for part in parts:
+                *lines, begun = (begun + part).split(b"\n")
+                begun = begun[:_MOST_LINE]
+                for content in lines:
+                    line(visible(content[:_MOST_LINE].decode("utf-8", "replace").strip()))
+        if begun:
+            line(visible(begun.decode("utf-8", "replace").strip()))
 
-    @contextmanager
-    def _running(self, script: str, arguments: tuple[str, ...], stdin: Path | None) -> Iterator[IO[bytes]]:
-        """Start a script, yield its output, then wait for its end and check it."""
+    def _output(self, script: str, arguments: tuple[str, ...], stdin: Path | None) -> Generator[bytes, None, None]:
+        """Start a script, yield its output as it comes, then wait for its end and check it.
+
+        Raises:
+            ConnectionLost: the device was silent for too long, or as for `ended`.
+        """
         sign = ': >"$cache/alive"\n' if self.sign_of_life else ""
         words = ["sh", "-c", self.cache + sign + script, "edgekit", *arguments]
         mark = secrets.token_hex(8)
-        with open(stdin or os.devnull, "rb") as source, tempfile.TemporaryFile() as errors:
-            with subprocess.Popen(
-                self.command(words, mark), stdin=source, stdout=subprocess.PIPE, stderr=errors
-            ) as process:
-                self._process = process
-                if self.stopped and not self._tidying:
-                    process.kill()  # `stop` was called while it started
-                assert process.stdout is not None
-                try:
-                    yield process.stdout
-                except BaseException:
-                    process.kill()
-                    raise
-            errors.seek(max(0, errors.seek(0, os.SEEK_END) - _MOST_ERROR))
-            messages = errors.read()
+        errors = _Errors()
+        with (
+            open(stdin or os.devnull, "rb") as source,
+            subprocess.Popen(
+                self.command(words, mark), stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            ) as process,
+        ):
+            self._process = process
+            if self.stopped and not self._tidying:
+                process.kill()  # `stop` was called while it started
+            try:
+                for part in _read(process, source, errors, self.host):
+                    self._answered = True
+                    yield part
+            except BaseException:
+                process.kill()
+                raise
+        if errors.dropped > _MUCH_ERROR:
+            progress.warn(f"{self.host} wrote {errors.dropped / 1e6:.0f} MB of error messages; only their end was kept")
         if self.stopped and process.returncode < 0:
             raise Stopped(f"the work on {self.host} was stopped")
-        self.ended(process.returncode, messages, mark)
+        self.ended(process.returncode, bytes(errors.end), mark)
+        self._answered = True
 
     def tidy(self, script: str, *arguments: str) -> bytes:
         """Run a script that restores something, also after `stop`."""
@@ -159,9 +181,9 @@ class Link:
             self._process.kill()
 
     def insist(self, script: str, *arguments: str, stdin: Path | None = None, most: int = MOST_REPLY) -> bytes:
-        """Run a script that may run twice: again each time that the connection breaks.
+        """Run a script that may run twice: again each time that the connection breaks, which is said.
 
-        Gives up after `_TRIES` connections in a row that broke at once, which takes about a minute.
+        Gives up after `_TRIES` connections in a row without an answer, which takes about a minute, and after `_LOST_S`.
         """
         return self._again(lambda: self.run(script, *arguments, stdin=stdin, most=most))
 
@@ -170,18 +192,24 @@ class Link:
         self._again(lambda: self.listen(script, *arguments, line=line))
 
     def _again(self, work: Callable[[], T]) -> T:
-        failed = 0
+        tries, failed, lost_at = _TRIES if self._answered else min(_TRIES, _FIRST_TRIES), 0, 0.0
         while True:
             if self.stopped:
                 raise Stopped(f"the work on {self.host} was stopped")
-            start = time.monotonic()
+            self._answered = False
             try:
                 return work()
-            except ConnectionLost:
-                failed = 0 if time.monotonic() - start > _ALIVE_S else failed + 1
-                if failed == _TRIES:
+            except ConnectionLost as error:
+                now = time.monotonic()
+                if self._answered:  # waiting for a job may take many connections
+                    tries, failed = _TRIES, 0
+                failed += 1
+                lost_at = lost_at if failed > 1 else now
+                pause = min(_LONGEST_PAUSE_S, 0.5 * 2**failed)
+                if failed >= tries or now + pause - lost_at > _LOST_S:
                     raise
-                time.sleep(min(_LONGEST_PAUSE_S, 0.5 * 2**failed))
+                progress.warn(f"{error.message}; connecting again in {pause:.0f} s (try {failed + 1} of {tries})")
+                time.sleep(pause)
 
     def push(self, files: dict[str, Path]) -> None:
         """Copy files to the device's cache, unless it has them.
@@ -211,6 +239,60 @@ class Link:
             if error.status_there == 29 and sha256_file(path) != digest:
                 raise StorageError(f"{path} changed while it was sent", "run the same command again") from None
             raise
+
+
+class _Errors:
+    """The end of what a command writes to standard error, and the number of bytes before it, which are dropped."""
+
+    def __init__(self) -> None:
+        self.end = bytearray()
+        self.dropped = 0
+
+    def add(self, content: bytes) -> None:
+        """Take more of it."""
+        self.end += content
+        more = max(0, len(self.end) - _MOST_ERROR)
+        del self.end[:more]
+        self.dropped += more
+
+
+def _read(process: subprocess.Popen[bytes], source: IO[bytes], errors: _Errors, host: str) -> Iterator[bytes]:
+    """Yield the output of a process as it comes, until it has ended.
+
+    A process that it left behind may keep the pipes open, as the master of shared ssh connections does.
+
+    Raises:
+        ConnectionLost: it has neither written output nor read from `source` for `_SILENT_S`.
+    """
+    assert process.stdout is not None
+    assert process.stderr is not None
+    last, sent, ended = time.monotonic(), 0, False
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        selector.register(process.stderr, selectors.EVENT_READ)
+        while not ended or selector.get_map():
+            ready = selector.select(0 if ended else _LOOK_S) if selector.get_map() else []
+            for key, _ in ready:
+                content = os.read(key.fd, 1 << 16)
+                if not content:
+                    selector.unregister(key.fileobj)
+                elif key.fileobj is process.stderr:
+                    errors.add(content)
+                else:
+                    yield content
+                    last = time.monotonic()
+            if ended and not ready:
+                return
+            if not selector.get_map():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_LOOK_S)
+            ended = process.poll() is not None
+            if (now := os.lseek(source.fileno(), 0, os.SEEK_CUR)) != sent:
+                sent, last = now, time.monotonic()
+            if not ended and time.monotonic() - last > _SILENT_S:
+                raise ConnectionLost(
+                    f"{host} has not answered for {_SILENT_S:.0f} s", "look whether it still works, and restart it"
+                )
 
 
 def one_line(content: bytes) -> str:

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 import edgekit.ondevice
-from edgekit import files
+from edgekit import files, progress
 from edgekit.devices import adb, android, jetson_power, jobs
 from edgekit.devices.jobs import OPTIONAL, Job, Report, discard, failure
 from edgekit.devices.link import ConnectionLost, Link, RemoteError
@@ -31,6 +31,7 @@ _ONDEVICE = Path(edgekit.ondevice.__file__).parent
 _ERROR_LINES = 5
 _STARTS = 2  # a job whose process disappears is started a second time
 _KILLED = ("lost", "137", "143")  # its process disappeared; SIGKILL (out of memory, for example); SIGTERM
+_PATIENCE_S = 600.0  # of a job without progress: then, and after twice the time each, a warning says so
 _ABSENT = 44  # exit status of `_FETCH` if the file does not exist
 # $1: a job, $2: its owner, then pairs of a file name in the job's folder and a hash. Prints "there" if the job was
 # there before: a job of a killed edgekit is resumed, unless it failed or ended more than 15 minutes ago.
@@ -58,11 +59,12 @@ echo $? >status.part; mv status.part status' edgekit "$@" >/dev/null 2>&1 </dev/
 for i in 0.1 0.2 0.3 0.4 1 1 1 2 2 2; do [ -s started/pid ] && break; sleep $i 2>/dev/null || sleep 1; done
 exit 0
 """
-# $1: a job, $2: not empty to touch $cache/alive. Prints "progress TEXT" whenever that changes, and at last "status N",
-# or "status lost" if its process disappeared. The loop starts no program but sleep, so as not to disturb measurements.
+# $1: a job, $2: not empty to touch $cache/alive. Prints "progress TEXT" whenever that changes, "alive" every half
+# minute, and at last "status N", or "status lost" if its process disappeared. The loop starts no program but sleep, so
+# as not to disturb measurements.
 _WAIT = """
 cd "$cache/jobs/$1" 2>/dev/null || { echo status lost; exit 0; }
-boot= pid= now= last=
+boot= pid= now= last= rounds=0
 alive() {
     read -r was <started/boot && read -r is </proc/sys/kernel/random/boot_id && read -r pid <started/pid
     [ "$was" = "$is" ] && kill -0 "$pid"
@@ -72,6 +74,8 @@ while [ ! -f status ]; do
     [ -z "$2" ] || : >"$cache/alive"
     [ -f progress ] && read -r now <progress
     [ "$now" = "$last" ] || { echo "progress $now"; last="$now"; }
+    rounds=$((rounds + 1))
+    [ $((rounds % 60)) != 0 ] || echo alive
     sleep 0.5 2>/dev/null || sleep 1
 done
 echo "status $(cat status)"
@@ -172,14 +176,19 @@ class RemoteTransport:
             EdgekitError: it failed.
         """
         status = ""
+        heard, patience = time.monotonic(), _PATIENCE_S
 
         def read(line: str) -> None:
-            nonlocal status
+            nonlocal status, heard, patience
             kind, _, text = line.partition(" ")
             if kind == "status":
                 status = text
             elif kind == "progress":
+                heard, patience = time.monotonic(), _PATIENCE_S
                 self.report(text)
+            elif kind == "alive" and time.monotonic() - heard > patience:
+                progress.warn(f"{job.title} on {self.device.name}: no progress for {patience / 60:.0f} minutes")
+                patience *= 2
 
         for start in range(_STARTS):
             if start:

@@ -6,6 +6,7 @@ password: a login that needs one is an error with a hint.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -29,6 +30,7 @@ _OPTIONS = {
     "ControlPersist": "60",
     "LogLevel": "ERROR",
 }
+_EXIT_S = 10
 _SSH_FAILED = 255  # exit status of OpenSSH for its own failures; no script here ends with it
 _CACHE = (
     'umask 077; cache="${XDG_CACHE_HOME:-$HOME/.cache}/edgekit"; mkdir -p "$cache/objects" "$cache/jobs" || exit 1\n'
@@ -83,7 +85,8 @@ class Connection(Link):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        subprocess.run([*self._ssh, "-O", "exit", self.host], capture_output=True, check=False)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run([*self._ssh, "-O", "exit", self.host], capture_output=True, check=False, timeout=_EXIT_S)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def command(self, words: list[str], mark: str) -> list[str]:
