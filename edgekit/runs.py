@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from edgekit import __version__, config, files, progress
@@ -126,9 +127,14 @@ class Run:
         return self.path.name
 
     @property
-    def handle(self) -> str:
-        """The run on the command line: its name if it is in ./runs, else its path."""
+    def argument(self) -> str:
+        """The run as an argument of a command: its name if it is in ./runs, else its path."""
         return self.name if self.path.parent == Path("runs") else str(self.path)
+
+    @property
+    def handle(self) -> str:
+        """The run as it is typed on a command line: `argument`, quoted where a shell needs it."""
+        return quote(self.argument)
 
     @property
     def weights_sha256(self) -> str:

@@ -187,6 +187,15 @@ def test_a_run_is_called_by_its_name_in_runs_and_by_its_path_elsewhere(
     assert [runs.open_run(Path("runs"), handle).handle for handle in handles] == handles
 
 
+def test_a_run_with_a_blank_in_its_name_is_quoted_where_it_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = make_run(Path("runs"), "my first run", 1)
+    assert (run.handle, run.argument) == ("'my first run'", "my first run")
+    assert runs.choose_run("runs", run.argument).path == run.path
+
+
 def test_a_run_is_opened_by_name_before_path_and_by_path_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

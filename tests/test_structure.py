@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -47,6 +48,12 @@ GENERATED = {"edgekit.targets.metadata_generated"}
 MOST_OF_CLI = 0.10
 # Standard library, but younger than Python 3.8.
 TOO_YOUNG = {"graphlib", "tomllib", "zoneinfo"}
+# The beginning of a command in a message; what stands in brackets after it belongs to the sentence.
+COMMAND = re.compile(
+    r"\bedgekit (train|evaluate|compare|export|benchmark|report|history|diff|check|predict|inspect|layers|serve|quant"
+    r"|devices|data) (?!needs|reads)[^(;]*$"
+)
+QUOTED = {"handle", "name", "run", "on"}  # variables that hold quoted words
 each_module = pytest.mark.parametrize("module", sorted(MODULES))
 
 
@@ -227,3 +234,37 @@ except ImportError:
 def test_ondevice_runs_with_nothing_but_numpy(tmp_path: Path) -> None:
     (tmp_path / "ondevice").symlink_to(PACKAGE / "ondevice")
     assert python(ONLY_NUMPY.format(folder=str(tmp_path)), "-B").strip() == "alone"
+
+
+def commands_printed(module: str) -> Iterator[tuple[int, str]]:
+    """Line and source of each value that an f-string puts into a command of edgekit."""
+    for node in ast.walk(tree_of(module)):
+        text = ""
+        for part in node.values if isinstance(node, ast.JoinedStr) else ():
+            if isinstance(part, ast.Constant):
+                text += str(part.value)
+            elif isinstance(part, ast.FormattedValue):
+                if COMMAND.search(text):
+                    yield node.lineno, ast.unparse(part.value)
+                text += "0"
+
+
+@each_module
+def test_values_in_printed_commands_are_quoted_for_the_shell(module: str) -> None:
+    """A run, folder or device may have a blank in its name; `Run.handle` and `Link.handle` are quoted."""
+    bare = [
+        f"{module}:{line}: {value}"
+        for line, value in commands_printed(module)
+        if not value.endswith((".handle", ".handle)")) and "quote(" not in value and value not in QUOTED
+    ]
+    assert not bare
+
+
+@each_module
+def test_no_hint_advises_to_delete_what_a_user_has(module: str) -> None:
+    if module in ("edgekit.config", "edgekit.records"):
+        return  # about keys of a file that the user is writing
+    strings = [n.value for n in ast.walk(tree_of(module)) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    assert not [
+        text for text in strings if re.search(r"\b(delete|remove) (the|it|them|these|your|or)\b[^.]{,60}$", text)
+    ]

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from edgekit import __version__, files
@@ -181,17 +182,19 @@ def load_reference(path: Path) -> list[Entry]:
         MissingError: there is no such file. DataError: it is damaged. StorageError: a newer edgekit wrote it.
     """
     if not path.is_file():
-        raise MissingError(f"the reference {path} does not exist", f"edgekit check --save-reference {path}")
+        raise MissingError(f"the reference {path} does not exist", f"edgekit check --save-reference {quote(str(path))}")
     if path.stat().st_size > _MOST_BYTES:
         raise DataError(f"{path} is not a reference: it has {path.stat().st_size} bytes")
     results = files.load_document(path, SCHEMA, "results")["results"]
     if not isinstance(results, list) or not 0 < len(results) <= _MOST_ENTRIES:
-        raise DataError(f"{path} is not a reference: it holds no results", f"edgekit check --save-reference {path}")
+        raise DataError(
+            f"{path} is not a reference: it holds no results", f"edgekit check --save-reference {quote(str(path))}"
+        )
     try:
         return [_from_document(result, f"result {number} of {path}") for number, result in enumerate(results, 1)]
     except (KeyError, TypeError, AttributeError, ValueError, binascii.Error) as error:
         raise DataError(
-            f"{path} is damaged: {type(error).__name__}: {error}", f"edgekit check --save-reference {path}"
+            f"{path} is damaged: {type(error).__name__}: {error}", f"edgekit check --save-reference {quote(str(path))}"
         ) from None
 
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from importlib import metadata as packages
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from edgekit import __version__, files, progress, runs
@@ -198,7 +199,7 @@ def current_artifacts(run: runs.Run, checkpoint_sha256: str) -> list[Artifact]:
             if artifact.parent != checkpoint_sha256:
                 raise StorageError(
                     f"{artifact.name} was exported from weights other than this run's",
-                    f"edgekit export {run.handle} --target {artifact.target}",
+                    f"edgekit export {run.handle} --target {quote(artifact.target)}",
                 )
             found.append(artifact)
     return found

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from edgekit import progress, runs
@@ -122,7 +123,7 @@ def compare_sides(sides: tuple[str, str], runs_dir: Path, sources: Sources, devi
     if not different:
         raise UsageError(
             f"{sides[0]} and {sides[1]} are the same measurement ({', '.join(sorted({b.id for _, b in paired})[:5])})",
-            f"edgekit history {paired[0][1].run} lists others",
+            f"edgekit history {quote(paired[0][1].run)} lists others",
         )
     samples = [with_samples(side.sources, side.entries) for side in found]
     repeats = difference.Repeats(entry for side in found for entry in others(side))
@@ -215,7 +216,7 @@ def save_reference(
 def _name_of(run: Run | str | None, runs_dir: Path) -> str:
     if run is None:
         return open_run(runs_dir, None).name
-    return run.handle if isinstance(run, Run) else str(run)
+    return run.argument if isinstance(run, Run) else str(run)
 
 
 def _newest(name: str, runs_dir: Path, sources: Sources, device: str | None, artifact: str | None) -> Resolved:
@@ -500,7 +501,7 @@ def resolve(text: str, runs_dir: Path, sources: Sources, device: str | None) -> 
     found = find(here, Wanted(runs=(named.run,), device=device or ""))
     if not found:
         where = f" on {device!r}" if device else ""
-        raise MissingError(f"the run {named.run!r} has no measurements{where}", f"edgekit benchmark {named.run}")
+        raise MissingError(f"the run {named.run!r} has no measurements{where}", f"edgekit benchmark {quote(named.run)}")
     if named.artifact:
         chosen = [e for e in found if named.artifact in (e.artifact, e.artifact.partition("/")[2])]
         if not chosen:
@@ -511,7 +512,7 @@ def resolve(text: str, runs_dir: Path, sources: Sources, device: str | None) -> 
     if not picked:
         raise MissingError(
             f"no artifact of {named.run!r} was measured {_MOMENTS.get(named.when, 'until ' + named.when)}",
-            f"edgekit history {named.run} lists its measurements",
+            f"edgekit history {quote(named.run)} lists its measurements",
         )
     return Resolved(picked, here)
 

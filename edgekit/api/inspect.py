@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from edgekit import files
@@ -178,7 +179,8 @@ def find_file(model: str, run: str | None, runs_dir: Path) -> Path:
         raise unknown("file or artifact", model, sorted(known))
     if not known[model].is_file():
         raise MissingError(
-            f"{known[model]} does not exist any more", f"edgekit export {opened.handle} --target {model.split('/')[0]}"
+            f"{known[model]} does not exist any more",
+            f"edgekit export {opened.handle} --target {quote(model.split('/')[0])}",
         )
     return known[model]
 

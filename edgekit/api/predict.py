@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
-from edgekit import runs
+from edgekit import progress, runs
 from edgekit.errors import DataError, EdgekitError, MissingError, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from edgekit.evaluation.uncertainty import Doubt
     from edgekit.records import Checkpoint
     from edgekit.scores import Evaluation
+
+
+_AT_ONCE = 1024  # images whose pixels are in memory at the same time
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}")  # a path folds the two slashes
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ def predict(
 
     Args:
         run: a run, its name or path; None for the newest.
-        images: image files.
+        images: image files, and folders of images.
         artifact: name of an exported model, such as "android/model.int8.tflite"; None for the checkpoint.
         top: number of classes in each prediction.
         uncertainty: add the uncertainty of each prediction, by Monte Carlo dropout; needs the checkpoint.
@@ -111,13 +117,15 @@ def predict(
         >>> len(answer.top), answer.top[0].probability >= answer.top[1].probability
         (2, True)
     """
-    found = predict_all(runs.choose_run(runs_dir, run), [Path(i) for i in images], artifact, top, uncertainty)
+    found = predict_all(runs.choose_run(runs_dir, run), images, artifact, top, uncertainty)
     found.check()
     return found.answers
 
 
-def predict_all(run: runs.Run, paths: list[Path], artifact: str | None, top: int, uncertainty: bool) -> Predictions:
-    """Classify the images that can be read, and return the errors of the others."""
+def predict_all(
+    run: runs.Run, images: Sequence[str | Path], artifact: str | None, top: int, uncertainty: bool
+) -> Predictions:
+    """Classify the images that can be read, and return the errors of the others; memory holds `_AT_ONCE` of them."""
     import numpy as np
 
     from edgekit.api.intermediates import Intermediates
@@ -128,30 +136,73 @@ def predict_all(run: runs.Run, paths: list[Path], artifact: str | None, top: int
             "--uncertainty needs the checkpoint: exported models have no dropout",
             "leave out --artifact, or leave out --uncertainty",
         )
+    paths, errors = _files(images)
+    found = Predictions([], errors)
     checkpoint, model = Intermediates(run).trained
     evaluation = evaluate.load(run.path, checkpoint.sha256)
     if uncertainty and evaluation is None:
         raise MissingError(f"the run {run.name!r} was not evaluated yet", f"edgekit evaluate {run.handle}")
-    used, pixels, errors = _read(paths, checkpoint)
-    doubt = None
-    if artifact is None:
-        logits, doubt = _run_network(model, pixels, checkpoint, evaluation if uncertainty else None)
-    else:
-        logits = _run_artifact(run, artifact, pixels, checkpoint)
     temperature = evaluation.temperature if evaluation else None
-    answers = []
-    for number, (path, scores) in enumerate(zip(used, logits)):
-        if not np.isfinite(scores).all():
-            hint = (
-                f"edgekit evaluate {run.handle}" if artifact is None else f"edgekit benchmark {run.handle} counts them"
+    with progress.bar("predicting") as update:
+        for start in range(0, max(1, len(paths)), _AT_ONCE):
+            used, pixels, bad = _read(paths[start : start + _AT_ONCE], checkpoint)
+            errors += bad
+            doubt = None
+            if artifact is None:
+                logits, doubt = _run_network(model, pixels, checkpoint, evaluation if uncertainty else None)
+            else:
+                logits = _run_artifact(run, artifact, pixels, checkpoint)
+            for number, (path, scores) in enumerate(zip(used, logits)):
+                if not np.isfinite(scores).all():
+                    errors.append(_not_finite(run, artifact, path))
+                    continue
+                answer = _answer(path, scores, checkpoint.labels, top, temperature)
+                if doubt is not None:
+                    answer = replace(answer, uncertainty=_uncertainty(doubt, number, int(scores.argmax())))
+                found.answers.append(answer)
+            update(min(start + _AT_ONCE, len(paths)), len(paths))
+    return found
+
+
+def _not_finite(run: runs.Run, artifact: str | None, path: Path) -> EdgekitError:
+    hint = f"edgekit evaluate {run.handle}" if artifact is None else f"edgekit benchmark {run.handle} counts them"
+    return EdgekitError(f"the scores of {artifact or run.name} for {path} are NaN or infinite", hint)
+
+
+def _files(images: Sequence[str | Path]) -> tuple[list[Path], list[EdgekitError]]:
+    """Return the image files that are meant, those of folders in order, and an error for each that cannot be one."""
+    from edgekit.data.images import EXTENSIONS
+
+    paths: list[Path] = []
+    errors: list[EdgekitError] = []
+    for image in images:
+        path = Path(image)
+        if _ADDRESS.match(str(image)) and not path.exists():
+            address = _ADDRESS.sub(r"\1://", str(image))
+            errors.append(
+                UsageError(
+                    f"{address}: edgekit reads files, not addresses",
+                    f"download it first: curl -LO {quote(address)}",
+                )
             )
-            errors.append(EdgekitError(f"the scores of {artifact or run.name} for {path} are NaN or infinite", hint))
-            continue
-        answer = _answer(path, scores, checkpoint.labels, top, temperature)
-        if doubt is not None:
-            answer = replace(answer, uncertainty=_uncertainty(doubt, number, int(scores.argmax())))
-        answers.append(answer)
-    return Predictions(answers, errors)
+        elif path.is_dir():
+            visible = [
+                p for p in sorted(path.rglob("*")) if not any(x.startswith(".") for x in p.relative_to(path).parts)
+            ]
+            every = [p for p in visible if p.is_file()]
+            known = [p for p in every if p.suffix.lower() in EXTENSIONS]
+            others = [p for p in every if p.suffix.lower() not in EXTENSIONS]
+            paths += known
+            if not known:
+                errors.append(
+                    DataError(f"{path}: no images in this folder", f"edgekit reads {', '.join(sorted(EXTENSIONS))}")
+                )
+            elif others:
+                named = f"{len(others)} other files, such as {others[0].name}"
+                progress.note(f"{path}: {len(known)} images; passed over: {named}")
+        else:
+            paths.append(path)
+    return paths, errors
 
 
 def _read(paths: list[Path], checkpoint: Checkpoint) -> tuple[list[Path], list[np.ndarray], list[EdgekitError]]:

@@ -400,7 +400,8 @@ def select_result(run: runs.Run, device: str | None, artifact: str | None) -> tu
             raise unknown(kind, name, sorted(known))
     matching = [r for r in results if device in (None, r.device) and artifact in (None, r.artifact.name)]
     if not matching:
-        raise MissingError(f"{artifact} was not measured on {device}", f"edgekit benchmark {run.handle} -d {device}")
+        on = f" -d {shlex.quote(device)}" if device else ""
+        raise MissingError(f"{artifact} was not measured on {device}", f"edgekit benchmark {run.handle}{on}")
     found = min(matching, key=lambda r: (not r.layers, r.artifact.precision != "int8", r.runtime != r.artifact.runtime))
     return found, row_of(found, summaries)
 
@@ -450,5 +451,5 @@ def _debug_command(run: runs.Run, stem: str) -> str:
             chosen = (
                 ["--recipe", recipe if recipe in config.names("calibration") else f"{recipe}.toml"] if recipe else []
             )
-            return shlex.join(["edgekit", "quant", "debug", run.handle, "--target", target, *chosen])
-    return shlex.join(["edgekit", "quant", "debug", run.handle])
+            return shlex.join(["edgekit", "quant", "debug", run.argument, "--target", target, *chosen])
+    return shlex.join(["edgekit", "quant", "debug", run.argument])

@@ -104,7 +104,7 @@ def resume(
     """
     trackers.check(log)
     with reporting(progress):
-        return resume_run(Path(runs_dir), run.handle if isinstance(run, Run) else str(run), log)
+        return resume_run(Path(runs_dir), run.argument if isinstance(run, Run) else str(run), log)
 
 
 def options_for(data: str, models: Sequence[str], flip: bool | None = None, **chosen: Any) -> list[TrainOptions]:

@@ -80,10 +80,16 @@ def unpack(packed: dict[str, bytes], images: int) -> Samples:
             for name, kind, count in zip(PACKED, ("<i8", "<i4", "u1"), (MOST_KEPT, images, images))
         )
     except (ValueError, KeyError, TypeError, zlib.error) as error:
-        raise DataError(f"the samples of a result are damaged: {error}", "remove the reference or the row") from None
+        raise DataError(
+            f"the samples of a result are damaged: {error}",
+            "make the reference again; in a database, leave out the row",
+        ) from None
     unsound = (latencies <= 0).any() or (right > 1).any() or (answers < NO_ANSWER).any()
     if len(answers) != len(right) or unsound:
-        raise DataError("the samples of a result were not written by edgekit", "remove the reference or the row")
+        raise DataError(
+            "the samples of a result were not written by edgekit",
+            "make the reference again; in a database, leave out the row",
+        )
     return Samples(latencies.astype(np.int64), answers.astype(np.int64), right.astype(bool))
 
 
@@ -205,7 +211,9 @@ def read(path: Path, of: About) -> Entry:
     except (EdgekitError, ValueError, OSError, KeyError, TypeError, AttributeError, IndexError, OverflowError,
             MemoryError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:  # fmt: skip
         raise_if_not_damage(error, path)
-        raise DataError(f"{path} is damaged: {type(error).__name__}: {error}", "remove it, or restore it") from error
+        raise DataError(
+            f"{path} is damaged: {type(error).__name__}: {error}", "restore it, or keep it elsewhere"
+        ) from error
 
 
 def _check_raw(path: Path) -> None:
@@ -327,7 +335,7 @@ def checked(row: dict[str, Any], where: str) -> Entry:
     Raises:
         DataError: edgekit did not write it.
     """
-    where, hint = f"{where} was not written by edgekit", "remove it, or make it again"
+    where, hint = f"{where} was not written by edgekit", "make it again, or keep it elsewhere"
     if missing := [name for name in _FIELDS if name not in row]:
         raise DataError(f"{where}: {', '.join(missing)} missing", hint)
     if more := [name for name in row if name not in _FIELDS]:
@@ -370,5 +378,5 @@ def _fitting(entry: Entry, where: str) -> Entry:
     assert entry.samples is not None
     kept, right = entry.samples.latencies_ns, entry.samples.right
     if (len(right), int(right.sum())) != (entry.images, entry.correct) or len(kept) > min(MOST_KEPT, entry.queries):
-        raise DataError(f"{where} has samples that do not belong to it", "remove it, or make it again")
+        raise DataError(f"{where} has samples that do not belong to it", "make it again, or keep it elsewhere")
     return entry

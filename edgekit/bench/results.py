@@ -28,7 +28,7 @@ TIMES = ("latencies_ns", "compute_ns", "warmup_ns", "offline_ns")
 RAW = ("logits", "expected", "power")
 _NAME = re.compile(r"(?P<slug>.+)@(?P<number>[0-9]{4,9})-(?P<time>[0-9]{8}T[0-9]{6}Z)-[0-9a-f]{8}")
 _MOST_RAW = 2**31
-_HINT = "remove it, or restore it; edgekit benchmark measures again"
+_HINT = "restore it, or keep it elsewhere; edgekit benchmark measures again"
 
 
 @dataclass(frozen=True)

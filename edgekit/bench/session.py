@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -53,8 +54,8 @@ def verify(artifact: Artifact, path: Path) -> None:
     Raises:
         MissingError: it does not exist. StorageError: it has changed.
     """
-    run = f"{path.parents[2]} " if len(path.parents) > 2 and path.parents[1].name == "export" else ""
-    again = f"edgekit export {run}--target {artifact.target}"
+    run = f"{quote(str(path.parents[2]))} " if len(path.parents) > 2 and path.parents[1].name == "export" else ""
+    again = f"edgekit export {run}--target {quote(artifact.target)}"
     if not path.is_file():
         raise MissingError(f"{path} is missing", again)
     if files.sha256_file(path) != artifact.sha256:

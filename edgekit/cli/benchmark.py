@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -187,7 +188,7 @@ def _notes(found: LayerReport, handle: str) -> list[str]:
     elif result.layers:
         notes = time_notes(result, found.summary)
     else:
-        again = f"not measured yet; next: edgekit benchmark {handle} -d {result.device}"
+        again = f"not measured yet; next: edgekit benchmark {handle} -d {quote(result.device)}"
         unable = f"{environment.runtime} does not report them" if environment.macs is not None else again
         reason = environment.no_layers if environment.no_layers is not None else unable
         notes = [f"no layer times of {name} on {result.device}: {reason}"]
@@ -196,7 +197,7 @@ def _notes(found: LayerReport, handle: str) -> list[str]:
         notes.append(f"no quantization errors: {name} is {result.artifact.precision.upper()}; -a selects an INT8 model")
     elif found.debugged is None:
         notes.append(
-            f"no quantization errors yet; next: edgekit quant debug {handle} --target {result.artifact.target}"
+            f"no quantization errors yet; next: edgekit quant debug {handle} --target {quote(result.artifact.target)}"
         )
     elif (together := noise_db(found.figures)) is not None:
         whole = found.debugged["effect"]["logits"]["sqnr_db"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from itertools import groupby
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -68,7 +69,7 @@ def check(
         found = f"{_several(errors, 'error')}, " if errors else ""
         raise DataError(
             f"{data}: {found}{_several(warnings, 'warning')}{'' if errors else ' (--strict)'}",
-            f"repair or remove the listed files (--json lists all), then: edgekit data check {data}",
+            f"repair or move the listed files (--json lists all), then: edgekit data check {quote(data)}",
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -110,7 +111,8 @@ def _save(path: Path, device: Device) -> None:
 
     path.parent.mkdir(exist_ok=True)
     files.save_output(path, probing.to_toml(device).encode())
-    progress.note(f"device: {path}; next: edgekit export --target {path.stem}, edgekit benchmark --device {path.stem}")
+    name = quote(path.stem)
+    progress.note(f"device: {path}; next: edgekit export --target {name}, edgekit benchmark --device {name}")
 
 
 @devices_app.command()

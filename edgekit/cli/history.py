@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -266,7 +267,7 @@ def check(
     options: dict[str, Any] = {"device": device, "artifact": artifact, "db": db, "runs_dir": runs_dir}
     if save_reference is not None:
         number = api.save_reference(run, save_reference, **options)
-        progress.note(f"{save_reference}: {number} results; next: edgekit check --against {save_reference}")
+        progress.note(f"{save_reference}: {number} results; next: edgekit check --against {quote(str(save_reference))}")
         return
     assert against is not None
     tolerances = Tolerances(tolerance_p50, tolerance_p90, tolerance_top1, tolerance_size)
@@ -303,7 +304,7 @@ def _raise_if_worse(verdicts: list[Verdict], strict: bool) -> None:
         names = ", ".join(f"{v.artifact} on {v.device}" for v in worse[:5])
         raise GateError(
             f"significantly worse than the reference, beyond the tolerance: {names}",
-            f"edgekit diff {worse[0].before} {worse[0].after} shows details",
+            f"edgekit diff {quote(worse[0].before)} {quote(worse[0].after)} shows details",
         )
     if all(figure == SAME_RESULT for figure in figures):
         raise MissingError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def predict(
     run: Annotated[str, typer.Argument(help="Name or path of a run; - for the newest run.")],
-    image: Annotated[list[Path], typer.Argument(help="Image files.")],
+    image: Annotated[list[str], typer.Argument(help="Image files, and folders of images.")],
     artifact: Annotated[
         str | None,
         typer.Option(help="Exported model, such as android/model.int8.tflite. Default: the checkpoint."),
@@ -38,7 +39,7 @@ def predict(
     the network's head, and adds mean and standard deviation of the predicted class's probability, and the entropy.
     """
     if Path(run).is_file():
-        raise UsageError("the first argument is a run, not an image", f"edgekit predict - {run}")
+        raise UsageError("the first argument is a run, not an image", f"edgekit predict - {quote(run)}")
     from edgekit.api import predict as api
 
     opened = choose_run(runs_dir, None if run == "-" else run)

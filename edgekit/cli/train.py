@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -87,7 +88,7 @@ def train(
         if others := sorted(given - _FREE_TO_RESUME):
             raise UsageError(
                 f"--resume takes all options from the run; remove {', '.join(others)}",
-                f"edgekit train --resume {resume}, or leave out --resume for a new run",
+                f"edgekit train --resume {quote(resume)}, or leave out --resume for a new run",
             )
         api.resume_run(runs_dir, resume, log)
         return

@@ -70,7 +70,7 @@ def index(root: Path, skip_bad: bool = False, progress: Progress | None = None) 
     if extra := {found.label for found in files} - set(labels):
         raise DataError(
             f"classes without training images: {', '.join(sorted(map(repr, extra)))}",
-            f"add images below {root / 'train'}, or remove these folders",
+            f"add images below {root / 'train'}, or keep these folders elsewhere",
         )
     hashes = _hash_and_decode(root, [found.path for found in files], progress)
     bad = [f"{visible(folder)}: the folder cannot be listed ({why})" for folder, why in listing.closed]
@@ -79,7 +79,7 @@ def index(root: Path, skip_bad: bool = False, progress: Progress | None = None) 
         more = f"\n  ... and {len(bad) - MOST_NAMED} more" if len(bad) > MOST_NAMED else ""
         raise DataError(
             f"{len(bad)} of {len(files)} images cannot be used:\n  " + "\n  ".join(bad[:MOST_NAMED]) + more,
-            "fix or remove them, or leave them out with --skip-bad",
+            "repair them, or leave them out with --skip-bad",
         )
     number = {name: label for label, name in enumerate(labels)}
     samples = [

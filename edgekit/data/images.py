@@ -14,6 +14,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +39,8 @@ _FULL = (0.0, 65535.0)  # range of integers
 # Differences of levels, and opacities, that cannot be seen.
 LEAST_CONTRAST, LEAST_ALPHA = 6, 8
 _BAND_PIXELS = 1 << 20  # converted at a time
+# Brands of HEIF files (ISO/IEC 23008-12): photos of phones.
+_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"mif1": "HEIC"}
 _ORIENTATION, _PHOTOMETRIC, _SAMPLE_FORMAT, _SIGNED = 0x0112, 262, 339, 2
 
 
@@ -112,7 +115,18 @@ def _decode(
         # Pillow's own message would repeat the path.
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         why = "not a known image format" if isinstance(error, UnidentifiedImageError) else why
-        raise DataError(f"{path}: cannot be decoded ({why})", "replace or delete the file") from error
+        if brand := _brand(path):
+            hint = f"convert it, for example: magick {quote(str(path))} {quote(str(path.with_suffix('.jpg')))}"
+            raise DataError(f"{path}: {brand}, which edgekit does not read", hint) from error
+        hint = "get a sound copy of the file, or leave it out"
+        raise DataError(f"{path}: cannot be decoded ({why})", hint) from error
+
+
+def _brand(path: Path) -> str | None:
+    """Return "HEIC" or "AVIF" for a file of that format, by its first bytes."""
+    with open(path, "rb") as file:
+        start = file.read(12)
+    return _BRANDS.get(start[8:]) if start[4:8] == b"ftyp" else None
 
 
 def _opened(path: Path) -> ImageFile:

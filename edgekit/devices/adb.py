@@ -132,7 +132,7 @@ class Connection(Link):
 
     @property
     def handle(self) -> str:
-        return f"adb:{self.host}" if self.host else "adb"
+        return shlex.quote(f"adb:{self.host}") if self.host else "adb"
 
     def devices(self) -> list[Listed]:
         """Return all connected devices, ready or not.

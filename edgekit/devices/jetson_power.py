@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from shlex import quote
 
 from edgekit import progress
 from edgekit.devices import jobs
@@ -142,7 +143,7 @@ def _may_be_set(connection: Link, error: EdgekitError) -> str:
     """Return a message about a mode that was perhaps not restored, with the command that restores it."""
     return (
         f"{connection.host} may still have the power mode and the clocks that edgekit set: {error.message}. It "
-        f"restores the former ones by itself {_BY_ITSELF}; or run: {_BY_HAND.format(host=connection.host)}"
+        f"restores the former ones by itself {_BY_ITSELF}; or run: {_BY_HAND.format(host=quote(connection.host))}"
     )
 
 
@@ -181,7 +182,7 @@ def _put_back(connection: Link, insist: bool) -> bool:
             raise
         raise EdgekitError(
             f"{connection.host} still has the power mode that edgekit set, and does not switch to its former one",
-            _BY_HAND.format(host=connection.host),
+            _BY_HAND.format(host=quote(connection.host)),
         ) from None
 
 

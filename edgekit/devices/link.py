@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import IO, TypeVar
 
@@ -88,8 +89,8 @@ class Link:
 
     @property
     def handle(self) -> str:
-        """Name of the device on the command line."""
-        return self.host
+        """The device as it is typed on a command line."""
+        return quote(self.host)
 
     def command(self, words: list[str], mark: str) -> list[str]:
         """Return the local command that runs `words` on the device; `mark` is a random word for this call."""

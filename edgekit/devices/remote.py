@@ -14,6 +14,7 @@ import tempfile
 import time
 import zipfile
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import Any
 
@@ -231,7 +232,8 @@ class SshTransport(RemoteTransport):
         """
         if not device.host:
             raise UsageError(
-                f"device {device.name!r} has no host", f"edgekit benchmark --device {device.name} --host user@address"
+                f"device {device.name!r} has no host",
+                f"edgekit benchmark --device {quote(device.name)} --host user@address",
             )
         super().__init__(device, Connection(device.host), report, power_mode)
 

@@ -61,7 +61,7 @@ def load(path: Path, made_by: dict[str, Any]) -> Weights | None:
             return Weights(_group(kept, head["arrays"], "layers"), _group(kept, head["arrays"], "rewritten"))
     except Exception as error:  # zipfile, zlib, json and numpy raise a dozen kinds
         raise_if_not_damage(error, path)
-        raise DataError(f"{path} is damaged: {error}", "remove it; the next export makes it again") from error
+        raise DataError(f"{path} is damaged: {error}", "keep it elsewhere; the next export makes it again") from error
 
 
 def _group(kept: Any, keys: list[str], group: str) -> dict[str, LayerWeights]:

@@ -67,7 +67,7 @@ def document(material: Material) -> dict[str, Any]:
         ],
         "reproduce": {
             "train": provenance.training(run.name, meta),
-            "rows": [dataclasses.asdict(p) for p in provenance.recipes(run.handle, material.results)],
+            "rows": [dataclasses.asdict(p) for p in provenance.recipes(run.argument, material.results)],
         },
     }  # fmt: skip
 

@@ -76,7 +76,7 @@ def _rejected(decision: Decision) -> str:
 
 def commands(material: Material) -> list[str]:
     """Return the commands that reproduce the figures, and the options that were not recorded."""
-    found = provenance.recipes(material.run.handle, material.results)
+    found = provenance.recipes(material.run.argument, material.results)
     lines = provenance.commands(found)
     unknown = [f"{name}: {why}" for name, why in dict.fromkeys((p.artifact, p.unknown) for p in found if p.unknown)]
     return [block("\n".join(lines)), *filter(None, [bullets(unknown)])] if lines else []

@@ -94,7 +94,7 @@ def lineage(material: Material) -> list[tuple[str, str]]:
 
 def command_rows(material: Material) -> Table:
     """Return the table of the commands that reproduce each result."""
-    found = recipes(material.run.handle, material.results)
+    found = recipes(material.run.argument, material.results)
     rows = [(p.artifact, p.device, " && ".join(p.commands)) for p in found]
     unknown = sorted({p.unknown for p in found if p.unknown})
     columns = ("model", "device", "commands")

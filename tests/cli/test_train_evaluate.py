@@ -244,3 +244,53 @@ def test_scores_that_are_no_numbers_are_an_error_and_no_class(
     (only,) = json.loads(said.out)
     assert (only["image"], only["top"][0]["label"]) == (photos[1], "apple")
     assert f"the scores of fruit for {photos[0]} are NaN or infinite" in said.err
+
+
+# Predict: what is no image file --------------------------------------------------------------
+
+
+def test_a_folder_stands_for_its_images(
+    fruit: Path, made: Path, answers: Callable[..., list[dict[str, Any]]], tmp_path: Path, photos: list[str]
+) -> None:
+    folder = tmp_path / "my photos"
+    for number, name in enumerate(["b/2.PNG", "a.png", "b/1.png", ".hidden/3.png"]):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(photos[number], folder / name)
+    (folder / "notes.txt").write_text("")
+    found = answers(str(folder), photos[0])
+    assert [a["image"] for a in found] == [*(str(folder / name) for name in ("a.png", "b/1.png", "b/2.PNG")), photos[0]]
+    assert found[-1]["top"] == answers(photos[0])[0]["top"]
+
+
+def test_as_many_images_as_do_not_fit_into_memory_give_the_same(
+    fruit: Path, answers: Callable[..., list[dict[str, Any]]], photos: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = answers(*photos)
+    monkeypatch.setattr(predict, "_AT_ONCE", 5)
+    assert len(photos) > 10
+    assert answers(*photos) == whole
+
+
+@pytest.mark.parametrize(
+    ("what", "status", "message", "hint"),
+    [
+        ("https://example.com/a cat.jpg", 2, "not addresses", "curl -LO 'https://example.com/a cat.jpg'"),
+        ("empty folder", 3, "no images in this folder", ".jpeg, .jpg"),
+        ("a photo.HEIC", 3, "HEIC, which edgekit does not read", "convert it, for example: magick 'a photo.HEIC'"),
+        ("photo.jpg", 3, "AVIF, which edgekit does not read", "convert it"),
+        ("text.png", 3, "cannot be decoded", "a sound copy"),
+    ],
+)
+def test_what_is_no_image_file_says_what_to_do(
+    fruit: Path, capsys: pytest.CaptureFixture[str], what: str, status: int, message: str, hint: str
+) -> None:
+    Path("empty folder").mkdir()
+    Path("a photo.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    Path("photo.jpg").write_bytes(b"\0\0\0\x1cftypavif\0\0\0\0mif1avif")
+    Path("text.png").write_text("text")
+    assert run(["predict", "fruit", what]) == status
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 2
+    assert message in said[0]
+    assert hint in said[1]
+    assert "delete" not in said[1]
