@@ -18,7 +18,10 @@ from edgekit.labels import check_labels
 PRECISIONS = ("fp32", "fp16", "int8", "w8", "16x8")
 SPLITS = ("train", "val", "test")
 RESAMPLES = ("bilinear", "bicubic")
+# Colours with a smaller difference of levels count as one.
+LEAST_CONTRAST = 6
 RESIZES = ("crop", "squash", "letterbox")
+_COLOURS = {"white": "#ffffff", "black": "#000000"}
 RUNTIMES = ("torch", "tensorrt", "onnxruntime", "openvino", "litert")
 _ARTIFACT_NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]*/[A-Za-z0-9_-][A-Za-z0-9._-]*"
 # Prefix of the names of baselines.
@@ -78,6 +81,11 @@ class Preprocess:
             object.__setattr__(self, "pixel_range", (low, high))
 
     @property
+    def background_name(self) -> str:
+        """The background in words: white, black or "#rrggbb"."""
+        return {v: k for k, v in _COLOURS.items()}.get(self.background, self.background)
+
+    @property
     def colour(self) -> tuple[int, int, int]:
         """The background as RGB, 0 to 255."""
         red, green, blue = bytes.fromhex(self.background[1:])
@@ -133,7 +141,7 @@ def _colour(text: str) -> str:
     Raises:
         UsageError: it is neither that, nor white, nor black.
     """
-    found = {"white": "#ffffff", "black": "#000000"}.get(text.lower(), text.lower())
+    found = _COLOURS.get(text.lower(), text.lower())
     if not re.fullmatch("#[0-9a-f]{6}", found):
         raise UsageError(f"{text!r} is no background colour", "use white, black or '#rrggbb', such as '#808080'")
     return found
@@ -158,11 +166,13 @@ class Content:
     scaled: bool = False
     strange: bool = False
 
-    def is_blank(self, background: tuple[int, int, int], contrast: int) -> bool:
-        """Return True if nothing can be seen over a background, that is, differs from it by `contrast` levels."""
+    def is_blank(self, background: tuple[int, int, int]) -> bool:
+        """Return True if nothing can be seen over a background."""
+        if self.kind:
+            return self.low == self.high
         if self.colour is None:
             return False
-        return not self.transparent or max(abs(a - b) for a, b in zip(self.colour, background)) < contrast
+        return not self.transparent or max(abs(a - b) for a, b in zip(self.colour, background)) < LEAST_CONTRAST
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +192,7 @@ class DatasetIndex:
     Attributes:
         fingerprint: SHA-256 of labels and images. skipped: files that cannot be decoded.
         carved: splits that have no folder and were taken from another split.
+        contents: of each file by its path, right after it was read; not part of a saved index.
     """
 
     root: Path
@@ -190,9 +201,14 @@ class DatasetIndex:
     fingerprint: str
     skipped: tuple[str, ...] = ()
     carved: tuple[str, ...] = ()
+    contents: dict[str, Content] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_labels(self.labels)
+
+    def document(self) -> dict[str, Any]:
+        """Return the fields that are saved."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "contents"}
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """Return the samples of one split, in index order."""

@@ -128,7 +128,7 @@ def test_a_state_for_which_memory_is_too_short_is_not_called_damaged(monkeypatch
 def test_an_image_without_permission_is_listed_with_its_reason(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failing(monkeypatch, file, PermissionError(errno.EACCES, "Permission denied", str(file)))
     with pytest.raises(DataError) as caught:
-        dataset.read_image(file.parent, file.name)
+        dataset.read_image(file.parent, file.name, lambda image: None)
     assert caught.value.message == "cannot be read (Permission denied)"
 
 

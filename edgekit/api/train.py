@@ -16,7 +16,7 @@ import torch
 
 from edgekit import files, progress, runs
 from edgekit.config import from_table
-from edgekit.data import check, dataset
+from edgekit.data import check, dataset, values
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError, unknown
 from edgekit.models.build import pick_device
 from edgekit.progress import Callback, reporting
@@ -137,11 +137,16 @@ def train_all(
             index = dataset.index(root, skip_bad, update)
         team.same("the data set", index.fingerprint)
         progress.note(_describe(data, index))
-        for line in check.warnings(index):
+        for line in check.warnings(index, wanted[0].preprocess):
             progress.warn(line)
+        reading = values.reading(list(index.contents.values()), wanted[0].preprocess.pixel_range)
+        if reading.strange:
+            progress.warn(reading.strange)
         trained: list[Run | None] = []
         for options in wanted:
-            decisions: list[str] = []
+            decisions = [f"pixels: {reading.sentence}"] if reading.sentence else []
+            if reading.pixel_range:
+                options = dataclasses.replace(options, pixel_range=values.written(reading.pixel_range))
             with progress.bar("deciding") as update:
                 options = plan.decide(index, options, team, update, decisions.append)
             for line in decisions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from itertools import groupby
 from shlex import quote
@@ -42,6 +43,17 @@ def check(
     image_size: Annotated[
         int, typer.Option(min=1, help="Shorter side, in pixels, below which an image is reported as tiny.")
     ] = 32,
+    background: Annotated[
+        str, typer.Option(help="Colour under transparent parts: white, black or '#rrggbb'.")
+    ] = "white",
+    pixel_range: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW:HIGH",
+            help="Values that become black and white in files of more than 8 bits a channel. Default: chosen from the "
+            "images.",
+        ),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit status 3 for warnings too.")] = False,
 ) -> None:
     """Check a data set: read every image once, and list problems.
@@ -53,10 +65,13 @@ def check(
     from edgekit.data import check as checks
     from edgekit.data import dataset
     from edgekit.data.check import read
+    from edgekit.data.images import PLAIN
+    from edgekit.data.values import parsed
 
+    preprocess = dataclasses.replace(PLAIN, background=background, pixel_range=parsed(pixel_range))
     root = dataset.resolve(data)
     with progress.bar("reading images") as update:
-        seen = read(root, near_duplicates, update)
+        seen = read(root, near_duplicates, update, preprocess)
     with progress.working("comparing images"):
         report = checks.judge(seen, distance if near_duplicates else None, image_size)
     if json:

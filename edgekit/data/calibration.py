@@ -84,7 +84,7 @@ def from_folder(folder: Path, recipe: CalibrationRecipe) -> FromFolder:
         if len(samples) == recipe.samples:
             break
         try:
-            dataset.read_image(folder, by_hash[digest])
+            dataset.read_image(folder, by_hash[digest], lambda image: None)
             samples.append(Sample(by_hash[digest], UNLABELLED, SPLIT, digest))
         except DataError as error:
             skipped.append(f"{_shown(by_hash[digest])}: {error.message}")

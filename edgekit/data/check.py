@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from edgekit.data import dataset, index_cache, near_duplicates
+from edgekit.data import dataset, index_cache, near_duplicates, values
 from edgekit.data.dataset import Found, Listing, find
 from edgekit.data.findings import KINDS, Finding, Report
+from edgekit.data.images import MAX_PIXELS, PLAIN, TooLarge
 from edgekit.data.threads import in_order
+from edgekit.data.values import Reading
 from edgekit.errors import DataError
 from edgekit.labels import check_label, check_labels, visible
-from edgekit.records import SPLITS, DatasetIndex, Sample
+from edgekit.records import SPLITS, Content, DatasetIndex, Preprocess, Sample
 
 LEAST_SIDE = 32
 MOST_ASPECT = 4.0  # above, the central square that a model sees is less than a quarter of the image
 MOST_IMBALANCE = 10.0
+LARGE = f"more than {MAX_PIXELS // 1_000_000} megapixels, decoded at a fraction of the size"
 _NAMED = 4
+
+
+_Look = tuple[tuple[int, int], int, np.ndarray]  # size, hash and thumbnail
 
 
 @dataclass
@@ -29,60 +35,92 @@ class Scan:
     """Images of a data set, with one row per decoded file in the order of the listing.
 
     Attributes:
-        files, digests, sizes: file, SHA-256 and (width, height) of each row. blank: whether it has a single colour.
-        unreadable: (path, reason) of the other files.
+        preprocess: background and range of values with which they were read.
+        files, digests, sizes, contents: file, SHA-256, (width, height) and content of each row.
+        blank: whether it has a single colour. reading: of values of more than 8 bits, or why it cannot be told.
+        unreadable: (path, reason) of the other files. large: of those with too many pixels.
         hashes: uint64 (N,), thumbs: uint8 (N, SIDE, SIDE, 3), of `near_duplicates.look`; empty if not wanted.
     """
 
     listing: Listing
+    preprocess: Preprocess = PLAIN
     files: list[Found] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
+    contents: list[Content] = field(default_factory=list)
     blank: list[bool] = field(default_factory=list)
+    reading: Reading | DataError = field(default_factory=Reading)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
+    large: list[tuple[str, str]] = field(default_factory=list)
     hashes: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
     thumbs: np.ndarray = field(
         default_factory=lambda: np.empty((0, near_duplicates.SIDE, near_duplicates.SIDE, 3), np.uint8)
     )
 
 
-def read(root: Path, looks: bool = True, progress: dataset.Progress | None = None) -> Scan:
+def read(
+    root: Path, looks: bool = True, progress: dataset.Progress | None = None, preprocess: Preprocess = PLAIN
+) -> Scan:
     """Read every image below `root`; those that cannot be used are collected in `Scan.unreadable`.
 
     Args:
         looks: whether to compute hashes and thumbnails for near-duplicates.
+        preprocess: background, and the range of values of more than 8 bits; None: chosen from the images.
     Raises:
         DataError: no images in class folders (see `dataset.find`).
     """
-    scan = Scan(find(root))
+    scan = Scan(find(root), preprocess)
     files = scan.listing.files
     scan.unreadable += [(path, f"the folder cannot be listed ({why})") for path, why in scan.listing.closed]
     kept = len(files) if looks else 0
     scan.hashes = np.zeros(kept, np.uint64)
     scan.thumbs = np.zeros((kept, near_duplicates.SIDE, near_duplicates.SIDE, 3), np.uint8)
 
-    def examine(found: Found) -> tuple[str, os.stat_result, tuple[int, int], int, np.ndarray] | DataError:
+    def examine(found: Found) -> dataset.Read[_Look] | DataError:
         try:
-            image, digest, status = dataset.read_image(root, found.path)
-            return (digest, status, image.size, *near_duplicates.look(image))
+            return dataset.read_image(
+                root, found.path, lambda image: (image.size, *near_duplicates.look(image)), scan.preprocess
+            )
         except DataError as error:
             return error
 
     with index_cache.opened(root) as known:
         for done, (found, seen) in enumerate(zip(files, in_order(examine, files)), 1):
             if isinstance(seen, DataError):
-                scan.unreadable.append((found.path, seen.message))
+                (scan.large if isinstance(seen, TooLarge) else scan.unreadable).append((found.path, seen.message))
             else:
-                digest, status, size, phash, thumb = seen
-                known.put(found.path, status, digest)
-                if looks:
-                    scan.hashes[len(scan.files)], scan.thumbs[len(scan.files)] = phash, thumb
+                known.put(found.path, seen.status, seen.sha256, seen.content)
                 scan.files.append(found)
-                scan.digests.append(digest)
-                scan.sizes.append(size)
-                scan.blank.append(near_duplicates.is_blank(thumb))
+                scan.digests.append(seen.sha256)
+                scan.contents.append(seen.content)
+                scan.sizes.append((0, 0))
+                scan.blank.append(False)
+                _keep(scan, len(scan.files) - 1, seen.seen, looks)
             if progress:
                 progress(done, len(files))
+    try:
+        scan.reading = values.reading(scan.contents, preprocess.pixel_range)
+    except DataError as error:
+        scan.reading = error
+        return _shortened(scan)
+    scan.preprocess = replace(preprocess, pixel_range=scan.reading.pixel_range)
+    deep = [row for row, content in enumerate(scan.contents) if content.kind]
+    for row, seen in zip(deep, in_order(examine, [scan.files[row] for row in deep])):  # at their scale
+        if not isinstance(seen, DataError):
+            _keep(scan, row, seen.seen, looks)
+    return _shortened(scan)
+
+
+def _keep(scan: Scan, row: int, look: _Look, looks: bool) -> None:
+    """Fill in what was seen in the image of a row."""
+    scan.sizes[row], phash, thumb = look
+    scan.blank[row] = near_duplicates.is_blank(thumb)
+    if looks:
+        scan.hashes[row], scan.thumbs[row] = phash, thumb
+
+
+def _shortened(scan: Scan) -> Scan:
+    """Leave out the rows that were kept free for files that cannot be read."""
     scan.hashes, scan.thumbs = scan.hashes[: len(scan.files)], scan.thumbs[: len(scan.files)]
     return scan
 
@@ -108,11 +146,13 @@ def judge(scan: Scan, distance: int | None, least_side: int = LEAST_SIDE) -> Rep
     distinct = Counter(labels[n] for n, _ in {(s.label, s.sha256) for s in samples})
     found = [
         *(Finding("unreadable", f"{visible(path)}: {why}", (path,)) for path, why in scan.unreadable),
+        *(Finding("too_large", f"{visible(path)}: {why}; left out", (path,)) for path, why in scan.large),
         *(Finding("linked_folder", f"{visible(path)}: linked folder, not followed", (path,))
           for path in scan.listing.links),
         *_names(labels),
         *_classes(counts, distinct, present),
         *(Finding("empty_class", f"class folder {visible(name)} contains no images") for name in scan.listing.empty),
+        *_values(scan.reading),
         *_shapes(scan, least_side),
         *find_exact_duplicates(scan, splits),
         *(find_near_duplicates(scan, splits, distance) if distance is not None else ()),
@@ -165,15 +205,34 @@ def _classes(counts: dict[str, dict[str, int]], distinct: Counter[str], present:
         yield Finding("imbalance", _imbalance_message(ratio))
 
 
+def _values(found: Reading | DataError) -> Iterator[Finding]:
+    if isinstance(found, DataError):
+        yield Finding("unclear_values", f"{found.message}; {found.hint}")
+        return
+    if found.strange:
+        yield Finding("strange_values", found.strange)
+    if found.sentence:
+        yield Finding("values", found.sentence)
+
+
 def _shapes(scan: Scan, least_side: int) -> Iterator[Finding]:
-    for found, (width, height), blank in zip(scan.files, scan.sizes, scan.blank):
+    for found, (width, height), blank, content in zip(scan.files, scan.sizes, scan.blank, scan.contents):
         where, shape = visible(found.path), f"{width}x{height}"
         if min(width, height) < least_side:
             yield Finding("tiny", f"{where}: {shape}, the shorter side is less than {least_side} px", (found.path,))
         if max(width, height) > MOST_ASPECT * min(width, height):
-            yield Finding("extreme_shape", f"{where}: {shape}, a model sees only the central square", (found.path,))
+            yield Finding(
+                "extreme_shape",
+                f"{where}: {shape}, a model sees only the central square without --resize letterbox",
+                (found.path,),
+            )
         if blank:
-            yield Finding("blank", f"{where}: single colour", (found.path,))
+            over = (
+                f" over {scan.preprocess.background_name}, under its transparent parts" if content.transparent else ""
+            )
+            yield Finding("blank", f"{where}: single colour{over}", (found.path,))
+        if content.scaled:
+            yield Finding("scaled", f"{where}: {LARGE}", (found.path,))
 
 
 def find_exact_duplicates(scan: Scan, splits: list[str]) -> Iterator[Finding]:
@@ -258,8 +317,12 @@ def _group(kind: str, problem: str, scan: Scan, splits: list[str], rows: list[in
     return Finding(kind, f"{listed} {problem}", tuple(scan.files[row].path for row in rows))
 
 
-def warnings(data: DatasetIndex) -> list[str]:
-    """Return one sentence per problem that makes metrics better or worse than they should be."""
+def warnings(data: DatasetIndex, preprocess: Preprocess = PLAIN) -> list[str]:
+    """Return one sentence per problem that makes metrics better or worse than they should be.
+
+    Args:
+        preprocess: has the colour under transparent parts.
+    """
     same: dict[str, list[Sample]] = defaultdict(list)
     for sample in data.samples:
         same[sample.sha256].append(sample)
@@ -280,7 +343,37 @@ def warnings(data: DatasetIndex) -> list[str]:
     ratio = _imbalance(Counter(s.label for s in data.samples if s.split == "train").values())
     if ratio > MOST_IMBALANCE:
         found.append(_imbalance_message(ratio))
+    return found + _unseen(data.contents, preprocess)
+
+
+def _unseen(contents: Mapping[str, Content], preprocess: Preprocess) -> list[str]:
+    """Return sentences about images in which nothing can be seen, and about those that are scaled down."""
+    blank = _blank(contents, preprocess)
+    hidden = [path for path in blank if contents[path].transparent]
+    plain = [path for path in blank if not contents[path].transparent]
+    found = []
+    if hidden:
+        better = min(
+            ("black", "white", "#808080"), key=lambda name: len(_blank(contents, replace(PLAIN, background=name)))
+        )
+        found.append(
+            f"{_share(hidden, contents)} a single colour over {preprocess.background_name}, which lies under "
+            f"transparent parts, such as {visible(hidden[0])}: nothing can be seen there; try --background "
+            f"{shlex.quote(better)}"
+        )
+    if plain:
+        found.append(f"{_share(plain, contents)} a single colour, such as {visible(plain[0])}")
+    if scaled := [path for path, content in contents.items() if content.scaled]:
+        found.append(f"{visible(scaled[0])}{f' and {len(scaled) - 1} more' if len(scaled) > 1 else ''}: {LARGE}")
     return found
+
+
+def _blank(contents: Mapping[str, Content], preprocess: Preprocess) -> list[str]:
+    return [path for path, content in contents.items() if content.is_blank(preprocess.colour)]
+
+
+def _share(paths: list[str], contents: Mapping[str, Content]) -> str:
+    return f"{len(paths)} of {len(contents)} images {'have' if len(paths) > 1 else 'has'}"
 
 
 def _imbalance(train: Iterable[int]) -> float:

@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain, groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple
 
 from edgekit import files
 from edgekit.config import from_table
 from edgekit.data import builtin, index_cache
-from edgekit.data.images import EXTENSIONS, load_image
+from edgekit.data.images import EXTENSIONS, PLAIN, Seen, TooLarge, examine
 from edgekit.data.threads import in_order
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, unknown
 from edgekit.labels import check_label, check_labels, visible
-from edgekit.records import SPLITS, DatasetIndex, Sample
+from edgekit.records import SPLITS, Content, DatasetIndex, Preprocess, Sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -56,7 +56,8 @@ def index(root: Path, skip_bad: bool = False, progress: Progress | None = None) 
     the same split.
 
     Args:
-        skip_bad: leave out files that cannot be decoded (they are listed in `skipped`) instead of raising.
+        skip_bad: leave out files that cannot be decoded (they are listed in `skipped`) instead of raising. Files
+            with too many pixels are left out in any case.
         progress: called with (files done, files in all).
     Raises:
         DataError: no images, fewer than two classes, invalid class names, or files that cannot be decoded.
@@ -72,9 +73,11 @@ def index(root: Path, skip_bad: bool = False, progress: Progress | None = None) 
             f"classes without training images: {', '.join(sorted(map(repr, extra)))}",
             f"add images below {root / 'train'}, or keep these folders elsewhere",
         )
-    hashes = _hash_and_decode(root, [found.path for found in files], progress)
+    reads = _hash_and_decode(root, [found.path for found in files], progress)
     bad = [f"{visible(folder)}: the folder cannot be listed ({why})" for folder, why in listing.closed]
-    bad += [f"{visible(found.path)}: {why.message}" for found, why in zip(files, hashes) if isinstance(why, DataError)]
+    failed = [(f"{visible(f.path)}: {why.message}", why) for f, why in zip(files, reads) if isinstance(why, DataError)]
+    bad += [line for line, why in failed if not isinstance(why, TooLarge)]
+    large = [line for line, why in failed if isinstance(why, TooLarge)]
     if bad and not skip_bad:
         more = f"\n  ... and {len(bad) - MOST_NAMED} more" if len(bad) > MOST_NAMED else ""
         raise DataError(
@@ -83,45 +86,57 @@ def index(root: Path, skip_bad: bool = False, progress: Progress | None = None) 
         )
     number = {name: label for label, name in enumerate(labels)}
     samples = [
-        Sample(found.path, number[found.label], found.split, digest)
-        for found, digest in zip(files, hashes)
-        if isinstance(digest, str)
+        Sample(found.path, number[found.label], found.split, read[0])
+        for found, read in zip(files, reads)
+        if not isinstance(read, DataError)
     ]
+    contents = {found.path: read[1] for found, read in zip(files, reads) if not isinstance(read, DataError)}
     present = set(listing.present)
     carved = tuple(s for s in ("val", "test") if present != {""} and s not in present)
-    return replace(_finish(root, labels, carve(samples, present), tuple(bad)), carved=carved)
+    finished = _finish(root, labels, carve(samples, present), (*bad, *large))
+    return replace(finished, carved=carved, contents=contents)
 
 
-def _hash_and_decode(root: Path, paths: list[str], progress: Progress | None) -> list[str | DataError]:
-    """Return the SHA-256 of each file, or the error; files that did not change since the last time are not read."""
+def _hash_and_decode(root: Path, paths: list[str], progress: Progress | None) -> list[tuple[str, Content] | DataError]:
+    """Return SHA-256 and content of each file, or the error; files that did not change are not read again."""
     done = 0
-    results: list[str | DataError | None] = []
+    results: list[tuple[str, Content] | DataError | None] = []
     with index_cache.opened(root) as known:
         for path in paths:
             results.append(known.get(path))
             if progress and results[-1]:
                 progress(done := done + 1, len(paths))
-        missed = [number for number, digest in enumerate(results) if digest is None]
+        missed = [number for number, known_before in enumerate(results) if known_before is None]
         for number, read in zip(missed, in_order(lambda n: _hash(root, paths[n]), missed)):
             if isinstance(read, DataError):
                 results[number] = read
             else:
-                results[number], status = read
-                known.put(paths[number], status, read[0])
+                results[number] = read.sha256, read.content
+                known.put(paths[number], read.status, read.sha256, read.content)
             if progress:
                 progress(done := done + 1, len(paths))
     return [result for result in results if result is not None]
 
 
-def _hash(root: Path, path: str) -> tuple[str, os.stat_result] | DataError:
+def _hash(root: Path, path: str) -> Read[None] | DataError:
     try:
-        return read_image(root, path)[1:]
+        return read_image(root, path, lambda image: None)
     except DataError as error:
         return error
 
 
-def read_image(root: Path, path: str) -> tuple[Image, str, os.stat_result]:
-    """Decode a file. Returns the image, its SHA-256, and its status from before it was read.
+@dataclass(frozen=True)
+class Read(Generic[Seen]):
+    """A decoded file: its SHA-256, its status from before it was read, and what was seen in it."""
+
+    sha256: str
+    status: os.stat_result
+    content: Content
+    seen: Seen
+
+
+def read_image(root: Path, path: str, look: Callable[[Image], Seen], preprocess: Preprocess = PLAIN) -> Read[Seen]:
+    """Decode and hash a file; `look` is called with the RGB image.
 
     Raises:
         DataError: the file cannot be used; the message is the reason without the path.
@@ -130,9 +145,11 @@ def read_image(root: Path, path: str) -> tuple[Image, str, os.stat_result]:
     try:
         str(whole).encode("utf-8")
         status = whole.stat()
-        return load_image(whole), files.sha256_file(whole), status
+        content, seen = examine(whole, look, preprocess)
+        return Read(files.sha256_file(whole), status, content, seen)
     except (DataError, MissingError) as error:
-        raise DataError(error.message.removeprefix(f"{whole}: ")) from error
+        kind = TooLarge if isinstance(error, TooLarge) else DataError
+        raise kind(error.message.removeprefix(f"{whole}: ")) from error
     except UnicodeEncodeError as error:
         raise DataError("its name is not UTF-8; rename it") from error
     except (OSError, StorageError) as error:

@@ -15,20 +15,21 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from edgekit.data.memory import PIXELS
 from edgekit.data.threads import in_order
 from edgekit.errors import DataError, MissingError, raise_if_not_damage
-from edgekit.records import Content, Preprocess
+from edgekit.records import LEAST_CONTRAST, Content, Preprocess
 
 if TYPE_CHECKING:
     from PIL.Image import Image, Resampling
     from PIL.ImageFile import ImageFile
 
 
+Seen = TypeVar("Seen")
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
 # Not every format that Pillow opens: its EPS reader runs Ghostscript.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
@@ -36,8 +37,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
 MAX_PIXELS, MAX_SCALED_PIXELS = 80_000_000, 320_000_000
 PLAIN = Preprocess(32, 32)
 _FULL = (0.0, 65535.0)  # range of integers
-# Differences of levels, and opacities, that cannot be seen.
-LEAST_CONTRAST, LEAST_ALPHA = 6, 8
+LEAST_ALPHA = 8  # opacities below it cannot be seen
 _BAND_PIXELS = 1 << 20  # converted at a time
 # Brands of HEIF files (ISO/IEC 23008-12): photos of phones.
 _BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"mif1": "HEIC"}
@@ -70,13 +70,12 @@ def decoded(path: Path, preprocess: Preprocess = PLAIN) -> Iterator[Image]:
         yield _decode(path, preprocess, lambda size: held.enter_context(PIXELS.hold(size)))[0]
 
 
-@contextmanager
-def examined(path: Path, preprocess: Preprocess = PLAIN) -> Iterator[tuple[Image, Content]]:
-    """Decode a file as `decoded` does, and find out what it holds."""
+def examine(path: Path, look: Callable[[Image], Seen], preprocess: Preprocess = PLAIN) -> tuple[Content, Seen]:
+    """Decode a file as `decoded` does. Returns what it holds, and what `look` returns for the RGB image."""
     with ExitStack() as held:
         image, content = _decode(path, preprocess, lambda size: held.enter_context(PIXELS.hold(size)), examine=True)
         assert content is not None
-        yield image, content
+        return content, look(image)
 
 
 def _decode(
@@ -313,11 +312,10 @@ class _Deep:
             values = self._values(image, box)
             transparent |= values.ndim == 3 and values.shape[2] == 4 and int(np.ptp(values[..., 3])) > 0
             values = values[..., :3] if values.ndim == 3 else values
-            finite = np.isfinite(values)
-            strange |= not finite.all()
-            if finite.any():
-                low = min(low, float(values.min(where=finite, initial=np.inf)))
-                high = max(high, float(values.max(where=finite, initial=-np.inf)))
+            finite = values[np.isfinite(values)]
+            strange |= finite.size < values.size
+            if finite.size:
+                low, high = min(low, float(finite.min())), max(high, float(finite.max()))
         low, high = (low, high) if low <= high else (0.0, 0.0)
         return Content(self.kind, low, high, transparent=transparent, strange=strange)
 

@@ -1,15 +1,16 @@
 """Cache of file hashes, so that an unchanged data set is not decoded again.
 
-``$EDGEKIT_CACHE/index`` has one file per data set: a header line, records of 48 bytes sorted by key, and
+``$EDGEKIT_CACHE/index`` has one file per data set: a header line, records of 72 bytes sorted by key, and
 the SHA-256 of all of it. A record is a key of 16 bytes (BLAKE2b of path, size and times of a file that was
-decoded without errors) and the SHA-256 of the file in 32 bytes. A cache that is damaged, missing, or written
-with a different version of Pillow is ignored, and every file is read again.
+decoded without errors), the SHA-256 of the file in 32 bytes, and its `Content` in 24. A cache that is
+damaged, missing, or written with a different version of Pillow is ignored, and every file is read again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import time
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -18,10 +19,15 @@ from pathlib import Path
 
 from edgekit import files
 from edgekit.errors import EdgekitError
+from edgekit.records import Content
 
 # A file can change twice within one tick of the clock: files younger than this are read again (as in git).
 RACY_NS = 2_000_000_000
-_KEY, _RECORD = 16, 48
+_KEY, _SHA256 = 16, 32
+# Lowest and highest value, kind, flags, colour.
+_CONTENT = struct.Struct("<ddBB3B3x")
+_RECORD = _KEY + _SHA256 + _CONTENT.size
+_KINDS = ("", "integer", "float")
 
 
 class IndexCache:
@@ -33,8 +39,8 @@ class IndexCache:
         self._used = bytearray()
         self._changed = False
 
-    def get(self, path: str) -> str | None:
-        """Return the SHA-256 of the file at `path` (relative to the root), or None if it changed or is unknown."""
+    def get(self, path: str) -> tuple[str, Content] | None:
+        """Return SHA-256 and content of the file at `path` (relative to the root); None if it changed or is unknown."""
         try:
             key = self._key(path, os.stat(os.path.join(self._root, path)))  # noqa: PTH116, PTH118  ten times faster
         except (OSError, ValueError):
@@ -44,12 +50,13 @@ class IndexCache:
         if self._records[at : at + _KEY] != key:
             return None
         self._used += self._records[at : at + _RECORD]
-        return self._records[at + _KEY : at + _RECORD].hex()
+        found = self._records[at + _KEY : at + _RECORD]
+        return found[:_SHA256].hex(), _unpacked(found[_SHA256:])
 
-    def put(self, path: str, status: os.stat_result, sha256: str) -> None:
+    def put(self, path: str, status: os.stat_result, sha256: str, content: Content) -> None:
         """Add a file that was decoded without errors; `status` was taken before it was read."""
         if max(status.st_mtime_ns, status.st_ctime_ns) <= time.time_ns() - RACY_NS:
-            self._used += self._key(path, status) + bytes.fromhex(sha256)
+            self._used += self._key(path, status) + bytes.fromhex(sha256) + _packed(content)
             self._changed = True
 
     def _key(self, path: str, status: os.stat_result) -> bytes:
@@ -68,6 +75,19 @@ class IndexCache:
             return None
         every = bytes(self._used) if complete else bytes(self._used) + self._records
         return b"".join(sorted({every[at : at + _RECORD] for at in range(0, len(every), _RECORD)}))
+
+
+def _packed(content: Content) -> bytes:
+    flags = (content.transparent, content.colour is not None, content.scaled, content.strange)
+    bits = sum(bool(flag) << n for n, flag in enumerate(flags))
+    return _CONTENT.pack(content.low, content.high, _KINDS.index(content.kind), bits, *(content.colour or (0, 0, 0)))
+
+
+def _unpacked(packed: bytes) -> Content:
+    low, high, kind, bits, *colour = _CONTENT.unpack(packed)
+    transparent, single, scaled, strange = (bool(bits >> n & 1) for n in range(4))
+    red, green, blue = colour
+    return Content(_KINDS[kind], low, high, transparent, (red, green, blue) if single else None, scaled, strange)
 
 
 @contextmanager
@@ -109,4 +129,4 @@ def _load(path: Path) -> bytes:
 def _header() -> bytes:
     import PIL
 
-    return f"edgekit index 1, Pillow {PIL.__version__}\n".encode()
+    return f"edgekit index 2, Pillow {PIL.__version__}\n".encode()

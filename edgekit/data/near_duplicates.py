@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgekit.records import LEAST_CONTRAST
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -20,8 +22,6 @@ SIDE = 16
 MOST_DIFFERENCE = 10.0
 # Largest factor by which the brightness is equalized.
 MOST_GAIN = 1.25
-# Thumbnails with a smaller range of levels count as a single colour, whose hash would be noise.
-LEAST_CONTRAST = 6
 # Most pairs of hashes compared per band: in all, or per image, whichever is larger.
 BUDGET, BUDGET_EACH = 20_000_000, 200
 _CHUNK = 1 << 20
@@ -48,7 +48,7 @@ def _cosines() -> np.ndarray:
 
 
 def is_blank(thumb: np.ndarray) -> bool:
-    """Return True if the thumbnail of an image has a single colour."""
+    """Return True if the thumbnail of an image has a single colour, so that its hash is noise."""
     return int(np.ptp(thumb.reshape(-1, 3), axis=0).max()) < LEAST_CONTRAST
 
 

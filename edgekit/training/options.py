@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from edgekit.data import values
 from edgekit.errors import UsageError, unknown
 from edgekit.models import zoo
 from edgekit.records import MOST_THREADS, RESIZES, Preprocess
@@ -159,7 +160,7 @@ class TrainOptions:
         Raises:
             UsageError: the network does not support the image size.
         """
-        more = {"background": self.background, "pixel_range": pixel_range(self.pixel_range)}
+        more = {"background": self.background, "pixel_range": values.parsed(self.pixel_range)}
         return zoo.preprocess_for(self.arch, self.image_size, self.resize, **more)
 
     @property
@@ -204,23 +205,6 @@ class TrainOptions:
             return self.frozen
         unfrozen = (epoch - 1) // self.unfreeze_every
         return max(self.frozen, len(zoo.row(self.arch).stages) - unfrozen)
-
-
-def pixel_range(text: str | None) -> tuple[float, float] | None:
-    """Return the two numbers of ``LOW:HIGH``.
-
-    Raises:
-        UsageError: `text` is not of this form.
-    """
-    if text is None:
-        return None
-    low, colon, high = text.partition(":")
-    try:
-        if not colon:
-            raise ValueError
-        return float(low), float(high)
-    except ValueError:
-        raise UsageError(f"{text!r} is no pixel range", "the form is LOW:HIGH, such as --pixel-range 0:4095") from None
 
 
 def _limits(o: TrainOptions, stages: int) -> list[tuple[bool, str]]:

@@ -214,7 +214,7 @@ def test_options_are_refused_before_any_image_is_read(
         raise AssertionError("an image was read")
 
     write_images(tmp_path / "d", {"a": 4, "b": 4}, 8)
-    monkeypatch.setattr("edgekit.data.dataset.load_image", never)
+    monkeypatch.setattr("edgekit.data.dataset.examine", never)
     with pytest.raises(AssertionError, match="was read"):
         run(["train", "d", "--weights", "none"])
     assert run(["train", "d", "--weights", "none", *option.split()]) == status

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.data import check
-from edgekit.records import SPLITS, DatasetIndex, Sample
+from edgekit.records import SPLITS, Content, DatasetIndex, Preprocess, Sample
 
 SOUND = tuple(Sample(f"{s}/{label}.png", label, s, f"{s}{label}") for s in SPLITS for label in range(2))
 
@@ -64,3 +64,30 @@ def test_strong_imbalance_of_the_training_images_is_told(more: int, says: list[s
 
 def warnings_of(samples: tuple[Sample, ...], *more: Sample) -> list[str]:
     return check.warnings(DatasetIndex(Path(), ("a", "b", "c"), (*samples, *more), ""))
+
+
+def unseen(contents: dict[str, Content], background: str = "white") -> list[str]:
+    samples = [*SOUND]
+    data = DatasetIndex(Path(), ("a", "b"), tuple(samples), "", contents=contents)
+    return check.warnings(data, Preprocess(32, 32, background=background))
+
+
+def test_icons_of_the_colour_of_the_background_are_said_with_a_background_that_shows_them() -> None:
+    white = Content(transparent=True, colour=(255, 255, 255))
+    icons = {"a/1.png": white, "a/2.png": white, "b/3.png": Content()}
+    assert unseen(icons) == [
+        "2 of 3 images have a single colour over white, which lies under transparent parts, such as a/1.png: nothing "
+        "can be seen there; try --background black"
+    ]
+    assert unseen(icons, "black") == []
+    both = {**icons, "b/4.png": Content(transparent=True, colour=(0, 0, 0))}
+    assert unseen(both)[0].endswith("try --background '#808080'")
+    assert unseen(both, "#808080") == []
+
+
+def test_pictures_of_one_colour_and_pictures_that_are_scaled_down_are_said() -> None:
+    contents = {"a/1.png": Content(colour=(1, 2, 3)), "b/2.png": Content(), "b/3.jpg": Content(scaled=True)}
+    assert unseen(contents) == [
+        "1 of 3 images has a single colour, such as a/1.png",
+        "b/3.jpg: more than 80 megapixels, decoded at a fraction of the size",
+    ]

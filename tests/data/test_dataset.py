@@ -14,7 +14,7 @@ from PIL import Image
 from edgekit import files, runs
 from edgekit.data import check, dataset
 from edgekit.errors import DataError, MissingError
-from edgekit.records import DatasetIndex
+from edgekit.records import Content, DatasetIndex
 from tests.datasets import write_images
 
 HOSTILE = ["<script>alert(1)<", "{{ 7 * 7 }}", "$(touch x)", "%s%n", "a b", "犬", "--help", "[red]x", "'; DROP"]
@@ -50,6 +50,47 @@ def test_a_flat_folder_is_split_70_15_15_within_each_class(images: Path) -> None
     per_class = Counter((s.label, s.split) for s in index.samples)
     assert per_class == {(c, s): n for c in range(3) for s, n in (("train", 14), ("val", 3), ("test", 3))}
     assert all((images / s.path).parent.name == index.labels[s.label] for s in index.samples)
+
+
+def test_one_picture_with_too_many_pixels_is_left_out_and_named(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = dataset.index(images)
+    monkeypatch.setattr("edgekit.data.images.MAX_PIXELS", 2_000_000)
+    Image.new("RGB", (2001, 1000), "red").save(images / "apple" / "x.png")
+    Image.new("RGB", (2001, 1000), "red").save(images / "banana" / "x.jpg")
+    index = dataset.index(images)
+    assert index.skipped == ("apple/x.png: 2001x1000 is 2 megapixels, the limit is 2",)
+    assert len(index.samples) == len(before.samples) + 1
+    assert index.contents["banana/x.jpg"].scaled
+    (images / "apple" / "bad.png").write_text("")
+    assert "1 of 63 images cannot be used" in error_of(images).message
+
+
+def test_what_images_hold_is_known_also_of_files_that_are_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_images(tmp_path / "d", {"a": 4, "b": 4}, 8)
+    Image.fromarray(np.array([[3, 3921]], np.uint16)).save(root / "a" / "deep.png")
+    Image.fromarray(np.array([[-2.5, np.nan]], np.float32)).save(root / "a" / "float.tif")
+    Image.new("LA", (8, 8), (9, 0)).save(root / "b" / "clear.png")
+    icon = np.full((1, 2, 4), 77, np.uint8)
+    icon[0, 0, 3] = 255
+    Image.fromarray(icon, "RGBA").save(root / "b" / "icon.png")
+    monkeypatch.setattr("edgekit.data.index_cache.RACY_NS", -1_000_000_000)
+    first = dataset.index(root).contents
+    monkeypatch.setattr(dataset, "examine", lambda *_: pytest.fail("read again"))
+    assert dataset.index(root).contents == first
+    assert first["a/deep.png"] == Content("integer", 3, 3921)
+    assert first["a/float.tif"] == Content("float", -2.5, -2.5, strange=True)
+    assert first["b/clear.png"] == Content(colour=(0, 0, 0))
+    assert first["b/icon.png"] == Content(transparent=True, colour=(77, 77, 77))
+
+
+def test_what_images_hold_is_no_part_of_a_saved_index(images: Path, tmp_path: Path) -> None:
+    index = dataset.index(images)
+    assert index.contents
+    files.save_json(tmp_path / "data.json", index)
+    assert "contents" not in json.loads((tmp_path / "data.json").read_text())
+    assert dataset.load_index(tmp_path / "data.json") == index
 
 
 def test_three_given_splits_are_taken_as_they_are(tmp_path: Path) -> None:

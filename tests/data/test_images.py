@@ -19,7 +19,7 @@ from PIL import Image
 from edgekit.data import images
 from edgekit.data.images import EXTENSIONS, fit, load_image, load_pixels
 from edgekit.errors import DataError, MissingError
-from edgekit.records import Preprocess
+from edgekit.records import Content, Preprocess
 from tests.datasets import write_images
 
 RED = (255, 0, 0)
@@ -445,3 +445,93 @@ def test_16_bit_colours_at_full_scale_are_decoded_once(tmp_path: Path, monkeypat
     monkeypatch.setattr(images, "_lower_bytes", lambda *_: pytest.fail("decoded twice"))
     assert (np.asarray(load_image(tmp_path / "a.png")) == 200).all()
     assert (np.asarray(load_image(tmp_path / "a.png", Preprocess(32, 32, pixel_range=(0, 65535)))) == 200).all()
+
+
+def content(path: Path) -> Content:
+    return images.examine(path, lambda image: None)[0]
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_the_values_of_16_bit_colours_are_told_exactly(tmp_path: Path, channels: int) -> None:
+    colours = np.full((3, 3, channels), 700, np.uint16)
+    colours[0, 0, :-1], colours[..., -1] = 3921, 3
+    (tmp_path / "a.png").write_bytes(png16(colours))
+    assert content(tmp_path / "a.png") == Content("integer", 3 if channels == 3 else 700, 3921)
+
+
+def test_the_values_of_grey_files_are_told(tmp_path: Path) -> None:
+    kinds = {"a.png": np.uint16, "b.tif": np.int32, "c.tif": np.float32}
+    for name, kind in kinds.items():
+        found = content(saved(tmp_path, Image.fromarray(np.array([[5, 200, 90]], kind)), name))
+        assert found == Content("float" if name == "c.tif" else "integer", 5, 200)
+    strange = np.array([[np.nan, 0.25, np.inf]], np.float32)
+    assert content(saved(tmp_path, Image.fromarray(strange), "d.tif")) == Content("float", 0.25, 0.25, strange=True)
+    nothing = np.full((1, 3), np.nan, np.float32)
+    assert content(saved(tmp_path, Image.fromarray(nothing), "e.tif")) == Content("float", strange=True)
+
+
+WHITE, BLACK, GREY = (255, 255, 255), (0, 0, 0), (128, 128, 128)
+
+
+def layered(colour: tuple[int, ...], alpha: list[int]) -> Image.Image:
+    return Image.fromarray(np.array([[(*colour, a) for a in alpha]], np.uint8), "RGBA")
+
+
+@pytest.mark.parametrize(
+    ("image", "blank_over"),
+    [
+        (layered(WHITE, [0, 255]), [WHITE]),
+        (layered(BLACK, [0, 90, 255]), [BLACK]),
+        (layered(GREY, [0, 255]), [GREY]),
+        (layered(GREY, [255, 255]), [WHITE, BLACK, GREY]),
+        (layered(GREY, [0, 0]), [WHITE, BLACK, GREY]),
+        (Image.new("L", (2, 2), 9), [WHITE, BLACK, GREY]),
+        (Image.fromarray(np.array([[0, 90]], np.uint8)), []),
+        (Image.fromarray(np.array([[[9, 9, 9, 0], [200, 9, 9, 255], [9, 200, 9, 255]]], np.uint8), "RGBA"), []),
+    ],
+)
+def test_a_picture_is_blank_where_its_visible_colour_is_that_below(
+    tmp_path: Path, image: Image.Image, blank_over: list[tuple[int, int, int]]
+) -> None:
+    found = content(saved(tmp_path, image))
+    assert [colour for colour in (WHITE, BLACK, GREY) if found.is_blank(colour)] == blank_over
+
+
+@pytest.fixture
+def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2,000 pixels, 8,000 for a JPEG."""
+    monkeypatch.setattr(images, "MAX_PIXELS", 2000)
+    monkeypatch.setattr(images, "MAX_SCALED_PIXELS", 8000)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "fraction"), [(50, 40, 1), (51, 40, 2), (97, 80, 2), (97, 82, 4), (1000, 8, 2)]
+)
+@pytest.mark.usefixtures("small_limit")
+def test_a_large_jpeg_is_decoded_at_a_fraction_and_one_at_the_limit_as_it_is(
+    tmp_path: Path, width: int, height: int, fraction: int
+) -> None:
+    y, x = np.mgrid[:height, :width]
+    smooth = Image.fromarray(np.stack([255 * x / width, 255 * y / height, 0 * x], 2).astype(np.uint8))
+    path = saved(tmp_path, smooth, "a.jpg", quality=95)
+    found = load_image(path)
+    assert found.size == (-(-width // fraction), -(-height // fraction))
+    assert content(path).scaled == (fraction > 1)
+    if fraction == 1:
+        with Image.open(path) as whole:
+            assert (np.asarray(found) == np.asarray(whole)).all()
+    expected = np.asarray(smooth.resize(found.size, Image.Resampling.BOX), int)
+    assert np.abs(np.asarray(found, int) - expected).mean() < 4
+
+
+@pytest.mark.usefixtures("small_limit")
+def test_what_is_larger_still_or_no_jpeg_is_refused(tmp_path: Path) -> None:
+    assert refused(saved(tmp_path, Image.new("RGB", (90, 89)), "a.jpg")).endswith("the limit is 0 (JPEG: 0)")
+    assert refused(saved(tmp_path, Image.new("RGB", (51, 40)))).endswith("the limit is 0")
+
+
+def test_a_jpeg_is_read_even_where_pillow_takes_it_for_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, other = (saved(tmp_path, Image.new("RGB", (60, 60), RED), name) for name in ("a.jpg", "a.png"))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert load_image(path).size == (60, 60)
+    assert refused(other) == "far more than 80 megapixels, the limit"

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -21,11 +22,11 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that are decoded from here on; files are cached however young they are."""
     names: list[str] = []
 
-    def load(path: Path) -> Image.Image:
+    def examine(path: Path, *options: Any) -> Any:
         names.append(path.name)
-        return images.load_image(path)
+        return images.examine(path, *options)
 
-    monkeypatch.setattr(dataset, "load_image", load)
+    monkeypatch.setattr(dataset, "examine", examine)
     monkeypatch.setattr(index_cache, "RACY_NS", -1_000_000_000)
     return names
 
@@ -47,7 +48,7 @@ def test_the_second_time_nothing_is_decoded_and_the_index_is_the_same(images: Pa
 def test_the_file_is_small_and_holds_no_names(images: Path, decoded: list[str], cache_folder: Path) -> None:
     dataset.index(images)
     content = cache_file(cache_folder).read_bytes()
-    assert len(content) < 60 * 48 + 100
+    assert len(content) < 60 * 72 + 100
     assert b"apple" not in content
 
 
@@ -177,7 +178,7 @@ def test_files_that_are_gone_are_forgotten(images: Path, decoded: list[str], cac
     size = cache_file(cache_folder).stat().st_size
     (images / "apple" / "000.png").unlink()
     dataset.index(images)
-    assert cache_file(cache_folder).stat().st_size == size - 48
+    assert cache_file(cache_folder).stat().st_size == size - 72
 
 
 def test_data_sets_and_their_copies_do_not_share(images: Path, decoded: list[str], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from PIL import Image, ImageDraw
 from edgekit.data import check, dataset, findings, images
 from edgekit.data.check import connected
 from edgekit.data.findings import Finding, Report
+from edgekit.records import Preprocess
 
 SPLIT_SIZES = {"train": 4, "val": 2, "test": 2}
 
@@ -115,7 +117,6 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda path: path.write_bytes(b""), "not a known image format"),
     "text": (lambda path: path.write_text("<svg/>"), "not a known image format"),
     "cut": (truncated, "cannot be decoded"),
-    "bomb": (oversized, "megapixels"),
     "dangling": (lambda path: path.symlink_to("nowhere"), "no such file"),
     "circle": (lambda path: path.symlink_to(path.name), ""),
 }
@@ -137,15 +138,15 @@ def test_every_unreadable_file_is_told_with_its_reason(layout: str, request: pyt
 
 
 def test_a_file_that_vanishes_while_it_is_read_is_told(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load = images.load_image
+    examine = images.examine
 
-    def vanish(path: Path) -> Image.Image:
-        image = load(path)
+    def vanish(path: Path, *options: Any) -> Any:
+        found = examine(path, *options)
         if path.name == "00.png":
             path.unlink()
-        return image
+        return found
 
-    monkeypatch.setattr(dataset, "load_image", vanish)
+    monkeypatch.setattr(dataset, "examine", vanish)
     assert only(flat, "unreadable").message == "a/00.png: cannot be read (no such file)"
 
 
@@ -413,7 +414,7 @@ def test_severities_stand_in_order() -> None:
 def test_a_check_spares_the_training_its_reading(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgekit.data.index_cache.RACY_NS", -1_000_000_000)
     judge(flat)
-    monkeypatch.setattr(dataset, "load_image", lambda path: pytest.fail("was read again"))
+    monkeypatch.setattr(dataset, "examine", lambda *_: pytest.fail("was read again"))
     assert len(dataset.index(flat).samples) == 16
 
 
@@ -421,3 +422,43 @@ def test_progress_counts_every_file_once(flat: Path) -> None:
     seen: list[tuple[int, int]] = []
     check.read(flat, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(n, 16) for n in range(1, 17)]
+
+
+def test_the_scale_of_deep_values_is_said_and_images_are_judged_at_it(flat: Path) -> None:
+    """At the full scale of 16 bits all of them would be black."""
+    for path in flat.rglob("*.png"):
+        Image.fromarray(np.asarray(Image.open(path).convert("L"), np.uint16)).save(path)
+    by_kind = found(flat)
+    assert list(by_kind) == ["values"]
+    assert "read as 0 (black) to 255 (white)" in by_kind["values"][0].message
+    full = check.judge(check.read(flat, preprocess=Preprocess(32, 32, pixel_range=(0, 65535))), 8)
+    assert len([f for f in full.findings if f.kind == "blank"]) == 16
+
+
+def test_a_scale_that_cannot_be_told_is_an_error(flat: Path) -> None:
+    Image.fromarray(np.repeat(np.array([[-5, 300]], np.int32), 48, 0)).save(flat / "a" / "x.tif")
+    message = found(flat)["unclear_values"][0].message
+    assert "negative values" in message
+    assert message.endswith("--pixel-range -5:300 or --pixel-range 0:1023")
+
+
+def test_white_on_transparent_is_blank_over_white_alone(flat: Path) -> None:
+    icon = Image.new("RGBA", (48, 48), (255, 255, 255, 0))
+    ImageDraw.Draw(icon).rectangle((9, 9, 30, 30), (255, 255, 255, 255))
+    icon.save(flat / "a" / "x.png")
+    assert only(flat, "blank").message == "a/x.png: single colour over white, under its transparent parts"
+    black = check.judge(check.read(flat, preprocess=Preprocess(32, 32, background="black")), 8)
+    assert not black.findings
+
+
+def test_large_pictures_are_told(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", 3000)
+    oversized(flat / "a" / "bomb.png")
+    picture(800, 60).save(flat / "a" / "x.jpg")
+    picture(801, 60).save(flat / "b" / "y.png")
+    by_kind = found(flat)
+    assert [f.message for f in by_kind["too_large"]] == [
+        "a/bomb.png: far more than 0 megapixels, the limit; left out",
+        "b/y.png: 60x60 is 0 megapixels, the limit is 0; left out",
+    ]
+    assert [f.paths for f in by_kind["scaled"]] == [("a/x.jpg",)]
