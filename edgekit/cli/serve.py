@@ -75,7 +75,7 @@ def serve(
     import tempfile
 
     from edgekit.api import serve as api
-    from edgekit.web import certificate
+    from edgekit.web import access, certificate
     from edgekit.web.visits import MODES
 
     if mode not in MODES:
@@ -83,8 +83,9 @@ def serve(
     if address and not lan:
         raise UsageError("--address needs --lan", "add --lan")
     limits = config.load_suite(suite)
+    named = access.ascii_name(address) if address else ""
     opened = choose_run(runs_dir, run)
-    name = (address or api.own_address()) if lan else api.HERE
+    name = (named or api.own_address()) if lan else api.HERE
     secure, fingerprint = certificate.context(name) if https else (None, "")
     place = api.Place(name, lan, (_PORT, 0) if port is None else (port,), secure, fingerprint)
     with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:

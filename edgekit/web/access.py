@@ -6,11 +6,13 @@ import hmac
 import ipaddress
 import secrets
 import threading
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
+from edgekit.errors import UsageError
 from edgekit.web.visits import Visit
 
 
@@ -90,6 +92,31 @@ class Access:
             return bool(ipaddress.ip_address(name))
         except ValueError:
             return name == "localhost" or name in self.names
+
+
+def ascii_name(address: str) -> str:
+    """Return an address or host name as browsers send it: lower case, other letters as Punycode (``xn--``).
+
+    Raises:
+        UsageError: it is no IPv4 address and no host name.
+    """
+    wrong = UsageError(
+        f"{address!r} is no IPv4 address and no host name", "--address 192.168.1.5, or a name such as desk.local"
+    )
+    labels = unicodedata.normalize("NFC", address.lower()).removesuffix(".").split(".")
+    found = []
+    for label in labels:
+        if not label or any(c not in "-_" and unicodedata.category(c)[0] not in "LMN" for c in label):
+            raise wrong
+        found.append(label if label.isascii() else f"xn--{label.encode('punycode').decode()}")
+        if len(found[-1]) > 63 or found[-1][0] == "-" or found[-1][-1] == "-":
+            raise wrong
+    if labels[-1].isdecimal():  # browsers take it for an IPv4 address
+        try:
+            return str(ipaddress.IPv4Address(".".join(labels)))
+        except ValueError:
+            raise wrong from None
+    return ".".join(found)
 
 
 def is_loopback(host: str) -> bool:

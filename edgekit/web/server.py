@@ -5,13 +5,17 @@ Files of the page are public. Everything of the run needs the cookie of an admit
 
 from __future__ import annotations
 
+import collections
 import functools
 import http.cookies
+import io
 import json
+import socket
 import socketserver
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -51,8 +55,12 @@ HEADERS = {
 ISOLATION = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
 # Limits of a request's body, in bytes: messages and finished measurements. Logits must have their exact size.
 _MAX_MESSAGE_BYTES, _MAX_RESULT_BYTES = 4_000, 16_000_000
-_IDLE_S = 30
-_MAX_CONNECTIONS = 64
+# Deadlines, in seconds: of the head of a request; between two requests of a connection; of a body or an answer, to
+# which the time is added that it takes at the lowest speed, in bytes per second.
+_HEAD_S, _IDLE_S, _BODY_S, _SLOWEST = 8.0, 30.0, 10.0, 50_000
+_PIECE = 1 << 16
+# Connections at the same time, in all and of one address. A browser opens up to 6.
+_MAX_CONNECTIONS, _MAX_OF_ADDRESS = 64, 24
 _MAX_REFUSALS_LOGGED = 5
 
 
@@ -122,7 +130,8 @@ class WebServer(ThreadingHTTPServer):
     ) -> None:
         super().__init__(address, _Handler)
         self.offer, self.callbacks, self.access, self.secure = offer, callbacks, access, secure
-        self._free = threading.BoundedSemaphore(_MAX_CONNECTIONS)
+        self._open: collections.Counter[str] = collections.Counter()  # connections by address
+        self._counting = threading.Lock()
         self._keeping = threading.Lock()
         self._refusals = 0
 
@@ -134,24 +143,31 @@ class WebServer(ThreadingHTTPServer):
     def get_request(self) -> tuple[Any, Any]:
         """Accept a connection; its own thread does the TLS handshake, so that a slow one delays no other."""
         connection, client = super().get_request()
-        connection.settimeout(_IDLE_S)
+        connection.settimeout(_HEAD_S)
         if self.secure is not None:
             connection = self.secure.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         return connection, client
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection in a thread of its own, or close it if there are too many."""
-        if self._free.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
+        """Serve a connection in a thread of its own, or close it if there are too many, in all or of its address."""
+        address = client_address[0]
+        with self._counting:
+            too_many = self._open.total() >= _MAX_CONNECTIONS or self._open[address] >= _MAX_OF_ADDRESS
+            if not too_many:
+                self._open[address] += 1
+        if too_many:
             self.shutdown_request(request)
+        else:
+            super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Serve a connection, then make room for another one."""
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._free.release()
+            with self._counting:
+                self._open[client_address[0]] -= 1
+                self._open += collections.Counter()  # forgets addresses without connections
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log an error in one line, unless the connection broke."""
@@ -178,10 +194,59 @@ def _route(path: str) -> tuple[str, int | None]:
     return (name, int(number)) if number.isascii() and number.isdecimal() and len(number) < 10 else (path, None)
 
 
+class _Timely(io.RawIOBase):
+    """Bytes of a connection, until a deadline: a client that sends a byte now and then must not hold it for ever."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.deadline = 0.0
+
+    def allow(self, seconds: float) -> None:
+        """Set the deadline, in seconds from now."""
+        self.deadline = time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what is there, or wait for it.
+
+        Raises:
+            TimeoutError: the deadline has passed.
+        """
+        self.connection.settimeout(_left(self.deadline))
+        return self.connection.recv_into(buffer)
+
+
+def _left(deadline: float) -> float:
+    """Return the seconds until a deadline.
+
+    Raises:
+        TimeoutError: it has passed.
+    """
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    timeout = _IDLE_S
     server: WebServer
+
+    def setup(self) -> None:
+        """Read with deadlines."""
+        super().setup()
+        self.rfile.close()
+        self._incoming = _Timely(self.connection)
+        self.rfile = io.BufferedReader(self._incoming)
+        self._wait_s = 0.0  # for the first request of a connection
+
+    def handle_one_request(self) -> None:
+        """Serve a request, whose head must come in time."""
+        self._incoming.allow(self._wait_s + _HEAD_S)
+        self._wait_s = _IDLE_S
+        super().handle_one_request()
 
     def do_GET(self) -> None:
         if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
@@ -309,6 +374,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refused(HTTPStatus.LENGTH_REQUIRED, "the length of the body is missing")
         if len(length) > 12 or int(length) > limit:
             raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {limit} bytes")
+        self._incoming.allow(_BODY_S + int(length) / _SLOWEST)
         body = self.rfile.read(int(length))
         if len(body) < int(length):
             raise Refused(HTTPStatus.BAD_REQUEST, "the body is shorter than its length")
@@ -329,6 +395,8 @@ class _Handler(BaseHTTPRequestHandler):
         headers: dict[str, str] | None = None,
         status: HTTPStatus = HTTPStatus.OK,
     ) -> None:
+        deadline = time.monotonic() + _BODY_S + len(body) / _SLOWEST
+        self.connection.settimeout(_BODY_S)
         self.send_response(status)
         isolation = ISOLATION if self._is_secure() else {}
         content_type = {} if status == HTTPStatus.NO_CONTENT else {"Content-Type": kind}
@@ -337,7 +405,9 @@ class _Handler(BaseHTTPRequestHandler):
         if status != HTTPStatus.NO_CONTENT:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        for start in range(0, len(body), _PIECE):
+            self.connection.settimeout(_left(deadline))
+            self.wfile.write(body[start : start + _PIECE])
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Send the errors of http.server with our headers and without its page."""

@@ -175,6 +175,7 @@ def test_a_file_that_changed_is_not_served(road: Path) -> None:
     ("options", "status", "said"),
     [
         (["--address", "192.168.1.5"], 2, "add --lan"),
+        (["--lan", "--https", "--address", "a b"], 2, "'a b' is no IPv4 address and no host name"),
         (["--mode", "gpu"], 2, "known: wasm, threads, webgpu"),
         (["--suite", "endless"], 2, "known: "),
     ],
@@ -213,6 +214,9 @@ def test_the_link_for_others_says_what_they_can_do(road: Path, browser: Callable
     notes.clear()
     assert run(["serve", "fruit", "--lan", "--address", "desk.local", "--port", "0", "--https"]) == 0
     assert any(note.startswith("open on the phone: https://desk.local:") for note in notes)
+    notes.clear()
+    assert run(["serve", "fruit", "--lan", "--address", "B\u00fcro.local", "--port", "0", "--https"]) == 0
+    assert any(note.startswith("open on the phone: https://xn--bro-hoa.local:") for note in notes)
     assert any(re.search(r"SHA-256 must be\n  ([0-9A-F]{2}:){31}[0-9A-F]{2}$", note) for note in notes)
 
 

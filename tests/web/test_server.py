@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import ssl
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +16,9 @@ import numpy as np
 import pytest
 
 from edgekit.errors import StorageError
-from edgekit.web import certificate, litertjs, visits
+from edgekit.web import certificate, litertjs, server, visits
 from edgekit.web.access import Access
-from edgekit.web.server import ASSETS, FOLDER
+from edgekit.web.server import ASSETS, FOLDER, Asset
 from tests.web.webstand import CHROME, ENVIRONMENT, LABELS, Stand, needs_litertjs, offer, standing
 
 LOGITS = np.eye(3, dtype=np.float32)[np.arange(7) % 3]
@@ -306,13 +308,70 @@ def test_noise_instead_of_http_is_refused(stand: Stand) -> None:
     assert stand.client().get("/")[0] == 200
 
 
-def test_more_connections_than_there_are_threads_for_are_closed(stand: Stand) -> None:
-    waiting = [socket.create_connection(("127.0.0.1", stand.port), 10) for _ in range(70)]
-    try:
-        assert any(connection.recv(1) == b"" for connection in waiting[64:])
-    finally:
-        for connection in waiting:
-            connection.close()
+@pytest.mark.parametrize("limit", ["_MAX_CONNECTIONS", "_MAX_OF_ADDRESS"])
+def test_more_connections_than_allowed_are_closed_and_others_served_when_they_end(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(server, limit, 3)
+    with contextlib.ExitStack() as held:
+        waiting = [held.enter_context(socket.create_connection(("127.0.0.1", stand.port), 10)) for _ in range(6)]
+        assert [connection.recv(1) for connection in waiting[3:]] == [b""] * 3
+    until = time.monotonic() + 10
+    while stand.server._open and time.monotonic() < until:
+        time.sleep(0.01)
+    assert stand.client().get("/")[0] == 200
+
+
+def drip(connection: socket.socket, begun: bytes) -> bytes:
+    """Send a request and then a byte now and then, until the server closes the connection; return its answer."""
+    connection.settimeout(0.05)
+    connection.sendall(begun)
+    answer = b""
+    for _ in range(200):
+        with contextlib.suppress(TimeoutError):
+            try:
+                part = connection.recv(65536)
+            except ConnectionResetError:
+                return answer
+            if not part:
+                return answer
+            answer += part
+        with contextlib.suppress(OSError):
+            connection.sendall(b"a")
+    raise AssertionError("still open")
+
+
+@pytest.mark.parametrize(
+    ("begun", "answer"),
+    [
+        (b"", b""),
+        (b"GET / HTTP/1.1\r\nX: ", b""),
+        (b"POST /api/enter HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000\r\n\r\n", b""),
+        (b"GET /icon.svg HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HTTP/1.1\r\nX: ", b"HTTP/1.1 200"),
+    ],
+    ids=["nothing", "head", "body", "second head"],
+)
+def test_a_client_that_drips_is_cut_off(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, begun: bytes, answer: bytes
+) -> None:
+    for name in ("_HEAD_S", "_IDLE_S", "_BODY_S"):
+        monkeypatch.setattr(server, name, 0.2)
+    with socket.create_connection(("127.0.0.1", stand.port), 10) as connection:
+        assert drip(connection, begun).startswith(answer)
+    assert stand.client().get("/")[0] == 200
+
+
+def test_a_client_that_reads_slowly_is_cut_off(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_BODY_S", 0.2)
+    monkeypatch.setattr(server, "_SLOWEST", 1e9)
+    big = Asset("text/plain", "", lambda: bytes(30_000_000))
+    monkeypatch.setitem(server.ASSETS, "/icon.svg", big)
+    with socket.create_connection(("127.0.0.1", stand.port), 10) as connection:
+        connection.sendall(b"GET /icon.svg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        until = time.monotonic() + 10
+        while stand.server._open and time.monotonic() < until:
+            time.sleep(0.02)
+        assert not stand.server._open
 
 
 def test_progress_and_failures_are_heard_with_what_drives_a_terminal_spelled_out(stand: Stand) -> None:
