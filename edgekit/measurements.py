@@ -110,10 +110,15 @@ class FlagKind(TextEnum):
 
 @dataclass(frozen=True)
 class Flag:
-    """A reason to doubt a series of latencies. `text`: with figures, for users."""
+    """A reason to doubt a series of latencies.
+
+    Attributes:
+        text: with figures, for users. ratio: latencies of the slower part of the series over those of the faster part.
+    """
 
     kind: FlagKind
     text: str
+    ratio: float = 1.0
 
     def __str__(self) -> str:
         return self.text

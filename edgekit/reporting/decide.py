@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
-from edgekit.measurements import FlagKind, Gates, Quantile, Summary, not_finite
+from edgekit.measurements import Flag, FlagKind, Gates, Quantile, Summary, not_finite
 from edgekit.reporting.tables import in_browser, latency
 from edgekit.scores import Evaluation
 from edgekit.stats.proportions import SIGNIFICANT
@@ -20,6 +20,9 @@ WORTH = 1.15
 FLOAT = ("fp32", "fp16")
 _NAMES = {"fp32": "FP32", "fp16": "FP16", "int8": "INT8", "w8": "W8", "16x8": "16x8"}
 _MOST_FLAGS = 3
+# Factor by which a latency may be wrong that was measured beside other work, throttled or in another power mode: of two
+# such latencies, one may come out twice as long, as when two programs take turns on a core.
+_DISTURBED = 1.4
 
 
 class Basis(str, Enum):
@@ -162,18 +165,17 @@ def _decide(device: str, target: str, rows: Sequence[Summary], gates: Gates) -> 
     rows = list({(row.artifact, row.ran_in): row for row in rows}.values())
     budget, basis = _budget(gates), basis_of(rows[0])
     failed = [Rejected(row, reason) for row in rows if (reason := _violation(row, budget, gates))]
-    candidates = [row for row in rows if row not in [r.row for r in failed]]
-    if not candidates:
+    chosen = _pick(rows, budget, gates)
+    if chosen is None:
         return Decision(device, target, basis, None, _undecided(rows, budget), tuple(failed))
-    exact = _fastest([row for row in candidates if row.precision in FLOAT])
-    quantized = _fastest([row for row in candidates if row.precision not in FLOAT])
-    if exact and quantized:
-        ships_quantized = _speedup(quantized, exact) >= WORTH
-        chosen = _best([row for row in candidates if _competes(row, exact, ships_quantized)])
-        reason = _quantized_reason(chosen, exact) if ships_quantized else _float_reason(chosen, exact, quantized)
-    else:
-        chosen = _best(candidates)
+    candidates = [row for row in rows if row not in [r.row for r in failed]]
+    exact, quantized = _fastest_kinds(candidates)
+    if not (exact and quantized):
         reason = _unrivalled_reason(chosen, rows, budget)
+    elif chosen.precision in FLOAT:
+        reason = _float_reason(chosen, exact, quantized)
+    else:
+        reason = _quantized_reason(chosen, exact)
     same_kind = [row for row in candidates if (row.precision in FLOAT) == (chosen.precision in FLOAT)]
     fastest = min(same_kind, key=per_image_ms)
     others = [Rejected(row, _lost_to(row, chosen, fastest, exact)) for row in candidates if row is not chosen]
@@ -185,8 +187,8 @@ def _decide(device: str, target: str, rows: Sequence[Summary], gates: Gates) -> 
         chosen,
         reason,
         rejected=tuple(sorted([*failed, *others], key=lambda r: order[r.row.artifact])),
-        doubts=tuple(_doubts(chosen, candidates)),
-        cautions=tuple(_cautions(chosen, candidates, budget)),
+        doubts=tuple(_doubts(chosen, rows, budget, gates)),
+        cautions=tuple(_cautions(chosen, candidates, budget, gates)),
     )
 
 
@@ -234,6 +236,22 @@ def _lost_by_baseline(row: Summary) -> str:
     """Return why the loss of accuracy is not known, if the baseline has answers that are no numbers."""
     lost = not_finite(row.baseline_no_answer, row.samples)
     return f"the loss of accuracy is not known: of the baseline, {lost}" if lost else ""
+
+
+def _pick(rows: Sequence[Summary], budget: float, gates: Gates) -> Summary | None:
+    """Return the row to ship; None if no row keeps the limits."""
+    candidates = [row for row in rows if not _violation(row, budget, gates)]
+    exact, quantized = _fastest_kinds(candidates)
+    if exact and quantized:
+        ships_quantized = _speedup(quantized, exact) >= WORTH
+        candidates = [row for row in candidates if _competes(row, exact, ships_quantized)]
+    return _best(candidates) if candidates else None
+
+
+def _fastest_kinds(rows: Sequence[Summary]) -> tuple[Summary | None, Summary | None]:
+    """Return the fastest row in floating point and the fastest quantized one."""
+    exact = _fastest([row for row in rows if row.precision in FLOAT])
+    return exact, _fastest([row for row in rows if row.precision not in FLOAT])
 
 
 def _fastest(rows: Sequence[Summary]) -> Summary | None:
@@ -390,19 +408,20 @@ def _lost_to(row: Summary, chosen: Summary, fastest: Summary, exact: Summary | N
     return f"{time}{size}{worse}"
 
 
-def _doubts(chosen: Summary, candidates: Sequence[Summary]) -> list[Doubt]:
-    """Return the reasons to doubt the latencies that were compared."""
+def _doubts(chosen: Summary, rows: Sequence[Summary], budget: float, gates: Gates) -> list[Doubt]:
+    """Return the reasons to doubt latencies, of those rows alone whose doubt could turn the decision."""
+    turning = _turning(chosen, rows, budget, gates)
     found = []
-    if busy := [row.artifact for row in candidates if row.busy]:
+    if busy := [row.artifact for row in turning if row.busy]:
         text = f"measured while other programs used the CPU, measure again: {first_names(busy)}"
         found.append(Doubt(DoubtKind.BUSY, text))
-    if throttled := [row.artifact for row in candidates if row.throttling]:
+    if throttled := [row.artifact for row in turning if row.throttling]:
         found.append(Doubt(DoubtKind.THROTTLED, f"measured while the board was throttled: {first_names(throttled)}"))
-    modes = sorted({str(row.state.get("power_mode", "")) for row in candidates})
+    modes = sorted({_power_mode(row) for row in [chosen, *turning]})
     if len(modes) > 1:
         named = ", ".join(mode or "unknown" for mode in modes)
         found.append(Doubt(DoubtKind.POWER_MODES, f"measured in different power modes ({named})"))
-    flagged = [chosen, *(row for row in candidates if row is not chosen)]
+    flagged = sorted(turning, key=lambda row: row is not chosen)
     flags = [f"latency of {row.artifact}: {flag}" for row in flagged for flag in doubtful_flags(row)]
     found += [Doubt(DoubtKind.FLAG, flag) for flag in flags[:_MOST_FLAGS]]
     if len(flags) > _MOST_FLAGS:
@@ -411,22 +430,78 @@ def _doubts(chosen: Summary, candidates: Sequence[Summary]) -> list[Doubt]:
     return found
 
 
+def _turning(chosen: Summary, rows: Sequence[Summary], budget: float, gates: Gates) -> list[Summary]:
+    """Return the rows with a doubtful latency that, if it is as wrong as it may be, makes another row the choice.
+
+    Each row is tried alone, slower and faster. If none turns the decision, all are tried at once, `chosen` slower and
+    the others faster.
+    """
+    factors = {n: factor for n, row in enumerate(rows) if (factor := _off_by(row, chosen)) > 1}
+
+    def turns(changed: dict[int, float]) -> bool:
+        tried = [_scaled(row, changed[n]) if n in changed else row for n, row in enumerate(rows)]
+        picked = _pick(tried, budget, gates)
+        return picked is None or tried.index(picked) != rows.index(chosen)
+
+    found = [n for n, factor in factors.items() if turns({n: factor}) or turns({n: 1 / factor})]
+    if not found and turns({n: f if rows[n] is chosen else 1 / f for n, f in factors.items()}):
+        found = list(factors)
+    return [rows[n] for n in found]
+
+
+def _off_by(row: Summary, chosen: Summary) -> float:
+    """Return the factor by which the latency of a row may be wrong; 1 where there is no reason to doubt it."""
+    if not has_own_latency(row):
+        return 1.0
+    disturbed = row.busy or bool(row.throttling) or _power_mode(row) != _power_mode(chosen)
+    factors = [_DISTURBED if disturbed else 1.0]
+    for flag in _flags(row):
+        spread = row.p90_ms / row.p50_ms if row.p90_ms and row.p50_ms else _DISTURBED
+        factors.append(spread if flag.kind == FlagKind.AUTOCORRELATED else flag.ratio)
+    return max(factors)
+
+
+def _scaled(row: Summary, factor: float) -> Summary:
+    """Return the row as if each of its latencies were `factor` times as long."""
+
+    def times(value: float | None) -> float | None:
+        return None if value is None else value * factor
+
+    quantiles = tuple(replace(q, bound_ms=times(q.bound_ms)) for q in row.latency.quantiles) if row.latency else ()
+    return replace(
+        row,
+        p50_ms=times(row.p50_ms),
+        p90_ms=times(row.p90_ms),
+        speedup=None if row.speedup is None else row.speedup / factor,
+        latency=replace(row.latency, quantiles=quantiles) if row.latency else None,
+    )
+
+
+def _power_mode(row: Summary) -> str:
+    return str(row.state.get("power_mode", ""))
+
+
 def doubtful_flags(row: Summary) -> list[str]:
     """Return the flags of the series, except autocorrelation if the interval of the median takes it into account."""
+    return [flag.text for flag in _flags(row)]
+
+
+def _flags(row: Summary) -> list[Flag]:
     p50 = quantile(row, 50)
     has_interval = p50 is not None and p50.low_ms is not None and p50.high_ms is not None
     flags = row.latency.flags if row.latency else ()
-    return [flag.text for flag in flags if not (has_interval and flag.kind == FlagKind.AUTOCORRELATED)]
+    return [flag for flag in flags if not (has_interval and flag.kind == FlagKind.AUTOCORRELATED)]
 
 
-def _cautions(chosen: Summary, candidates: Sequence[Summary], budget: float) -> list[str]:
+def _cautions(chosen: Summary, candidates: Sequence[Summary], budget: float, gates: Gates) -> list[str]:
     """Return limits of the figures, besides doubtful latencies, that matter for the choice."""
     found = []
     if chosen.drop_high is not None and chosen.drop_high > budget:
         found.append(f"with {chosen.samples} images the loss may be up to {chosen.drop_high:.1f} points")
     if names := _overlapping(chosen, candidates):
         found.append(f"the 95 % interval of its p50 overlaps with that of {first_names(names)}")
-    if chosen.speedup is not None and chosen.speedup_doubtful:
+    doubted = chosen.speedup is not None and chosen.speedup_doubtful and gates.min_speedup is not None
+    if doubted and chosen.speedup / _DISTURBED**2 < gates.min_speedup:
         found.append("the speed-up is doubtful: the machine was busy when this model or the baseline was measured")
     return found
 

@@ -102,7 +102,7 @@ class LatencySeries:
                 f"two modes: {100 * two.share:.0f} % around {two.low / 1e6:.3g} ms, "
                 f"{100 * (1 - two.share):.0f} % around {two.high / 1e6:.3g} ms"
             )
-            found.append(Flag(FlagKind.TWO_MODES, text))
+            found.append(Flag(FlagKind.TWO_MODES, text, two.high / two.low))
         if inefficiency >= _DEPENDENT:
             effective, least = int(len(kept) / inefficiency), quantiles.LEAST_EFFECTIVE
             worth = f"as much of the median as {effective} independent ones"
@@ -135,14 +135,15 @@ def figures_of(result: BenchmarkResult) -> Latency | None:
 
 def _shift_flag(change: stability.Shift, queries: int) -> Flag:
     percent = f"{abs(100 * (change.ratio - 1)):.0f} %"
+    ratio = max(change.ratio, 1 / change.ratio)
     if change.at is None:
         slower = "slower" if change.ratio > 1 else "faster"
-        return Flag(FlagKind.DRIFTS, f"drifts: last third {percent} {slower} than the first")
+        return Flag(FlagKind.DRIFTS, f"drifts: last third {percent} {slower} than the first", ratio)
     if change.ratio > 1:
         text = f"slows down: {percent} slower from query {change.at + 1} of {queries} on, as when throttled"
     else:
         text = f"speeds up: {percent} faster from query {change.at + 1} of {queries} on"
-    return Flag(FlagKind.STEP, text)
+    return Flag(FlagKind.STEP, text, ratio)
 
 
 def images_per_s(passes_ns: Sequence[int] | np.ndarray, images: int) -> tuple[float | None, float | None, float | None]:

@@ -52,10 +52,10 @@ def result(
     return BenchmarkResult(of, **fields)
 
 
-def flag(text: str) -> Flag:
+def flag(text: str, ratio: float = 1.25) -> Flag:
     """A flag of a series by its words."""
     kind = FlagKind.AUTOCORRELATED if text.startswith("autocorrelated") else FlagKind.DRIFTS
-    return Flag(kind, text)
+    return Flag(kind, text, ratio)
 
 
 def by_program(of: Artifact | None = None, **more: Any) -> ProgramResult:

@@ -100,12 +100,12 @@ def test_gates_and_cautions_are_those_of_the_page() -> None:
 
 
 def test_figures_of_different_power_modes_are_called_so() -> None:
-    rows = [on_orin("fp16", p50_ms=2.0, state={"power_mode": "MAXN"}), on_orin("int8", state={"power_mode": "15W"})]
+    rows = [on_orin("fp16", p50_ms=2.5, state={"power_mode": "MAXN"}), on_orin("int8", state={"power_mode": "15W"})]
     assert "different power modes (15W, MAXN)" in decide.quantization_verdicts(rows)[0]
 
 
 def test_a_verdict_on_a_board_that_was_slowed_down_says_so() -> None:
-    rows = [on_orin("fp16", p50_ms=2.0), on_orin("int8", p50_ms=1.0, throttling=("hot",))]
+    rows = [on_orin("fp16", p50_ms=1.4), on_orin("int8", p50_ms=1.0, throttling=("hot",))]
     assert "the board was throttled" in decide.quantization_verdicts(rows)[0]
     assert "the board was throttled" not in decide.quantization_verdicts([rows[0], on_orin("int8", p50_ms=1.0)])[0]
 
