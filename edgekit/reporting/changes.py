@@ -293,7 +293,6 @@ def summary_table(found: Sequence[Change]) -> Table:
         caption="Answers that changed",
         columns=SUMMARY,
         groups=(Rows("", tuple(rows)),),
-        wide=("images", "both wrong", "p", "classes p < 0.05", "after Holm"),
         prose=("model",),
         notes=tuple(notes),
         first=MOST_SHOWN,
@@ -322,7 +321,7 @@ def class_table(change: Change, labels: Sequence[str], most: int = MOST_CLASSES)
         notes = (f"the {most} most changed of {len(changed)}; for all: edgekit report --format classes",)
     columns = ("class", "images", "recall before %", "recall %", "change", "p", "p (Holm)")
     rows = tuple(_class_cells(c, labels) for c in kept)
-    return Table("Recall by class", columns, (Rows("", rows),), 1, ("images", "p"), notes=notes)
+    return Table("Recall by class", columns, (Rows("", rows),), notes=notes)
 
 
 def _class_cells(c: ClassChange, labels: Sequence[str]) -> tuple[str, ...]:
@@ -363,10 +362,10 @@ def picture(change: Change, labels: Sequence[str]) -> str:
         axes = figure.add_subplot()
         axes.imshow(effect, cmap=colors, vmin=-most, vmax=most, interpolation="none")
         names = [svg.shortened(visible(name), 16) for name in labels]
-        axes.set_xticks(range(count), names, rotation=90, fontsize=7)
-        axes.set_yticks(range(count), names, fontsize=7)
+        axes.set_xticks(range(count), names, rotation=90, fontsize=9)
+        axes.set_yticks(range(count), names, fontsize=9)
         for row, column in np.argwhere(matrix):
-            axes.text(column, row, f"{matrix[row, column]:+.0f}", ha="center", va="center", fontsize=7)
+            axes.text(column, row, f"{matrix[row, column]:+.0f}", ha="center", va="center", fontsize=9)
         axes.set_xlabel("answer")
         axes.set_ylabel("true class")
         return svg.to_svg(figure, "change of the confusion matrix; the table beside it has the cells")

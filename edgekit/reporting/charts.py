@@ -27,7 +27,9 @@ MOST_PANELS = 12
 MOST_DISTINCT = 8
 MOST_BARS = 40
 _FAINT = 0.5
-_LABEL = 13, 9  # pixels of a number at 72 dpi: width, height
+_WIDTH = {1: 5.6, 2: 8.0}  # inches, by the number of panels beside each other
+_TWO_COLUMNS = 22  # characters of the longest label of a legend in two columns
+_LABEL = 14, 10  # pixels of a number at 72 dpi: width, height
 _STYLES = ("solid", "dashed", "dotted", "dashdot")
 # Percentages at which a distribution is drawn: enough for a curve, few enough for a small file.
 _SHARES = (0.0, 0.5, 1, 2, *range(4, 96, 2), 96, 97, 98, 99, 99.5, 99.9, 100)
@@ -56,7 +58,7 @@ def accuracy_latency(rows: Sequence[Summary]) -> str:
     panels = _row_panels(rows)
     columns = min(len(panels), 2) or 1
     lines = max(1, math.ceil(len(panels) / columns))
-    with svg.drawing(8, 0.3 + (3.4 if columns == 1 else 2.9) * lines) as figure:
+    with svg.drawing(_WIDTH[columns], 0.3 + 2.9 * lines) as figure:
         grid = figure.subplots(lines, columns, squeeze=False, sharey=True).flatten()
         for axes, (title, numbers) in zip(grid, panels):
             if len(panels) > 1:
@@ -141,7 +143,7 @@ def _draw_numbers(axes: Any, rows: Sequence[Summary], order: Sequence[int]) -> N
             corner = float(x) + dx, float(y) + dy
             if all(abs(corner[0] - left) >= width or abs(corner[1] - low) >= height for left, low in taken):
                 taken.append(corner)
-                axes.annotate(str(n + 1), point, (dx, dy), textcoords="offset points", fontsize=8)
+                axes.annotate(str(n + 1), point, (dx, dy), textcoords="offset points", fontsize=9)
                 break
 
 
@@ -187,7 +189,7 @@ def ecdf(results: Sequence[BenchmarkResult], rows: Sequence[Summary] = ()) -> st
         return ""
     columns = min(len(panels), 2)
     lines = math.ceil(len(panels) / columns)
-    with svg.drawing(8, 0.3 + 3.5 * lines) as figure:
+    with svg.drawing(_WIDTH[columns], 0.3 + 3.5 * lines) as figure:
         grid = figure.subplots(lines, columns, squeeze=False).flatten()
         for axes, (title, found) in zip(grid, panels):
             axes.set_title(svg.shortened(visible(title), 40), fontsize=9)
@@ -252,7 +254,11 @@ def _draw_curves(axes: Any, found: Sequence[BenchmarkResult]) -> None:
     log_ticks(axes, [*low, *high])
     axes.set_yticks([0, 25, 50, 75, 90, 99])
     axes.grid(axis="x")
-    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, handlelength=2.6, labelspacing=0.3)
+    longest = max(map(len, named), default=0)
+    axes.legend(
+        fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2 if longest <= _TWO_COLUMNS else 1,
+        handlelength=2.6, labelspacing=0.3,
+    )  # fmt: skip
 
 
 def percentiles(results: Sequence[BenchmarkResult], rows: Sequence[Summary] = ()) -> Table:
@@ -297,15 +303,15 @@ def _bar_chart(bars: Sequence[Bar], unit: str, what: str) -> str:
     bars = bars[:MOST_BARS]
     if len(bars) < 2:
         return ""
-    with svg.drawing(8, 0.7 + 0.21 * len(bars)) as figure:
+    with svg.drawing(_WIDTH[1], 0.7 + 0.21 * len(bars)) as figure:
         axes = figure.add_subplot()
         values, positions = [bar.value for bar in bars], range(len(bars))
         axes.barh(positions, values, 0.7, color=[COLORS.get(bar.kind, svg.INK) for bar in bars])
-        axes.set_yticks(positions, [svg.shortened(visible(bar.name), 44) for bar in bars], fontsize=8)
+        axes.set_yticks(positions, [svg.shortened(visible(bar.name), 32) for bar in bars], fontsize=9)
         for y, value in zip(positions, values):
-            axes.annotate(latency(value), (value, y), (4, 0), textcoords="offset points", va="center", fontsize=8)
+            axes.annotate(latency(value), (value, y), (4, 0), textcoords="offset points", va="center", fontsize=9)
         axes.set_ylim(len(bars) - 0.4, -0.6)
-        axes.set_xlim(0, 1.12 * max(values))
+        axes.set_xlim(0, 1.2 * max(values))
         axes.set_xlabel(unit)
         axes.grid(axis="x")
         return svg.to_svg(figure, f"{what} of every artifact; the figures table has the numbers")

@@ -500,8 +500,8 @@ def _cautions(chosen: Summary, candidates: Sequence[Summary], budget: float, gat
         found.append(f"with {chosen.samples} images the loss may be up to {chosen.drop_high:.1f} points")
     if names := _overlapping(chosen, candidates):
         found.append(f"the 95 % interval of its p50 overlaps with that of {first_names(names)}")
-    doubted = chosen.speedup is not None and chosen.speedup_doubtful and gates.min_speedup is not None
-    if doubted and chosen.speedup / _DISTURBED**2 < gates.min_speedup:
+    doubted = chosen.speedup is not None and chosen.speedup_doubtful
+    if doubted and (chosen.speedup or 0.0) / _DISTURBED**2 < (gates.min_speedup or 0.0):
         found.append("the speed-up is doubtful: the machine was busy when this model or the baseline was measured")
     return found
 

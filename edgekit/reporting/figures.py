@@ -21,10 +21,9 @@ from edgekit.reporting.tables import speedup as plain_speedup
 from edgekit.stats.proportions import SIGNIFICANT
 
 COLUMNS = (
-    "model", "#", "ran in", "top-1 % (95 %)", "p50 ms (95 %)", "drop (95 %)", "p90 ms (95 %)", "p99 ms (95 %)",
-    "x base (95 %)", "MB", "mJ",
+    "model", "#", "top-1 % (95 %)", "p50 ms (95 %)", "drop (95 %)", "x base (95 %)", "MB", "mJ", "p90 ms (95 %)",
+    "p99 ms (95 %)", "ran in",
 )  # fmt: skip
-_WIDE = ("ran in", "p90 ms (95 %)", "p99 ms (95 %)", "MB", "mJ")
 MORE = ("model", "#", "device", "agree %", "images/s", "x fastest baseline", "roofline %")
 VERDICT = ("device", "ship", "top-1 % (95 %)", "drop (95 %)", "p50 ms (95 %)", "p90 ms (95 %)", "x base (95 %)", "MB",
            "mJ", "why")  # fmt: skip
@@ -38,14 +37,13 @@ def table(rows: Sequence[Summary]) -> Table:
     mixed = [device for device, title in titles.items() if title == device]
     for n, row in enumerate(rows, 1):
         line = cells(n, row)
-        ran_in = f"{line[2]}, {_threads(row)}" if row.device in mixed else line[2]
-        groups.setdefault(titles[row.device], []).append((*line[:2], ran_in, *line[3:]))
+        ran_in = f"{line[-1]}, {_threads(row)}" if row.device in mixed else line[-1]
+        groups.setdefault(titles[row.device], []).append((*line[:-1], ran_in))
     found = Table(
         caption="Figures of every measured model, by device",
         columns=COLUMNS,
         groups=tuple(Rows(name, tuple(group)) for name, group in groups.items()),
-        left=3,
-        wide=_WIDE,
+        left=2,
         notes=tuple(notes(rows)),
     )
     return compact(found)
@@ -56,15 +54,15 @@ def cells(n: int, row: Summary) -> tuple[str, ...]:
     return (
         row.artifact,
         str(n),
-        row.ran_in + (" (stand-in)" if row.stand_in else "") + (f", batch {row.batch}" if row.batch > 1 else ""),
         top1(row),
         _marked_p50(row),
         drop(row) if row.artifact != REFERENCE else "",
-        percentile(row, 90),
-        percentile(row, 99),
         speedup(row),
         number(row.size_mb, 1),
         latency(row.gross_mj),
+        percentile(row, 90),
+        percentile(row, 99),
+        row.ran_in + (" (stand-in)" if row.stand_in else "") + (f", batch {row.batch}" if row.batch > 1 else ""),
     )
 
 

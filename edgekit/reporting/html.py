@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgekit import __version__, files
 from edgekit.labels import visible
-from edgekit.measurements import Summary
+from edgekit.measurements import REFERENCE, LayerFigures, Summary
 from edgekit.reporting import changes, charts, decide, figures, layers, provenance, svg, tables, trained
 from edgekit.reporting.changes import AnswerChange, Change, ChangeKind, shown_images
 from edgekit.reporting.decide import Decision
@@ -20,9 +22,22 @@ from edgekit.scores import Evaluation
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _MOST_UNFOLDED = 40  # classes whose table is open at first
-_MOST_CARDS, _MOST_LAYERS = 12, 6  # devices with a card; models with their layers
+_MOST_CARDS = 12  # devices with a card
+_OPEN, _PRINTED = ("verdict", "pareto", "figures"), ("test", "reproduce", "lineage")
+_LEAST_TEXT, _USUAL_TEXT = 11, 13  # CSS pixels: of the smallest text of a chart; of its text where there is room
 MOST_ENTRIES = 6  # sets of changed answers with tables and images
 _PHONE, _FOLDED = 36, 44  # characters that fit beside each other on a phone; longest word that is not broken
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page; `name`: its template and anchor; `teaser`: beside the title of a folded one."""
+
+    name: str
+    title: str
+    teaser: str
+    folded: bool
+    printed: bool
 
 
 def page(material: Material) -> str:
@@ -41,10 +56,20 @@ def page(material: Material) -> str:
     )
     jinja.globals.update(few=figures.FEW)
     jinja.filters.update(
-        kind=_kind, bar=tables.bar_percent, short=_short, scrolls=_scrolls, facts=lambda d: _facts(d, material.rows)
+        kind=_kind,
+        bar=tables.bar_percent,
+        short=_short,
+        scrolls=_scrolls,
+        widths=_widths,
+        facts=lambda d: _facts(d, material.rows),
     )
     parts = {**_measurement_values(material), **_run_values(material)}
-    sections = [(name, title) for name, title, there in _sections(material, parts) if there]
+    teasers = _teasers(material, parts)
+    sections = [
+        Section(name, title, teasers.get(name, ""), name not in _OPEN, name in _PRINTED)
+        for name, title, there in _sections(material, parts)
+        if there
+    ]
     return jinja.get_template("page.html.j2").render(
         run=material.run,
         meta=material.run.info.plain(),
@@ -85,7 +110,7 @@ def _measurement_values(material: Material) -> dict[str, Any]:
     from markupsafe import Markup
 
     rows, results, decisions = material.rows, material.results, material.decisions
-    shown = list(material.layers.items())
+    shown = _shown_layers(material)
     return {
         "rows": rows,
         "decisions": decisions,
@@ -114,11 +139,50 @@ def _measurement_values(material: Material) -> dict[str, Any]:
                 "every": layers.layer_table(title, found),
                 "blocks": layers.block_table(title, found, material.layer_notes.get(title, ())),
             }
-            for title, found in shown[:_MOST_LAYERS]
+            for title, found in shown
         ],
-        "more_layers": max(0, len(shown) - _MOST_LAYERS),
+        "more_layers": len(material.layers) - len(shown),
         "layers_left": material.layers_left,
     }
+
+
+def _shown_layers(material: Material) -> list[tuple[str, Sequence[LayerFigures]]]:
+    """Return the layers of what is shipped, or of the most important file if nothing is, and all from quant debug."""
+    chosen = {(d.chosen.artifact, d.chosen.device) for d in material.decisions if d.chosen}
+    timed = {
+        layers.title(result, charts.row_of(result, material.rows)): (result.artifact.name, result.device) in chosen
+        for result in material.results
+        if result.layers
+    }
+    shipped = [title for title in material.layers if timed.get(title)]
+    others = [title for title in material.layers if title not in timed]
+    names = [*(shipped or list(material.layers)[:1]), *others]
+    return [(title, found) for title, found in material.layers.items() if title in names]
+
+
+def _teasers(material: Material, parts: Mapping[str, Any]) -> dict[str, str]:
+    """Return what each folded section has, in a few words."""
+    sizes, changed = [row.size_mb for row in material.rows], [len(c.answers) for c in material.changes]
+    history, counts = material.run.info.plain()["history"], material.counts
+    scores = material.evaluation.splits["test"].scores if material.evaluation else None
+    return {
+        "latency": "distributions and percentiles",
+        "size": f"{min(sizes):.1f} to {max(sizes):.1f} MB" if sizes else "",
+        "changes": f"at most {max(changed)} of {material.changes[0].samples} answers" if changed else "",
+        "layers": ", ".join(entry["title"] for entry in parts["layers"]),
+        "training": f"{len(history)} epochs" if len(history) != 1 else "1 epoch",
+        "data": f"{sum(map(sum, counts.values()))} images" if counts else "",
+        "test": f"{scores.top1:.1f} % of {scores.samples} images right" if scores else "not evaluated",
+        "reproduce": "commands and machines",
+        "lineage": "data, weights, options, versions",
+    }
+
+
+def _widths(svg: str) -> str:
+    """Return CSS variables of a chart: the width below which its text is not legible, and the greatest useful one."""
+    width = float(found.group(1)) if (found := re.search(r'viewBox="0 0 ([0-9.]+) ', svg)) else 0.0
+    sizes = [float(size) for size in re.findall(r"font(?:-size)?: ([0-9.]+)px", svg)] or [_USUAL_TEXT]
+    return f"--least: {width * _LEAST_TEXT / min(sizes):.0f}px; --most: {width * _USUAL_TEXT / min(sizes):.0f}px"
 
 
 def _run_values(material: Material) -> dict[str, Any]:
@@ -224,15 +288,20 @@ def _facts(decision: Decision, rows: Sequence[Summary]) -> list[tuple[str, str]]
     row = decision.chosen
     assert row is not None
     lines = [
-        ("top-1", f"{figures.top1(row)} %"),
+        ("top-1", f"{figures.top1(row)} %; baseline {row.top1 + row.drop:.1f} %"),
         ("change", _change(row)),
         ("p50", _ms(figures.percentile(row, 50)) + (f", batch {row.batch}" if row.batch > 1 else "")),
         ("p90", _ms(figures.percentile(row, 90))),
         ("speed", figures.speedup_text(row, rows)),
-        ("size", f"{row.size_mb:.1f} MB"),
+        ("size", f"{row.size_mb:.1f} MB{_smaller(row, rows)}"),
         ("energy", f"{tables.latency(row.gross_mj)} mJ per image" if row.gross_mj is not None else ""),
     ]
     return [(name, value) for name, value in lines if value]
+
+
+def _smaller(row: Summary, rows: Sequence[Summary]) -> str:
+    base = next((r.size_mb for r in rows if r.artifact == REFERENCE), 0.0)
+    return f", {base / row.size_mb:.1f} times smaller than the baseline" if base > 1.1 * row.size_mb else ""
 
 
 def _change(row: Summary) -> str:
@@ -247,9 +316,9 @@ def _ms(text: str) -> str:
 
 
 def _kind(t: tables.Table, column: int) -> str:
-    """Return the CSS classes of a cell: aligned to the right, left out on a phone, or a sentence."""
+    """Return the CSS classes of a cell: aligned to the right, or a sentence."""
     name = t.columns[column]
-    marks = {"n": column >= t.left and name not in t.prose, "wide": name in t.wide, "long": name in t.prose}
+    marks = {"n": column >= t.left and name not in t.prose, "long": name in t.prose}
     return " ".join(mark for mark, there in marks.items() if there)
 
 

@@ -11,7 +11,6 @@ from edgekit.reporting.tables import Rows, Table, compact, number
 COLUMNS = (
     "layer", "kind", "ms", "% of time", "MMACs", "alone dB", "accumulated dB", "effect dB", "cosine", "% of error",
 )  # fmt: skip
-_WIDE = COLUMNS[4:9]
 MOST_SHOWN = 15
 _EXACT_DB = 150.0  # from here on there is no error
 
@@ -64,7 +63,6 @@ def _table(caption: str, columns: tuple[str, ...], rows: Sequence[LayerFigures],
         columns=columns,
         groups=(Rows("", tuple(cells(row, shares[id(row)]) for row in order)),),
         left=2,
-        wide=_WIDE,
         bars=COLUMNS[3] if any(row.percent for row in rows) else "",
         notes=tuple(notes),
         first=MOST_SHOWN,

@@ -40,7 +40,7 @@ def learning_curves(history: Sequence[Mapping[str, Any]]) -> str:
         "learning rate": {"lr": ("", svg.YELLOW)},
     }
     present = {title: lines for title, lines in panels.items() if any(_series(history, key)[0] for key in lines)}
-    with svg.drawing(3.4 * max(2, len(present)), 3) as figure:
+    with svg.drawing(2.7 * max(2, len(present)), 2.7) as figure:
         best = max((entry["epoch"] for entry in history if entry.get("best")), default=None)
         for number, (title, lines) in enumerate(present.items(), 1):
             axes = figure.add_subplot(1, len(present), number)
@@ -63,7 +63,7 @@ def learning_curves(history: Sequence[Mapping[str, Any]]) -> str:
 def class_counts(labels: Sequence[str], counts: Mapping[str, Sequence[int]]) -> str:
     """Draw the number of images of each class; `counts` has one number per label for each split."""
     named = len(labels) <= MOST_NAMED
-    with svg.drawing(8, max(2.0, 0.9 + 0.24 * len(labels)) if named else 3.4) as figure:
+    with svg.drawing(6.5, max(2.0, 0.9 + 0.24 * len(labels)) if named else 3.4) as figure:
         axes = figure.add_subplot()
         order = np.arange(len(labels)) if named else np.argsort(-np.sum(list(counts.values()), 0), kind="stable")
         drawn = np.zeros(len(labels))
@@ -108,13 +108,13 @@ def confusion(cells: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
         axes = figure.add_subplot()
         image = axes.imshow(shares, cmap=blues, norm=PowerNorm(0.6, 0, 1), interpolation="none")
         if count <= MOST_NAMED:
-            size = 8 if count <= 30 else 6
+            size = 9 if count <= 30 else 6
             names = [svg.shortened(name, 16) for name in labels]
             axes.set_xticks(range(count), names, rotation=90, fontsize=size)
             axes.set_yticks(range(count), names, fontsize=size)
         if count <= MOST_COUNTED:
             for row, column in np.argwhere(matrix):
-                axes.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=8)
+                axes.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=9)
         numbered = "" if count <= MOST_NAMED else ", number in the table below"
         axes.set_xlabel(f"predicted{numbered}")
         axes.set_ylabel(f"true{numbered}")
@@ -146,7 +146,7 @@ def reliability(curves: Mapping[str, Calibration]) -> str:
         for axes in (left, right):
             axes.set_xlim(0, 101)
             axes.grid()
-            axes.legend(loc="upper left", fontsize=8)
+            axes.legend(loc="upper left", fontsize=9)
         return svg.to_svg(figure, "reliability: confidence against accuracy on the test split")
 
 

@@ -55,8 +55,7 @@ def machines(results: Sequence[BenchmarkResult]) -> Table:
             f"{e.runtime or ''} {e.version or ''}".strip() or "-", _or_dash(e.measured),
         )  # fmt: skip
         rows.append((r.artifact.name, r.device, r.source, str(processor), *figures))
-    wide = ("processor", "governor", "other work %", "peak RSS MB", "suite")
-    return compact(Table("Where it was measured", _COLUMNS, (Rows("", tuple(rows)),), 4, wide))
+    return compact(Table("Where it was measured", _COLUMNS, (Rows("", tuple(rows)),), 4))
 
 
 def _or_dash(value: object) -> str:
@@ -75,7 +74,7 @@ def hashes(results: Sequence[BenchmarkResult]) -> Table:
             (a.name, a.sha256, f"{origin}{'; ' if steps else ''}{steps}", str(d.get("calibration_sha256", "-")))
         )
     columns = ("model", "SHA-256", "made by", "calibration SHA-256")
-    return Table("Files and their calibration", columns, (Rows("", tuple(rows)),), 4, (), "", columns[1:])
+    return Table("Files and their calibration", columns, (Rows("", tuple(rows)),), 4, prose=columns[1:])
 
 
 def lineage(material: Material) -> list[tuple[str, str]]:

@@ -29,7 +29,6 @@ class Table:
 
     Attributes:
         left: number of leading columns that are text; the others are figures, aligned to the right.
-        wide: columns to leave out on narrow screens.
         bars: column whose percentages are drawn as bars too; empty: none.
         prose: columns of sentences, which may be wrapped.
         notes: lines below the table.
@@ -40,7 +39,6 @@ class Table:
     columns: tuple[str, ...]
     groups: tuple[Rows, ...]
     left: int = 1
-    wide: tuple[str, ...] = ()
     bars: str = ""
     prose: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

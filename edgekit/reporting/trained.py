@@ -23,7 +23,7 @@ def epochs(history: Sequence[Mapping[str, Any]]) -> Table:
          "best so far" if e["best"] else "")
         for e in history
     ]  # fmt: skip
-    return Table("Training by epoch", columns, (Rows("", tuple(rows)),), 0, ("val macro F1 %", "learning rate"))
+    return Table("Training by epoch", columns, (Rows("", tuple(rows)),), 0)
 
 
 def _figure(value: object, form: str) -> str:
@@ -48,7 +48,7 @@ def classes(judged: Evaluation) -> Table:
     columns = ("class", "#", "images", "predicted", "precision %", "recall %", "F1 %")
     caption = "Classes on the test split" + ("" if few else f": the {WORST} worst of {len(judged.labels)} by F1")
     notes = () if few else ("for all: edgekit report --format classes",)
-    return Table(caption, columns, (Rows("", tuple(rows)),), 1, ("#", "predicted"), notes=notes)
+    return Table(caption, columns, (Rows("", tuple(rows)),), 1, notes=notes)
 
 
 def confused(judged: Evaluation) -> list[tuple[int, int, int]]:

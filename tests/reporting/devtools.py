@@ -65,9 +65,10 @@ class Tab:
         self.call("Page.navigate", url=path.resolve().as_uri())
         self._until(lambda found: found.get("method") == "Page.loadEventFired")
 
-    def value(self, expression: str) -> Any:
-        """What a line of JavaScript gives; the page's own policy does not hold for it."""
-        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+    def value(self, expression: str, wait: bool = False) -> Any:
+        """What a line of JavaScript gives, or the promise that it gives; the page's own policy does not hold for it."""
+        given = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=wait)
+        return given["result"].get("value")
 
     def picture(self, whole: bool = False) -> bytes:
         """A PNG of what is seen, or of the whole page."""
