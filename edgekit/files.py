@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -32,6 +34,8 @@ from edgekit.errors import (
 
 _HASH = "content_sha256"  # entry of a JSON object: the hash of all others
 _READER_S = 10.0
+_SCRATCH = "edgekit-tmp-"
+_NEW_S = 10.0  # a folder younger than this may not be locked yet
 
 
 @contextmanager
@@ -90,18 +94,62 @@ def writing_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def staging(folder: Path) -> Iterator[Path]:
-    """Yield a new hidden folder inside `folder`, which is created if necessary; it is removed afterwards."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=folder, prefix=".staging."))
-    except OSError as error:
-        raise from_os_error(error, f"writing {folder.name}/") from error
-    try:
+    """Yield a new hidden folder inside `folder`, which is created if necessary; it is removed afterwards.
+
+    That of a killed process is removed by the next one that stages there, as in `scratch`.
+    """
+    with _own_folder(folder, ".staging.") as made:
+        try:
+            yield made
+        except Exception as error:
+            _reraise(error, f"writing {folder.name}/")
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Yield a new folder among the temporary files of the system; it is removed afterwards.
+
+    A killed process leaves its folder, maybe with a model and images. The next one removes it: the folder is locked
+    while its process lives.
+    """
+    with _own_folder(Path(tempfile.gettempdir()), _SCRATCH) as made:
         yield made
-    except Exception as error:
-        _reraise(error, f"writing {folder.name}/")
+
+
+@contextmanager
+def _own_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        _sweep(parent, prefix)
+        made = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
+        lock = os.open(made, os.O_RDONLY)
+    except OSError as error:
+        raise from_os_error(error, f"writing {parent.name}/") from error
+    try:
+        with contextlib.suppress(OSError):  # a network drive without such locks: nobody will sweep there either
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield made
     finally:
         shutil.rmtree(made, ignore_errors=True)
+        os.close(lock)
+
+
+def _sweep(parent: Path, prefix: str) -> None:
+    """Remove the folders `_own_folder` made for this user in processes that were killed."""
+    now = time.time()
+    for entry in os.scandir(parent):
+        if not re.fullmatch(re.escape(prefix) + "[a-z0-9_]{8}", entry.name):
+            continue
+        with contextlib.suppress(OSError):  # it has just been removed, or another process holds it
+            status = entry.stat(follow_symlinks=False)
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or now - status.st_mtime < _NEW_S:
+                continue
+            lock = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(entry.path, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 def recover(path: Path) -> None:

@@ -392,3 +392,62 @@ def test_a_folder_that_somebody_else_laid_out_is_not_used(
     assert found.parent != place
     assert found.parent.parent == temporary
     assert found.parent.stat().st_mode & 0o777 == 0o700
+
+
+# Temporary folders ---------------------------------------------------------------------------
+
+HOLD = """
+import os, sys, time
+from edgekit import files
+with getattr(files, sys.argv[1])(*map(files.Path, sys.argv[2:])) as folder:
+    (folder / "model").touch()
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("kind", ["scratch", "staging"])
+def test_the_folder_of_a_killed_process_is_removed_by_the_next_and_of_a_live_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(files, "_NEW_S", -1.0)
+    place = () if kind == "scratch" else (tmp_path,)
+    held = [
+        subprocess.Popen(
+            [sys.executable, "-c", HOLD, kind, *map(str, place)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+        )
+        for _ in range(2)
+    ]
+    killed, alive = (Path((process.stdout or sys.stdin).readline().strip()) for process in held)
+    assert killed.parent == alive.parent == tmp_path
+    held[0].kill()
+    held[0].wait()
+    assert (killed / "model").exists()
+    with getattr(files, kind)(*place) as folder:
+        assert sorted(tmp_path.iterdir()) == sorted([alive, folder])
+        assert (alive / "model").exists()
+    held[1].communicate("")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_own_temporary_folders_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    others = ["edgekit-abcdefgh", "edgekit-tmp-abcdefgh.d", "edgekit-tmp-mine", "xedgekit-tmp-abcdefgh"]
+    for name in (*others, "edgekit-tmp-toonew00"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "edgekit-tmp-plain000").touch()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "edgekit-tmp-linked00").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "edgekit-tmp-gone0000").mkdir()
+    for path in tmp_path.iterdir():
+        if path.name != "edgekit-tmp-toonew00":
+            os.utime(path, (0, 0), follow_symlinks=False)
+    before = {path.name for path in tmp_path.iterdir()}
+    with files.scratch():
+        pass
+    assert before - {path.name for path in tmp_path.iterdir()} == {"edgekit-tmp-gone0000"}

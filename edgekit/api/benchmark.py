@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit import config, progress, runs
+from edgekit import config, files, progress, runs
 from edgekit.analysis import gates as judged
 from edgekit.bench import engines, program, results, roofline, session
 from edgekit.devices import ssh, transport
@@ -133,12 +132,12 @@ def measure_run(
     chosen = baselines.choose(None if options.baselines is None else list(options.baselines))
     opened = runs.choose_run(runs_dir, run)
     intermediates = Intermediates(opened)
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
-        plan = _plan(intermediates, devices, baselines.made(intermediates, chosen, Path(scratch)))
+    with files.scratch() as scratch:
+        plan = _plan(intermediates, devices, baselines.made(intermediates, chosen, scratch))
         wanted = Wanted(
             opened,
             suite,
-            test_set(intermediates, Path(scratch)),
+            test_set(intermediates, scratch),
             options.rebuild,
             options.power_mode,
             costs=tuple(report.layer_costs(intermediates)),

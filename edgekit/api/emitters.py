@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edgekit import files
 from edgekit.api.intermediates import Intermediates
 from edgekit.errors import ParityError
 from edgekit.quantization import QuantizedModel
@@ -142,8 +142,8 @@ def _check_answers(before: bytes, path: Path, input_type: str, preprocess: Prepr
     pixels = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
     feed = {"mean": preprocess.mean, "std": preprocess.std, "layout": "NHWC"}
     answers = []
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch, quiet():
-        plain = Path(scratch) / "before.tflite"
+    with files.scratch() as scratch, quiet():
+        plain = scratch / "before.tflite"
         plain.write_bytes(before)
         for file, kind in ((plain, "float32"), (path, input_type)):
             runner = open_runner("litert", str(file), 1)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -84,10 +83,10 @@ class Search:
         start = time.monotonic()
         intermediates = self._of_recipe(recipe)
         quantized = self.mixed(intermediates, float_layers)
-        with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
+        with files.scratch() as scratch:
             emit = EMITTERS[self.resolved.target.suffix, "int8"]
-            emitted = emit(intermediates, Path(scratch), self.resolved, quantized)
-            drop = self._measure_drop(Path(scratch), emitted[0])
+            emitted = emit(intermediates, scratch, self.resolved, quantized)
+            drop = self._measure_drop(scratch, emitted[0])
         return Trial(recipe, float_layers, drop, time.monotonic() - start)
 
     def mixed(self, intermediates: Intermediates, float_layers: tuple[str, ...]) -> QuantizedModel:

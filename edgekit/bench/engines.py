@@ -7,7 +7,6 @@ records what the engine was built from, and by what.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from edgekit.bench.session import Model
 from edgekit.devices.jobs import Job
 from edgekit.devices.transport import Transport
 from edgekit.errors import DataError, MissingError
-from edgekit.files import save_bytes, save_json, writing
+from edgekit.files import save_bytes, save_json, scratch, writing
 from edgekit.labels import visible
 from edgekit.records import Artifact, Device
 
@@ -139,8 +138,7 @@ def build(kit: Kit, device: Device, transport: Transport) -> Engine:
     if device.dla_core is not None and (kit.folder / _CACHE).is_file():
         settings["calibration"] = "model.cache"
         files["model.cache"] = kit.folder / _CACHE
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
-        work = Path(scratch)
+    with scratch() as work:
         transport.run(Job(settings, files), work)
         record, source = _read_record(work, kit, device)
         path = _engine_path(kit, device)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from edgekit.bench.session import as_exported
 from edgekit.devices.jobs import Job
 from edgekit.devices.transport import Transport
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError
-from edgekit.files import sha256_file
+from edgekit.files import scratch, sha256_file
 from edgekit.labels import visible
 from edgekit.measurements import Delegated, Delegation, ProgramFigures, ProgramResult, Suite
 from edgekit.records import Artifact, Device
@@ -192,8 +191,7 @@ def _run(
     Raises:
         StorageError: one of these files changed meanwhile.
     """
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
-        work = Path(name)
+    with scratch() as work:
         (work / "run.sh").write_text(_SCRIPT, encoding="utf-8")
         own = {NAME: find(device), **{path.name: path for path in libraries(device)}}
         hashes = {each: sha256_file(path) for each, path in own.items()}

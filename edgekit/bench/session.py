@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,8 +113,7 @@ def benchmark(
         "power_s": suite.power_s,
         "layers": not device.emulated,
     }
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
-        work = Path(name)
+    with files.scratch() as work:
         transport.run(Job(settings, {file: model.path, "pixels.npy": samples.pixels}), work)
         reply = replies.read(work, device.name, len(samples.expected))
         if reply.logits.shape[1] <= int(samples.expected.max()):

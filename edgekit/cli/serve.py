@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgekit import config, progress, runs
+from edgekit import config, files, progress, runs
 from edgekit.cli import console
 from edgekit.cli.options import Json, Run, RunsDir
 from edgekit.errors import UsageError, unknown
@@ -72,8 +72,6 @@ def serve(
     latency, classifies the test images and sends the results back. Nothing is installed on the phone, and nothing is
     loaded from the internet. The page can also run a model on the camera. Ctrl-C ends it; received results are kept.
     """
-    import tempfile
-
     from edgekit.api import serve as api
     from edgekit.web import access, certificate
     from edgekit.web.visits import MODES
@@ -88,8 +86,8 @@ def serve(
     name = (named or api.own_address()) if lan else api.HERE
     secure, fingerprint = certificate.context(name) if https else (None, "")
     place = api.Place(name, lan, (_PORT, 0) if port is None else (port,), secure, fingerprint)
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
-        offer = api.offer_of(opened, artifact or [], limits, Path(scratch))
+    with files.scratch() as scratch:
+        offer = api.offer_of(opened, artifact or [], limits, scratch)
         offer = dataclasses.replace(offer, mode=mode, threads=threads or 0)
         received = api.serve(offer, opened, place, devices, once, _print_link)
     print_results(opened, received, json)

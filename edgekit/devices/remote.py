@@ -10,7 +10,6 @@ import contextlib
 import io
 import json
 import os
-import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -131,8 +130,7 @@ class RemoteTransport:
 
     def run(self, job: Job, results: Path) -> None:
         connection = self.connection
-        with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
-            own = Path(scratch)
+        with files.scratch() as own:
             (own / "job.json").write_text(json.dumps({**job.settings, "out": "out"}), encoding="utf-8")
             sent = {**job.files, "job.json": own / "job.json"}
             if not job.command:

@@ -12,9 +12,9 @@ import re
 import shlex
 import shutil
 import subprocess
-import tempfile
 from types import TracebackType
 
+from edgekit import files
 from edgekit.devices.link import ConnectionLost, Link, RemoteError, one_line
 from edgekit.errors import EdgekitError, MissingError, UsageError
 
@@ -73,21 +73,20 @@ class Connection(Link):
                 f"{command[0] if command else 'ssh'} is not installed here", "apt install openssh-client"
             )
         self._program = command
+        self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Connection:
-        self._folder = tempfile.mkdtemp(
-            prefix="ek-"
-        )  # short, because the path of a socket is limited to 104 characters
-        options = {**_OPTIONS, "ControlPath": f"{self._folder}/%C"}
+        folder = self._open.enter_context(files.scratch())
+        # Short, because the path of a socket is limited to 104 characters.
+        options = {**_OPTIONS, "ControlPath": f"{folder}/c"}
         self._ssh = [*self._program, *(part for k, v in options.items() for part in ("-o", f"{k}={v}"))]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with self._open, contextlib.suppress(subprocess.TimeoutExpired):
             subprocess.run([*self._ssh, "-O", "exit", self.host], capture_output=True, check=False, timeout=_EXIT_S)
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def command(self, words: list[str], mark: str) -> list[str]:
         return [*self._ssh, self.host, "--", shlex.join(words)]

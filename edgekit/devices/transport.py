@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -88,13 +88,13 @@ class LocalTransport:
     ) -> None: ...
 
     def run(self, job: Job, results: Path) -> None:
-        with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
-            work = Path(name)
+        with files.scratch() as work:
             shutil.copytree(_ONDEVICE, work / "ondevice", ignore=shutil.ignore_patterns("__pycache__"))
             for target, source in job.files.items():
                 (work / target).symlink_to(source.resolve())
             files.cache_dir("keep").mkdir(parents=True, exist_ok=True)
             (work / "keep").symlink_to(files.cache_dir("keep"))
+            (work / "tmp").mkdir()
             (work / "job.json").write_text(json.dumps({**job.settings, "out": "out"}), encoding="utf-8")
             status = self._wait(work)
             if status in (130, -2):
@@ -110,8 +110,14 @@ class LocalTransport:
 
     def _wait(self, work: Path) -> int:
         """Run the job in a folder and return its exit status."""
-        command = [self.python, "-m", "ondevice", "job.json"]
-        with open(work / "log", "wb") as log, subprocess.Popen(command, cwd=work, stdout=log, stderr=log) as process:
+        command = [self.python, "-m", "ondevice", "--with-parent", "job.json"]
+        temporary = {**os.environ, "TMPDIR": str(work / "tmp")}
+        with (
+            open(work / "log", "wb") as log,
+            subprocess.Popen(
+                command, cwd=work, env=temporary, stdin=subprocess.PIPE, stdout=log, stderr=log
+            ) as process,
+        ):
             self._process = process
             try:
                 return self._watch(process, work / "progress")

@@ -67,7 +67,7 @@ def layer_times(
 
 def _ask(request: Dict[str, Any], images: Sequence[np.ndarray]) -> Dict[str, Any]:
     """Run `litert_profile` in a process of its own; return its reply."""
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+    with tempfile.TemporaryDirectory(prefix="ondevice-") as folder:
         inputs, out, asked = (os.path.join(folder, name) for name in ("inputs.npy", "out.json", "request.json"))
         np.save(inputs, np.stack(images))
         with open(asked, "w", encoding="utf-8") as file:

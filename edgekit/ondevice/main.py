@@ -16,7 +16,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
+import time
 from typing import Any, Callable, Dict, List
 
 import numpy as np
@@ -32,12 +35,21 @@ from .runner import Runner, open_runner
 _LATENCY_INPUTS = 32
 _COMPUTE_RUNS, _LAYER_RUNS = 200, 50
 _PART = "latencies.part.npy"
+_WITH_PARENT = "--with-parent"
+_GRACE_S = 3.0
 
 
 def main(arguments: List[str]) -> int:
-    """Run the job file that is the only argument. Return the exit status."""
+    """Run a job file. Return the exit status.
+
+    With ``--with-parent`` before it, the job ends when standard input does, which the parent holds open: a runner must
+    not go on beside the next measurement when its parent was killed.
+    """
+    if arguments[:1] == [_WITH_PARENT]:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        arguments = arguments[1:]
     if len(arguments) != 1:
-        print("usage: python -m ondevice JOB.json", file=sys.stderr)
+        print("usage: python -m ondevice [{}] JOB.json".format(_WITH_PARENT), file=sys.stderr)
         return 2
     try:
         run_job(arguments[0])
@@ -47,6 +59,15 @@ def main(arguments: List[str]) -> int:
         print("{}: {}".format(type(error).__name__, error), file=sys.stderr)
         return 1
     return 0
+
+
+def _end_with_parent() -> None:
+    """Interrupt this process when standard input ends, as Ctrl-C does; end it if that takes too long."""
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(_GRACE_S)
+    os._exit(1)
 
 
 def run_job(path: str) -> Dict[str, Any]:

@@ -55,7 +55,7 @@ class OnnxRuntimeRunner(Runner):
 
     def layer_times(self, inputs: Sequence[np.ndarray], count: int) -> List[Tuple[str, float]]:
         """Return layer times of ONNX Runtime's profiler, for the nodes after optimization, from a separate session."""
-        with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+        with tempfile.TemporaryDirectory(prefix="ondevice-") as folder:
             settings = self._settings()
             settings.enable_profiling = True
             settings.profile_file_prefix = os.path.join(folder, "profile")

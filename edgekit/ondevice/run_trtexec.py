@@ -38,7 +38,7 @@ class TrtexecRunner(Runner):
         self.graph = bool(self.options.get("cuda_graph", True))
         text = ".".join(map(str, self.version))
         build.check_fit(self.options.get("built"), {"tensorrt": text, "dla_core": self.dla_core})
-        self.folder = tempfile.mkdtemp(prefix="edgekit-")
+        self.folder = tempfile.mkdtemp(prefix="ondevice-")
         self.computed: List[int] = []
 
     def _path(self, name: str) -> str:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +122,45 @@ def test_nothing_is_left_in_the_folder_for_temporary_files(
     with pytest.raises(EdgekitError):
         run(LOCAL, files, tmp_path / "results", runtime="nope")
     assert list(temporary.iterdir()) == []
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+from edgekit.devices.jobs import Job
+from tests.devices.test_transport import JOB, LOCAL, LIMITS, LocalTransport
+files = {"pixels.npy": Path(sys.argv[1]) / "pixels.npy", "model": Path(sys.argv[1]) / "some.model"}
+limits = {**LIMITS, "min_queries": 10**9, "min_s": 60.0}
+LocalTransport(LOCAL).run(Job({**JOB, "limits": limits}, files), Path(sys.argv[1]) / "results")
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_runner_ends_when_its_parent_is_killed(files: dict[str, Path], tmp_path: Path, how: int) -> None:
+    (tmp_path / "tmp").mkdir()
+    parent = subprocess.Popen(
+        [sys.executable, "-c", MEASURE, str(tmp_path)], env={**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    )
+    try:
+        runner = until(lambda: next(iter(children(parent.pid)), 0))
+        until(lambda: list((tmp_path / "tmp").glob("*/out/latencies.part.npy")))
+    finally:
+        parent.send_signal(how)
+        parent.wait()
+    until(lambda: not Path(f"/proc/{runner}/cmdline").exists() or not Path(f"/proc/{runner}/cmdline").read_bytes())
+
+
+def until(found: Callable[[], Any]) -> Any:
+    """Return what `found` returns once it is true; at most half a minute."""
+    end = time.monotonic() + 30
+    while not (value := found()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return value
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 OUT_OF_REACH = [d for d in config.load_devices() if d.transport not in TRANSPORTS]
