@@ -295,6 +295,7 @@ class Device:
         cpu_mask: hexadecimal, for taskset.
         cool_down_s: longest pause of a phone between two models.
         peak_fp16_tflops, peak_int8_tops: of dense arithmetic on the GPU.
+        newest_tensorrt: version of TensorRT that the last system for the device brings, such as "8.2"; "": not known.
         sources: of these figures.
     """
 
@@ -326,6 +327,7 @@ class Device:
     peak_fp16_tflops: float | None = None
     peak_int8_tops: float | None = None
     power_modes: tuple[str, ...] = ()
+    newest_tensorrt: str = ""
     sources: tuple[str, ...] = ()
     verified: bool = False
     note: str = ""
@@ -343,6 +345,8 @@ class Device:
             raise DataError(f"device {self.name!r}: workspace_mb must be at least 1")
         if self.cpu_mask and not re.fullmatch(r"0*[1-9a-f][0-9a-f]{0,31}", self.cpu_mask):
             raise DataError(f'device {self.name!r}: cpu_mask must be hexadecimal, such as "f0" for cores 4 to 7')
+        if not re.fullmatch(r"([0-9]{1,4}\.[0-9]{1,4}(\.[0-9]{1,4})*)?", self.newest_tensorrt):
+            raise DataError(f'device {self.name!r}: newest_tensorrt must be a version, such as "8.2"')
         if not 0 <= self.cool_down_s <= 3600:
             raise DataError(f"device {self.name!r}: cool_down_s must be 0 to 3600")
         for what, value, known in (

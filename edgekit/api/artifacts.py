@@ -14,10 +14,11 @@ from edgekit import __version__, files, progress, runs
 from edgekit.api.emitters import EMITTERS, Emitted
 from edgekit.api.intermediates import Intermediates
 from edgekit.config import from_table, load_toml
-from edgekit.errors import DataError, MissingError, StorageError
+from edgekit.errors import DataError, EdgekitError, MissingError, StorageError
 from edgekit.quantization import QuantizedModel
 from edgekit.records import PRECISIONS, Artifact
-from edgekit.targets import base, metadata
+from edgekit.targets import base, kits, metadata
+from edgekit.targets.contract import Contract, describe_onnx
 from edgekit.targets.metadata import About, Facts
 
 SCHEMA = 1
@@ -34,13 +35,15 @@ def export_target(
     """Write ``export/<target>/`` and return its manifest; other precisions of this checkpoint are kept.
 
     Args:
-        about: author's description for the metadata of LiteRT files.
+        about: author's description for the metadata of LiteRT files. None: that of an earlier export of these weights.
         quantized: the model of INT8 files, in place of the one that the recipe gives.
     Raises:
         UsageError: another export of this run is running.
     """
     folder = intermediates.run.path / "export" / resolved.name
-    describe = _describer(intermediates, about) if resolved.target.runtime == "litert" else None
+    about = about or _earlier_about(intermediates, folder)
+    contract = contract_of(intermediates)
+    describe = _describer(intermediates, about, contract)
     with files.locked(
         intermediates.run.path / ".export.lock", f"another export of {intermediates.run.name} is running"
     ):
@@ -53,35 +56,62 @@ def export_target(
             artifacts = list(kept)
             for precision in precisions:
                 for emitted in EMITTERS[resolved.target.suffix, precision](intermediates, staging, resolved, quantized):
-                    if describe is not None:
-                        describe(staging / emitted.file, emitted)
+                    describe(staging / emitted.file, emitted)
                     model = _model_of(intermediates, precision, quantized)
                     artifacts.append(
                         _artifact(intermediates, resolved, precision, staging / emitted.file, emitted, model)
                     )
             artifacts.sort(key=lambda a: (PRECISIONS.index(a.precision), a.name))
-            manifest = _manifest(intermediates, resolved, artifacts)
+            manifest = _manifest(contract, intermediates.run, resolved, artifacts, about)
             files.save_json(staging / "preprocess.json", intermediates.checkpoint.preprocess)
             (staging / "labels.txt").write_text("\n".join(intermediates.checkpoint.labels) + "\n", encoding="utf-8")
             _keep_engines(folder, staging, artifacts)
-            base.package(resolved)(staging, artifacts, resolved.device)
+            base.package(resolved)(kits.Kit(staging, artifacts, contract, resolved.device))
             files.save_json(staging / "manifest.json", manifest)
     for artifact in artifacts:
         progress.note(f"  {folder / artifact.file}  {(folder / artifact.file).stat().st_size / 1e6:.1f} MB")
+    if why := kits.why_unbuildable(resolved.device):
+        progress.warn(why)
     return manifest
 
 
-def _describer(intermediates: Intermediates, about: About | None) -> Callable[[Path, Emitted], None]:
-    """Return a function that writes metadata into a LiteRT file."""
+def contract_of(intermediates: Intermediates) -> Contract:
+    """Return what an app must know of the run's model."""
+    checkpoint, evaluated = intermediates.checkpoint, intermediates.evaluation
+    temperature = evaluated.temperature if evaluated else None
+    return Contract(checkpoint.arch, checkpoint.sha256, checkpoint.labels, checkpoint.preprocess, temperature)
+
+
+def _earlier_about(intermediates: Intermediates, folder: Path) -> About | None:
+    """Return the author's description that an earlier export of these weights was given, to this target or another."""
+    others = sorted((intermediates.run.path / "export").glob("[!.]*/manifest.json"))
+    for path in sorted(others, key=lambda path: path.parent != folder):
+        try:
+            found = files.load_document(path, SCHEMA, "checkpoint_sha256")
+        except EdgekitError:
+            continue
+        if found["checkpoint_sha256"] == intermediates.checkpoint.sha256 and found.get("about"):
+            progress.note(f"about: as given for {path.parent.name}; --about replaces it")
+            return from_table(found["about"], About, str(path))
+    return None
+
+
+def _describer(
+    intermediates: Intermediates, about: About | None, contract: Contract
+) -> Callable[[Path, Emitted], None]:
+    """Return a function that writes metadata into a LiteRT or ONNX file."""
     checkpoint, about = intermediates.checkpoint, about or About()
     known = dataclasses.replace(
         about,
         title=about.title or f"{checkpoint.arch}, {len(checkpoint.labels)} classes",
         version=about.version or f"weights {checkpoint.sha256[:12]}",
     )
-    calibrated = intermediates.score_calibration
 
     def describe(path: Path, emitted: Emitted) -> None:
+        if path.suffix == ".onnx":
+            describe_onnx(path, contract, kits.purpose_of(emitted.details))
+            return
+        calibrated = intermediates.score_calibration
         facts = Facts(checkpoint.labels, checkpoint.preprocess, emitted.input, calibrated)
         path.write_bytes(metadata.attach(path.read_bytes(), known, facts))
 
@@ -121,19 +151,23 @@ def _artifact(
     )
 
 
-def _manifest(intermediates: Intermediates, resolved: base.Resolved, artifacts: list[Artifact]) -> dict[str, Any]:
+def _manifest(
+    contract: Contract, run: runs.Run, resolved: base.Resolved, artifacts: list[Artifact], about: About | None
+) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "edgekit": __version__,
         "created": files.now(),
-        "run": intermediates.run.name,
-        "arch": intermediates.checkpoint.arch,
-        "checkpoint_sha256": intermediates.checkpoint.sha256,
+        "run": run.name,
+        "arch": contract.arch,
+        "checkpoint_sha256": contract.weights,
         "target": resolved.name,
         "family": resolved.family,
         "versions": {p: packages.version(p) for p in _PACKAGES if _is_there(p)},
-        "labels": intermediates.checkpoint.labels,
-        "preprocess": intermediates.checkpoint.preprocess,
+        "labels": contract.labels,
+        "preprocess": contract.preprocess,
+        "temperature": contract.temperature,
+        **({"about": about} if about else {}),
         "artifacts": artifacts,
     }
 

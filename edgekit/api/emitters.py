@@ -91,7 +91,7 @@ def _tflite(
     quantized: QuantizedModel | None,
 ) -> list[Emitted]:
     """Write the file in its precision, then change the types of its input and output."""
-    from edgekit.convert.tflite import quiet
+    from edgekit.convert.tflite import quiet, takes_batches
     from edgekit.quant import litert, litert_io
     from edgekit.quantization import Border
 
@@ -114,7 +114,9 @@ def _tflite(
     preprocess, before = intermediates.checkpoint.preprocess, path.read_bytes()
     path.write_bytes(litert_io.rewrite(before, border, preprocess, first, intermediates.tflite_naming))
     _check_answers(before, path, border.input, preprocess, precision)
-    details = {"output": border.output}
+    details: dict[str, Any] = {"output": border.output}
+    if not takes_batches(path):
+        details["batch"] = 1
     if first is not None:
         details["first_layer"] = "on pixels"
     return [Emitted(path.name, details, border.input)]

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from torch import fx, nn
 
     from edgekit.quant.naming import Naming
+    from edgekit.scores import Evaluation
 
 
 SCHEMA = 1  # of calibration/<recipe>.json
@@ -282,11 +283,18 @@ class Intermediates:
         return found
 
     @cached_property
+    def evaluation(self) -> Evaluation | None:
+        """The evaluation of these weights; None for a run without."""
+        from edgekit.evaluation import evaluate
+
+        return evaluate.load(self.run.path, self.checkpoint.sha256)
+
+    @cached_property
     def score_calibration(self) -> tuple[float, float] | None:
         """Slope and intercept of Platt scaling, fitted on val; None, with a note, for a run without evaluation."""
-        from edgekit.evaluation import evaluate, temperature
+        from edgekit.evaluation import temperature
 
-        evaluated = evaluate.load(self.run.path, self.checkpoint.sha256)
+        evaluated = self.evaluation
         if evaluated is None:
             progress.note(
                 f"no score calibration in the files: run `edgekit evaluate {self.run.handle}`, then export again"

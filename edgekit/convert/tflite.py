@@ -77,6 +77,34 @@ def run_all(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
     return {**tensors, "scores": interpreter.get_tensor(interpreter.get_output_details()[0]["index"])}
 
 
+def takes_batches(path: Path) -> bool:
+    """Return whether the interpreter can be resized to two images, and then answers each as it does alone."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    with quiet():
+        interpreter = Interpreter(str(path), num_threads=1)
+        taken, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+        shape = [int(side) for side in taken["shape"]]
+        random = np.random.default_rng(0)
+        values: np.ndarray = random.standard_normal((2, *shape[1:]), np.float32)
+        if taken["dtype"] != np.float32:
+            values = random.integers(np.iinfo(taken["dtype"]).min, np.iinfo(taken["dtype"]).max, values.shape)
+
+        def answers(images: np.ndarray) -> np.ndarray:
+            interpreter.resize_tensor_input(taken["index"], images.shape)
+            interpreter.allocate_tensors()
+            interpreter.set_tensor(taken["index"], images.astype(taken["dtype"]))
+            interpreter.invoke()
+            return np.asarray(interpreter.get_tensor(given["index"]), np.float64)
+
+        alone = np.concatenate([answers(image[None]) for image in values])
+        try:
+            together = answers(values)
+        except (RuntimeError, ValueError):
+            return False
+    return together.shape == alone.shape and bool(np.abs(together - alone).max() <= 0.01 * np.abs(alone).max())
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Suppress the converter's output, also that from C++."""

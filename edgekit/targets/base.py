@@ -6,11 +6,14 @@ import importlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgekit import config
 from edgekit.errors import UsageError, unknown
-from edgekit.records import PRECISIONS, Artifact, Device
+from edgekit.records import PRECISIONS, Device
+
+if TYPE_CHECKING:
+    from edgekit.targets.kits import Kit
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,7 @@ class Target:
     Attributes:
         runtime: runtime that executes the files. suffix: file name suffix of the models. layout: of the input tensor.
         precisions: built by default. optional: built on request only.
-        package: ``module:function``, called as ``function(folder, artifacts, device)`` when the model files are in
-            `folder`, to add the files of the kit (`kits`).
+        package: ``module:function``, called with a `kits.Kit` whose model files are in place, to add the other files.
     """
 
     runtime: str
@@ -103,8 +105,8 @@ def precisions(resolved: Resolved, wanted: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(p for p in PRECISIONS if p in (wanted or default))
 
 
-def package(resolved: Resolved) -> Callable[[Path, list[Artifact], Device | None], None]:
+def package(resolved: Resolved) -> Callable[[Kit], None]:
     """Return the function that adds the files of a target's kit."""
     module, _, name = resolved.target.package.partition(":")
-    function: Callable[[Path, list[Artifact], Device | None], None] = getattr(importlib.import_module(module), name)
+    function: Callable[[Kit], None] = getattr(importlib.import_module(module), name)
     return function

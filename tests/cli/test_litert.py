@@ -93,7 +93,7 @@ def test_another_input_and_output_replace_those_of_one_form_and_leave_the_others
     }
     assert labels(made, "android/model.int8.tflite", capsys) == before
     text = (phone / "android" / "README.txt").read_text()
-    assert "int8: the pixels minus 128: model.int8.tflite" in text
+    assert "int8: the pixels minus 128; the file does step 3 itself (model.int8.tflite)" in text
 
 
 def test_strict_parity_normalizes_outside(phone: Path) -> None:
@@ -123,6 +123,22 @@ def test_what_cannot_be_is_refused_before_any_work(
     assert run(["export", "fruit", "-t", "android", *arguments]) in (2, 3, 4)
     assert said in capsys.readouterr().err
     assert (phone / "android" / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_who_made_it_is_not_forgotten_by_the_next_export(phone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def author(path: Path) -> str:
+        capsys.readouterr()
+        assert run(["inspect", str(path), "--json"]) == 0
+        return json.loads(capsys.readouterr().out)["metadata"].get("author", "")
+
+    assert run(["export", "fruit", "-t", "android", "-p", "fp16"]) == 0
+    assert "about: as given for android; --about replaces it" in capsys.readouterr().err
+    assert author(phone / "android" / "model.fp16.tflite") == "A. U. Thor"
+    assert run(["export", "fruit", "-t", "ios", "-p", "fp16"]) == 0
+    assert author(phone / "ios" / "model.fp16.tflite") == "A. U. Thor"
+    Path("nobody.toml").write_text("")
+    assert run(["export", "fruit", "-t", "ios", "-p", "fp16", "--about", "nobody.toml"]) == 0
+    assert author(phone / "ios" / "model.fp16.tflite") == ""
 
 
 def test_other_targets_have_no_such_forms(phone: Path, capsys: pytest.CaptureFixture[str]) -> None:

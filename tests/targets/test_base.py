@@ -9,7 +9,8 @@ import pytest
 from edgekit import config
 from edgekit.errors import DataError, MissingError, UsageError
 from edgekit.records import PRECISIONS
-from edgekit.targets import base
+from edgekit.targets import base, kits
+from tests.targets.test_kits import CONTRACT
 
 
 def device_file(folder: Path, **values: object) -> str:
@@ -96,5 +97,6 @@ def test_an_unknown_precision_lists_the_known() -> None:
 
 @pytest.mark.parametrize("family", base.FAMILIES)
 def test_every_target_has_a_function_that_finishes_its_folder(family: str, tmp_path: Path) -> None:
-    base.package(base.resolve(family))(tmp_path, [], None)
+    base.package(base.resolve(family))(kits.Kit(tmp_path, [], CONTRACT))
+    assert (tmp_path / "README.txt").is_file()
     assert all(path.stat().st_size or path.name == "SHA256SUMS" for path in tmp_path.iterdir())

@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from edgekit import files
+from edgekit.targets import kits
 from edgekit.targets.kits import write_tensorrt
+from tests.targets.test_kits import CONTRACT
 
 FILES = ("fp32", "fp16", "int8", "int8.typed")
 GREETINGS = {
@@ -72,7 +74,7 @@ def kit(tmp_path: Path) -> Kit:
     tools.mkdir()
     for name in FILES:
         (folder / f"model.{name}.onnx").write_text(name)
-    write_tensorrt(folder, [], None)
+    write_tensorrt(kits.Kit(folder, [], CONTRACT))
     return Kit(folder, tools)
 
 
@@ -195,7 +197,7 @@ def test_a_precision_that_the_kit_lacks_is_named(kit: Kit) -> None:
 def test_without_a_wish_only_the_precisions_of_the_kit_are_built(kit: Kit) -> None:
     kit.install(GREETINGS["10.3"])
     (kit.folder / "model.int8.onnx").unlink()
-    write_tensorrt(kit.folder, [], None)
+    write_tensorrt(kits.Kit(kit.folder, [], CONTRACT))
     assert kit.build().returncode == 0
     assert [call[0] for call in kit.calls()] == ["--onnx=model.fp32.onnx", "--onnx=model.fp16.onnx"]
 

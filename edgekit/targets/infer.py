@@ -1,0 +1,251 @@
+#!/usr/bin/env python3
+"""Example of inference: classify pictures with a model of this folder.
+
+    python3 infer.py photo.jpg                              with an engine if there is one, else with an ONNX file
+    python3 infer.py --model model.fp16.engine *.jpg
+    python3 infer.py --check                                compare the files with manifest.json
+
+It needs numpy and Pillow; for engines TensorRT 8.5 or newer with its Python API, as on a Jetson, and the CUDA runtime;
+for ONNX files onnxruntime. It imports nothing of edgekit, which wrote it: copy what you need into your program.
+Preprocessing and ONNX are tested. Engines are tested with doubles of TensorRT and CUDA, not verified on hardware.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+HERE = Path(__file__).resolve().parent
+_FASTEST_FIRST = ("int8", "fp16", "fp32")
+_CUDARTS = ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0")
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+_TO_GPU, _FROM_GPU, _NON_BLOCKING = 1, 2, 1
+
+
+# From a file to the input tensor; preprocess.json says how.
+
+
+def load(path: Path, preprocess: dict[str, Any]) -> np.ndarray:
+    """Decode and resize a picture. Returns RGB, uint8 (size, size, 3)."""
+    with Image.open(path) as opened:
+        return fit(to_rgb(ImageOps.exif_transpose(opened) or opened, preprocess), preprocess)
+
+
+def to_rgb(image: Image.Image, preprocess: dict[str, Any]) -> Image.Image:
+    """Convert a picture of any kind to RGB, with transparent parts over the background."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        return deep_to_rgb(image, preprocess)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        below = Image.new("RGBA", image.size, (*background(preprocess), 255))
+        return Image.alpha_composite(below, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def deep_to_rgb(image: Image.Image, preprocess: dict[str, Any]) -> Image.Image:
+    """Convert grey values of more than 8 bits; 16-bit colours are left to Pillow, which takes their higher bytes."""
+    given = preprocess.get("pixel_range")
+    low, high = given or ((0.0, 1.0) if image.mode == "F" else (0.0, 65535.0))
+    values = np.asarray(image)
+    if image.mode == "F":
+        values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
+        levels = ((values.clip(low, high) - low) / (high - low) * 255).round().astype(np.uint8)
+    else:
+        levels = (256 * (values.astype(np.float64).clip(low, high) - low) / (high - low)).clip(0, 255).astype(np.uint8)
+    if given and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        levels = 255 - levels
+    return Image.fromarray(levels).convert("RGB")
+
+
+def background(preprocess: dict[str, Any]) -> tuple[int, int, int]:
+    """Return the colour below transparent parts, and of the bars of a letterbox."""
+    red, green, blue = bytes.fromhex(preprocess.get("background", "#ffffff")[1:])
+    return red, green, blue
+
+
+def fit(image: Image.Image, preprocess: dict[str, Any]) -> np.ndarray:
+    """Resize an RGB picture. Returns RGB, uint8 (size, size, 3)."""
+    size, kind = preprocess["image_size"], preprocess.get("resize", "crop")
+    kernel: Any = getattr(Image, preprocess["resample"].upper())  # in every Pillow; Image.Resampling is newer
+    width, height = image.size
+    if kind == "squash":
+        return np.array(image.resize((size, size), kernel), np.uint8)
+    if kind == "letterbox":
+        longest = max(width, height)
+        width, height = (max(1, (2 * side * size + longest) // (2 * longest)) for side in (width, height))
+        square = Image.new("RGB", (size, size), background(preprocess))
+        square.paste(image.resize((width, height), kernel), ((size - width) // 2, (size - height) // 2))
+        return np.array(square, np.uint8)
+    # Resizing and cropping at once: the part of the picture that becomes the central square.
+    scale = preprocess["resize_size"] / min(width, height)
+    half_w, half_h = min(size / scale, width) / 2, min(size / scale, height) / 2
+    box = (width / 2 - half_w, height / 2 - half_h, width / 2 + half_w, height / 2 + half_h)
+    return np.array(image.resize((size, size), kernel, box=box), np.uint8)
+
+
+def to_tensor(pixels: np.ndarray, preprocess: dict[str, Any]) -> np.ndarray:
+    """Return the input ``image``, float32 (1, 3, size, size): (pixel / 255 - mean) / std, channels first."""
+    center, width = (np.asarray(preprocess[name], np.float32) * 255 for name in ("mean", "std"))
+    return np.ascontiguousarray(
+        ((pixels.astype(np.float32) - center) / width).astype(np.float32).transpose(2, 0, 1)[None]
+    )
+
+
+def probabilities(scores: np.ndarray, temperature: float) -> np.ndarray:
+    """Return the softmax of the scores of one picture over the temperature that was fitted on val; 1: none was."""
+    shifted = np.exp((scores.astype(np.float64) - scores.max()) / temperature)
+    return shifted / shifted.sum()
+
+
+# Models: functions from the input ``image`` to ``scores``, float32 (1, classes).
+
+
+def open_onnx(path: Path, is_as_written: bool) -> Callable[[np.ndarray], np.ndarray]:
+    """Open an ONNX file on the CPU. `is_as_written`: without ONNX Runtime's optimizer."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    if is_as_written:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda image: np.asarray(session.run(["scores"], {"image": image})[0])
+
+
+class Cuda:
+    """The few functions of the CUDA runtime that an engine needs."""
+
+    def __init__(self) -> None:
+        found = sorted(map(str, Path("/usr/local/cuda/lib64").glob("libcudart.so*")))
+        for name in filter(None, [os.environ.get("EDGEKIT_CUDART"), *_CUDARTS, *found]):
+            try:
+                self.library = ctypes.CDLL(name)
+                break
+            except OSError:
+                continue
+        else:
+            raise ImportError("the CUDA runtime (libcudart) was not found")
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call a function, and raise RuntimeError if it fails."""
+        status = getattr(self.library, name)(*arguments)
+        if status:
+            raise RuntimeError(f"{name} failed with status {status}")
+
+    def make(self, name: str, *arguments: Any) -> ctypes.c_void_p:
+        """Call a function that writes a pointer to its first argument."""
+        made = ctypes.c_void_p()
+        self.call(name, ctypes.byref(made), *arguments)
+        return made
+
+
+class Engine:
+    """A TensorRT engine with the input ``image`` and the output ``scores``."""
+
+    def __init__(self, path: Path) -> None:
+        import tensorrt
+
+        self.cuda = Cuda()
+        self.runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.WARNING))
+        self.engine = self.runtime.deserialize_cuda_engine(path.read_bytes())
+        if self.engine is None:
+            raise RuntimeError(f"{path} does not load: it is for another TensorRT or another GPU; run build.sh here")
+        self.context = self.engine.create_execution_context()
+        self.stream = self.cuda.make("cudaStreamCreateWithFlags", _NON_BLOCKING)
+        self.there = {}
+        for name in ("image", "scores"):
+            size = 4 * int(np.prod(tuple(self.engine.get_tensor_shape(name))))
+            self.there[name] = self.cuda.make("cudaMalloc", ctypes.c_size_t(size))
+            self.context.set_tensor_address(name, self.there[name].value)
+        self.scores = np.empty(tuple(self.engine.get_tensor_shape("scores")), np.float32)
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Copy the image to the GPU, run the engine, copy the scores back, and wait for all of it."""
+        self._copy(self.there["image"], image.ctypes.data_as(ctypes.c_void_p), image.nbytes, _TO_GPU)
+        if not self.context.execute_async_v3(self.stream.value):
+            raise RuntimeError("TensorRT cannot run the engine")
+        self._copy(self.scores.ctypes.data_as(ctypes.c_void_p), self.there["scores"], self.scores.nbytes, _FROM_GPU)
+        self.cuda.call("cudaStreamSynchronize", self.stream)
+        return self.scores.copy()
+
+    def _copy(self, to: ctypes.c_void_p, source: ctypes.c_void_p, size: int, kind: int) -> None:
+        self.cuda.call("cudaMemcpyAsync", to, source, ctypes.c_size_t(size), kind, self.stream)
+
+
+def has(module: str) -> bool:
+    """Return whether a package can be imported."""
+    try:
+        __import__(module)
+    except ImportError:
+        return False
+    return True
+
+
+def choose() -> Path:
+    """Return the model to run: an engine if TensorRT is here, else an ONNX file; the one that is faster first."""
+    names = [f"model.{precision}.engine" for precision in _FASTEST_FIRST if has("tensorrt")]
+    names += [f"model.{precision}.onnx" for precision in _FASTEST_FIRST if has("onnxruntime")]
+    for name in names:
+        if (HERE / name).is_file():
+            return HERE / name
+    sys.exit("no model can be run here: build engines with ./build.sh, or install onnxruntime for the ONNX files")
+
+
+# The folder.
+
+
+def check(manifest: dict[str, Any]) -> int:
+    """Compare the files with the manifest, and print each. Returns the exit status."""
+    wrong = 0
+    for artifact in manifest["artifacts"]:
+        path = HERE / artifact["name"].split("/")[-1]
+        state = "missing"
+        if path.is_file():
+            state = "ok" if hashlib.sha256(path.read_bytes()).hexdigest() == artifact["sha256"] else "changed"
+        wrong += state != "ok"
+        print(f"{path.name}: {state}")
+    for name, wanted in (("labels.txt", manifest["labels"]), ("preprocess.json", manifest["preprocess"])):
+        text = (HERE / name).read_text(encoding="utf-8")
+        same = (text.splitlines() if name.endswith(".txt") else json.loads(text)) == wanted
+        wrong += not same
+        print(f"{name}: {'ok' if same else 'not that of the manifest'}")
+    return 1 if wrong else 0
+
+
+def main() -> int:
+    """Print the three most probable classes of each picture, or check the folder."""
+    parser = argparse.ArgumentParser(description="Classify pictures with a model of this folder.")
+    parser.add_argument("pictures", nargs="*", type=Path)
+    parser.add_argument("--model", type=Path, help=".engine or .onnx file; default: the fastest that runs here")
+    parser.add_argument("--check", action="store_true", help="compare the files of this folder with manifest.json")
+    given = parser.parse_args()
+    manifest = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))
+    preprocess = json.loads((HERE / "preprocess.json").read_text(encoding="utf-8"))
+    labels = (HERE / "labels.txt").read_text(encoding="utf-8").rstrip("\n").split("\n")
+    if given.check or not given.pictures:
+        return check(manifest) if given.check else parser.error("no pictures")
+    path = given.model or choose()
+    details = {a["name"].split("/")[-1]: a["details"] for a in manifest["artifacts"]}
+    is_as_written = "host_runtime" in details.get(path.name, {})
+    model = Engine(path) if path.suffix == ".engine" else open_onnx(path, is_as_written)
+    print(f"{path.name}", file=sys.stderr)
+    for picture in given.pictures:
+        scores = model(to_tensor(load(picture, preprocess), preprocess))[0]
+        if not np.isfinite(scores).all():
+            sys.exit(f"{picture}: the scores are NaN or infinite")
+        shares = probabilities(scores, manifest.get("temperature") or 1.0)
+        best = ", ".join(f"{labels[n]} {100 * shares[n]:.1f} %" for n in np.argsort(-shares, kind="stable")[:3])
+        print(f"{picture}: {best}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
