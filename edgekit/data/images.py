@@ -10,7 +10,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -63,19 +63,21 @@ def load_image(path: Path, preprocess: Preprocess = PLAIN) -> Image:
     return _decode(path, preprocess, lambda size: None)[0]
 
 
-@contextmanager
-def decoded(path: Path, preprocess: Preprocess = PLAIN) -> Iterator[Image]:
-    """Decode a file as `load_image` does, and hold its share of the memory for pixels until the end of the block."""
+def seen_in(path: Path, preprocess: Preprocess, look: Callable[[Image], Seen]) -> Seen:
+    """Decode a file as `load_image` does, within the memory for pixels, and return what `look` returns for it."""
     with ExitStack() as held:
-        yield _decode(path, preprocess, lambda size: held.enter_context(PIXELS.hold(size)))[0]
+        # No name holds the image, so that its memory is free when the next one takes its place.
+        return look(_decode(path, preprocess, lambda size: held.enter_context(PIXELS.hold(size)))[0])
 
 
 def examine(path: Path, look: Callable[[Image], Seen], preprocess: Preprocess = PLAIN) -> tuple[Content, Seen]:
-    """Decode a file as `decoded` does. Returns what it holds, and what `look` returns for the RGB image."""
+    """Return what a file holds, and what `look` returns for its RGB image, decoded as in `seen_in`."""
     with ExitStack() as held:
         image, content = _decode(path, preprocess, lambda size: held.enter_context(PIXELS.hold(size)), examine=True)
         assert content is not None
-        return content, look(image)
+        seen = look(image)
+        del image
+        return content, seen
 
 
 def _decode(
@@ -392,8 +394,7 @@ def _kernel(preprocess: Preprocess) -> Resampling:
 
 def load_fitted(path: Path, preprocess: Preprocess) -> np.ndarray:
     """Decode and fit one file. Returns RGB, uint8 (image_size, image_size, 3)."""
-    with decoded(path, preprocess) as image:
-        return fit(image, preprocess)
+    return seen_in(path, preprocess, lambda image: fit(image, preprocess))
 
 
 def load_pixels(paths: Sequence[Path], preprocess: Preprocess) -> np.ndarray:

@@ -6,14 +6,17 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from edgekit.data.images import decoded, fit, whole
+from edgekit.data.images import fit, seen_in, whole
 from edgekit.records import DatasetIndex, Preprocess
 from edgekit.training.options import TrainOptions
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Key = tuple[int, int]
 _LEAST_AREA = 0.6
@@ -82,9 +85,12 @@ class TrainImages:
     def __getitem__(self, key: Key) -> tuple[torch.Tensor, int, int]:
         epoch, number = key
         sample = self.samples[number]
-        with decoded(self.root / sample.path, self.preprocess) as image:
+
+        def look(image: Image) -> np.ndarray:
             if self.transform is not None:
                 torch.default_generator.manual_seed(seed_of(self.seed, "augment", epoch, number))
                 image = self.transform(image)
-            pixels = np.array(image, np.uint8) if self.cropped else fit(image, self.preprocess)
+            return np.array(image, np.uint8) if self.cropped else fit(image, self.preprocess)
+
+        pixels = seen_in(self.root / sample.path, self.preprocess, look)
         return torch.from_numpy(pixels), sample.label, number

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from edgekit.data.memory import give_back_freed_memory
 from edgekit.errors import EdgekitError, is_out_of_memory
 from edgekit.labels import visible
 from edgekit.training.learner import Learner
@@ -131,15 +132,6 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return bool(mallopt and mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
-
-
-def give_back_freed_memory() -> None:
-    """Return unused pages of the C allocator to the system.
-
-    Code that oneDNN generates and stacks of threads, for example, cannot use them otherwise.
-    """
-    if sys.platform.startswith("linux") and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
-        trim(0)
 
 
 def reset_peak() -> None:

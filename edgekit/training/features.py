@@ -15,20 +15,23 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from edgekit import files
-from edgekit.data.images import decoded, fit
+from edgekit.data.images import fit, seen_in
 from edgekit.data.threads import in_order
 from edgekit.errors import DataError
 from edgekit.models import build, zoo
 from edgekit.models.build import normalize
 from edgekit.records import Preprocess, Sample
 from edgekit.training.augment import augmentation, seed_of
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 BLOCK, MOST_BLOCKS = 1024, 64  # least images per file; files per extraction, approximately
 SCHEMA = 1  # to be increased when `augmentation` or `_look` changes
@@ -160,11 +163,14 @@ def _look(root: Path, sample: Sample, view: View, transform: Any, preprocess: Pr
     """Return the pixels of one view of an image; the augmentation depends on its content, not on its path."""
     if files.sha256_file(root / sample.path) != sample.sha256:
         raise DataError(f"{root / sample.path} has changed since it was indexed", "run the same command again")
-    with decoded(root / sample.path, preprocess) as image:
+
+    def look(image: Image) -> np.ndarray:
         if transform is not None:
             torch.default_generator.manual_seed(seed_of(view.seed, "view", view.number, sample.sha256))
             image = transform(image)
         return np.array(image, np.uint8) if view.augment != "none" else fit(image, preprocess)
+
+    return seen_in(root / sample.path, preprocess, look)
 
 
 @torch.inference_mode()

@@ -11,6 +11,7 @@ import pytest
 GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
 SCRIPT = """
 import torch
+from edgekit.data import memory
 from edgekit.training import diagnostics
 
 def resident():
@@ -21,7 +22,7 @@ begun = resident()
 tensors = [torch.ones(10 * 2**20) for _ in range(10)]
 del tensors
 kept = resident() - begun
-diagnostics.give_back_freed_memory()
+memory.give_back_freed_memory()
 print(kept, resident() - begun)
 """
 
