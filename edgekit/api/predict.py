@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgekit import progress, runs
 from edgekit.errors import DataError, EdgekitError, MissingError, UsageError, unknown
+from edgekit.labels import visible
 
 if TYPE_CHECKING:
     import numpy as np
@@ -207,12 +208,16 @@ def _files(images: Sequence[str | Path]) -> tuple[list[Path], list[EdgekitError]
 
 def _read(paths: list[Path], checkpoint: Checkpoint) -> tuple[list[Path], list[np.ndarray], list[EdgekitError]]:
     """Return the images that can be read, their pixels, and the errors of the others."""
-    from edgekit.data import images
+    from edgekit.data import images, values
 
+    preprocess = checkpoint.preprocess
     used, pixels, bad = [], [], []
     for path in paths:
         try:
-            pixels.append(images.load_fitted(path, checkpoint.preprocess))
+            content, fitted = images.examine(path, lambda image: images.fit(image, preprocess), preprocess)
+            if problem := values.misread(content, preprocess.pixel_range):
+                progress.warn(f"{visible(str(path))}: {problem}")
+            pixels.append(fitted)
             used.append(path)
         except EdgekitError as error:
             bad.append(error)

@@ -95,6 +95,21 @@ def _unclear(part: Sequence[Content], why: str, ranges: Sequence[Range]) -> Data
     return DataError(f"{_held(part)}: the scale cannot be told, because there are {why}", hint)
 
 
+def misread(content: Content, pixel_range: Range | None) -> str:
+    """Return what is lost where an image is read with the range of a model; "" if nothing is."""
+    if not content.kind:
+        return ""
+    scales = FULL[content.kind]
+    low, high = pixel_range or (0.0, scales[-1] if content.kind == "integer" else scales[0])
+    held = f"its {content.kind} values from {_number(content.low)} to {_number(content.high)}"
+    trained = f"{_number(low)} to {_number(high)}, the scale of the model"
+    if content.low < low or content.high > high:
+        return f"{held} lie in part outside {trained}, and are clipped there"
+    if content.high - low <= DARK * (high - low):
+        return f"{held} look black at {trained}; convert it to that scale or to 8 bits"
+    return ""
+
+
 def parsed(text: str | None) -> Range | None:
     """Return the two numbers of ``LOW:HIGH``.
 

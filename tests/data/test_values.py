@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekit.data.values import parsed, reading, written
+from edgekit.data.values import misread, parsed, reading, written
 from edgekit.errors import DataError, UsageError
 from edgekit.records import Content
 
@@ -106,3 +106,24 @@ def test_a_written_range_is_read_back(text: str) -> None:
 def test_what_is_no_range_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is no pixel range"):
         parsed(text)
+
+
+@pytest.mark.parametrize(
+    ("content", "chosen", "says"),
+    [
+        (Content(colour=(0, 0, 0)), None, ""),
+        (Content("integer", 0, 60000), None, ""),
+        (Content("integer", 0, 3000), (0, 4095), ""),
+        (Content("float", 0, 1), None, ""),
+        (Content("integer", 0, 255), None, "its integer values from 0 to 255 look black at 0 to 65,535"),
+        (Content("integer", 0, 5000), (0, 4095), "lie in part outside 0 to 4,095, the scale of the model"),
+        (Content("float", 0, 255), None, "lie in part outside 0 to 1, the scale of the model, and are clipped there"),
+        (Content("integer", -3, 255), (0, 255), "its integer values from -3 to 255 lie in part outside 0 to 255"),
+    ],
+)
+def test_an_image_at_another_scale_than_the_models_is_told(
+    content: Content, chosen: tuple[float, float] | None, says: str
+) -> None:
+    found = misread(content, chosen)
+    assert says in found
+    assert bool(says) == bool(found)
