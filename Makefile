@@ -1,5 +1,8 @@
-# The only set-up: every target makes .venv by itself. PYTHON=python3.12 picks another Python.
-PYTHON ?= python3
+# The only set-up: every target makes .venv by itself, of the first Python here that edgekit runs on and that can make
+# one. PYTHON=python3.12 picks another.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.14 python3.10; do \
+	$$python -c 'import ensurepip, sys; sys.exit(not (3, 10) <= sys.version_info < (3, 15))' 2>/dev/null && \
+	echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
@@ -45,8 +48,10 @@ verify-jetson: $(VENV)/.demo  ## HOST=user@orin [RUN=runs/mine] [MODE=15W]: what
 	$(BIN)/python -m benchmarks.verify_jetson "$(HOST)" --run "$(or $(RUN),verify)" --mode "$(MODE)"
 
 $(VENV)/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' || \
-		{ echo "edgekit needs Python 3.10, 3.11 or 3.12: make PYTHON=python3.11"; exit 1; }
+	@test -n "$(PYTHON)" || \
+		{ echo "no Python 3.10 to 3.14 with venv was found: apt install python3-venv, or make PYTHON=..."; exit 1; }
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 15))' || \
+		{ echo "edgekit needs Python 3.10 to 3.14: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV) || \
 		{ rm -rf $(VENV); echo "this Python has no venv: apt install python3-venv"; exit 1; }
 
@@ -62,7 +67,7 @@ $(VENV)/.test: pyproject.toml $(VENV)/.demo
 
 # tflite-runtime needs numpy < 2 and Python < 3.12, so it lives apart; without it its tests say so.
 .venv-tflite/.ready: | $(VENV)/bin/python
-	$(PYTHON) -m venv .venv-tflite
+	$(BIN)/python -m venv .venv-tflite
 	-.venv-tflite/bin/pip install --quiet tflite-runtime==2.14.0 "numpy<2"
 	touch $@
 

@@ -39,3 +39,14 @@ def headings(path: Path) -> set[str]:
 def test_contributing_lists_the_layers_in_their_order() -> None:
     rows = re.findall(r"^\| (`.+?`) \|", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.M)
     assert re.findall(r"`(\w+)/?`", " ".join(rows)) == LAYERS
+
+
+def test_the_versions_of_python_are_the_same_everywhere() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    low, end = map(int, re.findall(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', project)[0])
+    listed = [int(minor) for minor in re.findall(r'"Programming Language :: Python :: 3\.(\d+)"', project)]
+    assert listed == list(range(low, end))
+    make = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert make.count(f"(3, {low}) <= sys.version_info < (3, {end})") == 2
+    assert all(f"python3.{minor}" in make for minor in listed)
+    assert f"Python 3.{low} to 3.{end - 1}" in (ROOT / "README.md").read_text(encoding="utf-8")
