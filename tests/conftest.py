@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # every worker with threads of its own on every core is many times slower
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, which reads it once
+# Every worker with threads of its own on every core is many times slower, and the number decides the last bits of sums.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, which reads it once
 
 from tests import datasets
 from tests.fixtures import adb_client, bare, board, colours, files, lab, made, road, rows, team  # noqa: F401

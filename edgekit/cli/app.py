@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from edgekit import __version__
+from edgekit import __version__, cores
 from edgekit.cli import (
     benchmark,
     console,
@@ -123,6 +123,7 @@ def _ask_again(lost: Any) -> None:
 
 def main() -> NoReturn:
     """Run the program. SIGTERM ends it as Ctrl-C does: files stay complete."""
+    cores.wait_passively()
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, signal.default_int_handler)
     sys.unraisablehook = _ask_again

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from edgekit import config, progress
+from edgekit import config, cores, progress
 from edgekit.cli import console
-from edgekit.cli.options import Json, Run, RunsDir
+from edgekit.cli.options import Json, Run, RunsDir, Threads
 from edgekit.errors import UsageError
 from edgekit.records import PRECISIONS
 from edgekit.targets import base
@@ -84,6 +84,7 @@ def export(
     build: Annotated[
         bool, typer.Option(help="Build engines if the device is known, from --host or its .toml file.")
     ] = True,
+    threads: Threads = None,
     json: Json = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
@@ -99,6 +100,7 @@ def export(
         )
     from edgekit.api import export as api
 
+    cores.use_threads(threads)
     options = api.ExportOptions(
         precisions=tuple(precision or ()),
         recipe=recipe,

@@ -19,6 +19,12 @@ Run = Annotated[
 RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="EDGEKIT_RUNS_DIR", help="Folder of the runs.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of a table.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="All columns of the tables, and their meaning.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="CPU threads. Default: a thread per core, less those that other programs use.", show_default=False
+    ),
+]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit import progress
+from edgekit import cores, progress
 from edgekit.cli import console
-from edgekit.cli.options import Json, RunsDir
+from edgekit.cli.options import Json, RunsDir, Threads
 from edgekit.errors import UsageError
 from edgekit.runs import choose_run
 
@@ -30,6 +30,7 @@ def predict(
     uncertainty: Annotated[
         bool, typer.Option("--uncertainty", help="Uncertainty of each prediction, by Monte Carlo dropout.")
     ] = False,
+    threads: Threads = None,
     json: Json = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
@@ -42,6 +43,7 @@ def predict(
         raise UsageError("the first argument is a run, not an image", f"edgekit predict - {quote(run)}")
     from edgekit.api import predict as api
 
+    cores.use_threads(threads)
     opened = choose_run(runs_dir, None if run == "-" else run)
     found = api.predict_all(opened, image, artifact, top, uncertainty)
     if json:

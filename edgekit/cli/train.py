@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit import files, progress, runs
+from edgekit import cores, files, progress, runs
 from edgekit.cli import console
-from edgekit.cli.options import Json, Run, RunsDir, Verbose, options_of
+from edgekit.cli.options import Json, Run, RunsDir, Threads, Verbose, options_of
 from edgekit.errors import MissingError, UsageError
 from edgekit.models import zoo
 from edgekit.runs import choose_run, list_runs, open_run, readable_runs
@@ -67,6 +67,7 @@ def train(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Skip images that cannot be decoded.", rich_help_panel="Data")
     ] = False,
+    threads: Threads = None,
     runs_dir: RunsDir = Path("runs"),
     **chosen: Any,
 ) -> None:
@@ -97,6 +98,7 @@ def train(
     wanted = api.options_for(data, model.split(","), flip, **chosen)
     if name and len(wanted) > 1:
         raise UsageError("--name needs a single model", "leave out --name: each model gets its own run")
+    cores.use_threads(threads)
     trained = api.train_all(data, wanted, runs_dir=runs_dir, name=name, skip_bad=skip_bad, log=log)
     if len(trained) > 1:
         print_comparison(trained, json=False)
@@ -171,7 +173,7 @@ def _cells(row: RunComparison) -> list[str]:
     return [row.run, row.model, str(row.strategy or "-"), interval, p_value, *figures]
 
 
-def evaluate(run: Run = None, json: Json = False, runs_dir: RunsDir = Path("runs")) -> None:
+def evaluate(run: Run = None, threads: Threads = None, json: Json = False, runs_dir: RunsDir = Path("runs")) -> None:
     """Evaluate a run on its val and test splits: every class, calibration, uncertainty.
 
     edgekit train does this at its end. Temperature and dropout are fitted on val; the printed figures are of test.
@@ -179,6 +181,7 @@ def evaluate(run: Run = None, json: Json = False, runs_dir: RunsDir = Path("runs
     """
     from edgekit.api.evaluate import evaluate_run
 
+    cores.use_threads(threads)
     opened = choose_run(runs_dir, run)
     evaluation = evaluate_run(opened)
     if json:

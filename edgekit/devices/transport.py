@@ -14,7 +14,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Protocol
 
 import edgekit.ondevice
-from edgekit import files
+from edgekit import cores, files
 from edgekit.devices.jobs import OPTIONAL, Job, Report, discard, failure
 from edgekit.devices.remote import AdbTransport, SshTransport
 from edgekit.errors import MissingError, UsageError
@@ -111,7 +111,7 @@ class LocalTransport:
     def _wait(self, work: Path) -> int:
         """Run the job in a folder and return its exit status."""
         command = [self.python, "-m", "ondevice", "--with-parent", "job.json"]
-        temporary = {**os.environ, "TMPDIR": str(work / "tmp")}
+        temporary = {**cores.outside_environment(), "TMPDIR": str(work / "tmp")}
         with (
             open(work / "log", "wb") as log,
             subprocess.Popen(

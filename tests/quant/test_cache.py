@@ -99,7 +99,7 @@ def test_a_damaged_file_is_refused_and_says_what_to_do(path: Path, kind: str) ->
     path.write_bytes(damages(path.read_bytes())[kind])
     with pytest.raises(DataError, match="damaged") as caught:
         cache.load(path, MADE_BY)
-    assert "remove it" in caught.value.hint
+    assert "keep it elsewhere" in caught.value.hint
     assert str(path) in caught.value.message
 
 
