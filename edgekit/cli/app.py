@@ -121,8 +121,20 @@ def _ask_again(lost: Any) -> None:
         sys.__unraisablehook__(lost)
 
 
+def _open_standard_streams() -> None:
+    """Open streams that are closed (``>&-``) on /dev/null: else the next file that is opened would be one of them."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
 def main() -> NoReturn:
     """Run the program. SIGTERM ends it as Ctrl-C does: files stay complete."""
+    _open_standard_streams()
     cores.wait_passively()
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, signal.default_int_handler)

@@ -78,6 +78,6 @@ def _report_missing(run: runs.Run, evaluated: bool, measured: bool) -> None:
     if not evaluated:
         progress.note(f"not evaluated on the test split; next: edgekit evaluate {run.handle}")
     if not measured:
-        exported = any((run.path / "export").glob("*/manifest.json"))
+        exported = any((run.path / "export").glob("[!.]*/manifest.json"))
         command = f"benchmark {run.handle}" if exported else f"export {run.handle} --target jetson --target android"
         progress.note(f"nothing was measured yet; next: edgekit {command}")

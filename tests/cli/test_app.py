@@ -256,6 +256,15 @@ main()
 """
 
 
+@pytest.mark.parametrize("closed", ["<&- >&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_as_good_as_none(tmp_path: Path, closed: str) -> None:
+    command = f'"{sys.executable}" -m edgekit devices {closed}; echo $? >"{tmp_path}/status"'
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    assert (tmp_path / "status").read_text() == "0\n"
+    assert "Traceback" not in done.stderr
+    assert ("jetson-orin-nano" in done.stdout) == (">&-" not in closed.replace("2>&-", ""))
+
+
 def test_a_terminal_that_knows_ascii_alone_gets_every_name() -> None:
     done = subprocess.run(
         [sys.executable, "-c", ASCII],
