@@ -121,10 +121,14 @@ def _share(percent: float) -> float:
 
 def _facts(material: Material, about: About) -> list[tuple[str, str]]:
     meta = material.run.info.plain()
-    size = meta["preprocess"].get("image_size")
+    size, resize = meta["preprocess"].get("image_size"), meta["preprocess"].get("resize", "crop")
     return [
         ("architecture", str(meta["arch"])),
-        ("input", f"RGB, {size} x {size} px, {meta['preprocess'].get('resample', _UNKNOWN)}"),
+        (
+            "input",
+            f"RGB, {size} x {size} px, {meta['preprocess'].get('resample', _UNKNOWN)}"
+            + (f", {resize}" if resize != "crop" else ""),
+        ),
         ("classes", str(len(material.labels))),
         ("version", about.version or f"weights {material.run.weights_sha256[:12]}"),
         ("author", about.author or _UNKNOWN),
