@@ -222,6 +222,7 @@ class Summary:
         top1, top1_low, top1_high: percent, with the 95 % interval. drop: points below the baseline, with `drop_low`
             and `drop_high`. p_value: McNemar's test against the baseline's answers. agreement: percent.
         no_answer, baseline_no_answer: number of answers with scores that are NaN or infinite, which count as wrong.
+        one_class: every image got the same answer, although they are of several classes.
         p50_ms, p90_ms, p99_ms: latency of a whole batch; None where the samples cannot carry it.
         speedup: p50 of the baseline over this p50, per image, with its 95 % interval. The baseline is that of the same
             device, else one with as many threads, else the desktop's; None where the numbers of threads differ, and of
@@ -275,6 +276,7 @@ class Summary:
     roofline: Roofline | None = None
     no_answer: int = 0
     baseline_no_answer: int = 0
+    one_class: bool = False
 
     @property
     def share_left(self) -> float | None:

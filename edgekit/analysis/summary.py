@@ -187,11 +187,18 @@ def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
         roofline=None if stand_in else roofline.reached(environment, series.p50_ms, batch),
         no_answer=_no_answers(result),
         baseline_no_answer=_no_answers(baseline),
+        one_class=_is_one_class(result),
     )
 
 
 def _no_answers(result: BenchmarkResult) -> int:
     return int((proportions.answers(result.logits) == proportions.NO_ANSWER).sum())
+
+
+def _is_one_class(result: BenchmarkResult) -> bool:
+    """Return whether images of several classes all got the same answer."""
+    given, expected = np.unique(proportions.answers(result.logits)), np.unique(result.expected)
+    return len(expected) > 1 and len(given) == 1 and given[0] != proportions.NO_ANSWER
 
 
 def _stands_in(result: BenchmarkResult) -> bool:

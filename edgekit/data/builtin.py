@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from edgekit import files
 from edgekit.errors import missing_package
@@ -28,9 +28,20 @@ def _digits(folder: Path) -> None:
 BUILTIN: dict[str, Callable[[Path], None]] = {"digits": _digits}
 
 
+# In the cache of edgekit.
+_FOLDER, _VERSION = "datasets", "-v1"
+
+
+def name_of(root: str) -> str | None:
+    """Return the name of the built-in data set whose folder, on any machine, is `root`; None if it is none."""
+    path = PurePath(root)
+    name = path.name.removesuffix(_VERSION)
+    return name if name in BUILTIN and path.parts[-2:] == (_FOLDER, f"{name}{_VERSION}") else None
+
+
 def materialize(name: str) -> Path:
     """Return the folder of a built-in data set, <class>/<image>.png, which is written on first use."""
-    folder = files.cache_dir("datasets") / f"{name}-v1"
+    folder = files.cache_dir(_FOLDER) / f"{name}{_VERSION}"
     if not folder.is_dir():
         with files.writing_folder(folder) as staging:
             BUILTIN[name](staging)

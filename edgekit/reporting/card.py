@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgekit.measurements import Summary
-from edgekit.reporting import decide, figures, provenance, trained
-from edgekit.reporting.markdown import block, bullets, commands, decision_blocks, escape, table
+from edgekit.reporting import decide, figures, provenance, trained, usage
+from edgekit.reporting.markdown import block, bullets, code, commands, decision_blocks, escape, table
 from edgekit.reporting.material import Material
 from edgekit.reporting.privacy import public
 from edgekit.reporting.tables import plain
@@ -43,6 +43,8 @@ def card(material: Material, about: About | None = None) -> str:
         f"# {escape(about.title or run.name)}",
         escape(about.description, 10_000) or f"Image classifier ({escape(str(meta['arch']))}), made with edgekit.",
         table(plain("", ("", ""), _facts(material, about), 2)),
+        "## How to use",
+        *_how_to_use(material),
         "## Intended use",
         _intended_use(material),
         "## Training data",
@@ -144,6 +146,29 @@ def _intended_use(material: Material) -> str:
         "of them; there is no answer for an image that belongs to none. Other intended uses, and uses that are out of "
         "scope, are unknown to edgekit: the author should describe them here."
     )
+
+
+def _how_to_use(material: Material) -> list[str]:
+    preprocess = material.run.info.preprocess
+    assert preprocess is not None  # `Material` has checked it
+    made = {result.artifact.name: result.artifact for result in material.results}
+    programs = {}
+    for name in usage.shipped(material.decisions, material.rows, material.gates):
+        if name in made and (text := usage.program(made[name], preprocess)):
+            programs[name] = text
+    steps = "\n".join(f"{n}. {escape(step, 2000)}" for n, step in enumerate(preprocess.steps(), 1))
+    parts = ["From a file to the model's input (inputs of bytes take the pixels before the last step):", steps]
+    if not programs:
+        return [*parts, f"No exported file was measured yet; run `edgekit export {code(material.run.handle)}`."]
+    parts.append("Put `photo.jpg` and the program beside the model and its labels.txt.")
+    if preprocess.pixel_range is not None:
+        parts.append("The programs are for files of 8 bits a channel.")
+    for name, text in programs.items():
+        runtime = "onnxruntime" if name.endswith(".onnx") else "ai-edge-litert"
+        needs = f"`pip install numpy pillow {runtime}`"
+        on_board = " On a Jetson, `build.sh` makes a TensorRT engine of it." if name.startswith("jetson") else ""
+        parts += [f"**{escape(name)}**: {needs}.{on_board}", block(text, "python")]
+    return parts
 
 
 def _data_name(data: Mapping[str, object]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from edgekit.labels import visible
 from edgekit.measurements import Flag, FlagKind, Gates, Quantile, Summary, not_finite
 from edgekit.reporting.tables import in_browser, latency
 from edgekit.scores import Evaluation
@@ -495,7 +496,7 @@ def _flags(row: Summary) -> list[Flag]:
 
 def _cautions(chosen: Summary, candidates: Sequence[Summary], budget: float, gates: Gates) -> list[str]:
     """Return limits of the figures, besides doubtful latencies, that matter for the choice."""
-    found = []
+    found = ["it answers the same class for every image"] if chosen.one_class else []
     if chosen.drop_high is not None and chosen.drop_high > budget:
         found.append(f"with {chosen.samples} images the loss may be up to {chosen.drop_high:.1f} points")
     if names := _overlapping(chosen, candidates):
@@ -568,7 +569,10 @@ def quantization_verdicts(rows: Sequence[Summary], gates: Gates | None = None) -
 
 
 def training_verdicts(evaluation: Evaluation) -> list[str]:
-    """Return three lines about the trained network on the test split: accuracy, calibration, uncertainty."""
+    """Return lines about the trained network on the test split: accuracy, calibration, uncertainty.
+
+    The first is a warning if the network tells no classes apart.
+    """
     test, dropout = evaluation.splits["test"], evaluation.dropout
     scores = test.scores
     accuracy = (
@@ -590,4 +594,17 @@ def training_verdicts(evaluation: Evaluation) -> list[str]:
         f"{test.dropout.nll:.3f} on test, temperature alone {test.after.nll:.3f}; "
         f"{'a significant gain' if gains else 'no significant gain'} on val, where both were fitted"
     )
-    return [f"{line}." for line in (accuracy, calibration, uncertainty)]
+    return [f"{line}." for line in (*_one_class(evaluation), accuracy, calibration, uncertainty)]
+
+
+def _one_class(evaluation: Evaluation) -> list[str]:
+    """Return a warning if every test image got the same answer although they are of several classes."""
+    scores = evaluation.splits["test"].scores
+    given = [n for n, c in enumerate(scores.classes) if c.predicted]
+    if len(given) != 1 or sum(c.support > 0 for c in scores.classes) < 2:
+        return []
+    return [
+        f"Warning: the network answers {visible(evaluation.labels[given[0]])} for each of the {scores.samples} test "
+        "images, so it has learned no difference between the classes; check the data (edgekit data check), and train "
+        "longer or with another --lr"
+    ]

@@ -105,11 +105,11 @@ def bullets(lines: Sequence[str]) -> str:
     return "\n".join(f"- {escape(line, 2000)}" for line in lines)
 
 
-def block(text: str) -> str:
+def block(text: str, language: str = "sh") -> str:
     """Return text in a code block that it cannot close."""
     longest = max((len(ticks) for ticks in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}sh\n{text}\n{fence}"
+    return f"{fence}{language}\n{text}\n{fence}"
 
 
 def code(text: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from edgekit import environment, runs
+from edgekit.data.builtin import name_of
 from edgekit.measurements import BenchmarkResult, ProgramResult
 from edgekit.reporting.material import Material
 
@@ -46,7 +47,7 @@ def _run(run: runs.Run, clean: Callable[[str], str]) -> runs.Run:
     """Return the run with a relative path and the name of the data set's folder for its root."""
     path = run.path if not run.path.is_absolute() and ".." not in run.path.parts else Path("runs") / run.path.name
     data = run.info.data or runs.DataInfo()
-    data = dataclasses.replace(data, root=PurePath(data.root).name or "?")
+    data = dataclasses.replace(data, root=name_of(data.root) or PurePath(data.root).name or "?")
     info = dataclasses.replace(_mapped(run.info, clean), checkpoint_sha256=run.weights_sha256, data=data)
     return runs.Run(path, info)
 

@@ -204,6 +204,9 @@ def footnotes(rows: Sequence[Summary], missing: str = "-: insufficient samples")
         for row in rows
         if row.no_answer
     ]
+    if constant := [f"{row.artifact} on {row.device}" for row in rows if row.one_class]:
+        more = f" and {len(constant) - 3} more" if len(constant) > 3 else ""
+        notes.append(f"warning: the same class for every image, so of no use: {', '.join(constant[:3])}{more}")
     notes += _fastest_note(rows, base)
     if any(row.p_value < SIGNIFICANT for row in rows if not row.baseline):
         notes.append("* significant: p < 0.05 (McNemar's test, paired)")

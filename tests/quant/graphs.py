@@ -41,10 +41,10 @@ def op(kind: str, sources: list[str], target: str, **attributes: object) -> tupl
     return helper.make_node(kind, sources, [target], name=target, **attributes), {}
 
 
-def graph(*parts: tuple[NodeProto, dict], channels: int = 16, extra: dict | None = None) -> ir.Model:
-    """A model from (node, arrays): input ``image`` (1, channels, 4, 4), output of the last node."""
+def graph(*parts: tuple[NodeProto, dict], channels: int = 16, extra: dict | None = None, side: int = 4) -> ir.Model:
+    """A model from (node, arrays): input ``image`` (1, channels, side, side), output of the last node."""
     arrays = {**{k: v for _, held in parts for k, v in held.items()}, **(extra or {})}
-    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, channels, 4, 4])
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, channels, side, side])
     last = helper.make_tensor_value_info(parts[-1][0].output[0], TensorProto.FLOAT, None)
     initializers = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
     proto = helper.make_graph([node for node, _ in parts], "g", [image], [last], initializers)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
+from edgekit.analysis.summary import summarize
 from edgekit.measurements import Gates, Summary
-from edgekit.reporting import decide
+from edgekit.reporting import decide, tables
 from edgekit.reporting.decide import training_verdicts
-from tests.bench.results import row
+from tests.bench.results import artifact, result, row
 from tests.reporting.evaluations import evaluation, split
 
 
@@ -97,6 +99,32 @@ def test_gates_and_cautions_are_those_of_the_page() -> None:
     assert line.startswith("orin: ship int8.")
     assert line.endswith(" Note: with 270 images the loss may be up to 1.3 points.")
     assert decide.quantization_verdicts(rows, Gates(max_drop=0.2))[0].startswith("orin: ship fp16.")
+
+
+def test_a_network_that_always_answers_one_class_is_warned_of() -> None:
+    truth = np.repeat(np.arange(3), 6)
+    constant = split(np.tile(np.float32([0, 2, 1]), (18, 1)), truth)
+    lines = decide.training_verdicts(evaluation(splits={"val": constant, "test": constant}))
+    assert lines[0].startswith("Warning: the network answers dog for each of the 18 test images")
+    assert lines[1].startswith("Test accuracy: 33.3 %")
+    assert decide.training_verdicts(evaluation())[0].startswith("Test accuracy")
+    of_one_class = split(np.tile(np.float32([0, 2, 1]), (18, 1)), np.ones(18, int))
+    assert decide.training_verdicts(evaluation(splits={"val": of_one_class, "test": of_one_class}))[0].startswith(
+        "Test accuracy"
+    )
+
+
+def test_a_file_that_always_answers_one_class_is_warned_of_where_it_is_measured() -> None:
+    base = result()
+    answers = np.tile(np.float32([0, 2, 1]), (40, 1))
+    constant = result(artifact("android/model.int8.tflite", "int8", "litert"), logits=answers)
+    rows = summarize([base, constant])
+    assert [row.one_class for row in rows] == [False, True]
+    says = "warning: the same class for every image, so of no use: android/model.int8.tflite on local"
+    assert says in tables.footnotes(rows)
+    assert not any("same class" in line for line in tables.footnotes(rows[:1]))
+    (found,) = decide.decide([dataclasses.replace(row, drop=0.0) for row in rows])
+    assert "it answers the same class for every image" in found.cautions
 
 
 def test_figures_of_different_power_modes_are_called_so() -> None:

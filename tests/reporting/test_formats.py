@@ -196,8 +196,8 @@ def test_the_front_matter_has_the_metrics_and_nothing_invented(material: Materia
     assert "edgekit train DATA --name big" in body
     html, kinds = shown(body)
     assert not {"html_block", "html_inline", "link_open"} & set(kinds)
-    for heading in ("Intended use", "Training data", "Training", "Evaluation", "Quantization", "Limitations",
-                    "How to reproduce"):  # fmt: skip
+    for heading in ("How to use", "Intended use", "Training data", "Training", "Evaluation", "Quantization",
+                    "Limitations", "How to reproduce"):  # fmt: skip
         assert f"<h2>{heading}</h2>" in html
     assert html.count("unknown") >= 4
 

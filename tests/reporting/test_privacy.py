@@ -12,11 +12,12 @@ from edgekit import runs
 from edgekit.api.report import render
 from edgekit.cli.report import FORMATS
 from edgekit.measurements import Latency, Roofline
-from edgekit.reporting import changes, pictures, privacy, svg
+from edgekit.reporting import changes, pictures, privacy, provenance, svg
 from edgekit.reporting.material import Material
 from tests.bench.results import BASELINE_ROW, artifact, by_program, flag, result, row
 from tests.reporting.evaluations import evaluation
 from tests.reporting.made import meta
+from tests.reporting.made import run as made_run
 
 MARKER = "s3cr3t"
 HOME = f"/home/{MARKER}"
@@ -93,6 +94,20 @@ def test_the_last_component_of_a_path_is_kept(tmp_path: Path) -> None:
 def test_text_that_is_no_path_stays_as_it_is(text: str, tmp_path: Path) -> None:
     made = secretive(tmp_path)
     assert privacy.public(dataclasses.replace(made, no_images=text)).no_images == text
+
+
+@pytest.mark.parametrize(
+    ("root", "shown"),
+    [
+        ("/home/me/.cache/edgekit/datasets/digits-v1", "digits"),
+        ("/scratch/cache/datasets/digits-v1", "digits"),
+        ("/home/me/digits-v1", "digits-v1"),
+        ("/home/me/datasets/birds-v1", "birds-v1"),
+    ],
+)
+def test_built_in_data_has_the_name_that_train_takes(root: str, shown: str) -> None:
+    found = privacy.public(Material(made_run(data={"root": root, "fingerprint": "f" * 64})))
+    assert provenance.training("a", found.run.info.plain()).startswith(f"edgekit train {shown} --name a ")
 
 
 def test_a_relative_run_path_is_kept_for_the_commands() -> None:
