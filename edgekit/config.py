@@ -130,8 +130,9 @@ def load_device(name: str) -> Device:
 
 
 def load_devices() -> list[Device]:
-    """Load every packaged device, sorted by name."""
-    return [load_device(name) for name in names("devices")]
+    """Load every device that has a name, sorted: the packaged ones, and those in ``devices/`` of the current folder."""
+    own = {path.stem for path in _device_file("x").parent.glob("*.toml")} - {*names("devices")}
+    return [load_device(name) for name in sorted({*names("devices"), *filter(is_device, own)})]
 
 
 def load_recipe(name: str) -> CalibrationRecipe:

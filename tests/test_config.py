@@ -155,3 +155,13 @@ def test_from_table_gives_back_what_json_made_of_a_record() -> None:
 
     preprocess = Preprocess(224, 256, "bicubic")
     assert config.from_table(json.loads(json.dumps(dataclasses.asdict(preprocess))), Preprocess, "f") == preprocess
+
+
+def test_devices_of_the_current_folder_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "devices").mkdir()
+    (tmp_path / "devices" / "mine.toml").write_text('family = "rpi"\n')
+    (tmp_path / "devices" / "local.toml").write_text('family = "rpi"\n')  # hidden by the packaged one
+    found = [device.name for device in config.load_devices()]
+    assert found.count("mine") == found.count("local") == 1
+    assert found == sorted(found)

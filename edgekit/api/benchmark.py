@@ -15,7 +15,7 @@ from edgekit.analysis import gates as judged
 from edgekit.bench import engines, program, results, roofline, session
 from edgekit.devices import ssh, transport
 from edgekit.devices.transport import Transport, open_transport
-from edgekit.errors import EdgekitError, GateError, MissingError, UsageError
+from edgekit.errors import EdgekitError, GateError, MissingError, UsageError, unknown
 from edgekit.measurements import LEAST_SAMPLES, BenchmarkResult, Gates, LayerCost, ProgramResult, Suite, Summary
 from edgekit.progress import Callback, reporting
 from edgekit.records import BASELINES, Artifact, Device
@@ -46,6 +46,8 @@ class BenchmarkOptions:
         threads: CPU threads; None: as in the device's file. host: address of the device, if there is only one.
         rebuild: rebuild TensorRT engines. power_mode: power mode while measuring; "": unchanged.
         baselines: names of `BASELINES`, or "all"; None: those that are installed and need no compiler.
+        artifacts: names of the models to measure, such as "android/model.int8.tflite"; empty: all. Gates judge those
+            that are named, else all but the FP32 references of targets that have another precision.
     """
 
     devices: tuple[str, ...] = ("local",)
@@ -56,6 +58,7 @@ class BenchmarkOptions:
     rebuild: bool = False
     power_mode: str = ""
     baselines: tuple[str, ...] | None = None
+    artifacts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Benchmarked:
 
     Attributes:
         results, rows: raw and summarized measurements of the run, including earlier benchmarks.
-        measured: (artifact, device) that this benchmark measured.
+        measured: (artifact, device) that this benchmark measured. named: artifacts that were asked for by name.
     """
 
     run: runs.Run
@@ -72,6 +75,7 @@ class Benchmarked:
     results: list[BenchmarkResult]
     rows: list[Summary]
     measured: Measured
+    named: tuple[str, ...] = ()
 
 
 def benchmark(
@@ -133,7 +137,7 @@ def measure_run(
     opened = runs.choose_run(runs_dir, run)
     intermediates = Intermediates(opened)
     with files.scratch() as scratch:
-        plan = _plan(intermediates, devices, baselines.made(intermediates, chosen, scratch))
+        plan = _plan(intermediates, devices, options.artifacts, baselines.made(intermediates, chosen, scratch))
         wanted = Wanted(
             opened,
             suite,
@@ -148,7 +152,12 @@ def measure_run(
     if not found:
         raise MissingError(f"the run {opened.name!r} has no measurements yet", f"edgekit benchmark {opened.handle}")
     return Benchmarked(
-        opened, suite, found, rows, {(artifact.name, each.name) for each, work in plan for artifact, _ in work}
+        opened,
+        suite,
+        found,
+        rows,
+        {(artifact.name, each.name) for each, work in plan for artifact, _ in work},
+        options.artifacts,
     )
 
 
@@ -438,14 +447,20 @@ def _with_threads(device: Device, threads: int | None) -> Device:
     return dataclasses.replace(device, threads=threads or device.threads)
 
 
-def _plan(intermediates: Intermediates, devices: list[Device], desktop: Work) -> list[tuple[Device, Work]]:
+def _plan(
+    intermediates: Intermediates, devices: list[Device], named: tuple[str, ...], desktop: Work
+) -> list[tuple[Device, Work]]:
     """Return the devices with the exports that each can run; this machine also runs the baselines."""
     from edgekit.api.artifacts import current_artifacts
 
     exported = current_artifacts(intermediates.run, intermediates.checkpoint.sha256)
     if not exported:
         progress.note(f"nothing is exported yet; next: edgekit export {intermediates.run.handle} --target jetson")
-    files = [(artifact, intermediates.run.path / "export" / artifact.name) for artifact in exported]
+    for name in named:
+        if name not in (known := [artifact.name for artifact in exported]):
+            raise unknown("artifact", name, known)
+    wanted = [artifact for artifact in exported if not named or artifact.name in named]
+    files = [(artifact, intermediates.run.path / "export" / artifact.name) for artifact in wanted]
     plan = []
     for device in devices:
         own = [(artifact, path) for artifact, path in files if artifact.target == device.name]
@@ -524,7 +539,10 @@ def check_gates(found: Benchmarked, strict: bool = False) -> None:
     if gates == Gates():
         return
     own = [row for row in found.rows if (row.artifact, row.device) in found.measured]
-    verdicts = judged.judge(own, gates, _without_rows(own, found.measured))
+    left = {row.artifact for row in own if _is_reference(row, own) and row.artifact not in found.named}
+    verdicts = judged.judge([r for r in own if r.artifact not in left], gates, _without_rows(own, found.measured))
+    if left:
+        progress.note(f"gates: not of {', '.join(sorted(left))}, for reference; --artifact NAME judges one too")
     failed = [verdict for verdict in verdicts if verdict.fails(strict)]
     for verdict in verdicts:
         if verdict.outcome != judged.Outcome.HELD:
@@ -542,6 +560,15 @@ def check_gates(found: Benchmarked, strict: bool = False) -> None:
             "; ".join(dict.fromkeys(_HINTS[gate] for gate in broken)),
         )
     progress.note(f"gates: {sum(v.outcome == judged.Outcome.HELD for v in verdicts)} of {len(verdicts)} held")
+
+
+def _is_reference(row: Summary, rows: Sequence[Summary]) -> bool:
+    """Return whether a row is of an FP32 file beside which another precision of its target was measured.
+
+    One whose answers are no numbers is judged like all others.
+    """
+    others = any(r.target == row.target and r.precision != "fp32" for r in rows)
+    return not row.baseline and row.precision == "fp32" and others and not row.no_answer
 
 
 def _without_rows(own: Sequence[Summary], measured: Measured) -> set[tuple[str, str]]:

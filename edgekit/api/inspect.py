@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit import files
 from edgekit.errors import EdgekitError, MissingError, UsageError, unknown
 from edgekit.labels import visible
+from edgekit.progress import note
 from edgekit.records import Artifact
 from edgekit.runs import choose_run
 
@@ -43,6 +44,16 @@ class Inspected:
     facts: dict[str, Any]
     contents: Contents | None = None
     verdicts: list[Verdict] = field(default_factory=list)
+
+
+def in_order(run: str, model: str | None) -> tuple[str, str | None]:
+    """Return the model and the run of a command line: RUN MODEL, MODEL alone, or the former order MODEL RUN."""
+    if model is None:
+        return run, None
+    if Path(run).suffix in _SUFFIXES and Path(model).suffix not in _SUFFIXES:
+        note(f"the order of the other commands works here too: edgekit inspect {quote(model)} {quote(run)}")
+        return run, model
+    return model, run
 
 
 def inspect(model: str, run: str | None, runs_dir: Path) -> Inspected:

@@ -77,6 +77,16 @@ def benchmark(
             show_default=False,
         ),
     ] = None,
+    artifact: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--artifact",
+            "-a",
+            help="Model to measure and to judge, such as android/model.int8.tflite; repeat it for several. Default: "
+            "all; gates judge all but the FP32 references.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
     verbose: Verbose = False,
     runs_dir: RunsDir = Path("runs"),
@@ -104,6 +114,7 @@ def benchmark(
         rebuild=rebuild,
         power_mode=set_power_mode or "",
         baselines=None if baseline is None else tuple(baseline),
+        artifacts=tuple(artifact or ()),
     )
     found = api.measure_run(run, options, runs_dir)
     print_figures(found.run, found.results, found.rows, json, verbose)

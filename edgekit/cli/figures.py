@@ -81,7 +81,9 @@ def print_rows(rows: list[Summary], json: bool, gates: Gates, verbose: bool) -> 
         return
     if rows:
         columns = tables.COLUMNS if verbose else tables.short_columns(rows, console.WIDTH)
-        console.table(columns, tables.lines_of(rows, columns), tables.RIGHT, tables.NARROW, verbose=verbose)
+        console.table(
+            columns, tables.lines_of(rows, columns), tables.RIGHT, tables.narrow_columns(rows), verbose=verbose
+        )
         for line in [*(tables.legend(rows) if verbose else []), *tables.footnotes(rows)]:
             progress.note(line)
         if not verbose:

@@ -18,12 +18,10 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    model: Annotated[str, typer.Argument(help=".tflite, .onnx or .engine file, or artifact of a run.")],
-    run: Annotated[
+    run: Annotated[str, typer.Argument(help="Name or path of the run that has the artifact. Default: the newest run.")],
+    model: Annotated[
         str | None,
-        typer.Argument(
-            help="Name or path of the run that has the artifact. Default: the newest run.", show_default=False
-        ),
+        typer.Argument(help=".tflite, .onnx or .engine file, or artifact of the run.", show_default=False),
     ] = None,
     ops: Annotated[
         bool, typer.Option("--ops", help="List of all operators, with their input and output tensors.")
@@ -38,7 +36,7 @@ def inspect(
     """
     from edgekit.api import inspect as api
 
-    found = api.inspect(model, run, runs_dir)
+    found = api.inspect(*api.in_order(run, model), runs_dir)
     if found.contents is None:
         console.as_json(found.facts) if json else _print_engine(found.facts)
     elif json:

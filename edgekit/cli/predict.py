@@ -13,15 +13,17 @@ from edgekit import cores, progress
 from edgekit.cli import console
 from edgekit.cli.options import Json, RunsDir, Threads
 from edgekit.errors import UsageError
-from edgekit.runs import choose_run
+from edgekit.runs import RUN_FILE, choose_run
 
 if TYPE_CHECKING:
     from edgekit.api.predict import Prediction
 
 
 def predict(
-    run: Annotated[str, typer.Argument(help="Name or path of a run; - for the newest run.")],
-    image: Annotated[list[str], typer.Argument(help="Image files, and folders of images.")],
+    run: Annotated[str, typer.Argument(help="Name or path of a run. Default, and -: the newest run.")],
+    image: Annotated[
+        list[str] | None, typer.Argument(help="Image files, and folders of images.", show_default=False)
+    ] = None,
     artifact: Annotated[
         str | None,
         typer.Option(help="Exported model, such as android/model.int8.tflite. Default: the checkpoint."),
@@ -39,13 +41,18 @@ def predict(
     Probabilities are calibrated with the temperature that was fitted on val. --uncertainty draws 64 dropout samples of
     the network's head, and adds mean and standard deviation of the predicted class's probability, and the entropy.
     """
-    if Path(run).is_file():
-        raise UsageError("the first argument is a run, not an image", f"edgekit predict - {quote(run)}")
     from edgekit.api import predict as api
 
     cores.use_threads(threads)
+    images = list(image or [])
+    if Path(run).is_file() or (Path(run).is_dir() and not images and not (Path(run) / RUN_FILE).exists()):
+        images, run = [run, *images], "-"
+    if not images:
+        raise UsageError("no image to classify", f"edgekit predict {quote(run)} IMAGE")
     opened = choose_run(runs_dir, None if run == "-" else run)
-    found = api.predict_all(opened, image, artifact, top, uncertainty)
+    if run == "-":
+        progress.note(f"run: {opened.handle}")
+    found = api.predict_all(opened, images, artifact, top, uncertainty)
     if json:
         console.as_json([_plain(answer) for answer in found.answers])
     elif found.answers:

@@ -119,6 +119,19 @@ def short_columns(rows: Sequence[Summary], width: int = 100) -> tuple[str, ...]:
     return columns
 
 
+def narrow_columns(rows: Sequence[Summary], width: int = 80) -> tuple[str, ...]:
+    """Return the columns for a narrow terminal: `NARROW`, and "on" where only that tells rows apart."""
+    if len({row.artifact for row in rows}) == len(rows):
+        return NARROW
+    columns: tuple[str, ...] = (NARROW[0], "on", *NARROW[1:])
+    for dropped in ("MB", "x base"):
+        lines = [columns, *lines_of(rows, columns)]
+        if sum(max(len(line[n]) for line in lines) + _GAP for n in range(len(columns))) - _GAP <= width:
+            break
+        columns = tuple(column for column in columns if column != dropped)
+    return columns
+
+
 def lines_of(rows: Sequence[Summary], columns: Sequence[str] = COLUMNS) -> list[list[str]]:
     """Return the cells of some columns of the table of models, a list for each row."""
     positions = [COLUMNS.index(column) for column in columns]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -78,6 +79,7 @@ def _contents(model: Any) -> Contents:
         "IR version": model.ir_version,
         "producer": f"{_name(model.producer_name)} {_name(model.producer_version)}".strip(),
         "nodes": len(ops),
+        **_external(graph),
         **_precision(ops, weights),
     }
     return Contents(
@@ -123,11 +125,34 @@ def _dtype(number: int) -> str:
 def _constant(tensor: Any) -> TensorInfo:
     dtype = _dtype(tensor.data_type)
     shape = tuple(int(n) for n in tensor.dims[:32])
-    # External data is not read.
+    if _is_external(tensor):  # which is not read
+        return TensorInfo(_name(tensor.name), shape, dtype, constant=True, nbytes=_size(tensor.data_type, shape))
     typed = 4 * (len(tensor.float_data) + len(tensor.int32_data)) + 8 * (
         len(tensor.int64_data) + len(tensor.double_data)
     )
     return TensorInfo(_name(tensor.name), shape, dtype, constant=True, nbytes=len(tensor.raw_data) or typed)
+
+
+def _is_external(tensor: Any) -> bool:
+    return bool(tensor.data_location == tensor.EXTERNAL)
+
+
+def _size(number: int, shape: tuple[int, ...]) -> int:
+    """Return the bytes of a tensor by its type and shape."""
+    import onnx
+
+    return math.prod(max(0, side) for side in shape) * int(onnx.helper.tensor_dtype_to_np_dtype(number).itemsize)
+
+
+def _external(graph: Any) -> dict[str, Any]:
+    """Return how many tensors lie in other files, and in which."""
+    tensors = [t for t in graph.initializer if _is_external(t)]
+    places = {_name(entry.value) for t in tensors for entry in t.external_data[:10] if entry.key == "location"}
+    if not tensors:
+        return {}
+    named = sorted(places)[:_MOST_NAMED]
+    more = ", ..." if len(places) > _MOST_NAMED else ""
+    return {"external data": f"{len(tensors)} tensors in {', '.join(named)}{more}, which is not read"}
 
 
 def _declared(value: Any) -> TensorInfo:

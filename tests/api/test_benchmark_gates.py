@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import numpy as np
@@ -86,3 +87,26 @@ def test_queries_that_a_start_up_took_do_not_count(capsys: pytest.CaptureFixture
     say_missing(Suite("mine", percentiles=(50, 99)), [started], {(int8.name, "local")})
     said = capsys.readouterr().err
     assert re.search(r"insufficient samples, 6\d\d queries without [67]\d of the start-up; p99 needs 662$", said)
+
+
+def test_the_fp32_reference_is_not_judged_unless_it_is_named_or_answers_with_no_numbers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fp32 = row(artifact="android/model.fp32.tflite", precision="fp32", speedup=1.0, speedup_low=0.9)
+    int8 = row(speedup=4.0, speedup_low=3.9, latency=None)
+    gates = Gates(min_speedup=2.0)
+
+    def judge(*rows: Summary, named: tuple[str, ...] = ()) -> None:
+        measured = {(each.artifact, each.device) for each in (BASELINE_ROW, *rows)}
+        check_gates(Benchmarked(made.run(), Suite("mine", gates=gates), [], [BASELINE_ROW, *rows], measured, named))
+
+    judge(fp32, int8)
+    text = capsys.readouterr().err
+    assert "gates: not of android/model.fp32.tflite, for reference; --artifact NAME judges one too" in text
+    assert "gates: 1 of 1 held" in text
+    with pytest.raises(GateError, match="1 of 2 gates"):
+        judge(fp32, int8, named=(fp32.artifact, int8.artifact))
+    with pytest.raises(GateError, match="1 of 1 gates"):
+        judge(fp32)  # all there is
+    with pytest.raises(GateError, match="1 of 2 gates"):
+        judge(dataclasses.replace(fp32, no_answer=3), int8)

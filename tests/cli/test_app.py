@@ -113,7 +113,7 @@ def test_an_error_makes_no_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "line",
     ["bogus", "--bogus", "train a b", "train a --epochs many", "train a --bogus", "benchmark --threads 0",
-     "predict", "predict a", "predict a b --top 0"],
+     "predict", "predict a b --top 0"],
 )  # fmt: skip
 def test_wrong_usage_is_status_2_and_names_the_help(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(line.split()) == 2

@@ -57,6 +57,7 @@ def as_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, An
 
 
 @pytest.mark.parametrize("how", [["android/model.int8.tflite"], ["android/model.int8.tflite", "fruit"],
+                                 ["fruit", "android/model.int8.tflite"],
                                  ["runs/fruit/export/android/model.int8.tflite"]])  # fmt: skip
 def test_an_artifact_is_found_by_its_name_or_its_path(
     folder: Path, capsys: pytest.CaptureFixture[str], how: list[str]

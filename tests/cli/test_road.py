@@ -136,7 +136,7 @@ def test_gates_are_judged_on_what_was_measured_and_standard_output_stays_clean(
     assert len(rows) > 1
     assert all(row["drop_low"] <= row["drop"] <= row["drop_high"] for row in rows)
     assert all(len(row["latency"]["quantiles"]) == 4 for row in rows)
-    assert "gate broken: desktop/model.fp32.onnx on board: the speed-up is" in output.err
+    assert "gate broken: desktop/model.int8.onnx on board: the speed-up is" in output.err
     assert "max-p90-ms, --min-speedup); all results were saved" in output.err
     assert "baseline/pytorch on" not in output.err
 
@@ -193,10 +193,16 @@ def test_every_bad_image_is_named(road: Path, tmp_path: Path, capsys: pytest.Cap
     assert all(text in shown for text in ("2 images", "none.png: no such", "text.png: cannot"))
 
 
-def test_an_image_in_the_place_of_the_run_is_explained(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_image_in_the_place_of_the_run_is_for_the_newest_run(
+    made: Path, road: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     picture = str(made / "photos" / "apple" / "000.png")
-    assert run(["predict", picture, picture]) == 2
-    assert f"hint: edgekit predict - {picture}" in capsys.readouterr().err
+    assert run(["predict", picture, picture]) == 0  # of the newest run
+    said = capsys.readouterr()
+    assert said.out.count(picture) == 2
+    assert "run: fruit" in said.err
+    assert run(["predict", "fruit"]) == 2
+    assert "hint: edgekit predict fruit IMAGE" in capsys.readouterr().err
 
 
 # Train ---------------------------------------------------------------------------------------

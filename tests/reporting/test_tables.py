@@ -173,3 +173,12 @@ def test_throttling_is_marked_and_explained() -> None:
     assert tables.board_cells(slowed)[1] == "orin!"
     assert any("3 over-current events" in note for note in tables.board_notes([slowed]))
     assert not any(note.startswith("!") for note in tables.board_notes([row(**BOARD)]))
+
+
+def test_on_a_narrow_terminal_the_column_that_tells_rows_apart_stays() -> None:
+    rows = [BASELINE_ROW, row(artifact="jetson/model.int8.onnx"), row(artifact="jetson/model.int8.onnx", device="orin")]
+    assert tables.narrow_columns(rows[:2]) == NARROW
+    columns = tables.narrow_columns(rows)
+    assert columns[:2] == ("model", "on")
+    lines = [list(columns), *tables.lines_of(rows, columns)]
+    assert sum(max(len(line[n]) for line in lines) + 2 for n in range(len(columns))) - 2 <= 80

@@ -62,7 +62,8 @@ def test_an_external_file_is_not_opened(tmp_path: Path) -> None:
     weight.data_location = TensorProto.EXTERNAL
     weight.external_data.add(key="location", value="/etc/passwd")
     contents = read(made.SerializeToString(), tmp_path)
-    assert next(t.nbytes for t in contents.weights if t.name == "w_int8") == 0
+    assert next(t.nbytes for t in contents.weights if t.name == "w_int8") == 12  # by its shape
+    assert contents.about["external data"] == "1 tensors in /etc/passwd, which is not read"
 
 
 @pytest.mark.parametrize("content", [b"", b"no model at all", b"\x00" * 64, b"TFL3" * 9])
@@ -108,3 +109,19 @@ def test_a_file_with_wrong_bytes_is_one_error_or_none(
     for place, value in places:
         content[place] = value
     survives(bytes(content), tmp_path_factory.getbasetemp())
+
+
+def test_weights_in_another_file_have_their_size(tmp_path: Path) -> None:
+    weight = onnx.numpy_helper.from_array(np.zeros((16, 16, 3, 3), np.float16), "w")
+    onnx.external_data_helper.set_external_data(weight, "weights.bin")
+    weight.ClearField("raw_data")
+    node = onnx.helper.make_node("Conv", ["image", "w"], ["scores"])
+    values = [
+        onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT16, [1, 16, 8, 8]) for n in ("image", "scores")
+    ]
+    held = onnx.helper.make_model(onnx.helper.make_graph([node], "g", values[:1], values[1:], [weight]))
+    path = tmp_path / "model.onnx"
+    path.write_bytes(held.SerializeToString())
+    found = read_onnx.read(path)
+    assert [tensor.nbytes for tensor in found.weights] == [16 * 16 * 9 * 2]
+    assert found.about["external data"] == "1 tensors in weights.bin, which is not read"
