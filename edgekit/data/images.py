@@ -41,7 +41,9 @@ LEAST_ALPHA = 8  # opacities below it cannot be seen
 _BAND_PIXELS = 1 << 20  # converted at a time
 # Brands of HEIF files (ISO/IEC 23008-12): photos of phones.
 _BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"mif1": "HEIC"}
-_ORIENTATION, _PHOTOMETRIC, _SAMPLE_FORMAT, _SIGNED = 0x0112, 262, 339, 2
+# Tags of EXIF and TIFF, and two of their values.
+_ORIENTATION, _BITS, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 274, 258, 262, 284, 339
+_SEPARATE, _SIGNED = 2, 2
 
 
 class TooLarge(DataError):
@@ -282,10 +284,15 @@ class _Deep:
             return _Deep(kind, preprocess, None, image.mode == "I" and bool(tags) and not is_signed, inverted)
         if is_signed:
             raise DataError(f"{path}: signed 8-bit values are not supported", "convert it to unsigned or 16-bit values")
+        full = not examine and preprocess.pixel_range in (None, _FULL)
+        if tags.get(_PLANES) == _SEPARATE and 16 in _several(tags.get(_BITS)):
+            if full and image.tile[0].codec_name == "libtiff":
+                return None
+            raise DataError(f"{path}: 16-bit colours in separate planes are not supported", "store them pixel by pixel")
         modes = [args if isinstance(args, str) else args[0] for _, _, _, args in image.tile if args]
         if not modes or not all(isinstance(m, str) and re.fullmatch("(RGB[AX]?|RGBa|LA);16[BLN]", m) for m in modes):
             return None
-        if not examine and preprocess.pixel_range in (None, _FULL):
+        if full:
             return None  # the higher bytes, which Pillow returns, are enough
         return _Deep("integer", preprocess, _lower_bytes(path, modes[0]))
 

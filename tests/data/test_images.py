@@ -440,6 +440,17 @@ def test_16_bit_colours_are_scaled_as_the_range_says(tmp_path: Path, channels: i
     assert (found == np.minimum(255, expected)).all()
 
 
+def test_16_bit_colours_in_separate_planes_are_refused_not_read_wrongly(tmp_path: Path) -> None:
+    entries = [
+        (256, 3, 1, 1), (257, 3, 1, 1), (258, 3, 3, 134), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 3, 140),
+        (277, 3, 1, 3), (278, 3, 1, 1), (279, 4, 3, 152), (284, 3, 1, 2),
+    ]  # fmt: skip
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(struct.pack("<HHII", *e) for e in entries)
+    body = struct.pack("<I3H3I3I3H", 0, 16, 16, 16, 164, 166, 168, 2, 2, 2, 900, 800, 700)
+    (tmp_path / "a.tif").write_bytes(head + body)
+    assert refused(tmp_path / "a.tif") == "16-bit colours in separate planes are not supported"
+
+
 def test_16_bit_colours_at_full_scale_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.png").write_bytes(png16(np.full((2, 2, 3), 51200, np.uint16)))
     monkeypatch.setattr(images, "_lower_bytes", lambda *_: pytest.fail("decoded twice"))
