@@ -191,7 +191,7 @@ def test_raw_values_that_are_gone_are_named_until_they_are_back(runs: Path) -> N
     assert (found.problems, len(listed(found))) == ((), 1)
 
 
-HOSTILE = ["x'); DROP TABLE edgekit_results; --", "\x1b[2J\nrm", "a\0b", "\ud800", "ü" * 5000, '"%s" ? :run', "100%_"]
+HOSTILE = ["x'); DROP TABLE edgekit_results; --", "\x1b[2J\nrm", "a\0b", "ü" * 5000, '"%s" ? :run', "100%_"]
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -205,6 +205,14 @@ def test_names_are_values_and_printable(runs: Path, name: str) -> None:
     assert len(entry.device) <= 200
     assert all(c.isprintable() for c in entry.device + entry.version + entry.cpu + "".join(entry.environment))
     assert listed(found, Wanted(device=entry.device)) == [entry]
+
+
+def test_a_name_that_is_no_text_is_damage(runs: Path) -> None:
+    path = measure(runs / "digits", device="pi")
+    changed(path, device="\ud800")
+    found = index.refresh(runs)
+    assert [problem.startswith(f"{path} is damaged: ") for problem in found.problems] == [True]
+    assert [entry.device for entry in listed(found)] == ["local"]
 
 
 def test_a_run_called_like_sql_is_a_name(runs: Path) -> None:
