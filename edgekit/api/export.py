@@ -13,7 +13,7 @@ from edgekit.api.artifacts import load_about, load_artifacts
 from edgekit.devices.transport import at, open_transport
 from edgekit.errors import GateError, UsageError, unknown
 from edgekit.models import zoo
-from edgekit.progress import Callback, note, reporting
+from edgekit.progress import Callback, note, reporting, working
 from edgekit.quantization import Border, check_parity_mode
 from edgekit.records import PRECISIONS, Artifact, Device
 from edgekit.targets import base, metadata
@@ -122,7 +122,10 @@ def export_targets(
     observers.check(recipe.observer)
     recover.check(recipe.steps)
     intermediates = Intermediates(opened, recipe, options.parity == "strict", options.calibration_data, border)
-    exported = [_export(intermediates, r, precisions, options, about) for r, precisions in wanted]
+    exported = []
+    for resolved, precisions in wanted:
+        with working(f"writing the models for {resolved.name}"):
+            exported.append(_export(intermediates, resolved, precisions, options, about))
     for device, name in builders:
         _build_engines(opened, device, name)
     return opened, exported

@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 WIDTH = 100  # characters of a table, unless all columns are asked for
 _GAP = 2  # characters between two columns
+_SILENCE = 15.0  # seconds without a sign of life, at most
 _LEAST = 12  # characters that a column of prose keeps
 
 
@@ -46,13 +48,15 @@ def attached() -> Iterator[None]:
     if os.environ.get("RANK", "0") != "0" or any(isinstance(h, _Notes) for h in progress.log.handlers):
         yield
         return
-    handler, level = _Notes(), progress.log.level
+    lines = _Lines()
+    handler, level = _Notes(lines), progress.log.level
     progress.log.addHandler(handler)
     progress.log.setLevel(logging.INFO)
     try:
-        with progress.reporting(_Bars()):
+        with progress.reporting(_Bars() if _notes().is_terminal else lines):
             yield
     finally:
+        lines.close()
         progress.log.removeHandler(handler)
         progress.log.setLevel(level)
 
@@ -60,13 +64,82 @@ def attached() -> Iterator[None]:
 class _Notes(logging.Handler):
     """Write each log record as one line on standard error, without interpreting markup."""
 
+    def __init__(self, lines: _Lines) -> None:
+        super().__init__()
+        self._lines = lines
+
     def emit(self, record: logging.LogRecord) -> None:
+        self._lines.postpone()
         start = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
         _notes().print(printable(start + record.getMessage()), markup=False, soft_wrap=True)
 
 
+class _Lines:
+    """Write a line about the running tasks now and then, where standard error is no terminal.
+
+    The first comes after `_SILENCE` seconds without a note, later ones after a tenth of the time that a task has taken.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: dict[int, tuple[float, Progress, Progress]] = {}  # when it began, its first and its last state
+        self._due = 0.0
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __call__(self, state: Progress) -> None:
+        with self._lock:
+            if state.finished:
+                self._running.pop(state.id, None)
+                return
+            began, first, _ = self._running.get(state.id, (time.monotonic(), state, state))
+            self._running[state.id] = (began, state if first.total is None else first, state)
+            if self._thread is None:
+                self._due = time.monotonic() + _SILENCE
+                self._thread = threading.Thread(target=self._write, daemon=True)
+                self._thread.start()
+
+    def postpone(self) -> None:
+        """Wait once more: a note was shown."""
+        self._due = max(self._due, time.monotonic() + _SILENCE)
+
+    def close(self) -> None:
+        """Write no more."""
+        self._ended.set()
+
+    def _write(self) -> None:
+        while not self._ended.wait(min(1.0, _SILENCE)):
+            now = time.monotonic()
+            with self._lock:
+                running = list(self._running.values())
+            if running and now >= self._due and now - running[-1][0] >= min(1.0, _SILENCE):
+                self._due = now + max(_SILENCE, 0.1 * (now - running[-1][0]))
+                line = "; ".join(progress_line(now - began, first, last) for began, first, last in running[:3])
+                _notes().print(printable(line), markup=False, soft_wrap=True)
+
+
+def progress_line(seconds: float, first: Progress, last: Progress) -> str:
+    """Return a line about a task that began `seconds` ago: what is done, and how long the rest may take.
+
+    Args:
+        first, last: the first state that tells the number of steps, and the present one.
+    """
+    parts = [f"{last.task}: {_duration(seconds)} so far"]
+    if last.total:
+        parts = [f"{last.task}: {last.done} of {last.total}, {_duration(seconds)} so far"]
+        if (done := last.done - first.done) > 0 and last.total > last.done:
+            parts.append(f"about {_duration(seconds * (last.total - last.done) / done)} left")
+    return ", ".join(parts) + (f" ({last.text})" if last.text else "")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 class _Bars:
-    """Draw a progress bar for each running task, if standard error is a terminal."""
+    """Draw a progress bar for each running task, no wider than the terminal."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -74,8 +147,6 @@ class _Bars:
         self._tasks: dict[int, TaskID] = {}
 
     def __call__(self, state: Progress) -> None:
-        if not _notes().is_terminal:
-            return
         from rich.markup import escape
 
         with self._lock:
@@ -91,15 +162,16 @@ class _Bars:
     def _begin(self) -> Display:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Display
+        from rich.table import Column
 
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=min(40, max(4, _notes().width // 4 - 14))),
             MofNCompleteColumn(),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.fields[text]}", table_column=Column(ratio=1, no_wrap=True)),  # cut where there is no room
         )
-        self._display = Display(*columns, console=_notes(), transient=True)
+        self._display = Display(*columns, console=_notes(), transient=True, expand=True)
         self._display.start()
         return self._display
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,64 @@ def test_progress_is_silent_where_there_is_no_terminal(capsys: pytest.CaptureFix
         update(1, 2, "[/]")
     output = capsys.readouterr()
     assert (output.out.strip(), output.err.strip()) == ("", "")
+
+
+def test_without_a_terminal_a_line_now_and_then_says_what_is_going_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "_SILENCE", 0.05)
+    lines, shown = console._Lines(), ""
+    with progress.reporting(lines), progress.bar("training [x]") as update:
+        update(0, 50)
+        update(10, 50, "epoch 1, loss 0.5")
+        deadline = time.monotonic() + 20
+        while not shown and time.monotonic() < deadline:
+            time.sleep(0.02)
+            shown += capsys.readouterr().err
+        assert re.match(r"training \[x\]: 10 of 50, 0 s so far, about \d s left \(epoch 1, loss 0\.5\)\n", shown)
+    lines.close()
+    assert not lines._running
+
+
+@pytest.mark.parametrize(
+    ("seconds", "first", "last", "line"),
+    [
+        (30, (0, None), (0, None), "reading: 30 s so far"),
+        (60, (0, 300), (100, 300), "reading: 100 of 300, 60 s so far, about 2 min left"),
+        (60, (100, 300), (200, 300), "reading: 200 of 300, 60 s so far, about 60 s left"),
+        (7200, (0, 2), (1, 2), "reading: 1 of 2, 2.0 h so far, about 2.0 h left"),
+        (20, (0, 5), (0, 5), "reading: 0 of 5, 20 s so far"),
+        (20, (0, 5), (5, 5), "reading: 5 of 5, 20 s so far"),
+    ],
+)
+def test_a_line_estimates_the_rest_from_what_was_done_here(
+    seconds: float, first: tuple[int, int | None], last: tuple[int, int | None], line: str
+) -> None:
+    states = [progress.Progress(1, "reading", *state) for state in (first, last)]
+    assert console.progress_line(seconds, *states) == line
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_bar_fits_the_terminal_and_lines_above_it_stay(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    from rich.console import Console
+
+    screen = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None, legacy_windows=False)
+    monkeypatch.setattr(console, "_notes", lambda: screen)
+    bars = console._Bars()
+    text = "epoch 3, loss 0.512, 120 images/s, best val top-1 98.0 %"
+    bars(progress.Progress(1, "training efficientnet_lite0", 320, 1000, text))
+    screen.print("epoch 2/10 is over")
+    bars(progress.Progress(1, "training efficientnet_lite0", 321, 1000, text))
+    assert bars._display is not None
+    bars._display.refresh()
+    bars(progress.Progress(1, "training efficientnet_lite0", finished=True))
+    assert isinstance(screen.file, io.StringIO)
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.file.getvalue()).replace("\r", "\n").splitlines()
+    assert "epoch 2/10 is over" in [line.strip() for line in shown]
+    assert all(len(line) <= width for line in shown)
+    assert re.match(
+        r"training efficientnet_lite0 \S+ +321/1000 \S+ epoch 3, l", [li for li in shown if "321" in li][-1]
+    )
 
 
 def test_an_error_passes_through_progress() -> None:
