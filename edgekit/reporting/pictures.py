@@ -126,7 +126,7 @@ def confusion(cells: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
 def reliability(curves: Mapping[str, Calibration]) -> str:
     """Draw accuracy against confidence, and the number of answers by confidence; one curve per entry."""
     colors = dict(zip(curves, (svg.RED, svg.BLUE, svg.GREEN)))
-    with svg.drawing(8, 3.6) as figure:
+    with svg.drawing(8, 4.4) as figure:
         left, right = figure.subplots(1, 2, width_ratios=(1, 1))
         left.plot([0, 100], [0, 100], color=svg.INK, linewidth=0.8, linestyle="--", label="ideal")
         for name, found in curves.items():
@@ -146,7 +146,7 @@ def reliability(curves: Mapping[str, Calibration]) -> str:
         for axes in (left, right):
             axes.set_xlim(0, 101)
             axes.grid()
-            axes.legend(loc="upper left", fontsize=9)
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=9)
         return svg.to_svg(figure, "reliability: confidence against accuracy on the test split")
 
 
