@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from edgekit.api.benchmark import Benchmarked, check_gates, report_missing
-from edgekit.errors import ExitStatus, GateError
+from edgekit import config
+from edgekit.api.benchmark import Benchmarked, _plan, check_gates, report_missing
+from edgekit.errors import ExitStatus, GateError, UsageError
 from edgekit.measurements import BenchmarkResult, Gates, Suite, Summary
 from tests.bench.results import BASELINE_ROW, artifact, result, row
 from tests.reporting import made
@@ -110,3 +113,21 @@ def test_the_fp32_reference_is_not_judged_unless_it_is_named_or_answers_with_no_
         judge(fp32)  # all there is
     with pytest.raises(GateError, match="1 of 2 gates"):
         judge(dataclasses.replace(fp32, no_answer=3), int8)
+
+
+def test_only_the_models_that_are_named_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["android/model.fp32.tflite", "android/model.int8.tflite", "rpi/model.int8.tflite"]
+    known = [artifact(name, name.split(".")[1], "litert") for name in names]
+    monkeypatch.setattr("edgekit.api.artifacts.current_artifacts", lambda run, sha256: known)
+    monkeypatch.setattr("edgekit.bench.session.is_installed", lambda runtime: True)
+    of = SimpleNamespace(run=SimpleNamespace(path=Path("x"), handle="x"), checkpoint=SimpleNamespace(sha256="b" * 64))
+
+    def planned(*named: str) -> list[str]:
+        ((_, work),) = _plan(of, [config.load_device("local")], named, [])  # type: ignore[arg-type]
+        return [each.name for each, _ in work]
+
+    assert planned() == names
+    assert planned(names[1]) == names[1:2]
+    assert planned(names[2], names[0]) == [names[0], names[2]]
+    with pytest.raises(UsageError, match=r"unknown artifact 'model\.int8\.tflite'"):
+        planned("model.int8.tflite")
