@@ -116,10 +116,15 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class Run:
-    """An opened run folder and the contents of its run.json."""
+    """An opened run folder and the contents of its run.json.
+
+    Attributes:
+        images: folder to look for the run's images in, instead of that of its training.
+    """
 
     path: Path
     info: RunInfo
+    images: Path | None = None
 
     @property
     def name(self) -> str:
@@ -145,7 +150,7 @@ class Run:
         """Write run.json with `changes` to fields of `RunInfo`, and return the new state."""
         info = dataclasses.replace(self.info, **changes)
         files.save_json(self.path / RUN_FILE, info.document())
-        return Run(self.path, info)
+        return dataclasses.replace(self, info=info)
 
 
 def create_run(runs_dir: Path, name: str, info: RunInfo, **documents: Any) -> Run:
@@ -294,19 +299,25 @@ def _status(path: Path) -> Any:
         return None
 
 
-def choose_run(runs_dir: str | Path, run: Run | str | Path | None) -> Run:
+def choose_run(runs_dir: str | Path, run: Run | str | Path | None, images: str | Path | None = None) -> Run:
     """Open a run by name or path, the newest for None, or read an opened run again.
 
     Log the name of the newest run, and a note if the training did not finish.
 
+    Args:
+        images: folder that the run's images are in, if it is not that of its training any more.
+
     Raises:
-        MissingError: there is none. StorageError: a newer edgekit wrote it.
+        MissingError: there is none, or no folder `images`. StorageError: a newer edgekit wrote it.
     """
+    folder = None if images is None else Path(images)
+    if folder is not None and not folder.is_dir():
+        raise MissingError(f"{str(images)!r} is no folder", "--data takes the folder that the run's images are in now")
     if isinstance(run, Run):
-        return read_run(run.path)
+        return dataclasses.replace(read_run(run.path), images=folder or run.images)
     opened = open_run(Path(runs_dir), None if run is None else str(run))
     if run is None:
         progress.note(f"run: {opened.name} (the newest)")
     if (status := opened.info.status) != "finished":
         progress.note(f"the training of {opened.name} did not finish ({status}); its best weights so far are used")
-    return opened
+    return dataclasses.replace(opened, images=folder)

@@ -166,6 +166,7 @@ class Evaluation:
     Attributes:
         splits: ``val`` and ``test``; reports quote test.
         mistakes: wrong answers on test, the most confident first.
+        left_out: hashes of the images of val and test that were missing.
         raw: ``val_logits`` and ``test_logits`` float32 (N, classes), ``val_labels`` and ``test_labels``
             int64 (N,), and ``mistake_pixels`` uint8 (mistakes, side, side, 3).
     """
@@ -177,6 +178,7 @@ class Evaluation:
     splits: dict[str, SplitScores]
     mistakes: tuple[Mistake, ...]
     raw: dict[str, Any]
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_labels(self.labels)

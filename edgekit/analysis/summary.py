@@ -36,11 +36,21 @@ def summarize(results: Sequence[BenchmarkResult]) -> list[Summary]:
     rows = []
     for result in results:
         own = _own(result, baselines)
-        if own.expected.shape != result.expected.shape or (own.expected != result.expected).any():
+        if not _same_images(own, result):
             raise MissingError(f"{result.artifact.name} was measured on other images", "edgekit benchmark")
         peers = [best[id(r)] for r in results if id(r) in best and r.device == own.device and _same_threads(r, result)]
         rows.append(_with_best(_summary(result, own), peers))
     return sorted(rows, key=_order)
+
+
+def on_other_images(results: Sequence[BenchmarkResult]) -> list[BenchmarkResult]:
+    """Return the results that cannot be compared with their baseline, as a few images were missing for one of them."""
+    baselines = [r for r in results if r.artifact.name == REFERENCE]
+    return [r for r in results if baselines and not _same_images(_own(r, baselines), r)]
+
+
+def _same_images(one: BenchmarkResult, other: BenchmarkResult) -> bool:
+    return one.expected.shape == other.expected.shape and bool((one.expected == other.expected).all())
 
 
 def _order(row: Summary) -> tuple[Any, ...]:

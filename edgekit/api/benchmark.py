@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _ACCURACY = "edgekit quant debug shows where accuracy is lost; more test images make its interval smaller"
 _LATENCY = "edgekit benchmark --suite standard on an idle machine, or a faster network or device"
 _HINTS = {"max_drop": _ACCURACY, "min_accuracy": _ACCURACY, "max_p90_ms": _LATENCY, "min_speedup": _LATENCY}
+_NOISE = 32  # images for a latency without images
 # Artifacts and their files, measured on one device.
 Work = list[tuple[Artifact, Path]]
 # Names of artifacts and devices.
@@ -68,6 +69,7 @@ class Benchmarked:
     Attributes:
         results, rows: raw and summarized measurements of the run, including earlier benchmarks.
         measured: (artifact, device) that this benchmark measured. named: artifacts that were asked for by name.
+        latencies: those of this benchmark that have no answers to test images, because there were no images.
     """
 
     run: runs.Run
@@ -76,6 +78,7 @@ class Benchmarked:
     rows: list[Summary]
     measured: Measured
     named: tuple[str, ...] = ()
+    latencies: list[BenchmarkResult] = field(default_factory=list)
 
 
 def benchmark(
@@ -85,6 +88,7 @@ def benchmark(
     *,
     strict_gates: bool = False,
     runs_dir: str | Path = "runs",
+    data: str | Path | None = None,
     progress: Callback | None = None,
     **options: Any,
 ) -> list[Summary]:
@@ -98,6 +102,7 @@ def benchmark(
         suite: duration and gates: "quick", "standard", "mlperf-mobile", or a .toml file.
         strict_gates: pass a gate only if its 95 % interval shows that it holds.
         runs_dir: the folder of the runs.
+        data: folder that the test images are in now; by default that of the training.
         progress: called with a `Progress` whenever the state changes, from other threads too.
         options: fields of `BenchmarkOptions`, such as ``gates={"max_drop": 1.0}`` or ``threads=2``.
 
@@ -117,14 +122,17 @@ def benchmark(
     if options.get("baselines") is not None:
         options["baselines"] = tuple(options["baselines"])
     with reporting(progress):
-        found = measure_run(run, BenchmarkOptions(tuple(devices), suite, **options), runs_dir)
+        found = measure_run(run, BenchmarkOptions(tuple(devices), suite, **options), runs_dir, data)
         report_missing(found)
         check_gates(found, strict_gates)
     return found.rows
 
 
 def measure_run(
-    run: runs.Run | str | Path | None, options: BenchmarkOptions, runs_dir: str | Path = "runs"
+    run: runs.Run | str | Path | None,
+    options: BenchmarkOptions,
+    runs_dir: str | Path = "runs",
+    data: str | Path | None = None,
 ) -> Benchmarked:
     """Measure, save and summarize. Invalid options are refused before any work."""
     from edgekit.api import baselines, report
@@ -134,31 +142,32 @@ def measure_run(
     suite = config.load_suite(options.suite)
     suite = dataclasses.replace(suite, gates=dataclasses.replace(suite.gates, **options.gates))
     chosen = baselines.choose(None if options.baselines is None else list(options.baselines))
-    opened = runs.choose_run(runs_dir, run)
+    opened = runs.choose_run(runs_dir, run, data)
     intermediates = Intermediates(opened)
     with files.scratch() as scratch:
         plan = _plan(intermediates, devices, options.artifacts, baselines.made(intermediates, chosen, scratch))
+        samples = test_set(intermediates, scratch)
         wanted = Wanted(
             opened,
             suite,
-            test_set(intermediates, scratch),
+            samples,
             options.rebuild,
             options.power_mode,
             costs=tuple(report.layer_costs(intermediates)),
+            answers=known_answers(opened, samples),
             peaks=roofline.measure(plan[0][0].threads),
         )
         measure_all(wanted, plan)
     found, rows = report.load_measurements(opened)
-    if not found:
+    measured = {(artifact.name, each.name) for each, work in plan for artifact, _ in work}
+    latencies = [
+        result
+        for result in results.load(opened.path / "bench", lambda text: None)
+        if (result.artifact.name, result.device) in measured and not len(result.expected)
+    ]
+    if not found and not latencies:
         raise MissingError(f"the run {opened.name!r} has no measurements yet", f"edgekit benchmark {opened.handle}")
-    return Benchmarked(
-        opened,
-        suite,
-        found,
-        rows,
-        {(artifact.name, each.name) for each, work in plan for artifact, _ in work},
-        options.artifacts,
-    )
+    return Benchmarked(opened, suite, found, rows, measured, options.artifacts, latencies)
 
 
 @dataclass(frozen=True)
@@ -169,6 +178,7 @@ class Wanted:
         rebuild: rebuild engines. power_mode: power mode of the devices while measuring; "": unchanged.
         stop: set to end the benchmark; interrupts pauses.
         costs: of the network's layers, for the roofline limit. peaks: of this machine's CPU.
+        answers: see `known_answers`.
     """
 
     run: runs.Run
@@ -178,6 +188,7 @@ class Wanted:
     power_mode: str = ""
     stop: threading.Event = field(default_factory=threading.Event)
     costs: tuple[LayerCost, ...] = ()
+    answers: Mapping[tuple[str, str, str], BenchmarkResult] = field(default_factory=dict)
     peaks: roofline.Peaks | None = None
 
 
@@ -317,8 +328,37 @@ def _measure_device(
                 measured[step.key] = dataclasses.replace(found, environment=found.environment.with_values(**limits))
             result = measured[step.key]
             artifact = next(a for a in step.artifacts if a.sha256 == result.artifact.sha256)
-            results.save(wanted.run.path / "bench", dataclasses.replace(result, artifact=artifact))
+            result = dataclasses.replace(result, artifact=artifact)
+            results.save(wanted.run.path / "bench", _with_known_answers(result, wanted.answers))
         update(len(steps), len(steps))
+
+
+# Device, runtime, and the hash of the file; of a baseline, its name and that of the weights.
+_Key = tuple[str, str, str]
+
+
+def _key(result: BenchmarkResult) -> _Key:
+    artifact = result.artifact
+    own = f"{artifact.name} {artifact.parent}" if artifact.is_baseline else artifact.sha256
+    return result.device, result.runtime, own
+
+
+def known_answers(run: runs.Run, samples: EvaluationSet) -> dict[_Key, BenchmarkResult]:
+    """Return the newest results with answers, for a benchmark without images; a file gives the same answers again."""
+    if len(samples.expected):
+        return {}
+    earlier = results.load_all(run.path / "bench", lambda text: None)
+    return {_key(result): result for result in earlier if len(result.expected)}
+
+
+def _with_known_answers(result: BenchmarkResult, answers: Mapping[_Key, BenchmarkResult]) -> BenchmarkResult:
+    """Return a result without images with the answers of an earlier measurement of the same file, if there is one."""
+    known = answers.get(_key(result))
+    if known is None or len(result.expected):
+        return result
+    when = known.environment.measured
+    progress.note(f"{result.artifact.name} on {result.device}: accuracy as measured at {when}, of the same file")
+    return dataclasses.replace(result, logits=known.logits, expected=known.expected)
 
 
 def _cool_down(wanted: Wanted, device: Device, say: Callable[[str], None], before: Mapping[str, object]) -> None:
@@ -495,7 +535,7 @@ def _runs(artifact: Artifact, device: Device) -> bool:
 
 
 def test_set(intermediates: Intermediates, scratch: Path) -> EvaluationSet:
-    """Decode the test split into one file.
+    """Decode the test split into one file; noise, with a warning, if the folder of the images does not exist any more.
 
     Raises:
         MissingError: an image does not exist any more. DataError: it has changed since training.
@@ -503,10 +543,19 @@ def test_set(intermediates: Intermediates, scratch: Path) -> EvaluationSet:
     import numpy as np
 
     from edgekit.bench.session import EvaluationSet
-    from edgekit.data import dataset, images
+    from edgekit.data import images, location
 
-    chosen = intermediates.data.split("test")
-    paths = dataset.check_unchanged(intermediates.data, chosen)
+    size = intermediates.checkpoint.preprocess.image_size
+    if not (root := location.root_of(intermediates.run, intermediates.data)).is_dir():
+        progress.warn(
+            f"only latency is measured, on noise: the test images are gone, there is no folder {root}; "
+            "--data DIR measures the accuracy too"
+        )
+        noise = np.random.default_rng(0).integers(0, 256, (_NOISE, size, size, 3), np.uint8)
+        np.save(scratch / "pixels.npy", noise)
+        return EvaluationSet(scratch / "pixels.npy", np.zeros(0, np.int64), intermediates.checkpoint.preprocess)
+    found = location.take(intermediates.run, intermediates.data.split("test"), "the accuracy", intermediates.data)
+    chosen, paths = found.samples, [found.root / sample.path for sample in found.samples]
     preprocess = intermediates.checkpoint.preprocess
     with progress.working(f"reading {len(paths)} test images"):
         images.save_pixels(paths, preprocess, scratch / "pixels.npy")
@@ -547,6 +596,11 @@ def check_gates(found: Benchmarked, strict: bool = False) -> None:
     for verdict in verdicts:
         if verdict.outcome != judged.Outcome.HELD:
             progress.note(f"gate {verdict.outcome}: {verdict.text}")
+    if found.latencies:
+        raise GateError(
+            "gates are set, but without test images there is no accuracy to judge",
+            "add --data DIR, the folder that the images are in now",
+        )
     if all(row.baseline for row in own):
         raise GateError(
             "gates are set, but no artifact was measured to judge",

@@ -151,7 +151,8 @@ def _answers(run: runs.Run, judged: Evaluation) -> dict[str, Any]:
 
     from edgekit.data import dataset
 
-    samples = dataset.of_run(run).split("test")
+    left_out = set(judged.left_out)
+    samples = [sample for sample in dataset.of_run(run).split("test") if sample.sha256 not in left_out]
     if len(samples) != len(judged.raw["test_labels"]):
         raise DataError(f"the evaluation of {run.name} is of other images", f"edgekit evaluate {run.handle}")
     order = sorted(range(len(samples)), key=lambda n: (samples[n].sha256, samples[n].label))
@@ -215,6 +216,7 @@ def evaluate(
     run: runs.Run | str | Path | None = None,
     *,
     runs_dir: str | Path = "runs",
+    data: str | Path | None = None,
     progress: Callback | None = None,
 ) -> Evaluation:
     """Evaluate a run's weights on the val and test splits: every class, calibration, uncertainty.
@@ -225,7 +227,11 @@ def evaluate(
     Args:
         run: a run, its name or path; None for the newest.
         runs_dir: the folder of the runs.
+        data: folder that the images are in now, under whatever names; by default that of the training.
         progress: called with a `Progress` whenever the state changes.
+
+    Returns:
+        The evaluation. A few images that are missing are left out: `Evaluation.left_out`.
 
     Raises:
         MissingError: images do not exist any more. DataError: images have changed since training.
@@ -236,7 +242,7 @@ def evaluate(
         9
     """
     with reporting(progress):
-        return evaluate_run(runs.choose_run(runs_dir, run))
+        return evaluate_run(runs.choose_run(runs_dir, run, data))
 
 
 def evaluate_run(run: runs.Run) -> Evaluation:
@@ -247,19 +253,21 @@ def evaluate_run(run: runs.Run) -> Evaluation:
     """
     from edgekit.api.intermediates import Intermediates
     from edgekit.api.report import save_pictures
-    from edgekit.data import dataset
+    from edgekit.data import location
     from edgekit.evaluation import evaluate
     from edgekit.models.build import pick_device
     from edgekit.reporting import decide
 
-    run = runs.open_run(run.path.parent, run.name)  # plain values, as in the file
+    run = dataclasses.replace(runs.read_run(run.path), images=run.images)  # plain values, as in the file
     intermediates = Intermediates(run)
     checkpoint, model = intermediates.trained
-    for split in ("val", "test"):
-        dataset.check_unchanged(intermediates.data, intermediates.data.split(split))
+    wanted = tuple(sample for split in ("val", "test") for sample in intermediates.data.split(split))
+    found = location.take(run, wanted, "the evaluation", intermediates.data)
     with progress.bar("evaluating") as update:
         device = pick_device(str(run.info.options.get("device", "auto")))
-        judged = evaluate.evaluate(checkpoint, model.to(device), intermediates.data, update)
+        judged = evaluate.evaluate(checkpoint, model.to(device), found, update)
+    there = {sample.sha256 for sample in found.samples}
+    judged = dataclasses.replace(judged, left_out=tuple(s.sha256 for s in wanted if s.sha256 not in there))
     evaluate.save(run.path, judged)
     _save_samples(intermediates)
     save_pictures(run, judged)
@@ -271,12 +279,12 @@ def evaluate_run(run: runs.Run) -> Evaluation:
 def _save_samples(intermediates: Intermediates) -> None:
     """Draw some augmented training images, of as many classes as possible.
 
-    A run whose options this version of edgekit does not know gets no picture.
+    A run whose options this version of edgekit does not know, or whose training images are gone, gets no picture.
     """
     import numpy as np
 
     from edgekit.config import from_table
-    from edgekit.data import dataset
+    from edgekit.data import location
     from edgekit.reporting import pictures
     from edgekit.training.augment import TrainImages
     from edgekit.training.options import TrainOptions
@@ -290,8 +298,18 @@ def _save_samples(intermediates: Intermediates) -> None:
     counters: dict[int, Iterator[int]] = defaultdict(count)
     turns = [next(counters[s.label]) for s in samples]  # position within the class
     chosen = sorted(range(len(samples)), key=lambda n: (turns[n], samples[n].label))[:_SAMPLES]
-    dataset.check_unchanged(intermediates.data, tuple(samples[n] for n in chosen))
-    images = TrainImages(intermediates.data, intermediates.checkpoint.preprocess, options)
+    run = intermediates.run
+    root = location.root_of(run, intermediates.data)
+    wanted = [samples[n] for n in chosen]
+    found, lost = location.find(root, intermediates.data, wanted, search=run.images is not None)
+    if not found.samples:
+        progress.note("no picture of augmented images: the training images are gone")
+        return
+    missing = [each.sample for each in lost]
+    chosen = [n for n in chosen if samples[n] not in missing]
+    now = dict(zip(chosen, found.samples))
+    data = dataclasses.replace(found, samples=tuple(now.get(n, sample) for n, sample in enumerate(samples)))
+    images = TrainImages(data, intermediates.checkpoint.preprocess, options)
     pixels = np.stack([images[1, n][0].numpy() for n in chosen])
     content = pictures.samples(pixels, [intermediates.checkpoint.labels[samples[n].label] for n in chosen])
     files.save_bytes(intermediates.run.path / "pictures" / "samples.png", content)

@@ -63,6 +63,7 @@ def export(
     targets: str | Sequence[str],
     *,
     runs_dir: str | Path = "runs",
+    data: str | Path | None = None,
     progress: Callback | None = None,
     **options: Any,
 ) -> list[Artifact]:
@@ -72,6 +73,7 @@ def export(
         run: a run, its name or path; None for the newest.
         targets: families ("jetson", "android", "ios", "rpi", "desktop"), device names, or .toml files of devices.
         runs_dir: the folder of the runs.
+        data: folder that the run's images are in now; by default that of the training.
         progress: called with a `Progress` whenever the state changes.
         options: fields of `ExportOptions`, such as ``precisions=("int8",)`` or ``max_drop=1.0``.
 
@@ -91,13 +93,17 @@ def export(
         options["precisions"] = tuple(options["precisions"])
     wanted = [targets] if isinstance(targets, str) else list(targets)
     with reporting(progress):
-        opened, exported = export_targets(run, wanted, ExportOptions(**options), runs_dir)
+        opened, exported = export_targets(run, wanted, ExportOptions(**options), runs_dir, data)
         check_budget(opened, options.get("max_drop"), exported)
     return [a for name in wanted for a in load_artifacts(opened.path / "export" / base.resolve(name).name)]
 
 
 def export_targets(
-    run: runs.Run | str | Path | None, targets: Sequence[str], options: ExportOptions, runs_dir: str | Path = "runs"
+    run: runs.Run | str | Path | None,
+    targets: Sequence[str],
+    options: ExportOptions,
+    runs_dir: str | Path = "runs",
+    data: str | Path | None = None,
 ) -> tuple[runs.Run, list[Exported]]:
     """Export to each of `targets`, and return the opened run and one result per target.
 
@@ -113,7 +119,7 @@ def export_targets(
     _check_effect(wanted, given, options.output)
     for device, _ in builders:
         open_transport(device)
-    opened = runs.choose_run(runs_dir, run)
+    opened = runs.choose_run(runs_dir, run, data)
     wanted = [(r, _writable(opened, r, able, options.precisions)) for r, able in wanted]
     wanted = [(r, _with_fp16(r, able) if r.name in [name for _, name in builders] else able) for r, able in wanted]
     from edgekit.api.intermediates import Intermediates

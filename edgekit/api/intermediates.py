@@ -17,8 +17,8 @@ import numpy as np
 
 from edgekit import files, progress, runs
 from edgekit.config import from_table
-from edgekit.data import calibration, dataset, images
-from edgekit.errors import DataError
+from edgekit.data import calibration, dataset, images, location
+from edgekit.errors import DataError, EdgekitError
 from edgekit.labels import visible
 from edgekit.quantization import (
     Border,
@@ -161,25 +161,54 @@ class Intermediates:
         """Return the first files of the calibration set.
 
         Raises:
-            DataError: files of the data set have changed since they were indexed.
+            MissingError, DataError: images of the data set are gone, or have changed since training.
         """
         samples = self.calibration_set.samples[:limit]
         if self.calibration_data is None:
-            return dataset.check_unchanged(self.data, samples)
+            return self._files(location.take_all(self.run, samples, "the calibration", self.data))
         return self._chosen[1][:limit]
+
+    @staticmethod
+    def _files(data: DatasetIndex) -> list[Path]:
+        return [data.root / sample.path for sample in data.samples]
+
+    def _leave_out_missing(self) -> bool:
+        """Leave out images of the calibration set that are missing; return True if there are some."""
+        if self.calibration_data is not None:
+            return False
+        chosen, _ = self._chosen
+        found = location.take(self.run, chosen.samples, "the calibration", self.data)
+        if len(found.samples) == len(chosen.samples):
+            return False
+        hashes = {sample.sha256 for sample in found.samples}
+        kept = tuple(sample for sample in chosen.samples if sample.sha256 in hashes)
+        self._chosen = calibration.set_of(kept), self._files(found)
+        self.__dict__.pop("calibration_set")
+        return True
 
     @cached_property
     def table(self) -> CalibrationTable:
-        """The calibration table, read from the run if it was made before."""
-        chosen = self.calibration_set
+        """The calibration table, read from the run if it was made before, which needs no images."""
+        return self._kept_table() or (self._leave_out_missing() and self._kept_table()) or self._calibrate()
+
+    def _made_by(self) -> dict[str, Any]:
         recipe = json.loads(json.dumps(dataclasses.asdict(self.recipe)))  # as JSON gives it back: lists, not tuples
-        made_by = {"recipe": recipe, "samples": chosen.fingerprint}
+        return {"recipe": recipe, "samples": self.calibration_set.fingerprint}
+
+    def _kept_table(self) -> CalibrationTable | None:
+        """Return the table in the run; None if there is none of these samples and weights."""
         path = self.table_path
-        if path.is_file():
-            kept, table = load_table(path)
-            if kept["made_by"] == made_by and table.parent == self.checkpoint.sha256:
-                progress.note(f"calibration: {path} (used again)")
-                return table
+        if not path.is_file():
+            return None
+        kept, table = load_table(path)
+        if kept["made_by"] != self._made_by() or table.parent != self.checkpoint.sha256:
+            return None
+        progress.note(f"calibration: {path} (used again)")
+        return table
+
+    def _calibrate(self) -> CalibrationTable:
+        """Make the calibration table, and save it in the run."""
+        chosen = self.calibration_set
         from edgekit.quant import calibrate, preflight
 
         preflight.check_operators(self.folded)
@@ -189,7 +218,7 @@ class Intermediates:
         with progress.bar("calibrating") as update:
             batches = self._batches(paths, update, lambda text: progress.note(f"calibration: {text}"))
             table = calibrate.calibrate(self.folded, batches, self.recipe, chosen, self.checkpoint.sha256)
-        files.save_document(path, {"schema": SCHEMA, "made_by": made_by, "table": table})
+        files.save_document(self.table_path, {"schema": SCHEMA, "made_by": self._made_by(), "table": table})
         for doubt in preflight.dead_tensors(table):
             progress.note(f"calibration: {doubt}")
         if self.calibration_data is not None:
@@ -198,11 +227,15 @@ class Intermediates:
         return table
 
     def _compare_with_evaluation(self, paths: list[Path]) -> None:
-        """Note if foreign calibration images do not look like the val split."""
+        """Note if foreign calibration images do not look like the val split, or that they cannot be compared."""
         from edgekit.quant import preflight
 
         chosen = calibration.choose(self.data.split("val"), self.recipe)  # the split's own order is by class
-        val_paths = dataset.check_unchanged(self.data, chosen.samples)
+        try:
+            val_paths = self._files(location.take(self.run, chosen.samples, "the comparison with val", self.data))
+        except EdgekitError as error:
+            progress.note(f"calibration: these images are not compared with those of val: {error.message}")
+            return
         with progress.working("comparing with val"):
             ours, val = (preflight.features(self.folded, self._batches(each)) for each in (paths, val_paths))
         found = calibration.compare_likeness(ours, val)

@@ -37,7 +37,9 @@ def _stem(target: str, recipe: str) -> str:
     return f"debug-{target}" if recipe == "default" else f"debug-{target}-{recipe}"
 
 
-def debug(run: Run | str | Path | None, target: str, recipe: str, images: int, runs_dir: Path) -> Debugged:
+def debug(
+    run: Run | str | Path | None, target: str, recipe: str, images: int, runs_dir: Path, data: Path | None = None
+) -> Debugged:
     """Measure the quantization error of every layer; write ``quant/debug-<target>.svg`` and ``.json``.
 
     Args:
@@ -46,7 +48,7 @@ def debug(run: Run | str | Path | None, target: str, recipe: str, images: int, r
     resolved = base.resolve(target)
     able = base.precisions(resolved, ("int8",))
     chosen = config.load_recipe(recipe)
-    opened = choose_run(runs_dir, run)
+    opened = choose_run(runs_dir, run, data)
     zoo.precisions(opened.info.arch, able, able)
     from edgekit.api.intermediates import Intermediates
     from edgekit.reporting import pictures, svg
@@ -89,9 +91,11 @@ def _document(intermediates: Intermediates, resolved: base.Resolved, found: Insp
     }
 
 
-def open_intermediates(runs_dir: Path, run: str | None, recipe: CalibrationRecipe) -> Intermediates:
-    """Return the intermediates of a run for a recipe."""
-    opened = choose_run(runs_dir, run)
+def open_intermediates(
+    runs_dir: Path, run: str | None, recipe: CalibrationRecipe, data: Path | None = None
+) -> Intermediates:
+    """Return the intermediates of a run for a recipe; `data` is the folder that its images are in now."""
+    opened = choose_run(runs_dir, run, data)
     from edgekit.api.intermediates import Intermediates
     from edgekit.quant import observers
 

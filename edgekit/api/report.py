@@ -44,6 +44,7 @@ def report(
     output: str | Path | None = None,
     about: str | Path | None = None,
     runs_dir: str | Path = "runs",
+    data: str | Path | None = None,
     progress: Callback | None = None,
 ) -> Path:
     """Write the report of a run: what to ship on each device, and why.
@@ -54,6 +55,7 @@ def report(
         output: path of the file; by default in the run.
         about: card: .toml file with title, description, version, author and license.
         runs_dir: the folder of the runs.
+        data: folder that the run's images are in now, some of which are shown; by default that of the training.
         progress: called with a `Progress` whenever the state changes.
 
     Returns:
@@ -69,7 +71,7 @@ def report(
     if format not in FORMATS:
         raise unknown("format", format, list(FORMATS))
     with reporting(progress):
-        opened = runs.choose_run(runs_dir, run)
+        opened = runs.choose_run(runs_dir, run, data)
         text = render(collect(opened), format, None if about is None else Path(about))
     return save(opened, text, format, output)
 
@@ -164,7 +166,7 @@ def _pictures(run: runs.Run, data: DatasetIndex, wanted: Sequence[int]) -> dict[
     Raises:
         MissingError: an image does not exist any more. DataError: it has changed since training.
     """
-    from edgekit.data import dataset, images
+    from edgekit.data import images, location
     from edgekit.reporting import html
     from edgekit.reporting.material import Picture
 
@@ -172,7 +174,8 @@ def _pictures(run: runs.Run, data: DatasetIndex, wanted: Sequence[int]) -> dict[
     preprocess = run.info.preprocess
     samples = data.split("test")
     chosen = tuple(samples[n] for n in wanted)
-    pixels = images.load_pixels(dataset.check_unchanged(data, chosen), preprocess)
+    found = location.take_all(run, chosen, "the pictures", data, search=run.images is not None)
+    pixels = images.load_pixels([found.root / sample.path for sample in found.samples], preprocess)
     return {n: Picture(s.path, html.jpeg(p, _SIDE)) for n, s, p in zip(wanted, chosen, pixels)}
 
 
@@ -278,7 +281,13 @@ def load_measurements(run: runs.Run) -> tuple[list[BenchmarkResult], list[Summar
     from edgekit.api.artifacts import current_artifacts
     from edgekit.bench.results import load
 
-    found = load(run.path / "bench", progress.note)
+    every = load(run.path / "bench", progress.note)
+    found = [result for result in every if len(result.expected)]
+    if len(found) < len(every):
+        progress.note(
+            f"left out: {len(every) - len(found)} measurements of latency alone; with the test images: edgekit "
+            f"benchmark {run.handle} --data DIR"
+        )
     if not found:
         return [], []
     weights = run.weights_sha256
@@ -288,6 +297,12 @@ def load_measurements(run: runs.Run) -> tuple[list[BenchmarkResult], list[Summar
     ]
     if results and (stale := len(found) - len(results)):
         progress.note(f"left out: {stale} measurements of files that have been exported again; next: edgekit benchmark")
+    for result in summary.on_other_images(results):
+        progress.note(
+            f"left out: {result.artifact.name} on {result.device} was measured on other images than the baseline; "
+            f"next: edgekit benchmark {run.handle}"
+        )
+        results.remove(result)
     calibrations = {r.artifact.details.get("calibration_sha256") for r in results if r.artifact.precision == "int8"}
     if len(calibrations) > 1:
         progress.note("the INT8 models come from different calibrations; to compare targets, export them again")

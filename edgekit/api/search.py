@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from edgekit import config, files, progress
 from edgekit.api.emitters import EMITTERS, Emitted
 from edgekit.api.intermediates import Intermediates
-from edgekit.data import dataset, images
+from edgekit.data import images, location
 from edgekit.quantization import LITERT_SCHEME, TENSORRT_SCHEME, QuantizedModel
 from edgekit.records import Artifact
 from edgekit.targets import base
@@ -54,7 +54,9 @@ class Search:
 
     def __init__(self, intermediates: Intermediates, resolved: base.Resolved, recipes: tuple[str, ...]) -> None:
         self.intermediates, self.resolved, self.recipes = intermediates, resolved, recipes
-        self.val = intermediates.data.split("val")
+        samples = intermediates.data.split("val")
+        found = location.take(intermediates.run, samples, "--max-drop", intermediates.data)
+        self.val, self._root = found.samples, found.root
         self.by_recipe: dict[str, Intermediates] = {}
 
     def run(self, budget: float) -> Found:
@@ -148,7 +150,7 @@ class Search:
     @cached_property
     def _pixels(self) -> np.ndarray:
         """The val images, uint8 (N, image_size, image_size, 3)."""
-        paths = dataset.check_unchanged(self.intermediates.data, self.val)
+        paths = [self._root / sample.path for sample in self.val]
         return images.load_pixels(paths, self.intermediates.checkpoint.preprocess)
 
     @cached_property

@@ -45,11 +45,17 @@ def offer_of(opened: runs.Run, wanted: list[str], limits: Suite, scratch: Path) 
     checkpoint = intermediates.checkpoint
     models = _models(opened, checkpoint.sha256, wanted)
     judged = evaluate.load(opened.path, checkpoint.sha256)
+    samples = test_set(intermediates, scratch)
+    if not len(samples.expected):
+        raise MissingError(
+            "a browser classifies the test images, which are gone",
+            f"edgekit serve {opened.handle} --data DIR, the folder where they are now",
+        )
     return Offer(
         title=f"{opened.name}, {checkpoint.arch}",
         labels=checkpoint.labels,
         models=models,
-        samples=test_set(intermediates, scratch),
+        samples=samples,
         suite=limits,
         temperature=judged.temperature if judged else None,
     )

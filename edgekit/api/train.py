@@ -16,7 +16,7 @@ import torch
 
 from edgekit import files, progress, runs
 from edgekit.config import from_table
-from edgekit.data import check, dataset, values
+from edgekit.data import check, dataset, location, values
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError, unknown
 from edgekit.models.build import pick_device
 from edgekit.progress import Callback, reporting
@@ -85,12 +85,14 @@ def resume(
     *,
     runs_dir: str | Path = "runs",
     log: str | None = None,
+    data: str | Path | None = None,
     progress: Callback | None = None,
 ) -> Run:
     """Continue a training that was interrupted or killed; the result is bit-for-bit that of an uninterrupted one.
 
     Args:
         run: the run, its name, or its path. All options come from it.
+        data: folder that the images are in now, under whatever names; by default that of the training.
         runs_dir, log, progress: as in `train`.
 
     Raises:
@@ -104,7 +106,7 @@ def resume(
     """
     trackers.check(log)
     with reporting(progress):
-        return resume_run(Path(runs_dir), run.argument if isinstance(run, Run) else str(run), log)
+        return resume_run(Path(runs_dir), run.argument if isinstance(run, Run) else str(run), log, data)
 
 
 def options_for(data: str, models: Sequence[str], flip: bool | None = None, **chosen: Any) -> list[TrainOptions]:
@@ -164,8 +166,11 @@ def train_all(
     return [run for run in trained if run is not None]
 
 
-def resume_run(runs_dir: Path, name: str, log: str | None) -> Run:
+def resume_run(runs_dir: Path, name: str, log: str | None, data: str | Path | None = None) -> Run:
     """Continue a training that was interrupted or killed.
+
+    Args:
+        data: folder that the images are in now.
 
     Raises:
         MissingError: there is no such run, or nothing to continue from. UsageError: it is finished.
@@ -185,11 +190,20 @@ def resume_run(runs_dir: Path, name: str, log: str | None) -> Run:
         raise MissingError(f"the training of {run.name} has not begun", "edgekit train DATA starts a new training")
     index = dataset.of_run(run)
     device = pick_device(options.device)
+    run = runs.choose_run(runs_dir, run, data)
     with diagnostics.memory_ran_out(), distributed.join(device, options.batch_size) as team:
-        for split in ("train", "val"):
-            dataset.check_unchanged(index, index.split(split))
+        index = _where_they_are(run, index)
         done = _train_and_evaluate(run if team.leads else None, index, options, team, log, resume=True)
     return done or run
+
+
+def _where_they_are(run: Run, index: DatasetIndex) -> DatasetIndex:
+    """Return the index with the files that hold the images now; all of train and val must be there."""
+    trained = tuple(sample for sample in index.samples if sample.split != "test")
+    found = location.take_all(run, trained, "the training", index, again=f"edgekit train DIR --resume {run.handle}")
+    now = iter(found.samples)
+    samples = tuple(sample if sample.split == "test" else next(now) for sample in index.samples)
+    return dataclasses.replace(found, samples=samples)
 
 
 def _train_and_evaluate(
@@ -200,7 +214,7 @@ def _train_and_evaluate(
         checkpoint = _train(run, index, options, team, log, resume)
     if run is None or checkpoint is None:
         return None
-    done = runs.open_run(run.path.parent, run.name)
+    done = dataclasses.replace(runs.read_run(run.path), images=run.images)
     _evaluate(done, options)
     return done
 

@@ -63,7 +63,7 @@ app.command()(serve.serve)
 app.command()(models.models)
 app.command()(doctor.doctor)
 app.add_typer(devices.devices_app, name="devices", help="List devices, or query and clean one.")
-app.add_typer(data.data_app, name="data", help="Check a folder of images before training.")
+app.add_typer(data.data_app, name="data", help="Check a folder of images, or tell a run where its images are.")
 app.add_typer(quant.quant_app, name="quant", help="Inspect the quantized network.")
 
 

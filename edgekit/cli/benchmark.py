@@ -12,7 +12,7 @@ import typer
 from edgekit import config, progress
 from edgekit.api.baselines import BASELINES
 from edgekit.cli import console
-from edgekit.cli.options import Json, Run, RunsDir, Verbose, options_of
+from edgekit.cli.options import Data, Json, Run, RunsDir, Verbose, options_of
 from edgekit.measurements import BenchmarkResult, Gates, Summary
 from edgekit.records import MOST_THREADS
 from edgekit.runs import choose_run
@@ -87,6 +87,7 @@ def benchmark(
             show_default=False,
         ),
     ] = None,
+    data: Data = None,
     json: Json = False,
     verbose: Verbose = False,
     runs_dir: RunsDir = Path("runs"),
@@ -103,7 +104,7 @@ def benchmark(
     measured to judge it.
     """
     from edgekit.api import benchmark as api
-    from edgekit.cli.figures import print_figures
+    from edgekit.cli.figures import print_figures, print_latencies
 
     options = api.BenchmarkOptions(
         devices=tuple(device or ["local"]),
@@ -116,8 +117,10 @@ def benchmark(
         baselines=None if baseline is None else tuple(baseline),
         artifacts=tuple(artifact or ()),
     )
-    found = api.measure_run(run, options, runs_dir)
-    print_figures(found.run, found.results, found.rows, json, verbose)
+    found = api.measure_run(run, options, runs_dir, data)
+    if found.rows or not found.latencies:
+        print_figures(found.run, found.results, found.rows, json, verbose)
+    print_latencies(found.latencies, json, verbose)
     api.report_missing(found)
     api.check_gates(found, strict_gates)
 

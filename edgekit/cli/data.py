@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from itertools import groupby
+from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +13,9 @@ import typer
 
 from edgekit import labels, progress
 from edgekit.cli import console
-from edgekit.cli.options import Json
+from edgekit.cli.options import Json, RunsDir
 from edgekit.errors import DataError
+from edgekit.runs import choose_run
 
 if TYPE_CHECKING:
     from edgekit.data.findings import Report
@@ -26,7 +28,7 @@ data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 @data_app.callback()
 def _data() -> None:
-    """Check a folder of images before training."""
+    """Check a folder of images, or tell a run where its images are now."""
 
 
 @data_app.command()
@@ -86,6 +88,28 @@ def check(
             f"{data}: {found}{_several(warnings, 'warning')}{'' if errors else ' (--strict)'}",
             f"repair or move the listed files (--json lists all), then: edgekit data check {quote(data)}",
         )
+
+
+@data_app.command()
+def relocate(
+    run: Annotated[str, typer.Argument(help="Name or path of a run.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder that the run's images are in now.", show_default=False)
+    ],
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Tell a run where its images are, after they were moved or renamed, or the run came to another machine.
+
+    Images are matched by their content, whatever their names are. Only data.json and run.json of the run change.
+    """
+    from edgekit.data import location
+
+    opened = choose_run(runs_dir, run, folder)
+    with progress.working("reading images"):
+        moved, lost, images = location.relocate(opened, folder)
+    if lost:
+        progress.warn(f"{len(lost)} of {images} images are not there: {location.named(lost)}")
+    progress.note(f"{moved.name}: {images - len(lost)} of {images} images are in {folder}")
 
 
 def _several(count: int, noun: str) -> str:

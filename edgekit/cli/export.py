@@ -9,7 +9,7 @@ import typer
 
 from edgekit import config, cores, progress
 from edgekit.cli import console
-from edgekit.cli.options import Json, Run, RunsDir, Threads
+from edgekit.cli.options import Data, Json, Run, RunsDir, Threads
 from edgekit.errors import UsageError
 from edgekit.records import PRECISIONS
 from edgekit.targets import base
@@ -85,6 +85,7 @@ def export(
         bool, typer.Option(help="Build engines if the device is known, from --host or its .toml file.")
     ] = True,
     threads: Threads = None,
+    data: Data = None,
     json: Json = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
@@ -113,7 +114,7 @@ def export(
         host=host,
         build=build,
     )
-    opened, exported = api.export_targets(run, target, options, runs_dir)
+    opened, exported = api.export_targets(run, target, options, runs_dir, data)
     if json:
         console.as_json([each.manifest for each in exported])
     else:

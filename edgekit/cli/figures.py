@@ -30,6 +30,30 @@ def print_figures(run: Run, results: list[BenchmarkResult], rows: list[Summary],
     report_parity(results)
 
 
+def print_latencies(found: list[BenchmarkResult], json: bool, verbose: bool) -> None:
+    """Print results that have a latency and no accuracy, because there were no images."""
+    from edgekit.reporting.tables import latency, number
+    from edgekit.stats.latency import series_of
+
+    if not found:
+        return
+    times = [{f"p{p}_ms": getattr(series_of(result), f"p{p}_ms") for p in (50, 90, 99)} for result in found]
+    if json:
+        console.as_json(
+            [
+                {"artifact": result.artifact.name, "device": result.device, "size_mb": result.size_bytes / 1e6, **each}
+                for result, each in zip(found, times)
+            ]
+        )
+        return
+    columns = ("model", "on", "MB", "p50 ms", "p90 ms", "p99 ms")
+    cells = [
+        (result.artifact.name, result.device, number(result.size_bytes / 1e6, 1), *map(latency, each.values()))
+        for result, each in zip(found, times)
+    ]
+    console.table(columns, cells, columns[2:], verbose=verbose)
+
+
 def report_parity(results: list[BenchmarkResult]) -> None:
     """Log how often the targets of one calibration predict the same class."""
     from edgekit.analysis import summary

@@ -17,6 +17,15 @@ Run = Annotated[
     typer.Argument(help="Name or path of a run. Default: the newest run.", show_default=False),
 ]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="EDGEKIT_RUNS_DIR", help="Folder of the runs.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="Folder that the run's images are in now, under any names. Default: that of the training.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of a table.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="All columns of the tables, and their meaning.")]
 Threads = Annotated[

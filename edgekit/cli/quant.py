@@ -10,7 +10,7 @@ import typer
 
 from edgekit import config, files, labels, progress
 from edgekit.cli import console
-from edgekit.cli.options import Json, Run, RunsDir, Verbose
+from edgekit.cli.options import Data, Json, Run, RunsDir, Verbose
 from edgekit.errors import UsageError, unknown
 from edgekit.quantization import CalibrationTable, Range
 from edgekit.targets import base
@@ -46,6 +46,7 @@ def debug(
     ] = "android",
     recipe: Recipe = "default",
     images: Annotated[int, typer.Option(min=1, help="Number of calibration images to compare on.")] = 32,
+    data: Data = None,
     json: Json = False,
     verbose: Verbose = False,
     runs_dir: RunsDir = Path("runs"),
@@ -62,7 +63,7 @@ def debug(
     """
     from edgekit.api import quantize
 
-    debugged = quantize.debug(run, target, recipe, images, runs_dir)
+    debugged = quantize.debug(run, target, recipe, images, runs_dir, data)
     if json:
         console.as_json(debugged.document)
     else:
@@ -113,6 +114,7 @@ def table(
     diff: Annotated[
         str | None, typer.Option("--diff", help="Table (calibration/*.json of a run) or run to compare with.")
     ] = None,
+    data: Data = None,
     verbose: Verbose = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
@@ -131,7 +133,7 @@ def table(
     if diff is not None and as_ not in (None, "json"):
         raise UsageError(f"--diff cannot write {as_}", "leave out --as, or use --as json")
     chosen = config.load_recipe(recipe)
-    intermediates = quantize.open_intermediates(runs_dir, run, chosen)
+    intermediates = quantize.open_intermediates(runs_dir, run, chosen, data)
     if diff is not None:
         changes = quantize.table_changes(intermediates.table, quantize.other_table(diff, runs_dir, chosen))
         if as_ is None:

@@ -10,7 +10,7 @@ import typer
 
 from edgekit import progress, runs
 from edgekit.api.report import FORMATS
-from edgekit.cli.options import Json, Run, RunsDir, Verbose
+from edgekit.cli.options import Data, Json, Run, RunsDir, Verbose
 from edgekit.errors import UsageError, unknown
 from edgekit.runs import choose_run
 
@@ -32,6 +32,7 @@ def report(
             show_default=False,
         ),
     ] = None,
+    data: Data = None,
     json: Json = False,
     verbose: Verbose = False,
     runs_dir: RunsDir = Path("runs"),
@@ -53,7 +54,7 @@ def report(
     from edgekit.cli import figures
     from edgekit.reporting import decide
 
-    opened = choose_run(runs_dir, run)
+    opened = choose_run(runs_dir, run, data)
     material = api.collect(opened)
     text = api.render(material, format_, about)
     rows = list(material.rows)

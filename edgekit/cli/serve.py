@@ -11,7 +11,7 @@ import typer
 
 from edgekit import config, files, progress, runs
 from edgekit.cli import console
-from edgekit.cli.options import Json, Run, RunsDir
+from edgekit.cli.options import Data, Json, Run, RunsDir
 from edgekit.errors import UsageError, unknown
 from edgekit.runs import choose_run
 
@@ -63,6 +63,7 @@ def serve(
     ] = None,
     devices: Annotated[int, typer.Option(min=1, max=100, help="Number of browsers that may use the link.")] = 1,
     once: Annotated[bool, typer.Option("--once", help="Stop when the first browser has sent all results.")] = False,
+    data: Data = None,
     json: Json = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
@@ -82,7 +83,7 @@ def serve(
         raise UsageError("--address needs --lan", "add --lan")
     limits = config.load_suite(suite)
     named = access.ascii_name(address) if address else ""
-    opened = choose_run(runs_dir, run)
+    opened = choose_run(runs_dir, run, data)
     name = (named or api.own_address()) if lan else api.HERE
     secure, fingerprint = certificate.context(name) if https else (None, "")
     place = api.Place(name, lan, (_PORT, 0) if port is None else (port,), secure, fingerprint)

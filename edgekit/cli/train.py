@@ -11,7 +11,7 @@ import typer
 
 from edgekit import cores, files, progress, runs
 from edgekit.cli import console
-from edgekit.cli.options import Json, Run, RunsDir, Threads, Verbose, options_of
+from edgekit.cli.options import Data, Json, Run, RunsDir, Threads, Verbose, options_of
 from edgekit.errors import MissingError, UsageError
 from edgekit.models import zoo
 from edgekit.runs import choose_run, list_runs, open_run, readable_runs
@@ -58,7 +58,10 @@ def train(
     resume: Annotated[
         str | None,
         typer.Option(
-            metavar="RUN", help="Run to continue after it was interrupted or killed.", rich_help_panel="Output"
+            metavar="RUN",
+            help="Run to continue after it was interrupted or killed. DATA: the folder that its images are in now, if "
+            "they were moved.",
+            rich_help_panel="Output",
         ),
     ] = None,
     log: Annotated[
@@ -85,13 +88,13 @@ def train(
 
     trackers.check(log)
     if resume is not None:
-        given = _given(context)
+        given = _given(context) - {"data"}  # where the images are now
         if others := sorted(given - _FREE_TO_RESUME):
             raise UsageError(
                 f"--resume takes all options from the run; remove {', '.join(others)}",
                 f"edgekit train --resume {quote(resume)}, or leave out --resume for a new run",
             )
-        api.resume_run(runs_dir, resume, log)
+        api.resume_run(runs_dir, resume, log, data)
         return
     if data is None:
         raise UsageError("train needs images", "edgekit train DATA --model efficientnet_lite0   (or DATA: digits)")
@@ -173,7 +176,13 @@ def _cells(row: RunComparison) -> list[str]:
     return [row.run, row.model, str(row.strategy or "-"), interval, p_value, *figures]
 
 
-def evaluate(run: Run = None, threads: Threads = None, json: Json = False, runs_dir: RunsDir = Path("runs")) -> None:
+def evaluate(
+    run: Run = None,
+    data: Data = None,
+    threads: Threads = None,
+    json: Json = False,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
     """Evaluate a run on its val and test splits: every class, calibration, uncertainty.
 
     edgekit train does this at its end. Temperature and dropout are fitted on val; the printed figures are of test.
@@ -182,7 +191,7 @@ def evaluate(run: Run = None, threads: Threads = None, json: Json = False, runs_
     from edgekit.api.evaluate import evaluate_run
 
     cores.use_threads(threads)
-    opened = choose_run(runs_dir, run)
+    opened = choose_run(runs_dir, run, data)
     evaluation = evaluate_run(opened)
     if json:
         console.as_json(files.load_json(opened.path / "evaluation.json"))

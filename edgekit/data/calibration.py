@@ -43,7 +43,7 @@ def choose(samples: Sequence[Sample], recipe: CalibrationRecipe) -> CalibrationS
         rng.shuffle(members)
     rounds = max(map(len, classes.values()), default=0)
     dealt = [members[turn] for turn in range(rounds) for members in classes.values() if turn < len(members)]
-    return _set(dealt[: recipe.samples])
+    return set_of(dealt[: recipe.samples])
 
 
 class FromFolder(NamedTuple):
@@ -93,7 +93,7 @@ def from_folder(folder: Path, recipe: CalibrationRecipe) -> FromFolder:
         raise DataError(
             f"no readable image below {folder}{why}", f"put about {recipe.samples} images there, in any folders"
         )
-    return FromFolder(_set(samples), [folder / s.path for s in samples], skipped)
+    return FromFolder(set_of(samples), [folder / s.path for s in samples], skipped)
 
 
 def _shown(path: str) -> str:
@@ -107,7 +107,8 @@ def _digest(path: Path) -> str | DataError:
         return DataError(f"cannot be read ({error.strerror or error})")
 
 
-def _set(samples: Sequence[Sample]) -> CalibrationSet:
+def set_of(samples: Sequence[Sample]) -> CalibrationSet:
+    """Return samples as a calibration set, with the hash of their contents in this order."""
     return CalibrationSet(tuple(samples), files.sha256_text([s.sha256 for s in samples]))
 
 

@@ -231,21 +231,6 @@ def of_run(run: Run) -> DatasetIndex:
     return index
 
 
-def check_unchanged(data: DatasetIndex, samples: tuple[Sample, ...]) -> list[Path]:
-    """Return the files of `samples` after checking their content hashes.
-
-    Raises:
-        MissingError: a file does not exist any more. DataError: a file has changed.
-    """
-    paths = [data.root / s.path for s in samples]
-    for path, sample in zip(paths, samples):
-        if not path.is_file():
-            raise MissingError(f"{path} is gone since training", "restore the data set, or train again")
-        if files.sha256_file(path) != sample.sha256:
-            raise DataError(f"{path} has changed since training", "restore the file, or train again")
-    return paths
-
-
 class Found(NamedTuple):
     """One image file: `split` is "" without split folders; `path` is relative, with "/"."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from edgekit import files, runs
+from edgekit.api.intermediates import Intermediates
 from edgekit.cli.app import run
 from edgekit.data import dataset
 from edgekit.models import build, checkpoints, zoo
@@ -166,3 +168,52 @@ def test_another_table_must_be_one(fruit: Path, capsys: pytest.CaptureFixture[st
     Path("other.json").write_text("{}")
     assert "not a file that edgekit wrote" in printed(capsys, "--diff", "other.json", status=3)[1]
     printed(capsys, "--diff", "none.json", status=4)
+
+
+def gone(fruit: Path) -> None:
+    """The images of the run are nowhere."""
+    index = dataset.load_index(fruit / "data.json")
+    files.save_json(fruit / "data.json", dataclasses.replace(index, root=Path("/nowhere")))
+
+
+def test_a_kept_table_needs_no_images_and_a_new_one_says_what_to_type(
+    fruit: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, _ = printed(capsys, "--recipe", "minmax")
+    gone(fruit)
+    assert printed(capsys, "--recipe", "minmax")[0] == before
+    assert run(["quant", "table", "--recipe", "mse"]) == 4
+    err = capsys.readouterr().err
+    assert "the images for the calibration are gone since training" in err
+    assert "hint: add --data DIR" in err
+
+
+def test_other_calibration_images_need_none_of_the_training(
+    fruit: Path, made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone(fruit)
+    for _ in range(2):
+        table = Intermediates(runs.read_run(fruit), calibration_data=made / "photos" / "apple").table
+        assert table.ranges["image"].high > 0
+    err = capsys.readouterr().err
+    assert err.count("these images are not compared with those of val: the images for the comparison with val are") == 1
+    assert err.count("(used again)") == 1
+
+
+def test_a_calibration_leaves_out_a_few_missing_images(
+    fruit: Path, made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = dataset.load_index(fruit / "data.json")
+    shutil.copytree(made / "photos", "photos")
+    lost = index.split("train")[0]
+    Path("photos", lost.path).unlink()
+    gone(fruit)
+    opened = runs.choose_run("runs", "fruit", "photos")
+    intermediates = Intermediates(opened)
+    table = intermediates.table
+    assert lost.sha256 not in {sample.sha256 for sample in intermediates.calibration_set.samples}
+    assert len(intermediates.calibration_set.samples) == len(index.split("train")) - 1
+    assert table.samples == intermediates.calibration_set.fingerprint
+    assert f"1 of 28 train images are left out: {lost.path} (gone); the calibration uses" in capsys.readouterr().err
+    assert Intermediates(opened).table == table
+    assert "(used again)" in capsys.readouterr().err

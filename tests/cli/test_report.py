@@ -327,8 +327,8 @@ def test_images_whose_answer_changed_are_shown(with_images: runs.Run) -> None:
 @pytest.mark.parametrize(
     ("harm", "why"),
     [
-        (lambda run, data: shutil.rmtree(data), "is gone since training"),
-        (lambda run, data: (data / "28.png").write_bytes(b"x"), "has changed since training"),
+        (lambda run, data: shutil.rmtree(data), "are gone since training: there is no folder"),
+        (lambda run, data: (data / "28.png").write_bytes(b"x"), "28.png (changed)"),
         (lambda run, data: (run.path / "data.json").unlink(), "data.json is missing in the run"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -15,6 +16,7 @@ from edgekit import files, runs
 from edgekit.api import artifacts
 from edgekit.api.emitters import EMITTERS, Emitted
 from edgekit.cli.app import run
+from edgekit.data import dataset
 from tests.datasets import write_images
 
 pytestmark = [pytest.mark.xdist_group("road"), pytest.mark.filterwarnings("ignore")]
@@ -121,6 +123,33 @@ def every_layer_took_time(name: str, capsys: pytest.CaptureFixture[str]) -> None
     weighted = [row for row in rows if row["macs"]]
     assert len(weighted) == 2
     assert all(row["ms"] is not None for row in weighted)
+
+
+def test_without_images_the_latency_is_measured_and_a_known_accuracy_stays(
+    road: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = dataset.load_index(road / "data.json")
+    files.save_json(road / "data.json", dataclasses.replace(index, root=Path("/nowhere")))
+    only = ("--baseline", "pytorch")
+    first = benchmark(tmp_path, capsys, *only)
+    assert {row["artifact"] for row in first} > {"baseline/pytorch", "desktop/model.fp32.onnx"}
+    assert all(row["p50_ms"] > 0 and "top1" not in row for row in first)
+    assert run(["report", "-f", "md", "-o", "-"]) == 0
+    assert "measurements of latency alone" in capsys.readouterr().err
+    assert run(["history", "fruit", "--json"]) == 0
+    capsys.readouterr()
+    whole = benchmark(tmp_path, capsys, *only, "--data", str(made / "photos"))
+    assert {row["samples"] for row in whole} == {9}
+    again = benchmark(tmp_path, capsys, *only)  # the same answers, other times
+    assert [row["top1"] for row in again] == [row["top1"] for row in whole]
+    assert [row["artifact"] for row in again] == [row["artifact"] for row in whole]
+    assert [row["p50_ms"] for row in again] != [row["p50_ms"] for row in whole]
+    shutil.rmtree(road / "bench")
+    (tmp_path / "gated.toml").write_text(SUITE + "[gates]\nmax_drop = 0\n")
+    assert run(["benchmark", "fruit", "--suite", "gated.toml", *only]) == 7
+    said = capsys.readouterr()
+    assert "without test images there is no accuracy to judge" in said.err
+    assert "p50 ms" in said.out
 
 
 def test_gates_are_judged_on_what_was_measured_and_standard_output_stays_clean(

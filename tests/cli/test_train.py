@@ -19,8 +19,10 @@ from edgekit.api import train as api_train
 from edgekit.api.train import _Watcher
 from edgekit.bench import results
 from edgekit.cli.app import run
+from edgekit.data import dataset
 from edgekit.errors import EdgekitError
 from edgekit.models import build, zoo
+from edgekit.records import DatasetIndex
 from edgekit.runs import RunInfo
 from edgekit.scores import EpochStats
 from edgekit.training.options import TrainOptions
@@ -232,8 +234,35 @@ def test_changed_images_are_noticed_when_resuming(interrupted: Path, photos: Pat
     assert (interrupted / STATE_FILE).is_file()
 
 
+def test_a_training_goes_on_with_images_that_were_moved(
+    interrupted: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    index = dataset.load_index(interrupted / "data.json")
+    Path("now").mkdir()
+    for number, path in enumerate(sorted(photos.rglob("*.png"))):
+        path.rename(Path("now") / f"{number}.png")
+    assert run(["train", "--resume", "photos-tiny"]) == 4
+    assert "hint: edgekit train DIR --resume photos-tiny, the folder where they are now" in capsys.readouterr().err
+    seen: list[DatasetIndex] = []
+    monkeypatch.setattr(api_train, "_train_and_evaluate", lambda run, found, *_, **__: seen.append(found))
+    assert run(["train", "now", "--resume", "photos-tiny"]) == 0
+    (found,) = seen
+    assert [(s.label, s.split, s.sha256) for s in found.samples] == [
+        (s.label, s.split, s.sha256) for s in index.samples
+    ]
+    assert all(
+        files.sha256_file(found.root / s.path) == s.sha256 for split in ("train", "val") for s in found.split(split)
+    )
+    Path("now/0.png").unlink()
+    Path("now/1.png").unlink()
+    Path("now/2.png").unlink()
+    Path("now/3.png").unlink()
+    assert run(["train", "now", "--resume", "photos-tiny"]) == 4
+    assert "images for the training are gone or have changed" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
-    ("more", "named"), [(["--lr", "0.1"], "lr"), (["photos"], "data"), (["--no-flip", "--epochs", "9"], "epochs, flip")]
+    ("more", "named"), [(["--lr", "0.1"], "lr"), (["photos", "--no-flip", "--epochs", "9"], "epochs, flip")]
 )
 def test_resume_takes_no_other_option_and_names_it(more: list[str], named: str, capsys: Output) -> None:
     assert run(["train", "--resume", "some", *more]) == 2

@@ -154,8 +154,58 @@ def test_images_that_changed_since_training_are_refused(
     files.save_json(fruit / "data.json", other)
     runs.read_run(fruit).save(data=runs.DataInfo(str(other.root), other.fingerprint))
     assert run(["evaluate"]) == 3
-    assert "has changed since training" in capsys.readouterr().err
+    assert "9 of 9 images for the evaluation have changed since training" in capsys.readouterr().err
     assert not (fruit / "evaluation.json").exists()
+
+
+def moved(fruit: Path, made: Path) -> Path:
+    """A folder with the images of the run under other names, where the run cannot know of it."""
+    for number, path in enumerate(sorted((made / "photos").rglob("*.png"))):
+        (Path("now") / str(number)).mkdir(parents=True)
+        shutil.copy(path, Path("now") / str(number) / "image.png")
+    index = dataset.load_index(fruit / "data.json")
+    files.save_json(fruit / "data.json", dataclasses.replace(index, root=Path("/nowhere")))
+    return Path("now")
+
+
+def test_a_run_is_evaluated_on_images_that_were_moved(
+    fruit: Path, made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = evaluate_run(runs.read_run(fruit))
+    folder = moved(fruit, made)
+    assert run(["evaluate"]) == 4
+    assert "add --data DIR, the folder where they are now" in capsys.readouterr().err
+    assert run(["evaluate", "--data", "not there"]) == 4
+    assert "'not there' is no folder" in capsys.readouterr().err
+    assert run(["evaluate", "--data", str(folder)]) == 0
+    after = evaluate.load(fruit, before.checkpoint_sha256)
+    assert after is not None
+    assert (after.left_out, after.temperature) == ((), before.temperature)
+    assert np.array_equal(after.raw["test_logits"], before.raw["test_logits"])
+    assert run(["data", "relocate", "fruit", str(folder)]) == 0
+    assert "fruit: 60 of 60 images are in now" in capsys.readouterr().err
+    assert run(["evaluate"]) == 0
+
+
+def test_images_that_are_missing_are_left_out_of_the_evaluation_and_of_comparisons(
+    fruit: Path, made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = moved(fruit, made)
+    assert run(["evaluate", "--data", str(folder)]) == 0
+    shutil.copytree(fruit, fruit.with_name("whole"))
+    lost = dataset.load_index(fruit / "data.json").split("test")[0]
+    (path,) = (p for p in folder.rglob("*.png") if files.sha256_file(p) == lost.sha256)
+    path.unlink()
+    capsys.readouterr()
+    assert run(["evaluate", "fruit", "--data", str(folder)]) == 0
+    assert f"1 of 9 test images are left out: {lost.path} (gone)" in capsys.readouterr().err
+    after = evaluate.load(fruit, runs.read_run(fruit).weights_sha256)
+    assert after is not None
+    assert (after.left_out, after.splits["test"].scores.samples) == ((lost.sha256,), 8)
+    assert run(["compare", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert {row["run"]: row["samples"] for row in rows} == {"fruit": 8, "whole": 9}
+    assert rows[1]["p_value"] == 1.0  # the same answers to the images of both
 
 
 # Predict -------------------------------------------------------------------------------------

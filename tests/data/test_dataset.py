@@ -344,17 +344,3 @@ def test_the_index_of_another_run_is_refused(images: Path, tmp_path: Path) -> No
     other = runs.Run(tmp_path, runs.RunInfo(data=runs.DataInfo(str(images), "0" * 64)))
     with pytest.raises(DataError, match=r"is not the data that .* was trained on"):
         dataset.of_run(other)
-
-
-def test_files_are_found_again_unless_they_changed_or_vanished(images: Path) -> None:
-    index = dataset.index(images)
-    chosen = index.split("test")
-    assert dataset.check_unchanged(index, chosen) == [images / s.path for s in chosen]
-    path = images / chosen[1].path
-    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(path)
-    with pytest.raises(DataError, match="has changed since training") as changed:
-        dataset.check_unchanged(index, chosen)
-    assert str(path) in changed.value.message
-    path.unlink()
-    with pytest.raises(MissingError, match="is gone since training"):
-        dataset.check_unchanged(index, chosen)
