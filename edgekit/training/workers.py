@@ -114,7 +114,12 @@ def _start(images: TrainImages, shape: tuple[int, ...]) -> _Worker:
     context = get_context("fork")
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(images, slots, theirs, ours), daemon=True)
-    process.start()
+    # Held back until the process ignores them: one that arrives before would end it.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     theirs.close()
     return _Worker(process, ours, slots)
 

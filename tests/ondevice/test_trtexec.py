@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from edgekit.ondevice import build, trtexec
 from edgekit.ondevice.tensorrt_api import BuildError, Order
-from edgekit.targets.kits import write_tensorrt
+from edgekit.targets import kits
 from tests.doubles import plant
 from tests.targets.test_build_sh import FILES, GREETINGS, Kit
+from tests.targets.test_kits import CONTRACT
 
 LIMITS = {"warmup_s": 0.25, "min_queries": 50, "min_s": 3.4, "max_s": 60.0}
 
@@ -93,7 +94,7 @@ def test_they_are_the_flags_of_the_kits_build_sh(tmp_path: Path, number: int) ->
         folder.mkdir()
     for name in FILES:
         (kit.folder / f"model.{name}.onnx").write_text(name)
-    write_tensorrt(kit.folder, [], None)
+    kits.write_tensorrt(kits.Kit(kit.folder, [], CONTRACT))
     program = kit.install(number)
     assert kit.build().returncode == 0
     version = trtexec.version(str(program))[:2]
