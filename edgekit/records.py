@@ -186,12 +186,25 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Files below a data set that are not used, for one of the reasons of `edgekit.data.listing`.
+
+    `of`: ending or folder -> number of files.
+    """
+
+    reason: str
+    files: int
+    of: dict[str, int]
+
+
+@dataclass(frozen=True)
 class DatasetIndex:
     """Images of a data set with their class and split, without pixels.
 
     Attributes:
         fingerprint: SHA-256 of labels and images. skipped: files that cannot be decoded.
         carved: splits that have no folder and were taken from another split.
+        notes: sentences about how its folders were read. left_out: files that are not used, by reason.
         contents: of each file by its path, right after it was read; not part of a saved index.
     """
 
@@ -201,6 +214,8 @@ class DatasetIndex:
     fingerprint: str
     skipped: tuple[str, ...] = ()
     carved: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
     contents: dict[str, Content] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -172,7 +172,8 @@ def _not_finite(run: runs.Run, artifact: str | None, path: Path) -> EdgekitError
 
 def _files(images: Sequence[str | Path]) -> tuple[list[Path], list[EdgekitError]]:
     """Return the image files that are meant, those of folders in order, and an error for each that cannot be one."""
-    from edgekit.data.images import EXTENSIONS
+    from edgekit.data import listing
+    from edgekit.data.formats import EXTENSIONS
 
     paths: list[Path] = []
     errors: list[EdgekitError] = []
@@ -187,20 +188,16 @@ def _files(images: Sequence[str | Path]) -> tuple[list[Path], list[EdgekitError]
                 )
             )
         elif path.is_dir():
-            visible = [
-                p for p in sorted(path.rglob("*")) if not any(x.startswith(".") for x in p.relative_to(path).parts)
-            ]
-            every = [p for p in visible if p.is_file()]
-            known = [p for p in every if p.suffix.lower() in EXTENSIONS]
-            others = [p for p in every if p.suffix.lower() not in EXTENSIONS]
-            paths += known
-            if not known:
+            found = listing.find_any(path)
+            paths += [path / image.path for image in found.files]
+            if not found.files:
                 errors.append(
                     DataError(f"{path}: no images in this folder", f"edgekit reads {', '.join(sorted(EXTENSIONS))}")
                 )
-            elif others:
-                named = f"{len(others)} other files, such as {others[0].name}"
-                progress.note(f"{path}: {len(known)} images; passed over: {named}")
+            elif found.left_out:
+                progress.note(f"{path}: {len(found.files)} images")
+                for left in found.counted:
+                    progress.note(listing.sentence(left))
         else:
             paths.append(path)
     return paths, errors

@@ -16,7 +16,7 @@ import torch
 
 from edgekit import files, progress, runs
 from edgekit.config import from_table
-from edgekit.data import check, dataset, location, values
+from edgekit.data import check, dataset, listing, location, values
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError, unknown
 from edgekit.models.build import pick_device
 from edgekit.progress import Callback, reporting
@@ -117,7 +117,7 @@ def options_for(data: str, models: Sequence[str], flip: bool | None = None, **ch
     """
     from edgekit.data import builtin
 
-    mirrored = data not in builtin.BUILTIN if flip is None else flip
+    mirrored = not builtin.is_meant(data) if flip is None else flip
     if chosen.get("weights") not in (None, "pretrained", "none"):
         chosen["weights"] = str(Path(chosen["weights"]).absolute())  # the run may be resumed from another folder
     known = [f.name for f in dataclasses.fields(TrainOptions)]
@@ -136,9 +136,13 @@ def train_all(
     device = pick_device(wanted[0].device)
     with diagnostics.memory_ran_out(), distributed.join(device, wanted[0].batch_size) as team:
         with progress.bar("reading images") as update:
-            index = dataset.index(root, skip_bad, update)
+            index = dataset.index(root, skip_bad, update, layout=wanted[0].layout, skip_empty=wanted[0].skip_empty)
         team.same("the data set", index.fingerprint)
         progress.note(_describe(data, index))
+        for line in index.notes:
+            progress.note(line)
+        for left in index.left_out:
+            (progress.warn if left.reason in listing.LOSSES else progress.note)(listing.sentence(left))
         for line in check.warnings(index, wanted[0].preprocess):
             progress.warn(line)
         reading = values.reading(list(index.contents.values()), wanted[0].preprocess.pixel_range)

@@ -14,15 +14,17 @@ import typer
 from edgekit import labels, progress
 from edgekit.cli import console
 from edgekit.cli.options import Json, RunsDir
-from edgekit.errors import DataError
+from edgekit.errors import DataError, unknown
 from edgekit.runs import choose_run
 
 if TYPE_CHECKING:
+    from edgekit.data.check import Scan
     from edgekit.data.findings import Report
 
 
 SCHEMA = 1
 _EXAMPLES = 3
+_WHOLE = ("left_out", "no_images", "folders")  # a line for each reason
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -56,6 +58,9 @@ def check(
             "images.",
         ),
     ] = None,
+    layout: Annotated[
+        str, typer.Option(help="Reading of the folders, where their names leave it open: auto, splits, classes.")
+    ] = "auto",
     strict: Annotated[bool, typer.Option("--strict", help="Exit status 3 for warnings too.")] = False,
 ) -> None:
     """Check a data set: read every image once, and list problems.
@@ -68,17 +73,20 @@ def check(
     from edgekit.data import dataset
     from edgekit.data.check import read
     from edgekit.data.images import PLAIN
+    from edgekit.data.layout import LAYOUTS
     from edgekit.data.values import parsed
 
     preprocess = dataclasses.replace(PLAIN, background=background, pixel_range=parsed(pixel_range))
+    if layout not in LAYOUTS:
+        raise unknown("layout", layout, LAYOUTS)
     root = dataset.resolve(data)
     with progress.bar("reading images") as update:
-        seen = read(root, near_duplicates, update, preprocess)
+        seen = read(root, near_duplicates, update, preprocess, layout)
     with progress.working("comparing images"):
         report = checks.judge(seen, distance if near_duplicates else None, image_size)
     if json:
         folders = [split for split in seen.listing.present if split]
-        console.as_json({"schema": SCHEMA, "data": _text(str(root)), "split_folders": folders, **_plain(report)})
+        console.as_json({"schema": SCHEMA, "data": _text(str(root)), "split_folders": folders, **_plain(seen, report)})
     else:
         _print(data, report)
     errors, warnings = report.count("error"), report.count("warning")
@@ -116,11 +124,12 @@ def _several(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _plain(report: Report) -> dict[str, object]:
+def _plain(seen: Scan, report: Report) -> dict[str, object]:
     return {
         "images": report.images,
         "counts": {_text(name): counts for name, counts in report.counts.items()},
         "imbalance": round(report.imbalance, 2),
+        "left_out": [dataclasses.asdict(left) for left in seen.listing.counted],
         "errors": report.count("error"),
         "warnings": report.count("warning"),
         "findings": [
@@ -145,10 +154,11 @@ def _print(data: str, report: Report) -> None:
     for kind, group in groupby(report.findings, key=lambda f: (f.severity, f.kind)):
         found = list(group)
         print(f"{kind[0]}: {kind[1].replace('_', ' ')}: {len(found)}")
-        for finding in found[:_EXAMPLES]:
+        shown = len(found) if kind[1] in _WHOLE else _EXAMPLES
+        for finding in found[:shown]:
             print(f"  {labels.printable(finding.message)}")
-        if len(found) > _EXAMPLES:
-            print(f"  and {len(found) - _EXAMPLES} more")
+        if len(found) > shown:
+            print(f"  and {len(found) - shown} more")
     if not report.findings:
         print(f"{labels.printable(data)}: {report.images} images, no problems")
     elif not report.count("error"):

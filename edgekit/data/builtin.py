@@ -39,6 +39,11 @@ def name_of(root: str) -> str | None:
     return name if name in BUILTIN and path.parts[-2:] == (_FOLDER, f"{name}{_VERSION}") else None
 
 
+def is_meant(data: str) -> bool:
+    """Return True if `data` is the name of a built-in data set, and no folder of that name is there."""
+    return data in BUILTIN and not Path(data).is_dir()
+
+
 def materialize(name: str) -> Path:
     """Return the folder of a built-in data set, <class>/<image>.png, which is written on first use."""
     folder = files.cache_dir(_FOLDER) / f"{name}{_VERSION}"

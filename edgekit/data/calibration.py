@@ -12,8 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edgekit import files
-from edgekit.data import dataset
-from edgekit.data.dataset import Listing, image_files
+from edgekit.data import dataset, listing
 from edgekit.data.threads import in_order
 from edgekit.errors import DataError, MissingError
 from edgekit.labels import visible
@@ -57,7 +56,7 @@ class FromFolder(NamedTuple):
 def from_folder(folder: Path, recipe: CalibrationRecipe) -> FromFolder:
     """Choose `recipe.samples` of the images at any depth below `folder`; equal files count once.
 
-    Files are listed as in a data set (`dataset.find`). All files are hashed, and the choice depends on the
+    Files are listed as in a data set (`listing.find`). All files are hashed, and the choice depends on the
     hashes and the seed. Only chosen files are decoded; one that cannot be decoded is replaced by the next.
 
     Returns:
@@ -67,10 +66,12 @@ def from_folder(folder: Path, recipe: CalibrationRecipe) -> FromFolder:
     """
     if not folder.is_dir():
         raise MissingError(f"{str(folder)!r} is not a folder", "pass a folder of images to --calibration-data")
-    listing = Listing(folder, ("",))
-    files = [path.removeprefix("./") for path in image_files(folder, ".", listing)]
-    skipped = [f"{_shown(path)}: the folder cannot be listed ({why})" for path, why in listing.closed]
-    skipped += [f"{_shown(path)}: linked folder, not followed" for path in listing.links]
+    found = listing.find_any(folder)
+    files = [image.path for image in found.files]
+    skipped = [f"{_shown(path)}: the folder cannot be listed ({why})" for path, why in found.closed]
+    skipped += [
+        listing.sentence(left).removeprefix("left out: ") for left in found.counted if left.reason in listing.LOSSES
+    ]
     by_hash: dict[str, str] = {}
     for path, digest in zip(files, in_order(lambda path: _digest(folder / path), files)):
         if isinstance(digest, DataError):

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from edgekit.data import dataset, index_cache, near_duplicates, values
-from edgekit.data.dataset import Found, Listing, find
 from edgekit.data.findings import KINDS, Finding, Report
 from edgekit.data.images import MAX_PIXELS, PLAIN, TooLarge
+from edgekit.data.listing import LOSSES, Found, Listing, find, sentence
 from edgekit.data.threads import in_order
 from edgekit.data.values import Reading
 from edgekit.errors import DataError
@@ -59,17 +59,22 @@ class Scan:
 
 
 def read(
-    root: Path, looks: bool = True, progress: dataset.Progress | None = None, preprocess: Preprocess = PLAIN
+    root: Path,
+    looks: bool = True,
+    progress: dataset.Progress | None = None,
+    preprocess: Preprocess = PLAIN,
+    layout: str = "auto",
 ) -> Scan:
     """Read every image below `root`; those that cannot be used are collected in `Scan.unreadable`.
 
     Args:
         looks: whether to compute hashes and thumbnails for near-duplicates.
         preprocess: background, and the range of values of more than 8 bits; None: chosen from the images.
+        layout: one of `layout.LAYOUTS`.
     Raises:
-        DataError: no images in class folders (see `dataset.find`).
+        DataError: no images in class folders (see `listing.find`).
     """
-    scan = Scan(find(root), preprocess)
+    scan = Scan(find(root, layout), preprocess)
     files = scan.listing.files
     scan.unreadable += [(path, f"the folder cannot be listed ({why})") for path, why in scan.listing.closed]
     kept = len(files) if looks else 0
@@ -147,8 +152,7 @@ def judge(scan: Scan, distance: int | None, least_side: int = LEAST_SIDE) -> Rep
     found = [
         *(Finding("unreadable", f"{visible(path)}: {why}", (path,)) for path, why in scan.unreadable),
         *(Finding("too_large", f"{visible(path)}: {why}; left out", (path,)) for path, why in scan.large),
-        *(Finding("linked_folder", f"{visible(path)}: linked folder, not followed", (path,))
-          for path in scan.listing.links),
+        *_folders(scan.listing),
         *_names(labels),
         *_classes(counts, distinct, present),
         *(Finding("empty_class", f"class folder {visible(name)} contains no images") for name in scan.listing.empty),
@@ -160,6 +164,17 @@ def judge(scan: Scan, distance: int | None, least_side: int = LEAST_SIDE) -> Rep
     kinds = list(KINDS)
     found.sort(key=lambda f: (kinds.index(f.kind), f.paths, f.message))
     return Report(len(scan.files), counts, _imbalance([c["train"] for c in counts.values()]), tuple(found))
+
+
+def _folders(listing: Listing) -> Iterator[Finding]:
+    """Yield how the folders were read, and the files that are not used."""
+    for name, why in listing.lost.items():
+        yield Finding("lost_class", f"class folder {visible(name)} loses all of its images ({why})", (name,))
+    for left in listing.counted:
+        kind = "left_out" if left.reason in LOSSES else "no_images"
+        yield Finding(kind, sentence(left).removeprefix("left out: "))
+    for note in listing.notes:
+        yield Finding("folders", note)
 
 
 def _names(labels: list[str]) -> Iterator[Finding]:
@@ -391,7 +406,8 @@ def _imbalance_message(ratio: float) -> str:
 
 def _carved(splits: Sequence[str]) -> str:
     verb = "are" if len(splits) > 1 else "is"
-    return f"no {' and no '.join(splits)} folder: {' and '.join(splits)} {verb} taken out of train by content hash"
+    lacking = f"no {' and no '.join(splits)} folder with classes"
+    return f"{lacking}: {' and '.join(splits)} {verb} taken out of train by content hash"
 
 
 def _count(groups: list[list[Sample]]) -> str:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from itertools import chain, groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, NamedTuple
+from typing import TYPE_CHECKING, Generic
 
 from edgekit import files
 from edgekit.config import from_table
 from edgekit.data import builtin, index_cache
-from edgekit.data.images import EXTENSIONS, PLAIN, Seen, TooLarge, examine
+from edgekit.data.images import PLAIN, Seen, TooLarge, examine
+from edgekit.data.listing import find
 from edgekit.data.threads import in_order
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, unknown
 from edgekit.labels import check_label, check_labels, visible
 from edgekit.records import SPLITS, Content, DatasetIndex, Preprocess, Sample
 
 if TYPE_CHECKING:
+    import os
+
     from PIL.Image import Image
 
     from edgekit.runs import Run
@@ -28,17 +30,16 @@ VAL_FRACTION = TEST_FRACTION = 0.15
 MOST_NAMED = 10
 DATA_FILE = "data.json"
 _RESTORE = "restore it from a copy of the run"
-_ENDINGS = tuple(EXTENSIONS)
 Progress = Callable[[int, int], None]
 
 
 def resolve(data: str) -> Path:
-    """Return the folder of a data set, which is a built-in name (see `builtin.BUILTIN`) or a path.
+    """Return the folder of a data set, which is a path, or a built-in name (see `builtin.BUILTIN`) without a folder.
 
     Raises:
         MissingError: neither a built-in data set nor an existing folder.
     """
-    if data in builtin.BUILTIN:
+    if builtin.is_meant(data):
         return builtin.materialize(data)
     root = Path(data)
     if not data.strip() or not root.is_dir():
@@ -47,7 +48,14 @@ def resolve(data: str) -> Path:
     return root.resolve()
 
 
-def index(root: Path, skip_bad: bool = False, progress: Progress | None = None) -> DatasetIndex:
+def index(
+    root: Path,
+    skip_bad: bool = False,
+    progress: Progress | None = None,
+    *,
+    layout: str = "auto",
+    skip_empty: bool = False,
+) -> DatasetIndex:
     """Decode and hash every image below `root`, except those in `index_cache`.
 
     ``root/train/<class>/...`` with ``val`` and ``test`` beside it is used as it is; a missing split is
@@ -59,14 +67,26 @@ def index(root: Path, skip_bad: bool = False, progress: Progress | None = None) 
         skip_bad: leave out files that cannot be decoded (they are listed in `skipped`) instead of raising. Files
             with too many pixels are left out in any case.
         progress: called with (files done, files in all).
+        layout: one of `layout.LAYOUTS`. skip_empty: leave out classes of which no image can be used.
     Raises:
-        DataError: no images, fewer than two classes, invalid class names, or files that cannot be decoded.
+        DataError: no images, a class of which no image can be used, fewer than two classes, invalid class names, or
+            files that cannot be decoded.
     """
-    listing = find(root)
+    listing = find(root, layout, skip_empty)
     files = listing.files
+    if listing.lost:
+        raise DataError(
+            "; ".join(
+                f"class folder {visible(name)} loses all of its images ({why})" for name, why in listing.lost.items()
+            ),
+            "convert them to JPEG or PNG, or leave out such classes with --skip-empty",
+        )
+    every = sorted({found.label for found in files})
     labels = tuple(sorted({found.label for found in files if found.split in ("", "train")}))
-    for name in {found.label for found in files}:
+    for name in every:
         check_label(name)
+    if len(every) > 1:
+        check_labels(tuple(every))
     check_labels(labels)
     if extra := {found.label for found in files} - set(labels):
         raise DataError(
@@ -94,7 +114,7 @@ def index(root: Path, skip_bad: bool = False, progress: Progress | None = None) 
     present = set(listing.present)
     carved = tuple(s for s in ("val", "test") if present != {""} and s not in present)
     finished = _finish(root, labels, carve(samples, present), (*bad, *large))
-    return replace(finished, carved=carved, contents=contents)
+    return replace(finished, carved=carved, contents=contents, notes=listing.notes, left_out=listing.counted)
 
 
 def _hash_and_decode(root: Path, paths: list[str], progress: Progress | None) -> list[tuple[str, Content] | DataError]:
@@ -229,118 +249,3 @@ def of_run(run: Run) -> DatasetIndex:
             _RESTORE,
         )
     return index
-
-
-class Found(NamedTuple):
-    """One image file: `split` is "" without split folders; `path` is relative, with "/"."""
-
-    split: str
-    label: str
-    path: str
-
-
-@dataclass
-class Listing:
-    """Image files below `root`, sorted, without opening them.
-
-    Attributes:
-        present: split folders; ("",) if there are none. empty: classes without images.
-        closed: (folder, reason) for each folder that cannot be listed.
-        links: linked folders, which are not followed because they may form a cycle.
-    """
-
-    root: Path
-    present: tuple[str, ...]
-    files: list[Found] = field(default_factory=list)
-    empty: list[str] = field(default_factory=list)
-    closed: list[tuple[str, str]] = field(default_factory=list)
-    links: list[str] = field(default_factory=list)
-
-
-def find(root: Path) -> Listing:
-    """List ``root/<class>/...``, or ``root/{train,val,test}/<class>/...``, at any depth.
-
-    Hidden files and folders are ignored. Broken links are listed, as missing images.
-
-    Raises:
-        DataError: no images in class folders, or class folders beside the splits, such as ``valid``.
-    """
-    listing = Listing(root, tuple(s for s in SPLITS if (root / s).is_dir()) if _is_presplit(root) else ("",))
-    seen: set[str] = set()
-    for split in listing.present:
-        for name in _class_folders(root / split):
-            seen.add(name)
-            relative = f"{split}/{name}" if split else name
-            listing.files += (Found(split, name, path) for path in image_files(root, relative, listing))
-    listing.empty = sorted(seen - {found.label for found in listing.files})
-    if not listing.files:
-        loose = any(p.suffix.lower() in EXTENSIONS for p in root.iterdir())
-        why = f"the images in {root} are not in class folders" if loose else f"no images below {root}"
-        if listing.closed:
-            why = f"{why}; {listing.closed[0][0]} cannot be listed: {listing.closed[0][1]}"
-        raise DataError(why, "edgekit expects DATA/<class>/<image>, or DATA/train/<class>/<image> with val and test")
-    return listing
-
-
-def _is_presplit(root: Path) -> bool:
-    """Return True if ``root/train`` contains class folders (and is not itself a class, as in car/train/bus).
-
-    Raises:
-        DataError: a folder beside it contains class folders but is not a split, such as ``valid``.
-    """
-    if not (root / "train").is_dir() or not _holds_classes(root / "train"):
-        return False
-    beside = [name for name in _class_folders(root) if name not in SPLITS]
-    if others := [name for name in beside if _holds_classes(root / name)]:
-        raise DataError(
-            f"{root} contains train and {', '.join(map(visible, others))}, which is not the name of a split",
-            f"rename the folder to one of {', '.join(SPLITS)}, or move it",
-        )
-    return True
-
-
-def _holds_classes(folder: Path) -> bool:
-    nowhere = Listing(folder, ())
-    try:
-        return any(True for name in _class_folders(folder) for _ in image_files(folder, name, nowhere))
-    except PermissionError:
-        return False
-
-
-def _class_folders(folder: Path) -> list[str]:
-    """Return the folders in `folder`, sorted, without hidden ones; ``..x`` is kept, to be refused later."""
-    shown = (p for p in folder.iterdir() if not p.name.startswith(".") or p.name.startswith(".."))
-    return sorted(p.name for p in shown if p.is_dir())
-
-
-def image_files(root: Path, relative: str, listing: Listing) -> Iterator[str]:
-    """Yield the image files below ``root/relative``, depth first, sorted by name; adds problems to `listing`."""
-    stack = [_entries(root, relative, listing)]
-    while stack:
-        entry = next(stack[-1], None)
-        if entry is None:
-            stack.pop()
-            continue
-        path, found = entry
-        try:
-            if found.is_dir(follow_symlinks=False):
-                stack.append(_entries(root, path, listing))
-            elif found.is_symlink() and found.is_dir():
-                listing.links.append(path)
-            elif found.name.lower().endswith(_ENDINGS) and (
-                found.is_file() or (found.is_symlink() and not (root / path).exists())
-            ):
-                yield path
-        except OSError as error:
-            listing.closed.append((path, error.strerror or str(error)))
-
-
-def _entries(root: Path, relative: str, listing: Listing) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Return (relative path, entry) of the visible entries of a folder, sorted by name."""
-    try:
-        with os.scandir(root / relative) as entries:
-            shown = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
-    except OSError as error:
-        listing.closed.append((relative, error.strerror or str(error)))
-        return iter(())
-    return iter([(f"{relative}/{entry.name}", entry) for entry in shown])

@@ -9,6 +9,7 @@ ERROR, WARNING, INFO = "error", "warning", "info"
 KINDS = {
     "unreadable": ERROR,
     "class_name": ERROR,
+    "lost_class": ERROR,
     "no_training_images": ERROR,
     "missing_from_split": ERROR,
     "contradictory": ERROR,
@@ -20,6 +21,7 @@ KINDS = {
     "too_few": WARNING,
     "imbalance": WARNING,
     "empty_class": WARNING,
+    "left_out": WARNING,
     "too_large": WARNING,
     "tiny": WARNING,
     "extreme_shape": WARNING,
@@ -30,7 +32,8 @@ KINDS = {
     "crowded": INFO,
     "values": INFO,
     "scaled": INFO,
-    "linked_folder": INFO,
+    "no_images": INFO,
+    "folders": INFO,
     "carved": INFO,
 }
 

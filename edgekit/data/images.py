@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from edgekit.data import formats
 from edgekit.data.memory import PIXELS
 from edgekit.data.threads import in_order
 from edgekit.errors import DataError, MissingError, raise_if_not_damage
@@ -30,17 +31,12 @@ if TYPE_CHECKING:
 
 
 Seen = TypeVar("Seen")
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
-# Not every format that Pillow opens: its EPS reader runs Ghostscript.
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
 # Above, a JPEG is decoded at a fraction of its size, up to MAX_SCALED_PIXELS; other formats are refused.
 MAX_PIXELS, MAX_SCALED_PIXELS = 80_000_000, 320_000_000
 PLAIN = Preprocess(32, 32)
 _FULL = (0.0, 65535.0)  # range of integers
 LEAST_ALPHA = 8  # opacities below it cannot be seen
 _BAND_PIXELS = 1 << 20  # converted at a time
-# Brands of HEIF files (ISO/IEC 23008-12): photos of phones.
-_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"mif1": "HEIC"}
 # Tags of EXIF and TIFF, and two of their values.
 _ORIENTATION, _BITS, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 274, 258, 262, 284, 339
 _SEPARATE, _SIGNED = 2, 2
@@ -118,18 +114,13 @@ def _decode(
         # Pillow's own message would repeat the path.
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         why = "not a known image format" if isinstance(error, UnidentifiedImageError) else why
-        if brand := _brand(path):
+        if formats.sniff(path) == "HEIC" and not formats.reads_heic():
             hint = f"convert it, for example: magick {quote(str(path))} {quote(str(path.with_suffix('.jpg')))}"
-            raise DataError(f"{path}: {brand}, which edgekit does not read", hint) from error
+            raise DataError(
+                f"{path}: HEIC, which needs the package pillow-heif", f"{hint}   (or: {formats.INSTALL_HEIC})"
+            ) from error
         hint = "get a sound copy of the file, or leave it out"
         raise DataError(f"{path}: cannot be decoded ({why})", hint) from error
-
-
-def _brand(path: Path) -> str | None:
-    """Return "HEIC" or "AVIF" for a file of that format, by its first bytes."""
-    with open(path, "rb") as file:
-        start = file.read(12)
-    return _BRANDS.get(start[8:]) if start[4:8] == b"ftyp" else None
 
 
 def _opened(path: Path) -> ImageFile:
@@ -138,7 +129,7 @@ def _opened(path: Path) -> ImageFile:
     from PIL.JpegImagePlugin import JpegImageFile
 
     try:
-        return Image.open(path, formats=FORMATS)
+        return Image.open(path, formats=formats.readable())
     except Image.DecompressionBombError as error:
         try:
             return JpegImageFile(path)
@@ -353,7 +344,7 @@ def _lower_bytes(path: Path, mode: str) -> Image:
 
     if mode.startswith("RGBa"):
         raise DataError(f"{path}: 16-bit colours with premultiplied alpha are not supported", "convert it to 8 bits")
-    with Image.open(path, formats=FORMATS) as image:
+    with Image.open(path, formats=formats.readable()) as image:
         is_little = mode.endswith("L") or (mode.endswith("N") and sys.byteorder == "little")
         other = "RGBA" if mode.startswith("LA") else mode[:-1] + ("B" if is_little else "L")
         image.tile = [

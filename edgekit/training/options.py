@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from edgekit.data import values
+from edgekit.data.layout import LAYOUTS
 from edgekit.errors import UsageError, unknown
 from edgekit.models import zoo
 from edgekit.records import MOST_THREADS, RESIZES, Preprocess
@@ -72,6 +73,10 @@ class TrainOptions:
         "Values LOW:HIGH that become black and white in files of more than 8 bits a channel. Default: chosen from the "
         "training images.",
     )
+    layout: str = _later(
+        _DATA, "auto", "Reading of the folders in DATA, where their names leave it open: as splits or classes", LAYOUTS
+    )
+    skip_empty: bool = _later(_DATA, False, "Classes of which no image can be used are left out.")
     weights: str | None = _option(
         _TRAINED, None, "Initial weights: pretrained (ImageNet), none (random), or a file. Default: pretrained."
     )
@@ -130,6 +135,7 @@ class TrainOptions:
         row = zoo.row(self.arch)
         for name, noun, known in (
             ("strategy", "strategy", STRATEGIES),
+            ("layout", "layout", LAYOUTS),
             ("augment", "augmentation", AUGMENTS),
             ("mix", "image mixing", MIXES),
             ("optimizer", "optimizer", OPTIMIZERS),

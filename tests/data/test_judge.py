@@ -159,7 +159,7 @@ def test_what_may_not_be_read_is_told(flat: Path, monkeypatch: pytest.MonkeyPatc
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
-    monkeypatch.setattr("edgekit.data.dataset.os.scandir", refuse)
+    monkeypatch.setattr("edgekit.data.listing.os.scandir", refuse)
     assert only(flat, "unreadable").message == "a/closed: the folder cannot be listed (Permission denied)"
 
 
@@ -173,13 +173,28 @@ def test_folders_named_like_images_and_hidden_files_are_nothing(flat: Path) -> N
     (flat / "a" / "folder.png").mkdir()
     (flat / "a" / ".hidden.png").write_text("")
     os.mkfifo(flat / "a" / "pipe.png")
-    assert found(flat) == {}
+    by_kind = found(flat)
+    assert [f.message for f in by_kind.pop("left_out", ())] == []
+    assert [f.message for f in by_kind.pop("no_images")] == [
+        "1 file hidden, or left by systems and tools: 1 .hidden.png",
+        "1 file pipes, sockets or devices: 1 .png",
+    ]
+    assert by_kind == {}
 
 
-def test_links_to_folders_are_not_followed_and_that_is_said(flat: Path) -> None:
+def test_links_to_folders_that_lead_back_are_not_followed_and_that_is_said(flat: Path) -> None:
     (flat / "a" / "again").symlink_to("..")
-    assert only(flat, "linked_folder").paths == ("a/again",)
+    assert "1 a/again" in only(flat, "left_out").message
     assert judge(flat).images == 16
+
+
+def test_links_to_folders_elsewhere_are_followed(flat: Path, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    picture(77).save(tmp_path / "store" / "x.png")
+    (tmp_path / "store" / "back").symlink_to(flat / "a")
+    (flat / "a" / "more").symlink_to(tmp_path / "store")
+    assert judge(flat).images == 17
+    assert "1 a/more/back" in only(flat, "left_out").message
 
 
 def test_very_deep_folders_are_read(flat: Path) -> None:

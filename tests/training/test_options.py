@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from edgekit.data.layout import LAYOUTS
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.models.zoo import MODELS
 from edgekit.records import RESIZES, Preprocess
@@ -71,6 +72,7 @@ CHOICES = {
     "augment": AUGMENTS,
     "mix": MIXES,
     "resize": RESIZES,
+    "layout": LAYOUTS,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "imbalance": IMBALANCES,

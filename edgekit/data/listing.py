@@ -1,0 +1,367 @@
+"""Listing of a data set: every file below its folder is an image that is used, or is counted under a reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from edgekit import files
+from edgekit.data import formats, layout
+from edgekit.data.layout import Layout, Looker, Place
+from edgekit.errors import DataError
+from edgekit.labels import visible
+from edgekit.records import SPLITS, LeftOut
+
+# Reasons for which a file is not used -> what is said about such files. Those in `LOSSES` are images, or may be.
+REASONS = {
+    "format": "in formats that are not read",
+    "backup": "of backups and unfinished downloads",
+    "no_class": "in no class folder",
+    "outside": "outside of the splits",
+    "lost_class": "of classes that are left out (--skip-empty)",
+    "link": "behind links that lead back or are there twice",
+    "broken": "broken links",
+    "special": "pipes, sockets or devices",
+    "system": "hidden, or left by systems and tools",
+    "own": "of edgekit's own runs and caches",
+    "no_image": "no images",
+}
+LOSSES = ("format", "backup", "no_class", "outside", "lost_class", "link", "broken")
+# Folders that systems, archives and tools leave behind, beside all whose names begin with a dot.
+_SYSTEM_FOLDERS = {
+    *("__macosx", "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin", "recycler"),
+    *("system volume information", "lost+found", "found.000", "__pycache__", "node_modules", "cvs", "_darcs"),
+}
+# Below a class folder these hold the images once more, only smaller. (At the top they may be classes.)
+_PREVIEWS = {"thumbnails", "thumbnail", "_thumbs", "_thumbnails", "previews"}
+_SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "folder.jpg:zone.identifier"}
+_MOST_NAMED = 5
+
+
+class Found(NamedTuple):
+    """One image file: `split` is "" without split folders; `path` is relative, with "/"."""
+
+    split: str
+    label: str
+    path: str
+
+
+@dataclass
+class Listing:
+    """Files below `root`, sorted; only those without a usual ending were opened.
+
+    Attributes:
+        present: split folders; ("",) if there are none. split_folders: (split, folder) of those named otherwise.
+        files: images that are used. by_content: those without a usual ending.
+        left_out: reason -> ending or folder -> number of files that are not used.
+        empty: classes without any image. lost: class folder -> its images, of which none can be used.
+        closed: (folder, reason) for each folder that cannot be listed.
+        merged: classes whose folders are written in several Unicode forms.
+    """
+
+    root: Path
+    present: tuple[str, ...]
+    split_folders: tuple[tuple[str, str], ...] = ()
+    files: list[Found] = field(default_factory=list)
+    by_content: int = 0
+    left_out: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    empty: list[str] = field(default_factory=list)
+    lost: dict[str, str] = field(default_factory=dict)
+    closed: list[tuple[str, str]] = field(default_factory=list)
+    merged: list[str] = field(default_factory=list)
+
+    @property
+    def counted(self) -> tuple[LeftOut, ...]:
+        """The files that are not used, in the order of `REASONS`."""
+        return tuple(
+            LeftOut(reason, sum(found.values()), dict(sorted(found.items(), key=lambda item: (-item[1], item[0]))))
+            for reason in REASONS
+            if (found := self.left_out.get(reason))
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about how the folders were read."""
+        found = []
+        if self.split_folders:
+            pairs = (f"{visible(folder)} is {split}" for split, folder in self.split_folders)
+            found.append(f"splits by the names of the folders: {', '.join(pairs)}")
+        if self.by_content:
+            some = "1 file is an image" if self.by_content == 1 else (
+                f"{self.by_content} files are images"
+            )  # fmt: skip
+            found.append(f"{some} by content, not by their ending, and used")
+        found += [f"{visible(name)}: folders in several Unicode forms are one class" for name in self.merged]
+        return tuple(found)
+
+
+def sentence(left: LeftOut) -> str:
+    """Return one line about files that are not used for one reason."""
+    named = [f"{count} {name}" for name, count in list(left.of.items())[:_MOST_NAMED]]
+    named += [f"{len(left.of) - _MOST_NAMED} other kinds"] if len(left.of) > _MOST_NAMED else []
+    text = f"left out: {left.files} file{'' if left.files == 1 else 's'} {REASONS[left.reason]}: {', '.join(named)}"
+    if left.reason == "format" and formats.HEIC_EXTENSIONS & left.of.keys():
+        text += f"; HEIC needs a package: {formats.INSTALL_HEIC}"
+    return text
+
+
+def find(root: Path, asked: str = "auto", skip_empty: bool = False) -> Listing:
+    """List the files of ``root/<class>/...``, or ``root/{train,val,test}/<class>/...``, at any depth.
+
+    Links to folders are followed, except where they lead back. Broken links with the ending of an image are listed,
+    as missing images.
+
+    Args:
+        asked: one of `layout.LAYOUTS`. skip_empty: leave out classes that lose all of their images.
+    Raises:
+        DataError: no images in class folders, or a layout that can be read in several ways (see `layout.read`).
+    """
+    plan = layout.read(root, _looker(root), asked)
+    listing = Listing(root, plan.present, tuple(plan.unusual))
+    places = {place.path: place for place in plan.places}
+    lost: dict[Place, Counter[str]] = defaultdict(Counter)
+    used: Counter[Place] = Counter()
+    for file in _walk(root, "", listing.closed):
+        place = _place_of(file.path, places)
+        reason, what = file.reason, file.what
+        if not reason and place:
+            listing.files.append(Found(place.split, place.label, file.path))
+            listing.by_content += file.by_content
+            used[place] += 1
+            continue
+        if not reason:
+            outside = plan.present != ("",) and "/" in file.path and not _in_split(file.path, plan)
+            reason, what = "outside" if outside else "no_class", _folder(file.path)
+        if place and reason in LOSSES:
+            lost[place][what] += file.number
+        listing.left_out[reason][what] += file.number
+    listing.files.sort(key=lambda found: SPLITS.index(found.split or "train"))
+    gone = {place: kinds for place, kinds in lost.items() if not used[place]}
+    for place, kinds in gone.items():
+        listing.lost[place.path] = ", ".join(f"{count} {name}" for name, count in kinds.items())
+    labels = {found.label for found in listing.files}
+    holds = {place.label for place in gone}
+    owned = {path.partition("/")[0] for path in listing.left_out.get("own", ())}
+    listing.empty = sorted({p.label for p in plan.places if p.path not in owned} - labels - holds)
+    if skip_empty:
+        _leave_out(listing, {place.label for place in gone if place.split in ("", "train")})
+    _merge(listing)
+    if not listing.files:
+        raise _nothing(listing, [p.path for p in plan.places])
+    return listing
+
+
+def find_any(folder: Path) -> Listing:
+    """List all images at any depth below `folder`, without classes."""
+    listing = Listing(folder, ("",))
+    for file in _walk(folder, "", listing.closed):
+        if file.reason:
+            listing.left_out[file.reason][file.what] += file.number
+        else:
+            listing.files.append(Found("", "", file.path))
+    return listing
+
+
+def _nothing(listing: Listing, folders: list[str]) -> DataError:
+    """Return the error for a data set without a single image in a class folder."""
+    loose = listing.left_out.get("no_class")
+    why = f"the images in {listing.root} are not in class folders" if loose else f"no images below {listing.root}"
+    if listing.closed:
+        why = f"{why}; {listing.closed[0][0]} cannot be listed: {listing.closed[0][1]}"
+    if "format" in listing.left_out:
+        why = f"{why}; {sentence(listing.counted[0])}"
+    return DataError(why, "edgekit expects DATA/<class>/<image>, or DATA/train/<class>/<image> with val and test")
+
+
+def _leave_out(listing: Listing, labels: set[str]) -> None:
+    """Remove classes, and count their images in other splits."""
+    for found in listing.files:
+        if found.label in labels:
+            listing.left_out["lost_class"][visible(found.label)] += 1
+    listing.files = [found for found in listing.files if found.label not in labels]
+    listing.lost = {}
+
+
+def _merge(listing: Listing) -> None:
+    """Give classes whose names differ only in their Unicode form one name, the composed one."""
+    forms: dict[str, set[str]] = defaultdict(set)
+    for found in listing.files:
+        forms[unicodedata.normalize("NFC", found.label)].add(found.label)
+    renamed = {name: composed for composed, names in forms.items() if len(names) > 1 for name in names}
+    if renamed:
+        listing.files = [found._replace(label=renamed.get(found.label, found.label)) for found in listing.files]
+        listing.merged = sorted(set(renamed.values()))
+
+
+def _place_of(path: str, places: dict[str, Place]) -> Place | None:
+    """Return the class folder in which a file lies."""
+    parts = path.split("/")
+    for depth in range(1, min(len(parts), 4)):
+        if place := places.get("/".join(parts[:depth])):
+            return place
+    return None
+
+
+def _in_split(path: str, plan: Layout) -> bool:
+    return any(path.startswith(f"{folder}/") for _, folder in plan.split_folders)
+
+
+def _folder(path: str) -> str:
+    """Return the folder at the top in which a file lies, for a message; "." for the data set's own."""
+    return visible(path.partition("/")[0]) if "/" in path else "."
+
+
+class _File(NamedTuple):
+    """Files at `path`, or `number` of them below it; `reason` is "" for images, else one of `REASONS`.
+
+    `what`: ending or folder under which they are counted.
+    """
+
+    path: str
+    reason: str = ""
+    what: str = ""
+    number: int = 1
+    by_content: bool = False
+
+
+def _looker(root: Path) -> Looker:
+    def folders(folder: str) -> list[str]:
+        try:
+            with os.scandir(root / folder) as entries:
+                return sorted(e.name for e in entries if not _is_system_folder(e.name, 0) and e.is_dir())
+        except OSError:
+            return []
+
+    def has_images(folder: str) -> bool:
+        return any(not file.reason for file in _walk(root, folder, []))
+
+    def has_loose(folder: str) -> bool:
+        try:
+            with os.scandir(root / folder) as entries:
+                return any(not _file(entry, entry.name).reason for entry in entries if entry.is_file())
+        except OSError:
+            return False
+
+    return Looker(folders, has_loose, has_images)
+
+
+def _is_system_folder(name: str, depth: int) -> bool:
+    """Return True for hidden folders and leftovers; ``..x`` is none of them, to be refused as a class name."""
+    hidden = name.startswith(".") and not name.startswith("..")
+    return hidden or name.casefold() in _SYSTEM_FOLDERS or (depth > 0 and name.casefold() in _PREVIEWS)
+
+
+class _Folder(NamedTuple):
+    """A folder that is being read: what is left of it, and the real folders of the links that led to it."""
+
+    path: str
+    entries: Iterator[os.DirEntry[str]]
+    chain: tuple[str, ...]
+
+
+def _walk(root: Path, start: str, closed: list[tuple[str, str]]) -> Iterator[_File]:
+    """Yield every file below ``root/start``, depth first, sorted by name; adds to `closed`."""
+    followed: set[tuple[str, str]] = set()
+    cache_folder = _cache_folder(root)
+    stack: list[_Folder] = []
+
+    def enter(path: str, chain: tuple[str, ...]) -> Iterator[_File]:
+        try:
+            with os.scandir(root / path) as entries:
+                listed = sorted(entries, key=lambda e: e.name)
+        except OSError as error:
+            closed.append((path or ".", error.strerror or str(error)))
+            return
+        if any(e.name == "run.json" for e in listed) and _is_run(root / path / "run.json"):
+            yield _File(path, "own", _folder(f"{path}/"), _count(root / path))
+        else:
+            stack.append(_Folder(path, iter(listed), chain))
+
+    yield from enter(start, ())
+    while stack:
+        folder = stack[-1]
+        entry = next(folder.entries, None)
+        if entry is None:
+            stack.pop()
+            continue
+        path = f"{folder.path}/{entry.name}" if folder.path else entry.name
+        try:
+            if not entry.is_dir():
+                yield _file(entry, path)
+            elif _is_system_folder(entry.name, path.count("/")):
+                if count := _count(root / path):
+                    yield _File(path, "system", visible(entry.name), count)
+            elif cache_folder and os.path.realpath(root / path) == cache_folder:
+                yield _File(path, "own", _folder(f"{path}/"), _count(root / path))
+            elif entry.is_symlink():
+                here, target = os.path.realpath(root / folder.path), os.path.realpath(root / path)
+                key = (path.partition("/")[0], target)
+                if key in followed or any(_within(target, place) for place in (*folder.chain, here)):
+                    yield _File(path, "link", visible(path))
+                else:
+                    followed.add(key)
+                    yield from enter(path, (*folder.chain, here))
+            else:
+                yield from enter(path, folder.chain)
+        except OSError as error:
+            closed.append((path, error.strerror or str(error)))
+
+
+def _within(folder: str, place: str) -> bool:
+    """Return True if `place` is `folder`, or lies below it."""
+    return place == folder or place.startswith(folder.rstrip("/") + "/")
+
+
+def _file(entry: os.DirEntry[str], path: str) -> _File:
+    """Return a file with the reason for which it cannot be used, if any."""
+    name = entry.name
+    end = formats.ending(name)
+    if name.startswith(".") or name.casefold() in _SYSTEM_FILES:
+        return _File(path, "system", visible(name))
+    by_name = end in formats.EXTENSIONS or (end in formats.HEIC_EXTENSIONS and formats.reads_heic())
+    if not entry.is_file():
+        missing = entry.is_symlink() and not Path(entry.path).exists()
+        if missing and by_name:
+            return _File(path)
+        return _File(path, "broken" if missing else "special", end or visible(name))
+    if by_name:
+        return _File(path)
+    shown = end or "without an ending"
+    if formats.is_backup(name):
+        return _File(path, "backup" if formats.sniff(entry.path) else "no_image", shown)
+    if end in formats.OTHER_IMAGES - formats.HEIC_EXTENSIONS:
+        return _File(path, "format", shown)
+    content = formats.sniff(entry.path)
+    if content == "HEIC" and not formats.reads_heic():
+        return _File(path, "format", end if end in formats.HEIC_EXTENSIONS else ".heic")
+    if content and (content != "TIFF" or not end):  # many raw formats of cameras look like TIFF
+        return _File(path, by_content=True)
+    return _File(path, "format" if end in formats.HEIC_EXTENSIONS or content else "no_image", shown)
+
+
+def _count(folder: Path) -> int:
+    return sum(len(names) for _, _, names in os.walk(folder))
+
+
+def _is_run(path: Path) -> bool:
+    """Return True if run.json is one that edgekit wrote."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and {"edgekit", "arch", "status"} <= document.keys()
+
+
+def _cache_folder(root: Path) -> str:
+    """Return the real path of edgekit's cache if it lies below `root`, else ""."""
+    try:
+        folder = os.path.realpath(files.cache_dir("index").parent)
+    except RuntimeError:  # neither EDGEKIT_CACHE nor a home folder
+        return ""
+    return folder if _within(os.path.realpath(root), folder) and folder != os.path.realpath(root) else ""
