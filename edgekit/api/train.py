@@ -136,7 +136,14 @@ def train_all(
     device = pick_device(wanted[0].device)
     with diagnostics.memory_ran_out(), distributed.join(device, wanted[0].batch_size) as team:
         with progress.bar("reading images") as update:
-            index = dataset.index(root, skip_bad, update, layout=wanted[0].layout, skip_empty=wanted[0].skip_empty)
+            index = dataset.index(
+                root,
+                skip_bad,
+                update,
+                layout=wanted[0].layout,
+                skip_empty=wanted[0].skip_empty,
+                divide=wanted[0].division,
+            )
         team.same("the data set", index.fingerprint)
         progress.note(_describe(data, index))
         for line in index.notes:

@@ -61,6 +61,13 @@ def check(
     layout: Annotated[
         str, typer.Option(help="Reading of the folders, where their names leave it open: auto, splits, classes.")
     ] = "auto",
+    split: Annotated[
+        str, typer.Option(help="Percentages of train, val and test where these are no folders.")
+    ] = "70/15/15",
+    group_by: Annotated[
+        str | None,
+        typer.Option(help="Images that stay in one split: folder, prefix:SEPARATOR or FILE.csv:COLUMN."),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit status 3 for warnings too.")] = False,
 ) -> None:
     """Check a data set: read every image once, and list problems.
@@ -70,7 +77,7 @@ def check(
     the splits are those that edgekit train would make.
     """
     from edgekit.data import check as checks
-    from edgekit.data import dataset
+    from edgekit.data import dataset, division
     from edgekit.data.check import read
     from edgekit.data.images import PLAIN
     from edgekit.data.layout import LAYOUTS
@@ -79,11 +86,12 @@ def check(
     preprocess = dataclasses.replace(PLAIN, background=background, pixel_range=parsed(pixel_range))
     if layout not in LAYOUTS:
         raise unknown("layout", layout, LAYOUTS)
+    divide = division.parse_division(split, group_by)
     root = dataset.resolve(data)
     with progress.bar("reading images") as update:
         seen = read(root, near_duplicates, update, preprocess, layout)
     with progress.working("comparing images"):
-        report = checks.judge(seen, distance if near_duplicates else None, image_size)
+        report = checks.judge(seen, distance if near_duplicates else None, image_size, divide)
     if json:
         folders = [split for split in seen.listing.present if split]
         console.as_json({"schema": SCHEMA, "data": _text(str(root)), "split_folders": folders, **_plain(seen, report)})

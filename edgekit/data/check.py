@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekit.data import dataset, index_cache, near_duplicates, values
+from edgekit.data import dataset, division, index_cache, near_duplicates, values
 from edgekit.data.findings import KINDS, Finding, Report
 from edgekit.data.images import MAX_PIXELS, PLAIN, TooLarge
 from edgekit.data.listing import LOSSES, Found, Listing, find, sentence
@@ -130,12 +130,15 @@ def _shortened(scan: Scan) -> Scan:
     return scan
 
 
-def judge(scan: Scan, distance: int | None, least_side: int = LEAST_SIDE) -> Report:
+def judge(
+    scan: Scan, distance: int | None, least_side: int = LEAST_SIDE, divide: division.Division = division.PLAIN
+) -> Report:
     """Return all problems of a data set that was read.
 
     Args:
         distance: most different bits in the hashes of near-duplicates; None skips the search for them.
         least_side: shortest side in pixels that is not reported as tiny.
+        divide: division of images that lie in no split folders.
     """
     present = set(scan.listing.present)
     labels = sorted({found.label for found in scan.listing.files})
@@ -144,7 +147,7 @@ def judge(scan: Scan, distance: int | None, least_side: int = LEAST_SIDE) -> Rep
         Sample(found.path, number[found.label], found.split, digest)
         for found, digest in zip(scan.files, scan.digests)
     ]  # fmt: skip
-    split_of = {sample.path: sample.split for sample in dataset.carve(samples, present)}
+    split_of = {sample.path: sample.split for sample in division.carve(samples, present, divide)}
     splits = [split_of[found.path] for found in scan.files]
     counted = Counter((found.label, split) for found, split in zip(scan.files, splits))
     counts = {name: {split: counted[name, split] for split in SPLITS} for name in labels}

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from itertools import chain, groupby
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic
 
 from edgekit import files
 from edgekit.config import from_table
-from edgekit.data import builtin, index_cache
+from edgekit.data import builtin, division, index_cache
 from edgekit.data.images import PLAIN, Seen, TooLarge, examine
 from edgekit.data.listing import find
 from edgekit.data.threads import in_order
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from edgekit.runs import Run
 
-VAL_FRACTION = TEST_FRACTION = 0.15
 MOST_NAMED = 10
 DATA_FILE = "data.json"
 _RESTORE = "restore it from a copy of the run"
@@ -55,11 +54,12 @@ def index(
     *,
     layout: str = "auto",
     skip_empty: bool = False,
+    divide: division.Division = division.PLAIN,
 ) -> DatasetIndex:
     """Decode and hash every image below `root`, except those in `index_cache`.
 
     ``root/train/<class>/...`` with ``val`` and ``test`` beside it is used as it is; a missing split is
-    taken out of train. ``root/<class>/...`` is divided 70/15/15. Images are assigned by content hash
+    taken out of train. ``root/<class>/...`` is divided 70/15/15, or as asked. Images are assigned by content hash
     within each class: the same files give the same splits everywhere, and equal files of a class are in
     the same split.
 
@@ -68,6 +68,7 @@ def index(
             with too many pixels are left out in any case.
         progress: called with (files done, files in all).
         layout: one of `layout.LAYOUTS`. skip_empty: leave out classes of which no image can be used.
+        divide: shares of the splits that are not folders, and images that stay together.
     Raises:
         DataError: no images, a class of which no image can be used, fewer than two classes, invalid class names, or
             files that cannot be decoded.
@@ -113,7 +114,7 @@ def index(
     contents = {found.path: read[1] for found, read in zip(files, reads) if not isinstance(read, DataError)}
     present = set(listing.present)
     carved = tuple(s for s in ("val", "test") if present != {""} and s not in present)
-    finished = _finish(root, labels, carve(samples, present), (*bad, *large))
+    finished = _finish(root, labels, division.carve(samples, present, divide), (*bad, *large))
     return replace(finished, carved=carved, contents=contents, notes=listing.notes, left_out=listing.counted)
 
 
@@ -176,22 +177,6 @@ def read_image(root: Path, path: str, look: Callable[[Image], Seen], preprocess:
         cause = error.__cause__ if isinstance(error, StorageError) else error
         why = "no such file" if isinstance(cause, FileNotFoundError) else getattr(cause, "strerror", None) or cause
         raise DataError(f"cannot be read ({why})") from error
-
-
-def carve(samples: list[Sample], present: set[str]) -> list[Sample]:
-    """Assign a split to every sample; splits in `present` stay, missing ones are taken out of the others."""
-    if present >= set(SPLITS):
-        return samples
-    kept = [s for s in samples if s.split in ("val", "test")]
-    rest = sorted((s for s in samples if s.split in ("", "train")), key=lambda s: (s.label, s.sha256))
-    for _, of_class in groupby(rest, key=lambda s: s.label):
-        same_class = [list(group) for _, group in groupby(of_class, key=lambda s: s.sha256)]
-        counts = {s: max(1, round(len(same_class) * f)) for s, f in (("val", VAL_FRACTION), ("test", TEST_FRACTION))}
-        wanted = [s for s in ("val", "test") if s not in present for _ in range(counts[s])]
-        wanted = wanted if len(wanted) < len(same_class) else []
-        wanted += ["train"] * (len(same_class) - len(wanted))
-        kept += [replace(s, split=split) for group, split in zip(same_class, wanted) for s in group]
-    return sorted(kept, key=lambda s: (SPLITS.index(s.split), s.path))
 
 
 def _finish(root: Path, labels: tuple[str, ...], samples: list[Sample], bad: tuple[str, ...]) -> DatasetIndex:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from edgekit.data import values
+from edgekit.data.division import SPLIT, Division, parse_division
 from edgekit.data.layout import LAYOUTS
 from edgekit.errors import UsageError, unknown
 from edgekit.models import zoo
@@ -77,6 +78,13 @@ class TrainOptions:
         _DATA, "auto", "Reading of the folders in DATA, where their names leave it open: as splits or classes", LAYOUTS
     )
     skip_empty: bool = _later(_DATA, False, "Classes of which no image can be used are left out.")
+    split: str = _later(_DATA, SPLIT, "Percentages of train, val and test, where DATA has no such folders.")
+    group_by: str | None = _later(
+        _DATA,
+        None,
+        "Images that stay in one split, such as those of a patient or a video: folder, prefix:SEPARATOR (of the file "
+        "name) or FILE.csv:COLUMN. Default: each image for itself.",
+    )
     weights: str | None = _option(
         _TRAINED, None, "Initial weights: pretrained (ImageNet), none (random), or a file. Default: pretrained."
     )
@@ -148,6 +156,7 @@ class TrainOptions:
         ):
             if getattr(self, name) not in known:
                 raise unknown(noun, getattr(self, name), known)
+        _ = self.division  # checks the shares and the groups
         _ = self.preprocess  # checks the image size, the background and the pixel range
         from edgekit.models import build
 
@@ -158,6 +167,11 @@ class TrainOptions:
         for clash, message, hint in _clashes(self):
             if clash:
                 raise UsageError(message, hint)
+
+    @property
+    def division(self) -> Division:
+        """Return the division of images that lie in no split folders."""
+        return parse_division(self.split, self.group_by)
 
     @property
     def preprocess(self) -> Preprocess:

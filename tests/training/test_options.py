@@ -123,7 +123,8 @@ def test_the_limits_themselves_are_allowed(changes: dict[str, Any]) -> None:
 
 
 def test_every_number_has_a_limit_that_is_tested() -> None:
-    free = {"arch", "image_size", "background", "pixel_range", "weights", *CHOICES}  # models.preprocess_for
+    texts = {"background", "pixel_range", "split", "group_by", "weights"}
+    free = {"arch", "image_size", *texts, *CHOICES}  # models.preprocess_for
     numbers = {f.name for f in fields(TrainOptions) if f.name not in free and not isinstance(f.default, bool)}
     assert numbers == {name for name, _ in LIMITS} | {"frozen_stages"}
 

@@ -1,0 +1,203 @@
+"""Division of images into train, val and test: which share each gets, and which images stay together."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+
+from edgekit.errors import DataError, MissingError, StorageError, UsageError
+from edgekit.labels import visible
+from edgekit.records import SPLITS, Sample
+
+SPLIT = "70/15/15"
+GROUPING = "'folder', 'prefix:SEPARATOR' or 'FILE.csv:COLUMN'"
+
+
+@dataclass(frozen=True)
+class Division:
+    """Fractions of val and test, and the images that stay in one split.
+
+    Attributes:
+        group_by: ``folder``, the folder that holds the file; ``prefix:SEPARATOR``, the file name up to the first
+            separator; ``FILE.csv:COLUMN``, the value of a column for the file that the first column names; "": each
+            image for itself.
+    """
+
+    val: float = 0.15
+    test: float = 0.15
+    group_by: str = ""
+
+
+PLAIN = Division()
+
+
+def parse_division(split: str = SPLIT, group_by: str | None = None) -> Division:
+    """Return the division that options describe, such as ``70/15/15`` and ``prefix:_``.
+
+    Raises:
+        UsageError: `split` is not three positive shares of 100, or `group_by` is not of a known form.
+    """
+    try:
+        shares = [float(part) for part in split.split("/")]
+    except ValueError:
+        shares = []
+    if len(shares) != 3 or not all(math.isfinite(s) and s > 0 for s in shares) or not math.isclose(sum(shares), 100):
+        raise UsageError(
+            f"--split {split!r} is not three percentages of train, val and test above 0 that add up to 100",
+            f"try --split {SPLIT}",
+        )
+    kind, _, rest = (group_by or "").partition(":")
+    if group_by and not (group_by == "folder" or (kind == "prefix" and rest) or _table(group_by)):
+        raise UsageError(f"--group-by {group_by!r} is not {GROUPING}", "try --group-by prefix:_")
+    return Division(shares[1] / 100, shares[2] / 100, group_by or "")
+
+
+def _table(group_by: str) -> tuple[Path, str] | None:
+    """Return file and column of ``FILE.csv:COLUMN``."""
+    file, colon, column = group_by.rpartition(":")
+    return (Path(file), column) if colon and column and file.lower().endswith(".csv") else None
+
+
+def carve(samples: list[Sample], present: set[str], division: Division = PLAIN) -> list[Sample]:
+    """Assign a split to every sample; splits in `present` stay, missing ones are taken out of the others.
+
+    Within each class, images are taken in the order of their SHA-256. Images with the same bytes are in the same
+    split, and so are those of a group, also where they are in several classes.
+
+    Raises:
+        UsageError: there is nothing to divide. DataError: the images cannot be grouped as asked.
+    """
+    missing = [split for split in ("val", "test") if split not in present]
+    if not missing:
+        if division != PLAIN:
+            raise UsageError(
+                "the data has train, val and test folders: --split and --group-by would change nothing",
+                "leave these options out, or give the folder of the classes",
+            )
+        return samples
+    kept = [s for s in samples if s.split in ("val", "test")]
+    rest = sorted((s for s in samples if s.split in ("", "train")), key=lambda s: (s.label, s.sha256))
+    group_of = _groups(rest, division.group_by) if division.group_by else None
+    assigned: dict[tuple[int, str], str] = {}  # the label is 0 where groups reach over classes
+    for label, of_class in groupby(rest, key=lambda s: s.label):
+        same_class = list(of_class)
+        names = [(0, group_of[s.path]) if group_of else (label, s.sha256) for s in same_class]
+        contents: dict[tuple[int, str], set[str]] = defaultdict(set)
+        for name, sample in zip(names, same_class):
+            contents[name].add(sample.sha256)
+        shares = {"val": division.val, "test": division.test}
+        _assign({name: len(same) for name, same in contents.items()}, {s: shares[s] for s in missing}, assigned)
+        kept += [replace(sample, split=assigned[name]) for name, sample in zip(names, same_class)]
+    return sorted(kept, key=lambda s: (SPLITS.index(s.split), s.path))
+
+
+def _assign(sizes: dict[tuple[int, str], int], shares: dict[str, float], assigned: dict[tuple[int, str], str]) -> None:
+    """Give each group of a class that has none a split; sizes are in images, shares are fractions of them."""
+    total = sum(sizes.values())
+    wanted = {split: max(1, round(total * share)) for split, share in shares.items()}
+    free = [name for name in sizes if name not in assigned]
+    if sum(wanted.values()) < total and len(sizes) > len(wanted):
+        for split, count in wanted.items():
+            filled = sum(size for name, size in sizes.items() if assigned.get(name) == split)
+            for name in free:
+                if name not in assigned and filled + sizes[name] <= count:
+                    assigned[name] = split
+                    filled += sizes[name]
+            left = [name for name in free if name not in assigned]
+            if not filled and len(left) > len(wanted):  # every group is larger than the share
+                assigned[min(left, key=sizes.__getitem__)] = split
+    for name in free:
+        assigned.setdefault(name, "train")
+
+
+def _groups(samples: list[Sample], group_by: str) -> dict[str, str]:
+    """Return the name of the group of each path. Images with the same bytes join their groups."""
+    key_of = _keys(group_by, [sample.path for sample in samples])
+    leader: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        while leader.setdefault(name, name) != name:
+            leader[name] = name = leader[leader[name]]
+        return name
+
+    for sample in samples:
+        first, second = sorted((find(f"group {key_of(sample.path)}"), find(f"bytes {sample.sha256}")))
+        leader[second] = first
+    groups = {sample.path: find(f"bytes {sample.sha256}") for sample in samples}
+    if len(set(groups.values())) < len(SPLITS):
+        raise DataError(
+            f"--group-by {group_by} makes {_several(len(set(groups.values())))} of {len(samples)} images: too few for "
+            "train, val and test",
+            f"group by something finer: {GROUPING}",
+        )
+    return groups
+
+
+def _several(count: int) -> str:
+    return f"{count} group{'' if count == 1 else 's'}"
+
+
+def _keys(group_by: str, paths: list[str]) -> Callable[[str], str]:
+    """Return the function that gives the group of a path, relative and with "/"."""
+    if group_by == "folder":
+        return lambda path: str(PurePosixPath(path).parent)
+    if table := _table(group_by):
+        return _column(*table, paths).__getitem__
+    separator = group_by.partition(":")[2]
+    if lost := [path for path in paths if separator not in PurePosixPath(path).name]:
+        raise DataError(
+            f"the names of {len(lost)} of {len(paths)} images have no {separator!r}, such as {visible(min(lost))}",
+            f"group by something else: {GROUPING}",
+        )
+    return lambda path: PurePosixPath(path).name.partition(separator)[0]
+
+
+def _column(file: Path, column: str, paths: list[str]) -> dict[str, str]:
+    """Return the value of a column of a CSV file for each path.
+
+    The first column names the file: its path below the data, its name, or its name without the ending.
+    """
+    given: dict[str, str] = {}
+    for name, value in _rows(file, column):
+        if given.setdefault(name, value) != value:
+            raise DataError(f"{file}: {visible(name)} has several values of {visible(column)}", "keep one of them")
+    found = {}
+    for path in paths:
+        pure = PurePosixPath(path)
+        found[path] = next((given[name] for name in (path, pure.name, pure.stem) if name in given), None)
+    if lost := [path for path, value in found.items() if value is None]:
+        raise DataError(
+            f"{file} has no row for {len(lost)} of {len(paths)} images, such as {visible(min(lost))}",
+            "its first column must have their paths below the data, or their names",
+        )
+    return {path: value for path, value in found.items() if value is not None}
+
+
+def _rows(file: Path, column: str) -> Iterable[tuple[str, str]]:
+    """Return the first column and the named one of a CSV file with a header."""
+
+    def read() -> Iterator[tuple[str, str]]:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            rows = csv.DictReader(stream)
+            header = list(rows.fieldnames or ())
+            if column not in header[1:]:
+                raise DataError(
+                    f"{file} has no column {visible(column)} behind its first",
+                    f"its columns: {', '.join(map(visible, header)) or 'none'}",
+                )
+            for row in rows:
+                yield (row[header[0]] or "").strip().replace("\\", "/"), (row[column] or "").strip()
+
+    try:
+        return list(read())
+    except FileNotFoundError as error:
+        raise MissingError(f"{file}: no such file", "check the path") from error
+    except OSError as error:
+        raise StorageError(f"{file} cannot be read: {error.strerror}") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"{file} is not a CSV file in UTF-8: {error}", "save it as CSV in UTF-8") from error
