@@ -326,8 +326,8 @@ def test_as_many_images_as_do_not_fit_into_memory_give_the_same(
     [
         ("https://example.com/a cat.jpg", 2, "not addresses", "curl -LO 'https://example.com/a cat.jpg'"),
         ("empty folder", 3, "no images in this folder", ".jpeg, .jpg"),
-        ("a photo.HEIC", 3, "HEIC, which edgekit does not read", "convert it, for example: magick 'a photo.HEIC'"),
-        ("photo.jpg", 3, "AVIF, which edgekit does not read", "convert it"),
+        ("a photo.HEIC", 3, "HEIC, which needs the package", "convert it, for example: magick 'a photo.HEIC'"),
+        ("photo.jpg", 3, "cannot be decoded", "a sound copy"),
         ("text.png", 3, "cannot be decoded", "a sound copy"),
     ],
 )
