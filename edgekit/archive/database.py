@@ -88,7 +88,8 @@ def connect(url: str) -> sa.Engine:
     if parsed.get_backend_name() == "postgresql":
         arguments = {"connect_timeout": _CONNECT_S}
     try:
-        engine = sa.create_engine(parsed, connect_args=arguments, hide_parameters=True)
+        # No pool: connections that nobody uses would count towards the limit of the server.
+        engine = sa.create_engine(parsed, connect_args=arguments, hide_parameters=True, poolclass=sa.pool.NullPool)
         if engine.dialect.name == "sqlite":
             lock_at_begin(engine)
         with speaking(engine):

@@ -168,6 +168,10 @@ def test_the_password_can_come_from_the_environment(
     assert database.name_of(database.connect(address)) == "postgresql://edgekit@/postgres"
 
 
+def test_databases_that_are_open_hold_no_connections(team: postgres.Server) -> None:
+    assert len([database.connect(team.url()) for _ in range(25)]) == 25  # the server takes 20 connections
+
+
 def test_passwords_are_in_no_file(team: postgres.Server, runs: Path, tmp_path: Path, cache: Path) -> None:
     assert run(["history", "--push", "--db", team.url()]) == 0
     for folder in (tmp_path, cache):
