@@ -145,12 +145,8 @@ def test_a_finished_run_holds_its_history_its_cost_and_its_evaluation(photos: Pa
     assert meta["parameters"] == {"total": count, "trainable": count}
     assert 50 < meta["peak_rss_mb"] < 100_000
     assert meta["checkpoint_sha256"] == files.sha256_file(here / "runs" / "fruit" / "checkpoint.pt")
-    assert (
-        "auto"
-        not in {
-            k: v for k, v in {k: v for k, v in meta["options"].items() if k != "device"}.items() if k != "layout"
-        }.values()
-    )
+    decided = {name: value for name, value in meta["options"].items() if name not in ("device", "layout")}
+    assert "auto" not in decided.values()
     evaluation = json.loads((here / "runs" / "fruit" / "evaluation.json").read_text())
     assert set(evaluation["splits"]) >= {"test"}
     assert not (here / "runs" / "fruit" / STATE_FILE).exists()
