@@ -17,6 +17,7 @@ from edgekit.data.listing import find
 from edgekit.data.threads import in_order
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, unknown
 from edgekit.labels import check_label, check_labels, visible
+from edgekit.progress import note
 from edgekit.records import SPLITS, Content, DatasetIndex, Preprocess, Sample
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def resolve(data: str) -> Path:
     if not data.strip() or not root.is_dir():
         error = unknown("data set", data, builtin.BUILTIN)
         raise MissingError(f"{data!r} is neither a folder nor a built-in data set", error.hint)
+    if data in builtin.BUILTIN:
+        note(f"{data}: the folder of that name is read here, not the built-in data set")
     return root.resolve()
 
 

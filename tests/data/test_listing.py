@@ -261,9 +261,15 @@ def test_classes_in_two_unicode_forms_are_one(tmp_path: Path) -> None:
     assert any("one class" in note for note in index.notes)
 
 
-def test_a_folder_comes_before_a_built_in_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_comes_before_a_built_in_data_set_and_this_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "edgekit")
     monkeypatch.chdir(tmp_path)
     assert builtin.is_meant("digits")
     write_images(tmp_path / "digits", CLASSES, 8)
     assert not builtin.is_meant("digits")
+    assert dataset.resolve("./digits") == tmp_path / "digits"
+    assert not caplog.messages
     assert dataset.resolve("digits") == tmp_path / "digits"
+    assert caplog.messages == ["digits: the folder of that name is read here, not the built-in data set"]
