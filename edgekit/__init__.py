@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgekit.api.evaluate import evaluate
     from edgekit.api.export import export
     from edgekit.api.history import HistoryRow, check, diff, history, save_reference
+    from edgekit.api.import_model import import_model
     from edgekit.api.predict import Prediction, predict
     from edgekit.api.report import report
     from edgekit.api.run import open_run
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "train": "api.train",
     "resume": "api.train",
+    "import_model": "api.import_model",
     "evaluate": "api.evaluate",
     "export": "api.export",
     "benchmark": "api.benchmark",
@@ -87,6 +89,7 @@ __all__ = [
     "evaluate",
     "export",
     "history",
+    "import_model",
     "open_run",
     "predict",
     "report",

@@ -39,18 +39,27 @@ def load_toml(path: Path, record: type[T]) -> T:
     Raises:
         DataError: not TOML, an unknown or missing key, a key `name`, or a value of the wrong type.
     """
+    table = read_toml(path)
+    if "name" in table:
+        raise DataError(f"{path}: the name is that of the file, {path.stem!r}", "remove the key 'name'")
+    return from_table({"name": path.stem, **table}, record, str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        DataError: it is not TOML, or nested too deeply. StorageError: it cannot be read.
+    """
     try:
         with open(path, "rb") as file:
-            table = tomllib.load(file)
+            return tomllib.load(file)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not valid TOML: {error}") from error
     except RecursionError:
         raise DataError(f"{path} is not a file of settings: its values are nested too deeply") from None
     except OSError as error:
         raise from_os_error(error, f"reading {path}") from error
-    if "name" in table:
-        raise DataError(f"{path}: the name is that of the file, {path.stem!r}", "remove the key 'name'")
-    return from_table({"name": path.stem, **table}, record, str(path))
 
 
 def from_table(table: Mapping[str, Any], record: type[T], where: str) -> T:

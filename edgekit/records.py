@@ -16,6 +16,7 @@ from edgekit.labels import check_labels
 
 # "w8": INT8 weights, float32 activations. "16x8": INT8 weights, INT16 activations.
 PRECISIONS = ("fp32", "fp16", "int8", "w8", "16x8")
+FLOAT = ("fp32", "fp16")
 SPLITS = ("train", "val", "test")
 RESAMPLES = ("bilinear", "bicubic")
 # Colours with a smaller difference of levels count as one.

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
@@ -23,6 +23,8 @@ from edgekit.scores import EpochStats
 SCHEMA = 1
 _OF_EPOCH = ("epoch", "train_loss", "val_loss", "val_top1", "images_per_s", "best")
 RUN_FILE = "run.json"
+IMPORTED = "imported"
+_ENDED = ("finished", IMPORTED)
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,38 @@ class Parameters:
 
 
 @dataclass(frozen=True)
+class Source:
+    """Origin of the weights of a run that was imported, not trained here.
+
+    Attributes:
+        kind: what was read, in words such as "state dict". file: name of the file; "" for a network in memory.
+        sha256: of the file. notes: sentences about what was unwrapped, converted or assumed.
+        program: the checkpoint holds the network itself, since no code of edgekit's builds it.
+    """
+
+    kind: str
+    file: str = ""
+    sha256: str = ""
+    notes: tuple[str, ...] = ()
+    program: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.kind} in {self.file}" if self.file else self.kind
+
+
+@dataclass(frozen=True)
 class RunInfo:
     """Contents of run.json. Entries that a run does not have (yet) are empty or None.
 
     Attributes:
         schema, edgekit: format of the file, and the version that wrote it. created: UTC, ISO 8601.
-        status: "training", "finished", "interrupted" or "failed".
+        status: "training", "finished", "interrupted" or "failed"; "imported" for a run that was not trained here.
         options: the training options as plain values. decisions: reasons for the options that were left on "auto".
         history: one entry per finished epoch. val_top1: of the best epoch, percent.
         checkpoint_sha256: of checkpoint.pt, once training has ended.
         peak_rss_mb, peak_gpu_mb: peak memory of training, MB.
+        source: where an imported network came from; None for one that was trained here. calibration_data: folder of
+            unlabelled images that it was imported with; relative to the run if it is inside.
         extra: entries that this version of edgekit does not know; preserved when the file is written again.
     """
 
@@ -73,6 +97,8 @@ class RunInfo:
     parameters: Parameters | None = None
     peak_rss_mb: float | None = None
     peak_gpu_mb: float | None = None
+    source: Source | None = None
+    calibration_data: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -153,11 +179,13 @@ class Run:
         return dataclasses.replace(self, info=info)
 
 
-def create_run(runs_dir: Path, name: str, info: RunInfo, **documents: Any) -> Run:
-    """Create ``runs_dir/name`` with its run.json and other ``.json`` files, all of them or nothing.
+def create_run(runs_dir: Path, name: str, info: RunInfo | Callable[[Path], RunInfo], **documents: Any) -> Run:
+    """Create ``runs_dir/name`` with its run.json and other files, all of them or nothing.
 
     Args:
-        documents: contents of the other files, by their names without ``.json``.
+        info: contents of run.json; or a function that writes further files into the folder that it is called with,
+            which has another name as yet, and returns them.
+        documents: contents of the other ``.json`` files, by their names without ``.json``.
 
     Raises:
         UsageError: the name is taken, or is not a valid folder name.
@@ -166,7 +194,8 @@ def create_run(runs_dir: Path, name: str, info: RunInfo, **documents: Any) -> Ru
     with files.staging(runs_dir) as made:
         for document, content in documents.items():
             files.save_json(made / f"{document}.json", content)
-        run = Run(made, info).save(schema=SCHEMA, edgekit=__version__, created=files.now())
+        content = info(made) if callable(info) else info
+        run = Run(made, content).save(schema=SCHEMA, edgekit=__version__, created=files.now())
         if _is_unused(path):
             files.remove_folder(path)
         made.chmod(0o755)
@@ -202,7 +231,7 @@ def check_free(runs_dir: Path, name: str) -> str:
     path = runs_dir / name
     if path.exists() and not _is_unused(path):
         taken = f"the run {name!r} already exists in {runs_dir}"
-        if _status(path) in (None, "finished"):
+        if _status(path) in (None, *_ENDED):
             raise UsageError(taken, "choose another --name")
         again = f"edgekit train --resume {Run(path, RunInfo()).handle}"
         raise UsageError(f"{taken}, and its training did not finish", f"{again} continues it; or choose another --name")
@@ -287,8 +316,8 @@ def _refuse_linked_folders(path: Path) -> None:
 
 
 def _is_finished(path: Path) -> bool:
-    """Return True if a run is readable and its training has finished."""
-    return _status(path) == "finished"
+    """Return True if a run is readable, and its training has finished or it was imported."""
+    return _status(path) in _ENDED
 
 
 def _status(path: Path) -> Any:
@@ -318,6 +347,6 @@ def choose_run(runs_dir: str | Path, run: Run | str | Path | None, images: str |
     opened = open_run(Path(runs_dir), None if run is None else str(run))
     if run is None:
         progress.note(f"run: {opened.name} (the newest)")
-    if (status := opened.info.status) != "finished":
+    if (status := opened.info.status) not in _ENDED:
         progress.note(f"the training of {opened.name} did not finish ({status}); its best weights so far are used")
     return dataclasses.replace(opened, images=folder)

@@ -138,14 +138,15 @@ class SplitScores:
 
     Attributes:
         before: calibration as trained. after: with temperature scaling. dropout: of the mean of the dropout samples.
+            Both are None where nothing was fitted.
         error_auroc: AUROC of each measure of uncertainty for detecting wrong answers, 0.5 (chance) to 1; empty if all
             answers are correct, or all are wrong.
     """
 
     scores: Scores
     before: Calibration
-    after: Calibration
-    dropout: Calibration
+    after: Calibration | None
+    dropout: Calibration | None
     error_auroc: dict[str, float]
 
 
@@ -164,7 +165,8 @@ class Evaluation:
     """Evaluation of a checkpoint on val and test. Temperature and dropout are fitted on val only.
 
     Attributes:
-        splits: ``val`` and ``test``; reports quote test.
+        temperature: None for data without val. dropout: None without val, or for a network without a linear head.
+        splits: ``test``, which reports quote, and ``val`` if there is one.
         mistakes: wrong answers on test, the most confident first.
         left_out: hashes of the images of val and test that were missing.
         raw: ``val_logits`` and ``test_logits`` float32 (N, classes), ``val_labels`` and ``test_labels``
@@ -173,8 +175,8 @@ class Evaluation:
 
     checkpoint_sha256: str
     labels: tuple[str, ...]
-    temperature: float
-    dropout: DropoutInjection
+    temperature: float | None
+    dropout: DropoutInjection | None
     splits: dict[str, SplitScores]
     mistakes: tuple[Mistake, ...]
     raw: dict[str, Any]
@@ -182,10 +184,10 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         check_labels(self.labels)
-        if not self.temperature > 0:
+        if self.temperature is not None and not self.temperature > 0:
             raise DataError(f"the temperature must be above 0, not {self.temperature}")
-        if not {"val", "test"} <= set(self.splits):
-            raise DataError("an evaluation needs the splits 'val' and 'test'")
+        if "test" not in self.splits or ("val" not in self.splits and self.temperature is not None):
+            raise DataError("an evaluation needs the split 'test', and 'val' for a temperature")
         numbers = [n for m in self.mistakes for n in (m.label, m.predicted)]
         cells = [n for split in self.splits.values() for cell in split.scores.confusion for n in cell[:2]]
         if not all(0 <= n < len(self.labels) for n in numbers + cells):

@@ -19,7 +19,7 @@ from tests.datasets import write_images
 
 FUNCTIONS = [
     "train", "resume", "evaluate", "export", "benchmark", "report", "predict", "history", "diff", "save_reference",
-    "check", "open_run",
+    "check", "open_run", "import_model",
 ]  # fmt: skip
 RECORDS = [
     "Artifact", "Comparison", "Evaluation", "HistoryRow", "Prediction", "Progress", "Run", "RunInfo", "Summary",

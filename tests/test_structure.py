@@ -33,7 +33,7 @@ LAYERS = [
         "scores",
     ),
     *("files", "config", "runs"),
-    *("stats", "data", "models", "evaluation", "training", "convert", "quant", "targets"),
+    *("stats", "data", "models", "evaluation", "training", "convert", "importing", "quant", "targets"),
     *("ondevice", "devices", "bench", "web", "archive", "analysis", "reporting"),
     *("api", "cli"),
 ]
@@ -50,8 +50,8 @@ MOST_OF_CLI = 0.10
 TOO_YOUNG = {"graphlib", "tomllib", "zoneinfo"}
 # The beginning of a command in a message; what stands in brackets after it belongs to the sentence.
 COMMAND = re.compile(
-    r"\bedgekit (train|evaluate|compare|export|benchmark|report|history|diff|check|predict|inspect|layers|serve|quant"
-    r"|devices|data) (?!needs|reads)[^(;]*$"
+    r"\bedgekit (train|import|evaluate|compare|export|benchmark|report|history|diff|check|predict|inspect|layers"
+    r"|serve|quant|devices|data) (?!needs|reads)[^(;]*$"
 )
 QUOTED = {"handle", "name", "run", "on"}  # variables that hold quoted words
 each_module = pytest.mark.parametrize("module", sorted(MODULES))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit import config, files, progress, runs
 from edgekit.analysis import gates as judged
+from edgekit.api.run import choose
 from edgekit.bench import engines, program, results, roofline, session
 from edgekit.devices import ssh, transport
 from edgekit.devices.transport import Transport, open_transport
@@ -142,7 +143,7 @@ def measure_run(
     suite = config.load_suite(options.suite)
     suite = dataclasses.replace(suite, gates=dataclasses.replace(suite.gates, **options.gates))
     chosen = baselines.choose(None if options.baselines is None else list(options.baselines))
-    opened = runs.choose_run(runs_dir, run, data)
+    opened = choose(runs_dir, run, data)
     intermediates = Intermediates(opened)
     with files.scratch() as scratch:
         plan = _plan(intermediates, devices, options.artifacts, baselines.made(intermediates, chosen, scratch))

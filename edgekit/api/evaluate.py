@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit import files, progress, runs
+from edgekit.api.run import choose
 from edgekit.errors import DataError, EdgekitError
 from edgekit.progress import Callback, reporting
 
@@ -134,8 +135,8 @@ def _row(run: runs.Run, judged: Evaluation | None) -> RunComparison:
         precision=test.scores.macro.precision,
         recall=test.scores.macro.recall,
         f1=test.scores.macro.f1,
-        nll=test.after.nll,
-        ece=test.after.ece,
+        nll=(test.after or test.before).nll,
+        ece=(test.after or test.before).ece,
     )
 
 
@@ -242,7 +243,7 @@ def evaluate(
         9
     """
     with reporting(progress):
-        return evaluate_run(runs.choose_run(runs_dir, run, data))
+        return evaluate_run(choose(runs_dir, run, data))
 
 
 def evaluate_run(run: runs.Run) -> Evaluation:
@@ -269,7 +270,8 @@ def evaluate_run(run: runs.Run) -> Evaluation:
     there = {sample.sha256 for sample in found.samples}
     judged = dataclasses.replace(judged, left_out=tuple(s.sha256 for s in wanted if s.sha256 not in there))
     evaluate.save(run.path, judged)
-    _save_samples(intermediates)
+    if run.info.source is None:
+        _save_samples(intermediates)
     save_pictures(run, judged)
     for line in decide.training_verdicts(judged):
         progress.note(line)

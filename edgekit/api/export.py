@@ -6,16 +6,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from edgekit import config, runs
 from edgekit.api.artifacts import load_about, load_artifacts
+from edgekit.api.run import choose
 from edgekit.devices.transport import at, open_transport
-from edgekit.errors import GateError, UsageError, unknown
+from edgekit.errors import GateError, MissingError, UsageError, unknown
 from edgekit.models import zoo
 from edgekit.progress import Callback, note, reporting, working
 from edgekit.quantization import Border, check_parity_mode
-from edgekit.records import PRECISIONS, Artifact, Device
+from edgekit.records import FLOAT, PRECISIONS, Artifact, Device
 from edgekit.targets import base, metadata
 
 if TYPE_CHECKING:
@@ -119,8 +121,8 @@ def export_targets(
     _check_effect(wanted, given, options.output)
     for device, _ in builders:
         open_transport(device)
-    opened = runs.choose_run(runs_dir, run, data)
-    wanted = [(r, _writable(opened, r, able, options.precisions)) for r, able in wanted]
+    opened = choose(runs_dir, run, data)
+    wanted = [(r, _writable(opened, r, able, options)) for r, able in wanted]
     wanted = [(r, _with_fp16(r, able) if r.name in [name for _, name in builders] else able) for r, able in wanted]
     from edgekit.api.intermediates import Intermediates
     from edgekit.quant import observers, recover
@@ -229,10 +231,29 @@ def _with_fp16(resolved: base.Resolved, chosen: tuple[str, ...]) -> tuple[str, .
     return tuple(p for p in PRECISIONS if p in (*chosen, "fp16"))
 
 
-def _writable(run: runs.Run, resolved: base.Resolved, able: tuple[str, ...], asked: tuple[str, ...]) -> tuple[str, ...]:
-    """Return `able` without the precisions that edgekit cannot make of the run's network; log the others."""
-    arch = run.info.arch
-    chosen = zoo.precisions(arch, able, asked)
+def _writable(
+    opened: runs.Run, resolved: base.Resolved, able: tuple[str, ...], options: ExportOptions
+) -> tuple[str, ...]:
+    """Return `able` without the precisions that edgekit cannot make of the run's network; log the others.
+
+    Raises:
+        UsageError: a precision was asked for that cannot be made. MissingError: it needs calibration images.
+    """
+    from edgekit.api.intermediates import can_calibrate
+
+    arch, source = opened.info.arch, opened.info.source
+    chosen = able if source is not None and source.program else zoo.precisions(arch, able, options.precisions)
     if left := [p for p in able if p not in chosen]:
         note(f"{resolved.name}: without {', '.join(left)}, which edgekit cannot export {arch} to yet")
-    return chosen
+    if options.calibration_data is not None or can_calibrate(opened):
+        return chosen
+    exact = tuple(p for p in chosen if p in FLOAT)
+    needing = [p for p in chosen if p not in FLOAT]
+    again = f"edgekit export {opened.handle} --target {quote(resolved.name)} --calibration-data DIR"
+    hint = f"{again}   (about 256 images like those that the network will see, without labels)"
+    if options.max_drop is not None or not exact or set(needing) & set(options.precisions):
+        what = "--max-drop" if options.max_drop is not None else ", ".join(needing)
+        raise MissingError(f"{what} needs images, and {opened.name} was imported without", hint)
+    if needing:
+        note(f"{resolved.name}: without {', '.join(needing)}, which needs images to calibrate with: {again}")
+    return exact

@@ -18,7 +18,7 @@ import numpy as np
 from edgekit import files, progress, runs
 from edgekit.config import from_table
 from edgekit.data import calibration, dataset, images, location
-from edgekit.errors import DataError, EdgekitError
+from edgekit.errors import DataError, EdgekitError, MissingError
 from edgekit.labels import visible
 from edgekit.quantization import (
     Border,
@@ -63,11 +63,12 @@ class Intermediates:
         """
         Args:
             symmetric: give all targets symmetric activations (``--parity strict``).
-            calibration_data: a folder of unlabelled images, used instead of the train split.
+            calibration_data: a folder of unlabelled images, used instead of the train split; None: the one that the
+                run was imported with, if there is one.
             border: input and output types of LiteRT files.
         """
         self.run = run
-        self.calibration_data = calibration_data
+        self.calibration_data = calibration_data or imported_with(run)
         self.recipe = recipe or CalibrationRecipe("default")
         self.symmetric = symmetric
         self.border = border or Border()
@@ -150,6 +151,12 @@ class Intermediates:
     def _chosen(self) -> tuple[CalibrationSet, list[Path]]:
         """The calibration samples and their files."""
         if self.calibration_data is None:
+            if not can_calibrate(self.run):
+                raise MissingError(
+                    "INT8 needs images to calibrate with, and the run was imported without",
+                    f"edgekit export {self.run.handle} --target TARGET --calibration-data DIR   (about "
+                    f"{self.recipe.samples} images like those that the network will see, without labels)",
+                )
             chosen = calibration.choose(self.data.split("train"), self.recipe)
             return chosen, [self.data.root / sample.path for sample in chosen.samples]
         found = calibration.from_folder(self.calibration_data, self.recipe)
@@ -227,21 +234,27 @@ class Intermediates:
         return table
 
     def _compare_with_evaluation(self, paths: list[Path]) -> None:
-        """Note if foreign calibration images do not look like the val split, or that they cannot be compared."""
+        """Note if foreign calibration images do not look like the val split, or that they cannot be compared.
+
+        Imported runs may have a test split only, or no images to compare with.
+        """
         from edgekit.quant import preflight
 
-        chosen = calibration.choose(self.data.split("val"), self.recipe)  # the split's own order is by class
-        try:
-            val_paths = self._files(location.take(self.run, chosen.samples, "the comparison with val", self.data))
-        except EdgekitError as error:
-            progress.note(f"calibration: these images are not compared with those of val: {error.message}")
+        if self.run.info.source is not None and self.run.info.data is None:
             return
-        with progress.working("comparing with val"):
+        split = "val" if self.data.split("val") else "test"
+        chosen = calibration.choose(self.data.split(split), self.recipe)  # the split's own order is by class
+        try:
+            val_paths = self._files(location.take(self.run, chosen.samples, f"the comparison with {split}", self.data))
+        except EdgekitError as error:
+            progress.note(f"calibration: these images are not compared with those of {split}: {error.message}")
+            return
+        with progress.working(f"comparing with {split}"):
             ours, val = (preflight.features(self.folded, self._batches(each)) for each in (paths, val_paths))
         found = calibration.compare_likeness(ours, val)
         if found.unlike:
             progress.note(
-                f"calibration: these images do not look like those of val: their features are {found.distance:.2f} "
+                f"calibration: these images do not look like those of {split}: their features are {found.distance:.2f} "
                 f"variances apart; {found.expected:.2f} is expected by chance"
             )
 
@@ -328,7 +341,9 @@ class Intermediates:
         from edgekit.evaluation import temperature
 
         evaluated = self.evaluation
-        if evaluated is None:
+        if evaluated is None or "val" not in evaluated.splits:
+            if self.run.info.source is not None:  # which may have no images for it
+                return None
             progress.note(
                 f"no score calibration in the files: run `edgekit evaluate {self.run.handle}`, then export again"
             )
@@ -420,6 +435,20 @@ class Intermediates:
         if not path.is_file() or not _sidecar(path).is_file():
             return False
         return files.load_json(_sidecar(path)) == {"parent": self.checkpoint.sha256, "sha256": files.sha256_file(path)}
+
+
+def imported_with(run: runs.Run) -> Path | None:
+    """Return the folder of unlabelled images that a run was imported with, if it is still there."""
+    given = run.info.calibration_data
+    folder = run.path / given if given else None  # an absolute path stays as it is
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def can_calibrate(run: runs.Run) -> bool:
+    """Return False for a run that was imported with neither a train split nor calibration images."""
+    if run.info.source is None or imported_with(run) is not None:
+        return True
+    return run.info.data is not None and bool(dataset.of_run(run).split("train"))
 
 
 def load_table(path: Path) -> tuple[dict[str, Any], CalibrationTable]:

@@ -143,6 +143,11 @@ def predict_all(
     evaluation = evaluate.load(run.path, checkpoint.sha256)
     if uncertainty and evaluation is None:
         raise MissingError(f"the run {run.name!r} was not evaluated yet", f"edgekit evaluate {run.handle}")
+    if uncertainty and evaluation is not None and evaluation.dropout is None:
+        raise MissingError(
+            f"no dropout was fitted for {run.name!r}: that takes a val split and a linear head",
+            "import it with --data DIR, where DIR has val/<class>/<image> and test/<class>/<image>",
+        )
     temperature = evaluation.temperature if evaluation else None
     with progress.bar("predicting") as update:
         for start in range(0, max(1, len(paths)), _AT_ONCE):
@@ -231,11 +236,13 @@ def _run_network(
     from edgekit.models import build
     from edgekit.models.build import predict_logits
 
-    head = build.head_of(model, checkpoint.arch)
+    if judged is None or judged.dropout is None:
+        return [predict_logits(model, one[None], checkpoint.preprocess).numpy()[0] for one in pixels], None
+    head = build.linear_head(model, checkpoint.arch)
+    assert head is not None  # dropout was fitted to its inputs
     with uncertainty.features_into(head) as features:
         logits = [predict_logits(model, one[None], checkpoint.preprocess).numpy()[0] for one in pixels]
-    doubt = uncertainty.doubt(head, torch.cat(features), judged.dropout) if judged and pixels else None
-    return logits, doubt
+    return logits, uncertainty.doubt(head, torch.cat(features), judged.dropout) if pixels else None
 
 
 def _run_artifact(run: runs.Run, name: str, pixels: list[np.ndarray], checkpoint: Checkpoint) -> Sequence[np.ndarray]:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit import config, files, progress
+from edgekit.api.run import choose
 from edgekit.models import zoo
 from edgekit.quantization import LITERT_SCHEME, TENSORRT_SCHEME, CalibrationRecipe, CalibrationTable
-from edgekit.runs import Run, choose_run
+from edgekit.runs import Run
 from edgekit.targets import base
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def debug(
     resolved = base.resolve(target)
     able = base.precisions(resolved, ("int8",))
     chosen = config.load_recipe(recipe)
-    opened = choose_run(runs_dir, run, data)
+    opened = choose(runs_dir, run, data)
     zoo.precisions(opened.info.arch, able, able)
     from edgekit.api.intermediates import Intermediates
     from edgekit.reporting import pictures, svg
@@ -95,7 +96,7 @@ def open_intermediates(
     runs_dir: Path, run: str | None, recipe: CalibrationRecipe, data: Path | None = None
 ) -> Intermediates:
     """Return the intermediates of a run for a recipe; `data` is the folder that its images are in now."""
-    opened = choose_run(runs_dir, run, data)
+    opened = choose(runs_dir, run, data)
     from edgekit.api.intermediates import Intermediates
     from edgekit.quant import observers
 

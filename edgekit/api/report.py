@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit import config, files, progress, runs
+from edgekit.api.run import choose
 from edgekit.errors import EdgekitError, MissingError, unknown
 from edgekit.measurements import BenchmarkResult, Gates, LayerCost, Summary
 from edgekit.progress import Callback, reporting
@@ -71,7 +72,7 @@ def report(
     if format not in FORMATS:
         raise unknown("format", format, list(FORMATS))
     with reporting(progress):
-        opened = runs.choose_run(runs_dir, run, data)
+        opened = choose(runs_dir, run, data)
         text = render(collect(opened), format, None if about is None else Path(about))
     return save(opened, text, format, output)
 

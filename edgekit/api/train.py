@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -189,6 +190,12 @@ def resume_run(runs_dir: Path, name: str, log: str | None, data: str | Path | No
     path = next((p for p in (runs_dir / name, Path(name)) if (p / runs.RUN_FILE).is_file()), None)
     if path is None:
         raise MissingError(f"there is no run {name!r}", "edgekit train DATA starts one")
+    run = runs.read_run(path)
+    if run.info.source is not None:
+        raise UsageError(
+            f"{run.name} was imported, not trained here: there is no training to resume",
+            f"edgekit train DATA --model {quote(run.info.arch)} --weights {quote(str(path / 'checkpoint.pt'))}",
+        )
     run = runs.read_run(path, "options", "status")
     if run.info.status == "finished":
         judged = (run.path / "evaluation.json").is_file()

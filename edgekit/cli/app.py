@@ -20,6 +20,7 @@ from edgekit.cli import (
     doctor,
     export,
     history,
+    importing,
     inspect,
     models,
     predict,
@@ -48,6 +49,7 @@ Every step uses the newest run unless you name one.""",
     "6 disk or file error, 7 a gate is broken, 130 interrupted.",
 )
 app.command(cls=GroupedCommand)(train.train)
+app.command("import", cls=GroupedCommand)(importing.import_)
 app.command()(train.evaluate)
 app.command()(train.compare)
 app.command()(export.export)

@@ -10,9 +10,9 @@ import typer
 
 from edgekit import progress, runs
 from edgekit.api.report import FORMATS
+from edgekit.api.run import choose
 from edgekit.cli.options import Data, Json, Run, RunsDir, Verbose
 from edgekit.errors import UsageError, unknown
-from edgekit.runs import choose_run
 
 
 def report(
@@ -54,7 +54,7 @@ def report(
     from edgekit.cli import figures
     from edgekit.reporting import decide
 
-    opened = choose_run(runs_dir, run, data)
+    opened = choose(runs_dir, run, data)
     material = api.collect(opened)
     text = api.render(material, format_, about)
     rows = list(material.rows)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgekit import config, files, progress, runs
+from edgekit.api.run import choose
 from edgekit.cli import console
 from edgekit.cli.options import Data, Json, Run, RunsDir
 from edgekit.errors import UsageError, unknown
-from edgekit.runs import choose_run
 
 if TYPE_CHECKING:
     from edgekit.api.serve import Link
@@ -83,7 +83,7 @@ def serve(
         raise UsageError("--address needs --lan", "add --lan")
     limits = config.load_suite(suite)
     named = access.ascii_name(address) if address else ""
-    opened = choose_run(runs_dir, run, data)
+    opened = choose(runs_dir, run, data)
     name = (named or api.own_address()) if lan else api.HERE
     secure, fingerprint = certificate.context(name) if https else (None, "")
     place = api.Place(name, lan, (_PORT, 0) if port is None else (port,), secure, fingerprint)

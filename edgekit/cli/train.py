@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgekit import cores, files, progress, runs
+from edgekit.api.run import choose
 from edgekit.cli import console
 from edgekit.cli.options import Data, Json, Run, RunsDir, Threads, Verbose, options_of
 from edgekit.errors import MissingError, UsageError
 from edgekit.models import zoo
-from edgekit.runs import choose_run, list_runs, open_run, readable_runs
+from edgekit.runs import list_runs, open_run, readable_runs
 from edgekit.training.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ def evaluate(
     from edgekit.api.evaluate import evaluate_run
 
     cores.use_threads(threads)
-    opened = choose_run(runs_dir, run, data)
+    opened = choose(runs_dir, run, data)
     evaluation = evaluate_run(opened)
     if json:
         console.as_json(files.load_json(opened.path / "evaluation.json"))

@@ -97,7 +97,7 @@ def index(
             f"classes without training images: {', '.join(sorted(map(repr, extra)))}",
             f"add images below {root / 'train'}, or keep these folders elsewhere",
         )
-    reads = _hash_and_decode(root, [found.path for found in files], progress)
+    reads = hash_and_decode(root, [found.path for found in files], progress)
     bad = [f"{visible(folder)}: the folder cannot be listed ({why})" for folder, why in listing.closed]
     failed = [(f"{visible(f.path)}: {why.message}", why) for f, why in zip(files, reads) if isinstance(why, DataError)]
     bad += [line for line, why in failed if not isinstance(why, TooLarge)]
@@ -121,7 +121,7 @@ def index(
     return replace(finished, carved=carved, contents=contents, notes=listing.notes, left_out=listing.counted)
 
 
-def _hash_and_decode(root: Path, paths: list[str], progress: Progress | None) -> list[tuple[str, Content] | DataError]:
+def hash_and_decode(root: Path, paths: list[str], progress: Progress | None) -> list[tuple[str, Content] | DataError]:
     """Return SHA-256 and content of each file, or the error; files that did not change are not read again."""
     done = 0
     results: list[tuple[str, Content] | DataError | None] = []
@@ -224,11 +224,16 @@ def load_index(path: Path) -> DatasetIndex:
 
 
 def of_run(run: Run) -> DatasetIndex:
-    """Read the index of a run's data.
+    """Read the index of a run's data. Its root is absolute, or in the folder of a run that keeps its images.
 
     Raises:
         MissingError: the run has none. DataError: it is damaged, or is that of another run.
     """
+    if not (run.path / DATA_FILE).is_file() and run.info.source is not None:
+        raise MissingError(
+            f"{visible(run.name)} was imported without images, which this needs",
+            f"edgekit evaluate {run.handle} --data DIR   (DIR has one folder of images for each class)",
+        )
     index = load_index(run.path / DATA_FILE)
     if run.info.data is not None and run.info.data.fingerprint not in ("", index.fingerprint):
         raise DataError(
@@ -236,4 +241,4 @@ def of_run(run: Run) -> DatasetIndex:
             "run.json",
             _RESTORE,
         )
-    return index
+    return index if index.root.is_absolute() else replace(index, root=run.path / index.root)

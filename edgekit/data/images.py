@@ -40,6 +40,8 @@ _BAND_PIXELS = 1 << 20  # converted at a time
 # Tags of EXIF and TIFF, and two of their values.
 _ORIENTATION, _BITS, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 274, 258, 262, 284, 339
 _SEPARATE, _SIGNED = 2, 2
+# Text entry of a PNG that edgekit wrote of a network's input, which is neither resized nor cropped again.
+FITTED = "edgekit network input"
 
 
 class TooLarge(DataError):
@@ -358,8 +360,13 @@ def _lower_bytes(path: Path, mode: str) -> Image:
 
 
 def fit(image: Image, preprocess: Preprocess) -> np.ndarray:
-    """Resize an RGB image as `preprocess.resize` says. Returns RGB, uint8 (image_size, image_size, 3)."""
+    """Resize an RGB image as `preprocess.resize` says. Returns RGB, uint8 (image_size, image_size, 3).
+
+    A PNG with the entry `FITTED` stays as it is, if it has that size.
+    """
     size = preprocess.image_size
+    if image.info.get(FITTED) and image.size == (size, size):
+        return np.array(image, np.uint8)
     if preprocess.resize != "crop":
         return np.array(whole(image, size, preprocess), np.uint8)
     width, height = image.size

@@ -10,6 +10,7 @@ import dataclasses
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ Progress = Callable[[int, int], None]
 def evaluate(
     checkpoint: Checkpoint, model: nn.Module, data: DatasetIndex, progress: Progress | None = None
 ) -> Evaluation:
-    """Evaluate `model`, which holds the weights of the checkpoint, on val and test.
+    """Evaluate `model`, which holds the weights of the checkpoint, on val, if there is one, and test.
 
     Keeps the features of all val and test images in memory, as float32.
 
@@ -50,11 +51,13 @@ def evaluate(
     Raises:
         EdgekitError: the outputs of the network are not finite.
     """
+    import torch
+
     from edgekit.evaluation import uncertainty
     from edgekit.models import build
 
-    head = build.head_of(model, checkpoint.arch)
-    sizes = {name: len(data.split(name)) for name in ("val", "test")}
+    head = build.linear_head(model, checkpoint.arch)
+    sizes = {name: images for name in ("val", "test") if (images := len(data.split(name)))}
     done = 0
 
     def count(images: int) -> None:
@@ -64,19 +67,22 @@ def evaluate(
             progress(done, sum(sizes.values()))
 
     raw: dict[str, Any] = {}
-    features: dict[str, torch.Tensor] = {}
+    features: dict[str, list[torch.Tensor]] = {}
     for name in sizes:
         raw[f"{name}_logits"], features[name] = _run(checkpoint, model, head, data, name, count)
         raw[f"{name}_labels"] = np.array([s.label for s in data.split(name)], np.int64)
-    fitted = temperature.fit_temperature(raw["val_logits"], raw["val_labels"])
-    dropout = uncertainty.fit(head, features["val"], raw["val_labels"])
-    splits = {
-        name: _judge(
-            raw[f"{name}_logits"], raw[f"{name}_labels"], fitted, uncertainty.doubt(head, features[name], dropout)
-        )
-        for name in sizes
-    }
-    mistakes = _mistakes(data, metrics.softmax(raw["test_logits"], fitted), raw["test_labels"])
+    fitted, dropout = None, None
+    if "val" in sizes:
+        fitted = temperature.fit_temperature(raw["val_logits"], raw["val_labels"])
+        if head is not None:
+            dropout = uncertainty.fit(head, torch.cat(features["val"]), raw["val_labels"])
+    splits = {}
+    for name in sizes:
+        doubt = None
+        if head is not None and dropout is not None:
+            doubt = uncertainty.doubt(head, torch.cat(features[name]), dropout)
+        splits[name] = _judge(raw[f"{name}_logits"], raw[f"{name}_labels"], fitted, doubt)
+    mistakes = _mistakes(data, metrics.softmax(raw["test_logits"], fitted or 1.0), raw["test_labels"])
     raw["mistake_pixels"] = _pictures([data.root / m.path for m in mistakes], checkpoint)
     return Evaluation(checkpoint.sha256, checkpoint.labels, fitted, dropout, splits, mistakes, raw)
 
@@ -123,10 +129,10 @@ def _check_raw(evaluation: Evaluation, path: Path) -> None:
         DataError: they do not fit the metrics.
     """
     raw, classes = evaluation.raw, len(evaluation.labels)
-    wanted = {f"{split}_{kind}" for split in ("val", "test") for kind in ("logits", "labels")} | {"mistake_pixels"}
+    wanted = {f"{split}_{kind}" for split in evaluation.splits for kind in ("logits", "labels")} | {"mistake_pixels"}
     fits = wanted <= raw.keys() and raw["mistake_pixels"].dtype == np.uint8
     fits = fits and raw["mistake_pixels"].shape[::3] == (len(evaluation.mistakes), 3)
-    for split in ("val", "test"):
+    for split in evaluation.splits:
         count = evaluation.splits[split].scores.samples
         fits = fits and raw[f"{split}_logits"].shape == (count, classes) and raw[f"{split}_labels"].shape == (count,)
     if not fits:
@@ -136,20 +142,21 @@ def _check_raw(evaluation: Evaluation, path: Path) -> None:
 def _run(
     checkpoint: Checkpoint,
     model: nn.Module,
-    head: nn.Module,
+    head: nn.Module | None,
     data: DatasetIndex,
     split: str,
     count: Callable[[int], None],
-) -> tuple[np.ndarray, torch.Tensor]:
-    """Return logits float32 (N, classes) of one split, and the inputs of the head."""
-    import torch
-
+) -> tuple[np.ndarray, list[torch.Tensor]]:
+    """Return logits float32 (N, classes) of one split, and the batches of inputs of the head; [] without a head."""
     from edgekit.evaluation.uncertainty import features_into
     from edgekit.models.build import predict_logits
 
     paths = [data.root / s.path for s in data.split(split)]
     logits = []
-    with features_into(head) as features:
+    features: list[torch.Tensor] = []
+    with ExitStack() as watching:
+        if head is not None:
+            features = watching.enter_context(features_into(head))
         for pixels in load_batches(paths, checkpoint.preprocess, _BATCH):
             logits.append(predict_logits(model, pixels, checkpoint.preprocess).numpy())
             count(len(pixels))
@@ -158,23 +165,22 @@ def _run(
         raise EdgekitError(
             f"outputs of {checkpoint.arch} are not finite on the {split} split", "train again with a lower --lr"
         )
-    return found, torch.cat(features)
+    return found, features
 
 
-def _judge(logits: np.ndarray, labels: np.ndarray, fitted: float, doubt: Doubt) -> SplitScores:
-    calibrated = metrics.softmax(logits, fitted)
-    measures = {
-        "confidence": -calibrated.max(1),
-        "entropy": doubt.entropy,
-        "spread": doubt.spread[np.arange(len(logits)), logits.argmax(1)],
-        "mutual_information": doubt.mutual_information,
-    }
+def _judge(logits: np.ndarray, labels: np.ndarray, fitted: float | None, doubt: Doubt | None) -> SplitScores:
+    calibrated = metrics.softmax(logits, fitted or 1.0)
+    measures = {"confidence": -calibrated.max(1)}
+    if doubt is not None:
+        measures["entropy"] = doubt.entropy
+        measures["spread"] = doubt.spread[np.arange(len(logits)), logits.argmax(1)]
+        measures["mutual_information"] = doubt.mutual_information
     found = {name: metrics.auroc(values, logits.argmax(1) != labels) for name, values in measures.items()}
     return SplitScores(
         scores=metrics.scores(logits, labels),
         before=metrics.calibration(metrics.softmax(logits), labels),
-        after=metrics.calibration(calibrated, labels),
-        dropout=metrics.calibration(doubt.probabilities, labels),
+        after=None if fitted is None else metrics.calibration(calibrated, labels),
+        dropout=None if doubt is None else metrics.calibration(doubt.probabilities, labels),
         error_auroc={name: value for name, value in found.items() if value is not None},
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import fx, nn
 
 from edgekit.errors import (
     DataError,
@@ -54,6 +54,21 @@ def build(arch: str, classes: int, image_size: int | None = None, hidden: int = 
 def head_of(model: nn.Module, arch: str) -> nn.Module:
     """Return the last layer: a Linear, or the Sequential that `build` creates for ``hidden``."""
     return model.get_submodule(row(arch).head)
+
+
+def linear_head(model: nn.Module, arch: str) -> nn.Module | None:
+    """Return the part that maps features (N, F) to the logits; None for a network that ends otherwise.
+
+    Of a network that is kept as a graph, that is the Linear whose output it returns.
+    """
+    if not isinstance(model, fx.GraphModule):
+        found = head_of(model, arch)
+    else:
+        (last,) = (node.args[0] for node in model.graph.nodes if node.op == "output")
+        if not isinstance(last, fx.Node) or last.op != "call_module":
+            return None
+        found = model.get_submodule(str(last.target))
+    return found if isinstance(found, nn.Linear | nn.Sequential) else None
 
 
 def stage_modules(model: nn.Module, arch: str) -> list[list[nn.Module]]:

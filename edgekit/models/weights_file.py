@@ -12,16 +12,34 @@ from typing import Any
 
 import torch
 
-from edgekit.errors import DataError, missing_package, raise_if_not_damage
+from edgekit.errors import DataError, UsageError, missing_package, raise_if_not_damage
 from edgekit.labels import visible
 
 Tensors = dict[str, Any]
 # Entries of a checkpoint that hold the weights; averaged ones first, as timm takes them.
 _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
-_WRAPPERS = (*_AVERAGED, "state_dict", "model_state_dict", "model", "net", "network", "weights", "params")
+ENTRIES = (*_AVERAGED, "state_dict", "model_state_dict", "model", "net", "network", "weights", "params")
 _WHOLE = "a module that was saved whole"
 _MOST_WRAPPED = 4  # levels
 _MOST_NAMED = 2
+# Modules whose functions no checkpoint needs: a file that calls one of them was made to attack.
+_HOSTILE = {
+    *(
+        "os",
+        "posix",
+        "nt",
+        "subprocess",
+        "shutil",
+        "socket",
+        "sys",
+        "runpy",
+        "importlib",
+        "ctypes",
+        "pty",
+        "webbrowser",
+    ),
+    *("builtins.eval", "builtins.exec", "builtins.compile", "builtins.open", "builtins.__import__"),
+}
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _HINT = "use a state dict in .pt, .pth or .safetensors: torch.save(model.state_dict(), FILE)"
 # Remedy for weights of another network.
@@ -83,20 +101,44 @@ def _torch_load(path: Path) -> Any:
         foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         if not foreign:
             raise
+    if hostile := sorted(name for name in foreign if {name, name.partition(".")[0]} & _HOSTILE):
+        raise DataError(
+            f"{path} is refused: unpickling it would call {visible(hostile[0])}, which no weights file needs; nothing "
+            "was run",
+            "use a file from a source that you trust, as .safetensors if there is one",
+        )
     with torch.serialization.safe_globals([(_Inert, name) for name in foreign]):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def load(path: Path, own: Collection[str], say: Callable[[str], None] = lambda text: None) -> Tensors:
+def load(
+    path: Path, own: Collection[str], say: Callable[[str], None] = lambda text: None, entry: str | None = None
+) -> Tensors:
     """Return the tensors of a weights file, under the names of a network as far as a common prefix hides them.
 
     Args:
         own: names of the network's tensors. say: called with one sentence if the weights were wrapped.
+        entry: entry of the checkpoint that holds the weights; None: averaged ones first.
 
     Raises:
-        DataError: the file holds no tensors by name, or as for `read`.
+        DataError: the file holds no tensors by name, or as for `read`. UsageError: there is no such entry.
     """
-    state, inside = _unwrap(read(path))
+    return named(read(path), path, own, say, entry)
+
+
+def named(
+    content: Any,
+    path: Path,
+    own: Collection[str],
+    say: Callable[[str], None] = lambda text: None,
+    entry: str | None = None,
+) -> Tensors:
+    """Return what `load` does, from what `read` returned."""
+    others: list[str] = []
+    if entry is not None:
+        content = _entry(content, entry, path)
+    state, inside = _unwrap(content, others)
+    inside = inside if entry is None else [entry, *inside]
     if state is None:
         raise DataError(f"{path} is no weights file: it holds no tensors by name", _HINT)
     plain = {name.replace("_orig_mod.", ""): value for name, value in state.items()}
@@ -104,6 +146,7 @@ def load(path: Path, own: Collection[str], say: Callable[[str], None] = lambda t
     kept = {name[len(prefix) :]: value for name, value in plain.items() if name.startswith(prefix)}
     keys = [visible(key) for key in inside if key is not _WHOLE]
     taken = [f"the entry {' > '.join(map(repr, keys))}"] if keys and keys != ["state_dict"] else []
+    taken += [f"not {' or '.join(repr(visible(key)) for key in others)} beside it"] if others else []
     taken += [_WHOLE] if _WHOLE in inside else []
     taken += [f"without the prefix {visible(prefix)!r}"] if prefix else []
     if len(plain) < len(state) or plain.keys() != state.keys():
@@ -115,8 +158,25 @@ def load(path: Path, own: Collection[str], say: Callable[[str], None] = lambda t
     return kept
 
 
-def _unwrap(content: Any) -> tuple[Tensors | None, list[str]]:
-    """Return the state dict inside a checkpoint, None if there is none, and the entries that lead to it."""
+def _entry(content: Any, entry: str, path: Path) -> Any:
+    """Return one entry of a checkpoint.
+
+    Raises:
+        UsageError: it does not have it.
+    """
+    if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping | _Inert):
+        return content[entry]
+    held = [k for k, v in content.items() if isinstance(v, Mapping | _Inert)] if isinstance(content, Mapping) else []
+    known = ", ".join(visible(str(key)) for key in held) or "none, only tensors"
+    raise UsageError(f"{path.name} has no entry {entry!r} with weights", f"its entries: {known}")
+
+
+def _unwrap(content: Any, others: list[str]) -> tuple[Tensors | None, list[str]]:
+    """Return the state dict inside a checkpoint, None if there is none, and the entries that lead to it.
+
+    Args:
+        others: filled with the names of entries beside them that hold weights too.
+    """
     inside: list[str] = []
     for _ in range(_MOST_WRAPPED):
         if isinstance(content, _Inert):
@@ -125,15 +185,22 @@ def _unwrap(content: Any) -> tuple[Tensors | None, list[str]]:
             break
         tensors = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
         held = [k for k, v in content.items() if isinstance(k, str) and isinstance(v, Mapping | _Inert) and v]
-        key = next((k for k in _WRAPPERS if k in held), None)
+        key = next((k for k in ENTRIES if k in held), None)
         if key is None and not tensors:
             sound = [k for k in held if isinstance(content[k], Mapping) and _all_tensors(content[k])]
             key = next((k for k in (sound, held) if len(k) == 1), [None])[0]
         if key is None:
             return (tensors or None) if len(tensors) == len(content) or _is_named(tensors) else None, inside
+        others += [k for k in held if k != key and (k in ENTRIES or k.endswith("ema"))]
         inside.append(key)
         content = content[key]
     return None, inside
+
+
+def holds_module(content: Any) -> bool:
+    """Return True if a file holds a module that was saved whole, itself or in one of the `ENTRIES`."""
+    held = [content, *(content.get(key) for key in ENTRIES)] if isinstance(content, Mapping) else [content]
+    return any(isinstance(each, _Inert) and "_modules" in vars(each) for each in held)
 
 
 def _all_tensors(values: Mapping[Any, Any]) -> bool:

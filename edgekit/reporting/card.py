@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgekit.measurements import Summary
+from edgekit.records import FLOAT
 from edgekit.reporting import decide, figures, provenance, trained, usage
 from edgekit.reporting.markdown import block, bullets, code, commands, decision_blocks, escape, table
 from edgekit.reporting.material import Material
@@ -209,7 +210,7 @@ def _quantization(material: Material) -> str:
 
 
 def _quantized(material: Material) -> list[Summary]:
-    return [row for row in material.rows if row.precision not in decide.FLOAT]
+    return [row for row in material.rows if row.precision not in FLOAT]
 
 
 def limitations(material: Material) -> list[str]:

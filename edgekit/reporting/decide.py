@@ -8,6 +8,7 @@ from enum import Enum
 
 from edgekit.labels import visible
 from edgekit.measurements import Flag, FlagKind, Gates, Quantile, Summary, not_finite
+from edgekit.records import FLOAT
 from edgekit.reporting.tables import in_browser, latency
 from edgekit.scores import Evaluation
 from edgekit.stats.proportions import SIGNIFICANT
@@ -18,7 +19,6 @@ BUDGET = 1.0
 # A quantized model is shipped if it is at least this many times as fast as floating point; times closer than this to
 # each other count as equal.
 WORTH = 1.15
-FLOAT = ("fp32", "fp16")
 _NAMES = {"fp32": "FP32", "fp16": "FP16", "int8": "INT8", "w8": "W8", "16x8": "16x8"}
 _MOST_FLAGS = 3
 # Factor by which a latency may be wrong that was measured beside other work, throttled or in another power mode: of two
@@ -573,8 +573,7 @@ def training_verdicts(evaluation: Evaluation) -> list[str]:
 
     The first is a warning if the network tells no classes apart.
     """
-    test, dropout = evaluation.splits["test"], evaluation.dropout
-    scores = test.scores
+    scores = evaluation.splits["test"].scores
     accuracy = (
         f"Test accuracy: {scores.top1:.1f} % of {scores.samples} images (95 % interval {scores.top1_low:.1f}-"
         f"{scores.top1_high:.1f}); mean over the classes: precision {scores.macro.precision:.1f} %, "
@@ -582,19 +581,29 @@ def training_verdicts(evaluation: Evaluation) -> list[str]:
     )
     if scores.absent:
         accuracy += f", without {scores.absent} of {len(evaluation.labels)} classes that have no test image"
+    return [f"{line}." for line in (*_one_class(evaluation), accuracy, *_calibration(evaluation))]
+
+
+def _calibration(evaluation: Evaluation) -> list[str]:
+    """Return lines about the temperature and the dropout, as far as they were fitted."""
+    test, dropout = evaluation.splits["test"], evaluation.dropout
+    if evaluation.temperature is None or test.after is None:
+        return ["Calibration: no temperature was fitted, because the data have no val split"]
     calibration = (
         f"Calibration: temperature {evaluation.temperature:.2f}, fitted on val, changes NLL on test from "
         f"{test.before.nll:.3f} to {test.after.nll:.3f} and ECE from {test.before.ece:.1f} % to {test.after.ece:.1f} %"
     )
     if not _TEMPERATURES[0] < evaluation.temperature < _TEMPERATURES[1]:
         calibration += "; the temperature is at its limit, as for a network that guesses or is always right"
+    if dropout is None or test.dropout is None:
+        return [calibration]
     gains = dropout.helps and dropout.fitted_on >= LEAST_JUDGED
-    uncertainty = (
+    return [
+        calibration,
         f"Uncertainty (predict --uncertainty): {dropout.samples} dropout samples at rate {dropout.rate:g} give NLL "
         f"{test.dropout.nll:.3f} on test, temperature alone {test.after.nll:.3f}; "
-        f"{'a significant gain' if gains else 'no significant gain'} on val, where both were fitted"
-    )
-    return [f"{line}." for line in (*_one_class(evaluation), accuracy, calibration, uncertainty)]
+        f"{'a significant gain' if gains else 'no significant gain'} on val, where both were fitted",
+    ]
 
 
 def _one_class(evaluation: Evaluation) -> list[str]:

@@ -128,7 +128,7 @@ def _test(material: Material) -> dict[str, Any] | None:
         return None
     return {
         "temperature": judged.temperature,
-        "dropout": dataclasses.asdict(judged.dropout),
+        "dropout": dataclasses.asdict(judged.dropout) if judged.dropout else None,
         "scores": dataclasses.asdict(judged.splits["test"]),
         "mistakes": [dataclasses.asdict(mistake) for mistake in judged.mistakes],
     }

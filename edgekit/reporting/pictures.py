@@ -185,7 +185,7 @@ def draw_all(
         test = evaluation.splits["test"]
         drawn["confusion.svg"] = confusion(test.scores.confusion, evaluation.labels)
         kinds = {"as trained": test.before, "temperature": test.after, "dropout": test.dropout}
-        drawn["reliability.svg"] = reliability(kinds)
+        drawn["reliability.svg"] = reliability({name: found for name, found in kinds.items() if found})
         if evaluation.mistakes:
             drawn["mistakes.png"] = mistakes(evaluation.raw["mistake_pixels"], evaluation.mistakes, evaluation.labels)
     return drawn

@@ -114,4 +114,5 @@ def counts(labels: Sequence[str], found: Mapping[str, Sequence[int]]) -> Table:
 
 def _variants(judged: Evaluation) -> dict[str, Calibration]:
     test = judged.splits["test"]
-    return {"as trained": test.before, "with temperature": test.after, "mean of dropout samples": test.dropout}
+    found = {"as trained": test.before, "with temperature": test.after, "mean of dropout samples": test.dropout}
+    return {name: calibration for name, calibration in found.items() if calibration}

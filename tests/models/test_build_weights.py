@@ -164,11 +164,12 @@ def with_prefix(state: dict[str, Any], prefix: str) -> dict[str, Any]:
         ),
         (
             lambda m: {"model": with_prefix(m.state_dict(), "worse."), "model_ema": of_averaged(m), "epoch": 3},
-            "the entry 'model_ema', without the prefix 'module.', without 1 other tensors (n_averaged)",
+            "the entry 'model_ema', not 'model' beside it, without the prefix 'module.', "
+            "without 1 other tensors (n_averaged)",
         ),
         (
             lambda m: {"state_dict_ema": m.state_dict(), "state_dict": {"x": torch.zeros(1)}},
-            "the entry 'state_dict_ema'",
+            "the entry 'state_dict_ema', not 'state_dict' beside it",
         ),
         (lambda m: {"checkpoint": {"state_dict": m.state_dict()}, "step": 9}, "the entry 'checkpoint' > 'state_dict'"),
         (lambda m: {"my own": m.state_dict(), "step": 9, "optimizer": {"lr": 0.1}}, "the entry 'my own'"),

@@ -1,0 +1,131 @@
+"""Labelled images to judge a trained network by: folders named as its classes, of any number of splits."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from edgekit.data import dataset, layout, listing
+from edgekit.data.listing import Found, Listing
+from edgekit.errors import DataError, MissingError
+from edgekit.labels import visible
+from edgekit.records import SPLITS, DatasetIndex, Sample
+
+_MOST_NAMED = 5
+
+
+def index(root: Path, labels: Sequence[str], progress: dataset.Progress | None = None) -> DatasetIndex:
+    """Decode and hash the images below `root`, and give each the number of its class folder's name in `labels`.
+
+    ``root/<class>/...`` is all test; ``root/{train,val,test}/<class>/...``, of which some may be missing, is used as
+    it is. Classes of the network may be without images; images that cannot be decoded are left out.
+
+    Args:
+        labels: classes of the network, in the order of its outputs.
+        progress: called with (files done, files in all).
+
+    Raises:
+        MissingError: there is no such folder. DataError: a class folder has a name that no class has, or no image
+            can be used.
+    """
+    if not root.is_dir():
+        raise MissingError(
+            f"{str(root)!r} is not a folder", "--data takes a folder with one folder of images per class"
+        )
+    root = root.resolve()
+    listings = _listings(root, labels)
+    found = [file for each in listings for file in each.files]
+    number = _numbers(root, labels, found)
+    reads = dataset.hash_and_decode(root, [file.path for file in found], progress)
+    samples, bad = [], []
+    for file, read in zip(found, reads):
+        if isinstance(read, DataError):
+            bad.append(f"{visible(file.path)}: {read.message}")
+        else:
+            samples.append(Sample(file.path, number[file.label], file.split or "test", read[0]))
+    if not samples:
+        raise DataError(f"no image below {root} can be used: {bad[0]}", "convert them to JPEG or PNG")
+    notes = tuple(note for each in listings for note in each.notes)
+    left_out = tuple(left for each in listings for left in each.counted)
+    return replace(of_samples(root, labels, samples), skipped=tuple(bad), notes=notes, left_out=left_out)
+
+
+def of_samples(root: Path, labels: Sequence[str], samples: Sequence[Sample]) -> DatasetIndex:
+    """Return the index of known samples, in the order of splits; those of val become test if there is no test."""
+    splits = {sample.split for sample in samples}
+    if "test" not in splits:
+        only = "val" if "val" in splits else "train"
+        samples = [replace(sample, split="test") if sample.split == only else sample for sample in samples]
+    ordered = tuple(sorted(samples, key=lambda sample: SPLITS.index(sample.split)))
+    return DatasetIndex(root, tuple(labels), ordered, dataset.fingerprint(tuple(labels), ordered))
+
+
+def _listings(root: Path, labels: Sequence[str]) -> list[Listing]:
+    """List the files of every split folder, or of `root` itself if its folders are classes."""
+    folders = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    known = {_plain(label) for label in labels}
+    splits = {name: layout.split_of(name)[0] for name in folders if not layout.split_of(name)[1]}
+    splits = {name: split for name, split in splits.items() if split}
+    if not splits or any(_plain(name) in known for name in folders):
+        return [listing.find(root, "classes")]
+    doubled = [name for name in splits if list(splits.values()).count(splits[name]) > 1]
+    if doubled:
+        raise DataError(f"{visible(doubled[0])} and {visible(doubled[1])} in {root} are the same split", "choose one")
+    found = []
+    for name, split in sorted(splits.items(), key=lambda pair: SPLITS.index(pair[1])):
+        inside = listing.find(root / name, "classes")
+        inside.files = [Found(split, file.label, f"{name}/{file.path}") for file in inside.files]
+        found.append(inside)
+    return found
+
+
+def _numbers(root: Path, labels: Sequence[str], found: Sequence[Found]) -> dict[str, int]:
+    """Return the number of the class that each folder is named after, also if letter case or Unicode form differ.
+
+    Raises:
+        DataError: there is no such class.
+    """
+    exact = {label: n for n, label in enumerate(labels)}
+    loose = {_plain(label): n for n, label in enumerate(labels)}
+    number: dict[str, int] = {}
+    strange = []
+    for name in sorted({file.label for file in found}):
+        place = exact.get(name, loose.get(_plain(name)))
+        if place is None:
+            strange.append(name)
+        else:
+            number[name] = place
+    if not strange:
+        return number
+    names = ", ".join(visible(name) for name in strange[:_MOST_NAMED])
+    more = f" and {len(strange) - _MOST_NAMED} more" if len(strange) > _MOST_NAMED else ""
+    classes = ", ".join(visible(label) for label in labels[:_MOST_NAMED]) + (
+        ", ..." if len(labels) > _MOST_NAMED else ""
+    )
+    raise DataError(
+        f"{len(strange)} of {len(strange) + len(number)} folders in {root} have the name of no class: {names}{more}; "
+        f"the classes are {classes}",
+        "name each folder as labels.txt names its class, or move it elsewhere",
+    )
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def described(index: DatasetIndex) -> list[str]:
+    """Return lines about the images that were taken, and the files that were not."""
+    counts = ", ".join(f"{n} {split}" for split in SPLITS if (n := len(index.split(split))))
+    seen = len({sample.label for sample in index.samples})
+    lines = [f"{index.root}: {counts} images of {seen} of the {len(index.labels)} classes", *index.notes]
+    return lines + [listing.sentence(left) for left in index.left_out if left.reason not in listing.LOSSES]
+
+
+def losses(index: DatasetIndex) -> list[str]:
+    """Return a line for every loss of images: those that cannot be decoded, or are not used."""
+    bad = [f"left out: {line}" for line in index.skipped[:_MOST_NAMED]]
+    if len(index.skipped) > _MOST_NAMED:
+        bad.append(f"left out: {len(index.skipped) - _MOST_NAMED} more images that cannot be decoded")
+    return bad + [listing.sentence(left) for left in index.left_out if left.reason in listing.LOSSES]

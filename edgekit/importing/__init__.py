@@ -1,0 +1,1 @@
+"""Trained networks from elsewhere: read, checked, and described as a run describes its own."""

@@ -1,0 +1,136 @@
+"""Imports: a run like any other, of what was read, or none at all."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import edgekit
+from edgekit.cli.app import run as command
+from edgekit.errors import DataError, EdgekitError, MissingError, UsageError
+from edgekit.models import build, checkpoints
+from edgekit.records import Preprocess
+from tests.datasets import write_images
+
+ARCH, LABELS = "mobilenet_v3_small", ["apple", "banana", "cherry"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights, labels and photos."""
+    made = tmp_path_factory.mktemp("import")
+    torch.manual_seed(0)
+    torch.save(build.build(ARCH, 3).state_dict(), made / "best.pth")
+    (made / "labels.txt").write_text("\n".join(LABELS) + "\n")
+    write_images(made / "photos", dict.fromkeys(LABELS, 4))
+    return made
+
+
+def test_a_state_dict_becomes_a_run(folder: Path, tmp_path: Path) -> None:
+    run = edgekit.import_model(folder / "best.pth", LABELS, arch=ARCH, image_size=64, runs_dir=tmp_path)
+    assert (run.name, run.info.status, run.info.arch, run.info.labels) == (
+        f"best-{ARCH}", "imported", ARCH, tuple(LABELS),
+    )  # fmt: skip
+    assert run.info.preprocess == Preprocess(64, 73)
+    assert run.info.source is not None
+    assert str(run.info.source) == "state dict in best.pth"
+    assert run.info.data is None
+    assert edgekit.open_run(runs_dir=tmp_path).path == run.path
+    checkpoint, model = checkpoints.load(run.path / "checkpoint.pt")
+    assert checkpoint.sha256 == run.weights_sha256
+    state = torch.load(folder / "best.pth", weights_only=True)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_labelled_images_are_evaluated(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "edgekit"):
+        run = edgekit.import_model(
+            folder / "best.pth", folder / "labels.txt", arch=ARCH, image_size=64, runs_dir=tmp_path, name="mine",
+            data=folder / "photos",
+        )  # fmt: skip
+    evaluation = edgekit.evaluate(run)
+    assert list(evaluation.splits) == ["test"]
+    assert evaluation.splits["test"].scores.samples == 12
+    assert (evaluation.temperature, evaluation.dropout) == (None, None)
+    assert any("12 test images of 3 of the 3 classes" in line for line in caplog.messages)
+    assert edgekit.predict(run, [folder / "photos" / "apple" / "000.png"])[0].temperature is None
+    with pytest.raises(MissingError, match="no dropout was fitted"):
+        edgekit.predict(run, [folder / "photos" / "apple" / "000.png"], uncertainty=True)
+
+
+def test_images_may_come_later(folder: Path, tmp_path: Path) -> None:
+    run = edgekit.import_model(folder / "best.pth", LABELS, arch=ARCH, image_size=64, runs_dir=tmp_path)
+    with pytest.raises(MissingError, match="was imported without images") as caught:
+        edgekit.evaluate(run)
+    assert "--data DIR" in caught.value.hint
+    assert edgekit.evaluate(run, data=folder / "photos").splits["test"].scores.samples == 12
+    assert edgekit.evaluate(run.path, runs_dir=tmp_path).splits["test"].scores.samples == 12
+
+
+def test_val_is_what_temperature_and_dropout_are_fitted_on(folder: Path, tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        write_images(tmp_path / "data" / split, dict.fromkeys(LABELS, 4), seed=3)
+    run = edgekit.import_model(
+        folder / "best.pth", LABELS, arch=ARCH, image_size=64, runs_dir=tmp_path, data=tmp_path / "data"
+    )
+    evaluation = edgekit.evaluate(run)
+    assert list(evaluation.splits) == ["val", "test"]
+    assert evaluation.temperature is not None
+    assert evaluation.dropout is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"labels": None}, UsageError, "best.pth has 3 classes, and nothing names them"),
+        ({"labels": ["a", "b"]}, DataError, r"2 labels \(a ... b\) for 3 classes"),
+        ({"arch": "resnet18"}, DataError, "no classifier fc.weight"),
+        ({"arch": "resnet19"}, UsageError, "unknown model 'resnet19'"),
+        ({"arch": None}, UsageError, "does not say which network"),
+        ({"weights": "best.pth"}, UsageError, "--weights goes with a function"),
+        ({"data": "nowhere"}, MissingError, "'nowhere' is not a folder"),
+        ({"calibration": "nowhere"}, MissingError, "'nowhere' is not a folder"),
+        ({"image_size": 8}, UsageError, "image size 8 is outside"),
+        ({"colour": "red"}, UsageError, "unknown option of import_model 'colour'"),
+        ({"name": "a/b"}, UsageError, "is not a valid run name"),
+    ],
+)
+def test_nothing_is_left_of_an_import_that_fails(
+    changes: dict[str, Any], kind: type[EdgekitError], message: str, folder: Path, tmp_path: Path
+) -> None:
+    given = {"labels": LABELS, "arch": ARCH, "image_size": 64} | changes
+    with pytest.raises(kind, match=message):
+        edgekit.import_model(folder / "best.pth", runs_dir=tmp_path / "runs", **given)
+    assert not (tmp_path / "runs").exists() or list((tmp_path / "runs").iterdir()) == []
+
+
+def test_data_with_other_classes_leaves_no_run(folder: Path, tmp_path: Path) -> None:
+    write_images(tmp_path / "other", {"durian": 2})
+    with pytest.raises(DataError, match="have the name of no class: durian"):
+        edgekit.import_model(
+            folder / "best.pth", LABELS, arch=ARCH, image_size=64, runs_dir=tmp_path / "runs", data=tmp_path / "other"
+        )
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_imported_run_cannot_be_resumed(folder: Path, tmp_path: Path) -> None:
+    run = edgekit.import_model(folder / "best.pth", LABELS, arch=ARCH, image_size=64, runs_dir=tmp_path)
+    with pytest.raises(UsageError, match="was imported, not trained here") as caught:
+        edgekit.resume(run)
+    assert caught.value.hint.startswith(f"edgekit train DATA --model {ARCH} --weights ")
+
+
+def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["import", str(folder / "best.pth"), "--arch", ARCH, "--labels", str(folder / "labels.txt"), "--image-size",
+            "64", "--mean", "0.5", "0.5", "0.5", "--runs-dir", str(tmp_path), "--name", "mine"]  # fmt: skip
+    assert command(line) == 0
+    assert edgekit.open_run("mine", runs_dir=tmp_path).info.preprocess == Preprocess(64, 73, mean=(0.5, 0.5, 0.5))
+    assert "next: edgekit export" in capsys.readouterr().err
+    assert command(line) == 2
+    assert "the run 'mine' already exists" in capsys.readouterr().err
+    assert command(["import", str(folder / "best.pth"), "--arch", ARCH, "--runs-dir", str(tmp_path)]) == 2
+    assert "--labels labels.txt: a file with the 3 names, one a line" in capsys.readouterr().err
