@@ -72,9 +72,9 @@ def check(
 ) -> None:
     """Check a data set: read every image once, and list problems.
 
-    Errors (exit status 3): unreadable files, the same image in several classes or several splits, classes missing in a
-    split. Warnings: tiny, blank or very long images, copies, classes with very few images. For DATA/<class>/<image>,
-    the splits are those that edgekit train would make.
+    Errors (exit status 3): unreadable files, the same image in several classes or several split folders, classes missing
+    in a split. Warnings: tiny, blank or very long images, copies, classes with very few images. For DATA/<class>/<image>,
+    the splits are those that edgekit train would make; it keeps images that look alike in one split.
     """
     from edgekit.data import check as checks
     from edgekit.data import dataset, division
@@ -89,7 +89,7 @@ def check(
     divide = division.parse_division(split, group_by)
     root = dataset.resolve(data)
     with progress.bar("reading images") as update:
-        seen = read(root, near_duplicates, update, preprocess, layout)
+        seen = read(root, update, preprocess, layout)
     with progress.working("comparing images"):
         report = checks.judge(seen, distance if near_duplicates else None, image_size, divide)
     if json:

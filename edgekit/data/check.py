@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,14 +21,17 @@ from edgekit.errors import DataError
 from edgekit.labels import check_label, check_labels, visible
 from edgekit.records import SPLITS, Content, DatasetIndex, Preprocess, Sample
 
-LEAST_SIDE = 32
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+LEAST_SIDE = near_duplicates.LEAST_SIDE
 MOST_ASPECT = 4.0  # above, the central square that a model sees is less than a quarter of the image
 MOST_IMBALANCE = 10.0
 LARGE = f"more than {MAX_PIXELS // 1_000_000} megapixels, decoded at a fraction of the size"
 _NAMED = 4
 
 
-_Look = tuple[tuple[int, int], int, np.ndarray]  # size, hash and thumbnail
+_Seen = tuple[tuple[int, int], bool, near_duplicates.Look]  # size, whether of a single colour, and look
 
 
 @dataclass
@@ -37,9 +41,10 @@ class Scan:
     Attributes:
         preprocess: background and range of values with which they were read.
         files, digests, sizes, contents: file, SHA-256, (width, height) and content of each row.
-        blank: whether it has a single colour. reading: of values of more than 8 bits, or why it cannot be told.
+        blank: whether it has a single colour with `preprocess`.
+        reading: of values of more than 8 bits, or why it cannot be told.
         unreadable: (path, reason) of the other files. large: of those with too many pixels.
-        hashes: uint64 (N,), thumbs: uint8 (N, SIDE, SIDE, 3), of `near_duplicates.look`; empty if not wanted.
+        looks: of `near_duplicates.comparable`, over white, and of more than 8 bits at the image's own range.
     """
 
     listing: Listing
@@ -52,15 +57,11 @@ class Scan:
     reading: Reading | DataError = field(default_factory=Reading)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     large: list[tuple[str, str]] = field(default_factory=list)
-    hashes: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
-    thumbs: np.ndarray = field(
-        default_factory=lambda: np.empty((0, near_duplicates.SIDE, near_duplicates.SIDE, 3), np.uint8)
-    )
+    looks: list[near_duplicates.Look] = field(default_factory=list)
 
 
 def read(
     root: Path,
-    looks: bool = True,
     progress: dataset.Progress | None = None,
     preprocess: Preprocess = PLAIN,
     layout: str = "auto",
@@ -68,7 +69,6 @@ def read(
     """Read every image below `root`; those that cannot be used are collected in `Scan.unreadable`.
 
     Args:
-        looks: whether to compute hashes and thumbnails for near-duplicates.
         preprocess: background, and the range of values of more than 8 bits; None: chosen from the images.
         layout: one of `layout.LAYOUTS`.
     Raises:
@@ -77,57 +77,52 @@ def read(
     scan = Scan(find(root, layout), preprocess)
     files = scan.listing.files
     scan.unreadable += [(path, f"the folder cannot be listed ({why})") for path, why in scan.listing.closed]
-    kept = len(files) if looks else 0
-    scan.hashes = np.zeros(kept, np.uint64)
-    scan.thumbs = np.zeros((kept, near_duplicates.SIDE, near_duplicates.SIDE, 3), np.uint8)
 
-    def examine(found: Found) -> dataset.Read[_Look] | DataError:
+    def examine(found: Found) -> dataset.Read[_Seen] | DataError:
         try:
-            return dataset.read_image(
-                root, found.path, lambda image: (image.size, *near_duplicates.look(image)), scan.preprocess
-            )
+            return dataset.read_image(root, found.path, _seen)
         except DataError as error:
             return error
+
+    def examine_again(found: Found) -> bool:
+        try:
+            return dataset.read_image(root, found.path, _seen, scan.preprocess).seen[1]
+        except DataError:
+            return False
 
     with index_cache.opened(root) as known:
         for done, (found, seen) in enumerate(zip(files, in_order(examine, files)), 1):
             if isinstance(seen, DataError):
                 (scan.large if isinstance(seen, TooLarge) else scan.unreadable).append((found.path, seen.message))
             else:
-                known.put(found.path, seen.status, seen.sha256, seen.content)
+                size, blank, look = seen.seen
+                known.put(found.path, seen.status, seen.sha256, seen.content, look)
                 scan.files.append(found)
                 scan.digests.append(seen.sha256)
                 scan.contents.append(seen.content)
-                scan.sizes.append((0, 0))
-                scan.blank.append(False)
-                _keep(scan, len(scan.files) - 1, seen.seen, looks)
+                scan.sizes.append(size)
+                scan.blank.append(blank)
+                scan.looks.append(look)
             if progress:
                 progress(done, len(files))
     try:
         scan.reading = values.reading(scan.contents, preprocess.pixel_range)
     except DataError as error:
         scan.reading = error
-        return _shortened(scan)
+        return scan
     scan.preprocess = replace(preprocess, pixel_range=scan.reading.pixel_range)
-    deep = [row for row, content in enumerate(scan.contents) if content.kind]
-    for row, seen in zip(deep, in_order(examine, [scan.files[row] for row in deep])):  # at their scale
-        if not isinstance(seen, DataError):
-            _keep(scan, row, seen.seen, looks)
-    return _shortened(scan)
-
-
-def _keep(scan: Scan, row: int, look: _Look, looks: bool) -> None:
-    """Fill in what was seen in the image of a row."""
-    scan.sizes[row], phash, thumb = look
-    scan.blank[row] = near_duplicates.is_blank(thumb)
-    if looks:
-        scan.hashes[row], scan.thumbs[row] = phash, thumb
-
-
-def _shortened(scan: Scan) -> Scan:
-    """Leave out the rows that were kept free for files that cannot be read."""
-    scan.hashes, scan.thumbs = scan.hashes[: len(scan.files)], scan.thumbs[: len(scan.files)]
+    again = [
+        row
+        for row, content in enumerate(scan.contents)
+        if content.kind or (content.transparent and preprocess.colour != PLAIN.colour)
+    ]
+    for row, blank in zip(again, in_order(examine_again, [scan.files[row] for row in again])):
+        scan.blank[row] = blank
     return scan
+
+
+def _seen(image: Image) -> _Seen:
+    return image.size, near_duplicates.is_blank(near_duplicates.look(image)[1]), near_duplicates.comparable(image)
 
 
 def judge(
@@ -136,7 +131,7 @@ def judge(
     """Return all problems of a data set that was read.
 
     Args:
-        distance: most different bits in the hashes of near-duplicates; None skips the search for them.
+        distance: most different bits in the hashes of near-duplicates; None reports none.
         least_side: shortest side in pixels that is not reported as tiny.
         divide: division of images that lie in no split folders.
     """
@@ -147,7 +142,12 @@ def judge(
         Sample(found.path, number[found.label], found.split, digest)
         for found, digest in zip(scan.files, scan.digests)
     ]  # fmt: skip
-    split_of = {sample.path: sample.split for sample in division.carve(samples, present, divide)}
+    look_of = dict(zip(scan.digests, scan.looks))
+    free = division.to_divide(samples, present, divide)
+    alike = near_duplicates.alike({sample.sha256: look_of[sample.sha256] for sample in free})
+    divided = division.carve(samples, present, divide, alike)
+    kept, large = division.told(free, divided, alike)
+    split_of = {sample.path: sample.split for sample in divided}
     splits = [split_of[found.path] for found in scan.files]
     counted = Counter((found.label, split) for found, split in zip(scan.files, splits))
     counts = {name: {split: counted[name, split] for split in SPLITS} for name in labels}
@@ -158,6 +158,8 @@ def judge(
         *_folders(scan.listing),
         *_names(labels),
         *_classes(counts, distinct, present),
+        *(Finding("kept_together", line) for line in kept),
+        *(Finding("divided", line) for line in large),
         *(Finding("empty_class", f"class folder {visible(name)} contains no images") for name in scan.listing.empty),
         *_values(scan.reading),
         *_shapes(scan, least_side),
@@ -277,14 +279,20 @@ def find_exact_duplicates(scan: Scan, splits: list[str]) -> Iterator[Finding]:
 def find_near_duplicates(scan: Scan, splits: list[str], distance: int) -> Iterator[Finding]:
     """Yield groups of images that look alike (see `near_duplicates`) although their bytes differ.
 
-    Connected pairs of one kind are one finding. Images of a single colour are left out.
+    Connected pairs of one kind are one finding. Images of a single colour and those with a side of less than
+    `near_duplicates.LEAST_SIDE` pixels are left out. Only folders make leakage an error: where images were divided,
+    those that look alike are in one split as far as this can be.
     """
+    folders = set(scan.listing.present)
+    is_ours = [found.split == "" or (found.split == "train" and not folders >= set(SPLITS)) for found in scan.files]
     first: dict[tuple[str, str, str], int] = {}
     for row, digest in enumerate(scan.digests):
-        if not scan.blank[row]:  # one of each set of equal files per split and class
+        if not near_duplicates.is_blank(scan.looks[row][1]):  # one of each set of equal files per split and class
             first.setdefault((digest, splits[row], scan.files[row].label), row)
     rows = np.fromiter(first.values(), np.int64, len(first))
-    pairs, crowded = near_duplicates.similar_pairs(scan.hashes[rows], scan.thumbs[rows], distance)
+    pairs, crowded = near_duplicates.similar_pairs(
+        *near_duplicates.stacked([scan.looks[row] for row in rows]), distance
+    )
     edges: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for a, b in rows[pairs].tolist():
         if scan.digests[a] == scan.digests[b]:
@@ -293,12 +301,13 @@ def find_near_duplicates(scan: Scan, splits: list[str], distance: int) -> Iterat
         if contradictory:
             edges["near_contradictory"].append((a, b))
         if leaked:
-            edges["near_leakage"].append((a, b))
+            edges["alike_in_splits" if is_ours[a] and is_ours[b] else "near_leakage"].append((a, b))
         if not contradictory and not leaked:
             edges["near_duplicate"].append((a, b))
     problems = {
         "near_contradictory": "look alike but are in different classes",
         "near_leakage": "look alike but are in different splits",
+        "alike_in_splits": "look alike but are in different splits",
         "near_duplicate": "look alike",
     }
     for kind, found in edges.items():

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Generic
 
 from edgekit import files
 from edgekit.config import from_table
-from edgekit.data import builtin, division, index_cache
+from edgekit.data import builtin, division, index_cache, near_duplicates
 from edgekit.data.images import PLAIN, Seen, TooLarge, examine
 from edgekit.data.listing import find
 from edgekit.data.threads import in_order
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, unknown
 from edgekit.labels import check_label, check_labels, visible
-from edgekit.progress import note
+from edgekit.progress import note, warn
 from edgekit.records import SPLITS, Content, DatasetIndex, Preprocess, Sample
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ MOST_NAMED = 10
 DATA_FILE = "data.json"
 _RESTORE = "restore it from a copy of the run"
 Progress = Callable[[int, int], None]
+_Known = tuple[str, Content, near_duplicates.Look]  # of a file: its SHA-256 and what it holds
 
 
 def resolve(data: str) -> Path:
@@ -64,7 +65,7 @@ def index(
     ``root/train/<class>/...`` with ``val`` and ``test`` beside it is used as it is; a missing split is
     taken out of train. ``root/<class>/...`` is divided 70/15/15, or as asked. Images are assigned by content hash
     within each class: the same files give the same splits everywhere, and equal files of a class are in
-    the same split.
+    the same split, as are images that look alike.
 
     Args:
         skip_bad: leave out files that cannot be decoded (they are listed in `skipped`) instead of raising. Files
@@ -117,14 +118,22 @@ def index(
     contents = {found.path: read[1] for found, read in zip(files, reads) if not isinstance(read, DataError)}
     present = set(listing.present)
     carved = tuple(s for s in ("val", "test") if present != {""} and s not in present)
-    finished = _finish(root, labels, division.carve(samples, present, divide), (*bad, *large))
-    return replace(finished, carved=carved, contents=contents, notes=listing.notes, left_out=listing.counted)
+    looks = {read[0]: read[2] for read in reads if not isinstance(read, DataError)}
+    free = division.to_divide(samples, present, divide)
+    alike = near_duplicates.alike({sample.sha256: looks[sample.sha256] for sample in free})
+    divided = division.carve(samples, present, divide, alike)
+    finished = _finish(root, labels, divided, (*bad, *large))
+    kept, scattered = division.told(free, divided, alike)
+    for line in scattered:
+        warn(line)
+    notes = (*listing.notes, *kept)
+    return replace(finished, carved=carved, contents=contents, notes=notes, left_out=listing.counted)
 
 
-def hash_and_decode(root: Path, paths: list[str], progress: Progress | None) -> list[tuple[str, Content] | DataError]:
-    """Return SHA-256 and content of each file, or the error; files that did not change are not read again."""
+def hash_and_decode(root: Path, paths: list[str], progress: Progress | None) -> list[_Known | DataError]:
+    """Return what is known of each file, or the error; files that did not change are not read again."""
     done = 0
-    results: list[tuple[str, Content] | DataError | None] = []
+    results: list[_Known | DataError | None] = []
     with index_cache.opened(root) as known:
         for path in paths:
             results.append(known.get(path))
@@ -135,16 +144,16 @@ def hash_and_decode(root: Path, paths: list[str], progress: Progress | None) -> 
             if isinstance(read, DataError):
                 results[number] = read
             else:
-                results[number] = read.sha256, read.content
-                known.put(paths[number], read.status, read.sha256, read.content)
+                results[number] = read.sha256, read.content, read.seen
+                known.put(paths[number], read.status, read.sha256, read.content, read.seen)
             if progress:
                 progress(done := done + 1, len(paths))
     return [result for result in results if result is not None]
 
 
-def _hash(root: Path, path: str) -> Read[None] | DataError:
+def _hash(root: Path, path: str) -> Read[near_duplicates.Look] | DataError:
     try:
-        return read_image(root, path, lambda image: None)
+        return read_image(root, path, near_duplicates.comparable)
     except DataError as error:
         return error
 

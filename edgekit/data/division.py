@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path, PurePosixPath
@@ -15,6 +15,8 @@ from edgekit.labels import visible
 from edgekit.records import SPLITS, Sample
 
 SPLIT = "70/15/15"
+_Name = tuple[int, str]  # of a group: its class, or several, and what its images share
+_SEVERAL = -1
 GROUPING = "'folder', 'prefix:SEPARATOR' or 'FILE.csv:COLUMN'"
 
 
@@ -63,12 +65,24 @@ def _table(group_by: str) -> tuple[Path, str] | None:
     return (Path(file), column) if colon and column and file.lower().endswith(".csv") else None
 
 
-def carve(samples: list[Sample], present: set[str], division: Division = PLAIN) -> list[Sample]:
+def to_divide(samples: list[Sample], present: set[str], division: Division = PLAIN) -> list[Sample]:
+    """Return the samples of which `carve` keeps together those that look alike; none where groups were given."""
+    if division.group_by or {"val", "test"} <= present:
+        return []
+    return [s for s in samples if s.split in ("", "train")]
+
+
+def carve(
+    samples: list[Sample], present: set[str], division: Division = PLAIN, alike: Sequence[Sequence[str]] = ()
+) -> list[Sample]:
     """Assign a split to every sample; splits in `present` stay, missing ones are taken out of the others.
 
     Within each class, images are taken in the order of their SHA-256. Images with the same bytes are in the same
-    split, and so are those of a group, also where they are in several classes.
+    split, and so are those of a group, also where they are in several classes. Groups of images that look alike are
+    divided where a split of a class would otherwise have less than half or more than twice its share.
 
+    Args:
+        alike: SHA-256 of the images of each group that look alike.
     Raises:
         UsageError: there is nothing to divide. DataError: the images cannot be grouped as asked.
     """
@@ -82,37 +96,82 @@ def carve(samples: list[Sample], present: set[str], division: Division = PLAIN) 
         return samples
     kept = [s for s in samples if s.split in ("val", "test")]
     rest = sorted((s for s in samples if s.split in ("", "train")), key=lambda s: (s.label, s.sha256))
-    group_of = _groups(rest, division.group_by) if division.group_by else None
-    assigned: dict[tuple[int, str], str] = {}  # the label is 0 where groups reach over classes
+    group_of = _groups(rest, division.group_by) if division.group_by else {}
+    leader = {digest: min(group) for group in alike for digest in group}
+    assigned: dict[_Name, str] = {}
     for label, of_class in groupby(rest, key=lambda s: s.label):
         same_class = list(of_class)
-        names = [(0, group_of[s.path]) if group_of else (label, s.sha256) for s in same_class]
-        contents: dict[tuple[int, str], set[str]] = defaultdict(set)
-        for name, sample in zip(names, same_class):
-            contents[name].add(sample.sha256)
-        shares = {"val": division.val, "test": division.test}
-        _assign({name: len(same) for name, same in contents.items()}, {s: shares[s] for s in missing}, assigned)
-        kept += [replace(sample, split=assigned[name]) for name, sample in zip(names, same_class)]
+        alone = {digest: (label, digest) for digest in (s.sha256 for s in same_class)}
+        names = {d: (_SEVERAL, leader[d]) if d in leader else name for d, name in alone.items()}
+        names = {s.sha256: (_SEVERAL, group_of[s.path]) for s in same_class} if group_of else names
+        shares = {split: {"val": division.val, "test": division.test}[split] for split in missing}
+        while True:
+            sizes = Counter(names.values())
+            chosen = _assign(sizes, shares, assigned)
+            largest = max(sizes.values())
+            if group_of or largest == 1 or _is_even(sizes, shares, chosen):
+                break
+            names = {d: alone[d] if sizes[name] == largest else name for d, name in names.items()}
+        assigned |= chosen
+        kept += [replace(sample, split=assigned[names[sample.sha256]]) for sample in same_class]
     return sorted(kept, key=lambda s: (SPLITS.index(s.split), s.path))
 
 
-def _assign(sizes: dict[tuple[int, str], int], shares: dict[str, float], assigned: dict[tuple[int, str], str]) -> None:
-    """Give each group of a class that has none a split; sizes are in images, shares are fractions of them."""
-    total = sum(sizes.values())
-    wanted = {split: max(1, round(total * share)) for split, share in shares.items()}
-    free = [name for name in sizes if name not in assigned]
-    if sum(wanted.values()) < total and len(sizes) > len(wanted):
-        for split, count in wanted.items():
-            filled = sum(size for name, size in sizes.items() if assigned.get(name) == split)
-            for name in free:
-                if name not in assigned and filled + sizes[name] <= count:
-                    assigned[name] = split
+def _assign(sizes: dict[_Name, int], shares: dict[str, float], before: dict[_Name, str]) -> dict[_Name, str]:
+    """Return the split of each group of a class; sizes are in images, shares are fractions of them.
+
+    Args:
+        before: split of groups that are in classes before this one, too.
+    """
+    wanted = _wanted(sizes, shares)
+    chosen = {name: before[name] for name in sizes if name in before}
+    if sum(wanted.values()) < sum(sizes.values()) and len(sizes) > len(wanted):
+        for others, (split, count) in zip(range(len(wanted), 0, -1), wanted.items()):
+            filled = sum(sizes[name] for name, given in chosen.items() if given == split)
+            for name in sizes:
+                if name not in chosen and filled + sizes[name] <= count:
+                    chosen[name] = split
                     filled += sizes[name]
-            left = [name for name in free if name not in assigned]
-            if not filled and len(left) > len(wanted):  # every group is larger than the share
-                assigned[min(left, key=sizes.__getitem__)] = split
-    for name in free:
-        assigned.setdefault(name, "train")
+            left = [name for name in sizes if name not in chosen]
+            if not filled and len(left) > others:  # every group is larger than the share
+                chosen[min(left, key=sizes.__getitem__)] = split
+    return {name: chosen.get(name, "train") for name in sizes}
+
+
+def _wanted(sizes: dict[_Name, int], shares: dict[str, float]) -> dict[str, int]:
+    """Return the images that each split of a class should have, apart from train."""
+    return {split: max(1, round(sum(sizes.values()) * share)) for split, share in shares.items()}
+
+
+def _is_even(sizes: dict[_Name, int], shares: dict[str, float], chosen: dict[_Name, str]) -> bool:
+    """Return True if each split has at least half and at most twice the images that it should have."""
+    total, wanted = sum(sizes.values()), _wanted(sizes, shares)
+    wanted["train"] = total - sum(wanted.values())
+    filled = Counter(dict.fromkeys(wanted, 0))
+    for name, split in chosen.items():
+        filled[split] += sizes[name]
+    return wanted["train"] < 1 or all(count <= 2 * filled[s] and filled[s] <= 2 * count for s, count in wanted.items())
+
+
+def told(free: list[Sample], divided: list[Sample], alike: Sequence[Sequence[str]]) -> tuple[list[str], list[str]]:
+    """Return what to say of the images that look alike: of groups in one split, and of those that `carve` divided.
+
+    Args:
+        free: as `to_divide` returned them. divided: as `carve` did.
+    """
+    splits: dict[str, set[str]] = defaultdict(set)
+    ours = {sample.path for sample in free}
+    for sample in divided:
+        if sample.path in ours:
+            splits[sample.sha256].add(sample.split)
+    large = [group for group in alike if len(set().union(*(splits[digest] for digest in group))) > 1]
+    kept, lost = sum(map(len, alike)) - sum(map(len, large)), sum(map(len, large))
+    together = [f"{kept} images look alike in {_several(len(alike) - len(large))}, and each group is in one split"]
+    apart = [
+        f"{lost} images look alike in {_several(len(large))} too large to be in one split: they are divided like "
+        "others, and the accuracy is too high if they are copies; keep together what belongs together with --group-by"
+    ]
+    return together if kept else [], apart if lost else []
 
 
 def _groups(samples: list[Sample], group_by: str) -> dict[str, str]:

@@ -28,12 +28,15 @@ KINDS = {
     "blank": WARNING,
     "strange_values": WARNING,
     "duplicate": WARNING,
+    "divided": WARNING,
+    "alike_in_splits": WARNING,
     "near_duplicate": INFO,
     "crowded": INFO,
     "values": INFO,
     "scaled": INFO,
     "no_images": INFO,
     "folders": INFO,
+    "kept_together": INFO,
     "carved": INFO,
 }
 

@@ -71,7 +71,10 @@ def seen_in(path: Path, preprocess: Preprocess, look: Callable[[Image], Seen]) -
 
 
 def examine(path: Path, look: Callable[[Image], Seen], preprocess: Preprocess = PLAIN) -> tuple[Content, Seen]:
-    """Return what a file holds, and what `look` returns for its RGB image, decoded as in `seen_in`."""
+    """Return what a file holds, and what `look` returns for its RGB image, decoded as in `seen_in`.
+
+    Values of more than 8 bits reach from black to white if `preprocess` has no range for them.
+    """
     with ExitStack() as held:
         image, content = _decode(path, preprocess, lambda size: held.enter_context(PIXELS.hold(size)), examine=True)
         assert content is not None
@@ -97,8 +100,8 @@ def _decode(
                 image.load()
                 turn = image.getexif().get(_ORIENTATION, 1) if turn is None else turn
                 if deep is not None:
-                    rgb = deep.to_rgb(image)
                     content = deep.content(image) if examine else None
+                    rgb = deep.in_view_of(content).to_rgb(image)
                 else:
                     rgb = _to_rgb(image, preprocess)
                     content = _content(image, rgb) if examine else None
@@ -288,6 +291,12 @@ class _Deep:
         if full:
             return None  # the higher bytes, which Pillow returns, are enough
         return _Deep("integer", preprocess, _lower_bytes(path, modes[0]))
+
+    def in_view_of(self, content: Content | None) -> _Deep:
+        """Return a reader with the range of values of an image, if there is none yet."""
+        if content is None or self.preprocess.pixel_range is not None or content.low >= content.high:
+            return self
+        return replace(self, preprocess=replace(self.preprocess, pixel_range=(content.low, content.high)))
 
     def to_rgb(self, image: Image) -> Image:
         """Convert a loaded image to RGB."""

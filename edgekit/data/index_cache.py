@@ -1,9 +1,10 @@
-"""Cache of file hashes, so that an unchanged data set is not decoded again.
+"""Cache of file hashes and looks, so that an unchanged data set is not decoded again.
 
-``$EDGEKIT_CACHE/index`` has one file per data set: a header line, records of 72 bytes sorted by key, and
+``$EDGEKIT_CACHE/index`` has one file per data set: a header line, records of 848 bytes sorted by key, and
 the SHA-256 of all of it. A record is a key of 16 bytes (BLAKE2b of path, size and times of a file that was
-decoded without errors), the SHA-256 of the file in 32 bytes, and its `Content` in 24. A cache that is
-damaged, missing, or written with a different version of Pillow is ignored, and every file is read again.
+decoded without errors), the SHA-256 of the file in 32 bytes, its `Content` in 24, and its look (see
+`near_duplicates`): the hash in 8, the thumbnail in 768. A cache that is damaged, missing, or written with a
+different version of Pillow is ignored, and every file is read again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
+
 from edgekit import files
+from edgekit.data.near_duplicates import SIDE, Look
 from edgekit.errors import EdgekitError
 from edgekit.records import Content
 
@@ -26,7 +30,8 @@ RACY_NS = 2_000_000_000
 _KEY, _SHA256 = 16, 32
 # Lowest and highest value, kind, flags, colour.
 _CONTENT = struct.Struct("<ddBB3B3x")
-_RECORD = _KEY + _SHA256 + _CONTENT.size
+_LOOK = 8 + SIDE * SIDE * 3
+_RECORD = _KEY + _SHA256 + _CONTENT.size + _LOOK
 _KINDS = ("", "integer", "float")
 
 
@@ -36,11 +41,11 @@ class IndexCache:
     def __init__(self, root: Path, records: bytes) -> None:
         self._root = os.path.abspath(root)  # noqa: PTH100  Path has no absolute() that folds ".."
         self._records = records
-        self._used = bytearray()
-        self._changed = False
+        self._used: set[int] = set()  # where in `records`
+        self._new = bytearray()
 
-    def get(self, path: str) -> tuple[str, Content] | None:
-        """Return SHA-256 and content of the file at `path` (relative to the root); None if it changed or is unknown."""
+    def get(self, path: str) -> tuple[str, Content, Look] | None:
+        """Return SHA-256, content and look of the file at `path` (relative to the root); None if it is not known."""
         try:
             key = self._key(path, os.stat(os.path.join(self._root, path)))  # noqa: PTH116, PTH118  ten times faster
         except (OSError, ValueError):
@@ -49,15 +54,16 @@ class IndexCache:
         at = _RECORD * bisect_left(range(count), key, key=lambda n: self._records[n * _RECORD : n * _RECORD + _KEY])
         if self._records[at : at + _KEY] != key:
             return None
-        self._used += self._records[at : at + _RECORD]
+        self._used.add(at)
         found = self._records[at + _KEY : at + _RECORD]
-        return found[:_SHA256].hex(), _unpacked(found[_SHA256:])
+        return found[:_SHA256].hex(), _unpacked(found[_SHA256:-_LOOK]), _unpacked_look(found[-_LOOK:])
 
-    def put(self, path: str, status: os.stat_result, sha256: str, content: Content) -> None:
+    def put(self, path: str, status: os.stat_result, sha256: str, content: Content, look: Look) -> None:
         """Add a file that was decoded without errors; `status` was taken before it was read."""
         if max(status.st_mtime_ns, status.st_ctime_ns) <= time.time_ns() - RACY_NS:
-            self._used += self._key(path, status) + bytes.fromhex(sha256) + _packed(content)
-            self._changed = True
+            phash, thumb = look
+            self._new += self._key(path, status) + bytes.fromhex(sha256) + _packed(content)
+            self._new += phash.to_bytes(8, "big") + thumb.tobytes()
 
     def _key(self, path: str, status: os.stat_result) -> bytes:
         # The change time detects a replacement of the same size and modification time (cp -p, rsync).
@@ -71,10 +77,11 @@ class IndexCache:
         Args:
             complete: whether every file was looked up, so that unused records can be dropped.
         """
-        if not self._changed and (not complete or len(self._used) == len(self._records)):
+        if not self._new and (not complete or len(self._used) * _RECORD == len(self._records)):
             return None
-        every = bytes(self._used) if complete else bytes(self._used) + self._records
-        return b"".join(sorted({every[at : at + _RECORD] for at in range(0, len(every), _RECORD)}))
+        new = {bytes(self._new[at : at + _RECORD]) for at in range(0, len(self._new), _RECORD)}
+        old = self._used if complete else range(0, len(self._records), _RECORD)
+        return b"".join(sorted(new.union(self._records[at : at + _RECORD] for at in old)))
 
 
 def _packed(content: Content) -> bytes:
@@ -88,6 +95,10 @@ def _unpacked(packed: bytes) -> Content:
     transparent, single, scaled, strange = (bool(bits >> n & 1) for n in range(4))
     red, green, blue = colour
     return Content(_KINDS[kind], low, high, transparent, (red, green, blue) if single else None, scaled, strange)
+
+
+def _unpacked_look(packed: bytes) -> Look:
+    return int.from_bytes(packed[:8], "big"), np.frombuffer(packed, np.uint8, offset=8).reshape(SIDE, SIDE, 3)
 
 
 @contextmanager
@@ -129,4 +140,4 @@ def _load(path: Path) -> bytes:
 def _header() -> bytes:
     import PIL
 
-    return f"edgekit index 2, Pillow {PIL.__version__}\n".encode()
+    return f"edgekit index 3, Pillow {PIL.__version__}\n".encode()

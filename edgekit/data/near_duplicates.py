@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 DISTANCE = 8
 MOST_DISTANCE = 12
 SIDE = 16
+# Pixels of the shorter side. Smaller images, such as digits, look alike without being the same picture.
+LEAST_SIDE = 32
 # Largest mean absolute difference of two thumbnails, in levels of 255, after equalizing their brightness.
 MOST_DIFFERENCE = 10.0
 # Largest factor by which the brightness is equalized.
@@ -25,9 +27,13 @@ MOST_GAIN = 1.25
 # Most pairs of hashes compared per band: in all, or per image, whichever is larger.
 BUDGET, BUDGET_EACH = 20_000_000, 200
 _CHUNK = 1 << 20
+_BLOCK = 1 << 16
+
+# Perceptual hash, and thumbnail, uint8 (SIDE, SIDE, 3).
+Look = tuple[int, np.ndarray]
 
 
-def look(image: Image) -> tuple[int, np.ndarray]:
+def look(image: Image) -> Look:
     """Return the perceptual hash (pHash, 64 bits) of an RGB image, and its thumbnail, uint8 (SIDE, SIDE, 3)."""
     from PIL.Image import Resampling
 
@@ -52,6 +58,48 @@ def is_blank(thumb: np.ndarray) -> bool:
     return int(np.ptp(thumb.reshape(-1, 3), axis=0).max()) < LEAST_CONTRAST
 
 
+def comparable(image: Image) -> Look:
+    """Return the look of an RGB image; nothing but zeros, as of a blank one, if it is too small to be compared."""
+    return look(image) if min(image.size) >= LEAST_SIDE else (0, np.zeros((SIDE, SIDE, 3), np.uint8))
+
+
+def alike(looks: Mapping[str, Look]) -> list[list[str]]:
+    """Return the groups of images that look alike, directly or through others, each sorted.
+
+    Args:
+        looks: SHA-256 of each image -> its look. Blank ones are not compared.
+    """
+    names = sorted(name for name, (_, thumb) in looks.items() if not is_blank(thumb))
+    hashes, thumbs = stacked([looks[name] for name in names])
+    leader = np.arange(len(names))  # of each group, its first row
+    for a, b in _close_pairs(hashes, DISTANCE, set()):
+        for start in range(0, len(a), _BLOCK):
+            one, other = a[start : start + _BLOCK], b[start : start + _BLOCK]
+            apart = leader[one] != leader[other]  # so that the work stays small where all look alike
+            one, other = one[apart], other[apart]
+            same = _alike(thumbs, one, other)
+            _join(leader, one[same], other[same])
+    groups: dict[int, list[str]] = {}
+    for name, first in zip(names, leader.tolist()):
+        groups.setdefault(first, []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def stacked(looks: Sequence[Look]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the hashes, uint64 (N,), and thumbnails, uint8 (N, SIDE, SIDE, 3), of looks."""
+    hashes = np.array([phash for phash, _ in looks], np.uint64)
+    return hashes, np.array([thumb for _, thumb in looks], np.uint8).reshape(-1, SIDE, SIDE, 3)
+
+
+def _join(leader: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
+    """Join the groups of rows a[i] and b[i]; `leader` has the first row of the group of each row, int64 (N,)."""
+    while (apart := leader[a] != leader[b]).any():
+        a, b = a[apart], b[apart]
+        np.minimum.at(leader, np.maximum(leader[a], leader[b]), np.minimum(leader[a], leader[b]))
+        while ((further := leader[leader]) != leader).any():
+            leader[:] = further
+
+
 def similar_pairs(hashes: np.ndarray, thumbs: np.ndarray, distance: int = DISTANCE) -> tuple[np.ndarray, int]:
     """Find all pairs of images that look alike.
 
@@ -61,12 +109,21 @@ def similar_pairs(hashes: np.ndarray, thumbs: np.ndarray, distance: int = DISTAN
         Row numbers (i, j) with i < j, sorted, int64 (P, 2); and the number of images with so many similar
         hashes that they were compared with the closest ones only.
     """
+    found: list[np.ndarray] = []
+    crowded: set[int] = set()
+    for a, b in _close_pairs(hashes, distance, crowded):
+        same = _alike(thumbs, a, b)
+        found.append(np.sort(np.stack([a[same], b[same]], 1), axis=1))
+    every = np.concatenate(found) if found else np.empty((0, 2), np.int64)
+    return every[np.lexsort((every[:, 1], every[:, 0]))], len(crowded)
+
+
+def _close_pairs(hashes: np.ndarray, distance: int, crowded: set[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield row numbers (a, b) of hashes that differ in at most `distance` bits, each pair once."""
     # Two hashes that differ in 2 m - 1 bits differ in at most one bit in at least one of m bands.
     count = distance // 2 + 1
     edges = [64 * n // count for n in range(count + 1)]
     flips = min(1, distance)
-    found: list[np.ndarray] = []
-    crowded: set[int] = set()
     for band in range(count):
         first, end = edges[band], edges[band + 1]
         for a, b in _candidates(hashes, first, end - first, flips, crowded):
@@ -74,11 +131,7 @@ def similar_pairs(hashes: np.ndarray, thumbs: np.ndarray, distance: int = DISTAN
             near = np.bitwise_count(differ) <= distance
             for earlier in range(band):  # already found in an earlier band
                 near &= np.bitwise_count(differ & _mask(edges[earlier], edges[earlier + 1])) > flips
-            a, b = a[near], b[near]
-            alike = _alike(thumbs, a, b)
-            found.append(np.sort(np.stack([a[alike], b[alike]], 1), axis=1))
-    every = np.concatenate(found) if found else np.empty((0, 2), np.int64)
-    return every[np.lexsort((every[:, 1], every[:, 0]))], len(crowded)
+            yield a[near], b[near]
 
 
 def _mask(first: int, end: int) -> np.uint64:

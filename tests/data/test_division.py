@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.data.division import PLAIN, Division, carve, parse_division
+from edgekit.data.division import PLAIN, Division, carve, parse_division, to_divide, told
 from edgekit.errors import DataError, MissingError, UsageError
 from edgekit.files import sha256_text
 from edgekit.records import Sample
@@ -137,3 +137,81 @@ def test_what_cannot_be_grouped_says_why(tmp_path: Path) -> None:
     assert "not a CSV file in UTF-8" in refused(f"{table}:patient")
     with pytest.raises(MissingError, match="no such file"):
         carve(images(*PATIENTS), {""}, parse_division(group_by=f"{tmp_path / 'none.csv'}:patient"))
+
+
+def of_class(count: int, name: str = "a") -> list[Sample]:
+    return images(*(f"{name}/{n:03d}.png" for n in range(count)), "b/x.png")
+
+
+def digests(samples: list[Sample], numbers: range) -> list[str]:
+    return [samples[n].sha256 for n in numbers]
+
+
+def counts(samples: list[Sample], label: int = 0) -> list[int]:
+    return [sum(s.split == split and s.label == label for s in samples) for split in ("train", "val", "test")]
+
+
+def test_images_that_look_alike_are_in_one_split() -> None:
+    samples = of_class(100)
+    bursts = [digests(samples, range(start, start + 5)) for start in range(0, 50, 5)]
+    divided = carve(samples, {""}, alike=bursts)
+    split_of = {s.sha256: s.split for s in divided}
+    assert all(len({split_of[digest] for digest in burst}) == 1 for burst in bursts)
+    assert counts(divided) == [70, 15, 15]
+    assert len({split_of[burst[0]] for burst in bursts}) > 1
+    assert told(samples, divided, bursts) == (
+        ["50 images look alike in 10 groups, and each group is in one split"],
+        [],
+    )
+
+
+def test_without_look_alikes_the_division_is_what_it_was() -> None:
+    samples = of_class(100)
+    assert carve(samples, {""}, alike=[]) == carve(samples, {""})
+    assert told(samples, carve(samples, {""}), []) == ([], [])
+
+
+def test_look_alikes_of_several_classes_are_in_one_split() -> None:
+    samples = images(*(f"{name}/{n}.png" for name in "ab" for n in range(20)))
+    pairs = [[samples[n].sha256, samples[20 + n].sha256] for n in range(0, 20, 2)]
+    split_of = {s.sha256: s.split for s in carve(samples, {""}, alike=pairs)}
+    assert all(split_of[one] == split_of[other] for one, other in pairs)
+
+
+@pytest.mark.parametrize("size", [90, 96, 99, 100])
+def test_a_group_that_leaves_too_little_for_the_other_splits_is_divided(size: int) -> None:
+    samples = of_class(100)
+    group = [digests(samples, range(size))]
+    divided = carve(samples, {""}, alike=group)
+    assert min(counts(divided)) >= 8, counts(divided)
+    kept, large = told(samples, divided, group)
+    assert not kept
+    assert large[0].startswith(f"{size} images look alike in 1 group too large to be in one split")
+
+
+def test_a_class_that_looks_like_a_part_of_another_has_images_in_every_split() -> None:
+    samples = images(*(f"{name}/{n}.png" for name in "ab" for n in range(100)))
+    group = [digests(samples, range(10)) + digests(samples, range(100, 200))]
+    divided = carve(samples, {""}, alike=group)
+    assert counts(divided, 0) == [70, 15, 15]
+    assert min(counts(divided, 1)) >= 8
+
+
+def test_bursts_larger_than_the_shares_are_kept_whole_where_they_can() -> None:
+    samples = of_class(100)
+    bursts = [digests(samples, range(start, start + 20)) for start in range(0, 100, 20)]
+    divided = carve(samples, {""}, alike=bursts)
+    assert counts(divided) == [60, 20, 20]
+    assert told(samples, divided, bursts)[1] == []
+
+
+def test_three_groups_that_were_asked_for_fill_three_splits() -> None:
+    paths = [f"{name}/p{patient}_{n}.png" for name in "ab" for patient in range(3) for n in range(10)]
+    found = splits(carve(images(*paths), {""}, parse_division(group_by="prefix:_")))
+    assert set(found.values()) == {"train", "val", "test"}
+
+
+def test_groups_that_were_asked_for_are_not_joined_by_their_looks() -> None:
+    assert to_divide(images(*PATIENTS), {""}, parse_division(group_by="prefix:_")) == []
+    assert to_divide(images("a/1.png", split="train"), {"train", "val", "test"}) == []
+    assert len(to_divide(images(*PATIENTS), {""})) == len(PATIENTS)

@@ -54,7 +54,7 @@ def split(tmp_path: Path) -> Path:
 
 
 def judge(root: Path, distance: int | None = 8, least_side: int = check.LEAST_SIDE) -> Report:
-    return check.judge(check.read(root, distance is not None), distance, least_side)
+    return check.judge(check.read(root), distance, least_side)
 
 
 def found(root: Path, **options: int | None) -> dict[str, list[Finding]]:
@@ -374,16 +374,71 @@ def test_copies_of_a_look_alike_leak_too(split: Path) -> None:
     assert by_kind["near_leakage"][0].paths == ("train/a/y.jpg", "test/a/x.png")
 
 
-def test_without_split_folders_the_split_that_each_would_fall_into_is_named(flat: Path) -> None:
+def test_images_that_look_alike_stay_in_one_split_where_edgekit_divides(flat: Path) -> None:
     for path in sorted((flat / "a").iterdir()):
         resaved(path, path.with_suffix(".jpg"))
     by_kind = found(flat)
-    assert set(by_kind) <= {"near_leakage", "near_duplicate"}
-    split_of = {s.path: s.split for s in dataset.index(flat).samples}
-    for finding in by_kind["near_leakage"]:
+    assert list(by_kind) == ["near_duplicate", "kept_together"]
+    message = "16 images look alike in 8 groups, and each group is in one split"
+    assert [f.message for f in by_kind["kept_together"]] == [message]
+    index = dataset.index(flat)
+    assert index.notes == (message,)
+    split_of = {s.path: s.split for s in index.samples}
+    for finding in by_kind["near_duplicate"]:
         one, other = finding.paths
-        assert finding.message.startswith(f"{one} ({split_of[one]}) and {other} ({split_of[other]}) look alike")
-        assert split_of[one] != split_of[other]
+        assert split_of[one] == split_of[other]
+        assert finding.message == f"{one} ({split_of[one]}) and {other} ({split_of[other]}) look alike"
+    assert set(split_of.values()) == set(SPLIT_SIZES)
+
+
+def test_images_that_look_alike_stay_together_when_nothing_is_read_again(
+    flat: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekit.data.index_cache.RACY_NS", -1_000_000_000)
+    for path in sorted((flat / "a").iterdir()):
+        resaved(path, path.with_suffix(".jpg"))
+    first = dataset.index(flat)
+    monkeypatch.setattr(dataset, "examine", lambda *_: pytest.fail("read again"))
+    assert dataset.index(flat) == first
+
+
+def test_where_most_of_a_class_looks_alike_it_is_divided_and_that_is_a_warning(
+    flat: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in the frames of one video: no split stays empty, and nothing is an error."""
+    for number in range(60):
+        picture(0).save(flat / "a" / f"frame{number}.jpg", quality=30 + number)
+    by_kind = found(flat)
+    assert set(by_kind) == {"divided", "alike_in_splits", "near_duplicate"}
+    (message,) = (f.message for f in by_kind["divided"])
+    assert message.startswith("61 images look alike in 1 group too large to be in one split: they are divided like ")
+    assert message.endswith("keep together what belongs together with --group-by")
+    assert judge(flat).count("error") == 0
+    index = dataset.index(flat)
+    assert message in caplog.messages
+    a = [sum(s.label == 0 for s in index.split(name)) for name in SPLIT_SIZES]
+    assert a == [48, 10, 10]
+
+
+def test_look_alikes_of_deep_images_are_those_of_their_own_range(flat: Path) -> None:
+    """At the full scale of 16 bits these would be black."""
+    for path in sorted(flat.rglob("*.png")):
+        grey = np.asarray(Image.open(path).convert("L"), np.uint16)
+        Image.fromarray(grey).save(path)
+        Image.fromarray(np.uint16(grey + 1)).save(path.with_name(f"x{path.name}"))
+    by_kind = found(flat)
+    assert list(by_kind) == ["near_duplicate", "values", "kept_together"]
+    assert by_kind["kept_together"][0].message.startswith("32 images look alike in 16 groups")
+
+
+def test_small_images_are_not_compared(split: Path, flat: Path) -> None:
+    """Digits of 8 pixels a side look alike without being copies."""
+    for side, wanted in ((31, False), (32, True)):
+        shutil.copy(split / "train" / "a" / "00.png", split / "x.png")
+        picture(0, side).save(split / "train" / "a" / "x.png")
+        picture(0, side).save(split / "val" / "a" / "x.jpg", quality=85)
+        (split / "x.png").unlink()
+        assert ("near_leakage" in found(split)) == wanted
 
 
 def test_the_same_shape_in_another_colour_is_no_finding(split: Path) -> None:

@@ -13,6 +13,7 @@ import skimage
 from PIL import Image, ImageDraw, ImageEnhance
 
 from edgekit.data import near_duplicates
+from edgekit.data.check import connected
 from edgekit.data.images import load_image
 
 PHOTOS = ("astronaut", "brick", "camera", "chelsea", "coffee", "coins", "grass", "gravel", "ihc", "moon")
@@ -149,3 +150,27 @@ def test_many_images_take_little_time() -> None:
     hashes, thumbs = rng.integers(0, 2**64, 20_000, dtype=np.uint64), np.zeros((20_000, 16, 16, 3), np.uint8)
     hashes[1] = hashes[19_999]
     assert near_duplicates.similar_pairs(hashes, thumbs)[0].tolist() == [[1, 19_999]]
+
+
+def test_groups_are_those_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near_duplicates, "_BLOCK", 7)
+    rng = np.random.default_rng(3)
+    base, thumbs = rng.integers(0, 2**64, 40, dtype=np.uint64), rng.integers(0, 256, (40, 16, 16, 3), np.uint8)
+    hashes, looks = [], {}
+    for number in range(200):
+        bits = sum(1 << int(bit) for bit in rng.choice(64, int(rng.integers(0, 7)), replace=False))
+        hashes.append(int(base[number % 40]) ^ bits)
+        looks[f"{number:03}"] = hashes[-1], thumbs[number % 40]
+    pairs, _ = near_duplicates.similar_pairs(*near_duplicates.stacked(list(looks.values())))
+    wanted = [[f"{n:03}" for n in group] for group in connected(map(tuple, pairs.tolist()))]
+    assert wanted
+    assert near_duplicates.alike(looks) == wanted
+
+
+def test_blank_and_small_images_are_in_no_group() -> None:
+    blank = near_duplicates.comparable(Image.new("RGB", (50, 50), (200, 10, 10)))
+    small = near_duplicates.comparable(disc((240, 255, 255)).resize((31, 40)))
+    assert near_duplicates.alike({"a": blank, "b": blank, "c": small, "d": small}) == []
+    assert near_duplicates.alike({}) == []
+    large = near_duplicates.comparable(disc((240, 255, 255)).resize((32, 40)))
+    assert near_duplicates.alike({"a": large, "b": large}) == [["a", "b"]]
