@@ -14,7 +14,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import cache
@@ -42,19 +42,21 @@ _NEW_S = 10.0  # a folder younger than this may not be locked yet
 def writing(path: Path, mode: int = 0o644) -> Iterator[Path]:
     """Yield a temporary path beside `path`; afterwards it is synced and renamed to `path`, with `mode`.
 
-    On an error or Ctrl-C the temporary file is removed, and `path` is not changed.
+    On an error or Ctrl-C the temporary file is removed, and `path` is not changed. That of a killed process is removed
+    by the next one that writes into the folder.
 
     Raises:
         StorageError: the disk is full, or the folder is not writable.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
+        sweep(path.parent)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{_SCRATCH}")
     except OSError as error:
         raise from_os_error(error, f"writing {path.name}") from error
     temporary = Path(name)
     try:
+        _hold(handle)
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
@@ -64,6 +66,7 @@ def writing(path: Path, mode: int = 0o644) -> Iterator[Path]:
         _reraise(error, f"writing {path.name}")
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
 
 
 @contextmanager
@@ -126,28 +129,41 @@ def _own_folder(parent: Path, prefix: str) -> Iterator[Path]:
     except OSError as error:
         raise from_os_error(error, f"writing {parent.name}/") from error
     try:
-        with contextlib.suppress(OSError):  # a network drive without such locks: nobody will sweep there either
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _hold(lock)
         yield made
     finally:
         shutil.rmtree(made, ignore_errors=True)
         os.close(lock)
 
 
-def _sweep(parent: Path, prefix: str) -> None:
-    """Remove the folders `_own_folder` made for this user in processes that were killed."""
+def _hold(descriptor: int) -> None:
+    """Lock a new file or folder, so that no other process takes it for that of a killed one."""
+    with contextlib.suppress(OSError):  # a network drive without such locks: nobody will sweep there either
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that processes left in a folder when they were killed in `writing`."""
+    _sweep(folder, f".{_SCRATCH}", stat.S_ISREG)
+
+
+def _sweep(parent: Path, prefix: str, is_kind: Callable[[int], bool] = stat.S_ISDIR) -> None:
+    """Remove what this user's processes that were killed left: folders of `_own_folder`, or files."""
     now = time.time()
     for entry in os.scandir(parent):
         if not re.fullmatch(re.escape(prefix) + "[a-z0-9_]{8}", entry.name):
             continue
         with contextlib.suppress(OSError):  # it has just been removed, or another process holds it
             status = entry.stat(follow_symlinks=False)
-            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or now - status.st_mtime < _NEW_S:
+            if not is_kind(status.st_mode) or status.st_uid != os.getuid() or now - status.st_mtime < _NEW_S:
                 continue
-            lock = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            lock = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(entry.path, ignore_errors=True)
+                if stat.S_ISDIR(status.st_mode):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    Path(entry.path).unlink()
             finally:
                 os.close(lock)
 
@@ -162,6 +178,13 @@ def recover(path: Path) -> None:
         pid = left.name.removeprefix(f".{path.name}.").partition(".")[0]
         if pid.isdigit() and not _is_running(int(pid)):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def recover_all(parent: Path) -> None:
+    """Clean up after killed `writing_folder` of all folders in `parent`."""
+    left = [re.fullmatch(r"\.(.+)\.([0-9]+\.[a-z0-9_]{8}|old)", path.name) for path in parent.glob(".*")]
+    for name in {found[1] for found in left if found}:
+        recover(parent / name)
 
 
 def _is_running(pid: int) -> bool:

@@ -215,8 +215,7 @@ def alone_in(path: Path) -> Iterator[None]:
         UsageError: another process trains in it.
     """
     with files.locked(path / ".lock", f"another process is training {path.name}", "wait for it, or stop it first"):
-        for left in path.glob(".*.pt.*"):  # temporary files of a killed process
-            left.unlink(missing_ok=True)
+        files.sweep(path)
         yield
 
 

@@ -11,7 +11,7 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
-from edgekit.errors import DataError
+from edgekit.errors import DataError, EdgekitError
 from edgekit.labels import visible
 
 # How msgspec ends a message: "... - at `$.ranges[...].low`", or "- at `key` in `$.ranges`".
@@ -133,7 +133,10 @@ def _resolved(steps: list[str], value: Any, kind: Any) -> list[str]:
 
 def _fails(value: Any, steps: list[str], instead: Any, kind: Any) -> bool:
     """Return whether the conversion fails with another value at one place."""
-    return not fits(_replaced(value, steps, instead), kind)
+    try:
+        return not fits(_replaced(value, steps, instead), kind)
+    except EdgekitError:  # the record lacks the others; every value is of its type
+        return False
 
 
 def _replaced(value: Any, steps: list[str], instead: Any) -> Any:

@@ -435,6 +435,53 @@ def test_the_folder_of_a_killed_process_is_removed_by_the_next_and_of_a_live_one
     assert list(tmp_path.iterdir()) == []
 
 
+HALF = """
+import sys
+from edgekit import files
+with files.writing(files.Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    print(temporary, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_temporary_file_of_a_killed_process_is_removed_by_the_next_write_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_NEW_S", -1.0)
+    held = [
+        subprocess.Popen(
+            [sys.executable, "-c", HALF, tmp_path / name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for name in ("killed.json", "alive.json")
+    ]
+    killed, alive = (Path((process.stdout or sys.stdin).readline().strip()) for process in held)
+    held[0].kill()
+    held[0].wait()
+    assert killed.read_text() == "half"
+    (tmp_path / ".vimrc.backup12").touch()
+    (tmp_path / ".edgekit-tmp-afolder0").mkdir()
+    files.save_bytes(tmp_path / "other.json", b"whole")
+    assert not killed.exists()
+    assert alive.read_text() == "half"
+    held[1].communicate("")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".edgekit-tmp-afolder0",
+        ".vimrc.backup12",
+        "alive.json",
+        "other.json",
+    ]
+
+
+def test_every_folder_beside_is_recovered(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for name in (f".jetson.{ended.pid}.abcdefgh", f".pi.{os.getpid()}.abcdefgh", ".android.old", ".mine"):
+        (tmp_path / name).mkdir()
+    files.recover_all(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["android", f".pi.{os.getpid()}.abcdefgh", ".mine"])
+
+
 def test_only_own_temporary_folders_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     others = ["edgekit-abcdefgh", "edgekit-tmp-abcdefgh.d", "edgekit-tmp-mine", "xedgekit-tmp-abcdefgh"]

@@ -251,9 +251,11 @@ def test_a_run_that_was_killed_goes_by_the_weights_that_lie_there(tmp_path: Path
 
 def test_one_process_at_a_time_trains_in_a_run_and_sweeps_what_a_killed_one_left(tmp_path: Path) -> None:
     run = runs.create_run(tmp_path, "run", RunInfo.from_document({}))
-    (run.path / ".resume.pt.x1y2").write_bytes(b"half")
+    left = run.path / ".edgekit-tmp-x1y2z3w4"
+    left.write_bytes(b"half")
+    os.utime(left, (0, 0))
     with runs.alone_in(run.path):
-        assert not (run.path / ".resume.pt.x1y2").exists()
+        assert not left.exists()
         with pytest.raises(UsageError, match="another process is training run"), runs.alone_in(run.path):
             pass
     with runs.alone_in(run.path):

@@ -69,6 +69,22 @@ def test_what_does_not_fit_is_named(changes: dict[Any, Any], message: str) -> No
     assert not validation.fits({"count": 3, **changes}, Outer)
 
 
+@dataclass(frozen=True)
+class Demanding:
+    """A record that needs an entry in a mapping."""
+
+    by_name: dict[str, Inner]
+
+    def __post_init__(self) -> None:
+        if not {"a", "b"} <= set(self.by_name):
+            raise DataError("a and b are needed")
+
+
+def test_the_wrong_entry_is_named_also_where_the_record_needs_the_others() -> None:
+    with pytest.raises(DataError, match=r"^by_name\.b\.share must be float, got 'x'$"):
+        validation.convert({"by_name": {"a": {"share": 1}, "b": {"share": "x"}}}, Demanding)
+
+
 def test_long_values_are_shortened() -> None:
     with pytest.raises(DataError) as caught:
         validation.convert({"count": "x" * 10_000}, Outer)

@@ -47,7 +47,7 @@ def export_target(
     with files.locked(
         intermediates.run.path / ".export.lock", f"another export of {intermediates.run.name} is running"
     ):
-        files.recover(folder)
+        files.recover_all(folder.parent)
         assert intermediates.onnx  # every export writes the FP32 ONNX files to export/common
         kept = _kept_artifacts(intermediates, folder, precisions)
         with files.writing_folder(folder) as staging:

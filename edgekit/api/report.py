@@ -73,7 +73,7 @@ def report(
         raise unknown("format", format, list(FORMATS))
     with reporting(progress):
         opened = choose(runs_dir, run, data)
-        text = render(collect(opened), format, None if about is None else Path(about))
+        text = render(collect(opened, keep=output is None), format, None if about is None else Path(about))
     return save(opened, text, format, output)
 
 
@@ -87,9 +87,11 @@ def save(run: runs.Run, text: str, format: str, output: str | Path | None) -> Pa
     return path
 
 
-def collect(run: runs.Run) -> Material:
+def collect(run: runs.Run, keep: bool = True) -> Material:
     """Return everything that the report shows.
 
+    Args:
+        keep: save the pictures and the layers in the run, too.
     Raises:
         DataError: a file of the run is damaged. Missing images raise nothing: the report notes that they are missing.
     """
@@ -109,10 +111,10 @@ def collect(run: runs.Run) -> Material:
         rows=rows,
         results=results,
         evaluation=evaluation,
-        drawn=save_pictures(run, evaluation),
+        drawn=save_pictures(run, evaluation, keep),
         programs=load_program_results(run),
         changes=changed,
-        **_layers(run, results, rows, gates),
+        **_layers(run, results, rows, gates, keep),
         images=images,
         no_images=no_images,
         counts=_counts(data) if data else {},
@@ -205,7 +207,9 @@ def _counts(data: DatasetIndex) -> dict[str, list[int]]:
     return counts
 
 
-def _layers(run: runs.Run, results: Sequence[BenchmarkResult], rows: Sequence[Summary], gates: Gates) -> dict[str, Any]:
+def _layers(
+    run: runs.Run, results: Sequence[BenchmarkResult], rows: Sequence[Summary], gates: Gates, keep: bool
+) -> dict[str, Any]:
     """Return the fields of `Material` about layers: times and quantization errors by model.
 
     Models that are recommended come first, then those measured on devices, then INT8.
@@ -219,7 +223,7 @@ def _layers(run: runs.Run, results: Sequence[BenchmarkResult], rows: Sequence[Su
     timed = [r for r in results if r.layers and r.source != "emulated"]
     costs: list[LayerCost] = []
     if timed or documents:
-        costs, reason = _layer_costs_or_reason(run)
+        costs, reason = _layer_costs_or_reason(run, keep)
         problems += [reason] if reason else []
     chosen = {(d.chosen.artifact, d.chosen.device) for d in decide(rows, gates) if d.chosen}
     judged = [(result, row_of(result, rows)) for result in timed]
@@ -245,10 +249,10 @@ def _layers(run: runs.Run, results: Sequence[BenchmarkResult], rows: Sequence[Su
     return {"layers": found, "layer_notes": notes, "layers_left": problems}
 
 
-def _layer_costs_or_reason(run: runs.Run) -> tuple[list[LayerCost], str]:
+def _layer_costs_or_reason(run: runs.Run, keep: bool) -> tuple[list[LayerCost], str]:
     """Return the network's layers, computed if they were not saved; empty, with the reason, if that fails."""
     try:
-        return load_layer_costs(run) or compute_layer_costs(run), ""
+        return load_layer_costs(run) or compute_layer_costs(run, keep), ""
     except (EdgekitError, OSError) as error:
         return [], f"layers without MACs, in no order: {FILE} cannot be computed: {error}"
 
@@ -256,14 +260,19 @@ def _layer_costs_or_reason(run: runs.Run) -> tuple[list[LayerCost], str]:
 _MOST_BYTES = 8_000_000  # of samples.png; a larger one was not drawn by edgekit
 
 
-def save_pictures(run: runs.Run, evaluation: Evaluation | None) -> dict[str, str | bytes]:
-    """Draw the pictures of a run into ``<run>/pictures``; returns them by file name, with samples.png if it exists."""
+def save_pictures(run: runs.Run, evaluation: Evaluation | None, keep: bool = True) -> dict[str, str | bytes]:
+    """Draw the pictures of a run, and return them by file name, with samples.png if it exists.
+
+    Args:
+        keep: save them in ``<run>/pictures``.
+    """
     from edgekit.reporting import pictures
 
     data = _index(run)
     with progress.working("drawing"):
         drawn = pictures.draw_all([dataclasses.asdict(stats) for stats in run.info.epochs], data, evaluation)
-        pictures.save(run.path / "pictures", drawn)
+        if keep:
+            pictures.save(run.path / "pictures", drawn)
     samples = run.path / "pictures" / "samples.png"
     if samples.is_symlink():  # the report is made to be mailed; its target may be any file
         progress.warn(f"{samples} is a symbolic link, and is left out of the report")
@@ -341,13 +350,15 @@ def load_layer_costs(run: runs.Run) -> list[LayerCost]:
         return []
 
 
-def layer_costs(intermediates: Intermediates) -> list[LayerCost]:
-    """Return the layers of the folded network, computed once and saved in the run."""
+def layer_costs(intermediates: Intermediates, keep: bool = True) -> list[LayerCost]:
+    """Return the layers of the folded network, computed once and, with `keep`, saved in the run."""
     found = load_layer_costs(intermediates.run)
     if not found:
         from edgekit.quant import costs
 
         found = costs.costs(intermediates.folded, intermediates.checkpoint.preprocess.image_size)
+        if not keep:
+            return found
         described = [dataclasses.asdict(cost) for cost in found]
         files.save_json(
             intermediates.run.path / FILE,
@@ -422,12 +433,12 @@ def select_result(run: runs.Run, device: str | None, artifact: str | None) -> tu
     return found, row_of(found, summaries)
 
 
-def compute_layer_costs(run: runs.Run) -> list[LayerCost]:
+def compute_layer_costs(run: runs.Run, keep: bool = True) -> list[LayerCost]:
     """Return the layers of a run whose benchmark did not save them, computed from the network."""
     from edgekit.api.intermediates import Intermediates
 
     with progress.working("computing the costs of the layers"):
-        return layer_costs(Intermediates(run))
+        return layer_costs(Intermediates(run), keep)
 
 
 def debug_document(documents: Mapping[str, dict[str, Any]], result: BenchmarkResult) -> dict[str, Any] | None:

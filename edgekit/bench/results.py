@@ -104,6 +104,9 @@ def save(folder: Path, result: BenchmarkResult) -> Path:
     """Write a result beside the earlier ones, and return the path of its .json.
 
     ``<device>/<artifact>@....npz`` holds the raw values; the .json, written last, describes them.
+
+    Raises:
+        DataError: it could not be read again, such as values from a device that no measurement gives. Nothing is kept.
     """
     home = folder / slug(result.device)
     with files.staging(home) as staging:
@@ -112,22 +115,37 @@ def save(folder: Path, result: BenchmarkResult) -> Path:
         np.savez_compressed(raw, **values)
         digest = files.sha256_file(raw)
         stem = free_stem(home, result.artifact.name, result.environment.measured, digest)
+        described = {
+            "schema": SCHEMA,
+            "edgekit": __version__,
+            "raw_sha256": digest,
+            "artifact": result.artifact,
+            "device": result.device,
+            "runtime": result.runtime,
+            "source": result.source,
+            "environment": result.environment.table(),
+            "size_bytes": result.size_bytes,
+            "layers": result.layers,
+        }
+        _check_kept(staging, described, result)
         with files.writing(home / f"{stem}.npz") as temporary:
             os.replace(raw, temporary)
-    described = {
-        "schema": SCHEMA,
-        "edgekit": __version__,
-        "raw_sha256": digest,
-        "artifact": result.artifact,
-        "device": result.device,
-        "runtime": result.runtime,
-        "source": result.source,
-        "environment": result.environment.table(),
-        "size_bytes": result.size_bytes,
-        "layers": result.layers,
-    }
     files.save_json(home / f"{stem}.json", described)
     return home / f"{stem}.json"
+
+
+def _check_kept(staging: Path, described: dict[str, Any], result: BenchmarkResult) -> None:
+    """Raise a DataError if what is about to be kept could not be read again."""
+    path = staging / "raw.json"
+    try:
+        files.save_json(path, described)
+        load_file(path)
+    except (ValueError, DataError) as error:
+        why = re.sub(rf"^{re.escape(str(staging))}/raw\.(json|npz) is damaged: ", "", str(error))
+        raise DataError(
+            f"the result of {result.artifact.name} on {result.device} is not kept: {why}",
+            "measure again; if this repeats, the device or its runtime answers wrongly",
+        ) from error
 
 
 def load(folder: Path, damaged: Callable[[str], None] | None = None) -> list[BenchmarkResult]:

@@ -72,9 +72,9 @@ def check(
 ) -> None:
     """Check a data set: read every image once, and list problems.
 
-    Errors (exit status 3): unreadable files, the same image in several classes or several split folders, classes missing
-    in a split. Warnings: tiny, blank or very long images, copies, classes with very few images. For DATA/<class>/<image>,
-    the splits are those that edgekit train would make; it keeps images that look alike in one split.
+    Errors (exit status 3): unreadable files, the same image in several classes or several split folders, classes
+    missing in a split. Warnings: tiny, blank or very long images, copies, classes with very few images. For
+    DATA/<class>/<image>, the splits are those that edgekit train would make; it keeps look-alikes in one split.
     """
     from edgekit.data import check as checks
     from edgekit.data import dataset, division

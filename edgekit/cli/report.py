@@ -55,7 +55,7 @@ def report(
     from edgekit.reporting import decide
 
     opened = choose(runs_dir, run, data)
-    material = api.collect(opened)
+    material = api.collect(opened, keep=not output)
     text = api.render(material, format_, about)
     rows = list(material.rows)
     if json:

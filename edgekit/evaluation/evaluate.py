@@ -117,7 +117,11 @@ def load(run_path: Path, checkpoint_sha256: str) -> Evaluation | None:
         raise_if_not_damage(error, raw_path)
         raise DataError(f"{raw_path} is damaged: {error}", "run: edgekit evaluate") from error
     described = {key: value for key, value in document.items() if key not in ("schema", "raw_sha256")}
-    evaluation = from_table({**described, "raw": raw}, Evaluation, str(path))
+    try:
+        evaluation = from_table({**described, "raw": raw}, Evaluation, str(path))
+    except EdgekitError as error:
+        why = error.message.removeprefix(f"{path}: ")
+        raise DataError(f"{path} is damaged: {why}", "run: edgekit evaluate") from error
     _check_raw(evaluation, raw_path)
     return evaluation
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from edgekit import __version__
 from edgekit.bench import program, results
+from edgekit.errors import DataError
 from edgekit.measurements import BenchmarkResult
 from tests.bench.results import artifact, by_program, result
 
@@ -127,3 +130,19 @@ def test_a_result_says_which_edgekit_measured(tmp_path: Path) -> None:
 def test_a_longer_number_is_newer_than_a_shorter_one() -> None:
     paths = [Path(f"d/a@{n}-20261126T074104Z-aaaaaaaa.json") for n in ("9999", "10000")]
     assert results.newest(paths) == [paths[1]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"latencies_ns": np.array([5, 0, 7])}, "latencies_ns is not what a measurement gives"),
+        ({"layers": (("conv", -1.0),)}, r"layers\[0\]\[1\] must be float >= 0"),
+        ({"size_bytes": 0}, "size_bytes must be int >= 1"),
+        ({"layers": (("conv", float("nan")),)}, "not JSON compliant"),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_kept(tmp_path: Path, changes: dict[str, Any], why: str) -> None:
+    """Kept, it would be left out as damaged by every report."""
+    with pytest.raises(DataError, match=f"the result of .* on .* is not kept: .*{why}"):
+        results.save(tmp_path, dataclasses.replace(result(), **changes))
+    assert names(tmp_path) == []

@@ -202,6 +202,20 @@ def test_a_report_needs_no_torch(trained: runs.Run) -> None:
 # Other formats ----------------------------------------------------------------------------------
 
 
+def test_a_page_for_standard_output_or_elsewhere_leaves_the_run_alone(
+    measured: runs.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run may lie on a drive that cannot be written."""
+    for name in ("pictures", "network.json"):
+        path = measured.path / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    before = sorted((path, path.stat().st_mtime_ns) for path in measured.path.rglob("*"))
+    assert run(["report", "digits", "-o", "-"]) == 0
+    assert "<svg" in capsys.readouterr().out
+    assert run(["report", "digits", "-o", str(tmp_path / "x.html")]) == 0
+    assert sorted((path, path.stat().st_mtime_ns) for path in measured.path.rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     ("format_", "file", "begins"),
     [
