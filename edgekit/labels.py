@@ -10,8 +10,11 @@ _JOINERS = "\u200c\u200d"  # of Persian and Indic spelling, and of emoji
 
 
 def visible(text: str) -> str:
-    """Return `text` with everything unprintable (line ends, terminal controls) as escape sequences."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    """Return `text` with everything unprintable (line ends, terminal controls) as escape sequences.
+
+    Joiners between letters that are spelled with them stay, as in class names.
+    """
+    return "".join(c if c.isprintable() or _joins(text, at) else repr(c)[1:-1] for at, c in enumerate(text))
 
 
 def check_label(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgekit.errors import DataError
-from edgekit.labels import check_label, check_labels
+from edgekit.labels import check_label, check_labels, visible
 
 
 @pytest.mark.parametrize("name", ["a", "crème brûlée", "犬", "a.b", ".x", "<script>alert(1)<", "x" * 100, "-"])
@@ -85,3 +85,9 @@ def test_the_reason_for_which_a_name_is_refused_is_told(name: str, why: str) -> 
 def test_names_that_look_alike_are_refused_with_their_difference(pair: tuple[str, str], what: str) -> None:
     with pytest.raises(DataError, match=f"differ only in {what}"):
         check_labels(pair)
+
+
+def test_joiners_of_spelling_are_shown_as_they_are() -> None:
+    persian = "\u06a9\u062a\u0627\u0628\u200c\u062e\u0627\u0646\u0647"
+    assert visible(persian) == persian
+    assert visible("a\u200cb\u200d\x1b") == "a\\u200cb\\u200d\\x1b"

@@ -68,6 +68,9 @@ def check(
         str | None,
         typer.Option(help="Images that stay in one split: folder, prefix:SEPARATOR or FILE.csv:COLUMN."),
     ] = None,
+    skip_empty: Annotated[
+        bool, typer.Option("--skip-empty", help="Leave out classes of which no image can be used.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit status 3 for warnings too.")] = False,
 ) -> None:
     """Check a data set: read every image once, and list problems.
@@ -89,7 +92,7 @@ def check(
     divide = division.parse_division(split, group_by)
     root = dataset.resolve(data)
     with progress.bar("reading images") as update:
-        seen = read(root, update, preprocess, layout)
+        seen = read(root, update, preprocess, layout, skip_empty)
     with progress.working("comparing images"):
         report = checks.judge(seen, distance if near_duplicates else None, image_size, divide)
     if json:

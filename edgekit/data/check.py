@@ -65,16 +65,17 @@ def read(
     progress: dataset.Progress | None = None,
     preprocess: Preprocess = PLAIN,
     layout: str = "auto",
+    skip_empty: bool = False,
 ) -> Scan:
     """Read every image below `root`; those that cannot be used are collected in `Scan.unreadable`.
 
     Args:
         preprocess: background, and the range of values of more than 8 bits; None: chosen from the images.
-        layout: one of `layout.LAYOUTS`.
+        layout: one of `layout.LAYOUTS`. skip_empty: leave out classes of which no image can be used.
     Raises:
         DataError: no images in class folders (see `listing.find`).
     """
-    scan = Scan(find(root, layout), preprocess)
+    scan = Scan(find(root, layout, skip_empty), preprocess)
     files = scan.listing.files
     scan.unreadable += [(path, f"the folder cannot be listed ({why})") for path, why in scan.listing.closed]
 
@@ -156,7 +157,7 @@ def judge(
         *(Finding("unreadable", f"{visible(path)}: {why}", (path,)) for path, why in scan.unreadable),
         *(Finding("too_large", f"{visible(path)}: {why}; left out", (path,)) for path, why in scan.large),
         *_folders(scan.listing),
-        *_names(labels),
+        *_names(labels, scan.listing),
         *_classes(counts, distinct, present),
         *(Finding("kept_together", line) for line in kept),
         *(Finding("divided", line) for line in large),
@@ -182,7 +183,11 @@ def _folders(listing: Listing) -> Iterator[Finding]:
         yield Finding("folders", note)
 
 
-def _names(labels: list[str]) -> Iterator[Finding]:
+def _names(labels: list[str], listing: Listing) -> Iterator[Finding]:
+    if len(labels) == 1 and labels[0] in listing.nested:
+        inner = shlex.quote(str(listing.root / labels[0]))
+        yield Finding("class_name", f"only one class found, a folder with folders; if these are the classes: {inner}")
+        return
     good = []
     for name in labels:
         try:

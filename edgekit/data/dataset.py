@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -92,6 +93,11 @@ def index(
         check_label(name)
     if len(every) > 1:
         check_labels(tuple(every))
+    if len(labels) == 1 and labels[0] in listing.nested:
+        raise DataError(
+            f"only one class found: {labels[0]!r}, a folder with folders",
+            f"if these are the classes or splits, give that folder: {shlex.quote(str(root / labels[0]))}",
+        )
     check_labels(labels)
     if extra := {found.label for found in files} - set(labels):
         raise DataError(

@@ -12,10 +12,11 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -37,6 +38,8 @@ PLAIN = Preprocess(32, 32)
 _FULL = (0.0, 65535.0)  # range of integers
 LEAST_ALPHA = 8  # opacities below it cannot be seen
 _BAND_PIXELS = 1 << 20  # converted at a time
+_MOST_PNG = 1 << 29  # bytes of a file that is read again without its texts
+_TEXT_LIMIT = "MAX_TEXT_"  # in Pillow's message
 # Tags of EXIF and TIFF, and two of their values.
 _ORIENTATION, _BITS, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 274, 258, 262, 284, 339
 _SEPARATE, _SIGNED = 2, 2
@@ -84,19 +87,27 @@ def examine(path: Path, look: Callable[[Image], Seen], preprocess: Preprocess = 
 
 
 def _decode(
-    path: Path, preprocess: Preprocess, reserve: Callable[[int], None], examine: bool = False
+    path: Path,
+    preprocess: Preprocess,
+    reserve: Callable[[int], None],
+    examine: bool = False,
+    opened: Callable[[], IO[bytes] | Path] | None = None,
 ) -> tuple[Image, Content | None]:
-    """Decode a file; `reserve` is called with the number of bytes that this takes, before the pixels are read."""
+    """Decode a file; `reserve` is called with the number of bytes that this takes, before the pixels are read.
+
+    Args:
+        opened: returns what to read in place of the file.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with _opened(path) as image:
+            with _opened(opened() if opened else path) as image:
                 is_scaled = _scale_down(image, path)
                 turn = image.getexif().get(_ORIENTATION, 1) if image.format == "JPEG" else None
                 reserve(_bytes_needed(image, turn))
-                deep = _Deep.of(image, path, preprocess, examine)
+                deep = _Deep.of(image, path, preprocess, examine, opened)
                 image.load()
                 turn = image.getexif().get(_ORIENTATION, 1) if turn is None else turn
                 if deep is not None:
@@ -116,6 +127,9 @@ def _decode(
         if isinstance(error, FileNotFoundError):
             raise MissingError(f"{path}: no such file", "check the path") from error
         raise_if_not_damage(error, path)
+        if opened is None and _TEXT_LIMIT in str(error) and path.stat().st_size <= _MOST_PNG:
+            content = _without_text(path.read_bytes())
+            return _decode(path, preprocess, reserve, examine, lambda: BytesIO(content))
         # Pillow's own message would repeat the path.
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         why = "not a known image format" if isinstance(error, UnidentifiedImageError) else why
@@ -128,7 +142,18 @@ def _decode(
         raise DataError(f"{path}: cannot be decoded ({why})", hint) from error
 
 
-def _opened(path: Path) -> ImageFile:
+def _without_text(png: bytes) -> bytes:
+    """Return a PNG file without its texts, of which Pillow refuses more than a megabyte."""
+    parts, at = [png[:8]], 8
+    while at + 8 <= len(png):
+        end = at + 12 + int.from_bytes(png[at : at + 4], "big")
+        if png[at + 4 : at + 8] not in (b"tEXt", b"zTXt", b"iTXt"):
+            parts.append(png[at:end])
+        at = end
+    return b"".join(parts)
+
+
+def _opened(path: Path | IO[bytes]) -> ImageFile:
     """Open a file without reading its pixels, a JPEG also above the limit at which Pillow refuses."""
     from PIL import Image
     from PIL.JpegImagePlugin import JpegImageFile
@@ -265,7 +290,13 @@ class _Deep:
     inverted: bool = False
 
     @staticmethod
-    def of(image: ImageFile, path: Path, preprocess: Preprocess, examine: bool) -> _Deep | None:
+    def of(
+        image: ImageFile,
+        path: Path,
+        preprocess: Preprocess,
+        examine: bool,
+        opened: Callable[[], IO[bytes] | Path] | None = None,
+    ) -> _Deep | None:
         """Return the reader of an opened image; None if it has at most 8 bits a channel.
 
         Raises:
@@ -290,7 +321,7 @@ class _Deep:
             return None
         if full:
             return None  # the higher bytes, which Pillow returns, are enough
-        return _Deep("integer", preprocess, _lower_bytes(path, modes[0]))
+        return _Deep("integer", preprocess, _lower_bytes(path, modes[0], opened))
 
     def in_view_of(self, content: Content | None) -> _Deep:
         """Return a reader with the range of values of an image, if there is none yet."""
@@ -343,7 +374,7 @@ def _several(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-def _lower_bytes(path: Path, mode: str) -> Image:
+def _lower_bytes(path: Path, mode: str, opened: Callable[[], IO[bytes] | Path] | None = None) -> Image:
     """Return an image of the lower bytes of 16-bit colours, of which Pillow returns the higher bytes.
 
     Args:
@@ -355,7 +386,7 @@ def _lower_bytes(path: Path, mode: str) -> Image:
 
     if mode.startswith("RGBa"):
         raise DataError(f"{path}: 16-bit colours with premultiplied alpha are not supported", "convert it to 8 bits")
-    with Image.open(path, formats=formats.readable()) as image:
+    with Image.open(opened() if opened else path, formats=formats.readable()) as image:
         is_little = mode.endswith("L") or (mode.endswith("N") and sys.byteorder == "little")
         other = "RGBA" if mode.startswith("LA") else mode[:-1] + ("B" if is_little else "L")
         image.tile = [

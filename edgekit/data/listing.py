@@ -63,6 +63,7 @@ class Listing:
         empty: classes without any image. lost: class folder -> its images, of which none can be used.
         closed: (folder, reason) for each folder that cannot be listed.
         merged: classes whose folders are written in several Unicode forms.
+        nested: classes whose images all lie in several folders of their folder.
     """
 
     root: Path
@@ -75,6 +76,7 @@ class Listing:
     lost: dict[str, str] = field(default_factory=dict)
     closed: list[tuple[str, str]] = field(default_factory=list)
     merged: list[str] = field(default_factory=list)
+    nested: list[str] = field(default_factory=list)
 
     @property
     def counted(self) -> tuple[LeftOut, ...]:
@@ -93,10 +95,15 @@ class Listing:
             pairs = (f"{visible(folder)} is {split}" for split, folder in self.split_folders)
             found.append(f"splits by the names of the folders: {', '.join(pairs)}")
         if self.by_content:
-            some = "1 file is an image" if self.by_content == 1 else (
-                f"{self.by_content} files are images"
-            )  # fmt: skip
-            found.append(f"{some} by content, not by their ending, and used")
+            one = self.by_content == 1
+            some = "1 file is an image" if one else f"{self.by_content} files are images"
+            found.append(f"{some} by content, not by {'its' if one else 'their'} ending, and used")
+        if self.nested:
+            several = f" and {len(self.nested) - 1} more" if len(self.nested) > 1 else ""
+            found.append(
+                f"class {visible(self.nested[0])}{several}: the folders in it are no classes of their own (move them "
+                "to the top to make them classes)"
+            )
         found += [f"{visible(name)}: folders in several Unicode forms are one class" for name in self.merged]
         return tuple(found)
 
@@ -127,6 +134,7 @@ def find(root: Path, asked: str = "auto", skip_empty: bool = False) -> Listing:
     places = {place.path: place for place in plan.places}
     lost: dict[Place, Counter[str]] = defaultdict(Counter)
     used: Counter[Place] = Counter()
+    inside: dict[str, set[str]] = defaultdict(set)  # class -> folders in its folder that hold images; "": it itself
     for file in _walk(root, "", listing.closed):
         place = _place_of(file.path, places)
         reason, what = file.reason, file.what
@@ -134,6 +142,7 @@ def find(root: Path, asked: str = "auto", skip_empty: bool = False) -> Listing:
             listing.files.append(Found(place.split, place.label, file.path))
             listing.by_content += file.by_content
             used[place] += 1
+            inside[place.label].add(file.path.removeprefix(f"{place.path}/").rpartition("/")[0].partition("/")[0])
             continue
         if not reason:
             outside = plan.present != ("",) and "/" in file.path and not _in_split(file.path, plan)
@@ -152,6 +161,7 @@ def find(root: Path, asked: str = "auto", skip_empty: bool = False) -> Listing:
     if skip_empty:
         _leave_out(listing, {place.label for place in gone if place.split in ("", "train")})
     _merge(listing)
+    listing.nested = sorted(name for name, folders in inside.items() if len(folders) > 1 and "" not in folders)
     if not listing.files:
         raise _nothing(listing, [p.path for p in plan.places])
     return listing

@@ -613,7 +613,7 @@ def _one_class(evaluation: Evaluation) -> list[str]:
     if len(given) != 1 or sum(c.support > 0 for c in scores.classes) < 2:
         return []
     return [
-        f"Warning: the network answers {visible(evaluation.labels[given[0]])} for each of the {scores.samples} test "
+        f"warning: the network answers {visible(evaluation.labels[given[0]])} for each of the {scores.samples} test "
         "images, so it has learned no difference between the classes; check the data (edgekit data check), and train "
         "longer or with another --lr"
     ]

@@ -62,6 +62,15 @@ def test_what_is_only_said_is_status_0_even_if_strict(split: Path, capsys: pytes
     assert "info: near duplicate: 1\n" in capsys.readouterr().out
 
 
+def test_a_class_without_usable_images_can_be_left_out(split: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (split / "train" / "c").mkdir()
+    (split / "train" / "c" / "x.svg").write_text("<svg/>")
+    assert run(["data", "check", str(split)]) == 3
+    assert "error: lost class: 1\n" in capsys.readouterr().out
+    assert run(["data", "check", str(split), "--skip-empty"]) == 0
+    assert "lost class" not in capsys.readouterr().out
+
+
 def test_near_duplicates_can_be_left_out(split: Path) -> None:
     picture(0).save(split / "test" / "a" / "x.jpg")
     assert run(["data", "check", str(split)]) == 3

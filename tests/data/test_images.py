@@ -547,3 +547,24 @@ def test_a_jpeg_is_read_even_where_pillow_takes_it_for_a_bomb(tmp_path: Path, mo
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     assert load_image(path).size == (60, 60)
     assert refused(other) == "far more than 80 megapixels, the limit"
+
+
+@pytest.mark.parametrize("where", ["before", "behind"])
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_png_is_read_whatever_text_it_holds(tmp_path: Path, where: str, deep: bool) -> None:
+    """Drawing programs and generators of images keep megabytes of their own there, which Pillow refuses."""
+    plain, path = tmp_path / "plain.png", tmp_path / "a.png"
+    if deep:
+        plain.write_bytes(png16(np.random.default_rng(0).integers(0, 4096, (9, 7, 3), dtype=np.uint16)))
+    else:
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)).save(plain)
+    body = b"zTXt" + b"prompt\0\0" + zlib.compress(bytes(5_000_000))
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    whole = plain.read_bytes()
+    at = whole.index(b"IDAT" if where == "before" else b"IEND") - 4
+    path.write_bytes(whole[:at] + chunk + whole[at:])
+    with pytest.raises(ValueError, match="MAX_TEXT_CHUNK"), Image.open(path) as image:
+        image.load()
+    as_read = Preprocess(32, 32, pixel_range=(0, 4095) if deep else None)
+    assert (np.asarray(load_image(path, as_read)) == np.asarray(load_image(plain, as_read))).all()
+    assert images.examine(path, lambda image: image.size) == images.examine(plain, lambda image: image.size)

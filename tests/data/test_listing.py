@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from edgekit.data import builtin, dataset, formats, listing
+from edgekit.data import builtin, check, dataset, formats, listing
 from edgekit.errors import DataError
 from tests.datasets import write_images
 
@@ -172,7 +172,7 @@ def test_images_are_known_by_ending_or_content(tmp_path: Path, name: str) -> Non
 def test_files_that_are_named_like_no_image_and_are_some_are_said(tmp_path: Path) -> None:
     root = write_images(tmp_path / "d", CLASSES, 8)
     Image.new("RGB", (8, 8)).save(root / "a" / "x", "PNG")
-    assert listing.find(root).notes == ("1 file is an image by content, not by their ending, and used",)
+    assert listing.find(root).notes == ("1 file is an image by content, not by its ending, and used",)
 
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 40
@@ -273,3 +273,28 @@ def test_a_folder_comes_before_a_built_in_data_set_and_this_is_said(
     assert not caplog.messages
     assert dataset.resolve("digits") == tmp_path / "digits"
     assert caplog.messages == ["digits: the folder of that name is read here, not the built-in data set"]
+
+
+def test_folders_below_class_folders_are_said_to_be_no_classes(tmp_path: Path) -> None:
+    for seed, genus in enumerate(("quercus", "acer")):
+        write_images(tmp_path / genus, {"robur": 4, "rubra": 4}, 8, seed=seed)
+    (note,) = listing.find(tmp_path).notes
+    assert note == (
+        "class acer and 1 more: the folders in it are no classes of their own (move them to the top to make them "
+        "classes)"
+    )
+    loose(tmp_path / "acer")
+    (tmp_path / "quercus" / "rubra").rename(tmp_path / "quercus" / "robur" / "rubra")
+    assert listing.find(tmp_path).notes == ()
+    assert listing.find(place(tmp_path / "split", "train", "val")).notes == ()
+
+
+def test_a_folder_around_the_data_set_is_named(tmp_path: Path) -> None:
+    place(tmp_path, "my data/train", "my data/val")
+    with pytest.raises(DataError, match="only one class found: 'my data', a folder with folders") as caught:
+        dataset.index(tmp_path)
+    assert caught.value.hint == f"if these are the classes or splits, give that folder: '{tmp_path / 'my data'}'"
+    report = check.judge(check.read(tmp_path), None)
+    (message,) = (f.message for f in report.findings if f.kind == "class_name")
+    assert message.endswith(f"if these are the classes: '{tmp_path / 'my data'}'")
+    assert dataset.index(tmp_path / "my data").labels == ("a", "b")

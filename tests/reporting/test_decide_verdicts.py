@@ -105,7 +105,7 @@ def test_a_network_that_always_answers_one_class_is_warned_of() -> None:
     truth = np.repeat(np.arange(3), 6)
     constant = split(np.tile(np.float32([0, 2, 1]), (18, 1)), truth)
     lines = decide.training_verdicts(evaluation(splits={"val": constant, "test": constant}))
-    assert lines[0].startswith("Warning: the network answers dog for each of the 18 test images")
+    assert lines[0].startswith("warning: the network answers dog for each of the 18 test images")
     assert lines[1].startswith("Test accuracy: 33.3 %")
     assert decide.training_verdicts(evaluation())[0].startswith("Test accuracy")
     of_one_class = split(np.tile(np.float32([0, 2, 1]), (18, 1)), np.ones(18, int))
