@@ -128,8 +128,8 @@ def _decode(
             raise MissingError(f"{path}: no such file", "check the path") from error
         raise_if_not_damage(error, path)
         if opened is None and _TEXT_LIMIT in str(error) and path.stat().st_size <= _MOST_PNG:
-            content = _without_text(path.read_bytes())
-            return _decode(path, preprocess, reserve, examine, lambda: BytesIO(content))
+            stripped = _without_text(path.read_bytes())
+            return _decode(path, preprocess, reserve, examine, lambda: BytesIO(stripped))
         # Pillow's own message would repeat the path.
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         why = "not a known image format" if isinstance(error, UnidentifiedImageError) else why
