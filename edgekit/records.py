@@ -206,6 +206,8 @@ class DatasetIndex:
         fingerprint: SHA-256 of labels and images. skipped: files that cannot be decoded.
         carved: splits that have no folder and were taken from another split.
         notes: sentences about how its folders were read. left_out: files that are not used, by reason.
+        container: file or folder that the images were unpacked from; None: they lie where they were given.
+        columns: that the user chose in a table, as ``--columns``.
         contents: of each file by its path, right after it was read; not part of a saved index.
     """
 
@@ -217,6 +219,8 @@ class DatasetIndex:
     carved: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    container: Path | None = None
+    columns: str = ""
     contents: dict[str, Content] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -224,7 +228,9 @@ class DatasetIndex:
 
     def document(self) -> dict[str, Any]:
         """Return the fields that are saved."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "contents"}
+        later = ("container", "columns")
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "contents"}
+        return {name: value for name, value in values.items() if value or name not in later}
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """Return the samples of one split, in index order."""

@@ -333,14 +333,17 @@ def choose_run(runs_dir: str | Path, run: Run | str | Path | None, images: str |
     Log the name of the newest run, and a note if the training did not finish.
 
     Args:
-        images: folder that the run's images are in, if it is not that of its training any more.
+        images: folder or container that the run's images are in, if it is not that of its training any more.
 
     Raises:
-        MissingError: there is none, or no folder `images`. StorageError: a newer edgekit wrote it.
+        MissingError: there is none, or no `images`. StorageError: a newer edgekit wrote it.
     """
     folder = None if images is None else Path(images)
-    if folder is not None and not folder.is_dir():
-        raise MissingError(f"{str(images)!r} is no folder", "--data takes the folder that the run's images are in now")
+    if folder is not None and not folder.exists() and "{" not in folder.name:  # shards
+        raise MissingError(
+            f"{str(images)!r} is neither a folder nor a file",
+            "--data takes the folder that the run's images are in now",
+        )
     if isinstance(run, Run):
         return dataclasses.replace(read_run(run.path), images=folder or run.images)
     opened = open_run(Path(runs_dir), None if run is None else str(run))

@@ -222,8 +222,10 @@ def _stem(network: Network) -> str:
 
 
 def _check_folders(options: ImportOptions) -> None:
+    from edgekit.data import sources
+
     for what, given in (("--data", options.data), ("--calibration-data", options.calibration)):
-        if arrays.is_folder(given) and not Path(given).is_dir():
+        if arrays.is_folder(given) and not sources.is_there(given):
             raise MissingError(f"{str(given)!r} is not a folder", f"{what} takes a folder of images")
 
 

@@ -17,7 +17,7 @@ import torch
 
 from edgekit import files, progress, runs
 from edgekit.config import from_table
-from edgekit.data import check, dataset, listing, location, values
+from edgekit.data import check, dataset, listing, location, sources, values
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError, unknown
 from edgekit.models.build import pick_device
 from edgekit.progress import Callback, reporting
@@ -50,7 +50,8 @@ def train(
     """Fine-tune a classifier on a folder of images, evaluate it, and save everything in a run.
 
     Args:
-        data: ``DATA/<class>/<image>``, ``DATA/{train,val,test}/<class>/<image>``, or the built-in data set "digits".
+        data: ``DATA/<class>/<image>``, ``DATA/{train,val,test}/<class>/<image>``, the built-in data set "digits", or
+            another form that `edgekit.data.sources` reads: a table, an archive, shards, a saved data set, arrays.
         model: an architecture of ``edgekit models``.
         name: the run's name; by default ``<data>-<model>``.
         runs_dir: the folder of the runs.
@@ -144,6 +145,7 @@ def train_all(
                 layout=wanted[0].layout,
                 skip_empty=wanted[0].skip_empty,
                 divide=wanted[0].division,
+                chosen=wanted[0].chosen_columns,
             )
         team.same("the data set", index.fingerprint)
         progress.note(_describe(data, index))
@@ -167,7 +169,7 @@ def train_all(
                 progress.note(line)
             run = None
             if team.leads:
-                run_name = name or free_name(runs_dir, f"{root.name}-{options.arch}")
+                run_name = name or free_name(runs_dir, f"{sources.name_of(root)}-{options.arch}")
                 run = create_run(runs_dir, run_name, _info(index, options, decisions), data=index)
             done = _train_and_evaluate(run, index, options, team, log)
             if (
@@ -335,7 +337,7 @@ def _info(index: DatasetIndex, options: TrainOptions, decisions: list[str]) -> R
         options=dataclasses.asdict(options),
         decisions=tuple(decisions),
         preprocess=options.preprocess,
-        data=DataInfo(str(index.root), index.fingerprint, len(index.skipped)),
+        data=DataInfo(str(index.container or index.root), index.fingerprint, len(index.skipped)),
         versions={"python": platform.python_version(), **{p: metadata.version(p) for p in _PACKAGES}},
         history=(),
     )

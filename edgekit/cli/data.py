@@ -35,7 +35,9 @@ def _data() -> None:
 
 @data_app.command()
 def check(
-    data: Annotated[str, typer.Argument(help="Folder of images, or the built-in data set digits.")],
+    data: Annotated[
+        str, typer.Argument(help="Folder of images, table, archive or shards (docs/data.md), or the built-in digits.")
+    ],
     json: Json = False,
     near_duplicates: Annotated[
         bool, typer.Option("--near-duplicates/--no-near-duplicates", help="Search for near-duplicate images.")
@@ -71,6 +73,12 @@ def check(
     skip_empty: Annotated[
         bool, typer.Option("--skip-empty", help="Leave out classes of which no image can be used.")
     ] = False,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="Columns of a table of images: path=COLUMN,label=COLUMN,split=COLUMN. Default: by their names."
+        ),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit status 3 for warnings too.")] = False,
 ) -> None:
     """Check a data set: read every image once, and list problems.
@@ -82,6 +90,7 @@ def check(
     from edgekit.data import check as checks
     from edgekit.data import dataset, division
     from edgekit.data.check import read
+    from edgekit.data.columns import parsed as columns_of
     from edgekit.data.images import PLAIN
     from edgekit.data.layout import LAYOUTS
     from edgekit.data.values import parsed
@@ -92,12 +101,21 @@ def check(
     divide = division.parse_division(split, group_by)
     root = dataset.resolve(data)
     with progress.bar("reading images") as update:
-        seen = read(root, update, preprocess, layout, skip_empty)
+        seen = read(root, update, preprocess, layout, skip_empty, columns_of(columns))
     with progress.working("comparing images"):
         report = checks.judge(seen, distance if near_duplicates else None, image_size, divide)
     if json:
         folders = [split for split in seen.listing.present if split]
-        console.as_json({"schema": SCHEMA, "data": _text(str(root)), "split_folders": folders, **_plain(seen, report)})
+        said = [labels.visible(line) for line in seen.listing.read_as]
+        console.as_json(
+            {
+                "schema": SCHEMA,
+                "data": _text(str(root)),
+                "read_as": said,
+                "split_folders": folders,
+                **_plain(seen, report),
+            }
+        )
     else:
         _print(data, report)
     errors, warnings = report.count("error"), report.count("warning")
@@ -113,7 +131,7 @@ def check(
 def relocate(
     run: Annotated[str, typer.Argument(help="Name or path of a run.", show_default=False)],
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder that the run's images are in now.", show_default=False)
+        Path, typer.Argument(metavar="DIR", help="Folder or file that the run's images are in now.", show_default=False)
     ],
     runs_dir: RunsDir = Path("runs"),
 ) -> None:

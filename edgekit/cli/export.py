@@ -51,7 +51,7 @@ def export(
     calibration_data: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of unlabelled images for calibration. Default: the train split.",
+            help="Unlabelled images for calibration: a folder, archive or shards. Default: the train split.",
             metavar="DIR",
             show_default=False,
         ),

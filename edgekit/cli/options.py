@@ -22,7 +22,7 @@ Data = Annotated[
     typer.Option(
         "--data",
         metavar="DIR",
-        help="Folder that the run's images are in now, under any names. Default: that of the training.",
+        help="Folder or file that the run's images are in now, under any names. Default: that of the training.",
         show_default=False,
     ),
 ]

@@ -37,7 +37,11 @@ _EVALUATE_COLUMNS = ("class", "test images", "precision %", "recall %", "F1 %")
 def train(
     context: typer.Context,
     data: Annotated[
-        str | None, typer.Argument(help="Folder of images, or the built-in data set digits.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="Folder of images, table, archive or shards (docs/data.md), or the built-in digits.",
+            show_default=False,
+        ),
     ] = None,
     model: Annotated[
         str,
@@ -78,9 +82,10 @@ def train(
     """Fine-tune a classifier on a folder of images.
 
     DATA holds one folder per class, DATA/<class>/<image>, and is split 70/15/15 by content hash; or it holds the
-    splits, DATA/{train,val,test}/<class>/<image>. Options that you leave unset are chosen from the data and the
-    machine, and printed. The weights of the best epoch on val are saved in runs/<name>, with everything that made
-    them.
+    splits, DATA/{train,val,test}/<class>/<image>. It may also be a CSV of path,label[,split], a zip or tar file,
+    WebDataset shards, a data set that Hugging Face saved, Parquet, IDX or NPZ files. Options that you leave unset are
+    chosen from the data and the machine, and printed. The weights of the best epoch on val are saved in runs/<name>,
+    with everything that made them.
 
     Several GPUs: torchrun --nproc-per-node N -m edgekit train DATA ...
     """

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edgekit import files
-from edgekit.data import dataset, listing
+from edgekit.data import dataset, listing, sources
 from edgekit.data.threads import in_order
 from edgekit.errors import DataError, MissingError
 from edgekit.labels import visible
@@ -64,9 +64,10 @@ def from_folder(folder: Path, recipe: CalibrationRecipe) -> FromFolder:
     Raises:
         MissingError: the folder does not exist. DataError: it has no readable image.
     """
-    if not folder.is_dir():
+    if not sources.is_there(folder):
         raise MissingError(f"{str(folder)!r} is not a folder", "pass a folder of images to --calibration-data")
-    found = listing.find_any(folder)
+    found = sources.find(folder, sources.Reading(labelled=False))
+    folder = found.root
     files = [image.path for image in found.files]
     skipped = [f"{_shown(path)}: the folder cannot be listed ({why})" for path, why in found.closed]
     skipped += [

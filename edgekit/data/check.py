@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekit.data import dataset, division, index_cache, near_duplicates, values
+from edgekit.data import columns, dataset, division, index_cache, near_duplicates, sources, values
 from edgekit.data.findings import KINDS, Finding, Report
 from edgekit.data.images import MAX_PIXELS, PLAIN, TooLarge
-from edgekit.data.listing import LOSSES, Found, Listing, find, sentence
+from edgekit.data.listing import LOSSES, Found, Listing, sentence
 from edgekit.data.threads import in_order
 from edgekit.data.values import Reading
 from edgekit.errors import DataError
@@ -66,17 +66,19 @@ def read(
     preprocess: Preprocess = PLAIN,
     layout: str = "auto",
     skip_empty: bool = False,
+    chosen: columns.Columns = columns.PLAIN,
 ) -> Scan:
-    """Read every image below `root`; those that cannot be used are collected in `Scan.unreadable`.
+    """Read every image of the data set at `root`; those that cannot be used are collected in `Scan.unreadable`.
 
     Args:
         preprocess: background, and the range of values of more than 8 bits; None: chosen from the images.
         layout: one of `layout.LAYOUTS`. skip_empty: leave out classes of which no image can be used.
+        chosen: columns of a table, if they have no usual names.
     Raises:
-        DataError: no images in class folders (see `listing.find`).
+        DataError: no images in class folders (see `sources.find`).
     """
-    scan = Scan(find(root, layout, skip_empty), preprocess)
-    files = scan.listing.files
+    scan = Scan(sources.find(root, sources.Reading(layout, skip_empty, chosen)), preprocess)
+    root, files = scan.listing.root, scan.listing.files
     scan.unreadable += [(path, f"the folder cannot be listed ({why})") for path, why in scan.listing.closed]
 
     def examine(found: Found) -> dataset.Read[_Seen] | DataError:
@@ -155,6 +157,7 @@ def judge(
     distinct = Counter(labels[n] for n, _ in {(s.label, s.sha256) for s in samples})
     found = [
         *(Finding("unreadable", f"{visible(path)}: {why}", (path,)) for path, why in scan.unreadable),
+        *(Finding("unreadable", str(row)) for row in scan.listing.bad),
         *(Finding("too_large", f"{visible(path)}: {why}; left out", (path,)) for path, why in scan.large),
         *_folders(scan.listing),
         *_names(labels, scan.listing),

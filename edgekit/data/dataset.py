@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Generic
 
 from edgekit import files
 from edgekit.config import from_table
-from edgekit.data import builtin, division, index_cache, near_duplicates
+from edgekit.data import builtin, columns, division, index_cache, near_duplicates, sources
+from edgekit.data.columns import Columns
 from edgekit.data.images import PLAIN, Seen, TooLarge, examine
-from edgekit.data.listing import find
+from edgekit.data.listing import sentences
 from edgekit.data.threads import in_order
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, unknown
 from edgekit.labels import check_label, check_labels, visible
@@ -36,17 +37,17 @@ _Known = tuple[str, Content, near_duplicates.Look]  # of a file: its SHA-256 and
 
 
 def resolve(data: str) -> Path:
-    """Return the folder of a data set, which is a path, or a built-in name (see `builtin.BUILTIN`) without a folder.
+    """Return the path of a data set, of any of `sources.FORMS`, or of a built-in one by its name.
 
     Raises:
-        MissingError: neither a built-in data set nor an existing folder.
+        MissingError: neither a built-in data set nor an existing folder or file.
     """
     if builtin.is_meant(data):
         return builtin.materialize(data)
     root = Path(data)
-    if not data.strip() or not root.is_dir():
+    if not data.strip() or not sources.is_there(root):
         error = unknown("data set", data, builtin.BUILTIN)
-        raise MissingError(f"{data!r} is neither a folder nor a built-in data set", error.hint)
+        raise MissingError(f"{data!r} is neither a folder, nor a file, nor a built-in data set", error.hint)
     if data in builtin.BUILTIN:
         note(f"{data}: the folder of that name is read here, not the built-in data set")
     return root.resolve()
@@ -60,8 +61,9 @@ def index(
     layout: str = "auto",
     skip_empty: bool = False,
     divide: division.Division = division.PLAIN,
+    chosen: Columns = columns.PLAIN,
 ) -> DatasetIndex:
-    """Decode and hash every image below `root`, except those in `index_cache`.
+    """Decode and hash every image of the data set at `root`, except those in `index_cache`.
 
     ``root/train/<class>/...`` with ``val`` and ``test`` beside it is used as it is; a missing split is
     taken out of train. ``root/<class>/...`` is divided 70/15/15, or as asked. Images are assigned by content hash
@@ -74,12 +76,15 @@ def index(
         progress: called with (files done, files in all).
         layout: one of `layout.LAYOUTS`. skip_empty: leave out classes of which no image can be used.
         divide: shares of the splits that are not folders, and images that stay together.
+        chosen: columns of a table, if they have no usual names.
     Raises:
         DataError: no images, a class of which no image can be used, fewer than two classes, invalid class names, or
             files that cannot be decoded.
     """
-    listing = find(root, layout, skip_empty)
-    files = listing.files
+    listing = sources.find(root, sources.Reading(layout, skip_empty, chosen))
+    root, files = listing.root, listing.files
+    if listing.bad and not skip_bad:
+        raise DataError("\n  ".join(sentences(listing.bad)), "correct the table, or leave such rows out: --skip-bad")
     if listing.lost:
         raise DataError(
             "; ".join(
@@ -108,6 +113,7 @@ def index(
     bad = [f"{visible(folder)}: the folder cannot be listed ({why})" for folder, why in listing.closed]
     failed = [(f"{visible(f.path)}: {why.message}", why) for f, why in zip(files, reads) if isinstance(why, DataError)]
     bad += [line for line, why in failed if not isinstance(why, TooLarge)]
+    bad += map(str, listing.bad)
     large = [line for line, why in failed if isinstance(why, TooLarge)]
     if bad and not skip_bad:
         more = f"\n  ... and {len(bad) - MOST_NAMED} more" if len(bad) > MOST_NAMED else ""
@@ -132,8 +138,15 @@ def index(
     kept, scattered = division.told(free, divided, alike)
     for line in scattered:
         warn(line)
-    notes = (*listing.notes, *kept)
-    return replace(finished, carved=carved, contents=contents, notes=notes, left_out=listing.counted)
+    return replace(
+        finished,
+        carved=carved,
+        contents=contents,
+        notes=(*listing.notes, *kept),
+        left_out=listing.counted,
+        container=listing.container,
+        columns=columns.written(chosen),
+    )
 
 
 def hash_and_decode(root: Path, paths: list[str], progress: Progress | None) -> list[_Known | DataError]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from edgekit.data import dataset, layout, listing
+from edgekit.data import dataset, layout, listing, sources
 from edgekit.data.listing import Found, Listing
 from edgekit.errors import DataError, MissingError
 from edgekit.labels import visible
@@ -20,7 +20,8 @@ def index(root: Path, labels: Sequence[str], progress: dataset.Progress | None =
     """Decode and hash the images below `root`, and give each the number of its class folder's name in `labels`.
 
     ``root/<class>/...`` is all test; ``root/{train,val,test}/<class>/...``, of which some may be missing, is used as
-    it is. Classes of the network may be without images; images that cannot be decoded are left out.
+    it is. Tables, archives and other data sets are read as for a training. Classes of the network may be without
+    images; images that cannot be decoded are left out.
 
     Args:
         labels: classes of the network, in the order of its outputs.
@@ -30,16 +31,20 @@ def index(root: Path, labels: Sequence[str], progress: dataset.Progress | None =
         MissingError: there is no such folder. DataError: a class folder has a name that no class has, or no image
             can be used.
     """
-    if not root.is_dir():
+    if not sources.is_there(root):
         raise MissingError(
             f"{str(root)!r} is not a folder", "--data takes a folder with one folder of images per class"
         )
     root = root.resolve()
-    listings = _listings(root, labels)
+    given, root = root, sources.opened(root)
+    plain = sources.is_plain(root)
+    listings = _listings(root, labels) if plain else [_numbered(sources.find(root), labels)]
+    container = listings[0].container or (given if given != root else None)
+    root = root if plain else listings[0].root
     found = [file for each in listings for file in each.files]
     number = _numbers(root, labels, found)
     reads = dataset.hash_and_decode(root, [file.path for file in found], progress)
-    samples, bad = [], []
+    samples, bad = [], [str(row) for each in listings for row in each.bad]
     for file, read in zip(found, reads):
         if isinstance(read, DataError):
             bad.append(f"{visible(file.path)}: {read.message}")
@@ -49,7 +54,9 @@ def index(root: Path, labels: Sequence[str], progress: dataset.Progress | None =
         raise DataError(f"no image below {root} can be used: {bad[0]}", "convert them to JPEG or PNG")
     notes = tuple(note for each in listings for note in each.notes)
     left_out = tuple(left for each in listings for left in each.counted)
-    return replace(of_samples(root, labels, samples), skipped=tuple(bad), notes=notes, left_out=left_out)
+    return replace(
+        of_samples(root, labels, samples), skipped=tuple(bad), notes=notes, left_out=left_out, container=container
+    )
 
 
 def of_samples(root: Path, labels: Sequence[str], samples: Sequence[Sample]) -> DatasetIndex:
@@ -78,6 +85,17 @@ def _listings(root: Path, labels: Sequence[str]) -> list[Listing]:
         inside = listing.find(root / name, "classes")
         inside.files = [Found(split, file.label, f"{name}/{file.path}") for file in inside.files]
         found.append(inside)
+    return found
+
+
+def _numbered(found: Listing, labels: Sequence[str]) -> Listing:
+    """Return a listing with labels that are the numbers of classes replaced by the names of these."""
+    numbers = {file.label for file in found.files}
+    if numbers & {*labels} or not all(name.isdecimal() and int(name) < len(labels) for name in numbers):
+        return found
+    found.files = [file._replace(label=labels[int(file.label)]) for file in found.files]
+    found.said = [line for line in found.said if not line.startswith("labels are the numbers")]
+    found.said.append("labels are the numbers of the classes, from 0 on")
     return found
 
 

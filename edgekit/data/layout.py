@@ -16,8 +16,24 @@ from edgekit.records import SPLITS
 LAYOUTS = ("auto", "splits", "classes")
 _WORDS = {
     **dict.fromkeys(("train", "training", "trn", "trainset"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "eval", "valset"), "val"),
-    **dict.fromkeys(("test", "testing", "tst", "testset"), "test"),
+    **dict.fromkeys(
+        (
+            "val",
+            "valid",
+            "validation",
+            "validate",
+            "dev",
+            "devel",
+            "development",
+            "eval",
+            "evaluation",
+            "valset",
+            "devset",
+            "evalset",
+        ),
+        "val",
+    ),
+    **dict.fromkeys(("test", "testing", "tst", "testset", "holdout", "heldout"), "test"),
 }
 _FILLERS = {"set", "data", "dataset", "image", "images", "img", "imgs", "pics", "photos", "split", "folder", "the"}
 # Images that nobody has labelled; they are no reading of their own.
@@ -176,11 +192,10 @@ def _without_train(
                 f"add {root / 'train'}/<class>/<image>, or say --layout classes if they are classes",
             )
         unlabelled = [name for name in holding if not labelled[name]]
-        lists = sorted(p.name for p in root.iterdir() if p.suffix.lower() in (".csv", ".tsv", ".txt"))
-        named = f"; {visible(lists[0])} may name them, which edgekit does not read" if lists else ""
         raise DataError(
-            f"the images in {_list(unlabelled)} of {root} lie in no class folder{named}",
-            "move each image into the folder of its class, DATA/train/<class>/<image>; or say --layout classes if "
+            f"the images in {_list(unlabelled)} of {root} lie in no class folder",
+            "move each image into the folder of its class, DATA/train/<class>/<image>, or name them in a table of "
+            "path,label; or say --layout classes if "
             f"{_list(holding)} {'are classes' if len(holding) > 1 else 'is a class'}",
         )
     splits = {candidates[name] for name in holding}

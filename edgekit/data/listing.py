@@ -6,7 +6,7 @@ import json
 import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +24,10 @@ REASONS = {
     "backup": "of backups and unfinished downloads",
     "no_class": "in no class folder",
     "outside": "outside of the splits",
+    "unnamed": "that no row of the table names",
+    "unlabelled": "without a label",
+    "gone": "that a data set names and that are not there",
+    "unsafe": "of an archive, whose names lead elsewhere, or that are links or devices",
     "lost_class": "of classes that are left out (--skip-empty)",
     "link": "behind links that lead back or are there twice",
     "broken": "broken links",
@@ -32,7 +36,19 @@ REASONS = {
     "own": "of edgekit's own runs and caches",
     "no_image": "no images",
 }
-LOSSES = ("format", "backup", "no_class", "outside", "lost_class", "link", "broken")
+LOSSES = (
+    "format",
+    "backup",
+    "no_class",
+    "outside",
+    "unnamed",
+    "unlabelled",
+    "gone",
+    "unsafe",
+    "lost_class",
+    "link",
+    "broken",
+)
 # Folders that systems, archives and tools leave behind, beside all whose names begin with a dot.
 _SYSTEM_FOLDERS = {
     *("__macosx", "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin", "recycler"),
@@ -52,6 +68,53 @@ class Found(NamedTuple):
     path: str
 
 
+# Kinds of rows of a table that cannot be used -> what is said about them.
+BAD_ROWS = {
+    "missing": ("1 file does not exist", "{} files do not exist"),
+    "several": ("1 name matches several files", "{} names match several files"),
+    "outside": ("1 path leads out of the folder", "{} paths lead out of the folder"),
+    "elsewhere": ("1 absolute path is outside of the folder", "{} absolute paths are outside of the folder"),
+    "no_path": ("1 row has no path", "{} rows have no path"),
+    "no_label": ("1 row has no label", "{} rows have no label"),
+    "one_hot": ("1 row is of no class, or of several", "{} rows are of no class, or of several"),
+    "no_split": ("1 row is in no known split", "{} rows are in no known split"),
+    "two_labels": ("1 file has several labels", "{} files have several labels"),
+    "two_splits": ("1 file is in several splits", "{} files are in several splits"),
+    "cells": ("1 row is longer or shorter than the header", "{} rows are longer or shorter than the header"),
+}
+
+
+class BadRow(NamedTuple):
+    """A row of a table that cannot be used: a kind of `BAD_ROWS`, its file, its line, and what stands there."""
+
+    kind: str
+    where: str
+    line: int
+    what: str
+
+    @property
+    def why(self) -> str:
+        """The problem in words."""
+        return BAD_ROWS[self.kind][0].partition(" ")[2] + (f" ({self.what})" if self.what else "")
+
+    def __str__(self) -> str:
+        return f"{visible(self.where)} line {self.line}: {self.why}"
+
+
+def sentences(bad: list[BadRow]) -> list[str]:
+    """Return one line for each kind of bad rows, with their number and the first of them."""
+    lines = []
+    for kind, (one, many) in BAD_ROWS.items():
+        same = [row for row in bad if row.kind == kind]
+        if not same:
+            continue
+        files = ", ".join(visible(where) for where in dict.fromkeys(row.where for row in same))
+        named = [f"line {row.line}{f' ({row.what})' if row.what else ''}" for row in same[:_MOST_NAMED]]
+        named += [f"{len(same) - _MOST_NAMED} more"] if len(same) > _MOST_NAMED else []
+        lines.append(f"{files}: {one if len(same) == 1 else many.format(len(same))}: {', '.join(named)}")
+    return lines
+
+
 @dataclass
 class Listing:
     """Files below `root`, sorted; only those without a usual ending were opened.
@@ -64,6 +127,9 @@ class Listing:
         closed: (folder, reason) for each folder that cannot be listed.
         merged: classes whose folders are written in several Unicode forms.
         nested: classes whose images all lie in several folders of their folder.
+        container: file or folder that the images were unpacked from; None: they are used where they lie.
+        read_as: what was taken for what, where that is not a folder of class folders. said: more about it.
+        bad: rows of a table that cannot be used.
     """
 
     root: Path
@@ -77,6 +143,10 @@ class Listing:
     closed: list[tuple[str, str]] = field(default_factory=list)
     merged: list[str] = field(default_factory=list)
     nested: list[str] = field(default_factory=list)
+    container: Path | None = None
+    read_as: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    bad: list[BadRow] = field(default_factory=list)
 
     @property
     def counted(self) -> tuple[LeftOut, ...]:
@@ -90,7 +160,7 @@ class Listing:
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences about how the folders were read."""
-        found = []
+        found = [*(f"read as: {line}" for line in self.read_as), *self.said]
         if self.split_folders:
             pairs = (f"{visible(folder)} is {split}" for split, folder in self.split_folders)
             found.append(f"splits by the names of the folders: {', '.join(pairs)}")
@@ -176,6 +246,26 @@ def find_any(folder: Path) -> Listing:
         else:
             listing.files.append(Found("", "", file.path))
     return listing
+
+
+def has_images(root: Path) -> bool:
+    """Return True if there is an image at any depth below `root`."""
+    return any(not file.reason for file in _walk(root, "", []))
+
+
+def is_system(name: str) -> bool:
+    """Return True for the name of a file or folder that is hidden, or that systems and tools leave behind."""
+    return _is_system_folder(name, 0) or name.casefold() in _SYSTEM_FILES
+
+
+def images_in(root: Path, folders: Iterable[str], loose: bool) -> Iterator[str]:
+    """Yield the images below some folders of `root`, and with `loose` those that lie in `root` itself."""
+    for folder in sorted(folders):
+        yield from (file.path for file in _walk(root, folder, []) if not file.reason)
+    if loose:
+        with os.scandir(root) as entries:
+            inside = [_file(entry, entry.name) for entry in entries if not entry.is_dir()]
+        yield from (file.path for file in inside if not file.reason)
 
 
 def _nothing(listing: Listing, folders: list[str]) -> DataError:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgekit import files, progress
-from edgekit.data import builtin, dataset, index_cache
+from edgekit.data import builtin, columns, dataset, index_cache, sources, unpacked
 from edgekit.data.threads import in_order
 from edgekit.errors import DataError, MissingError
 from edgekit.labels import visible
@@ -29,9 +29,14 @@ class Lost(NamedTuple):
 
 
 def root_of(run: Run, index: DatasetIndex) -> Path:
-    """Return the folder of a run's images; a built-in data set is made again if its folder does not exist."""
+    """Return the folder of a run's images.
+
+    What was unpacked into the cache, or is built in, is made again if files are missing there.
+    """
     if run.images is not None:
-        return run.images
+        return sources.place(run.images, columns.parsed(index.columns))
+    if index.container is not None and sources.is_there(index.container) and not unpacked.is_whole(index.root):
+        return sources.place(index.container, columns.parsed(index.columns))
     if not index.root.is_dir() and (name := builtin.name_of(str(index.root))):
         return builtin.materialize(name)
     return index.root
@@ -177,7 +182,8 @@ def relocate(run: Run, folder: Path) -> tuple[Run, list[Lost], int]:
         MissingError: too many images are not there; nothing is changed.
     """
     index = dataset.of_run(run)
-    root = folder.resolve()
+    root = sources.place(folder.resolve(), columns.parsed(index.columns))
+    container = folder.resolve() if not folder.is_dir() or root != folder.resolve() else None
     found, lost = find(root, index, index.samples)
     if len(lost) == len(index.samples) or len(lost) > max(_FEW, _SHARE * len(index.samples)):
         raise MissingError(
@@ -187,6 +193,6 @@ def relocate(run: Run, folder: Path) -> tuple[Run, list[Lost], int]:
     now = iter(found.samples)
     missing = {id(each.sample) for each in lost}
     samples = tuple(sample if id(sample) in missing else next(now) for sample in index.samples)
-    files.save_json(run.path / dataset.DATA_FILE, replace(index, root=root, samples=samples))
+    files.save_json(run.path / dataset.DATA_FILE, replace(index, root=root, samples=samples, container=container))
     data = replace(run.info.data or DataInfo(fingerprint=index.fingerprint), root=str(root))
     return run.save(data=data), lost, len(samples)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from edgekit.data import values
+from edgekit.data.columns import Columns
+from edgekit.data.columns import parsed as columns_of
 from edgekit.data.division import SPLIT, Division, parse_division
 from edgekit.data.layout import LAYOUTS
 from edgekit.errors import UsageError, unknown
@@ -85,6 +87,9 @@ class TrainOptions:
         "Images that stay in one split, such as those of a patient or a video: folder, prefix:SEPARATOR (of the file "
         "name) or FILE.csv:COLUMN. Default: each image for itself.",
     )
+    columns: str | None = _later(
+        _DATA, None, "Columns of a table of images: path=COLUMN,label=COLUMN,split=COLUMN. Default: by their names."
+    )
     weights: str | None = _option(
         _TRAINED, None, "Initial weights: pretrained (ImageNet), none (random), or a file. Default: pretrained."
     )
@@ -156,6 +161,7 @@ class TrainOptions:
         ):
             if getattr(self, name) not in known:
                 raise unknown(noun, getattr(self, name), known)
+        _ = self.chosen_columns  # checks their form
         _ = self.division  # checks the shares and the groups
         _ = self.preprocess  # checks the image size, the background and the pixel range
         from edgekit.models import build
@@ -172,6 +178,11 @@ class TrainOptions:
     def division(self) -> Division:
         """Return the division of images that lie in no split folders."""
         return parse_division(self.split, self.group_by)
+
+    @property
+    def chosen_columns(self) -> Columns:
+        """Return the columns of a table of images that are chosen."""
+        return columns_of(self.columns)
 
     @property
     def preprocess(self) -> Preprocess:

@@ -93,7 +93,7 @@ def test_json_holds_everything(flat: Path, capsys: pytest.CaptureFixture[str]) -
     status, report = as_json(capsys, str(flat))
     assert status == 3
     assert set(report) == {"schema", "data", "split_folders", "images", "counts", "imbalance", "errors", "warnings",
-                           "findings", "left_out"}  # fmt: skip
+                           "findings", "left_out", "read_as"}  # fmt: skip
     assert (report["schema"], report["data"], report["split_folders"], report["images"]) == (1, str(flat), [], 16)
     assert report["counts"]["a"] == {"train": 6, "val": 1, "test": 1}
     assert report["errors"] == len(report["findings"]) == 12
@@ -118,15 +118,15 @@ def test_hostile_names_are_printed_visibly_and_json_is_still_json(
     assert {path for f in report["findings"] for path in f["paths"]} == {"a/x\x1b]0;t\x07.png", "a/bad\\xff.png"}
 
 
-@pytest.mark.parametrize("make", ["empty", "loose", "holdout"])
+@pytest.mark.parametrize("make", ["empty", "loose", "rest"])
 def test_a_folder_that_is_no_data_set_is_status_3(split: Path, tmp_path: Path, make: str) -> None:
     root = tmp_path / "other"
     root.mkdir()
     if make == "loose":
         picture(0).save(root / "a.png")
-    if make == "holdout":
+    if make == "rest":
         shutil.copytree(split / "train", root / "train")
-        shutil.copytree(split / "val", root / "holdout")
+        shutil.copytree(split / "val", root / "rest")
     assert run(["data", "check", str(root)]) == 3
 
 

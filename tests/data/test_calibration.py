@@ -134,9 +134,10 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "only.png").write_bytes(b"broken")
     with pytest.raises(DataError, match=r"only\.png"):
         from_folder(tmp_path, recipe(5))
-    for path in (tmp_path / "nowhere", tmp_path / "only.png"):
-        with pytest.raises(MissingError, match="not a folder"):
-            from_folder(path, recipe(5))
+    with pytest.raises(MissingError, match="not a folder"):
+        from_folder(tmp_path / "nowhere", recipe(5))
+    with pytest.raises(DataError, match="no data set"):
+        from_folder(tmp_path / "only.png", recipe(5))
 
 
 def test_a_good_set_is_not_commented_on() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,20 @@ def test_images_that_cannot_be_decoded_are_left_out_and_said(tmp_path: Path) -> 
         path.write_bytes(b"no image")
     with pytest.raises(DataError, match=r"no image below .* can be used"):
         evaluation.index(tmp_path, LABELS)
+
+
+def test_a_table_an_archive_and_shards_are_read_as_for_a_training(tmp_path: Path) -> None:
+    write_images(tmp_path / "photos", {"apple": 3, "banana": 2})
+    want = evaluation.index(tmp_path / "photos", LABELS)
+    paths = sorted((tmp_path / "photos").rglob("*.png"))
+    for name, of in (("names", lambda p: p.parent.name), ("numbers", lambda p: LABELS.index(p.parent.name))):
+        rows = "".join(f"{p.relative_to(tmp_path / 'photos')},{of(p)}\n" for p in paths)
+        (tmp_path / "photos" / f"{name}.csv").write_text(f"path,label\n{rows}")
+        index = evaluation.index(tmp_path / "photos" / f"{name}.csv", LABELS)
+        assert (index.fingerprint, index.root) == (want.fingerprint, tmp_path / "photos")
+        assert index.notes[0].startswith(f"read as: table {name}.csv: 5 rows")
+    assert "labels are the numbers of the classes, from 0 on" in index.notes
+    (tmp_path / "photos" / "names.csv").unlink(), (tmp_path / "photos" / "numbers.csv").unlink()
+    file = Path(shutil.make_archive(str(tmp_path / "photos"), "zip", tmp_path / "photos"))
+    index = evaluation.index(file, LABELS)
+    assert (index.fingerprint, index.container) == (want.fingerprint, file)

@@ -123,7 +123,7 @@ def test_the_limits_themselves_are_allowed(changes: dict[str, Any]) -> None:
 
 
 def test_every_number_has_a_limit_that_is_tested() -> None:
-    texts = {"background", "pixel_range", "split", "group_by", "weights"}
+    texts = {"background", "pixel_range", "split", "group_by", "columns", "weights"}
     free = {"arch", "image_size", *texts, *CHOICES}  # models.preprocess_for
     numbers = {f.name for f in fields(TrainOptions) if f.name not in free and not isinstance(f.default, bool)}
     assert numbers == {name for name, _ in LIMITS} | {"frozen_stages"}
