@@ -52,6 +52,7 @@ class Source:
         kind: what was read, in words such as "state dict". file: name of the file; "" for a network in memory.
         sha256: of the file. notes: sentences about what was unwrapped, converted or assumed.
         program: the checkpoint holds the network itself, since no code of edgekit's builds it.
+        as_is: why an ONNX file is kept as it is, since it cannot be turned into torch; "" for other networks.
     """
 
     kind: str
@@ -59,6 +60,7 @@ class Source:
     sha256: str = ""
     notes: tuple[str, ...] = ()
     program: bool = False
+    as_is: str = ""
 
     def __str__(self) -> str:
         return f"{self.kind} in {self.file}" if self.file else self.kind

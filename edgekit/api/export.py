@@ -242,6 +242,8 @@ def _writable(
     from edgekit.api.intermediates import can_calibrate
 
     arch, source = opened.info.arch, opened.info.source
+    if source is not None and source.as_is:
+        return _as_it_is(resolved, able, options, source.as_is)
     chosen = able if source is not None and source.program else zoo.precisions(arch, able, options.precisions)
     if left := [p for p in able if p not in chosen]:
         note(f"{resolved.name}: without {', '.join(left)}, which edgekit cannot export {arch} to yet")
@@ -256,4 +258,23 @@ def _writable(
         raise MissingError(f"{what} needs images, and {opened.name} was imported without", hint)
     if needing:
         note(f"{resolved.name}: without {', '.join(needing)}, which needs images to calibrate with: {again}")
+    return exact
+
+
+def _as_it_is(resolved: base.Resolved, able: tuple[str, ...], options: ExportOptions, why: str) -> tuple[str, ...]:
+    """Return the precisions of an ONNX file that is kept as it is: those in floating point.
+
+    Raises:
+        UsageError: the target takes LiteRT files, or another precision was asked for.
+    """
+    exact = tuple(p for p in able if p in FLOAT)
+    asked = [p for p in options.precisions if p not in FLOAT]
+    if resolved.target.suffix != ".onnx" or asked or options.max_drop is not None or not exact:
+        what = "LiteRT" if resolved.target.suffix != ".onnx" else ", ".join(asked) or "INT8"
+        raise UsageError(
+            f"{resolved.name}: {what} needs the network in torch, and this run keeps its ONNX file as it is: {why}",
+            "targets that take ONNX (jetson, desktop) get it in fp32 and fp16: --precision fp32,fp16",
+        )
+    if left := [p for p in able if p not in exact]:
+        note(f"{resolved.name}: without {', '.join(left)}, since the ONNX file is kept as it is: {why}")
     return exact

@@ -35,6 +35,7 @@ class ImportOptions:
     Attributes:
         arch: network that a state dict is of; for other networks a name of your choice.
         weights: state dict for a factory. entry: entry of a checkpoint that holds the weights.
+        output: output of an .onnx file that holds the scores.
         trust: unpickle a module that was saved whole, which runs the code that the file names.
         labels: names of the classes, a file with them, or "imagenet"; None: those in the file.
         preprocess: what `preprocessing.read` takes; None: that of the pretrained network. changes: to single fields.
@@ -45,6 +46,7 @@ class ImportOptions:
     arch: str | None = None
     weights: Path | None = None
     entry: str | None = None
+    output: str | None = None
     trust: bool = False
     labels: str | Path | Sequence[str] | None = None
     preprocess: Any = None
@@ -63,6 +65,7 @@ def import_model(
     arch: str | None = None,
     weights: str | Path | None = None,
     entry: str | None = None,
+    output: str | None = None,
     trust: bool = False,
     name: str | None = None,
     data: Any = None,
@@ -83,6 +86,7 @@ def import_model(
         arch: the network of a state dict; for a module a name for it.
         weights: state dict for a function that returns the network.
         entry: entry of a checkpoint that holds the weights; by default averaged ones (EMA) if there are some.
+        output: name of the output of an .onnx file that holds the scores; by default the only one that can be meant.
         trust: unpickle a module that was saved whole, which runs the code that its file names.
         name: the run's name; by default made of the file and the network.
         data: labelled images for the accuracy: a folder with a folder for each class, ``(images, labels)``, or an
@@ -112,7 +116,7 @@ def import_model(
         raise unknown("option of import_model", wrong[0], known)
     given = from_table(changes, Changes, "import_model")
     options = ImportOptions(
-        arch, None if weights is None else Path(weights), entry, trust, labels, preprocess, given, name, data,
+        arch, None if weights is None else Path(weights), entry, output, trust, labels, preprocess, given, name, data,
         calibration, normalized,
     )  # fmt: skip
     with reporting(progress):
@@ -155,6 +159,12 @@ def read(
         )
     if not path.is_file():
         raise MissingError(f"there is no file {str(path)!r}", _HOW)
+    if path.suffix.lower() == ".onnx":
+        from edgekit.importing import onnx_model
+
+        return onnx_model.load(path, size, labels, options.output, options.arch)
+    if options.output is not None:
+        raise UsageError(f"--output goes with an .onnx file, not with {path.name}", _HOW)
     content = None
     if options.trust:
         module = modules.from_pickle(path, options.entry)
@@ -192,6 +202,8 @@ def create(
 
     native = network.preprocess or (None if network.program else zoo.row(network.arch).preprocess)
     preprocess = preprocessing.complete(fields, options.changes, native, network.arch)
+    if network.normalized and native is not None:
+        preprocessing.check_normalization(preprocess, native, network.source.file)
     with progress.working("checking the network"):
         network = networks.checked(network, preprocess.image_size)
     outputs = f"{network.source} has {network.classes} outputs"
@@ -209,11 +221,21 @@ def create(
         else "of the pretrained network"
     )
     progress.note(f"preprocessing, {said}: {' '.join(preprocess.steps()[1:])}")
+    if network.program and not network.source.as_is:
+        network = _as_program(network, preprocess.image_size)
     index = _index(options.data, labels)
     run_name = options.name or runs.free_name(runs_dir, _stem(network))
     run = runs.create_run(runs_dir, run_name, lambda folder: _fill(folder, network, labels, preprocess, index, options))
     progress.note(f"imported {network.arch}, {network.classes} classes: {run.path}")
     return _evaluated(run)
+
+
+def _as_program(network: Network, image_size: int) -> Network:
+    """Return a network with the plain graph of its code, so that the run opens without this code."""
+    from edgekit.models import program
+
+    with progress.working("tracing the network"):
+        return dataclasses.replace(network, model=program.trace(network.model, image_size))
 
 
 def _stem(network: Network) -> str:
@@ -257,7 +279,7 @@ def _fill(
     from edgekit.models import checkpoints
 
     checkpoint = checkpoints.save(
-        folder / "checkpoint.pt", network.model, network.arch, labels, preprocess, network.hidden
+        folder / "checkpoint.pt", network.model, network.arch, labels, preprocess, network.hidden, network.program
     )
     inside = Path(arrays.FOLDER)
     if options.data is not None and index is None:
@@ -305,5 +327,6 @@ def _evaluated(run: Run) -> Run:
             evaluate_run(run)
         except EdgekitError as error:  # the network is valid, whatever is wrong with the images
             progress.warn(f"not evaluated: {error.message}")
-    progress.note(f"next: edgekit export {run.handle} --target jetson --target android")
+    as_is = run.info.source is not None and run.info.source.as_is
+    progress.note(f"next: edgekit export {run.handle} --target jetson" + ("" if as_is else " --target android"))
     return runs.read_run(run.path)

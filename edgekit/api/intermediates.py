@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import torch
     from torch import fx, nn
 
+    from edgekit.models.onnx_module import OnnxModule
     from edgekit.quant.naming import Naming
     from edgekit.scores import Evaluation
 
@@ -95,15 +96,28 @@ class Intermediates:
     def data(self) -> DatasetIndex:
         return dataset.of_run(self.run)
 
+    @property
+    def kept_onnx(self) -> OnnxModule | None:
+        """The ONNX file of a run that was imported as it is; None for networks of torch."""
+        from edgekit.models.onnx_module import OnnxModule
+
+        model = self.trained[1]
+        return model if isinstance(model, OnnxModule) else None
+
     @cached_property
     def folded(self) -> fx.GraphModule:
         from edgekit.convert import fold
 
+        if self.kept_onnx is not None:
+            raise self.kept_onnx.refuse("INT8 and LiteRT")
         return fold.fold(self.trained[1], self.checkpoint.preprocess.image_size)
 
     @cached_property
     def onnx(self) -> Path:
         """Path of the FP32 ONNX file of batch 1; model.fp32.dynamic.onnx is beside it."""
+
+        if self.kept_onnx is not None:
+            return self._copied(self.kept_onnx)
 
         def make(static: Path, dynamic: Path) -> None:
             from edgekit.convert import onnx
@@ -113,6 +127,19 @@ class Intermediates:
                 onnx.export(self.folded, size, self.checkpoint.sha256, static, dynamic)
 
         return self.kept(("model.fp32.onnx", "model.fp32.dynamic.onnx"), make)
+
+    def _copied(self, module: OnnxModule) -> Path:
+        """Write the ONNX file that the run was imported with: for a batch of 1, and for any if it takes any."""
+        from edgekit.models.onnx_module import for_one_image
+
+        names = ("model.fp32.onnx",) if module.one_by_one else ("model.fp32.onnx", "model.fp32.dynamic.onnx")
+
+        def make(static: Path, *dynamic: Path) -> None:
+            files.save_bytes(static, for_one_image(module.file))
+            for path in dynamic:
+                files.save_bytes(path, module.file)
+
+        return self.kept(names, make)
 
     @cached_property
     def tflite(self) -> Path:
@@ -369,6 +396,8 @@ class Intermediates:
         """The calibration table, and ONNX tensor -> its name there; None for networks that are not quantized."""
         from edgekit.models import zoo
 
+        if self.kept_onnx is not None:
+            return None, None
         row = zoo.MODELS.get(self.checkpoint.arch)
         return (self.table, self.onnx_naming.tensors) if row is None or row.quantizes else (None, None)
 

@@ -44,6 +44,10 @@ def import_(
             show_default=False,
         ),
     ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(help="Output of an .onnx file that holds the scores.", show_default=False),
+    ] = None,
     trust: Annotated[
         bool, typer.Option("--trust", help="Unpickle a module that was saved whole: runs the code that it names.")
     ] = False,
@@ -116,6 +120,6 @@ def import_(
     cores.use_threads(threads)
     changes = Changes(image_size, resize_size, resample, mean, std, resize, background)
     options = api.ImportOptions(
-        arch, weights, entry, trust, labels, preprocess, changes, name, data, calibration_data
+        arch, weights, entry, output, trust, labels, preprocess, changes, name, data, calibration_data
     )  # fmt: skip
     api.import_run(model, options, runs_dir)

@@ -28,7 +28,8 @@ class Network:
         program: the network is kept as a graph, since no code of edgekit's builds it.
         classes: number of logits; 0 if only a forward pass tells.
         hidden: as in `build.build`.
-        preprocess, labels: None if the file does not tell.
+        preprocess, labels: None if the file does not tell. normalized: mean and std of `preprocess` are those of
+            arithmetic that was inside the file.
     """
 
     model: nn.Module
@@ -39,6 +40,7 @@ class Network:
     hidden: int = 0
     preprocess: Preprocess | None = None
     labels: tuple[str, ...] | None = None
+    normalized: bool = False
 
 
 class _Logits(nn.Module):

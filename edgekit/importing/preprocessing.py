@@ -18,6 +18,7 @@ _FIELDS = tuple(f.name for f in dataclasses.fields(Preprocess))
 _HOW = "say it with --image-size, --resize-size, --resample, --mean, --std and --resize"
 # Numbers of Pillow's filters, as transformers writes them.
 _PILLOW = {2: "bilinear", 3: "bicubic"}
+_SAME_NORMALIZATION = 2e-3
 _IGNORED = {
     *("ToTensor", "MaybeToTensor", "PILToTensor", "MaybePILToTensor", "ToImage", "ToPILImage", "ToPureTensor"),
     *("ConvertImageDtype", "ToDtype", "Identity"),
@@ -101,6 +102,21 @@ def complete(fields: Mapping[str, Any], changes: Changes, native: Preprocess | N
         elif size != crop:
             given["resize_size"] = max(size, round(size * before / crop))
     return Preprocess(**{**known, **given})
+
+
+def check_normalization(preprocess: Preprocess, inside: Preprocess, file: str) -> None:
+    """Raise an error if another normalization was given than the one that is inside a network's file.
+
+    Raises:
+        UsageError: images would be normalized twice, or wrongly.
+    """
+    given, known = ([*p.mean, *p.std] for p in (preprocess, inside))
+    if any(abs(a - b) > _SAME_NORMALIZATION for a, b in zip(given, known)):
+        mean, std = (", ".join(f"{v:.4g}" for v in values) for values in (inside.mean, inside.std))
+        raise UsageError(
+            f"{file} normalizes pixels itself, with mean {mean} and std {std}; other values were given",
+            "leave out --mean and --std",
+        )
 
 
 def _from_file(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -198,7 +199,7 @@ def pick_device(name: str) -> torch.device:
 def predict_logits(model: nn.Module, pixels: np.ndarray, preprocess: Preprocess) -> torch.Tensor:
     """Return logits, float32 (N, classes) on the CPU, for pixels uint8 (N, H, W, 3), in eval mode."""
     model.eval()
-    device = next(model.parameters()).device
+    device = next(itertools.chain(model.parameters(), model.buffers())).device
     return model(normalize(torch.from_numpy(pixels).to(device), preprocess)).float().cpu()
 
 

@@ -4,40 +4,54 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from edgekit import files
 from edgekit.config import from_table
 from edgekit.errors import DataError, MissingError, StorageError, raise_if_not_damage
 from edgekit.labels import visible
-from edgekit.models import build, weights_file
+from edgekit.models import build, program, weights_file
+from edgekit.models.onnx_module import OnnxModule
 from edgekit.records import Checkpoint, Preprocess
 
 FORMAT = "edgekit-checkpoint"
-SCHEMA = 1
+SCHEMA = 2  # 1 for a network that edgekit's code builds, 2 for one that the file holds as a program
 MOST_HIDDEN = 2**16  # a larger value in a damaged file would exhaust the memory
 
 
 def save(
-    path: Path, model: nn.Module, arch: str, labels: tuple[str, ...], preprocess: Preprocess, hidden: int = 0
+    path: Path,
+    model: nn.Module,
+    arch: str,
+    labels: tuple[str, ...],
+    preprocess: Preprocess,
+    hidden: int = 0,
+    as_program: bool = False,
 ) -> Checkpoint:
     """Save the weights of `model` with the metadata that is needed to rebuild and feed it.
 
     Args:
         hidden: width of the hidden layer in the head, as in `build.build`.
+        as_program: `model` is a plain graph of `program.trace` or an `OnnxModule`, and is saved with its weights.
     """
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     content = {
         "format": FORMAT,
-        "schema": SCHEMA,
+        "schema": 2 if as_program else 1,
         "arch": arch,
         "labels": list(labels),
         "preprocess": preprocess.document(),
         "hidden": hidden,
         "state_dict": state,
     }
+    if isinstance(model, OnnxModule):
+        content["onnx"] = {"problem": model.problem, "one_by_one": model.one_by_one}
+    elif as_program:
+        assert isinstance(model, fx.GraphModule)
+        content["program"] = program.to_document(model)
     buffer = io.BytesIO()
     torch.save(content, buffer)
     files.save_bytes(path, buffer.getvalue())
@@ -70,12 +84,25 @@ def load(path: Path) -> tuple[Checkpoint, nn.Module]:
         hidden = content.get("hidden", 0)  # absent in older files
         if type(hidden) is not int or not 0 <= hidden <= MOST_HIDDEN:
             raise TypeError(f"the width of the hidden layer is {hidden!r}")
-        model = build.build(arch, len(labels), preprocess.image_size, hidden)
-        model.load_state_dict(content["state_dict"])
+        if schema == 1:
+            model = build.build(arch, len(labels), preprocess.image_size, hidden)
+            model.load_state_dict(content["state_dict"])
+        elif (kept := content.get("onnx")) is not None:
+            model = _kept_onnx(kept, content["state_dict"])
+        else:
+            model = program.from_document(content["program"], content["state_dict"])
     except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, MemoryError) as error:
         raise_if_not_damage(error, path)
         raise _damaged(path, error) from error
     return Checkpoint(path, arch, labels, preprocess, files.sha256_file(path), hidden), model.eval()
+
+
+def _kept_onnx(entry: dict[str, Any], state: dict[str, torch.Tensor]) -> OnnxModule:
+    """Return the network of a run that keeps an ONNX file as it is."""
+    content, problem = state["content"], entry["problem"]
+    if not isinstance(problem, str) or not isinstance(content, torch.Tensor) or content.dtype != torch.uint8:
+        raise TypeError("its ONNX file is not what edgekit writes")
+    return OnnxModule(content, problem, bool(entry["one_by_one"]))
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
