@@ -387,7 +387,7 @@ def refuse_pickles(folder: Path) -> None:
     Raises:
         DataError: they lie in the folder, or in the one inside it.
     """
-    for place in (folder, *(p for p in sorted(folder.iterdir()) if p.is_dir() and p.name.startswith("cifar-"))):
+    for place in (folder, *sorted(p for p in folder.glob("cifar-*") if p.is_dir())):
         names = {path.name for path in place.iterdir() if path.is_file()}
         old = any(_CIFAR_PICKLES.fullmatch(name) for name in names)
         if old or ({"train", "test", "meta"} <= names and (place / "meta").read_bytes()[:1] == b"\x80"):

@@ -76,11 +76,6 @@ class Chosen:
     said: list[str] = field(default_factory=list)
 
 
-def fits(table: Table) -> bool:
-    """Return True if a table has a column that may hold paths, and one that may hold labels."""
-    return bool(_named(table, _PATHS) and (_named(table, _LABELS) or _one_hot(table, _named(table, _PATHS))))
-
-
 def choose(table: Table, asked: Columns, exists: Callable[[str], bool], labelled: bool = True) -> Chosen:
     """Choose the columns of a table.
 

@@ -24,6 +24,7 @@ _DICT, _STATE = "dataset_dict.json", "state.json"
 DESCRIPTIONS = (_DICT, _STATE, "dataset_info.json")
 _END = b"\xff\xff\xff\xff\0\0\0\0"  # of a stream of Arrow
 _BATCH = 64
+_NO_IMAGES = ("Audio", "Video", "Pdf")  # in columns like those of images
 _AGAIN = "copy or download it again"
 
 
@@ -171,7 +172,11 @@ def _choose(file: Path, schema: Any, asked: Columns, labelled: bool) -> _Columns
     features = _features(schema, file.parent)
     kinds = {name: f.get("_type") for name, f in features.items() if isinstance(f, dict)}
     hint = f"its columns: {', '.join(map(visible, schema.names[:20]))}; choose with --columns path=IMAGE,label=LABEL"
-    images = [f.name for f in schema if is_image_type(f.type) or kinds.get(f.name) == "Image"]
+    images = [
+        f.name
+        for f in schema
+        if (is_image_type(f.type) and kinds.get(f.name) not in _NO_IMAGES) or kinds.get(f.name) == "Image"
+    ]
     image = _one(file, images, columns.usual_path(images), asked.path, schema.names, "images", hint)
     label, names = "", []
     if labelled:
@@ -223,7 +228,9 @@ def write(parts: Sequence[Part], base: Path, kind: str, writer: Writer, asked: C
                 if part.unused:
                     writer.left_out["outside"][visible(part.unused)] += batch.num_rows
                     continue
-                for row in batch.select(wanted).to_pylist():
+                chosen_part = batch.select(wanted)
+                chosen_part.validate(full=True)  # offsets in a damaged file lead out of it
+                for row in chosen_part.to_pylist():
                     name, content = _image(row[chosen.image], base, gone)
                     label = _label(row[chosen.label], chosen.names, part.file) if labelled else ""
                     numbers = numbers or not chosen.names

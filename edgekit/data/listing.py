@@ -74,6 +74,7 @@ BAD_ROWS = {
     "several": ("1 name matches several files", "{} names match several files"),
     "outside": ("1 path leads out of the folder", "{} paths lead out of the folder"),
     "elsewhere": ("1 absolute path is outside of the folder", "{} absolute paths are outside of the folder"),
+    "address": ("1 row has an address of the web", "{} rows have addresses of the web, and no files"),
     "no_path": ("1 row has no path", "{} rows have no path"),
     "no_label": ("1 row has no label", "{} rows have no label"),
     "one_hot": ("1 row is of no class, or of several", "{} rows are of no class, or of several"),

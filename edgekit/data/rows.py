@@ -160,6 +160,8 @@ class Lookup:
             return "", "no_path"
         if "\0" in cell:
             return "", "missing"
+        if re.match(r"\s*(https?|s3|gs|ftp)://", cell):
+            return "", "address"
         if not _ABSOLUTE.match(cell) and ".." not in cell and self._is_file(cell):
             return self._relative(cell), ""
         path = cell.strip().removeprefix("file://").replace("\\", "/")

@@ -146,7 +146,7 @@ def _file(file: Path, how: Reading) -> Listing:
 def _siblings(file: Path, kind: str) -> list[Path]:
     """Return a file and those in its folder that belong to it: the labels of IDX images."""
     if kind == "idx" and (found := arrays.IDX.search(file.name)):
-        others = (arrays.IDX.search(path.name) for path in sorted(file.parent.iterdir()))
+        others = (arrays.IDX.search(name) for name in _names(file.parent))
         return [file.parent / other[0] for other in others if other and other[1] == found[1]]
     return [file]
 
@@ -183,7 +183,7 @@ def _saved(root: Path, how: Reading) -> Listing:
 def _unpacked(
     data: Path, kind: str, files: list[Path], base: Path, how: Reading, write: Callable[[Writer], None]
 ) -> Listing:
-    names = [file for file in sorted(base.iterdir()) if rows.is_names(file)] if how.labelled else []
+    names = [base / name for name in _names(base) if rows.is_names(base / name)] if how.labelled else []
     need = sum(file.stat().st_size for file in files)
     key = f"{kind} {columns.written(how.columns)} {how.labelled}"
     return unpacked.unpack(Container(data, [*dict.fromkeys([*files, *names])], base, key, need), write)
@@ -245,7 +245,11 @@ def _top(root: Path) -> tuple[Path, str]:
 
 
 def _names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if not listing.is_system(path.name))
+    """Return the names in a folder, sorted, without hidden ones; none if it cannot be listed."""
+    try:
+        return sorted(path.name for path in folder.iterdir() if not listing.is_system(path.name))
+    except OSError:
+        return []
 
 
 def _is_data(name: str) -> bool:
@@ -296,15 +300,14 @@ def _tables(root: Path, asked: Columns) -> tuple[list[Part], dict[str, str]]:
     """Return the tables of a folder that name images in it with labels, and why others do not."""
     places = [(root, "")]
     files: list[tuple[Path, Path, str]] = []
-    with os.scandir(root) as entries:
-        names = sorted(entries, key=lambda entry: entry.name)
-    places += [(root / e.name, split) for e in names if (split := split_of(e.name)[0]) and e.is_dir()]
+    names = _names(root)
+    places += [(root / n, split) for n in names if (split := split_of(n)[0]) and (root / n).is_dir()]
     for folder, split in places:
-        inside = names if folder == root else sorted(os.scandir(folder), key=lambda entry: entry.name)
-        for entry in inside:
-            is_table = Path(entry.name).suffix.lower() in tables.ENDINGS and not entry.name.startswith(".")
-            if is_table and entry.is_file() and (folder == root or Path(entry.name).stem.lower() == "metadata"):
-                files.append((root / folder / entry.name, folder, split))
+        for name in names if folder == root else _names(folder):
+            file = folder / name
+            usual = folder == root or file.stem.lower() == "metadata"
+            if usual and file.suffix.lower() in tables.ENDINGS and file.is_file():
+                files.append((file, folder, split))
     found, unread = [], {}
     for file, folder, split in files:
         name = file.relative_to(root).as_posix()
@@ -333,8 +336,14 @@ def _by_table(root: Path, parts: list[Part], how: Reading) -> Listing:
     Raises:
         DataError: there are several of them, and their names are not those of splits.
     """
+    said: list[str] = []
     if len(parts) > 1:
         named = [part.split or split_of(part.table.file.stem)[0] for part in parts]
+        if "train" in named and "" in named:  # others describe the classes, or are made of them
+            others = ", ".join(part.table.file.name for part, split in zip(parts, named) if not split)
+            said.append(f"{visible(others)} is not read: it lies beside the tables of splits")
+            parts = [part for part, split in zip(parts, named) if split]
+            named = [split for split in named if split]
         if len({*named}) < len(parts) or "" in named:
             files = ", ".join(visible(part.table.file.relative_to(root).as_posix()) for part in parts)
             raise DataError(
@@ -342,7 +351,9 @@ def _by_table(root: Path, parts: list[Part], how: Reading) -> Listing:
             )
         parts = [replace(part, split=split) for part, split in zip(parts, named)]
     whole = [replace(part, table=tables.read(part.table.file)) for part in parts]
-    return rows.read(whole, root, how.columns)
+    found = rows.read(whole, root, how.columns)
+    found.said += said
+    return found
 
 
 def _agreed(root: Path, found: Listing, parts: list[Part], how: Reading) -> Listing:
@@ -353,7 +364,8 @@ def _agreed(root: Path, found: Listing, parts: list[Part], how: Reading) -> List
     """
     tabled = _by_table(root, parts, how)
     files = ", ".join(visible(part.table.file.relative_to(root).as_posix()) for part in parts)
-    if len({entry.label for entry in found.files}) < 2:
+    folders = {entry.label for entry in found.files}
+    if len({re.sub(r"\d+", "", name) for name in folders} if _are_parts(folders, tabled) else folders) < 2:
         return tabled
     by_folder = {entry.path: entry.label for entry in found.files}
     pairs = {(by_folder[e.path], e.label) for e in tabled.files if e.path in by_folder}
@@ -371,6 +383,12 @@ def _agreed(root: Path, found: Listing, parts: list[Part], how: Reading) -> List
     return found
 
 
+def _are_parts(folders: set[str], tabled: Listing) -> bool:
+    """Return True for folders such as ``images_001`` and ``images_002``, which no label in the table resembles."""
+    numbered = all(re.search(r"\d", name) and re.search(r"[^\W\d]", name) for name in folders)
+    return numbered and not folders & {entry.label for entry in tabled.files}
+
+
 def _few(found: Listing) -> str:
     names = sorted({entry.label for entry in found.files})
     return ", ".join(map(visible, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
@@ -383,7 +401,7 @@ def _kind(name: str) -> str:
 
 def _is_container(root: Path) -> bool:
     """Return True for a folder without images that holds containers."""
-    return hub.is_saved(root) or (bool(_contained(root)) and not listing.has_images(root))
+    return hub.is_saved(root) or (not listing.has_images(root) and bool(_contained(root)))
 
 
 def _contained(root: Path) -> dict[str, list[Path]]:

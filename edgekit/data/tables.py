@@ -26,7 +26,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16", "UTF-16"),
     (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"),
 )
-_TRIED_ROWS, _TRIED_CHARACTERS = 50, 200_000
+_TRIED_ROWS, _TRIED_CHARACTERS, _START = 50, 200_000, 1 << 22
 _IMAGE_NAME = re.compile(r"\.(jpe?g|jpe|jfif|png|apng|bmp|webp|tiff?|gif|avif|p[pgbn]m|hei[cf])$", re.I)
 
 
@@ -70,7 +70,7 @@ def read(file: Path, most: int | None = None) -> Table:
     try:
         if ending == ".parquet":
             table = _parquet(file, most)
-        elif file.stat().st_size > MOST_BYTES:
+        elif most is None and file.stat().st_size > MOST_BYTES:
             raise DataError(f"{file} has more than {MOST_BYTES >> 30} GiB", "save it as Parquet, or divide it")
         elif ending in (".jsonl", ".ndjson"):
             table = _json_lines(file, most)
@@ -84,7 +84,7 @@ def read(file: Path, most: int | None = None) -> Table:
 
 
 def _csv(file: Path, most: int | None) -> Table:
-    text, encoding = decode(file)
+    text, encoding = decode(file, most is not None)
     said = [encoding] if encoding else []
     skipped = 0
     if named := re.match(r"sep=(.)\r?\n", text):  # the first line that Excel writes
@@ -115,13 +115,20 @@ def _csv(file: Path, most: int | None) -> Table:
     return table
 
 
-def decode(file: Path) -> tuple[str, str]:
+def decode(file: Path, start_only: bool = False) -> tuple[str, str]:
     """Return the text of a file, and its encoding in words unless that is plain UTF-8.
+
+    Args:
+        start_only: whole lines from its beginning are enough.
 
     Raises:
         DataError: it is no text.
     """
-    content = file.read_bytes()
+    with open(file, "rb") as stream:
+        content = stream.read(_START if start_only else -1)
+    if start_only and len(content) == _START:
+        end = content.rfind(b"\n")
+        content = content[: end // 2 * 2 if 0 in content[:100] else end] if end > 0 else content
     for mark, encoding, name in _MARKS:
         if content.startswith(mark):
             return _decoded(file, content, encoding), name
@@ -193,7 +200,7 @@ def _records(file: Path, text: str, delimiter: str, skipped: int) -> Iterator[tu
 
 
 def _json_lines(file: Path, most: int | None) -> Table:
-    text, encoding = decode(file)
+    text, encoding = decode(file, most is not None)
     found: list[tuple[int, dict[str, Any]]] = []
     for line, content in enumerate(text.split("\n"), 1):
         if len(found) == most:

@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +28,7 @@ from edgekit.records import SPLITS
 SCHEMA = 1
 _DOCUMENT = ".edgekit.json"
 _FOLDER = "datasets"  # in the cache, as for the built-in data sets
+_FILES = "files"  # of an archive, in the folder that it is unpacked to
 _SPARE = 64 << 20  # of the disk stays free
 # More is no archive of images: those hardly shrink.
 _MOST_RATIO, _ALWAYS_FINE = 100, 1 << 30
@@ -95,7 +97,7 @@ class Writer:
 
     def file(self, path: str, source: Readable) -> bool:
         """Write a file of an archive under its safe relative path; False if a file and a folder have this name."""
-        target = self._folder / path
+        target = self._folder / _FILES / path
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with open(target, "wb") as file:
@@ -157,9 +159,9 @@ def _too_little(need: int, free: int) -> StorageError:
 
 def _safe(name: str) -> str:
     """Return a name as a plain file name."""
-    plain = re.sub(r"[/\\\x00-\x1f\x7f]", "_", name).strip()
+    plain = re.sub(r"[/\\\x00-\x1f\x7f\ud800-\udfff]", "_", name).strip()
     plain = re.sub(r"^\.+", "_", plain)
-    while len(plain.encode("utf-8", "surrogateescape")) > 120:
+    while len(plain.encode()) > 120:
         stem, dot, ending = plain.rpartition(".")
         plain = f"{stem[:-8]}.{ending}" if dot and len(ending) < 10 and len(stem) > 8 else plain[:-8]
     return plain
@@ -194,6 +196,8 @@ def _write(folder: Path, container: Container, write: Callable[[Writer], None]) 
             write(writer)
         except OSError as error:
             raise from_os_error(error, f"unpacking {container.path}") from error
+        if not writer.number:
+            raise DataError(f"{container.path} has nothing in it that can be used", "check that it is the right file")
         document = {
             "schema": SCHEMA,
             "read_as": writer.read_as,
@@ -230,7 +234,7 @@ def is_whole(root: Path) -> bool:
 def _listing(folder: Path, container: Container, document: dict[str, Any]) -> Listing:
     found = [Found(*entry) for entry in document["labelled"]]
     splits = {entry.split for entry in found}
-    made = Listing(folder, tuple(split for split in SPLITS if split in splits) or ("",))
+    made = Listing(folder if found else folder / _FILES, tuple(split for split in SPLITS if split in splits) or ("",))
     made.files = sorted(found, key=lambda f: (SPLITS.index(f.split or "train"), f.path))
     made.container = container.path
     made.read_as, made.said = list(document["read_as"]), list(document["said"])
@@ -254,12 +258,20 @@ def _digest(container: Container) -> str:
         for file in sorted(container.files):
             name = file.relative_to(container.base).as_posix() if len(container.files) > 1 else ""
             try:
-                parts.append(f"{visible(name)} {files.sha256_file(file)}")
+                status = file.stat()
+                digest = _sha256(file, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+                parts.append(f"{visible(name)} {digest}")
             except OSError as error:
                 raise from_os_error(error, f"reading {file}") from error
-            done += file.stat().st_size
+            done += status.st_size
             update(done, total)
     return files.sha256_text(parts)[:16]
+
+
+@lru_cache(maxsize=4096)
+def _sha256(file: Path, *status: int) -> str:
+    """Return the hash of a file, which is read once in a process while its `status` stays."""
+    return files.sha256_file(file)
 
 
 @contextmanager

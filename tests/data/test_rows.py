@@ -316,6 +316,7 @@ def test_paths_with_blanks_and_backslashes(images: Path) -> None:
         (("apple/001.png", "a", "b"), "cells", "1 row is longer or shorter than the header: line 3 (3 cells, not 2)"),
         (("apple/001.png",), "cells", "1 row is longer or shorter than the header: line 3 (1 cells, not 2)"),
         (("a\nb.png", "apple"), "missing", "line 3 (a\\nb.png)"),
+        (("https://host/a.png", "apple"), "address", "1 row has an address of the web: line 3 (https://host/a.png)"),
     ],
 )  # fmt: skip
 def test_a_row_that_cannot_be_used_is_told_with_its_line(
@@ -456,3 +457,49 @@ def test_the_table_is_read_only_as_far_as_asked(images: Path) -> None:
     file = write(images / "l.csv", [("path", "label"), *named(images)])
     assert len(tables.read(file, 7).rows) == 7
     assert rows.is_names(images / "l.csv") is False
+
+
+def test_numbered_folders_are_parts_beside_a_table_of_other_labels(images: Path) -> None:
+    """As HAM10000 and the chest X-rays of the NIH are packed."""
+    root = images.parent / "d"
+    table = []
+    for n, (path, label) in enumerate(named(images)):
+        name = f"images_part_{n % 2}/{n:03d}.png"
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (images / path).rename(root / name)
+        table.append((f"{n:03d}", label))
+    write(root / "metadata.csv", [("image_id", "dx"), *table])
+    found = sources.find(root)
+    assert {path[-7:-4]: label for path, label in pairs(found).items()} == dict(table)
+    assert "names looked up in images_part_0/, images_part_1/: 60" in notes(found)
+
+
+def test_a_table_that_describes_the_classes_is_not_taken_for_one_of_images(images: Path) -> None:
+    """As the traffic signs of GTSRB are packed."""
+    root = images.parent / "d"
+    root.mkdir()
+    tables_of: dict[str, list[tuple[str, str]]] = {"Train": [], "Test": [], "Meta": []}
+    for n, (path, label) in enumerate(named(images)):
+        name = "Meta" if n % 20 == 0 else "Test" if n % 5 == 0 else "Train"
+        (root / name).mkdir(exist_ok=True)
+        (images / path).rename(root / name / f"{n}.png")
+        tables_of[name].append((f"{name}/{n}.png", label))
+    for name, content in tables_of.items():
+        write(root / f"{name}.csv", [("Path", "ClassId"), *content])
+    found = sources.find(root)
+    assert pairs(found) == dict(tables_of["Train"] + tables_of["Test"])
+    assert found.present == ("train", "test")
+    assert "Meta.csv is not read: it lies beside the tables of splits" in notes(found)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_only_the_beginning_of_a_long_table_is_tried(
+    images: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    monkeypatch.setattr(tables, "_START", 256)
+    content = [("path", "label", "note"), *[(p, x, "ä" * (n % 7)) for n, (p, x) in enumerate(named(images))]]
+    file = write(images / "l.csv", content, encoding=encoding)
+    start = tables.read(file, 50)
+    assert 2 <= len(start.rows) < 20
+    assert start.rows == tables.read(file).rows[: len(start.rows)]
+    assert len(tables.read(file).rows) == 60

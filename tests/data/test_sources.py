@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgekit import runs
 from edgekit.cli.app import run as command
 from edgekit.data import calibration, dataset, layout, location, sources
 from edgekit.data.columns import Columns
-from edgekit.errors import MissingError
+from edgekit.errors import EdgekitError, MissingError
 from edgekit.quantization import CalibrationRecipe
 from edgekit.runs import DataInfo, Run, RunInfo
-from tests.data.test_archives import shards, zipped
+from tests.data.test_archives import shards, tarred, zipped
+from tests.data.test_arrays import idx, npz, pixels
+from tests.data.test_hub import table
 from tests.data.test_rows import named, write
+from tests.datasets import write_images
 
 
 @pytest.mark.parametrize(
@@ -157,3 +162,47 @@ def test_a_folder_or_file_of_nothing_is_told_with_what_edgekit_reads(tmp_path: P
     for path in (tmp_path / "x.docx", tmp_path / "d"):
         assert command(["data", "check", str(path)]) == 3
     assert command(["data", "check", str(tmp_path / "none.zip")]) == 4
+
+
+KINDS = ("d.zip", "d.tar", "d.tar.gz", "s.tar", "d.npz", "train-images-idx3-ubyte", "t.parquet", "saved", "l.csv")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_changed_bytes_end_in_a_listing_or_in_an_error_of_edgekit(
+    kind: str, tmp_path: Path, cache_folder: Path
+) -> None:
+    """Whatever is changed or cut off; and nothing is left of what could not be read."""
+    images = write_images(tmp_path / "images", {"a": 3, "b": 3}, 12)
+    made = {
+        "d.zip": lambda: zipped(images, tmp_path / "d.zip"),
+        "d.tar": lambda: tarred(images, tmp_path / "d.tar"),
+        "d.tar.gz": lambda: tarred(images, tmp_path / "d.tar.gz"),
+        "s.tar": lambda: shards(images, tmp_path, "s.tar"),
+        "d.npz": lambda: npz(tmp_path / "d.npz", images=pixels(6, 9, 9), labels=np.arange(6) % 2),
+        "train-images-idx3-ubyte": lambda: (
+            idx(tmp_path / kind, pixels(6, 9, 9)), idx(tmp_path / "train-labels-idx1-ubyte", pixels(6) % 2)
+        ),
+        "t.parquet": lambda: table(images).to_parquet(str(tmp_path / kind)),
+        "saved": lambda: table(images).save_to_disk(str(tmp_path / "saved")),
+        "l.csv": lambda: write(images / "l.csv", [("path", "label"), *named(images)]),
+    }  # fmt: skip
+    made[kind]()
+    data = images / kind if kind == "l.csv" else tmp_path / kind
+    file = next(data.glob("*.arrow")) if kind == "saved" else data
+    sound = file.read_bytes()
+    rng = random.Random(0)
+    told: list[tuple[str, str]] = []
+    for _ in range(40):
+        content = bytearray(sound)
+        for _ in range(rng.choice((1, 1, 3, 20))):
+            content[rng.randrange(len(content))] = rng.choice((0, 255, rng.randrange(256)))
+        if rng.random() < 0.3:
+            del content[rng.randrange(len(content)) :]
+        file.write_bytes(content)
+        try:
+            sources.find(data)
+        except EdgekitError as error:
+            told.append((error.message, error.hint))
+    assert told
+    assert all(message and hint for message, hint in told)
+    assert not [path for path in cache_folder.glob("datasets/.*") if path.is_dir()]
