@@ -29,7 +29,13 @@ _SAME_IN_17 = frozenset(
     ("Add", "AveragePool", "Clip", "Concat", "Conv", "Div", "Erf", "Flatten", "Gather", "Gemm", "GlobalAveragePool")
     + ("HardSigmoid", "HardSwish", "LayerNormalization", "MatMul", "MaxPool", "Mul", "Pad", "Relu", "Reshape")
     + ("Sigmoid", "Slice", "Softmax", "Transpose")
+    + ("Abs", "Cos", "Elu", "Exp", "Expand", "InstanceNormalization", "LeakyRelu", "Log", "LogSoftmax", "Max", "Min")
+    + ("Neg", "PRelu", "Pow", "Reciprocal", "ReduceSum", "Sin", "Softplus", "Sqrt", "Squeeze", "Sub", "Tanh")
+    + ("Unsqueeze", "Where")
 )
+# Opset 18 moved the axes of these into an input, which TensorRT 8.5 would ignore.
+_REDUCTIONS = ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2")
+_RESIZE_OF_18 = {"antialias": 0, "keep_aspect_ratio_policy": "stretch"}  # new attributes of Resize and their defaults
 _PAD_INPUTS = 3  # opset 18 added the axes as a fourth
 MAX_BYTES = 2**31 - 1
 PARITY = 1e-3  # largest difference from torch, relative to the largest logit
@@ -81,19 +87,26 @@ def lower(model: ir.Model) -> None:
 
     Rules:
     1. ReduceMean over the two spatial axes becomes GlobalAveragePool; over other axes it has them as an
-       attribute: opset 18 moved them into an input, which TensorRT 8.5 would ignore.
+       attribute, and so have other reductions: opset 18 moved them into an input, which TensorRT 8.5 would ignore.
+       Resize loses the attributes that are new in 18, if they have no effect.
     2. The batch dimension is named ``batch``; intermediate shapes are removed (runtimes infer them).
     3. Nodes are named after the network's modules: the node with the weight is ``features.1.conv.0``, the next one
        ``features.1.conv.0/Clip``, so that profiles of every runtime are readable. Weights that torch transposed
        (of a Linear over more than two dimensions) have lost their name: there the exporter's module name is used.
     4. Any other operator must be one that, as torch writes it, means the same in opset 17 and 18.
        Only LayerNormalization is as new as 17 (TensorRT supports it from 8.6 on).
+    5. Sizes that torch computes from the batch are constants: -1 in a Reshape, 1 in an Expand.
     """
     graph = model.graph
+    for node in list(graph):
+        if node.op_type in ("Reshape", "Expand"):
+            _fix_sizes(graph, node)
     RemoveUnusedNodesPass()(model)  # torch leaves unused index arithmetic in the graph
     for node in list(graph):
-        if node.op_type == "ReduceMean":
-            _lower_mean(graph, node)
+        if node.op_type in _REDUCTIONS:
+            _lower_reduction(graph, node)
+        elif node.op_type == "Resize" and _lower_resize(node):
+            continue
         elif node.op_type not in _SAME_IN_17 or (node.op_type == "Pad" and len(node.inputs) > _PAD_INPUTS):
             raise EdgekitError(
                 f"{node.name}: edgekit does not know whether {node.op_type} means the same in opset {OPSET}",
@@ -138,16 +151,18 @@ def _module_of(node: ir.Node) -> str:
     return str(scopes[-2]) if len(scopes) > 1 else ""
 
 
-def _lower_mean(graph: ir.Graph, node: ir.Node) -> None:
+def _lower_reduction(graph: ir.Graph, node: ir.Node) -> None:
     """Apply rule 1."""
     axes = ir.convenience.get_const_tensor(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] else None
     if axes is None:
-        raise EdgekitError(f"{node.name}: the axes of a mean must be constant")
+        raise EdgekitError(f"{node.name}: the axes of a {node.op_type.removeprefix('Reduce').lower()} must be constant")
     kept, over = node.attributes.get("keepdims"), sorted(int(a) for a in axes.numpy())
     keeps, shape = kept is None or bool(kept.as_int()), node.inputs[0].shape if node.inputs[0] else None
     spatial = shape is not None and len(shape) == 4 and sorted(a % 4 for a in over) == [2, 3]
     kind, attributes = (
-        ("GlobalAveragePool", {}) if spatial and keeps else ("ReduceMean", {"axes": over, "keepdims": int(keeps)})
+        ("GlobalAveragePool", {})
+        if spatial and keeps and node.op_type == "ReduceMean"
+        else (node.op_type, {"axes": over, "keepdims": int(keeps)})
     )
     lowered = ir.node(kind, [node.inputs[0]], attributes, name=node.name)
     lowered.outputs[0].name = node.outputs[0].name
@@ -155,6 +170,33 @@ def _lower_mean(graph: ir.Graph, node: ir.Node) -> None:
     graph.insert_before(node, lowered)
     ir.convenience.replace_all_uses_with(node.outputs[0], lowered.outputs[0], replace_graph_outputs=True)
     graph.remove(node, safe=True)
+
+
+def _lower_resize(node: ir.Node) -> bool:
+    """Take the attributes of opset 18 away; return False if one of them has an effect."""
+    if "axes" in node.attributes or any(
+        name in node.attributes and node.attributes[name].value != default for name, default in _RESIZE_OF_18.items()
+    ):
+        return False
+    for name in _RESIZE_OF_18:
+        node.attributes.pop(name, None)
+    return True
+
+
+def _fix_sizes(graph: ir.Graph, node: ir.Node) -> None:
+    """Apply rule 5."""
+    sizes, shape = node.inputs[1], node.outputs[0].shape
+    if sizes is None or shape is None or ir.convenience.get_const_tensor(sizes) is not None:
+        return
+    known = [side if isinstance(side, int) else None for side in shape]
+    if known.count(None) > 1:
+        return
+    batch = -1 if node.op_type == "Reshape" else 1
+    array = np.array([batch if side is None else side for side in known], np.int64)
+    value = ir.Value(name=f"{node.outputs[0].name}_sizes", const_value=ir.tensor(array))
+    value.shape, value.dtype = ir.Shape(array.shape), ir.DataType.INT64
+    graph.register_initializer(value)
+    node.replace_input_with(1, value)
 
 
 def _fix_batch(model: ir.Model, batch: int) -> None:

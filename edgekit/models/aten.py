@@ -819,7 +819,16 @@ def _adaptive_avg_pool2d(b: Builder, x: Any, size: Any) -> fx.Node:
         return x
     if size != [1, 1] and height % size[0] == 0 and width % size[1] == 0:
         return b.module(nn.AvgPool2d(_side([height // size[0], width // size[1]])), x)
-    return b.module(nn.AdaptiveAvgPool2d(_side(size)), x)
+    return _pooled(b, x, b.shape()) if size == [1, 1] else b.module(nn.AdaptiveAvgPool2d(_side(size)), x)
+
+
+def _pooled(b: Builder, x: Any, shape: tuple[int, ...]) -> fx.Node:
+    """Return the mean over height and width; of a permuted tensor exporters would write the module as arithmetic."""
+    assert b.node is not None
+    source: Any = b.node.args[0]
+    if source.meta["val"].stride()[1] == 1:
+        return b.call(torch.mean, x, [2, 3], True, shape=shape)
+    return b.module(nn.AdaptiveAvgPool2d(1), x, shape=shape)
 
 
 @rule("adaptive_avg_pool1d")
@@ -850,7 +859,7 @@ def _dims(b: Builder, x: Any, dims: Any) -> list[int]:
 def _mean(b: Builder, x: Any, dims: Any = None, keepdim: bool = False, *_: Any, **__: Any) -> fx.Node:
     found, shape = _dims(b, x, dims), b.shape_of(x)
     if len(shape) == 4 and found == [2, 3]:
-        pooled = b.module(nn.AdaptiveAvgPool2d(1), x, shape=(*shape[:2], 1, 1))
+        pooled = _pooled(b, x, (*shape[:2], 1, 1))
         return pooled if keepdim else b.call(torch.flatten, pooled, 1)
     return b.call(torch.mean, x, found, keepdim)
 

@@ -9,7 +9,7 @@ from torchvision.ops import StochasticDepth
 
 from edgekit.convert.fold import fold
 from edgekit.errors import EdgekitError
-from edgekit.models import build
+from edgekit.models import build, program
 from edgekit.quant.naming import tensor_names
 from tests.nets import random_images, relative_error, settle
 
@@ -140,3 +140,72 @@ def test_a_forward_with_branches_is_refused() -> None:
 
     with pytest.raises(EdgekitError, match="cannot be traced"):
         fold(Branching())
+
+
+class Methods(nn.Module):
+    """Sizes that torch.fx would read at run time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn, self.head = nn.Conv2d(3, 4, 3, 2), nn.BatchNorm2d(4), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.bn(self.conv(x))
+        batch, channels, height, width = y.shape
+        return self.head(y.view(batch, channels, height * width).mean(2))
+
+
+def test_a_network_that_reads_shapes_gets_the_graph_of_torch_export() -> None:
+    folded = fold(Methods(), 16)
+    assert targets_of(folded) == ["image", "conv", "reshape", "mean", "head"]
+    assert not [node for node in folded.graph.nodes if node.op == "call_method"]
+    assert equal(Methods(), 16)
+
+
+class Flat(nn.Module):
+    """BatchNorm1d between two Linear layers that ReLU separates, as `order` says."""
+
+    def __init__(self, order: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.order, self.one, self.two = order, nn.Linear(3, 6), nn.Linear(6, 2)
+        self.norm = nn.BatchNorm1d(6)
+        nn.init.normal_(self.norm.weight)
+        nn.init.normal_(self.norm.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.one(x.flatten(2).transpose(1, 2))
+        steps = {"n": lambda t: self.norm(t.flatten(0, 1)).reshape_as(t), "r": torch.relu, "m": lambda t: t.mean(1)}
+        for step in self.order:
+            y = self.norm(y) if step == "n" and y.ndim == 2 else steps[step](y)
+        return self.two(y)
+
+
+@pytest.mark.parametrize(
+    ("order", "operations"),
+    [("nrm", ["relu", "mean"]), ("mrn", ["mean", "relu"]), ("mrnr", ["mean", "relu", "mul", "add", "relu"])],
+)
+def test_rule_7_a_flat_batch_norm_goes_into_a_linear_layer(order: str, operations: list[str]) -> None:
+    assert equal(Flat(order))
+    folded = fold(Flat(order), 16)
+    found = [name for name in targets_of(folded) if not name.startswith(("reshape", "permute", "image"))]
+    assert [name.rstrip("_1") for name in found] == ["one", *operations, "two"]
+
+
+def test_a_layer_that_is_called_twice_is_folded_for_each_call() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.one, self.two = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.two(self.conv(self.one(self.conv(x))))
+
+    assert equal(Twice())
+
+
+def test_a_traced_program_is_taken_as_it_is_and_for_its_image_size_only() -> None:
+    graph = program.trace(Methods(), 16)
+    assert targets_of(fold(graph, 16)) == ["image", "conv", "reshape", "mean", "head"]
+    with pytest.raises(EdgekitError, match="images of 16 px and cannot take 32 px"):
+        fold(graph, 32)

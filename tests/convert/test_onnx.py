@@ -133,6 +133,55 @@ def test_rule_1_a_mean_over_computed_axes_is_refused() -> None:
         export_onnx.lower(model_of(node))
 
 
+@pytest.mark.parametrize(("kind", "function"), [("ReduceMax", np.max), ("ReduceMin", np.min), ("ReduceL2", None)])
+def test_rule_1_other_reductions_carry_their_axes_as_an_attribute(kind: str, function: object) -> None:
+    node = helper.make_node(kind, ["image", "axes"], ["scores"], name="reduction", keepdims=1)
+    model = model_of(node, {"axes": np.array([1], np.int64)})
+    export_onnx.lower(model)
+    images = random_images(2, 4).numpy()
+    expected = function(images, 1, keepdims=True) if function else np.linalg.norm(images, axis=1, keepdims=True)
+    model.graph.outputs[0].shape = ir.Shape(expected.shape)
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    (got,) = export_onnx.session(proto.SerializeToString()).run(None, {"image": images})
+    assert np.allclose(got, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("antialias", "kept"), [(0, True), (1, False)])
+def test_rule_1_a_resize_loses_what_is_new_in_18_if_it_has_no_effect(antialias: int, kept: bool) -> None:
+    node = helper.make_node(
+        "Resize", ["image", "", "scales"], ["scores"], "the node", mode="linear", antialias=antialias
+    )
+    model = model_of(node, {"scales": np.array([1, 1, 1, 1], np.float32)})
+    if not kept:
+        with pytest.raises(EdgekitError, match="the node: edgekit does not know whether Resize means"):
+            export_onnx.lower(model)
+        return
+    export_onnx.lower(model)
+    onnx.checker.check_model(ir.to_proto(model), full_check=True)
+
+
+@pytest.mark.parametrize(("kind", "batch"), [("Reshape", -1), ("Expand", 1)])
+def test_rule_5_sizes_that_depend_on_the_batch_become_constants(kind: str, batch: int) -> None:
+    """Shape -> Slice -> Concat -> Reshape, as torch writes it."""
+    model = model_of(helper.make_node("Relu", ["image"], ["unused"]))
+    graph = model.graph
+    image, scores = graph.inputs[0], ir.Value(name="s", shape=ir.Shape(["batch", 3, 4, 4]), type=image_type(graph))
+    sizes = ir.node("Shape", [image])
+    node = ir.Node("", kind, [image, sizes.outputs[0]], outputs=[scores])
+    graph.extend([sizes, node])
+    graph.outputs[0] = scores
+    image.shape = ir.Shape(["batch", 3, 4, 4])
+    export_onnx.lower(model)
+    assert [n.op_type for n in graph] == [kind]
+    assert ir.convenience.get_const_tensor(node.inputs[1]).numpy().tolist() == [batch, 3, 4, 4]
+
+
+def image_type(graph: ir.Graph) -> ir.TypeProtocol:
+    assert graph.inputs[0].type is not None
+    return graph.inputs[0].type
+
+
 def test_rule_2_the_batch_is_called_batch_and_inner_shapes_are_dropped(exported: Exported) -> None:
     model = reduce_mean([2, 3])
     export_onnx.lower(model)
@@ -140,7 +189,7 @@ def test_rule_2_the_batch_is_called_batch_and_inner_shapes_are_dropped(exported:
     assert not onnx.load(exported.record.path).graph.value_info
 
 
-@pytest.mark.parametrize("kind", ["Gelu", "Split", "ReduceMax", "ScatterND", "Shape"])
+@pytest.mark.parametrize("kind", ["Gelu", "Split", "NonZero", "ScatterND", "Shape"])
 def test_rule_3_an_operator_that_may_have_changed_is_refused_by_name(kind: str) -> None:
     model = model_of(helper.make_node(kind, ["image"], ["scores"], name="the node"))
     with pytest.raises(EdgekitError, match=f"the node: edgekit does not know whether {kind} means") as caught:
@@ -199,7 +248,7 @@ def test_every_operator_that_is_let_through_means_the_same_in_both_opsets() -> N
 
 
 def test_a_network_with_such_an_operator_leaves_no_file(tmp_path: Path) -> None:
-    model = fold(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    model = fold(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Hardshrink(), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
     with pytest.raises(EdgekitError, match=r"does not know whether \w+ means the same"):
         export_onnx.export(model, SIZE, "weights", tmp_path / "a.onnx", tmp_path / "b.onnx")
     assert not list(tmp_path.iterdir())
