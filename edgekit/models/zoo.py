@@ -1,57 +1,16 @@
-"""Table of networks, one row per architecture. Implementations are named by strings and imported on use."""
+"""Table of networks, one row per architecture. Implementations are named by strings and imported on use.
+
+`row` also knows all other classifiers of torchvision, and those of timm with the prefix ``timm/``; see `catalog`.
+"""
 
 from __future__ import annotations
 
-import importlib
 import re
-from dataclasses import dataclass
 from typing import Any
 
-from edgekit.errors import UsageError, unknown
-from edgekit.records import PRECISIONS, Preprocess
-
-
-@dataclass(frozen=True)
-class ModelRow:
-    """One architecture.
-
-    Attributes:
-        builder: ``module:function``, called with ``num_classes=``.
-        weights: ``module:name`` of torchvision's weights enum, of which IMAGENET1K_V1 is used, or of a
-            function that returns a state dict.
-        head: dotted name of the final Linear layer.
-        preprocess: preprocessing with which the pretrained weights were evaluated.
-        stages: modules of the backbone from input to head, divided where the resolution halves, or in equal
-            parts for transformers. Entries may contain ranges: ``"conv1 bn1 layer1"``, ``"features.0-3"``.
-        multiple_of: divisor of valid image sizes. least_size, most_size: limits of the image size in pixels.
-        sized: whether the builder also takes ``image_size=``.
-        aux: dotted name of an auxiliary head, which only training uses; see `build.build`.
-        parameters_m: parameters in millions. macs_g: 10**9 multiply-accumulates per image. Both at the native
-            size, with 1000 classes, without the auxiliary head.
-        quantizes: whether edgekit can quantize it to INT8.
-        note: other requirements, in a few words.
-    """
-
-    builder: str
-    weights: str
-    head: str
-    preprocess: Preprocess
-    stages: tuple[str, ...] = ()
-    multiple_of: int = 1
-    least_size: int = 32
-    most_size: int = 1024
-    sized: bool = False
-    aux: str = ""
-    parameters_m: float = 0.0
-    macs_g: float = 0.0
-    quantizes: bool = True
-    note: str = ""
-
-    @property
-    def precisions(self) -> tuple[str, ...]:
-        """Return the precisions that edgekit can export."""
-        return tuple(p for p in PRECISIONS if self.quantizes or p in ("fp32", "fp16"))
-
+from edgekit.errors import UsageError
+from edgekit.models.model_row import ModelRow
+from edgekit.records import Preprocess
 
 _IMAGENET = Preprocess(224, 256)
 # These weights were trained with transform_input=True, which converts ImageNet's normalization to the
@@ -206,32 +165,32 @@ MODELS: dict[str, ModelRow] = {
 
 
 def row(arch: str) -> ModelRow:
-    """Return the row of `arch`.
+    """Return the row of a network of the table, of torchvision, or, as ``timm/NAME``, of timm.
 
     Raises:
-        UsageError: the name is unknown; the hint lists the known ones.
+        UsageError: the name is unknown; the hint lists similar ones. MissingError: timm is not installed.
     """
-    if arch not in MODELS:
-        raise unknown("model", arch, MODELS)
-    return MODELS[arch]
+    if arch in MODELS:
+        return MODELS[arch]
+    from edgekit.models import catalog
 
-
-def resolve(target: str) -> Any:
-    """Import and return the object ``module:name``."""
-    module, _, name = target.partition(":")
-    return getattr(importlib.import_module(module), name)
+    if arch.startswith(catalog.TIMM) or catalog.known(arch):
+        return catalog.row(arch)
+    raise catalog.unknown(arch, MODELS)
 
 
 RANGE = re.compile(r"(.*\D|)(\d+)-(\d+)")
+_STEPS = (2, 4, 7, 8, 14, 16, 28, 32, 56, 64)  # of the sizes that networks take
 
 
-def preprocess_for(arch: str, image_size: int | None, resize: str = "crop", **more: Any) -> Preprocess:
+def preprocess_for(arch: str, image_size: int | None, resize: str | None = None, **more: Any) -> Preprocess:
     """Return the preprocessing of `arch` at `image_size`, None for the native size.
 
     The ratio of resize and crop stays as in the pretrained preprocessing.
 
     Args:
-        resize: one of `records.RESIZES`. more: other fields of `Preprocess` that do not depend on the network.
+        resize: one of `records.RESIZES`, None for that of the pretrained preprocessing. more: other fields of
+            `Preprocess` that do not depend on the network.
     Raises:
         UsageError: the network does not support this size; the hint names the nearest one that it does.
     """
@@ -248,8 +207,21 @@ def preprocess_for(arch: str, image_size: int | None, resize: str = "crop", **mo
         raise UsageError(
             f"{arch} takes image sizes that are multiples of {step}, not {size}", f"use --image-size {nearest}"
         )
+    if size != native.image_size and found.accepts and not found.accepts(size):
+        raise UsageError(f"{arch} does not take images of {size} px", f"use --image-size {_nearest(found, size)}")
+    resize = resize or native.resize
     shorter = max(size, round(size * native.resize_size / native.image_size)) if resize == "crop" else size
     return Preprocess(size, shorter, native.resample, native.mean, native.std, resize, **more)
+
+
+def _nearest(found: ModelRow, size: int) -> int:
+    """Return the size nearest to one that a network does not take, of the usual ones: found by trying."""
+    assert found.accepts
+    usual = {step * factor for step in _STEPS for factor in (size // step, size // step + 1)}
+    possible = [s for s in usual if found.least_size <= s <= found.most_size]
+    native = found.preprocess.image_size
+    near = sorted(possible, key=lambda other: (abs(other - size), other))
+    return next((other for other in near if other == native or found.accepts(other)), native)
 
 
 def precisions(arch: str, able: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[str, ...]:

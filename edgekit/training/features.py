@@ -63,8 +63,7 @@ def backbone(model: nn.Module, arch: str, preprocess: Preprocess) -> Backbone:
     versions = [metadata.version(p) for p in ("torch", "torchvision", "pillow")]
     place = next(model.parameters()).device.type
     digest = hashlib.sha256(json.dumps([SCHEMA, arch, preprocess.document(), versions, place]).encode())
-    row = zoo.row(arch)
-    heads = tuple(name + "." for name in (row.head, row.aux) if name)
+    heads = zoo.row(arch).heads
     for name, value in model.state_dict().items():
         if not name.startswith(heads):
             digest.update(name.encode())

@@ -108,7 +108,9 @@ class Learner:
         with autocast(self.options, self.team.device):
             output = self._called(inputs)
             if isinstance(output, tuple):
-                return self.criterion(output[0], target) + AUX_WEIGHT * self.criterion(output[1], target)
+                logits, *others = output
+                aux = sum(self.criterion(other, target) for other in others)
+                return self.criterion(logits, target) + AUX_WEIGHT * aux
             return self.criterion(output, target)
 
     def _feed(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -247,11 +249,11 @@ def parameter_groups(model: nn.Module, options: TrainOptions) -> list[dict[str, 
     """
     stages = build.stage_of(model, options.arch)
     last = len(zoo.row(options.arch).stages)
-    aux = zoo.row(options.arch).aux
+    aux = zoo.row(options.arch).aux_heads
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         stage = stages.get(name, last)
-        if stage >= options.frozen and not (options.caches and aux and name.startswith(f"{aux}.")):
+        if stage >= options.frozen and not (options.caches and name.startswith(aux)):
             groups.setdefault((stage, parameter.ndim > 1 and not name.endswith(_NOT_DECAYED)), []).append(parameter)
     return [
         {

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edgekit.errors import UsageError
 from edgekit.models import build, zoo
+from edgekit.models.model_row import resolve
 
 each_arch = pytest.mark.parametrize("arch", zoo.MODELS)
 
@@ -90,7 +91,7 @@ def test_the_head_is_a_linear_layer_and_a_hidden_layer_comes_under_the_same_name
 
 @each_arch
 def test_the_native_preprocessing_is_what_the_weights_were_evaluated_with(arch: str) -> None:
-    source = zoo.resolve(zoo.row(arch).weights)
+    source = resolve(zoo.row(arch).weights)
     if not isinstance(source, type):
         pytest.skip("its weights are not torchvision's")
     theirs, ours = source.IMAGENET1K_V1.transforms(), zoo.row(arch).preprocess

@@ -15,6 +15,7 @@ from torchvision.models._api import WeightsEnum
 
 from edgekit.errors import DataError, EdgekitError, MissingError
 from edgekit.models import build, checkpoints, weights_file, zoo
+from edgekit.models.model_row import resolve
 
 
 class Bomb:
@@ -29,7 +30,7 @@ class Bomb:
 
 @pytest.mark.parametrize("arch", zoo.MODELS)
 def test_every_row_names_real_weights(arch: str) -> None:
-    source = zoo.resolve(zoo.row(arch).weights)
+    source = resolve(zoo.row(arch).weights)
     assert callable(source)
     assert not isinstance(source, type) or issubclass(source, WeightsEnum)
 

@@ -1,0 +1,115 @@
+"""Pretrained weights of torchvision and timm: from a package, a cache folder, or downloaded into it."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from typing import Any
+
+import torch
+
+from edgekit.errors import EdgekitError, MissingError, UsageError, from_os_error, is_out_of_memory, out_of_memory
+from edgekit.labels import visible
+from edgekit.models.catalog import TIMM
+from edgekit.models.model_row import ModelRow, resolve
+from edgekit.models.weights_file import Tensors, first_line
+
+# Errors of the disk, not of the network, during a download.
+_LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+_OTHERS = "--weights FILE (a state dict), or --weights none (random weights)"
+
+
+def state(arch: str, row: ModelRow, image_size: int | None = None) -> Tensors:
+    """Return the pretrained weights of a network.
+
+    Args:
+        image_size: of the network, in pixels; None for the native one. timm interpolates position embeddings to it.
+    Raises:
+        UsageError: there are none. MissingError: they are in no package or cache, and could not be downloaded.
+        StorageError: they could not be written to the cache.
+    """
+    if not row.weights:
+        raise UsageError(f"there are no pretrained weights of {arch}", f"use {_OTHERS}")
+    if arch.startswith(TIMM):
+        return _from_timm(arch, row, image_size)
+    source = resolve(row.weights)
+    if callable(source):
+        if not isinstance(source, type):
+            return dict(source())
+        source = source.IMAGENET1K_V1  # type: ignore[attr-defined]
+    from urllib.error import URLError
+
+    try:
+        return dict(source.get_state_dict(progress=False, check_hash=True))
+    except (URLError, OSError, RuntimeError) as error:  # RuntimeError: wrong hash
+        _raise_if_local(error, f"downloading the ImageNet weights of {arch}")
+        raise MissingError(
+            f"the ImageNet weights of {arch} could not be downloaded ({error})",
+            f"without a network connection, use --model efficientnet_lite0 (its weights are a pip package), {_OTHERS}",
+        ) from error
+
+
+def _from_timm(arch: str, row: ModelRow, image_size: int | None) -> Tensors:
+    """Return the weights that timm offers, from the Hugging Face cache or hub."""
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings repeat the error
+    try:
+        return dict(_built(row, image_size, pretrained=True).state_dict())
+    except Exception as error:  # of timm, huggingface_hub, its HTTP client or urllib
+        if isinstance(error, EdgekitError):
+            raise
+        _raise_if_local(error, f"downloading the weights of {arch}")
+        cache, page = _cache(), row.weights
+        raise MissingError(
+            f"the weights of {arch} are not in {cache}, and cannot be downloaded: {visible(first_line(error))[:200]}",
+            f"on a machine with a network connection: hf download {page}   "
+            f"then copy its model.safetensors here and use --weights FILE, or copy the folder of the cache; "
+            f"or use --weights none (random weights)",
+        ) from error
+
+
+def fitted(row: ModelRow, given: Tensors, own: Tensors, image_size: int | None = None) -> Tensors:
+    """Return the tensors of a file as timm's network `row` has them, if timm can turn them into that.
+
+    timm renames those of files from before it took a network over, and interpolates position embeddings.
+
+    Args:
+        own: tensors of the network. image_size: as for `state`.
+    """
+    body = {name: value for name, value in given.items() if not name.startswith(row.heads)}
+    if all(name in own and own[name].shape == value.shape for name, value in body.items()):
+        return given
+    head = given.get(f"{row.head}.weight")
+    classes = {"num_classes": len(head)} if isinstance(head, torch.Tensor) and head.ndim else {}
+    overlay = {"state_dict": dict(given), "label_offset": None, **classes}
+    try:
+        return dict(_built(row, image_size, pretrained=True, pretrained_cfg_overlay=overlay, **classes).state_dict())
+    except Exception as error:  # of another network: the caller tells which names do not fit
+        if is_out_of_memory(error):
+            raise out_of_memory("reading weights") from error
+        return given
+
+
+def _built(row: ModelRow, image_size: int | None, **more: Any) -> Any:
+    assert callable(row.builder)
+    return row.builder(**({"image_size": image_size} if row.sized and image_size else {}), **more)
+
+
+def _cache() -> str:
+    """Return the folder in which huggingface_hub looks for files."""
+    try:
+        from huggingface_hub.constants import HF_HUB_CACHE
+    except ImportError:
+        return "the Hugging Face cache"
+    return str(HF_HUB_CACHE)
+
+
+def _raise_if_local(error: Exception, doing: str) -> None:
+    """Raise the error of the disk or the memory; return if it is one of the network.
+
+    Raises:
+        StorageError: of the disk. EdgekitError: memory ran out.
+    """
+    if isinstance(error, OSError) and error.errno in _LOCAL:
+        raise from_os_error(error, doing) from error
+    if is_out_of_memory(error):
+        raise out_of_memory(doing) from error
