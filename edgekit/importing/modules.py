@@ -100,7 +100,7 @@ def from_factory(
         name = f"the network of {target}"
         state = weights_file.load(weights, list(made.state_dict()), notes.append, entry)
         state_dict.fill(
-            made.float(), state_dict.in_float32(state, weights, notes.append), weights, name, "", notes.append
+            made.float(), state_dict.in_float32(state, weights, notes.append), weights, name, (), notes.append
         )
         source = Source(f"state dict for {target}", weights.name, files.sha256_file(weights))
     network = from_memory(made)

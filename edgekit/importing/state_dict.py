@@ -15,7 +15,7 @@ from edgekit.config import from_table
 from edgekit.errors import DataError, EdgekitError, MissingError, UsageError, is_out_of_memory
 from edgekit.importing.network import Network
 from edgekit.labels import visible
-from edgekit.models import build, checkpoints, weights_file
+from edgekit.models import build, checkpoints, structure, weights_file
 from edgekit.models.weights_file import Tensors
 from edgekit.models.zoo import row
 from edgekit.records import Preprocess
@@ -73,7 +73,7 @@ def read(
     state = in_float32(state, path, notes)
     classes, hidden = _head(state, found.head, arch, path)
     model = build.build(arch, classes, image_size, hidden)
-    fill(model, state, path, arch, found.aux, notes)
+    fill(model, state, path, arch, found.aux_heads, notes)
     source = Source("checkpoint of edgekit" if own else "state dict", path.name, files.sha256_file(path))
     network = Network(model.eval(), arch, dataclasses.replace(source, notes=tuple(notes.lines)), False, classes, hidden)
     return dataclasses.replace(network, **{key: own[key] for key in ("preprocess", "labels")}) if own else network
@@ -95,8 +95,7 @@ def _own(content: Any, path: Path, arch: str | None) -> dict[str, Any]:
 
 def _meta(arch: str, image_size: int | None) -> dict[str, torch.Tensor]:
     """Return the names and shapes of a network's tensors, without values."""
-    with torch.device("meta"):
-        return dict(build.build(arch, 2, image_size).state_dict())
+    return dict(structure.without_values(lambda: build.build(arch, 2, image_size)).state_dict())
 
 
 def _hidden_names(head: str) -> list[str]:
@@ -148,18 +147,19 @@ def _head(state: Tensors, head: str, arch: str, path: Path) -> tuple[int, int]:
     return int(weight.shape[0]), 0 if hidden is None else int(hidden.shape[0])
 
 
-def fill(model: nn.Module, state: Tensors, path: Path, arch: str, aux: str, say: Callable[[str], None]) -> None:
+def fill(
+    model: nn.Module, state: Tensors, path: Path, arch: str, aux: tuple[str, ...], say: Callable[[str], None]
+) -> None:
     """Copy tensors into a network; all of its tensors must be there, in their shapes, and no others.
 
     Args:
-        aux: name of an auxiliary head, which only training uses, and which may be missing; "" for none.
+        aux: prefixes of auxiliary heads, which only training uses, and which may be missing.
 
     Raises:
         DataError: they are not; the message names the tensors.
     """
     own = model.state_dict()
-    side = f"{aux}." if aux else "\0"
-    wrong = [k for k in own if k in state and state[k].shape != own[k].shape and not k.startswith(side)]
+    wrong = [k for k in own if k in state and state[k].shape != own[k].shape and not k.startswith(aux)]
     if wrong:
         named = "; ".join(
             f"{visible(k)} is {tuple(state[k].shape)} in the file and {tuple(own[k].shape)} in the network"
@@ -169,17 +169,18 @@ def fill(model: nn.Module, state: Tensors, path: Path, arch: str, aux: str, say:
         raise DataError(
             f"the weights of {path.name} do not fit {arch}: {named}{more}", _size_hint(wrong, state) or _OTHER
         )
-    missing = [k for k in own if k not in state and not k.startswith(side)]
+    missing = [k for k in own if k not in state and not k.startswith(aux)]
     # Batch normalization counts its batches for training only, and old checkpoints lack the count.
     missing = [k for k in missing if not k.endswith("num_batches_tracked")]
-    unknown = [k for k in state if k not in own and not k.startswith(side) and not k.endswith("num_batches_tracked")]
+    unknown = [k for k in state if k not in own and not k.startswith(aux) and not k.endswith("num_batches_tracked")]
     try:
         weights_file.check(missing, unknown, arch)
     except DataError as error:
         raise DataError(error.message, _OTHER) from None
     kept = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
-    if aux and (lacking := [k for k in own if k.startswith(side) and k not in kept]):
-        say(f"{path.name} has no auxiliary head {aux}, which only training uses; it is zero")
+    if aux and (lacking := [k for k in own if k.startswith(aux) and k not in kept]):
+        named = ", ".join(name.rstrip(".") for name in aux)
+        say(f"{path.name} has no auxiliary head {named}, which only training uses; it is zero")
         kept |= {k: torch.zeros_like(own[k]) for k in lacking}
     try:
         model.load_state_dict(kept, strict=False)

@@ -60,6 +60,8 @@ def linear_head(model: nn.Module, arch: str) -> nn.Module | None:
     Of a network that is kept as a graph, that is the Linear whose output it returns.
     """
     if not isinstance(model, fx.GraphModule):
+        if not row(arch).simple:
+            return None
         found = head_of(model, arch)
     else:
         (last,) = (node.args[0] for node in model.graph.nodes if node.op == "output")
