@@ -196,6 +196,8 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     heavy = {
         "torch",
         "torchvision",
+        "timm",
+        "huggingface_hub",
         "onnx",
         "onnx_ir",
         "onnxruntime",

@@ -19,7 +19,9 @@ from edgekit import files, progress, runs
 from edgekit.config import from_table
 from edgekit.data import check, dataset, listing, location, sources, values
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError, UsageError, unknown
+from edgekit.models import catalog, zoo
 from edgekit.models.build import pick_device
+from edgekit.models.model_row import short_name
 from edgekit.progress import Callback, reporting
 from edgekit.runs import DataInfo, Parameters, Run, RunInfo, check_free, create_run, free_name
 from edgekit.scores import EpochStats
@@ -52,7 +54,7 @@ def train(
     Args:
         data: ``DATA/<class>/<image>``, ``DATA/{train,val,test}/<class>/<image>``, the built-in data set "digits", or
             another form that `edgekit.data.sources` reads: a table, an archive, shards, a saved data set, arrays.
-        model: an architecture of ``edgekit models``.
+        model: an architecture of ``edgekit models``, another classifier of torchvision, or "timm/NAME" of timm.
         name: the run's name; by default ``<data>-<model>``.
         runs_dir: the folder of the runs.
         skip_bad: skip images that cannot be decoded.
@@ -161,6 +163,10 @@ def train_all(
         trained: list[Run | None] = []
         for options in wanted:
             decisions = [f"pixels: {reading.sentence}"] if reading.sentence else []
+            if options.start == "pretrained" and options.arch not in zoo.MODELS and zoo.row(options.arch).note:
+                decisions.append(f"preprocessing: {zoo.row(options.arch).note}; edgekit uses all of it")
+            if options.start == "pretrained" and (terms := zoo.row(options.arch).license):
+                decisions.append(f"license of the pretrained weights: {terms}{catalog.advice(terms)}")
             if reading.pixel_range:
                 options = dataclasses.replace(options, pixel_range=values.written(reading.pixel_range))
             with progress.bar("deciding") as update:
@@ -169,7 +175,7 @@ def train_all(
                 progress.note(line)
             run = None
             if team.leads:
-                run_name = name or free_name(runs_dir, f"{sources.name_of(root)}-{options.arch}")
+                run_name = name or free_name(runs_dir, f"{sources.name_of(root)}-{short_name(options.arch)}")
                 run = create_run(runs_dir, run_name, _info(index, options, decisions), data=index)
             done = _train_and_evaluate(run, index, options, team, log)
             if (
@@ -338,9 +344,14 @@ def _info(index: DatasetIndex, options: TrainOptions, decisions: list[str]) -> R
         decisions=tuple(decisions),
         preprocess=options.preprocess,
         data=DataInfo(str(index.container or index.root), index.fingerprint, len(index.skipped)),
-        versions={"python": platform.python_version(), **{p: metadata.version(p) for p in _PACKAGES}},
+        versions={"python": platform.python_version(), **{p: metadata.version(p) for p in _packages(options.arch)}},
         history=(),
     )
+
+
+def _packages(arch: str) -> tuple[str, ...]:
+    """Return the packages on which the weights depend."""
+    return (*_PACKAGES, "timm") if arch.startswith(catalog.TIMM) else _PACKAGES
 
 
 class _Watcher:

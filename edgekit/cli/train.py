@@ -47,7 +47,8 @@ def train(
         str,
         typer.Option(
             *("--model", "--models"),
-            help=f"Architecture, or several (a,b,c): {', '.join(zoo.MODELS)}.",
+            help=f"Architecture, or several (a,b,c): {', '.join(zoo.MODELS)}, another classifier of torchvision, or "
+            "timm/NAME (edgekit models --all).",
             rich_help_panel="What to train",
         ),
     ] = "mobilenet_v2",

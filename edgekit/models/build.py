@@ -103,12 +103,14 @@ def _expand(entry: str) -> list[str]:
     return [f"{found[1]}{number}" for number in range(int(found[2]), int(found[3]) + 1)]
 
 
-def check_weights(weights: str) -> None:
+def check_weights(weights: str, arch: str) -> None:
     """Check that ``--weights`` is a known word or an existing file.
 
     Raises:
-        MissingError: the file does not exist.
+        MissingError: the file does not exist. UsageError: there are no pretrained weights of the network.
     """
+    if weights == "pretrained":
+        pretrained.check(arch, row(arch))
     if weights not in ("pretrained", "none") and not Path(weights).is_file():
         raise MissingError(f"no weights file {weights!r}", "--weights accepts pretrained, none, or an existing file")
 
@@ -134,7 +136,7 @@ def load_weights(
     """
     if weights == "none":
         return
-    check_weights(weights)
+    check_weights(weights, arch)
     own, found = model.state_dict(), row(arch)
     if weights == "pretrained":
         state = pretrained.state(arch, found, image_size)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import warnings
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache, partial
@@ -21,6 +23,8 @@ _SIZE_ARGUMENTS = ("image_size", "img_size", "input_size")
 _CONVERTS = "transform_input"
 _CROPS = {"center": "crop", "squash": "squash", "border": "letterbox"}
 _GUESSES = 3
+_USUAL_SIZES = (64, 96, 112, 128, 160, 192, 224, 256, 288, 320, 384, 448, 512)
+_OPEN = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0")
 
 
 def torchvision_names() -> list[str]:
@@ -41,12 +45,12 @@ def timm_names(pattern: str = "") -> list[str]:
 
 
 def tags(arch: str) -> list[str]:
-    """Return the names with which timm offers an architecture with different pretrained weights, the default first."""
+    """Return the names that stand for one architecture of timm with other pretrained weights, that of `arch` first."""
     timm = _timm(arch)
-    name = arch.removeprefix(TIMM)
+    name = arch.removeprefix(TIMM).partition(".")[0]
     found = [TIMM + tagged for tagged in timm.list_pretrained(f"{name}.*")]
-    config = _config(arch)
-    return sorted(found, key=lambda tagged: tagged != f"{arch}.{config.tag}")
+    own = f"{TIMM}{name}.{_config(arch).tag}"
+    return sorted(found, key=lambda tagged: tagged != own)
 
 
 def known(arch: str) -> bool:
@@ -58,7 +62,7 @@ def guesses(arch: str, table: Any) -> list[str]:
     """Return known names like `arch`, the nearest first; timm is imported only for a name of timm."""
     name = arch.removeprefix(TIMM).lower()
     names = {own: own for own in (*torchvision_names(), *table)}
-    if find_spec("timm") is not None:
+    if has_timm():
         theirs = {own.removeprefix(TIMM): own for own in timm_names()}
         names = {**names, **theirs} if arch.startswith(TIMM) else {**theirs, **names}
     return [names[close] for close in get_close_matches(name, names, n=_GUESSES, cutoff=0.6)]
@@ -123,7 +127,9 @@ def create(arch: str, *, image_size: int | None = None, size_argument: str = "",
         return _timm(arch).create_model(arch.removeprefix(TIMM), **size, **more)
     from torchvision import models
 
-    return models.get_model(arch, **size, **more)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # about the random weights of GoogLeNet
+        return models.get_model(arch, **size, **more)
 
 
 def _size_argument(arch: str, image_size: int) -> str:
@@ -139,15 +145,20 @@ def _size_argument(arch: str, image_size: int) -> str:
     return ""
 
 
-def _torchvision_facts(arch: str) -> tuple[Preprocess, dict[str, Any]]:
-    """Return the preprocessing of one of torchvision's classifiers, and other fields of its row."""
+def _torchvision_facts(arch: str, converts: bool | None = None) -> tuple[Preprocess, dict[str, Any]]:
+    """Return the preprocessing of one of torchvision's classifiers, and other fields of its row.
+
+    Args:
+        converts: whether the network converts the normalization; None: look.
+    """
     from torchvision import models
 
     from edgekit.models import structure
 
     enum = models.get_model_weights(arch)
     best: Any = enum.DEFAULT  # type: ignore[attr-defined]
-    converts = hasattr(structure.without_values(partial(create, arch, num_classes=2)), _CONVERTS)
+    if converts is None:
+        converts = hasattr(structure.without_values(partial(create, arch, num_classes=2)), _CONVERTS)
     theirs = best.transforms()
     mean, std = ((0.5,) * 3, (0.5,) * 3) if converts else (tuple(theirs.mean), tuple(theirs.std))
     preprocess = Preprocess(theirs.crop_size[0], theirs.resize_size[0], theirs.interpolation.value, mean, std)
@@ -169,7 +180,7 @@ def _timm_facts(arch: str) -> tuple[Preprocess, dict[str, Any]]:
         )
     resize = _CROPS.get(config.crop_mode)
     shorter = math.floor(height / config.crop_pct) if resize == "crop" else height
-    if resize is None or config.interpolation not in RESAMPLES or (resize != "crop" and config.crop_pct != 1):
+    if resize is None or config.interpolation not in RESAMPLES:
         raise UsageError(
             f"the preprocessing of {arch} is not one that edgekit has: {config.crop_mode} crop of "
             f"{config.crop_pct:g}, {config.interpolation}",
@@ -178,8 +189,9 @@ def _timm_facts(arch: str) -> tuple[Preprocess, dict[str, Any]]:
     mean, std = (tuple(values) for values in (config.mean, config.std))
     background = "#" + "".join(f"{round(255 * value):02x}" for value in mean) if resize == "letterbox" else "white"
     preprocess = Preprocess(height, shorter, config.interpolation, mean, std, resize, background)
-    weights = str(config.hf_hub_id or config.url or config.file or "")
-    return preprocess, {"weights": weights, "license": config.license or ""}
+    whole = resize == "crop" or config.crop_pct == 1
+    note = "" if whole else f"timm evaluates the weights on the central {config.crop_pct:.0%} of a {resize} picture"
+    return preprocess, {"weights": _source(config), "license": config.license or "", "note": note.replace("%", " %")}
 
 
 def _config(arch: str) -> Any:
@@ -223,10 +235,58 @@ def matching(pattern: str, table: Any) -> list[str]:
     if pattern.startswith(TIMM):
         return timm_names(pattern)
     own = list(dict.fromkeys((*table, *torchvision_names())))
-    theirs = timm_names() if find_spec("timm") is not None else []
+    theirs = timm_names() if has_timm() else []
     return [name for name in own if fnmatchcase(name, pattern)] + [
         name for name in theirs if fnmatchcase(name.removeprefix(TIMM), pattern)
     ]
+
+
+def listed(arch: str) -> tuple[int, str, str]:
+    """Return the native image size, the pretrained weights and their license, without computing the row of a network.
+
+    Empty texts: there are none, or the license is not given.
+    """
+    if not arch.startswith(TIMM):
+        preprocess, more = _torchvision_facts(arch, converts=False)
+        return preprocess.image_size, more["weights"].rpartition(":")[2], more["license"]
+    config = _config(arch)
+    return config.input_size[-1], _source(config), config.license or ""
+
+
+def details(arch: str, row: ModelRow) -> dict[str, Any]:
+    """Return the head, the stages, the image sizes, the license and other pretrained weights of an architecture."""
+    if row.accepts:
+        others = [str(size) for size in _USUAL_SIZES if row.accepts(size)]
+        sizes = f"{' '.join(others)}" if others else "no other"
+    else:
+        step = f" in steps of {row.multiple_of}" if row.multiple_of > 1 else ""
+        sizes = f"{row.least_size} to {row.most_size}{step}"
+    return {
+        "head": " ".join((row.head, *row.twins)),
+        "stages": row.stages,
+        "sizes": sizes,
+        "license": row.license,
+        "tags": tags(arch) if arch.startswith(TIMM) else [],
+    }
+
+
+def has_timm() -> bool:
+    """Return True if timm is installed."""
+    return find_spec("timm") is not None
+
+
+def advice(license: str) -> str:
+    """Return what a license of weights means for a product, as the end of a sentence; empty for usual open ones."""
+    if license.lower() in _OPEN:
+        return ""
+    if re.search(r"\bnc\b|non-?commercial", license.lower()):
+        return ", which does not allow commercial use"
+    return "; read it before you ship a network that was trained from them"
+
+
+def _source(config: Any) -> str:
+    """Return the page or the address of timm's pretrained weights; empty if there are none."""
+    return str(config.hf_hub_id or config.url or config.file or "")
 
 
 def _timm(arch: str) -> Any:

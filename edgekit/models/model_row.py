@@ -77,3 +77,8 @@ def resolve(target: str | Callable[..., Any]) -> Any:
         return target
     module, _, name = target.partition(":")
     return reduce(getattr, name.split("."), importlib.import_module(module))
+
+
+def short_name(arch: str) -> str:
+    """Return the name of an architecture without that of its package, for names of files and folders."""
+    return arch.rpartition("/")[2]

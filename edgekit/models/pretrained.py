@@ -19,6 +19,16 @@ _LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 _OTHERS = "--weights FILE (a state dict), or --weights none (random weights)"
 
 
+def check(arch: str, row: ModelRow) -> None:
+    """Check that there are pretrained weights of a network.
+
+    Raises:
+        UsageError: there are none.
+    """
+    if not row.weights:
+        raise UsageError(f"there are no pretrained weights of {arch}", f"use {_OTHERS}")
+
+
 def state(arch: str, row: ModelRow, image_size: int | None = None) -> Tensors:
     """Return the pretrained weights of a network.
 
@@ -28,8 +38,7 @@ def state(arch: str, row: ModelRow, image_size: int | None = None) -> Tensors:
         UsageError: there are none. MissingError: they are in no package or cache, and could not be downloaded.
         StorageError: they could not be written to the cache.
     """
-    if not row.weights:
-        raise UsageError(f"there are no pretrained weights of {arch}", f"use {_OTHERS}")
+    check(arch, row)
     if arch.startswith(TIMM):
         return _from_timm(arch, row, image_size)
     source = resolve(row.weights)

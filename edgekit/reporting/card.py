@@ -83,7 +83,8 @@ def front_matter(material: Material, about: About) -> dict[str, object]:
         head.update({"license": "other", "license_name": about.license})
     head["library_name"] = "edgekit"
     head["pipeline_tag"] = "image-classification"
-    head["tags"] = ["image-classification", str(meta["arch"]), *(["quantized", "int8"] if _quantized(material) else [])]
+    architecture = str(meta["arch"]).split("/")  # "timm/resnet18" gives two tags
+    head["tags"] = ["image-classification", *architecture, *(["quantized", "int8"] if _quantized(material) else [])]
     results = _results(material)
     if results:
         head["metrics"] = ["accuracy"]

@@ -27,6 +27,7 @@ from edgekit.data.threads import in_order
 from edgekit.errors import DataError
 from edgekit.models import build, zoo
 from edgekit.models.build import normalize
+from edgekit.models.catalog import TIMM
 from edgekit.records import Preprocess, Sample
 from edgekit.training.augment import augmentation, seed_of
 
@@ -60,7 +61,8 @@ class Backbone:
 
 def backbone(model: nn.Module, arch: str, preprocess: Preprocess) -> Backbone:
     """Return `model` as a source of features; the key covers all weights except those of the head."""
-    versions = [metadata.version(p) for p in ("torch", "torchvision", "pillow")]
+    packages = ("torch", "torchvision", "pillow", *(["timm"] if arch.startswith(TIMM) else []))
+    versions = [metadata.version(p) for p in packages]
     place = next(model.parameters()).device.type
     digest = hashlib.sha256(json.dumps([SCHEMA, arch, preprocess.document(), versions, place]).encode())
     heads = zoo.row(arch).heads

@@ -27,6 +27,7 @@ BALANCED = 10.0
 PLATEAU_FACTOR, PLATEAU_PATIENCE = 0.3, 3
 MOMENTUM = 0.9
 # Parameters without weight decay besides biases and norms: class token and positions, as in torchvision's recipes.
+# Networks of timm name theirs.
 _NOT_DECAYED = ("class_token", "pos_embedding", "position_bias_table")
 
 
@@ -250,11 +251,12 @@ def parameter_groups(model: nn.Module, options: TrainOptions) -> list[dict[str, 
     stages = build.stage_of(model, options.arch)
     last = len(zoo.row(options.arch).stages)
     aux = zoo.row(options.arch).aux_heads
+    not_decayed = (*_NOT_DECAYED, *getattr(model, "no_weight_decay", tuple)())
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         stage = stages.get(name, last)
         if stage >= options.frozen and not (options.caches and name.startswith(aux)):
-            groups.setdefault((stage, parameter.ndim > 1 and not name.endswith(_NOT_DECAYED)), []).append(parameter)
+            groups.setdefault((stage, parameter.ndim > 1 and not name.endswith(not_decayed)), []).append(parameter)
     return [
         {
             "params": parameters,
@@ -330,7 +332,8 @@ def set_dropout(model: nn.Module, options: TrainOptions) -> None:
 
 
 def _classes(model: nn.Module, arch: str) -> int:
-    return [m for m in build.head_of(model, arch).modules() if isinstance(m, nn.Linear)][-1].out_features
+    last = [m for m in build.head_of(model, arch).modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
+    return len(last.get_parameter("weight"))
 
 
 def _mixer(options: TrainOptions, classes: int) -> Any:

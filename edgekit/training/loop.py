@@ -60,7 +60,7 @@ class Training:
         self._saved = time.monotonic()
         self.preprocess = options.preprocess
         model = build.build(options.arch, len(data.labels), options.image_size, options.hidden)
-        build.load_weights(model, options.arch, options.start, progress.note)
+        build.load_weights(model, options.arch, options.start, progress.note, options.image_size)
         model = model.to(team.device)
         self.model = model.to(memory_format=torch.channels_last) if options.channels_last else model
         self.batches = Batches(data, self.preprocess, options, team)

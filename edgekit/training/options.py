@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 from edgekit.data import values
@@ -28,6 +28,9 @@ DEVICES = ("auto", "cpu", "cuda")
 _LR = {"head": 3e-3, "partial": 1e-3, "full": 1e-3, "scratch": 2e-3, "auto": 1e-3}
 
 
+# Options whose default is the network's own -> attributes of its `Preprocess`; and what that is for most networks.
+_OF_THE_MODEL = {"resize": "resize", "background": "background_name"}
+_USUAL = {"resize": "crop", "background": "white"}
 _TRAINED, _DATA, _OPTIMISATION = "What to train", "Data", "Optimisation"
 _REGULARISATION, _SPEED, _OUTPUT = "Regularisation", "Speed", "Output"
 # Headings of ``edgekit train --help``, in order.
@@ -64,11 +67,17 @@ class TrainOptions:
     epochs: int = _option(_OPTIMISATION, 10, "Number of passes over the training images.")
     batch_size: int = _option(_OPTIMISATION, 32, "Images per step, summed over all processes.")
     image_size: int | None = _option(_DATA, None, "Input size in pixels. Default: the model's own.")
-    resize: str = _later(
-        _DATA, "crop", "Way to a square: crop the centre, squash the shape, or letterbox with bars", RESIZES
+    resize: str | None = _later(
+        _DATA,
+        None,
+        "Way to a square: crop the centre, squash the shape, or letterbox with bars. Default: the model's own",
+        RESIZES,
     )
-    background: str = _later(
-        _DATA, "white", "Colour under transparent parts and in letterbox bars: white, black or '#rrggbb'."
+    background: str | None = _later(
+        _DATA,
+        None,
+        "Colour under transparent parts and in letterbox bars: white, black or '#rrggbb'. Default: white, or the "
+        "model's own.",
     )
     pixel_range: str | None = _later(
         _DATA,
@@ -146,6 +155,9 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         row = zoo.row(self.arch)
+        for name, attribute in _OF_THE_MODEL.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, getattr(row.preprocess, attribute))
         for name, noun, known in (
             ("strategy", "strategy", STRATEGIES),
             ("layout", "layout", LAYOUTS),
@@ -166,7 +178,7 @@ class TrainOptions:
         _ = self.preprocess  # checks the image size, the background and the pixel range
         from edgekit.models import build
 
-        build.check_weights(self.start)
+        build.check_weights(self.start, self.arch)
         for allowed, message in _limits(self, len(row.stages)):
             if not allowed:
                 raise UsageError(message, "edgekit train --help")
@@ -197,9 +209,8 @@ class TrainOptions:
     @property
     def identity(self) -> str:
         """Return a text that is equal for equal options, also where an earlier version lacked some of them."""
-        later = {
-            f.name: getattr(self, f.name) for f in fields(self) if not f.repr and getattr(self, f.name) != f.default
-        }
+        values = {f.name: getattr(self, f.name) for f in fields(self) if not f.repr}
+        later = {f.name: values[f.name] for f in fields(self) if not f.repr and values[f.name] != _usual(f)}
         return repr(self) + (repr(later) if later else "")
 
     @property
@@ -215,7 +226,7 @@ class TrainOptions:
     @property
     def caches(self) -> bool:
         """Return whether the head is trained on cached features of the backbone."""
-        return self.strategy == "head" and self.cache_features
+        return self.strategy == "head" and self.cache_features and zoo.row(self.arch).simple
 
     @property
     def frozen(self) -> int:
@@ -236,6 +247,11 @@ class TrainOptions:
             return self.frozen
         unfrozen = (epoch - 1) // self.unfreeze_every
         return max(self.frozen, len(zoo.row(self.arch).stages) - unfrozen)
+
+
+def _usual(option: Field[Any]) -> Any:
+    """Return the value of an option that is not chosen, for most networks."""
+    return _USUAL.get(option.name, option.default)
 
 
 def _limits(o: TrainOptions, stages: int) -> list[tuple[bool, str]]:

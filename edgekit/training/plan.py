@@ -123,10 +123,15 @@ def choose_strategy(
     """
     if options.start == "none":
         return dataclasses.replace(options, strategy="scratch"), "scratch; there are no initial weights"
-    found = probe(data, options, team, update)
     typical = float(np.median(counts))
-    large, similar = typical >= LARGE, found.skill >= SIMILAR
+    large = typical >= LARGE
     size = f"{'large' if large else 'small'} ({typical:.0f} training images per class; large from {LARGE})"
+    if not zoo.row(options.arch).simple:
+        strategy = "full" if large else "partial"
+        why = f"{strategy}; the data set is {size}; the head of {options.arch} allows no probe on frozen features"
+        return dataclasses.replace(options, strategy=strategy), why
+    found = probe(data, options, team, update)
+    similar = found.skill >= SIMILAR
     likeness = (
         f"{'similar to' if similar else 'different from'} the pretraining data (a linear probe on frozen features "
         f"gets {found.top1:.1f} % of val right, guessing {found.chance:.1f} %)"
@@ -145,7 +150,7 @@ def probe(data: DatasetIndex, options: TrainOptions, team: Team, update: Update)
     """Fit a linear classifier on features of the initial weights, with at most `_PROBED` images of train."""
     preprocess = options.preprocess
     model = build.build(options.arch, len(data.labels), options.image_size).eval()
-    build.load_weights(model, options.arch, options.start)
+    build.load_weights(model, options.arch, options.start, image_size=options.image_size)
     train = choose(data.split("train"), CalibrationRecipe("probe", _PROBED)).samples
     val = choose(data.split("val"), CalibrationRecipe("probe", _PROBED)).samples
     source = backbone(model.to(team.device).to(memory_format=torch.channels_last), options.arch, preprocess)

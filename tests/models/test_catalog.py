@@ -85,8 +85,16 @@ def test_torchvisions_preprocessing_is_that_of_its_best_weights() -> None:
 
 
 def test_a_letterbox_and_a_squash_are_kept() -> None:
-    squash = catalog._timm_facts("timm/eva02_tiny_patch14_336")[0]
-    assert (squash.resize, squash.resize_size) == ("squash", 336)
+    squash = catalog._timm_facts("timm/convnext_tiny.in12k_ft_in1k_384")[0]
+    assert (squash.resize, squash.image_size, squash.resize_size) == ("squash", 384, 384)
+    letterbox = catalog._timm_facts("timm/deepseek_vit_412m")[0]
+    assert (letterbox.resize, letterbox.image_size, letterbox.background) == ("letterbox", 546, "#808080")
+
+
+def test_a_squash_of_the_central_part_is_said() -> None:
+    preprocess, more = catalog._timm_facts("timm/dm_nfnet_f0")
+    assert (preprocess.resize, preprocess.image_size) == ("squash", 192)
+    assert "central 90 %" in more["note"]
 
 
 @pytest.mark.parametrize(
