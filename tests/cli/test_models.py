@@ -76,3 +76,46 @@ def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
     )
     assert run(["export", "v", "--target", "jetson", "--runs-dir", str(tmp_path)]) != 0  # it has no checkpoint
     assert "jetson: without int8, which edgekit cannot export vit_b_16 to yet" in capsys.readouterr().err
+
+
+def test_one_model_is_shown_with_its_stages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "timm/mobilenetv4_conv_small"]) == 0
+    output = capsys.readouterr().out
+    for text in ("apache-2.0", "conv_stem bn1 blocks.0", "3.77 M", "timm/mobilenetv4_conv_small.e1200_r224_in1k"):
+        assert text in output
+    assert "not by edgekit" in output
+
+
+def test_a_license_that_forbids_commercial_use_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "timm/mobilevitv2_050"]) == 0
+    assert "cvnets-license; read it before" in capsys.readouterr().out
+    assert run(["models", "timm/convnextv2_atto"]) == 0
+    assert "cc-by-nc-4.0, which does not allow commercial use" in capsys.readouterr().out
+
+
+def test_json_of_one_model_is_an_object(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "resnet18", "--json"]) == 0
+    entry = json.loads(capsys.readouterr().out)
+    assert entry["stages"] == ["conv1 bn1 layer1", "layer2", "layer3", "layer4"]
+    assert (entry["sizes"], entry["head"], entry["tags"]) == ("32 to 1024", "fc", [])
+
+
+def test_a_pattern_lists_names(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "timm/mobilenetv4_conv_s*", "--json"]) == 0
+    assert [entry["model"] for entry in json.loads(capsys.readouterr().out)] == [
+        "timm/mobilenetv4_conv_small",
+        "timm/mobilenetv4_conv_small_035",
+        "timm/mobilenetv4_conv_small_050",
+    ]
+    assert run(["models", "shufflenet*", "--json"]) == 0
+    found = {entry["model"]: entry for entry in json.loads(capsys.readouterr().out)}
+    assert found["shufflenet_v2_x1_0"]["weights"] == "ShuffleNet_V2_X1_0_Weights.IMAGENET1K_V1"
+    assert run(["models", "nothing*"]) == 4
+
+
+def test_all_holds_both_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "--all", "--json"]) == 0
+    names = [entry["model"] for entry in json.loads(capsys.readouterr().out)]
+    assert names[: len(MODELS)] == list(MODELS)
+    assert {"googlenet", "timm/levit_128s"} <= set(names)
+    assert len(names) == len(set(names)) > 1000
