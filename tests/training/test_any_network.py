@@ -38,7 +38,7 @@ def smallest(arch: str) -> int:
 
 
 @each
-def test_a_step_moves_the_last_stages_and_the_head_and_nothing_else(arch: str) -> None:
+def test_steps_move_the_last_stages_and_the_head_and_nothing_else(arch: str) -> None:
     size, frozen = smallest(arch), len(zoo.row(arch).stages) // 2
     options = TrainOptions(arch, "partial", image_size=size, augment="none", device="cpu", amp="off", lr=0.01)
     assert options.frozen == frozen >= 1
@@ -48,7 +48,8 @@ def test_a_step_moves_the_last_stages_and_the_head_and_nothing_else(arch: str) -
     learner.begin(1)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     pixels = torch.randint(0, 256, (4, size, size, 3), dtype=torch.uint8)
-    losses = learner.step(pixels, torch.tensor([0, 1, 2, 0]), 4, 1.0)
+    for _ in range(3):  # what ends in zeros gets no gradient at first
+        losses = learner.step(pixels, torch.tensor([0, 1, 2, 0]), 4, 1.0)
     assert losses.shape == (4,)
     assert losses.isfinite().all()
     after, stages = model.state_dict(), build.stage_of(model, arch)
@@ -58,7 +59,7 @@ def test_a_step_moves_the_last_stages_and_the_head_and_nothing_else(arch: str) -
     weight = f"{zoo.row(arch).head}.weight"
     assert weight in moved
     trained = {name for name in parameters if stages.get(name, frozen) >= frozen}
-    assert len(moved) > 0.8 * len(trained)  # a few get no gradient in a first step
+    assert len(moved) > 0.9 * len(trained)
     still = build.stage_modules(model, arch)[:frozen]
     kept = {id(b) for stage in still for module in stage for b in module.buffers()}
     names = {name for name, value in model.named_buffers() if id(value) in kept}
