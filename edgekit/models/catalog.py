@@ -8,6 +8,7 @@ import warnings
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache, partial
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -291,7 +292,6 @@ def _source(config: Any) -> str:
 
 def _timm(arch: str) -> Any:
     try:
-        import timm
+        return import_module("timm")
     except ImportError as error:
         raise missing_package("timm", f"the model {arch}", "timm") from error
-    return timm

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -106,10 +107,9 @@ def _built(row: ModelRow, image_size: int | None, **more: Any) -> Any:
 def _cache() -> str:
     """Return the folder in which huggingface_hub looks for files."""
     try:
-        from huggingface_hub.constants import HF_HUB_CACHE
+        return str(import_module("huggingface_hub.constants").HF_HUB_CACHE)
     except ImportError:
         return "the Hugging Face cache"
-    return str(HF_HUB_CACHE)
 
 
 def _raise_if_local(error: Exception, doing: str) -> None:
