@@ -290,6 +290,19 @@ def _source(config: Any) -> str:
     return str(config.hf_hub_id or config.url or config.file or "")
 
 
+def hub_files(arch: str) -> tuple[str, list[str]]:
+    """Return the repository of a network of timm on the Hugging Face hub, and the files that may hold its weights.
+
+    Empty: the weights are elsewhere, or in a form that only timm reads.
+    """
+    config = _config(arch)
+    if not config.hf_hub_id or config.custom_load:
+        return "", []
+    given = config.hf_hub_filename or "pytorch_model.bin"
+    safe = given.replace("pytorch_model.bin", "model.safetensors").replace(".bin", ".safetensors")
+    return config.hf_hub_id, list(dict.fromkeys((safe, given)))
+
+
 def _timm(arch: str) -> Any:
     try:
         return import_module("timm")
