@@ -157,7 +157,7 @@ def _torchvision_facts(arch: str, converts: bool | None = None) -> tuple[Preproc
     from edgekit.models import structure
 
     enum = models.get_model_weights(arch)
-    best: Any = enum.DEFAULT  # type: ignore[attr-defined]
+    best: Any = enum.DEFAULT
     if converts is None:
         converts = hasattr(structure.without_values(partial(create, arch, num_classes=2)), _CONVERTS)
     theirs = best.transforms()
