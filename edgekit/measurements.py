@@ -47,7 +47,7 @@ class BenchmarkResult:
 
     Attributes:
         latencies_ns: int64 (queries,), single stream. warmup_ns: int64, of the queries before.
-        logits: (samples, classes), in the order of the test split. expected: (samples,), the labels.
+        logits: (samples, classes), in the order of the test split. expected: (samples,), the labels; -1 if unknown.
         compute_ns: int64, time of the model alone by the device's own clock; empty where the device does not tell.
         layers: name and median milliseconds of each. power: (n, 2), seconds and mW of the whole board; or None.
         offline_ns: int64, nanoseconds of consecutive passes over `environment.offline_images` images each; empty
@@ -220,7 +220,8 @@ class Summary:
         ran_in: runtime and version. stand_in: another runtime than the artifact's own was measured.
         busy: other work ran just before the measurement.
         top1, top1_low, top1_high: percent, with the 95 % interval. drop: points below the baseline, with `drop_low`
-            and `drop_high`. p_value: McNemar's test against the baseline's answers. agreement: percent.
+            and `drop_high`. p_value: McNemar's test against the baseline's answers. All of these are None for images
+            without labels. agreement: percent, with the 95 % interval for such images.
         no_answer, baseline_no_answer: number of answers with scores that are NaN or infinite, which count as wrong.
         one_class: every image got the same answer, although they are of several classes.
         p50_ms, p90_ms, p99_ms: latency of a whole batch; None where the samples cannot carry it.
@@ -246,11 +247,11 @@ class Summary:
     busy: bool
     size_mb: float
     samples: int
-    top1: float
-    top1_low: float
-    top1_high: float
-    drop: float
-    p_value: float
+    top1: float | None
+    top1_low: float | None
+    top1_high: float | None
+    drop: float | None
+    p_value: float | None
     agreement: float
     queries: int
     p50_ms: float | None
@@ -277,10 +278,33 @@ class Summary:
     no_answer: int = 0
     baseline_no_answer: int = 0
     one_class: bool = False
+    agreement_low: float | None = None
+    agreement_high: float | None = None
+
+    @property
+    def score(self) -> float:
+        """Top-1, or for images without labels the agreement with the baseline; percent."""
+        return self.agreement if self.top1 is None else self.top1
+
+    @property
+    def score_interval(self) -> tuple[float, float]:
+        """The 95 % interval of the score, percent."""
+        low, high = (
+            self.agreement_low if self.top1 is None else self.top1_low,
+            (self.agreement_high if self.top1 is None else self.top1_high),
+        )
+        return 0.0 if low is None else low, 100.0 if high is None else high
+
+    @property
+    def loss(self) -> float:
+        """The drop; for images without labels the share of other answers, which no drop exceeds. Points."""
+        return 100 - self.agreement if self.drop is None else self.drop
 
     @property
     def share_left(self) -> float | None:
         """Percent of the baseline's right answers that are left, from whole numbers; None if it has none right."""
+        if self.top1 is None or self.drop is None:
+            return None
         right, baseline = (round(percent * self.samples / 100) for percent in (self.top1, self.top1 + self.drop))
         return 100 * right / baseline if baseline > 0 else None
 

@@ -72,6 +72,7 @@ class _Figure:
         worst: the end of its interval that is nearer to the limit. why_not: why there is no value.
         shown: False if this device can give no such figure.
         doubts: reasons to doubt a figure that holds. busy: other work ran, so a figure that fails may be wrong.
+        bound: the figure itself is not known, but is at most `value`.
     """
 
     value: float | None
@@ -80,6 +81,7 @@ class _Figure:
     shown: bool = True
     doubts: tuple[str, ...] = ()
     busy: bool = False
+    bound: bool = False
 
 
 def _asked(gate: str, limit: float) -> tuple[str, str]:
@@ -117,6 +119,10 @@ def _verdict(row: Summary, gate: str, limit: float) -> Verdict:
             Outcome.INSUFFICIENT if figure.shown else Outcome.NOT_SHOWN, _unknown(gate, limit, figure.why_not)
         )
     text = f"{name} is {figure.value:.4g}{_UNITS[gate]}, asked {asked}"
+    if figure.bound:
+        text = f"{name} is at most {figure.value:.4g}{_UNITS[gate]}, the share of other answers, asked {asked}"
+        if not keeps(figure.value):
+            return verdict(Outcome.INSUFFICIENT, text, "labelled images would tell: --data DIR")
     if not keeps(figure.value):
         return verdict(Outcome.BROKEN, text, *(["the machine was busy, measure again"] if figure.busy else []))
     doubts = list(figure.doubts)
@@ -130,6 +136,8 @@ def _verdict(row: Summary, gate: str, limit: float) -> Verdict:
 def _drop(row: Summary) -> _Figure:
     if why := _no_baseline(row):
         return _Figure(None, None, why)
+    if row.drop is None:
+        return _Figure(row.loss, None if row.agreement_low is None else 100 - row.agreement_low, bound=True)
     return _Figure(row.drop, row.drop_high)
 
 
@@ -141,6 +149,8 @@ def _no_baseline(row: Summary) -> str:
 
 def _accuracy(row: Summary) -> _Figure:
     """Return the share of the baseline's top-1 that is left, in percent."""
+    if row.top1 is None or row.drop is None:
+        return _Figure(None, None, "the images have no labels")
     if (left := row.share_left) is None or _no_baseline(row):
         return _Figure(None, None, _no_baseline(row) or "the baseline has no answer right")
     baseline = row.top1 + row.drop

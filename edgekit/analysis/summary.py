@@ -142,11 +142,8 @@ def _is_here(result: BenchmarkResult) -> bool:
 
 
 def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
-    right = proportions.top1(result.logits, result.expected)
-    right_baseline = proportions.top1(baseline.logits, baseline.expected)
-    low, high = wilson(int(right.sum()), len(right))
+    same = proportions.same(proportions.answers(result.logits), proportions.answers(baseline.logits))
     series, environment = series_of(result), result.environment
-    drop_low, drop_high = drop_interval(right_baseline, right)
     batch = environment.images_per_query
     spent = None if result.power is None or result.source == "emulated" else energy(environment, result.power)
     stand_in = _stands_in(result)
@@ -164,14 +161,9 @@ def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
         baseline=result.artifact.is_baseline,
         busy=environment.busy,
         size_mb=result.size_bytes / 1e6,
-        samples=len(right),
-        top1=100 * int(right.sum()) / len(right),
-        top1_low=100 * low,
-        top1_high=100 * high,
-        # From whole numbers: the difference of two shares is a little off, and a loss of exactly a limit above it.
-        drop=100 * (int(right_baseline.sum()) - int(right.sum())) / len(right),
-        p_value=mcnemar(right_baseline, right),
-        agreement=100 * proportions.agreement(result.logits, baseline.logits),
+        samples=len(same),
+        agreement=100 * float(same.mean()),
+        **(_accuracy(result, baseline) if is_labelled(result) else _agreement(same)),
         queries=len(result.latencies_ns),
         p50_ms=series.p50_ms,
         p90_ms=series.p90_ms,
@@ -187,8 +179,6 @@ def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
         no_energy="" if spent else _why_no_energy(result),
         throttling=tuple(throttling(environment.before, environment.after)),
         latency=figures_of(result),
-        drop_low=drop_low,
-        drop_high=drop_high,
         speedup_low=speedup[1],
         speedup_high=speedup[2],
         speedup_doubtful=speedup[0] is not None
@@ -199,6 +189,36 @@ def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
         baseline_no_answer=_no_answers(baseline),
         one_class=_is_one_class(result),
     )
+
+
+def is_labelled(result: BenchmarkResult) -> bool:
+    """Return False for answers to images whose classes are not known."""
+    return not len(result.expected) or int(result.expected.min()) >= 0
+
+
+def _accuracy(result: BenchmarkResult, baseline: BenchmarkResult) -> dict[str, Any]:
+    """Return the fields of `Summary` about labelled images."""
+    right = proportions.top1(result.logits, result.expected)
+    right_baseline = proportions.top1(baseline.logits, baseline.expected)
+    low, high = wilson(int(right.sum()), len(right))
+    drop_low, drop_high = drop_interval(right_baseline, right)
+    return {
+        "top1": 100 * int(right.sum()) / len(right),
+        "top1_low": 100 * low,
+        "top1_high": 100 * high,
+        # From whole numbers: the difference of two shares is a little off, and a loss of exactly a limit above it.
+        "drop": 100 * (int(right_baseline.sum()) - int(right.sum())) / len(right),
+        "p_value": mcnemar(right_baseline, right),
+        "drop_low": drop_low,
+        "drop_high": drop_high,
+    }
+
+
+def _agreement(same: np.ndarray) -> dict[str, Any]:
+    """Return the fields of `Summary` about images without labels, from bool (N,): the baseline's answer was given."""
+    low, high = wilson(int(same.sum()), len(same))
+    unknown = dict.fromkeys(("top1", "top1_low", "top1_high", "drop", "p_value"))
+    return {**unknown, "agreement_low": 100 * low, "agreement_high": 100 * high}
 
 
 def _no_answers(result: BenchmarkResult) -> int:

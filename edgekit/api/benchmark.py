@@ -538,29 +538,66 @@ def _runs(artifact: Artifact, device: Device) -> bool:
 def test_set(intermediates: Intermediates, scratch: Path) -> EvaluationSet:
     """Decode the test split into one file; noise, with a warning, if the folder of the images does not exist any more.
 
+    A run that was imported without labelled images has unlabelled ones, of its calibration folder, or noise.
+
     Raises:
         MissingError: an image does not exist any more. DataError: it has changed since training.
     """
+    if intermediates.run.info.source is not None and intermediates.run.info.data is None:
+        return _unlabelled_set(intermediates, scratch)
     import numpy as np
 
     from edgekit.bench.session import EvaluationSet
     from edgekit.data import images, location
 
-    size = intermediates.checkpoint.preprocess.image_size
     if not (root := location.root_of(intermediates.run, intermediates.data)).is_dir():
         progress.warn(
             f"only latency is measured, on noise: the test images are gone, there is no folder {root}; "
             "--data DIR measures the accuracy too"
         )
-        noise = np.random.default_rng(0).integers(0, 256, (_NOISE, size, size, 3), np.uint8)
-        np.save(scratch / "pixels.npy", noise)
-        return EvaluationSet(scratch / "pixels.npy", np.zeros(0, np.int64), intermediates.checkpoint.preprocess)
+        return _noise(intermediates, scratch)
     found = location.take(intermediates.run, intermediates.data.split("test"), "the accuracy", intermediates.data)
     chosen, paths = found.samples, [found.root / sample.path for sample in found.samples]
     preprocess = intermediates.checkpoint.preprocess
     with progress.working(f"reading {len(paths)} test images"):
         images.save_pixels(paths, preprocess, scratch / "pixels.npy")
     return EvaluationSet(scratch / "pixels.npy", np.array([s.label for s in chosen]), preprocess)
+
+
+def _noise(intermediates: Intermediates, scratch: Path) -> EvaluationSet:
+    import numpy as np
+
+    from edgekit.bench.session import EvaluationSet
+
+    size = intermediates.checkpoint.preprocess.image_size
+    noise = np.random.default_rng(0).integers(0, 256, (_NOISE, size, size, 3), np.uint8)
+    np.save(scratch / "pixels.npy", noise)
+    return EvaluationSet(scratch / "pixels.npy", np.zeros(0, np.int64), intermediates.checkpoint.preprocess)
+
+
+def _unlabelled_set(intermediates: Intermediates, scratch: Path) -> EvaluationSet:
+    """Decode the unlabelled images of a run that was imported with some, else make noise."""
+    import numpy as np
+
+    from edgekit.bench.session import EvaluationSet
+    from edgekit.data import calibration, images
+
+    folder, run = intermediates.calibration_data, intermediates.run
+    if folder is None:
+        progress.warn(
+            f"only latency is measured, on noise: {run.name} was imported without images; --data DIR (a folder for "
+            "each class) measures the accuracy too"
+        )
+        return _noise(intermediates, scratch)
+    chosen = intermediates.unlabelled
+    progress.note(
+        f"no labels, so no accuracy: answers are compared with the baseline's for {len(chosen)} images of "
+        f"{folder.name}; --data DIR (a folder for each class) measures the accuracy"
+    )
+    with progress.working(f"reading {len(chosen)} images"):
+        images.save_pixels(chosen, intermediates.checkpoint.preprocess, scratch / "pixels.npy")
+    expected = np.full(len(chosen), calibration.UNLABELLED)
+    return EvaluationSet(scratch / "pixels.npy", expected, intermediates.checkpoint.preprocess)
 
 
 def report_missing(found: Benchmarked) -> None:

@@ -115,7 +115,7 @@ def _row(run: runs.Run, judged: Evaluation | None) -> RunComparison:
     row = RunComparison(
         run=run.name,
         model=run.info.arch or "-",
-        strategy=run.info.options.get("strategy"),
+        strategy=run.info.options.get("strategy") if run.info.source is None else runs.IMPORTED,
         same_data=False,
         epoch_s=middle.median(seconds) if seconds else None,
         parameters=parameters.total if parameters else None,

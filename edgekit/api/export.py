@@ -129,6 +129,8 @@ def export_targets(
 
     observers.check(recipe.observer)
     recover.check(recipe.steps)
+    if opened.info.source is not None and options.calibration_data is not None and not opened.info.calibration_data:
+        opened = opened.save(calibration_data=str(options.calibration_data.resolve()))  # for benchmarks
     intermediates = Intermediates(opened, recipe, options.parity == "strict", options.calibration_data, border)
     exported = []
     for resolved, precisions in wanted:
@@ -255,7 +257,7 @@ def _writable(
     hint = f"{again}   (about 256 images like those that the network will see, without labels)"
     if options.max_drop is not None or not exact or set(needing) & set(options.precisions):
         what = "--max-drop" if options.max_drop is not None else ", ".join(needing)
-        raise MissingError(f"{what} needs images, and {opened.name} was imported without", hint)
+        raise MissingError(f"{what} needs images, and {opened.name!r} was imported without", hint)
     if needing:
         note(f"{resolved.name}: without {', '.join(needing)}, which needs images to calibrate with: {again}")
     return exact

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 SCHEMA = 1  # of calibration/<recipe>.json
 _BATCH = 16
 _MOST_NAMED = 3
+# Images without labels that answers are compared on; with fewer others, those of the calibration are taken.
+_LEAST_UNLABELLED, _MOST_UNLABELLED = 64, 512
 _MOST_SCORES = 500_000  # logits that two parameters of score calibration are fitted to
 _ignore: Callable[[int, int], None] = lambda done, total: None  # noqa: E731
 
@@ -201,6 +203,25 @@ class Intermediates:
         if self.calibration_data is None:
             return self._files(location.take_all(self.run, samples, "the calibration", self.data))
         return self._chosen[1][:limit]
+
+    @cached_property
+    def unlabelled(self) -> list[Path]:
+        """Images without labels on which answers are compared: of the calibration folder, if possible other ones.
+
+        Raises:
+            MissingError, DataError: there is no such folder, or no image can be read.
+        """
+        assert self.calibration_data is not None
+        count = CalibrationRecipe("default").samples
+        wider = CalibrationRecipe("default", samples=count + _MOST_UNLABELLED)
+        paths = calibration.from_folder(self.calibration_data, wider).paths
+        others = paths[count:]
+        if len(others) >= _LEAST_UNLABELLED:
+            return others
+        progress.note(
+            f"there are only {len(paths)} images in {self.calibration_data}: those of the calibration judge it too"
+        )
+        return paths[:_MOST_UNLABELLED]
 
     @staticmethod
     def _files(data: DatasetIndex) -> list[Path]:
@@ -393,7 +414,13 @@ class Intermediates:
 
     @property
     def observed_onnx(self) -> tuple[CalibrationTable | None, dict[str, str] | None]:
-        """The calibration table, and ONNX tensor -> its name there; None for networks that are not quantized."""
+        """The calibration table, and ONNX tensor -> its name there; None for networks that are not quantized.
+
+        Also None, with a note, for a run that was imported without images.
+        """
+        if self.calibration_data is None and not can_calibrate(self.run):
+            progress.note("fp16: without images nothing tells whether a value overflows; --calibration-data DIR would")
+            return None, None
         from edgekit.models import zoo
 
         if self.kept_onnx is not None:

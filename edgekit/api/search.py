@@ -15,6 +15,7 @@ from edgekit import config, files, progress
 from edgekit.api.emitters import EMITTERS, Emitted
 from edgekit.api.intermediates import Intermediates
 from edgekit.data import images, location
+from edgekit.errors import MissingError
 from edgekit.quantization import LITERT_SCHEME, TENSORRT_SCHEME, QuantizedModel
 from edgekit.records import Artifact
 from edgekit.targets import base
@@ -54,9 +55,7 @@ class Search:
 
     def __init__(self, intermediates: Intermediates, resolved: base.Resolved, recipes: tuple[str, ...]) -> None:
         self.intermediates, self.resolved, self.recipes = intermediates, resolved, recipes
-        samples = intermediates.data.split("val")
-        found = location.take(intermediates.run, samples, "--max-drop", intermediates.data)
-        self.val, self._root = found.samples, found.root
+        self._paths, self._labels = _judges(intermediates)
         self.by_recipe: dict[str, Intermediates] = {}
 
     def run(self, budget: float) -> Found:
@@ -67,8 +66,13 @@ class Search:
         """
         from edgekit.quant import search
 
-        search.check_budget(budget, len(self.val))
-        progress.note(f"{self.resolved.name}: at most {budget:g} points of top-1, on {len(self.val)} val images")
+        search.check_budget(budget, len(self._paths))
+        what = (
+            "points of top-1, on {} val images"
+            if self._labels is not None
+            else ("% other answers than the trained network, on {} images without labels")
+        )
+        progress.note(f"{self.resolved.name}: at most {budget:g} {what.format(len(self._paths))}")
         trials = []
         for trial in search.search(self.recipes, budget, self.measure, self.ranked, MOST_FLOAT_LAYERS):
             trials.append(trial)
@@ -125,14 +129,14 @@ class Search:
 
     def _measure_drop(self, folder: Path, emitted: Emitted) -> Drop:
         """Return the drop of a file against the trained network."""
-        import numpy as np
 
         from edgekit.bench import session
         from edgekit.quant.search import paired_drop
         from edgekit.stats.proportions import answers
 
         path, checkpoint = folder / emitted.file, self.intermediates.checkpoint
-        target, expected = self.resolved.target, np.array([sample.label for sample in self.val])
+        target = self.resolved.target
+        expected = self._trained_answers if self._labels is None else self._labels
         artifact = Artifact(
             name=f"search/{path.name}",
             target="search",
@@ -149,9 +153,8 @@ class Search:
 
     @cached_property
     def _pixels(self) -> np.ndarray:
-        """The val images, uint8 (N, image_size, image_size, 3)."""
-        paths = [self._root / sample.path for sample in self.val]
-        return images.load_pixels(paths, self.intermediates.checkpoint.preprocess)
+        """The images to judge by, uint8 (N, image_size, image_size, 3)."""
+        return images.load_pixels(self._paths, self.intermediates.checkpoint.preprocess)
 
     @cached_property
     def _trained_answers(self) -> np.ndarray:
@@ -162,8 +165,29 @@ class Search:
         from edgekit.stats.proportions import answers
 
         checkpoint, network = self.intermediates.trained
-        parts = np.array_split(self._pixels, max(1, len(self.val) // 32))
+        parts = np.array_split(self._pixels, max(1, len(self._paths) // 32))
         return answers(np.concatenate([predict_logits(network, p, checkpoint.preprocess).numpy() for p in parts]))
+
+
+def _judges(intermediates: Intermediates) -> tuple[list[Path], np.ndarray | None]:
+    """Return the images that models are judged by, and their labels: val; or images without labels, and None.
+
+    Raises:
+        MissingError: a run that was imported has neither.
+    """
+    import numpy as np
+
+    run = intermediates.run
+    if run.info.source is not None and run.info.data is None:
+        return intermediates.unlabelled, None
+    samples = intermediates.data.split("val")
+    if not samples:
+        raise MissingError(
+            f"--max-drop is judged on a val split, and the images of {run.name} are all for the test",
+            "import it with --data DIR, where DIR has val/<class>/<image> and test/<class>/<image>",
+        )
+    found = location.take(run, samples, "--max-drop", intermediates.data)
+    return [found.root / sample.path for sample in found.samples], np.array([s.label for s in found.samples])
 
 
 def described(trial: Trial) -> str:

@@ -159,10 +159,11 @@ def serve(
     def keep(result: BenchmarkResult) -> None:
         results.save(run.path / "bench", result)
         received.append(result)
-        top1 = 100 * proportions.top1(result.logits, result.expected).mean()
+        top1 = _top1(result)
         p50 = quantiles.percentile_ms(result.latencies_ns, 50)
         time = "" if p50 is None else f"p50 {p50:.2f} ms, "
-        progress.note(f"  {result.artifact.name} on {result.device}: {time}top-1 {top1:.1f} %{_doubts(result)}")
+        right = "" if top1 is None else f"top-1 {top1:.1f} %"
+        progress.note(f"  {result.artifact.name} on {result.device}: {time}{right}{_doubts(result)}")
 
     def ended(visit: Visit) -> None:
         progress.note(f"{visit.name} has sent all results")
@@ -191,6 +192,13 @@ def serve(
             server.shutdown()
             server.server_close()
     return received
+
+
+def _top1(result: BenchmarkResult) -> float | None:
+    """Return the accuracy in percent; None for images without labels."""
+    if int(result.expected.min()) < 0:
+        return None
+    return 100 * float(proportions.top1(result.logits, result.expected).mean())
 
 
 def _doubts(result: BenchmarkResult) -> str:
@@ -226,6 +234,6 @@ def _listen(place: Place, offer: Offer, callbacks: Callbacks, access: Access) ->
 def figures_of(result: BenchmarkResult) -> dict[str, str | float | None]:
     """Return a result in percent and milliseconds."""
     p50, p90, p99 = percentiles_ms(result.latencies_ns, result.environment.is_each_timed)
-    top1 = 100 * float(proportions.top1(result.logits, result.expected).mean())
+    top1 = _top1(result)
     return {"artifact": result.artifact.name, "device": result.device, "top1": top1,
             "p50_ms": p50, "p90_ms": p90, "p99_ms": p99}  # fmt: skip

@@ -37,7 +37,8 @@ LIMITS = ("warmup_queries", "warmup_s", "min_queries", "min_s", "max_s")
 class EvaluationSet:
     """Images that every artifact classifies: an .npy file of uint8 (N, H, W, 3) pixels, and N labels.
 
-    Without images `expected` is empty, and the pixels are noise: only the latency is measured.
+    Labels are -1 for images whose classes are not known. Without images `expected` is empty, and the pixels are noise:
+    only the latency is measured.
     """
 
     pixels: Path

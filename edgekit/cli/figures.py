@@ -105,9 +105,10 @@ def print_rows(rows: list[Summary], json: bool, gates: Gates, verbose: bool) -> 
         return
     if rows:
         columns = tables.COLUMNS if verbose else tables.short_columns(rows, console.WIDTH)
-        console.table(
-            columns, tables.lines_of(rows, columns), tables.RIGHT, tables.narrow_columns(rows), verbose=verbose
+        titles, right, narrow = (
+            tables.columns_for(names, rows) for names in (columns, tables.RIGHT, tables.narrow_columns(rows))
         )
+        console.table(titles, tables.lines_of(rows, columns), right, narrow, verbose=verbose)
         for line in [*(tables.legend(rows) if verbose else []), *tables.footnotes(rows)]:
             progress.note(line)
         if not verbose:

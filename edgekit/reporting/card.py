@@ -17,7 +17,6 @@ from edgekit.reporting.markdown import block, bullets, code, commands, decision_
 from edgekit.reporting.material import Material
 from edgekit.reporting.privacy import public
 from edgekit.reporting.tables import plain
-from edgekit.stats.proportions import SIGNIFICANT
 
 # With fewer images the interval of a class's recall is wider than 30 points.
 FEW_IMAGES = 30
@@ -48,11 +47,7 @@ def card(material: Material, about: About | None = None) -> str:
         *_how_to_use(material),
         "## Intended use",
         _intended_use(material),
-        "## Training data",
-        _training_data(material),
-        "## Training",
-        "The command with every option:",
-        block(provenance.training(run.name, {**meta, "data": {"root": "DATA"}})),
+        *_training(material),
         "## Evaluation",
         *_evaluation(material),
         "## Quantization",
@@ -94,7 +89,7 @@ def front_matter(material: Material, about: About) -> dict[str, object]:
 
 def _results(material: Material) -> list[dict[str, object]]:
     """Return the entry of the model index: metrics of the trained network and of each measured artifact."""
-    data = material.run.info.plain()["data"]
+    data = material.run.info.plain().get("data") or {}
     task = {"type": "image-classification", "name": "Image Classification"}
     dataset = {
         "type": "imagefolder",
@@ -112,11 +107,11 @@ def _results(material: Material) -> list[dict[str, object]]:
     # Equal accuracies of an artifact are one metric, of the first device.
     devices: dict[tuple[str, float], str] = {}
     for row in material.rows:
-        if not row.baseline:
+        if not row.baseline and row.top1 is not None:
             devices.setdefault((row.artifact, _share(row.top1)), row.device)
     for (artifact, value), device in devices.items():
         metrics.append({"type": "accuracy", "value": value, "name": f"Top-1 accuracy of {artifact} on {device}"})
-    return [{"task": task, "dataset": dataset, "metrics": metrics}] if metrics else []
+    return [{"task": task, "dataset": dataset, "metrics": metrics}] if metrics and data else []
 
 
 def _share(percent: float) -> float:
@@ -137,6 +132,7 @@ def _facts(material: Material, about: About) -> list[tuple[str, str]]:
         ("version", about.version or f"weights {material.run.weights_sha256[:12]}"),
         ("author", about.author or _UNKNOWN),
         ("licence", about.license or _UNKNOWN),
+        ("weights", f"imported: {material.run.info.source}") if material.run.info.source else
         ("initial weights", str((meta["options"] or {}).get("weights") or "pretrained, see the options below")
          if isinstance(meta["options"], Mapping) else _UNKNOWN),
     ]  # fmt: skip
@@ -175,6 +171,21 @@ def _how_to_use(material: Material) -> list[str]:
 
 def _data_name(data: Mapping[str, object]) -> str:
     return str(data.get("root", _UNKNOWN)).rstrip("/").rpartition("/")[2] or _UNKNOWN
+
+
+def _training(material: Material) -> list[str]:
+    """Return the sections about the training; of an imported network, it is known where the weights came from."""
+    run, meta = material.run, material.run.info.plain()
+    command = block(provenance.training(run.name, {**meta, "data": {"root": "DATA"}}))
+    if run.info.source is None:
+        training = ["## Training", "The command with every option:", command]
+        return ["## Training data", _training_data(material), *training]
+    origin = [f"{run.info.source}", *run.info.source.notes]
+    if run.info.source.sha256:
+        origin.insert(1, f"SHA-256 of the file: {run.info.source.sha256}")
+    parts = ["## Origin", "The network was imported; its training and training data are unknown to edgekit.",
+             bullets(origin), command]  # fmt: skip
+    return [*parts, "## Evaluation data", _training_data(material)] if run.info.data is not None else parts
 
 
 def _training_data(material: Material) -> str:
@@ -217,15 +228,16 @@ def _quantized(material: Material) -> list[Summary]:
 def limitations(material: Material) -> list[str]:
     """Return the weaknesses that the figures show, and what was not examined."""
     labels, lines = material.labels, []
-    for split, effect in (("train", "learned from few examples"), ("test", "recall is known only roughly")):
+    trained = [] if material.run.info.source else [("train", "learned from few examples")]
+    for split, effect in (*trained, ("test", "recall is known only roughly")):
         numbers = material.counts.get(split, ())
         few = [labels[n] for n, count in enumerate(numbers) if count < FEW_IMAGES]
         if few:
             lines.append(f"{len(few)} of {len(labels)} classes have fewer than {FEW_IMAGES} {split} images "
                          f"({effect}): {_listed(few)}")  # fmt: skip
-    worse = [row for row in material.rows if not row.baseline and row.drop > 0 and row.p_value < SIGNIFICANT]
+    worse = [row for row in material.rows if not row.baseline and decide.is_significant_loss(row)]
     lines += [
-        f"{row.artifact} on {row.device} loses {row.drop:.1f} points of top-1 (p = {row.p_value:.2g}, McNemar's test)"
+        f"{row.artifact} on {row.device} loses {row.loss:.1f} points of top-1 (p = {row.p_value:.2g}, McNemar's test)"
         for row in worse
     ]
     for change in material.changes:

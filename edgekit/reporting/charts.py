@@ -15,7 +15,7 @@ from edgekit.measurements import BenchmarkResult, Summary
 from edgekit.reporting import svg
 from edgekit.reporting.changes import is_baseline
 from edgekit.reporting.decide import Basis, basis_of, pareto_front, per_image_ms, quantile
-from edgekit.reporting.tables import Table, latency, number, plain
+from edgekit.reporting.tables import Table, labelled, latency, number, plain
 
 # A precision has one colour everywhere; the words are those of the explanations.
 COLORS = {"fp32": svg.BLUE, "fp16": svg.YELLOW, "int8": svg.RED, "w8": svg.GREEN, "16x8": svg.PURPLE}
@@ -66,7 +66,7 @@ def accuracy_latency(rows: Sequence[Summary]) -> str:
             _draw_points(axes, rows, numbers)
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
-        grid[0].set_ylabel("top-1 on the test split, %")
+        grid[0].set_ylabel("top-1 on the test split, %" if labelled(rows) else "same answer as the baseline, %")
         figure.supxlabel("p50 latency of one image, milliseconds (log scale)", fontsize=9)
         return svg.to_svg(figure, "accuracy against latency by device; the table of figures has every number")
 
@@ -81,7 +81,7 @@ def accuracy_latency_text(rows: Sequence[Summary]) -> str:
         lines.append(f"Numbers are those of the table of figures. Diamond: baseline; {', '.join(colors)}.")
     lines.append(
         "Bars are 95 % intervals. The line is the Pareto front; models that another one on the device beats in both "
-        "accuracy and latency are faint."
+        f"{'accuracy' if labelled(rows) else 'agreement'} and latency are faint."
     )
     if any(row.stand_in for row in shown):
         lines.append("Hollow square: a stand-in runtime; its latency is not the device's.")
@@ -106,7 +106,7 @@ def _draw_points(axes: Any, rows: Sequence[Summary], numbers: Sequence[int]) -> 
     shown = [rows[n] for n in numbers]
     front = [numbers[n] for n in pareto_front(shown)]
     if len(front) > 1:
-        x, y = [per_image_ms(rows[n]) for n in front], [rows[n].top1 for n in front]
+        x, y = [per_image_ms(rows[n]) for n in front], [rows[n].score for n in front]
         axes.plot(x, y, color=svg.INK, linewidth=1, alpha=0.6, drawstyle="steps-post")
     for n in numbers:
         _draw_point(axes, rows[n], n in front)
@@ -119,13 +119,14 @@ def _draw_points(axes: Any, rows: Sequence[Summary], numbers: Sequence[int]) -> 
 def _draw_point(axes: Any, row: Summary, leads: bool) -> None:
     color = svg.INK if row.baseline else COLORS[row.precision]
     marker = "D" if row.baseline else "s" if row.stand_in else "o"
-    y_error = [[row.top1 - row.top1_low], [row.top1_high - row.top1]]
+    low, high = row.score_interval
+    y_error = [[row.score - low], [high - row.score]]
     p50, x = quantile(row, 50), per_image_ms(row)
     x_error = None
     if p50 and p50.low_ms is not None and p50.high_ms is not None:
         x_error = [[max(0.0, x - p50.low_ms / row.batch)], [max(0.0, p50.high_ms / row.batch - x)]]
     axes.errorbar(
-        x, row.top1, y_error, x_error, fmt=marker, color=color, mfc="none" if row.stand_in else color,
+        x, row.score, y_error, x_error, fmt=marker, color=color, mfc="none" if row.stand_in else color,
         alpha=1.0 if leads or row.baseline else _FAINT, capsize=2, markersize=6 if leads else 5, elinewidth=0.9,
         zorder=3 if leads else 2,
     )  # fmt: skip
@@ -137,7 +138,7 @@ def _draw_numbers(axes: Any, rows: Sequence[Summary], order: Sequence[int]) -> N
     width, height = _LABEL
     taken: list[tuple[float, float]] = []
     for n in order:
-        point = per_image_ms(rows[n]), rows[n].top1
+        point = per_image_ms(rows[n]), rows[n].score
         x, y = axes.transData.transform(point) * 72 / axes.figure.dpi
         for dx, dy in ((4, 4), (4, -12), (-14, 4), (-14, -12)):
             corner = float(x) + dx, float(y) + dy

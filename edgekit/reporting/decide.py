@@ -206,8 +206,10 @@ def _violation(row: Summary, budget: float, gates: Gates) -> str:
         return f"{lost}: {loss_text(row)}"
     if lost := _lost_by_baseline(row):
         return lost
-    if row.drop > budget:
+    if row.loss > budget:
         return f"accuracy: {loss_text(row, budget)}; the limit is {budget:g}"
+    if gates.min_accuracy is not None and row.top1 is None:
+        return "accuracy: not known, because the images have no labels"
     if gates.min_accuracy is not None and (row.share_left is None or row.share_left < gates.min_accuracy):
         return f"accuracy: {loss_text(row)}; at least {gates.min_accuracy:g} % of the baseline's top-1 is required"
     if row.stand_in:
@@ -263,7 +265,7 @@ def _best(rows: Sequence[Summary]) -> Summary:
     """Return, of the rows about as fast as the fastest, one without a significant loss if possible; the smallest."""
     fastest = min(map(per_image_ms, rows))
     near = [row for row in rows if per_image_ms(row) < fastest * WORTH]
-    return min(near, key=lambda r: (r.drop > 0 and r.p_value < SIGNIFICANT, r.size_mb, per_image_ms(r)))
+    return min(near, key=lambda r: (is_significant_loss(r), r.size_mb, per_image_ms(r)))
 
 
 # Latency of one image against top-1.
@@ -290,9 +292,9 @@ def pareto_front(rows: Sequence[Summary]) -> list[int]:
     """Return the positions of the rows that no other row beats in both latency and top-1, the fastest first."""
     candidates = [n for n, row in enumerate(rows) if has_own_latency(row)]
     best, front = float("-inf"), []
-    for n in sorted(candidates, key=lambda n: (per_image_ms(rows[n]), -rows[n].top1)):
-        if rows[n].top1 > best:
-            best = rows[n].top1
+    for n in sorted(candidates, key=lambda n: (per_image_ms(rows[n]), -rows[n].score)):
+        if rows[n].score > best:
+            best = rows[n].score
             front.append(n)
     return front
 
@@ -301,7 +303,16 @@ def pareto_front(rows: Sequence[Summary]) -> list[int]:
 
 
 def loss_text(row: Summary, limit: float | None = None) -> str:
-    """Return the loss of accuracy in words, with as many digits as distinguish it from `limit`."""
+    """Return the loss of accuracy in words, with as many digits as distinguish it from `limit`.
+
+    For images without labels, that is the share of answers that are the baseline's.
+    """
+    if row.drop is None:
+        low, high = row.score_interval
+        return (
+            f"the baseline's answer for {row.agreement:.1f} % of {row.samples} images without labels "
+            f"(95 %: {low:.1f} to {high:.1f})"
+        )
     interval = ""
     if row.drop_low is not None and row.drop_high is not None:
         interval = f" (95 %: {row.drop_low:+.1f} to {row.drop_high:+.1f})"
@@ -314,11 +325,23 @@ def loss_text(row: Summary, limit: float | None = None) -> str:
     return f"{change}, {significance_text(row)}"
 
 
+def is_significant(row: Summary) -> bool:
+    """Return whether top-1 differs from the baseline's beyond chance; never for images without labels."""
+    return row.p_value is not None and row.p_value < SIGNIFICANT
+
+
+def is_significant_loss(row: Summary) -> bool:
+    """Return whether top-1 is below the baseline's beyond chance; never for images without labels."""
+    return row.loss > 0 and is_significant(row)
+
+
 def significance_text(row: Summary) -> str:
     """Return in words whether the loss is significant.
 
     Near the limit the interval and the test may disagree, because they are different approximations.
     """
+    if row.p_value is None:
+        return "not known without labels"
     if row.drop_low is not None and row.drop_high is not None:
         excludes_zero = row.drop_low > 0 or row.drop_high < 0
         if excludes_zero != (row.p_value < SIGNIFICANT):
@@ -372,11 +395,11 @@ def _undecided(rows: Sequence[Summary], budget: float) -> str:
     if lost := _lost_by_baseline(rows[0]):
         return f"Not decided: {lost}."
     sound = [row for row in rows if not row.no_answer]
-    accurate = [row for row in sound if row.drop <= budget]
+    accurate = [row for row in sound if row.loss <= budget]
     if not sound:
         return f"No measured model answers with numbers: {'; '.join(f'{r.artifact}: {_lost(r)}' for r in rows)}."
     if not accurate:
-        nearest = min(sound, key=lambda row: row.drop)
+        nearest = min(sound, key=lambda row: row.loss)
         return (
             f"No measured model stays within {_points(budget)} of top-1; the nearest is {nearest.artifact}: "
             f"{loss_text(nearest, budget)}."
@@ -405,7 +428,7 @@ def _lost_to(row: Summary, chosen: Summary, fastest: Summary, exact: Summary | N
     else:
         time = f"about as fast (p50 {_p50(row)} ms)"
     size = f", {row.size_mb / chosen.size_mb:.1f} times as large" if row.size_mb > 1.1 * chosen.size_mb else ""
-    worse = f"; {loss_text(row)}" if row.drop > 0 and row.p_value < SIGNIFICANT else ""
+    worse = f"; {loss_text(row)}" if is_significant_loss(row) else ""
     return f"{time}{size}{worse}"
 
 

@@ -1,7 +1,8 @@
 """The report as one JSON object with everything that the page shows.
 
 ``schema`` is the version of the format. Version 1 has
-``run`` (name, arch, labels, preprocess, data, weights_sha256, options, versions, decisions),
+``run`` (name, arch, labels, preprocess, data, weights_sha256, options, versions, decisions, and ``source`` of one that
+was imported),
 ``verdict`` (for each device: device, target, kind, where, chosen, reason, doubts, cautions, rejected),
 ``figures`` (`Summary`, ``number``, and ``leads``: true on the Pareto front of the device), ``distributions``
 (percentiles of the raw latencies; p90, p95 and p99 are early-stopping estimates, null with too few samples),
@@ -28,7 +29,7 @@ from edgekit.reporting.material import Material
 from edgekit.reporting.privacy import public
 
 SCHEMA = 1
-_RUN_KEYS = ("arch", "labels", "preprocess", "data", "options", "versions", "decisions")
+_RUN_KEYS = ("arch", "labels", "preprocess", "data", "options", "versions", "decisions", "source")
 _PERCENTILES = (0, 1, 5, 10, 25, 50, 75, 100)
 
 
@@ -57,7 +58,7 @@ def document(material: Material) -> dict[str, Any]:
         "changes": [_change(change, material) for change in material.changes],
         "layers": {name: [dataclasses.asdict(layer) for layer in found] for name, found in material.layers.items()},
         "layer_notes": {name: list(notes) for name, notes in material.layer_notes.items()},
-        "training": meta["history"],
+        "training": meta.get("history") or [],
         "test": _test(material),
         "images_per_class": material.counts,
         "environment": [

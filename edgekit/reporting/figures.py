@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgekit.measurements import REFERENCE, FlagKind, Quantile, Summary
-from edgekit.reporting.decide import Decision, first_names, quantile
+from edgekit.reporting.decide import Decision, first_names, is_significant, quantile
 from edgekit.reporting.tables import (
     Rows,
     Table,
+    columns_for,
     compact,
     fastest_baseline,
     footnotes,
+    labelled,
     latency,
     legend,
     number,
     roofline_percent,
 )
 from edgekit.reporting.tables import speedup as plain_speedup
-from edgekit.stats.proportions import SIGNIFICANT
 
 COLUMNS = (
     "model", "#", "top-1 % (95 %)", "p50 ms (95 %)", "drop (95 %)", "x base (95 %)", "MB", "mJ", "p90 ms (95 %)",
@@ -41,7 +42,7 @@ def table(rows: Sequence[Summary]) -> Table:
         groups.setdefault(titles[row.device], []).append((*line[:-1], ran_in))
     found = Table(
         caption="Figures of every measured model, by device",
-        columns=COLUMNS,
+        columns=columns_for(COLUMNS, rows),
         groups=tuple(Rows(name, tuple(group)) for name, group in groups.items()),
         left=2,
         notes=tuple(notes(rows)),
@@ -136,13 +137,16 @@ def _threads(row: Summary) -> str:
 
 
 def top1(row: Summary) -> str:
-    """Format the accuracy with its interval."""
-    return f"{row.top1:.1f} ({row.top1_low:.1f}-{row.top1_high:.1f})"
+    """Format the accuracy, or for images without labels the agreement, with its interval."""
+    low, high = row.score_interval
+    return f"{row.score:.1f} ({low:.1f}-{high:.1f})"
 
 
 def drop(row: Summary) -> str:
     """Format the points below the baseline, with the interval if it is known and a star if they are significant."""
-    star = "*" if row.p_value < SIGNIFICANT else ""
+    if row.drop is None:
+        return ""
+    star = "*" if is_significant(row) else ""
     known = row.drop_low is not None and row.drop_high is not None
     return f"{row.drop:+.1f}{star}" + (f" ({row.drop_low:+.1f} to {row.drop_high:+.1f})" if known else "")
 
@@ -184,7 +188,10 @@ def speedup_text(row: Summary, rows: Sequence[Summary]) -> str:
 def verdict(decisions: Sequence[Decision]) -> Table:
     """Return the decisions as one table."""
     rows = tuple((f"{d.title}, {d.where}", *_chosen_cells(d.chosen), d.reason) for d in decisions)
-    return Table("Model to ship on each device", VERDICT, (Rows("", rows),), left=2, prose=("why",))
+    shipped = [d.chosen for d in decisions if d.chosen]
+    columns = columns_for(VERDICT, shipped)
+    found = Table("Model to ship on each device", columns, (Rows("", rows),), left=2, prose=("why",))
+    return found if labelled(shipped) else compact(found)
 
 
 def _chosen_cells(row: Summary | None) -> tuple[str, ...]:

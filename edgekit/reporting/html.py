@@ -163,7 +163,7 @@ def _shown_layers(material: Material) -> list[tuple[str, Sequence[LayerFigures]]
 def _teasers(material: Material, parts: Mapping[str, Any]) -> dict[str, str]:
     """Return what each folded section has, in a few words."""
     sizes, changed = [row.size_mb for row in material.rows], [len(c.answers) for c in material.changes]
-    history, counts = material.run.info.plain()["history"], material.counts
+    history, counts = material.run.info.epochs, material.counts
     scores = material.evaluation.splits["test"].scores if material.evaluation else None
     return {
         "latency": "distributions and percentiles",
@@ -194,7 +194,7 @@ def _run_values(material: Material) -> dict[str, Any]:
     drawn = {name: Markup(p) if isinstance(p, str) else data_url(p) for name, p in material.drawn.items()}  # noqa: S704
     return {
         "drawn": drawn,
-        "epochs": trained.epochs(meta["history"]),
+        "epochs": trained.epochs(meta.get("history") or []),
         "counts": trained.counts(material.labels, material.counts) if material.counts else None,
         "evaluation": evaluation,
         "judged": _test_values(evaluation) if evaluation else None,
@@ -288,8 +288,7 @@ def _facts(decision: Decision, rows: Sequence[Summary]) -> list[tuple[str, str]]
     row = decision.chosen
     assert row is not None
     lines = [
-        ("top-1", f"{figures.top1(row)} %; baseline {row.top1 + row.drop:.1f} %"),
-        ("change", _change(row)),
+        *_accuracy_facts(row),
         ("p50", _ms(figures.percentile(row, 50)) + (f", batch {row.batch}" if row.batch > 1 else "")),
         ("p90", _ms(figures.percentile(row, 90))),
         ("speed", figures.speedup_text(row, rows)),
@@ -297,6 +296,12 @@ def _facts(decision: Decision, rows: Sequence[Summary]) -> list[tuple[str, str]]
         ("energy", f"{tables.latency(row.gross_mj)} mJ per image" if row.gross_mj is not None else ""),
     ]
     return [(name, value) for name, value in lines if value]
+
+
+def _accuracy_facts(row: Summary) -> list[tuple[str, str]]:
+    if row.top1 is None or row.drop is None:
+        return [("same answer as the baseline", f"{figures.top1(row)} % of {row.samples} images without labels")]
+    return [("top-1", f"{figures.top1(row)} %; baseline {row.top1 + row.drop:.1f} %"), ("change", _change(row))]
 
 
 def _smaller(row: Summary, rows: Sequence[Summary]) -> str:
@@ -307,7 +312,7 @@ def _smaller(row: Summary, rows: Sequence[Summary]) -> str:
 def _change(row: Summary) -> str:
     interval = "" if row.drop_low is None or row.drop_high is None else (
         f" (drop {row.drop_low:+.1f} to {row.drop_high:+.1f})")  # fmt: skip
-    points = f"{abs(row.drop):.1f} points {'worse' if row.drop > 0 else 'better'}" if abs(row.drop) >= 0.05 else "none"
+    points = f"{abs(row.loss):.1f} points {'worse' if row.loss > 0 else 'better'}" if abs(row.loss) >= 0.05 else "none"
     return f"{points}{interval}, {decide.significance_text(row)}"
 
 

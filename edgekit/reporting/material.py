@@ -12,8 +12,9 @@ from edgekit.reporting.changes import Change
 from edgekit.reporting.decide import Decision, decide
 from edgekit.scores import Evaluation
 
-# Entries of run.json that a report shows.
-_REQUIRED = ("arch", "labels", "preprocess", "data", "options", "versions", "history")
+# Entries of run.json that a report shows: of every run, and of one that was trained here.
+_REQUIRED = ("arch", "labels", "preprocess", "versions")
+_OF_TRAINING = ("data", "options", "history")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class Material:
         Raises:
             DataError: run.json is damaged.
         """
-        if missing := self.run.info.missing(*_REQUIRED):
+        trained = () if self.run.info.source is not None else _OF_TRAINING
+        if missing := self.run.info.missing(*_REQUIRED, *trained):
             path = self.run.path / runs.RUN_FILE
             raise DataError(f"{path} is damaged: {', '.join(missing)} missing", "restore it")
 

@@ -46,8 +46,9 @@ def public(material: Material) -> Material:
 def _run(run: runs.Run, clean: Callable[[str], str]) -> runs.Run:
     """Return the run with a relative path and the name of the data set's folder for its root."""
     path = run.path if not run.path.is_absolute() and ".." not in run.path.parts else Path("runs") / run.path.name
-    data = run.info.data or runs.DataInfo()
-    data = dataclasses.replace(data, root=name_of(data.root) or PurePath(data.root).name or "?")
+    data = run.info.data or (runs.DataInfo() if run.info.source is None else None)
+    if data is not None:
+        data = dataclasses.replace(data, root=name_of(data.root) or PurePath(data.root).name or "?")
     info = dataclasses.replace(_mapped(run.info, clean), checkpoint_sha256=run.weights_sha256, data=data)
     return runs.Run(path, info)
 

@@ -79,15 +79,20 @@ def hashes(results: Sequence[BenchmarkResult]) -> Table:
 
 def lineage(material: Material) -> list[tuple[str, str]]:
     """Return the data, weights, classes, options and versions of the run as (name, value)."""
-    meta = material.run.info.plain()
-    data = meta["data"]
-    lines = [
-        ("data", f"{data['root']}, fingerprint {data.get('fingerprint', '?')}"),
+    meta, source = material.run.info.plain(), material.run.info.source
+    data = meta.get("data")
+    lines = [("data", f"{data['root']}, fingerprint {data.get('fingerprint', '?')}" if data else "none")]
+    if source is not None:
+        lines.append(("imported from", f"{source}, SHA-256 {source.sha256}" if source.sha256 else str(source)))
+        lines += [("on import", note) for note in source.notes]
+    lines += [
         ("weights", material.run.weights_sha256),
         ("classes", ", ".join(material.labels)),
     ]
     lines += [("decided", str(line)) for line in meta.get("decisions") or ()]
-    lines += [("preprocessing", _pairs(meta["preprocess"])), ("options", _pairs(meta["options"]))]
+    lines.append(("preprocessing", _pairs(meta["preprocess"])))
+    if meta.get("options"):
+        lines.append(("options", _pairs(meta["options"])))
     return [*lines, ("versions", _pairs(meta["versions"]))]
 
 
@@ -107,7 +112,9 @@ def _pairs(value: Any) -> str:
 
 
 def training(run: str, meta: Mapping[str, Any]) -> str:
-    """Return the command that trained the run, with every option."""
+    """Return the command that trained or imported the run, with every option."""
+    if meta.get("source"):
+        return _importing(run, meta)
     options = meta.get("options")
     words = ["edgekit", "train", str(meta.get("data", {}).get("root", "DATA")), "--name", run]
     for name, value in options.items() if isinstance(options, Mapping) else ():
@@ -116,6 +123,23 @@ def training(run: str, meta: Mapping[str, Any]) -> str:
             words.append(flag if value else f"--no-{flag.removeprefix('--')}")
         elif value is not None:
             words += [flag, str(value)]
+    return _command_line(words)
+
+
+def _importing(run: str, meta: Mapping[str, Any]) -> str:
+    source, preprocess = meta["source"], meta["preprocess"]
+    if source["kind"].startswith("module in memory"):
+        return f"edgekit.import_model(...)  # {visible(str(meta['arch']))}, a module in memory"
+    words = ["edgekit", "import", source["file"], "--name", run, "--labels", "labels.txt"]
+    if not source.get("program"):
+        words += ["--arch", str(meta["arch"])]
+    for key in ("image_size", "resize_size", "resample", "mean", "std", "resize"):
+        if key in preprocess:
+            value = preprocess[key]
+            given = [f"{v:.9g}" for v in value] if isinstance(value, list | tuple) else [str(value)]
+            words += [f"--{key.replace('_', '-')}", *given]
+    if meta.get("data"):
+        words += ["--data", str(meta["data"].get("root", "DATA"))]
     return _command_line(words)
 
 

@@ -138,6 +138,22 @@ def lines_of(rows: Sequence[Summary], columns: Sequence[str] = COLUMNS) -> list[
     return [[found[n] for n in positions] for found in map(cells, rows)]
 
 
+def labelled(rows: Sequence[Summary]) -> bool:
+    """Return whether the images have labels, so that the rows have an accuracy; all rows of a run have the same."""
+    return not rows or rows[0].top1 is not None
+
+
+def columns_for(columns: Sequence[str], rows: Sequence[Summary]) -> tuple[str, ...]:
+    """Return the titles of columns for these rows: without labels the score is the agreement with the baseline."""
+    if labelled(rows):
+        return tuple(columns)
+    return tuple(column.replace("top-1 %", "same answer %") for column in columns)
+
+
+def _is_significant(row: Summary) -> bool:
+    return row.p_value is not None and row.p_value < SIGNIFICANT
+
+
 def cells(row: Summary) -> list[str]:
     """Return one line of the table of models, in the order of `COLUMNS`."""
     compared = row.artifact != REFERENCE
@@ -146,8 +162,8 @@ def cells(row: Summary) -> list[str]:
         row.ran_in + (" (stand-in)" if row.stand_in else ""),
         f"{row.device} x{row.threads}" + (f", batch {row.batch}" if row.batch > 1 else ""),
         number(row.size_mb, 1),
-        f"{row.top1:.1f} ({row.top1_low:.1f}-{row.top1_high:.1f})",
-        f"{row.drop:+.1f}" + ("*" if row.p_value < SIGNIFICANT else "") if compared else "",
+        "{:.1f} ({:.1f}-{:.1f})".format(row.score, *row.score_interval),
+        f"{row.drop:+.1f}{'*' * _is_significant(row)}" if compared and row.drop is not None else "",
         number(row.agreement, 1) if compared else "",
         ("~" if row.stand_in else "") + latency(row.p50_ms) + ("!" if row.busy else ""),
         latency(row.p90_ms),
@@ -192,7 +208,7 @@ def legend(rows: Sequence[Summary], columns: Sequence[str] = COLUMNS) -> list[st
     """
     titles = {column.partition(" ")[0] for column in columns}
     lines = ["on: device x CPU threads"] if "on" in titles else []
-    if "drop" in titles:
+    if "drop" in titles and any(row.drop is not None for row in rows):
         lines.append("drop: loss of top-1 against the baseline, in percentage points")
     if "agree" in titles:
         lines.append("agree %: images with the same top-1 as the baseline")
@@ -211,7 +227,8 @@ def footnotes(rows: Sequence[Summary], missing: str = "-: insufficient samples")
     """
     base = next(row for row in rows if row.baseline)
     where = "the CPU (no CUDA GPU here)" if base.processor == "cpu" else base.processor
-    notes = [f"baseline: {base.ran_in} on {where}; batch 1, single stream; {base.samples} test images"]
+    kind = "test images" if base.top1 is not None else "images without labels, so without an accuracy"
+    notes = [f"baseline: {base.ran_in} on {where}; batch 1, single stream; {base.samples} {kind}"]
     notes += [
         f"{row.artifact} on {row.device}: {not_finite(row.no_answer, row.samples)}, counted as wrong"
         for row in rows
@@ -221,7 +238,7 @@ def footnotes(rows: Sequence[Summary], missing: str = "-: insufficient samples")
         more = f" and {len(constant) - 3} more" if len(constant) > 3 else ""
         notes.append(f"warning: the same class for every image, so of no use: {', '.join(constant[:3])}{more}")
     notes += _fastest_note(rows, base)
-    if any(row.p_value < SIGNIFICANT for row in rows if not row.baseline):
+    if any(map(_is_significant, (row for row in rows if not row.baseline))):
         notes.append("* significant: p < 0.05 (McNemar's test, paired)")
     if any(row.batch > 1 for row in rows):
         notes.append("batch: latencies are of the whole batch, x base is per image")

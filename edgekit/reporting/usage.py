@@ -33,7 +33,7 @@ def shipped(decisions: Sequence[Decision], rows: Sequence[Summary], gates: Gates
     targets = {name.partition("/")[0] for name in found}
     for row in sorted(rows, key=lambda row: row.size_mb):
         target = row.artifact.partition("/")[0]
-        if not row.baseline and row.drop <= budget and target not in targets:
+        if not row.baseline and row.loss <= budget and target not in targets:
             found.append(row.artifact)
             targets.add(target)
     return list(dict.fromkeys(found))

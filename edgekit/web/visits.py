@@ -301,7 +301,7 @@ class Visit:
             "device": result.device,
             "queries": len(result.latencies_ns),
             "images": len(right),
-            "top1": round(100 * float(right.mean()), 2),
+            "top1": None if int(result.expected.min()) < 0 else round(100 * float(right.mean()), 2),
             **dict(zip(("p50_ms", "p90_ms", "p99_ms"), percentiles)),
             "strip_ms": _strip(result.latencies_ns),
             **{key: getattr(result.environment, key) for key in _SHOWN},

@@ -10,10 +10,12 @@ import pytest
 import torch
 
 import edgekit
+from edgekit.api.evaluate import rank
 from edgekit.cli.app import run as command
-from edgekit.errors import DataError, EdgekitError, MissingError, UsageError
-from edgekit.models import build, checkpoints
+from edgekit.errors import DataError, EdgekitError, GateError, MissingError, UsageError
+from edgekit.models import build, checkpoints, zoo
 from edgekit.records import Preprocess
+from tests import nets
 from tests.datasets import write_images
 
 ARCH, LABELS = "mobilenet_v3_small", ["apple", "banana", "cherry"]
@@ -134,3 +136,71 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "the run 'mine' already exists" in capsys.readouterr().err
     assert command(["import", str(folder / "best.pth"), "--arch", ARCH, "--runs-dir", str(tmp_path)]) == 2
     assert "--labels labels.txt: a file with the 3 names, one a line" in capsys.readouterr().err
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Weights of a small network, in a folder of its own."""
+    monkeypatch.setitem(zoo.MODELS, "tiny", nets.TINY)
+    torch.manual_seed(0)
+    torch.save(build.build("tiny", 3).state_dict(), tmp_path / "tiny.pth")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_without_images_there_is_float_and_what_int8_needs_is_said(
+    tiny: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = edgekit.import_model("tiny.pth", LABELS, arch="tiny", image_size=64, name="bare")
+    with caplog.at_level(logging.INFO, "edgekit"):
+        made = edgekit.export(run, ["jetson", "android"])
+    assert {artifact.precision for artifact in made} == {"fp32", "fp16"}
+    assert "edgekit export bare --target android --calibration-data DIR" in caplog.text
+    with pytest.raises(MissingError, match="int8 needs images, and 'bare' was imported without") as caught:
+        edgekit.export(run, "android", precisions=["int8"])
+    assert caught.value.hint.startswith("edgekit export bare --target android --calibration-data DIR")
+    with pytest.raises(MissingError, match="--max-drop needs images"):
+        edgekit.export(run, "android", max_drop=1.0)
+    assert edgekit.benchmark(run, suite="quick", baselines=["pytorch"]) == []
+    assert "## Recommendation" in edgekit.report(run, "md").read_text()
+    write_images(tiny / "more", {"x": 20})
+    made = edgekit.export(run, "android", precisions=["int8"], calibration_data=tiny / "more")
+    assert [artifact.precision for artifact in made].count("int8") == 1
+    assert edgekit.open_run("bare").info.calibration_data == str(tiny / "more")
+
+
+def test_images_without_labels_judge_by_agreement(tiny: Path) -> None:
+    write_images(tiny / "photos", {"x": 30, "y": 30})
+    run = edgekit.import_model("tiny.pth", LABELS, arch="tiny", image_size=64, name="cal", calibration=tiny / "photos")
+    edgekit.export(run, "desktop")
+    rows = edgekit.benchmark(run, suite="quick", baselines=["pytorch"], gates={"max_drop": 50})
+    assert {row.artifact for row in rows} == {
+        "baseline/pytorch", "desktop/model.fp32.onnx", "desktop/model.int8.onnx",
+    }  # fmt: skip
+    for row in rows:
+        assert (row.top1, row.drop, row.p_value, row.samples) == (None, None, None, 60)
+        assert row.agreement_low is not None
+        assert row.agreement_low < row.agreement == row.score
+    for form in ("html", "md", "card", "csv", "json", "classes"):
+        text = edgekit.report(run, form).read_text()
+        assert "top-1 %" not in text
+    assert "same answer % (95 %)" in edgekit.report(run, "md").read_text()
+    assert '"top1": null' in edgekit.report(run, "json").read_text()
+    assert [row.entry.top1 for row in edgekit.history(["cal"])] == [None] * 3
+    with pytest.raises(GateError, match="gates do not hold"):
+        edgekit.benchmark(run, suite="quick", baselines=["pytorch"], gates={"min_accuracy": 50})
+
+
+def test_an_imported_run_is_described_as_imported(folder: Path, tmp_path: Path) -> None:
+    run = edgekit.import_model(
+        folder / "best.pth", LABELS, arch=ARCH, image_size=64, runs_dir=tmp_path, data=folder / "photos"
+    )
+    card = edgekit.report(run, "card").read_text()
+    assert "## Origin" in card
+    assert "## Training" not in card
+    assert "state dict in best.pth" in card
+    page = edgekit.report(run).read_text()
+    assert "imported from" in page
+    assert "edgekit import best.pth" in page
+    assert str(folder) not in page
+    assert rank([run])[0][0].strategy == "imported"

@@ -67,7 +67,7 @@ function drawSetup() {
 function card(figures) {
   const {queries, timed_together: group} = figures;
   const cells = [['p50', ms(figures.p50_ms), 'ms'], ['p90', ms(figures.p90_ms), ''], ['p99', ms(figures.p99_ms), ''],
-    ['top-1', figures.top1.toFixed(1), '%']];
+    ...(figures.top1 === null ? [] : [['top-1', figures.top1.toFixed(1), '%']])];
   const why = group > 1 || figures.p99_ms !== null ? '' : ' (p99 needs at least 662)';
   const notes = [`${queries} latencies${why}, ${figures.images} test images`];
   if (group > 1) notes.push(`coarse clock: each latency is the mean of ${group} queries, so there is no p90 and no p99`);
