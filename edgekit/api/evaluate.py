@@ -255,7 +255,7 @@ def evaluate_run(run: runs.Run) -> Evaluation:
     from edgekit.api.intermediates import Intermediates
     from edgekit.api.report import save_pictures
     from edgekit.data import location
-    from edgekit.evaluation import evaluate
+    from edgekit.evaluation import evaluate, label_order
     from edgekit.models.build import pick_device
     from edgekit.reporting import decide
 
@@ -275,6 +275,10 @@ def evaluate_run(run: runs.Run) -> Evaluation:
     save_pictures(run, judged)
     for line in decide.training_verdicts(judged):
         progress.note(line)
+    if run.info.source is not None:
+        order = label_order.better_order(judged.raw["test_logits"], judged.raw["test_labels"])
+        if order is not None:
+            progress.warn(label_order.sentence(order, judged.labels))
     return judged
 
 

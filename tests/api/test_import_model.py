@@ -201,6 +201,6 @@ def test_an_imported_run_is_described_as_imported(folder: Path, tmp_path: Path) 
     assert "state dict in best.pth" in card
     page = edgekit.report(run).read_text()
     assert "imported from" in page
-    assert "edgekit import best.pth" in page
+    assert "edgekit import best.pth" in edgekit.report(run, "md").read_text()
     assert str(folder) not in page
     assert rank([run])[0][0].strategy == "imported"
