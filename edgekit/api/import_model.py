@@ -107,9 +107,13 @@ def import_model(
         MissingError: there is no such file, or a package is not installed.
 
     Example:
-        >>> run = edgekit.import_model("runs/tour/checkpoint.pt", name="mine", runs_dir="imported", data=images)
+        >>> import torch
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 2), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1),
+        ...                           torch.nn.Flatten(), torch.nn.Linear(8, 3))
+        >>> run = edgekit.import_model(net, ["apple", "banana", "cherry"], {"image_size": 64, "resize_size": 72},
+        ...                            name="mine", data=images, runs_dir="imported")
         >>> run.info.status, str(run.info.source)
-        ('imported', 'checkpoint of edgekit in checkpoint.pt')
+        ('imported', 'module in memory')
     """
     known = [f.name for f in dataclasses.fields(Changes)]
     if wrong := [key for key in changes if key not in known]:

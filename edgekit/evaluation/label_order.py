@@ -73,6 +73,6 @@ def sentence(order: Order, labels: Sequence[str]) -> str:
     more = f", and {len(moved) - _MOST_NAMED} more" if len(moved) > _MOST_NAMED else ""
     return (
         f"the labels are probably in another order than the network's outputs: {order.as_is:.1f} % of the test images "
-        f"are right as they are, {order.reordered:.1f} % in another order ({named}{more}); check labels.txt, and import "
-        "again"
+        f"are right as they are, {order.reordered:.1f} % in another order ({named}{more}); check labels.txt, and "
+        "import again"
     )

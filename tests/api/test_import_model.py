@@ -6,14 +6,17 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 import edgekit
 from edgekit.api.evaluate import rank
 from edgekit.cli.app import run as command
 from edgekit.errors import DataError, EdgekitError, GateError, MissingError, UsageError
 from edgekit.models import build, checkpoints, zoo
+from edgekit.models.build import normalize
 from edgekit.records import Preprocess
 from tests import nets
 from tests.datasets import write_images
@@ -204,3 +207,96 @@ def test_an_imported_run_is_described_as_imported(folder: Path, tmp_path: Path) 
     assert "edgekit import best.pth" in edgekit.report(run, "md").read_text()
     assert str(folder) not in page
     assert rank([run])[0][0].strategy == "imported"
+
+
+class Small(torch.nn.Module):
+    """A network that edgekit has never seen."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        self.stem = torch.nn.Conv2d(3, 8, 3, 2)
+        self.norm = torch.nn.BatchNorm2d(8)
+        self.head = torch.nn.Linear(8, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norm(self.stem(x)))
+        return self.head(x.mean((2, 3)))
+
+
+def test_a_module_in_memory_goes_all_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    net = Small().train()
+    pixels = torch.randint(0, 256, (48, 64, 64, 3), dtype=torch.uint8)
+    images = normalize(pixels, Preprocess(64, 73))
+    loader = DataLoader(TensorDataset(images, torch.arange(48) % 3), batch_size=16)
+    run = edgekit.import_model(
+        net, LABELS, Preprocess(64, 73), name="mine", data=loader, calibration=loader, normalized=True
+    )
+    assert net.training
+    _, model = checkpoints.load(run.path / "checkpoint.pt")
+    with torch.no_grad():
+        assert torch.allclose(model(images), net.eval()(images), atol=1e-5)
+    evaluation = edgekit.evaluate("mine")
+    expected = float((net(images).argmax(1) == torch.arange(48) % 3).float().mean()) * 100
+    assert evaluation.splits["test"].scores.top1 == pytest.approx(expected)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "runs" / "mine").rename(tmp_path / "elsewhere" / "mine")  # the images move with the run
+    made = edgekit.export("elsewhere/mine", ["jetson", "android"])
+    assert {artifact.precision for artifact in made} == {"fp32", "fp16", "int8"}
+    rows = edgekit.benchmark("elsewhere/mine", suite="quick", baselines=["pytorch"])
+    assert min(row.agreement for row in rows) > 90
+    assert rows[0].top1 == pytest.approx(expected)
+
+
+def test_labels_in_another_order_are_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A network that answers by colour, and labels in the order of another one."""
+    net = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 3, bias=False))
+    with torch.no_grad():
+        net[2].weight.copy_(torch.eye(3))
+    pixels, labels = np.zeros((60, 32, 32, 3), np.uint8), np.arange(60) % 3
+    pixels[np.arange(60), ..., :] = np.eye(3, dtype=np.uint8)[labels][:, None, None] * 200
+    said = "the labels are probably in another order"
+    for order, warned in ((labels, False), ((labels + 1) % 3, True)):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "edgekit"):
+            edgekit.import_model(
+                net, ["red", "green", "blue"], Preprocess(32, 32), runs_dir=tmp_path, data=(pixels, order)
+            )
+        assert (said in caplog.text) == warned
+    assert "red is output 2, not 0, green is output 0, not 1" in caplog.text
+
+
+def test_a_whole_pickle_is_refused_unless_trusted(tmp_path: Path) -> None:
+    torch.save(Small(), tmp_path / "whole.pt")
+    given: dict[str, Any] = {"labels": LABELS, "preprocess": Preprocess(64, 64), "runs_dir": tmp_path / "runs"}
+    with pytest.raises(UsageError, match=r"whole\.pt holds a module that was pickled whole") as caught:
+        edgekit.import_model(tmp_path / "whole.pt", **given)
+    assert "--trust" in caught.value.hint
+    assert not (tmp_path / "runs").exists()
+    run = edgekit.import_model(tmp_path / "whole.pt", trust=True, **given)
+    assert str(run.info.source) == "module that was pickled whole in whole.pt"
+
+
+@pytest.mark.slow
+def test_an_imported_state_dict_gives_the_files_of_the_run_that_trained_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "val", "test"):
+        write_images(tmp_path / "photos" / split, dict.fromkeys(LABELS, 12))
+    first = edgekit.train("photos", ARCH, weights="none", image_size=64, epochs=1, batch_size=8, name="trained")
+    torch.save({"state_dict": checkpoints.load(first.path / "checkpoint.pt")[1].state_dict()}, "best.pth")
+    assert first.info.preprocess is not None
+    again = edgekit.import_model("best.pth", LABELS, first.info.preprocess, arch=ARCH, name="imported", data="photos")
+    assert again.weights_sha256 == first.weights_sha256
+    targets = ["jetson", "android", "desktop"]
+    made = [edgekit.export(run, targets, build=False) for run in (first, again)]
+    assert [a.name for a in made[0]] == [a.name for a in made[1]]
+    assert {a.name: a.sha256 for a in made[0]} == {a.name: a.sha256 for a in made[1]}
+    for name in ("model.fp32.onnx", "model.fp32.dynamic.onnx", "model.fp32.tflite"):
+        files = [run.path / "export" / "common" / name for run in (first, again)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    assert {(a.runtime, a.precision) for a in made[0]} >= {
+        (runtime, precision) for runtime in ("tensorrt", "litert") for precision in ("fp32", "fp16", "int8")
+    }
