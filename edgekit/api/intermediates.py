@@ -17,7 +17,7 @@ import numpy as np
 
 from edgekit import files, progress, runs
 from edgekit.config import from_table
-from edgekit.data import calibration, dataset, images, location
+from edgekit.data import calibration, dataset, images, location, sources
 from edgekit.errors import DataError, EdgekitError, MissingError
 from edgekit.labels import visible
 from edgekit.quantization import (
@@ -497,7 +497,7 @@ def imported_with(run: runs.Run) -> Path | None:
     """Return the folder of unlabelled images that a run was imported with, if it is still there."""
     given = run.info.calibration_data
     folder = run.path / given if given else None  # an absolute path stays as it is
-    return folder if folder is not None and folder.is_dir() else None
+    return folder if folder is not None and sources.is_there(folder) else None
 
 
 def can_calibrate(run: runs.Run) -> bool:
