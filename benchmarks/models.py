@@ -24,6 +24,7 @@ from edgekit.models.build import normalize
 from edgekit.ondevice import tensorrt_api
 from tests import nets, rtx
 
+PRECISIONS = ("fp32", "fp16", "int8")
 RESULT = Path(__file__).parent / "results" / "models.json"
 SIZE, IMAGES = 64, 16
 
@@ -46,16 +47,14 @@ def measure(arch: str) -> dict[str, Any]:
     folded = fold(model, size)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if row.quantizes:
-            nets.emit_tflite(folded, size, folder, images, nets.emit_onnx(folded, size, folder, images).table)
-        else:
-            nets.emit_float_onnx(folded, size, folder)
-            nets.emit_float_tflite(folded, size, folder)
+        nets.emit_tflite(folded, size, folder, images, nets.emit_onnx(folded, size, folder, images).table)
         trt, builder, logger = rtx.parser()
         network, _parser = tensorrt_api.parse(trt, builder, logger, (folder / "model.fp32.onnx").read_bytes(), 0)
         layers = network.num_layers
         cosines = {
-            kind: {p: nets.cosine(run(folder / f"model.{p}.{kind}", images), expected) for p in row.precisions}
+            kind: {
+                p: nets.cosine(run(folder / f"model.{p}.{kind}", images), expected) for p in ("fp32", "fp16", "int8")
+            }
             for kind, run in (("onnx", nets.run_onnx), ("tflite", nets.run_tflite))
         }
     seconds = round(time.perf_counter() - started, 1)

@@ -146,12 +146,17 @@ class Placement:
         reads: pairs (tensor, operation that reads it rounded); an operation has the name of its output. Of a tensor
             that is padded with zeros there is a pair before and after the padding, which a runtime may do either way.
         int8_layers: names of the layers that compute with int8 weights on int8 inputs.
+        int8_products: names of the products of two matrices that both are rounded.
+        float_operators: names of the operators that read and write tensors as they are, where all others work on
+            integers (LiteRT).
     """
 
     grids: dict[str, Grid]
     integers: tuple[str, ...]
     reads: frozenset[tuple[str, str]]
     int8_layers: frozenset[str]
+    int8_products: frozenset[str] = frozenset()
+    float_operators: frozenset[str] = frozenset()
 
     @property
     def rounded(self) -> dict[str, Grid]:

@@ -9,10 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgekit import files
+from edgekit import files, progress
 from edgekit.api.intermediates import Intermediates
 from edgekit.errors import ParityError
-from edgekit.quantization import QuantizedModel
+from edgekit.quantization import (
+    LITERT_SCHEME,
+    STRICT_TENSORRT_SCHEME,
+    TENSORRT_SCHEME,
+    QuantizedModel,
+    QuantScheme,
+)
 from edgekit.records import Preprocess
 from edgekit.targets import base
 
@@ -68,19 +74,31 @@ def _onnx_int8(
     model = onnx_ir.load(intermediates.onnx)
     for_tensorrt = resolved.target.runtime == "tensorrt"
     everywhere = intermediates.symmetric and for_tensorrt
-    nodes = qdq.quantize(model, quantized or intermediates.quantized, intermediates.onnx_naming, everywhere)
+    chosen = quantized or intermediates.quantized
+    nodes = qdq.quantize(model, chosen, intermediates.onnx_naming, everywhere)
     onnx.save(model, folder / "model.int8.onnx")
     # Its optimizer rounds the float weights of such a file, per tensor.
     unoptimized = {"host_runtime": "onnxruntime-unoptimized"} if everywhere else {}
-    emitted = [Emitted("model.int8.onnx", {"int8_nodes": len(nodes), **unoptimized})]
+    staying = _left_float(intermediates, chosen, STRICT_TENSORRT_SCHEME if everywhere else TENSORRT_SCHEME, resolved)
+    emitted = [Emitted("model.int8.onnx", {"int8_nodes": len(nodes), **staying, **unoptimized})]
     if for_tensorrt:
         # For DLAs, which know no Q/DQ before TensorRT 11.
         cache = formats.tensorrt_cache(intermediates.table, intermediates.onnx_naming.tensors)
         (folder / "model.int8.dla.cache").write_text(cache, encoding="utf-8")
         fp16.to_fp16(model, *intermediates.observed_onnx)
         onnx.save(model, folder / "model.int8.typed.onnx")
-        emitted.append(Emitted("model.int8.typed.onnx", {"for": "TensorRT 10.12 and newer"}))
+        emitted.append(Emitted("model.int8.typed.onnx", {"for": "TensorRT 10.12 and newer", **staying}))
     return emitted
+
+
+def _left_float(
+    intermediates: Intermediates, model: QuantizedModel, native: QuantScheme, resolved: base.Resolved
+) -> dict[str, Any]:
+    """Return what INT8 files leave in floating point, for the manifest; note it where operators are the reason."""
+    left = intermediates.left_float(model, native)
+    if left.others:
+        progress.note(f"{resolved.name}: INT8 leaves {left}")
+    return {"float_macs": round(left.macs, 4), "float_multiplying": left.multiplying, "float_others": left.others}
 
 
 def _tflite(
@@ -115,6 +133,8 @@ def _tflite(
     path.write_bytes(litert_io.rewrite(before, border, preprocess, first, intermediates.tflite_naming))
     _check_answers(before, path, border.input, preprocess, precision)
     details: dict[str, Any] = {"output": border.output}
+    if precision == "int8":
+        details |= _left_float(intermediates, quantized or intermediates.quantized, LITERT_SCHEME, resolved)
     if not takes_batches(path):
         details["batch"] = 1
     if first is not None:

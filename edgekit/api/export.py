@@ -14,7 +14,6 @@ from edgekit.api.artifacts import load_about, load_artifacts
 from edgekit.api.run import choose
 from edgekit.devices.transport import at, open_transport
 from edgekit.errors import GateError, MissingError, UsageError, unknown
-from edgekit.models import zoo
 from edgekit.progress import Callback, note, reporting, working
 from edgekit.quantization import Border, check_parity_mode
 from edgekit.records import FLOAT, PRECISIONS, Artifact, Device
@@ -150,8 +149,16 @@ def check_budget(run: runs.Run, max_drop: float | None, exported: Sequence[Expor
     if missed := "; ".join(each.missed for each in exported if each.missed):
         raise GateError(
             f"no INT8 model keeps --max-drop {max_drop:g} with certainty; the best one was written: {missed}",
-            f"edgekit quant debug {run.handle}, or a higher --max-drop, or --precision fp16",
+            f"edgekit quant debug {run.handle}, or a higher --max-drop, or {_alternatives(exported)}",
         )
+
+
+def _alternatives(exported: Sequence[Exported]) -> str:
+    """Return the precisions that lose less than INT8 where it exceeds the budget: ``--precision w8`` for LiteRT."""
+    targets = [base.FAMILIES[each.manifest["family"]] for each in exported if each.missed]
+    able = {precision for target in targets for precision in (*target.precisions, *target.optional)}
+    less = " or ".join(f"--precision {precision}" for precision in ("w8", "fp16") if precision in able)
+    return less or "--precision fp32"
 
 
 def _border(taken: str | None, given: str, parity: str) -> Border:
@@ -236,23 +243,19 @@ def _with_fp16(resolved: base.Resolved, chosen: tuple[str, ...]) -> tuple[str, .
 def _writable(
     opened: runs.Run, resolved: base.Resolved, able: tuple[str, ...], options: ExportOptions
 ) -> tuple[str, ...]:
-    """Return `able` without the precisions that edgekit cannot make of the run's network; log the others.
+    """Return `able` without the precisions that need images to calibrate with, if there are none; log these.
 
     Raises:
-        UsageError: a precision was asked for that cannot be made. MissingError: it needs calibration images.
+        MissingError: such a precision was asked for.
     """
     from edgekit.api.intermediates import can_calibrate
 
-    arch, source = opened.info.arch, opened.info.source
-    if source is not None and source.as_is:
-        return _as_it_is(resolved, able, options, source.as_is)
-    chosen = able if source is not None and source.program else zoo.precisions(arch, able, options.precisions)
-    if left := [p for p in able if p not in chosen]:
-        note(f"{resolved.name}: without {', '.join(left)}, which edgekit cannot export {arch} to yet")
+    if opened.info.source is not None and opened.info.source.as_is:
+        return _as_it_is(resolved, able, options, opened.info.source.as_is)
     if options.calibration_data is not None or can_calibrate(opened):
-        return chosen
-    exact = tuple(p for p in chosen if p in FLOAT)
-    needing = [p for p in chosen if p not in FLOAT]
+        return able
+    exact = tuple(p for p in able if p in FLOAT)
+    needing = [p for p in able if p not in FLOAT]
     again = f"edgekit export {opened.handle} --target {quote(resolved.name)} --calibration-data DIR"
     hint = f"{again}   (about 256 images like those that the network will see, without labels)"
     if options.max_drop is not None or not exact or set(needing) & set(options.precisions):

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from torch import fx, nn
 
     from edgekit.models.onnx_module import OnnxModule
+    from edgekit.quant.costs import LeftFloat
     from edgekit.quant.naming import Naming
     from edgekit.scores import Evaluation
 
@@ -266,7 +267,6 @@ class Intermediates:
         chosen = self.calibration_set
         from edgekit.quant import calibrate, preflight
 
-        preflight.check_operators(self.folded)
         for doubt in preflight.check_weights(self.folded):
             progress.note(f"weights: {doubt}")
         paths = self._calibration_paths()
@@ -414,19 +414,20 @@ class Intermediates:
 
     @property
     def observed_onnx(self) -> tuple[CalibrationTable | None, dict[str, str] | None]:
-        """The calibration table, and ONNX tensor -> its name there; None for networks that are not quantized.
+        """The calibration table, and ONNX tensor -> its name there; None for an ONNX file that is kept as it is.
 
         Also None, with a note, for a run that was imported without images.
         """
         if self.calibration_data is None and not can_calibrate(self.run):
             progress.note("fp16: without images nothing tells whether a value overflows; --calibration-data DIR would")
             return None, None
-        from edgekit.models import zoo
+        return (None, None) if self.kept_onnx is not None else (self.table, self.onnx_naming.tensors)
 
-        if self.kept_onnx is not None:
-            return None, None
-        row = zoo.MODELS.get(self.checkpoint.arch)
-        return (self.table, self.onnx_naming.tensors) if row is None or row.quantizes else (None, None)
+    def left_float(self, model: QuantizedModel, native: QuantScheme) -> LeftFloat:
+        """Return what computes in floating point in files of `model` for a runtime with the scheme `native`."""
+        from edgekit.quant import costs
+
+        return costs.left_float(self.folded, model.placement(native), self.checkpoint.preprocess.image_size)
 
     @cached_property
     def tflite_naming(self) -> Naming:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit import config, files, progress
 from edgekit.api.run import choose
-from edgekit.models import zoo
 from edgekit.quantization import LITERT_SCHEME, TENSORRT_SCHEME, CalibrationRecipe, CalibrationTable
 from edgekit.runs import Run
 from edgekit.targets import base
@@ -47,10 +46,9 @@ def debug(
         images: number of calibration images to compare on.
     """
     resolved = base.resolve(target)
-    able = base.precisions(resolved, ("int8",))
+    base.precisions(resolved, ("int8",))
     chosen = config.load_recipe(recipe)
     opened = choose(runs_dir, run, data)
-    zoo.precisions(opened.info.arch, able, able)
     from edgekit.api.intermediates import Intermediates
     from edgekit.reporting import pictures, svg
 

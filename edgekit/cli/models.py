@@ -102,7 +102,7 @@ def _print_details(name: str, json: bool) -> None:
 def describe(arch: str) -> dict[str, Any]:
     """Return an architecture as plain values; ``tried`` maps file formats to precisions that agreed with PyTorch."""
     row = zoo.row(arch)
-    done = [p for p in row.precisions if p in ("fp32", "fp16", "int8")] if arch in zoo.MODELS else []
+    done = ["fp32", "fp16", "int8"] if arch in zoo.MODELS else []
     return {
         "model": arch,
         "parameters_m": row.parameters_m,

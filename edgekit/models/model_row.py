@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
-from edgekit.records import PRECISIONS, Preprocess
+from edgekit.records import Preprocess
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,6 @@ class ModelRow:
             cached, and it can have a hidden layer.
         parameters_m: parameters in millions. macs_g: 10**9 multiply-accumulates per image. Both at the native
             size, with 1000 classes, without the auxiliary head.
-        quantizes: whether edgekit can quantize it to INT8.
         note: other requirements, in a few words. license: of the pretrained weights, as their publisher names it.
     """
 
@@ -51,14 +50,8 @@ class ModelRow:
     simple: bool = True
     parameters_m: float = 0.0
     macs_g: float = 0.0
-    quantizes: bool = True
     note: str = ""
     license: str = ""
-
-    @property
-    def precisions(self) -> tuple[str, ...]:
-        """Return the precisions that edgekit can export."""
-        return tuple(p for p in PRECISIONS if self.quantizes or p in ("fp32", "fp16"))
 
     @property
     def aux_heads(self) -> tuple[str, ...]:

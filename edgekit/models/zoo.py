@@ -147,7 +147,6 @@ MODELS: dict[str, ModelRow] = {
         sized=True,
         parameters_m=86.57,
         macs_g=17.564,
-        quantizes=False,
         note="TensorRT >= 8.6",
     ),
     "swin_t": _torchvision(
@@ -158,7 +157,6 @@ MODELS: dict[str, ModelRow] = {
         *("features.0-1", "features.2-3", "features.4-5", "features.6-7 norm"),
         parameters_m=28.29,
         macs_g=4.491,
-        quantizes=False,
         note="TensorRT >= 8.6",
     ),
 }
@@ -222,18 +220,3 @@ def _nearest(found: ModelRow, size: int) -> int:
     native = found.preprocess.image_size
     near = sorted(possible, key=lambda other: (abs(other - size), other))
     return next((other for other in near if other == native or found.accepts(other)), native)
-
-
-def precisions(arch: str, able: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the precisions of `able` that edgekit can export for this network.
-
-    Args:
-        able: precisions that a target supports. wanted: precisions that the user named, may be empty.
-    Raises:
-        UsageError: a named precision cannot be exported, or none is left.
-    """
-    possible = tuple(p for p in able if p in row(arch).precisions)
-    if set(wanted) - set(row(arch).precisions) or not possible:
-        others = [p for p in row(arch).precisions if p in able] or row(arch).precisions
-        raise UsageError(f"edgekit cannot quantize {arch} to INT8 yet", " ".join(f"--precision {p}" for p in others))
-    return possible

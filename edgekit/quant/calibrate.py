@@ -21,7 +21,7 @@ _CHUNK = 8
 
 
 class _Watching(fx.Interpreter):
-    """Runs a graph and passes the name and the value of every tensor to `see`."""
+    """Runs a graph and passes the name and the value of every tensor of real numbers to `see`."""
 
     def __init__(self, folded: fx.GraphModule, see: Callable[[str, torch.Tensor], None]) -> None:
         super().__init__(folded)
@@ -30,7 +30,7 @@ class _Watching(fx.Interpreter):
 
     def run_node(self, node: fx.Node) -> Any:
         result = super().run_node(node)
-        if node in self.names and isinstance(result, torch.Tensor):
+        if node in self.names and isinstance(result, torch.Tensor) and result.is_floating_point() and result.numel():
             self.see(self.names[node], result)
         return result
 
@@ -54,22 +54,31 @@ def calibrate(
     """Observe every tensor over `batches`, normalized float32 images (N, 3, H, W).
 
     Memory does not grow with the number of images; one pass serves every observer. The observer `MEASURED`
-    stands for the one of `CANDIDATES` with the least error for this network.
+    stands for the one of `CANDIDATES` with the least error for this network. Tensors that a mask makes minus infinity
+    in places have no range: nothing can hold them as integers.
 
     Args:
         shown: the samples in the batches, recorded in the table. parent: sha256 of the checkpoint.
     Raises:
-        DataError: there are no images, or a tensor holds NaN or infinite values; the message names it.
+        DataError: there are no images, or a tensor holds NaN or is infinite; the message names it.
     """
     observers.check(recipe.observer)
     seen: dict[str, Histogram] = {}
     first: list[torch.Tensor] = []
+    masked: set[str] = set()
+    # The scores keep their full range: clipping would make the highest scores equal.
+    scores = {tensor_names(folded.graph)[node] for node in folded.graph.output_node().all_input_nodes}
+    finite = {*scores, *placement.layers(folded)}
 
     def see(name: str, value: torch.Tensor) -> None:
+        if name in masked:
+            return
         try:
             seen.setdefault(name, Histogram()).update(value)
         except DataError as error:
-            raise DataError(f"{error.message} in tensor {name!r}", "check the checkpoint") from None
+            if name in finite or not _is_masked(value):
+                raise DataError(f"{error.message} in tensor {name!r}", "check the checkpoint") from None
+            masked.add(name)
 
     watching = _Watching(folded, see)
     for images in batches:
@@ -78,9 +87,7 @@ def calibrate(
             first.append(images[:room].clone())
     if not seen:
         raise DataError("the calibration set is empty", "give the data set more training images")
-    # The scores keep their full range: clipping would make the highest scores equal.
-    scores = {watching.names[node] for node in folded.graph.output_node().all_input_nodes}
-
+    seen = {name: histogram for name, histogram in seen.items() if name not in masked}
     ends = {name: OBSERVERS["minmax"](histogram) for name, histogram in seen.items()}
 
     def table(observer: str) -> CalibrationTable:
@@ -90,6 +97,11 @@ def calibrate(
     if recipe.observer != MEASURED:
         return table(recipe.observer)
     return with_least_error(folded, [table(observer) for observer in CANDIDATES], torch.cat(first))
+
+
+def _is_masked(values: torch.Tensor) -> bool:
+    """Return whether values are minus infinity in places, and finite everywhere else."""
+    return bool((values.isneginf() | values.isfinite()).all())
 
 
 @torch.inference_mode()

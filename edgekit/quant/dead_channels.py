@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
-from edgekit.quant import placement, simulate
+from edgekit.quant import operators, placement, simulate
 from edgekit.quant.naming import tensor_names
 from edgekit.quant.simulate import Suffix
 from edgekit.quantization import CalibrationTable, Grid, LayerWeights
@@ -94,7 +94,7 @@ def triples(folded: fx.GraphModule) -> list[Triple]:
     names, calls = tensor_names(folded.graph), Counter(str(node.target) for node in folded.graph.nodes)
 
     def conv(node: fx.Node | None) -> nn.Conv2d | None:
-        module = None if node is None or calls[str(node.target)] > 1 else placement.module_of(folded, node)
+        module = None if node is None or calls[str(node.target)] > 1 else operators.module_of(folded, node)
         return module if isinstance(module, nn.Conv2d) and module.bias is not None else None
 
     found = []
@@ -142,7 +142,7 @@ def _run(network: fx.GraphModule, node: fx.Node, value: torch.Tensor) -> torch.T
     return torch.as_tensor(run.run_node(node))
 
 
-def _modules(network: fx.GraphModule, triple: Triple) -> list[placement.Weighted]:
+def _modules(network: fx.GraphModule, triple: Triple) -> list[operators.Weighted]:
     layers = placement.layers(network)
     return [layers[name][1] for name in triple.layers]
 
@@ -272,7 +272,7 @@ def with_copies(
     return {name: LayerWeights(w.numpy(), b.numpy()) for name, (w, b) in zip(triple.layers, arrays)}
 
 
-def _bias(module: placement.Weighted) -> torch.Tensor:
+def _bias(module: operators.Weighted) -> torch.Tensor:
     assert module.bias is not None  # rule 3
     return module.bias.detach().clone()
 

@@ -17,7 +17,7 @@ import torch
 from torch import fx, nn
 
 from edgekit.errors import DataError
-from edgekit.quant import placement, simulate
+from edgekit.quant import operators, placement, simulate
 from edgekit.quant.observers import Histogram
 from edgekit.quantization import Grid, QuantizedModel, QuantScheme
 
@@ -293,7 +293,7 @@ class _Walk(simulate.Simulation):
         inputs = self.env[source]
         if self.names[source] in self.grids:
             inputs = simulate.fake_quantize(inputs, self.grids[self.names[source]])
-        module = placement.module_of(self.module, node)  # type: ignore[arg-type]
+        module = operators.module_of(self.module, node)  # type: ignore[arg-type]
         assert module is not None
         alone = simulate.apply(module, inputs, *self.quantized[name])
         sums = self.sums.layers[name]

@@ -2,7 +2,9 @@
 
 LiteRT's own quantizer (ai-edge-quantizer) gives the file its form. It gets the grids of the quantized model's
 placement as its calibration result; the integers and scales of the weights are then replaced by those of the
-quantized model. Operators that XNNPACK does not run are rewritten: a file that it runs in part is slow.
+quantized model. Operators that compute in floating point in the placement do so in the file, and so does everything
+that has no counterpart in the network: the parts of a layer norm, for example. Operators that XNNPACK does not run are
+rewritten: a file that it runs in part is slow.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import files
+from edgekit import files, progress
 from edgekit.errors import EdgekitError
 from edgekit.quant import affine, flatbuffer
 from edgekit.quant.naming import Naming
@@ -33,6 +35,7 @@ from edgekit.quantization import (
 # Form of a quantized file -> the quantizer's recipe for it.
 FORMS = {"int8": "static_wi8_ai8", "16x8": "static_wi8_ai16", "w8": "weight_only_wi8_afp32"}
 
+_MOST_NAMED = 5
 _RELU, _RELU6 = 1, 3  # ActivationFunctionType
 _HARD_SWISH_CONSTANTS = (("three", 3.0), ("sixth", 1 / 6))
 
@@ -40,81 +43,147 @@ _HARD_SWISH_CONSTANTS = (("three", 3.0), ("sixth", 1 / 6))
 def quantize(float_path: Path, quantized: QuantizedModel, naming: Naming, path: Path, form: str = "int8") -> None:
     """Write a file with int8 weights and float32 input and output.
 
-    Layers that the quantized model keeps in floating point read and write float32.
+    Layers that the quantized model keeps in floating point read and write float32. A layer or a product of its
+    placement that is not found in the file does so, too; a note names it.
 
     Args:
         form: "int8": int8 activations. "16x8": int16 activations that cover the full observed range. "w8": float32
             activations; the weights are converted when the model is loaded or while it runs.
 
     Raises:
-        EdgekitError: an activation without a counterpart in the table, or an operator without one
-            among the layers; the message names it.
+        EdgekitError: a layer without weights in the quantized model, or nothing in the file can hold integers.
     """
     from ai_edge_quantizer import qtyping, quantizer, recipe
 
     model, activations = _read(float_path)
-    result = None if form == "w8" else _calibration_result(model, activations, quantized, naming, form)
+    spans = {} if form == "w8" else _spans(model, activations, quantized, naming, form)
     layers = _layers(model, quantized, naming)
-    for op, layer in layers:
-        _write_floats(model, op, layer)
+    for op, _, layer in layers:
+        if layer is not None:
+            _write_floats(model, op, layer)
+    floats = _float_operators(model, quantized, naming, layers, None if form == "w8" else spans)
+    if form == "w8":
+        result = None
+    else:
+        result = {name: {"min": _array(low), "max": _array(high)} for name, (low, high) in spans.items()}
+        _note_lost(model, quantized, naming, layers, floats)
     q = quantizer.Quantizer(flatbuffer.serialize(model))
     q.load_quantization_recipe(getattr(recipe, FORMS[form])())
     unquantized = {"algorithm_key": recipe.AlgorithmName.NO_QUANTIZE}
     for border in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
         q.update_quantization_recipe(regex=".*", operation_name=border, **unquantized)
-    for op, layer in layers:
-        if layer.scales is None:
-            for output in _with_padding(model, op):
-                everything = qtyping.TFLOperationName.ALL_SUPPORTED
-                # The quantizer searches in "<output>;", and one output's name may be part of another's.
-                only = f"^{re.escape(output)};$"
-                q.update_quantization_recipe(regex=only, operation_name=everything, **unquantized)
+    if floats:
+        # The quantizer searches in "<output>;", and one output's name may be part of another's.
+        only = "^(?:" + "|".join(re.escape(_scope(model, op)) for op in floats) + ")$"
+        q.update_quantization_recipe(regex=only, operation_name=qtyping.TFLOperationName.ALL_SUPPORTED, **unquantized)
     result = flatbuffer.parse(q.quantize(result, enable_progress_report=False).quantized_model)
-    for op, (_, layer) in zip(_weighted(result), layers, strict=True):
-        if layer.scales is not None:
+    for op, (_, _, layer) in zip(_weighted(result), layers, strict=True):
+        if layer is not None and layer.scales is not None:
             write_weights(result, op, layer)
             if form != "w8":
-                write_bias(result, op, layer, float(flatbuffer.tensor(result, op, 0).quantization.scale[0]))
+                scale = flatbuffer.tensor(result, op, 0).quantization.scale
+                write_bias(result, op, layer, 1.0 if scale is None else float(scale[0]))
     if form == "int8":
         write_hard_swish(result)
     files.save_bytes(path, flatbuffer.serialize(result))
 
 
-def _with_padding(model: Any, op: Any) -> list[str]:
-    """Return the output of an operator, and that of a PAD whose only reader it is."""
+def _scope(model: Any, op: Any) -> str:
+    """Return the text by which the quantizer knows an operator: its outputs, each with a semicolon."""
+    return "".join(f"{model.subgraphs[0].tensors[number].name.decode()};" for number in op.outputs)
+
+
+def _float_operators(
+    model: Any, quantized: QuantizedModel, naming: Naming, layers: list[_Found], spans: dict[str, Any] | None
+) -> list[Any]:
+    """Return the operators that compute in floating point, in the order of the file.
+
+    Args:
+        spans: the ranges of activations; None for a file with float activations.
+    Raises:
+        EdgekitError: all of them do.
+    """
     graph = model.subgraphs[0]
-    writers = [
-        each for each in graph.operators if op.inputs[0] in each.outputs and flatbuffer.kind(model, each) == "PAD"
-    ]
-    before = writers if _readers(graph, op.inputs[0]) == 1 else []
-    return [graph.tensors[each.outputs[0]].name.decode() for each in (op, *before)]
+    kept = {id(op): layer is None or layer.scales is None for op, _, layer in layers}
+    floating = {naming.matched(name) for name in quantized.placement(LITERT_SCHEME).float_operators}
+    readers = _readers_of(graph)
+
+    def is_float(op: Any) -> bool:
+        if id(op) in kept:
+            return kept[id(op)] or (spans is not None and lacks_range(op))
+        if spans is None:
+            return True
+        after = readers.get(op.outputs[0], [])
+        pads = flatbuffer.kind(model, op) == "PAD" and len(after) == 1 and kept.get(id(after[0]), False)
+        return pads or lacks_range(op) or bool(floating and floating & _belongs_to(graph, op, naming, readers))
+
+    def lacks_range(op: Any) -> bool:
+        tensors = (graph.tensors[number] for number in (*op.inputs, *op.outputs) if number >= 0)
+        reals = (t for t in tensors if t.type == flatbuffer.type_of("FLOAT32") and model.buffers[t.buffer].data is None)
+        return any(t.name.decode() not in (spans or {}) for t in reals)
+
+    floats = [op for op in graph.operators if is_float(op)]
+    if len(floats) == len(graph.operators):
+        raise EdgekitError("no operator of this network can compute on int8", "--precision fp16")
+    return floats
 
 
-def _calibration_result(
+def _readers_of(graph: Any) -> dict[int, list[Any]]:
+    """Return the operators that read each tensor."""
+    readers: dict[int, list[Any]] = {}
+    for op in graph.operators:
+        for number in op.inputs:
+            readers.setdefault(int(number), []).append(op)
+    return readers
+
+
+def _belongs_to(graph: Any, op: Any, naming: Naming, readers: dict[int, list[Any]]) -> set[str]:
+    """Return the torch tensors that an operator helps to compute: its own output, else the nearest ones after it."""
+    found, waiting, seen = set[str](), [op], set[int]()
+    while waiting:
+        for number in map(int, waiting.pop().outputs):
+            if (name := naming.tensors.get(graph.tensors[number].name.decode())) is not None:
+                found.add(name)
+            elif number not in seen:
+                seen.add(number)
+                waiting.extend(readers.get(number, []))
+    return found
+
+
+def _note_lost(model: Any, quantized: QuantizedModel, naming: Naming, layers: list[_Found], floats: list[Any]) -> None:
+    """Note the layers and products of the placement that do not compute on integers in the file."""
+    graph, staying, placement = model.subgraphs[0], {id(op) for op in floats}, quantized.placement(LITERT_SCHEME)
+    found = {naming.matched(str(name)) for op, name, _ in layers if id(op) not in staying}
+    readers = _readers_of(graph)
+    for op in graph.operators:
+        if id(op) not in staying and flatbuffer.kind(model, op) == "BATCH_MATMUL":
+            found |= _belongs_to(graph, op, naming, readers)
+    wanted = sorted(placement.int8_layers | placement.int8_products)
+    if lost := [name for name in wanted if naming.matched(name) not in found]:
+        more = f" and {len(lost) - _MOST_NAMED} more" if len(lost) > _MOST_NAMED else ""
+        progress.note(f"not found in the LiteRT file, so in floating point: {', '.join(lost[:_MOST_NAMED])}{more}")
+
+
+def _spans(
     model: Any, activations: list[str], quantized: QuantizedModel, naming: Naming, form: str
-) -> dict[str, dict[str, np.ndarray]]:
-    """Return the smallest and largest value of each activation, in the form of a calibration result."""
+) -> dict[str, tuple[float, float]]:
+    """Return the smallest and the largest value of the grid of each activation that has a range."""
     table = quantized.table
     if form == "16x8":
         ranges = _ranges(model, activations, replace(table, ranges={**table.ranges, **table.seen}), naming)
-        spans = {n: (-(most := max(-span.low, span.high)), most) for n, span in ranges.items()}
-    else:
-        grids = quantized.placement(LITERT_SCHEME).grids
-        symmetric = quantized.scheme(LITERT_SCHEME).symmetric
-        spans = {}
-        for name, span in _ranges(model, activations, table, naming).items():
-            ours = naming.tensors.get(name)
-            grid = grids[ours] if ours in grids else affine.activation_grid(span, symmetric)  # LiteRT's own tensors
-            spans[name] = grid.low, grid.high
-    return {n: {"min": _array(low), "max": _array(high)} for n, (low, high) in spans.items()}
+        return {n: (-(most := max(-span.low, span.high)), most) for n, span in ranges.items()}
+    grids = quantized.placement(LITERT_SCHEME).grids
+    symmetric = quantized.scheme(LITERT_SCHEME).symmetric
+    spans = {}
+    for name, span in _ranges(model, activations, table, naming).items():
+        ours = naming.tensors.get(name)
+        grid = grids[ours] if ours in grids else affine.activation_grid(span, symmetric)  # LiteRT's own tensors
+        spans[name] = grid.low, grid.high
+    return spans
 
 
 def spans(float_path: Path, table: CalibrationTable, naming: Naming) -> dict[str, Range]:
-    """Return the range of every activation of the float file, by its name there.
-
-    Raises:
-        EdgekitError: an activation without a counterpart in the table.
-    """
+    """Return the range of every activation of the float file that has one, by its name there."""
     return _ranges(*_read(float_path), table, naming)
 
 
@@ -140,9 +209,7 @@ def to_fp16(float_path: Path, path: Path) -> None:
 def _ranges(model: Any, activations: list[str], table: CalibrationTable, naming: Naming) -> dict[str, Range]:
     known = {n: table.ranges[naming.tensors[n]] for n in activations if naming.tensors.get(n) in table.ranges}
     found = _spread(model, known)
-    if lost := [n for n in activations if n not in found]:
-        raise EdgekitError(f"LiteRT tensors without a counterpart in the calibration table: {', '.join(lost[:5])}")
-    return {n: found[n] for n in activations}
+    return {n: found[n] for n in activations if n in found}
 
 
 def _array(value: float) -> np.ndarray:
@@ -194,24 +261,33 @@ def _weighted(model: Any) -> list[Any]:
     return [op for op in model.subgraphs[0].operators if flatbuffer.kind(model, op) in kinds]
 
 
-def _layers(model: Any, quantized: QuantizedModel, naming: Naming) -> list[tuple[Any, LayerWeights]]:
-    """Return every operator with weights, and the weights for it.
+# An operator with weights, the layer that it computes, and the weights for it; both None for other constants.
+_Found = tuple[Any, str | None, LayerWeights | None]
+
+
+def _layers(model: Any, quantized: QuantizedModel, naming: Naming) -> list[_Found]:
+    """Return every operator with weights, its layer, and the weights for it.
 
     The converter folds a constant that is added after a layer into its bias (the 3 of a hard sigmoid). The
     tensor then has no counterpart in torch, and the layer is recognised by its weights; the bias in the file
     is changed by the difference between the layer's new and trained bias.
     """
-    found = []
+    found: list[_Found] = []
     for op in _weighted(model):
         output = model.subgraphs[0].tensors[op.outputs[0]].name.decode()
         name = naming.layers.get(output) or _by_weight(model, op, naming)
+        if name is None or flatbuffer.constant(model, op, 1) is None:
+            found.append((op, None, None))
+            continue
         if name not in quantized.layers:
             raise EdgekitError(f"the LiteRT operator that writes {output!r} has no counterpart among the layers")
         layer, bias = quantized.layers[name], flatbuffer.constant(model, op, 2)
         before = naming.trained[name].bias if name in naming.trained else None
-        if layer.bias is not None and before is not None and bias is not None:
-            layer = replace(layer, bias=(bias + (layer.bias - before)).astype(np.float32))
-        found.append((op, layer))
+        if layer.bias is not None and before is not None:
+            # A bias of zeros is left out where the network is converted.
+            held = bias if bias is not None else np.zeros_like(before)
+            layer = replace(layer, bias=(held + (layer.bias - before)).astype(np.float32))
+        found.append((op, name, layer))
     return found
 
 
@@ -237,6 +313,9 @@ def _in_litert(model: Any, op: Any, weight: np.ndarray) -> np.ndarray:
 def _write_floats(model: Any, op: Any, layer: LayerWeights) -> None:
     """Write the layer's weight and bias into the float model."""
     tensors = model.subgraphs[0].tensors
+    if layer.bias is not None and layer.bias.any() and flatbuffer.tensor(model, op, 2) is None:
+        name = f"{tensors[op.outputs[0]].name.decode()}/bias"
+        op.inputs = [*op.inputs[:2], flatbuffer.add_tensor(model, name, layer.bias.shape, "FLOAT32", data=layer.bias)]
     arrays = [_in_litert(model, op, layer.weight), layer.bias]
     for index, array in zip(op.inputs[1:3], arrays):
         if index >= 0 and array is not None:

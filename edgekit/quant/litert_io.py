@@ -24,7 +24,7 @@ import torch
 from torch import fx, nn
 
 from edgekit.errors import UsageError
-from edgekit.quant import flatbuffer, litert, placement, recover
+from edgekit.quant import flatbuffer, litert, operators, recover
 from edgekit.quant.naming import Naming
 from edgekit.quantization import Border, CalibrationRecipe, CalibrationTable, Grid, LayerWeights, QuantScheme
 from edgekit.records import Preprocess
@@ -91,7 +91,7 @@ def pixel_layer(folded: fx.GraphModule, preprocess: Preprocess) -> nn.Sequential
     node = image
     while len(node.users) == 1 and not (found and isinstance(found[-1], nn.Conv2d)):
         node = next(iter(node.users))
-        module = placement.module_of(folded, node)
+        module = operators.module_of(folded, node)
         if not isinstance(module, nn.ZeroPad2d | nn.Conv2d):
             break
         found.append(copy.deepcopy(module))

@@ -71,8 +71,9 @@ def name_exported(
     """
     known = _sketches(reference)
     tensors = _match(known, _sketches(exported))
-    layers = {theirs: written_by[ours] for theirs, ours in tensors.items() if ours in written_by}
     equal = {name: first for name, first in _match(known, known).items() if name != first}
+    writers = {equal.get(name, name): layer for name, layer in reversed(written_by.items())} | written_by
+    layers = {theirs: writers[ours] for theirs, ours in tensors.items() if ours in writers}
     return Naming(tensors, layers, trained, equal)
 
 

@@ -2,7 +2,15 @@
 
 This is the only place that decides it. The emitters write a `Placement`, the simulation runs it.
 
-LiteRT (`everywhere`) rounds every tensor except those that only a fused activation reads.
+LiteRT (`everywhere`):
+
+A. Conv2d, Linear and products of two matrices that depend on the image compute on int8 tensors.
+B. What LiteRT has no int8 kernel for (layer norm, softmax, GELU, a constant tensor beside the input, and whatever is
+   not in `quant.operators`) computes in floating point, on tensors as they are.
+C. Every other operator is between these. It computes on int8 if each tensor that it reads is held as integers anyway,
+   and no operator of rule B reads what it writes: the additions of a vision transformer, each between two layer norms,
+   stay float. One that only moves values keeps the grid of what it reads.
+D. Every tensor that an int8 operator reads or writes is rounded, except those that only a fused activation reads.
 
 For TensorRT (NVIDIA TensorRT documentation, "Working with quantized types"; TensorRT 8.5's parser):
 
@@ -19,6 +27,10 @@ For TensorRT (NVIDIA TensorRT documentation, "Working with quantized types"; Ten
 6. Squeeze-and-excitation: the average pool before a convolution reads a rounded input, and so does the product that
    scales the channels, on both sides.
 7. A layer that is kept in floating point reads its input as it is.
+8. A product of two matrices that depend on the image (attention) reads both rounded. Softmax, layer norm, GELU and all
+   else stay float (NVIDIA/TensorRT, issue 3243: a pair before each of the two products, for fused attention).
+
+In both, an operator whose input has no range, because a mask makes it infinite, computes in floating point.
 
 Strict parity on TensorRT rounds what LiteRT rounds; the layers that rule 2 keeps float then read and write rounded
 values.
@@ -28,14 +40,15 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from edgekit.quant import affine
+from edgekit.quant import affine, operators
 from edgekit.quant.naming import tensor_names
+from edgekit.quant.operators import Weighted, module_of
 from edgekit.quantization import (
     LITERT_SCHEME,
     STRICT_TENSORRT_SCHEME,
@@ -47,7 +60,6 @@ from edgekit.quantization import (
     QuantScheme,
 )
 
-Weighted = nn.Conv2d | nn.Linear
 _Read = tuple[fx.Node, fx.Node]  # a tensor, and the operation that reads it
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
 _ACTIVATION_CALLS = (F.relu, F.relu6, F.hardtanh, torch.relu)
@@ -102,68 +114,168 @@ def place(
     Args:
         float_layers: names of the layers that are kept in floating point.
     """
-    names = tensor_names(folded.graph)
-    integers = quantized_tensors(folded, scheme, float_layers)
+    names, known = tensor_names(folded.graph), table.ranges.keys()
+    integers = quantized_tensors(folded, scheme, float_layers, known)
     shifted = _shifted_tensors(folded, scheme, float_layers, integers)
     in_int8 = {
         name
         for name, (node, _) in layers(folded).items()
-        if name not in float_layers and runs_in_int8(folded, node, scheme)
+        if name not in float_layers and runs_in_int8(folded, node, scheme) and _reads_known(names, node, known)
     }
     reads = set()
-    for source, reader in _reads(folded, scheme, float_layers):
+    for source, reader in _reads(folded, scheme, float_layers, known):
         reads.add((names[source], names[reader]))
         if isinstance(module_of(folded, source), nn.ZeroPad2d):  # exporters may fold it into the layer that reads it
             reads.add((names[source.all_input_nodes[0]], names[reader]))
+    grids = {n: affine.tensor_grid(span, scheme.symmetric, n in shifted) for n, span in table.ranges.items()}
+    floats: set[str] = set()
+    if scheme.everywhere:
+        computes = _integer_operators(folded, float_layers, known)
+        floats = {name for node, name in names.items() if node.op != "placeholder" and node not in computes}
+        floats -= set(float_layers)
+        for node in computes:
+            first = names.get(operators.origin(folded, node), "")
+            if _keeps_grid(folded, node) and {names[node], first} <= grids.keys():
+                grids[names[node]] = grids[first]
     return Placement(
-        {n: affine.tensor_grid(span, scheme.symmetric, n in shifted) for n, span in table.ranges.items()},
+        grids,
         tuple(name for name in names.values() if name in integers),
         frozenset(reads),
         frozenset(in_int8),
+        frozenset(names[node] for node in names if _product_is_known(folded, node, names, known)),
+        frozenset(floats),
     )
 
 
-def quantized_tensors(folded: fx.GraphModule, scheme: QuantScheme, float_layers: tuple[str, ...] = ()) -> set[str]:
+def quantized_tensors(
+    folded: fx.GraphModule,
+    scheme: QuantScheme,
+    float_layers: tuple[str, ...] = (),
+    known: Container[str] | None = None,
+) -> set[str]:
     """Return the names of the tensors that the simulation rounds to int8.
 
     A tensor that only float layers read stays float. For TensorRT this leaves out tensors that only residual
     additions (rule 5) and pools (rule 6) read rounded.
+
+    Args:
+        known: tensors that have a range; by default all.
     """
     names, weighted = tensor_names(folded.graph), layers(folded)
+    known = set(names.values()) if known is None else known
     if scheme.everywhere:
-        return {names[node] for node in names if _rounded_everywhere(folded, node, names, float_layers)}
+        computes = _integer_operators(folded, float_layers, known)
+        return {
+            name
+            for node, name in names.items()
+            if name in known and _rounded_everywhere(folded, node, names, float_layers, computes)
+        }
     return {
         names[source]
-        for source, reader in _reads(folded, scheme, float_layers)
-        if names[reader] in weighted or reader.target in _PRODUCTS
+        for source, reader in _reads(folded, scheme, float_layers, known)
+        if names[reader] in weighted or reader.target in _PRODUCTS or operators.is_product(folded, reader)
     }
 
 
+def _reads_known(names: dict[fx.Node, str], node: fx.Node, known: Container[str]) -> bool:
+    """Return whether everything that a node reads has a range."""
+    return all(names.get(source, "") in known for source in node.all_input_nodes)
+
+
+def _product_is_known(folded: fx.GraphModule, node: fx.Node, names: dict[fx.Node, str], known: Container[str]) -> bool:
+    return operators.is_product(folded, node) and _reads_known(names, node, known)
+
+
+def _integer_operators(folded: fx.GraphModule, float_layers: tuple[str, ...], known: Container[str]) -> set[fx.Node]:
+    """Return the operators that LiteRT computes on int8 tensors (rules A to C)."""
+    names, weighted = tensor_names(folded.graph), layers(folded)
+
+    def is_heavy(node: fx.Node) -> bool:
+        name = names.get(node, "")
+        if name in weighted:
+            return name not in float_layers and name in known and _reads_known(names, node, known)
+        return name in known and _product_is_known(folded, node, names, known)
+
+    heavy = {node for node in names if is_heavy(node)}
+    # A layer that was chosen to stay float (`float_layers`) is surrounded by integers: it changes nothing around it.
+    bounds = {node for node in names if node.op == "placeholder" or names[node] in float_layers}
+    floats = {
+        node
+        for node, name in names.items()
+        if node not in heavy | bounds
+        and not (operators.has_integer_kernel(folded, node) and _is_known(node, name, known))
+    }
+    computes = set(heavy)
+    for node in names:
+        if node in heavy | bounds | floats:
+            continue
+        sources = node.all_input_nodes
+        if is_fused_activation(folded, node) and len(sources[0].users) == 1 and sources[0] in heavy:
+            computes.add(node)
+            continue
+        held = all(s in computes or s in bounds or any(u in heavy for u in s.users) for s in sources)
+        if held and (operators.moves(folded, node) or not any(u in floats for u in _readers(folded, node))):
+            computes.add(node)
+    return computes
+
+
+def _is_known(node: fx.Node, name: str, known: Container[str]) -> bool:
+    """Return whether a tensor has a range; several tensors in one (of a split) need none."""
+    return name in known or operators.gives_several(node)
+
+
+def _readers(folded: fx.GraphModule, node: fx.Node) -> Iterator[fx.Node]:
+    """Yield the operators that read a tensor, those behind moves instead of the moves."""
+    for user in node.users:
+        if operators.moves(folded, user):
+            yield from _readers(folded, user)
+        else:
+            yield user
+
+
+def _keeps_grid(folded: fx.GraphModule, node: fx.Node) -> bool:
+    """Return whether a node keeps the grid of what it reads (rule C), and does not have its own range for it."""
+    return operators.moves(folded, node) and operators.kind(folded, node) not in ("flatten", "zeropad2d")
+
+
 def _rounded_everywhere(
-    folded: fx.GraphModule, node: fx.Node, names: dict[fx.Node, str], float_layers: tuple[str, ...]
+    folded: fx.GraphModule,
+    node: fx.Node,
+    names: dict[fx.Node, str],
+    float_layers: tuple[str, ...],
+    computes: set[fx.Node],
 ) -> bool:
-    """Return whether LiteRT holds a tensor as integers."""
+    """Return whether LiteRT holds a tensor as integers (rule D); `computes` are the operators on int8 tensors."""
     users = list(node.users)
     if not users or all(names.get(user) in float_layers for user in users):
+        return False
+    if not (node in computes or names[node] in float_layers or any(user in computes for user in users)):
         return False
     fused = len(users) == 1 and is_fused_activation(folded, users[0])
     return not fused or is_fused_activation(folded, node)
 
 
-def _reads(folded: fx.GraphModule, scheme: QuantScheme, float_layers: tuple[str, ...]) -> Iterator[_Read]:
+def _reads(
+    folded: fx.GraphModule, scheme: QuantScheme, float_layers: tuple[str, ...], known: Container[str]
+) -> Iterator[_Read]:
     """Yield every read of a rounded tensor."""
     names = tensor_names(folded.graph)
     if scheme.everywhere:
+        computes = _integer_operators(folded, float_layers, known)
         for node in names:
-            if _rounded_everywhere(folded, node, names, float_layers):
-                yield from ((node, u) for u in node.users if u in names and names[u] not in float_layers)
+            if names[node] in known and _rounded_everywhere(folded, node, names, float_layers, computes):
+                yield from ((node, u) for u in node.users if u in computes)
         return
     for name, (node, _) in layers(folded).items():
-        if name not in float_layers and runs_in_int8(folded, node, scheme):
+        if name not in float_layers and runs_in_int8(folded, node, scheme) and _reads_known(names, node, known):
             yield node.all_input_nodes[0], node
     for node in names:
+        if not _reads_known(names, node, known):
+            continue
         sources = node.all_input_nodes
-        if node.target in _ADDITIONS and (shortcut := _shortcut(folded, node)) is not None:
+        if operators.is_product(folded, node):
+            yield from ((source, node) for source in sources)
+        elif node.target in _ADDITIONS and (shortcut := _shortcut(folded, node)) is not None:
             yield shortcut, node
         elif node.target in _PRODUCTS and _scales_channels(folded, node):
             yield from ((source, node) for source in sources)
@@ -206,18 +318,14 @@ def _is_global_pool(folded: fx.GraphModule, node: fx.Node) -> bool:
     return size in (1, (1, 1), [1, 1]) or node.target is torch.mean or (node.op, node.target) == ("call_method", "mean")
 
 
-def module_of(folded: fx.GraphModule, node: fx.Node) -> nn.Module | None:
-    """Return the module that a node calls, or None."""
-    return folded.get_submodule(str(node.target)) if node.op == "call_module" else None
-
-
 def layers(folded: fx.GraphModule) -> dict[str, tuple[fx.Node, Weighted]]:
-    """Return every Conv2d and Linear by name, in the order of the graph."""
+    """Return every Conv2d and Linear whose weights are rounded by name, in the order of the graph."""
     names = tensor_names(folded.graph)
     found = {}
     for node in folded.graph.nodes:
         module = module_of(folded, node)
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if operators.is_layer(module):
+            assert isinstance(module, nn.Conv2d | nn.Linear)
             found[names[node]] = node, module
     return found
 

@@ -1,70 +1,23 @@
-"""Checks before quantization: unknown operators, bad weights, dead channels and tensors."""
+"""Checks before quantization: bad weights, dead channels and tensors."""
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import fx, nn
+from torch import fx
 
-from edgekit.errors import DataError, EdgekitError
+from edgekit.errors import DataError
 from edgekit.quant import placement, simulate
 from edgekit.quant.naming import tensor_names
 from edgekit.quantization import CalibrationTable
 
-# Operators of the networks of `MODELS` after folding, which both emitters are tested on.
-_MODULES = (
-    *(nn.Conv2d, nn.Linear, nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Sigmoid, nn.Hardsigmoid, nn.Hardswish),
-    *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.ZeroPad2d, nn.Flatten),
-)
-_FUNCTIONS = (
-    *(operator.add, operator.mul, torch.add, torch.mul, torch.cat, torch.flatten, torch.sigmoid),
-    *(torch.relu, F.relu, F.relu6, F.hardtanh, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d),
-)
 _MOST_NAMED = 5
 # Below the smallest normal float32, processors round to zero.
 _TINY = float(np.finfo(np.float32).tiny)
 # `affine` makes no narrower grid.
 _NOTHING = 1e-6
-
-
-def check_operators(folded: fx.GraphModule) -> None:
-    """Check that edgekit can quantize every operator of a network.
-
-    Raises:
-        EdgekitError: names the unknown operators and their types.
-    """
-    names = tensor_names(folded.graph)
-    unknown = [f"{_path(node, names)} ({kind})" for node in folded.graph.nodes if (kind := _unknown(folded, node))]
-    if unknown:
-        raise EdgekitError(
-            f"edgekit does not know how to quantize {_first(unknown)}",
-            "leave INT8 out: --precision fp16 --precision fp32",
-        )
-
-
-def _unknown(folded: fx.GraphModule, node: fx.Node) -> str:
-    """Return the type of an unknown operator, else ""."""
-    if node.op == "call_module":
-        module = placement.module_of(folded, node)
-        return "" if isinstance(module, _MODULES) else type(module).__name__
-    if node.op == "call_function":
-        return "" if node.target in _FUNCTIONS else str(getattr(node.target, "__name__", node.target))
-    if node.op in ("call_method", "get_attr"):
-        return f"Tensor.{node.target}" if node.op == "call_method" else "a constant"
-    return ""
-
-
-def _path(node: fx.Node, names: dict[fx.Node, str]) -> str:
-    """Return the operator's name, with that of the module whose forward calls it in front."""
-    own = names.get(node, str(node.target))
-    callers = list((node.meta.get("nn_module_stack") or {}).values())
-    if not callers or node.op in ("call_module", "get_attr"):
-        return own
-    return f"{callers[-1][0]}.{own}".lstrip(".")
 
 
 def check_weights(folded: fx.GraphModule) -> list[str]:

@@ -5,11 +5,14 @@ The quantized model's placement says which tensors are rounded, on which grids, 
 
 8. All readers of a tensor share one Q/DQ pair. Every scale is float32, every zero point is 0 and written
    out: TensorRT 8.5 reads scales as float32 and insists on three inputs. An INT8 weight is an int8 initializer
-   with a DequantizeLinear, one scale per output channel (axis 0); biases stay float.
+   with a DequantizeLinear, one scale per output channel (axis 0; axis 1 of a MatMul's); biases stay float.
 9. Where a grid has another zero point, biases stand for it, so that the tensor is stored about the middle of its
    range. What writes the tensor adds ``scale * zero_point``, and every layer that reads it takes the same off its
    output. The constant goes into the bias of the layer that writes the tensor if nothing lies between, or only an
    activation that clips exactly as int8 saturates, which is then removed; else into an Add.
+
+A Linear over more than two dimensions is a MatMul with a constant, and an Add with the bias. What has no counterpart in
+the placement is left as it is.
 
 With ``--parity strict`` every tensor that LiteRT holds as integers has a pair. ONNX Runtime 1.31 computes such a file
 wrongly with its optimizer on (12 dB from what it gives without): WeightBiasQuantization also rounds the weights of
@@ -23,6 +26,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
+from edgekit import progress
 from edgekit.errors import EdgekitError
 from edgekit.quant.naming import Naming
 from edgekit.quantization import (
@@ -34,7 +38,8 @@ from edgekit.quantization import (
     QuantizedModel,
 )
 
-_WEIGHTED = ("Conv", "Gemm")
+_WEIGHTED = ("Conv", "Gemm", "MatMul")
+_MOST_NAMED = 5
 _CLIPS = ("Relu", "Clip")
 _Read = tuple[ir.Node, int]  # a node, and the index of one of its inputs
 
@@ -46,19 +51,23 @@ def quantize(model: ir.Model, quantized: QuantizedModel, naming: Naming, everywh
         everywhere: round what LiteRT rounds (strict parity); the quantized model must be symmetric.
 
     Returns:
-        The names of the Conv and Gemm nodes that now run in INT8.
+        The names of the Conv, Gemm and MatMul nodes that now run in INT8. A layer or a product of the placement that
+        is not found in the graph stays in floating point; a note names it.
     Raises:
-        EdgekitError: a tensor or a layer without a counterpart in the quantized model, or one of its INT8
-            layers without one in the graph; the message names it.
+        EdgekitError: a layer without weights in the quantized model; the message names it.
     """
     graph = model.graph
     placement = quantized.placement(STRICT_TENSORRT_SCHEME if everywhere else TENSORRT_SCHEME)
-    layers = {node: _layer_of(node, quantized, naming) for node in graph if _is_layer(node)}
-    in_int8 = [node for node in layers if _layer_name(node, naming) in placement.int8_layers]
+    layers = {node: _layer_of(node, quantized, naming) for node in graph if _layer_name(node, naming) is not None}
+    for node, layer in layers.items():
+        if node.op_type == "MatMul" and layer.bias is not None and _bias_of(node) is None:
+            _add_bias(graph, node, layer.bias)
     reads = dict.fromkeys(_rounded_reads(graph, placement, naming))
-    for node in in_int8:
-        if (node, 0) not in reads:
-            raise _unknown_tensor(node.inputs[0])
+    in_int8 = [n for n in layers if _layer_name(n, naming) in placement.int8_layers and (n, 0) in reads]
+    products = [n for n in graph if n.op_type == "MatMul" and (n, 0) in reads and (n, 1) in reads]
+    alone = {n for n in graph if n.op_type == "MatMul" and n not in layers and n not in products}
+    reads = {read: None for read in reads if read[0] not in alone}
+    _note_lost(placement, naming, [*in_int8, *products])
     pairs: dict[ir.Value, ir.Value] = {}
     biases: dict[ir.Node, np.ndarray] = {}
     for value in dict.fromkeys(node.inputs[index] for node, index in reads):
@@ -77,7 +86,16 @@ def quantize(model: ir.Model, quantized: QuantizedModel, naming: Naming, everywh
         node.replace_input_with(index, pairs[value])
     _remove_unread_clips(graph)
     graph.sort()
-    return [str(node.name) for node in in_int8]
+    return [str(node.name) for node in graph if node in in_int8 or node in products]
+
+
+def _note_lost(placement: Placement, naming: Naming, found: list[ir.Node]) -> None:
+    """Note the layers and products of the placement that are not in the graph."""
+    names = {_torch_name(node, naming) for node in found}
+    wanted = sorted(placement.int8_layers | placement.int8_products)
+    if lost := [name for name in wanted if naming.matched(name) not in names]:
+        more = f" and {len(lost) - _MOST_NAMED} more" if len(lost) > _MOST_NAMED else ""
+        progress.note(f"not found in the ONNX graph, so in floating point: {', '.join(lost[:_MOST_NAMED])}{more}")
 
 
 def _rounded_reads(graph: ir.Graph, placement: Placement, naming: Naming) -> Iterator[_Read]:
@@ -105,15 +123,7 @@ def _grid_of(value: ir.Value, placement: Placement, naming: Naming) -> Grid:
     """Return the grid of a rounded tensor; of several torch tensors with its values, of the one that is rounded."""
     name = naming.tensors[str(value.name)]
     sources = {tensor for tensor, _ in placement.reads if naming.matched(tensor) == name}
-    known = name if name in sources else min(sources)
-    if known not in placement.grids:
-        raise _unknown_tensor(value)
-    return placement.grids[known]
-
-
-def _unknown_tensor(value: ir.Value | None) -> EdgekitError:
-    name = value.name if value is not None else ""
-    return EdgekitError(f"the ONNX tensor {name!r} has no counterpart in the calibration table")
+    return placement.grids[name if name in sources else min(sources)]
 
 
 def _remove_unread_clips(graph: ir.Graph) -> None:
@@ -123,12 +133,38 @@ def _remove_unread_clips(graph: ir.Graph) -> None:
             graph.remove(node, safe=True)
 
 
-def _is_layer(node: ir.Node) -> bool:
-    return node.op_type in _WEIGHTED and _has_constant(node, 1)
-
-
 def _layer_name(node: ir.Node, naming: Naming) -> str | None:
+    """Return the layer of the network that a node computes; None for other nodes."""
+    if node.op_type not in _WEIGHTED or not _has_constant(node, 1):
+        return None
+    if node.op_type == "MatMul" and (found := _bias_of(node)) is not None:
+        node = found[0]
     return naming.layers.get(str(node.outputs[0].name))
+
+
+def _bias_of(node: ir.Node) -> _Read | None:
+    """Return the node and the input that hold a layer's bias: of a MatMul, the Add of a constant that follows it."""
+    if node.op_type != "MatMul":
+        return node, 2
+    uses = node.outputs[0].uses()
+    if len(uses) != 1 or node.outputs[0].is_graph_output():
+        return None
+    (reader,) = uses
+    added = 1 - reader.idx
+    value = reader.node.inputs[added] if reader.node.op_type == "Add" else None
+    shape = value.const_value.shape if value is not None and value.const_value is not None else ()
+    return (reader.node, added) if len(shape) == 1 else None
+
+
+def _add_bias(graph: ir.Graph, node: ir.Node, bias: np.ndarray) -> None:
+    """Add a bias to a MatMul; the sum takes over the name of its output."""
+    product = node.outputs[0]
+    added = ir.node("Add", [product, constant(graph, f"{node.name}_bias", bias)], name=f"{node.name}/Add")
+    ir.convenience.replace_all_uses_with(product, added.outputs[0], replace_graph_outputs=True)
+    added.replace_input_with(0, product)
+    added.outputs[0].name, product.name = product.name, f"{product.name}_product"
+    added.outputs[0].shape, added.outputs[0].dtype = product.shape, product.dtype
+    graph.insert_after(node, added)
 
 
 def _layer_of(node: ir.Node, quantized: QuantizedModel, naming: Naming) -> LayerWeights:
@@ -156,25 +192,29 @@ def _insert_pair(graph: ir.Graph, value: ir.Value, name: str, scale: float) -> i
 
 
 def _set_weights(graph: ir.Graph, node: ir.Node, layer: LayerWeights, in_int8: bool, added: np.ndarray | None) -> None:
-    """Set the weight (input 1) of a Conv or of a Gemm with transB=1, and the bias (input 2) plus `added`."""
+    """Set the weight (input 1) of a Conv, a MatMul or a Gemm with transB=1, and the bias plus `added`."""
     value = node.inputs[1]
     assert value is not None
     if node.op_type == "Gemm" and not (node.attributes.get("transB") and node.attributes["transB"].as_int()):
         raise EdgekitError(f"{node.name}: a Gemm whose weight is not (outputs, inputs)")
     bias = layer.bias if added is None or layer.bias is None else (layer.bias + added).astype(np.float32)
-    if bias is not None and _has_constant(node, 2):
-        _replace(graph, node, 2, bias)
+    held, turned = _bias_of(node), node.op_type == "MatMul"
+    if bias is not None and held is not None and _has_constant(*held):
+        _replace(graph, *held, bias)
     elif bias is not None and bias.any():  # a bias of zeros is left out where the network is exported
         node.resize_inputs(3)
         node.replace_input_with(2, constant(graph, f"{node.name}_bias", bias))
     if not in_int8:
-        _replace(graph, node, 1, layer.weight)
+        _replace(graph, node, 1, layer.weight.T if turned else layer.weight)
         return
     assert layer.scales is not None
-    integers = constant(graph, f"{value.name}_int8", layer.integers)
+    whole = np.ascontiguousarray(layer.integers.T) if turned else layer.integers
+    integers = constant(graph, f"{value.name}_int8", whole)
     factor = constant(graph, f"{value.name}_scale", layer.scales)
     zero = constant(graph, f"{value.name}_zero_point", np.zeros(len(layer.scales), np.int8))
-    restored = ir.node("DequantizeLinear", [integers, factor, zero], {"axis": 0}, name=f"{value.name}_dequantize")
+    restored = ir.node(
+        "DequantizeLinear", [integers, factor, zero], {"axis": int(turned)}, name=f"{value.name}_dequantize"
+    )
     restored.outputs[0].name = f"{value.name}_dequantized"
     graph.insert_before(node, restored)
     node.replace_input_with(1, restored.outputs[0])
@@ -209,7 +249,7 @@ def _shift(
     """Add a tensor's zero point to it (rule 9).
 
     Args:
-        grid: of `value`. layers: the weights of every Conv and Gemm.
+        grid: of `value`. layers: the weights of every layer.
     Returns:
         The shifted tensor, and what must be added to the bias of each Conv and Gemm, float64 (outputs,).
     """
@@ -218,7 +258,8 @@ def _shift(
     writer = _layer_that_writes(value, grid, layers)
     if writer is not None:
         biases[writer] = np.full(len(layers[writer].weight), offset)
-        return writer.outputs[0], biases
+        held = _bias_of(writer)
+        return (writer if held is None else held[0]).outputs[0], biases
     shift = constant(graph, f"{value.name}_shift", np.array(offset, np.float32))
     added = ir.node("Add", [value, shift], name=f"{value.name}_shifted")
     added.outputs[0].name = f"{value.name}_shifted"
@@ -238,6 +279,9 @@ def _layer_that_writes(value: ir.Value, grid: Grid, layers: dict[ir.Node, LayerW
     if node is not None and node.op_type in _CLIPS and _is_saturation(node, grid):
         source = node.inputs[0]
         node = source.producer() if source is not None and len(source.uses()) == 1 else None
+    if node is not None and node.op_type == "Add":  # the bias of a MatMul
+        products = [value.producer() for value in node.inputs if value is not None]
+        node = next((p for p in products if p in layers and (_bias_of(p) or (None,))[0] is node), None)
     return node if node in layers and layers[node].bias is not None else None
 
 

@@ -18,7 +18,8 @@ from torch import fx, nn
 from edgekit.errors import unknown
 from edgekit.quant import affine, dead_channels, placement, simulate, solve
 from edgekit.quant.naming import tensor_names
-from edgekit.quant.placement import Weighted, layers, with_weights
+from edgekit.quant.operators import Weighted
+from edgekit.quant.placement import layers, with_weights
 from edgekit.quant.solve import Chunk, Moments, collect, grouped
 from edgekit.quantization import CalibrationRecipe, CalibrationTable, Grid, LayerWeights, QuantizedModel, QuantScheme
 
@@ -139,7 +140,7 @@ class _Sweep:
         if len(source.users) == 1:
             self.exact.pop(source, None)
         inputs = self.rounded.get(source, [])
-        grid = self.grids.get(self.names[source])
+        grid = self.grids.get(self.names.get(source, ""))
         quantizer = _Quantizer(module, grid.scale if grid else 1.0, self.recipe)
         chunks = quantizer.weighted(inputs, wanted) if self.recipe.steps else []
         weight, scales = quantizer.weight(chunks)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from edgekit.quant import placement
+from edgekit.quant import operators
 from edgekit.quant.naming import tensor_names
 from edgekit.quantization import QMAX, QMIN, Grid, LayerWeights, QuantizedModel, QuantScheme
 
@@ -52,8 +52,8 @@ class Simulation(fx.Interpreter):
     def run_node(self, node: fx.Node) -> Any:
         name = self.names.get(node, "")
         if name in self.weights:
-            inputs: Any = self.map_nodes_to_values(node.args[0], node)
-            module = placement.module_of(self.module, node)  # type: ignore[arg-type]
+            inputs: Any = self.map_nodes_to_values(node.all_input_nodes[0], node)
+            module = operators.module_of(self.module, node)  # type: ignore[arg-type]
             assert module is not None
             value = apply(module, inputs, *self.weights[name])
         else:

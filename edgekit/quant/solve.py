@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgekit.quant.affine import WEIGHT_QMAX
-from edgekit.quant.placement import Weighted
+from edgekit.quant.operators import Weighted
 
 # Rows of the least-squares problem: at least so many, and so many per unknown, if there are that many.
 _LEAST_ROWS, _ROWS_PER_WEIGHT = 65_536, 32
@@ -81,7 +81,7 @@ def collect(module: Weighted, chunks: Sequence[Chunk]) -> Moments:
     images = sum(len(chunk.inputs) for chunk in chunks)
     shift: tuple[torch.Tensor, torch.Tensor] | None = None
     for number, chunk in enumerate(chunks):
-        positions = chunk.wanted.shape[2:].numel() if chunk.wanted.ndim == 4 else 1
+        positions = _positions(module, chunk.wanted)
         step = max(1, positions * images // wanted_rows)
         a, y = _rows(module, chunk.inputs, chunk.wanted, slice(number % step, None, step))
         # About a fixed point near the mean: float32 products about zero lose a variance far below the mean.
@@ -103,12 +103,19 @@ def collect(module: Weighted, chunks: Sequence[Chunk]) -> Moments:
     )
 
 
+def _positions(module: Weighted, wanted: torch.Tensor) -> int:
+    """Return how often the layer's weights are applied to one image."""
+    return wanted.shape[1:-1].numel() if isinstance(module, nn.Linear) else wanted.shape[2:].numel()
+
+
 def _rows(
     module: Weighted, inputs: torch.Tensor, wanted: torch.Tensor, positions: slice
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the layer as a matrix product: (G, rows, K) inputs and (G, rows, O) outputs."""
     groups, outputs, weights = grouped(module)
     if isinstance(module, nn.Linear):
+        if wanted.ndim > 2:  # (n, positions, ...)
+            inputs, wanted = (each.flatten(1, -2)[:, positions] for each in (inputs, wanted))
         return inputs.reshape(1, -1, weights), wanted.reshape(1, -1, outputs)
     y = wanted.flatten(2)[:, :, positions].reshape(len(wanted), groups, outputs, -1)
     pad, stride = module.padding, module.stride

@@ -70,6 +70,8 @@ def hashes(results: Sequence[BenchmarkResult]) -> Table:
         d = a.details
         origin = f"calibration {d.get('recipe')} ({d.get('observer')})" if d.get("recipe") else "-"
         steps = ", ".join(map(str, d["steps"])) if isinstance(d.get("steps"), list | tuple) else ""
+        if d.get("float_others") and isinstance(share := d.get("float_macs"), float):
+            steps += f"; {100 * share:.1f} % of the multiplications in floating point"
         rows.append(
             (a.name, a.sha256, f"{origin}{'; ' if steps else ''}{steps}", str(d.get("calibration_sha256", "-")))
         )

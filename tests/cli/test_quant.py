@@ -138,9 +138,3 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(
     _, err = debugged(capsys, *arguments, status=status)
     assert said in err
     assert not (fruit / "quant").exists()
-
-
-def test_a_network_that_is_not_quantized_is_refused(fruit: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runs.open_run(Path("runs"), "fruit").save(arch="vit_b_16")
-    _, err = debugged(capsys, status=2)
-    assert "edgekit cannot quantize vit_b_16 to INT8 yet" in err

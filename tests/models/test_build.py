@@ -184,26 +184,3 @@ def test_an_image_size_that_this_network_does_not_take_names_the_nearest(arch: s
         zoo.preprocess_for(arch, size)
     assert caught.value.hint == f"use --image-size {nearest}"
     assert zoo.preprocess_for(arch, nearest).image_size == nearest
-
-
-def test_precisions_leave_out_what_cannot_be_written() -> None:
-    every = ("fp32", "fp16", "int8")
-    assert zoo.precisions("resnet18", every, ()) == every
-    assert zoo.precisions("resnet18", ("int8",), ("int8",)) == ("int8",)
-    assert zoo.precisions("vit_b_16", every, ()) == ("fp32", "fp16")
-
-
-@pytest.mark.parametrize(
-    ("able", "wanted", "hint"),
-    [
-        (("int8",), ("int8",), "--precision fp32 --precision fp16"),
-        (("fp32", "int8"), ("fp32", "int8"), "--precision fp32"),
-        (("int8",), (), "--precision fp32 --precision fp16"),
-    ],
-)
-def test_int8_of_a_network_that_edgekit_cannot_quantize_is_refused(
-    able: tuple[str, ...], wanted: tuple[str, ...], hint: str
-) -> None:
-    with pytest.raises(UsageError, match="cannot quantize vit_b_16 to INT8 yet") as caught:
-        zoo.precisions("vit_b_16", able, wanted)
-    assert caught.value.hint == hint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -197,12 +198,26 @@ def test_of_tensors_with_equal_values_the_one_that_is_rounded_gives_the_scale() 
     assert model.graph.initializers["act_scale"].const_value.numpy() == np.float32(2.0 / 127)
 
 
-@pytest.mark.parametrize("names", [{}, {"image": "not in the table"}])
-def test_a_tensor_without_a_range_is_named(names: dict[str, str]) -> None:
+def test_a_layer_without_a_range_for_its_input_stays_float() -> None:
     model = graph(conv("image", "c1"))
-    quantized = quantized_of(model, other=(-1.0, 1.0))
-    with pytest.raises(EdgekitError, match="'image'"):
-        qdq.quantize(model, quantized, naming_of(model, names))
+    assert qdq.quantize(model, quantized_of(model, other=(-1.0, 1.0)), naming_of(model)) == []
+    assert paired(model, "c1") == []
+
+
+def test_a_layer_whose_input_is_not_found_stays_float_and_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    model = graph(conv("image", "c1"), conv("c1", "c2"))
+    quantized, naming = quantized_of(model), naming_of(model)
+    with caplog.at_level("INFO", "edgekit"):
+        found = qdq.quantize(model, quantized, replace(naming, tensors={"c1": "c1", "c2": "c2"}))
+    assert found == ["c2"]
+    assert "not found in the ONNX graph, so in floating point: c1" in caplog.text
+
+
+def test_a_convolution_that_is_no_layer_of_the_network_stays_as_it_is() -> None:
+    model = graph(conv("image", "c1"), conv("c1", "c2"))
+    naming = replace(naming_of(model), layers={"c2": "c2"})
+    assert qdq.quantize(model, quantized_of(model), naming) == ["c2"]
+    assert "c1_w" in model.graph.initializers
 
 
 def test_a_layer_without_weights_is_named() -> None:
