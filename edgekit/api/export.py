@@ -149,7 +149,7 @@ def check_budget(run: runs.Run, max_drop: float | None, exported: Sequence[Expor
     if missed := "; ".join(each.missed for each in exported if each.missed):
         raise GateError(
             f"no INT8 model keeps --max-drop {max_drop:g} with certainty; the best one was written: {missed}",
-            f"edgekit quant debug {run.handle}, or a higher --max-drop, or {_alternatives(exported)}",
+            f"edgekit quant debug {run.handle}, or a higher --max-drop, or " + _alternatives(exported),
         )
 
 
