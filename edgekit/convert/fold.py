@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torchvision.models.swin_transformer import _patch_merging_pad
 
-from edgekit.convert import transformer
+from edgekit.convert import products, transformer
 from edgekit.errors import EdgekitError
 from edgekit.models import program
 
@@ -54,6 +54,7 @@ def fold(model: nn.Module, image_size: int | None = None) -> fx.GraphModule:
     6. Attention of torchvision's transformers takes the form of `transformer`.
     7. BatchNorm1d goes into the Linear before it, or into the one after it, or becomes a product and a sum.
     8. Branches that the network's own modules can sum into one layer are summed (`program.reparameterized`).
+    9. A product with one constant per channel goes into the layer before it (`products`).
 
     Nodes keep the names of the modules of the original model.
 
@@ -74,6 +75,7 @@ def fold(model: nn.Module, image_size: int | None = None) -> fx.GraphModule:
         elif node.op == "call_module" and isinstance(modules[str(node.target)], nn.BatchNorm1d):
             _fold_flat_batch_norm(folded, node)
     _fold_pools(folded, image_size)
+    products.fold_products(folded)
     graph.lint()
     folded.delete_all_unused_submodules()
     folded.recompile()

@@ -24,7 +24,10 @@ from tests.quant.transformers import NETWORKS
 
 pytestmark = [pytest.mark.filterwarnings("ignore")]
 IMAGES = 16
-EXPORTED = ("vision", "swin")
+EXPORTED = [
+    pytest.param("vision", marks=pytest.mark.xdist_group("vision")),
+    pytest.param("swin", marks=[pytest.mark.slow, pytest.mark.xdist_group("swin")]),
+]
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Made:
         return self.folder / name
 
 
-@pytest.fixture(scope="module", params=[pytest.param(n, marks=pytest.mark.xdist_group(n)) for n in EXPORTED])
+@pytest.fixture(scope="module", params=EXPORTED)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     network, size = NETWORKS[request.param]()
     folder, images = tmp_path_factory.mktemp(request.param), random_images(IMAGES, size)
