@@ -67,7 +67,7 @@ def _print_names(pattern: str, json: bool, verbose: bool) -> None:
     if not names:
         raise MissingError(f"no model fits {pattern!r}", "edgekit models --all lists every one")
     columns = ["model", "input px", "pretrained weights", "license"]
-    rows = [[name, *map(str, catalog.listed(name))] for name in names]
+    rows = [[name, *map(str, catalog.listed(name, zoo.MODELS.get(name)))] for name in names]
     if json:
         console.as_json([dict(zip(("model", "image_size", "weights", "license"), row)) for row in rows])
     else:

@@ -242,11 +242,16 @@ def matching(pattern: str, table: Any) -> list[str]:
     ]
 
 
-def listed(arch: str) -> tuple[int, str, str]:
+def listed(arch: str, row: ModelRow | None) -> tuple[int, str, str]:
     """Return the native image size, the pretrained weights and their license, without computing the row of a network.
 
     Empty texts: there are none, or the license is not given.
+
+    Args:
+        row: of the table, if it has one.
     """
+    if row:
+        return row.preprocess.image_size, row.weights.rpartition(":")[2], row.license
     if not arch.startswith(TIMM):
         preprocess, more = _torchvision_facts(arch, converts=False)
         return preprocess.image_size, more["weights"].rpartition(":")[2], more["license"]
