@@ -94,9 +94,8 @@ def plain(folded: fx.GraphModule, table: CalibrationTable) -> QuantizedModel:
 def naming(folded: fx.GraphModule, tensors: dict[str, np.ndarray], images: torch.Tensor) -> Naming:
     """What the tensors of an exported graph, run on the first of `images`, are in torch."""
     reference = calibrate.run_all(folded, images[:1])
-    return quant_naming.name_exported(
-        reference, placement.written_by(folded), placement.trained_weights(folded), tensors
-    )
+    trained, affine = placement.trained_weights(folded), placement.affine_before(folded)
+    return quant_naming.name_exported(reference, placement.written_by(folded), trained, tensors, affine)
 
 
 def tiny(num_classes: int) -> nn.Module:

@@ -124,7 +124,9 @@ def _tflite(
         model = (quantized or intermediates.quantized) if precision == "int8" else intermediates.weights_only
         naming = intermediates.tflite_naming
         with quiet():
-            litert.quantize(source, model, naming, path, precision)
+            lost = litert.quantize(source, model, naming, path, precision)
+        if lost:
+            progress.note(f"{path.name}: in floating point, because not found in the LiteRT file: {', '.join(lost)}")
         if precision == "int8":
             is_rounded, rewritten = next(iter(model.layers.values())).scales is not None, model.rewritten
     border = intermediates.border if precision == "int8" else Border(intermediates.border.input)

@@ -448,9 +448,8 @@ class Intermediates:
         from edgekit.quant import calibrate, naming, placement
 
         reference = calibrate.run_all(self.folded, self._probe)
-        return naming.name_exported(
-            reference, placement.written_by(self.folded), placement.trained_weights(self.folded), tensors
-        )
+        trained, affine = placement.trained_weights(self.folded), placement.affine_before(self.folded)
+        return naming.name_exported(reference, placement.written_by(self.folded), trained, tensors, affine)
 
     def _batches(
         self,

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import files, progress
+from edgekit import files
 from edgekit.errors import EdgekitError
 from edgekit.quant import affine, flatbuffer
-from edgekit.quant.naming import Naming
+from edgekit.quant.naming import Affine, Naming, is_near
 from edgekit.quantization import (
     LITERT_SCHEME,
     QMAX,
@@ -35,27 +35,29 @@ from edgekit.quantization import (
 # Form of a quantized file -> the quantizer's recipe for it.
 FORMS = {"int8": "static_wi8_ai8", "16x8": "static_wi8_ai16", "w8": "weight_only_wi8_afp32"}
 
-_MOST_NAMED = 5
 _RELU, _RELU6 = 1, 3  # ActivationFunctionType
 _HARD_SWISH_CONSTANTS = (("three", 3.0), ("sixth", 1 / 6))
 
 
-def quantize(float_path: Path, quantized: QuantizedModel, naming: Naming, path: Path, form: str = "int8") -> None:
+def quantize(float_path: Path, quantized: QuantizedModel, naming: Naming, path: Path, form: str = "int8") -> list[str]:
     """Write a file with int8 weights and float32 input and output.
 
-    Layers that the quantized model keeps in floating point read and write float32. A layer or a product of its
-    placement that is not found in the file does so, too; a note names it.
+    Layers that the quantized model keeps in floating point read and write float32.
 
     Args:
         form: "int8": int8 activations. "16x8": int16 activations that cover the full observed range. "w8": float32
             activations; the weights are converted when the model is loaded or while it runs.
 
+    Returns:
+        The layers and products of the placement that compute in floating point, because they are not found in the file.
     Raises:
         EdgekitError: a layer without weights in the quantized model, or nothing in the file can hold integers.
     """
     from ai_edge_quantizer import qtyping, quantizer, recipe
 
-    model, activations = _read(float_path)
+    model = flatbuffer.read(float_path)
+    naming = _separate_norms(model, naming)
+    activations = _activations(model)
     spans = {} if form == "w8" else _spans(model, activations, quantized, naming, form)
     layers = _layers(model, quantized, naming)
     for op, _, layer in layers:
@@ -66,12 +68,12 @@ def quantize(float_path: Path, quantized: QuantizedModel, naming: Naming, path: 
         result = None
     else:
         result = {name: {"min": _array(low), "max": _array(high)} for name, (low, high) in spans.items()}
-        _note_lost(model, quantized, naming, layers, floats)
     q = quantizer.Quantizer(flatbuffer.serialize(model))
     q.load_quantization_recipe(getattr(recipe, FORMS[form])())
     unquantized = {"algorithm_key": recipe.AlgorithmName.NO_QUANTIZE}
     for border in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
         q.update_quantization_recipe(regex=".*", operation_name=border, **unquantized)
+    lost = [] if form == "w8" else _lost(model, quantized, naming, layers, floats)
     if floats:
         # The quantizer searches in "<output>;", and one output's name may be part of another's.
         only = "^(?:" + "|".join(re.escape(_scope(model, op)) for op in floats) + ")$"
@@ -86,6 +88,7 @@ def quantize(float_path: Path, quantized: QuantizedModel, naming: Naming, path: 
     if form == "int8":
         write_hard_swish(result)
     files.save_bytes(path, flatbuffer.serialize(result))
+    return lost
 
 
 def _scope(model: Any, op: Any) -> str:
@@ -150,8 +153,8 @@ def _belongs_to(graph: Any, op: Any, naming: Naming, readers: dict[int, list[Any
     return found
 
 
-def _note_lost(model: Any, quantized: QuantizedModel, naming: Naming, layers: list[_Found], floats: list[Any]) -> None:
-    """Note the layers and products of the placement that do not compute on integers in the file."""
+def _lost(model: Any, quantized: QuantizedModel, naming: Naming, layers: list[_Found], floats: list[Any]) -> list[str]:
+    """Return the layers and products of the placement that do not compute on integers in the file."""
     graph, staying, placement = model.subgraphs[0], {id(op) for op in floats}, quantized.placement(LITERT_SCHEME)
     found = {naming.matched(str(name)) for op, name, _ in layers if id(op) not in staying}
     readers = _readers_of(graph)
@@ -159,9 +162,7 @@ def _note_lost(model: Any, quantized: QuantizedModel, naming: Naming, layers: li
         if id(op) not in staying and flatbuffer.kind(model, op) == "BATCH_MATMUL":
             found |= _belongs_to(graph, op, naming, readers)
     wanted = sorted(placement.int8_layers | placement.int8_products)
-    if lost := [name for name in wanted if naming.matched(name) not in found]:
-        more = f" and {len(lost) - _MOST_NAMED} more" if len(lost) > _MOST_NAMED else ""
-        progress.note(f"not found in the LiteRT file, so in floating point: {', '.join(lost[:_MOST_NAMED])}{more}")
+    return [name for name in wanted if naming.matched(name) not in found]
 
 
 def _spans(
@@ -184,7 +185,8 @@ def _spans(
 
 def spans(float_path: Path, table: CalibrationTable, naming: Naming) -> dict[str, Range]:
     """Return the range of every activation of the float file that has one, by its name there."""
-    return _ranges(*_read(float_path), table, naming)
+    model = flatbuffer.read(float_path)
+    return _ranges(model, _activations(model), table, naming)
 
 
 def to_fp16(float_path: Path, path: Path) -> None:
@@ -216,14 +218,67 @@ def _array(value: float) -> np.ndarray:
     return np.full((1, 1, 1, 1), value, np.float64)
 
 
-def _read(path: Path) -> tuple[Any, list[str]]:
-    """Return the model in a file, and the names of its float activations."""
-    model = flatbuffer.read(path)
+def _activations(model: Any) -> list[str]:
+    """Return the names of the float activations of a model."""
     graph = model.subgraphs[0]
     touched = {i for op in graph.operators for i in (*op.inputs, *op.outputs) if i >= 0}
     tensors = [(i, graph.tensors[i]) for i in sorted(touched)]
     is_float = flatbuffer.type_of("FLOAT32")
-    return model, [t.name.decode() for _, t in tensors if t.type == is_float and model.buffers[t.buffer].data is None]
+    return [t.name.decode() for _, t in tensors if t.type == is_float and model.buffers[t.buffer].data is None]
+
+
+def _separate_norms(model: Any, naming: Naming) -> Naming:
+    """Take the end of a layer norm out of the layer that the converter moved it into; return the new naming.
+
+    The converter folds a factor and a summand per channel into the weights and the bias of the layer that alone reads
+    them. What the layer reads then has no counterpart in the network, and its weights are not those that were solved.
+    """
+    graph, named, made = model.subgraphs[0], dict(naming.tensors), dict[int, int]()
+    for op in _weighted(model):
+        tensors = graph.tensors
+        name = naming.layers.get(tensors[op.outputs[0]].name.decode(), "")
+        held, source = flatbuffer.constant(model, op, 1), int(op.inputs[0])
+        end = naming.affine.get(name)
+        if end is None or held is None or tensors[source].name.decode() in named:
+            continue
+        trained = naming.trained[name]
+        if not _holds(model, op, trained, end):
+            continue
+        if source not in made:
+            made[source] = _affine(model, op, source, f"{end.tensor}/{name}", end)
+            named[tensors[made[source]].name.decode()] = naming.matched(end.tensor)
+        op.inputs[0] = made[source]
+        if (bias := flatbuffer.tensor(model, op, 2)) is not None:
+            plain = np.zeros(len(trained.weight), np.float32) if trained.bias is None else trained.bias
+            model.buffers[bias.buffer].data = flatbuffer.as_bytes(plain)
+    return replace(naming, tensors=named) if made else naming
+
+
+def _holds(model: Any, op: Any, layer: LayerWeights, end: Affine) -> bool:
+    """Return whether an operator has a layer's weights times the factors, and its bias plus what the summands give."""
+    weight, bias = flatbuffer.constant(model, op, 1), flatbuffer.constant(model, op, 2)
+    if weight is None or weight.size != layer.weight.size or len(end.weight) != layer.weight.shape[1]:
+        return False
+    factors = end.weight.reshape(1, -1, *[1] * (layer.weight.ndim - 2))
+    added = layer.weight.reshape(*layer.weight.shape[:2], -1).sum(2) @ end.bias
+    sums = added if layer.bias is None else layer.bias + added
+    held = np.zeros_like(sums) if bias is None else bias
+    return is_near(_in_litert(model, op, layer.weight * factors).ravel(), weight) and is_near(sums, held)
+
+
+def _affine(model: Any, op: Any, source: int, name: str, end: Affine) -> int:
+    """Insert a MUL and an ADD before an operator; return the index of the sum."""
+    graph, sums = model.subgraphs[0], source
+    shape = tuple(int(size) for size in graph.tensors[source].shape)
+    for kind, values in (("MUL", end.weight), ("ADD", end.bias)):
+        if not (values - (kind == "MUL")).any():
+            continue
+        constant = flatbuffer.add_tensor(model, f"{name}/{kind}/constant", values.shape, "FLOAT32", data=values)
+        written = flatbuffer.add_tensor(model, f"{name}/{kind}", shape, "FLOAT32")
+        made = flatbuffer.add_operator(model, kind, [sums, constant], written, fusedActivationFunction=0)
+        graph.operators.insert(graph.operators.index(op), made)
+        sums = written
+    return sums
 
 
 def _spread(model: Any, spans: dict[str, Range]) -> dict[str, Range]:
@@ -276,7 +331,7 @@ def _layers(model: Any, quantized: QuantizedModel, naming: Naming) -> list[_Foun
     for op in _weighted(model):
         output = model.subgraphs[0].tensors[op.outputs[0]].name.decode()
         name = naming.layers.get(output) or _by_weight(model, op, naming)
-        if name is None or flatbuffer.constant(model, op, 1) is None:
+        if name is None or not _has_weight_of(model, op, naming.trained.get(name)):
             found.append((op, None, None))
             continue
         if name not in quantized.layers:
@@ -289,6 +344,14 @@ def _layers(model: Any, quantized: QuantizedModel, naming: Naming) -> list[_Foun
             layer = replace(layer, bias=(held + (layer.bias - before)).astype(np.float32))
         found.append((op, name, layer))
     return found
+
+
+def _has_weight_of(model: Any, op: Any, trained: LayerWeights | None) -> bool:
+    """Return whether an operator holds the weight that the layer was exported with: nothing was folded into it."""
+    held = flatbuffer.constant(model, op, 1)
+    if held is None or trained is None:
+        return held is not None
+    return held.size == trained.weight.size and is_near(_in_litert(model, op, trained.weight).ravel(), held)
 
 
 def _by_weight(model: Any, op: Any, naming: Naming) -> str | None:

@@ -36,6 +36,15 @@ def tensor_names(graph: fx.Graph) -> dict[fx.Node, str]:
 
 
 @dataclass(frozen=True)
+class Affine:
+    """Factors and summands at the end of a layer norm, (channels,), and the tensor that the layer after it reads."""
+
+    tensor: str
+    weight: np.ndarray
+    bias: np.ndarray
+
+
+@dataclass(frozen=True)
 class Naming:
     """The torch names of an exported graph's tensors and layers.
 
@@ -44,12 +53,14 @@ class Naming:
         layers: tensor that a Conv or Gemm writes -> layer of the torch graph.
         trained: layer -> the weights that it was exported with.
         equal: tensor of the torch graph -> the name that `tensors` has for its values, if that is another's.
+        affine: layer -> the end of the layer norm that it reads, which converters may move into the layer.
     """
 
     tensors: dict[str, str]
     layers: dict[str, str]
     trained: dict[str, LayerWeights] = field(default_factory=dict)
     equal: dict[str, str] = field(default_factory=dict)
+    affine: dict[str, Affine] = field(default_factory=dict)
 
     def matched(self, tensor: str) -> str:
         """Return the name under which `tensors` has a tensor of the torch graph."""
@@ -61,20 +72,26 @@ def name_exported(
     written_by: dict[str, str],
     trained: dict[str, LayerWeights],
     exported: dict[str, np.ndarray],
+    affine: dict[str, Affine] | None = None,
 ) -> Naming:
     """Name the tensors and layers of an exported graph.
 
     Args:
         reference: every tensor of the torch graph for one input. exported: of the exported graph, for the same.
         written_by: torch tensor -> the layer that writes it (`placement.written_by`).
-        trained: the layers of the torch graph (`placement.trained_weights`).
+        trained, affine: of the layers of the torch graph (`placement.trained_weights`, `placement.affine_before`).
     """
     known = _sketches(reference)
     tensors = _match(known, _sketches(exported))
     equal = {name: first for name, first in _match(known, known).items() if name != first}
     writers = {equal.get(name, name): layer for name, layer in reversed(written_by.items())} | written_by
     layers = {theirs: writers[ours] for theirs, ours in tensors.items() if ours in writers}
-    return Naming(tensors, layers, trained, equal)
+    return Naming(tensors, layers, trained, equal, affine or {})
+
+
+def is_near(one: np.ndarray, other: np.ndarray) -> bool:
+    """Return whether two arrays of constants are the same, but for rounding in an exporter."""
+    return bool(np.allclose(one, other, rtol=1e-3, atol=1e-4 * max(1e-3, float(np.abs(one).max(initial=0.0)))))
 
 
 def match_by_value(reference: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> dict[str, str]:

@@ -42,12 +42,13 @@ import copy
 import operator
 from collections.abc import Container, Iterator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
 from edgekit.quant import affine, operators
-from edgekit.quant.naming import tensor_names
+from edgekit.quant.naming import Affine, tensor_names
 from edgekit.quant.operators import Weighted, module_of
 from edgekit.quantization import (
     LITERT_SCHEME,
@@ -381,6 +382,19 @@ def trained_weights(folded: fx.GraphModule) -> dict[str, LayerWeights]:
         )
         for name, (_, module) in layers(folded).items()
     }
+
+
+def affine_before(folded: fx.GraphModule) -> dict[str, Affine]:
+    """Return layer -> the end of the layer norm that it reads, perhaps with its values moved."""
+    names, found = tensor_names(folded.graph), {}
+    for name, (node, _) in layers(folded).items():
+        source = node.all_input_nodes[0]
+        norm = module_of(folded, operators.origin(folded, source))
+        if isinstance(norm, nn.LayerNorm) and len(norm.normalized_shape) == 1 and norm.weight is not None:
+            weight = norm.weight.detach().numpy()
+            bias = np.zeros_like(weight) if norm.bias is None else norm.bias.detach().numpy()
+            found[name] = Affine(names[source], weight, bias)
+    return found
 
 
 def with_weights(folded: fx.GraphModule, layers: dict[str, LayerWeights]) -> fx.GraphModule:

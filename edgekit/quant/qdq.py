@@ -28,7 +28,7 @@ import onnx_ir as ir
 
 from edgekit import progress
 from edgekit.errors import EdgekitError
-from edgekit.quant.naming import Naming
+from edgekit.quant.naming import Naming, is_near
 from edgekit.quantization import (
     STRICT_TENSORRT_SCHEME,
     TENSORRT_SCHEME,
@@ -58,12 +58,13 @@ def quantize(model: ir.Model, quantized: QuantizedModel, naming: Naming, everywh
     """
     graph = model.graph
     placement = quantized.placement(STRICT_TENSORRT_SCHEME if everywhere else TENSORRT_SCHEME)
-    layers = {node: _layer_of(node, quantized, naming) for node in graph if _layer_name(node, naming) is not None}
+    named = {node: name for node in graph if (name := _layer_name(node, naming)) is not None}
+    layers = {node: _layer_of(node, name, quantized) for node, name in named.items()}
     for node, layer in layers.items():
         if node.op_type == "MatMul" and layer.bias is not None and _bias_of(node) is None:
             _add_bias(graph, node, layer.bias)
     reads = dict.fromkeys(_rounded_reads(graph, placement, naming))
-    in_int8 = [n for n in layers if _layer_name(n, naming) in placement.int8_layers and (n, 0) in reads]
+    in_int8 = [node for node, name in named.items() if name in placement.int8_layers and (node, 0) in reads]
     products = [n for n in graph if n.op_type == "MatMul" and (n, 0) in reads and (n, 1) in reads]
     alone = {n for n in graph if n.op_type == "MatMul" and n not in layers and n not in products}
     reads = {read: None for read in reads if read[0] not in alone}
@@ -137,9 +138,14 @@ def _layer_name(node: ir.Node, naming: Naming) -> str | None:
     """Return the layer of the network that a node computes; None for other nodes."""
     if node.op_type not in _WEIGHTED or not _has_constant(node, 1):
         return None
-    if node.op_type == "MatMul" and (found := _bias_of(node)) is not None:
-        node = found[0]
-    return naming.layers.get(str(node.outputs[0].name))
+    weight = node.inputs[1]
+    end = found[0] if node.op_type == "MatMul" and (found := _bias_of(node)) is not None else node
+    name = naming.layers.get(str(end.outputs[0].name))
+    if name not in naming.trained or weight is None or weight.const_value is None:
+        return name
+    held, trained = weight.const_value.numpy(), naming.trained[name].weight
+    trained = trained.T if node.op_type == "MatMul" else trained
+    return name if held.shape == trained.shape and is_near(trained, held) else None  # None: something is folded into it
 
 
 def _bias_of(node: ir.Node) -> _Read | None:
@@ -167,8 +173,7 @@ def _add_bias(graph: ir.Graph, node: ir.Node, bias: np.ndarray) -> None:
     graph.insert_after(node, added)
 
 
-def _layer_of(node: ir.Node, quantized: QuantizedModel, naming: Naming) -> LayerWeights:
-    name = _layer_name(node, naming)
+def _layer_of(node: ir.Node, name: str, quantized: QuantizedModel) -> LayerWeights:
     if name not in quantized.layers:
         raise EdgekitError(f"the ONNX node {node.name!r} has no counterpart among the layers of the network")
     return quantized.layers[name]

@@ -124,7 +124,8 @@ def test_output_of_a_pad_takes_the_grid_of_its_input(small: tuple) -> None:
     path = folder / "model.fp32.tflite"
     names = names_of(path, model)
     with tflite.quiet():
-        flat, activations = litert._read(path)
+        flat = flatbuffer.read(path)
+        activations = litert._activations(flat)
     (padded,) = (name for name in activations if name not in names)
     known = {name: table.ranges[names[name]] for name in activations if name in names}
     assert litert._spread(flat, known)[padded] == table.ranges["image"]
@@ -219,6 +220,37 @@ def test_a_layer_stays_in_floating_point_alone_where_its_name_is_part_of_another
     convolutions = [op for op in written.subgraphs[0].operators if flatbuffer.kind(written, op) == "CONV_2D"]
     types = [flatbuffer.tensor(written, op, 1).type for op in convolutions]
     assert types == [flatbuffer.type_of("FLOAT32"), flatbuffer.type_of("INT8")]
+
+
+class Normed(nn.Module):
+    """A layer norm with factors and summands before a Linear, which the converter folds into it."""
+
+    def __init__(self, bias: bool) -> None:
+        super().__init__()
+        self.patches, self.norm = nn.Conv2d(3, 16, 4, 4), nn.LayerNorm(16)
+        self.wide, self.narrow, self.head = nn.Linear(16, 32, bias), nn.Linear(32, 16), nn.Linear(16, 5)
+        nn.init.uniform_(self.norm.weight, 0.2, 3.0)
+        nn.init.normal_(self.norm.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = x + self.narrow(nn.functional.gelu(self.wide(self.norm(x))))
+        return self.head(x.mean(1))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_layer_that_holds_the_end_of_a_layer_norm_gets_its_own_weights_back(tmp_path: Path, bias: bool) -> None:
+    torch.manual_seed(0)
+    model, images = Normed(bias).eval(), random_images(16, SIZE)
+    emit_tflite(fold(model), SIZE, tmp_path, images)
+    written = flatbuffer.read(tmp_path / "model.int8.tflite")
+    operators_ = [op for op in written.subgraphs[0].operators if flatbuffer.kind(written, op) == "FULLY_CONNECTED"]
+    assert [flatbuffer.tensor(written, op, 1).type for op in operators_] == [flatbuffer.type_of("INT8")] * 3
+    scales = np.array(flatbuffer.tensor(written, operators_[0], 1).quantization.scale, np.float32)
+    assert np.array_equal(scales, affine.weight_scales(model.wide.weight.detach().numpy(), None, 1.0))
+    expected = model(images).detach().numpy()
+    assert relative_error(run_tflite(tmp_path / "model.int8.tflite", images), expected) < 0.03
+    assert relative_error(run_tflite(tmp_path / "model.fp32.tflite", images), expected) < 1e-4
 
 
 def named_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
