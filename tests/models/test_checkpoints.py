@@ -128,3 +128,12 @@ def test_code_in_a_checkpoint_is_refused_and_never_run(saved: Path, tmp_path: Pa
     with pytest.raises(DataError, match="no edgekit checkpoint"):
         checkpoints.load(tmp_path / "bomb.pt")
     assert not (tmp_path / "ran").exists()
+
+
+def test_the_hash_is_of_the_weights_not_of_their_layout_in_memory(tmp_path: Path) -> None:
+    model = build.build("mobilenet_v3_small", 2)
+    kept = [
+        checkpoints.save(tmp_path / f"{n}.pt", model.to(memory_format=layout), "mobilenet_v3_small", LABELS, PREPROCESS)
+        for n, layout in enumerate((torch.contiguous_format, torch.channels_last))
+    ]
+    assert kept[0].sha256 == kept[1].sha256
