@@ -37,7 +37,7 @@ def save(
         hidden: width of the hidden layer in the head, as in `build.build`.
         as_program: `model` is a plain graph of `program.trace` or an `OnnxModule`, and is saved with its weights.
     """
-    # A copy: a tensor of one channel counts as contiguous in either memory format, and the file would tell which it was.
+    # A copy: a tensor of one channel counts as contiguous in either memory format, and the file would tell which.
     state = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in model.state_dict().items()}
     content = {
         "format": FORMAT,
