@@ -248,6 +248,8 @@ def _separate_norms(model: Any, naming: Naming) -> Naming:
             made[source] = _affine(model, op, source, f"{end.tensor}/{name}", end)
             named[tensors[made[source]].name.decode()] = naming.matched(end.tensor)
         op.inputs[0] = made[source]
+        weight = flatbuffer.tensor(model, op, 1)
+        model.buffers[weight.buffer].data = flatbuffer.as_bytes(_in_litert(model, op, trained.weight))
         if (bias := flatbuffer.tensor(model, op, 2)) is not None:
             plain = np.zeros(len(trained.weight), np.float32) if trained.bias is None else trained.bias
             model.buffers[bias.buffer].data = flatbuffer.as_bytes(plain)
