@@ -14,7 +14,7 @@ from PIL import Image
 
 import edgekit
 from edgekit.api import import_model
-from edgekit.errors import DataError, UsageError
+from edgekit.errors import DataError, EdgekitError, UsageError
 from edgekit.models import checkpoints
 from edgekit.models.onnx_module import OnnxModule
 from edgekit.runs import Run
@@ -126,3 +126,9 @@ def test_what_stays_onnx_is_exported_in_floats(kept: Run, caplog: pytest.LogCapt
 def test_what_needs_torch_is_refused(kept: Run, target: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         edgekit.export(kept, target, **options)
+
+
+def test_a_benchmark_of_what_stays_onnx_says_what_it_needs(kept: Run) -> None:
+    edgekit.export(kept, "desktop")
+    with pytest.raises(EdgekitError, match="the baseline that benchmark compares with needs the network in torch"):
+        edgekit.benchmark(kept, devices=["local"], suite="quick")
