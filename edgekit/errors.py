@@ -81,12 +81,15 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
 
 
 def install_command(extra: str) -> str:
-    """Return the pip command that installs the packages of an extra of edgekit, in the tested versions."""
+    """Return the pip command that installs the packages of an extra of edgekit, in the tested versions.
+
+    The extra itself, if the installed edgekit is an older one that does not declare it.
+    """
     from importlib import metadata
 
     declared = (r.replace("'", '"').partition(";") for r in metadata.requires("edgekit") or [])
     wanted = [name.strip() for name, _, marker in declared if f'extra == "{extra}"' in marker]
-    return "pip install " + " ".join(f'"{name}"' for name in wanted)
+    return "pip install " + " ".join(f'"{name}"' for name in wanted or [f"edgekit[{extra}]"])
 
 
 def missing_package(package: str, purpose: str, extra: str) -> MissingError:
