@@ -47,7 +47,7 @@ def two_lines(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
 
 ERRORS = {
     "train": (2, "train needs images", "edgekit train DATA"),
-    "train nothing": (4, "'nothing' is neither a folder nor", "known: digits"),
+    "train nothing": (4, "'nothing' is neither a folder, nor a file", "known: digits"),
     "train . --model vgg": (2, "unknown model 'vgg'", "known: resnet18"),
     "train empty": (3, "no images below", "DATA/<class>/<image>"),
     "export": (2, "needs a target", "jetson, android, ios"),
@@ -166,7 +166,7 @@ def test_an_error_of_the_system_that_nothing_expects_is_status_6(
     def refuse(*_: object) -> None:
         Path("runs/sound").read_text()
 
-    monkeypatch.setattr("edgekit.cli.report.choose_run", refuse)
+    monkeypatch.setattr("edgekit.cli.report.choose", refuse)
     assert run(["report", "sound"]) == 6
     assert capsys.readouterr().err.startswith("error: Is a directory: failed while working (runs/sound)")
 

@@ -339,7 +339,7 @@ def test_every_option_reaches_the_record(photos: Path, monkeypatch: pytest.Monke
         "imbalance": "weights", "focal_gamma": 3.0, "ema": 0.9, "monitor": "loss", "patience": 5, "amp": "bf16",
         "channels_last": False, "seed": 3, "workers": 1, "device": "cpu", "resize": "squash",
         "background": "#102030", "pixel_range": "-5:4095", "layout": "classes", "skip_empty": True,
-        "split": "80/10/10", "group_by": "prefix:_",
+        "split": "80/10/10", "group_by": "prefix:_", "columns": "path=file,label=kind",
     }  # fmt: skip
     assert set(changed) == {f.name for f in fields(TrainOptions)} - {"arch", "frozen_stages"}
     assert not [f.name for f in fields(TrainOptions) if f.name in changed and changed[f.name] == f.default]

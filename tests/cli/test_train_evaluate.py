@@ -176,7 +176,7 @@ def test_a_run_is_evaluated_on_images_that_were_moved(
     assert run(["evaluate"]) == 4
     assert "add --data DIR, the folder where they are now" in capsys.readouterr().err
     assert run(["evaluate", "--data", "not there"]) == 4
-    assert "'not there' is no folder" in capsys.readouterr().err
+    assert "'not there' is neither a folder nor a file" in capsys.readouterr().err
     assert run(["evaluate", "--data", str(folder)]) == 0
     after = evaluate.load(fruit, before.checkpoint_sha256)
     assert after is not None
