@@ -253,6 +253,7 @@ def session(model: Path | bytes, optimize: bool = True) -> onnxruntime.Inference
     """Return an ONNX Runtime session on the CPU; `optimize=False` runs the graph exactly as it is in the file."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.x64quantprecision", "1")  # else CPUs without VNNI saturate
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     source = model if isinstance(model, bytes) else str(model)

@@ -48,6 +48,7 @@ class OnnxModule(nn.Module):
 
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 3
+            options.add_session_config_entry("session.x64quantprecision", "1")  # else CPUs without VNNI saturate
             self._session = onnxruntime.InferenceSession(self.file, options, providers=["CPUExecutionProvider"])
         batches = images.split(1) if self.one_by_one else (images,)
         rows = [self._session.run(["scores"], {"image": batch.float().contiguous().numpy()})[0] for batch in batches]

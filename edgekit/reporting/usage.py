@@ -8,7 +8,9 @@ from edgekit.measurements import Gates, Summary
 from edgekit.records import Artifact, Preprocess
 from edgekit.reporting.decide import BUDGET, Decision
 
-_ONNX = """session = onnxruntime.InferenceSession({file!r}, providers=["CPUExecutionProvider"])
+_ONNX = """options = onnxruntime.SessionOptions()
+options.add_session_config_entry("session.x64quantprecision", "1")  # or INT8 is wrong on x86 CPUs without VNNI
+session = onnxruntime.InferenceSession({file!r}, options, providers=["CPUExecutionProvider"])
 scores = session.run(["scores"], {{"image": values}})[0][0]"""
 # The optimizer of ONNX Runtime does not keep every such file as it was written.
 _ONNX_AS_WRITTEN = """options = onnxruntime.SessionOptions()

@@ -56,7 +56,9 @@ _UNBUILDABLE = """
 NOTE: {why}.
 """
 _PLAIN_ONNX = """
-ONNX Runtime opens each of these files as it is, in a default InferenceSession, and the answers are right.
+ONNX Runtime opens each of these files as it is, in a default InferenceSession, and the answers are right; but INT8 on
+x86 CPUs without VNNI (AVX2 only) needs the session option session.x64quantprecision = 1, as infer.py sets it: without
+it, sums of 8-bit products saturate there, and some answers become wrong. Other CPUs ignore the option.
 """
 _NOT_OPTIMIZED = """
 In ONNX Runtime, open {files} without its optimizer, as infer.py does
