@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -92,10 +92,14 @@ def _onnx_int8(
 
 
 def _left_float(
-    intermediates: Intermediates, model: QuantizedModel, native: QuantScheme, resolved: base.Resolved
+    intermediates: Intermediates,
+    model: QuantizedModel,
+    native: QuantScheme,
+    resolved: base.Resolved,
+    lost: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return what INT8 files leave in floating point, for the manifest; note it where operators are the reason."""
-    left = intermediates.left_float(model, native)
+    left = intermediates.left_float(model, native, lost)
     if left.others:
         progress.note(f"{resolved.name}: INT8 leaves {left}")
     return {"float_macs": round(left.macs, 4), "float_multiplying": left.multiplying, "float_others": left.others}
@@ -115,6 +119,7 @@ def _tflite(
 
     path, source = folder / f"model.{precision}.tflite", intermediates.tflite
     is_rounded, rewritten = precision not in ("fp32", "fp16"), {}
+    details: dict[str, Any] = {}
     if precision == "fp32":
         shutil.copyfile(source, path)
     elif precision == "fp16":
@@ -129,14 +134,13 @@ def _tflite(
             progress.note(f"{path.name}: in floating point, because not found in the LiteRT file: {', '.join(lost)}")
         if precision == "int8":
             is_rounded, rewritten = next(iter(model.layers.values())).scales is not None, model.rewritten
+            details = _left_float(intermediates, model, LITERT_SCHEME, resolved, lost)
     border = intermediates.border if precision == "int8" else Border(intermediates.border.input)
     first = intermediates.first_layer(is_rounded, rewritten) if border.input != "float32" else None
     preprocess, before = intermediates.checkpoint.preprocess, path.read_bytes()
     path.write_bytes(litert_io.rewrite(before, border, preprocess, first, intermediates.tflite_naming))
     _check_answers(before, path, border.input, preprocess, precision)
-    details: dict[str, Any] = {"output": border.output}
-    if precision == "int8":
-        details |= _left_float(intermediates, quantized or intermediates.quantized, LITERT_SCHEME, resolved)
+    details["output"] = border.output
     if not takes_batches(path):
         details["batch"] = 1
     if first is not None:

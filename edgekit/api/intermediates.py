@@ -8,7 +8,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -428,11 +428,16 @@ class Intermediates:
             return None, None
         return (None, None) if self.kept_onnx is not None else (self.table, self.onnx_naming.tensors)
 
-    def left_float(self, model: QuantizedModel, native: QuantScheme) -> LeftFloat:
-        """Return what computes in floating point in files of `model` for a runtime with the scheme `native`."""
+    def left_float(self, model: QuantizedModel, native: QuantScheme, lost: Sequence[str] = ()) -> LeftFloat:
+        """Return what computes in floating point in files of `model` for a runtime with the scheme `native`.
+
+        Args:
+            lost: layers and products of the placement that the file does not hold as integers.
+        """
         from edgekit.quant import costs
 
-        return costs.left_float(self.folded, model.placement(native), self.checkpoint.preprocess.image_size)
+        size = self.checkpoint.preprocess.image_size
+        return costs.left_float(self.folded, model.placement(native), size, lost)
 
     @cached_property
     def tflite_naming(self) -> Naming:

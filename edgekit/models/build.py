@@ -16,6 +16,7 @@ from edgekit.labels import visible
 from edgekit.models import pretrained, weights_file
 from edgekit.models.catalog import TIMM
 from edgekit.models.model_row import resolve
+from edgekit.models.onnx_module import OnnxModule
 from edgekit.models.weights_file import Tensors
 from edgekit.models.zoo import RANGE, row
 from edgekit.records import Preprocess
@@ -57,8 +58,11 @@ def head_of(model: nn.Module, arch: str) -> nn.Module:
 def linear_head(model: nn.Module, arch: str) -> nn.Module | None:
     """Return the part that maps features (N, F) to the logits; None for a network that ends otherwise.
 
-    Of a network that is kept as a graph, that is the Linear whose output it returns.
+    Of a network that is kept as a graph, that is the Linear whose output it returns; an ONNX file that is kept as it is
+    has none.
     """
+    if isinstance(model, OnnxModule):
+        return None
     if not isinstance(model, fx.GraphModule):
         if not row(arch).simple:
             return None

@@ -40,7 +40,7 @@ class OnnxModule(nn.Module):
     @property
     def file(self) -> bytes:
         """The ONNX file."""
-        return self.content.numpy().tobytes()
+        return self.content.cpu().numpy().tobytes()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if self._session is None:
@@ -51,7 +51,9 @@ class OnnxModule(nn.Module):
             options.add_session_config_entry("session.x64quantprecision", "1")  # else CPUs without VNNI saturate
             self._session = onnxruntime.InferenceSession(self.file, options, providers=["CPUExecutionProvider"])
         batches = images.split(1) if self.one_by_one else (images,)
-        rows = [self._session.run(["scores"], {"image": batch.float().contiguous().numpy()})[0] for batch in batches]
+        rows = [
+            self._session.run(["scores"], {"image": batch.float().cpu().contiguous().numpy()})[0] for batch in batches
+        ]
         return torch.cat([torch.from_numpy(row) for row in rows])
 
     def refuse(self, what: str) -> EdgekitError:

@@ -52,9 +52,3 @@ def weight_scales(weight: np.ndarray, bias: np.ndarray | None, input_scale: floa
     if bias is not None:
         scales = np.maximum(scales, np.abs(bias) / (input_scale * BIAS_LIMIT))
     return scales.astype(np.float32)
-
-
-def quantize_weight(weight: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """Round a weight to int8, half to even, with one scale per output channel (axis 0)."""
-    shape = (-1,) + (1,) * (weight.ndim - 1)
-    return np.clip(np.rint(weight / scales.reshape(shape)), -WEIGHT_QMAX, WEIGHT_QMAX).astype(np.int8)

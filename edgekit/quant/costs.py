@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,10 +74,10 @@ class LeftFloat:
         return f"{100 * self.macs:.1f} % of the multiplications in floating point{named}{others}"
 
 
-def left_float(folded: fx.GraphModule, placed: Placement, image_size: int) -> LeftFloat:
-    """Return what computes in floating point where a runtime holds integers as in `placed`."""
+def left_float(folded: fx.GraphModule, placed: Placement, image_size: int, lost: Sequence[str] = ()) -> LeftFloat:
+    """Return what computes in floating point where a runtime holds integers as in `placed`, but for those of `lost`."""
     found = costs(folded, image_size)
-    in_int8 = placed.int8_layers | placed.int8_products
+    in_int8 = (placed.int8_layers | placed.int8_products).difference(lost)
     staying = sorted((c for c in found if c.macs and c.name not in in_int8), key=lambda cost: -cost.macs)
     nodes = tensor_names(folded.graph)
     others = Counter(

@@ -94,16 +94,6 @@ def is_near(one: np.ndarray, other: np.ndarray) -> bool:
     return bool(np.allclose(one, other, rtol=1e-3, atol=1e-4 * max(1e-3, float(np.abs(one).max(initial=0.0)))))
 
 
-def match_by_value(reference: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> dict[str, str]:
-    """Map names of `other` to names of `reference` whose tensors hold the same values.
-
-    Both come from the same input. Tensors compare by size and by their sorted values, so that
-    NCHW matches NHWC; the closest within `TOLERANCE` (relative to the largest magnitude) wins.
-    Tensors without a counterpart are left out.
-    """
-    return _match(_sketches(reference), _sketches(other))
-
-
 def _sketches(tensors: dict[str, np.ndarray]) -> dict[str, _Sketch]:
     """Return size and an even sample of the sorted values, which any layout of the same numbers shares."""
     found = {}
@@ -115,6 +105,11 @@ def _sketches(tensors: dict[str, np.ndarray]) -> dict[str, _Sketch]:
 
 
 def _match(reference: dict[str, _Sketch], other: dict[str, _Sketch]) -> dict[str, str]:
+    """Map names of `other` to names of `reference` whose tensors hold the same values; leave out the others.
+
+    Tensors compare by size and by their sorted values, so that NCHW matches NHWC; the closest within `TOLERANCE`
+    (relative to the largest magnitude) wins.
+    """
     by_size: dict[int, list[tuple[str, np.ndarray]]] = {}
     for name, (size, values) in reference.items():
         by_size.setdefault(size, []).append((name, values))

@@ -14,6 +14,7 @@ from PIL import Image
 
 import edgekit
 from edgekit.api import import_model
+from edgekit.cli.app import run
 from edgekit.errors import DataError, EdgekitError, UsageError
 from edgekit.models import checkpoints
 from edgekit.models.onnx_module import OnnxModule
@@ -98,6 +99,23 @@ def test_a_network_that_stays_onnx_is_a_run_all_the_same(kept: Run, tmp_path: Pa
     Image.fromarray(pixels[0].transpose(1, 2, 0).astype(np.uint8)).save(tmp_path / "photo.png")
     (answer,) = edgekit.predict(kept, [tmp_path / "photo.png"])
     assert answer.top[0].label == LABELS[int(session.run(None, {"image": pixels[:1]})[0].argmax())]
+
+
+def test_what_stays_onnx_is_evaluated_and_inspected(kept: Run, tmp_path: Path) -> None:
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    random, right = np.random.default_rng(1), 0
+    for number in range(20):
+        pixels = random.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+        found = int(session.run(None, {"image": pixels.transpose(2, 0, 1)[None].astype(np.float32)})[0].argmax())
+        label = found if number % 2 else (found + 1) % len(LABELS)
+        right += label == found
+        path = tmp_path / "photos" / LABELS[label] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    judged = edgekit.evaluate(kept, data=tmp_path / "photos")
+    assert judged.splits["test"].scores.top1 == pytest.approx(100 * right / 20)
+    edgekit.export(kept, "desktop")
+    assert run(["inspect", str(kept.path), "desktop/model.fp32.onnx"]) == 0
 
 
 def test_what_stays_onnx_is_exported_in_floats(kept: Run, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edgekit.errors import DataError
 from edgekit.quant import affine
-from edgekit.quantization import Range
+from edgekit.quantization import LayerWeights, Range
 
 MAGNITUDES = st.one_of(st.just(0.0), st.floats(1e-4, 1e6))
 SPANS = st.tuples(MAGNITUDES, MAGNITUDES).map(lambda pair: Range(-pair[0], pair[1]))
@@ -71,7 +71,7 @@ def test_weight_scale_covers_the_largest_magnitude_of_each_channel() -> None:
     weight = np.array([[0.5, -2.0], [0.25, 0.1]], np.float32)
     scales = affine.weight_scales(weight, None, 1.0)
     assert scales == pytest.approx([2.0 / 127, 0.25 / 127])
-    assert affine.quantize_weight(weight, scales)[0, 1] == -127
+    assert LayerWeights(weight, None, scales).integers[0, 1] == -127
 
 
 @given(
@@ -89,13 +89,13 @@ def test_guard_keeps_the_int32_bias_within_its_limit(rows: list[list[float]], in
 def test_weight_round_trip_error_is_at_most_half_a_step(rows: list[list[float]]) -> None:
     weight = np.array(rows, np.float32)
     scales = affine.weight_scales(weight, None, 1.0)
-    restored = affine.quantize_weight(weight, scales) * scales[:, None]
+    restored = LayerWeights(weight, None, scales).integers * scales[:, None]
     assert (np.abs(restored - weight) <= scales[:, None] * 0.50001).all()
 
 
 def test_weights_round_half_to_even_and_never_reach_minus_128() -> None:
     weight = np.array([[0.5, 1.5, 2.5, -127.0, -1000.0]], np.float32)
-    assert affine.quantize_weight(weight, np.ones(1, np.float32)).tolist() == [[0, 2, 2, -127, -127]]
+    assert LayerWeights(weight, None, np.ones(1, np.float32)).integers.tolist() == [[0, 2, 2, -127, -127]]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

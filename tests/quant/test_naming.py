@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekit.quant.naming import TOLERANCE, match_by_value
+from edgekit.quant.naming import TOLERANCE, name_exported
 
 RNG = np.random.default_rng(0)
 ONE, OTHER = (RNG.normal(size=(1, 8, 5, 7)).astype(np.float32) for _ in range(2))
+
+
+def matched(reference: dict[str, np.ndarray], exported: dict[str, np.ndarray]) -> dict[str, str]:
+    return name_exported(reference, {}, {}, exported).tensors
 
 
 @pytest.mark.parametrize(
@@ -17,7 +21,7 @@ ONE, OTHER = (RNG.normal(size=(1, 8, 5, 7)).astype(np.float32) for _ in range(2)
     ids=["NHWC", "flattened", "rounding noise", "float64"],
 )
 def test_the_same_values_match_whatever_their_layout(same: np.ndarray) -> None:
-    assert match_by_value({"torch": ONE, "else": OTHER}, {"lite": same}) == {"lite": "torch"}
+    assert matched({"torch": ONE, "else": OTHER}, {"lite": same}) == {"lite": "torch"}
 
 
 @pytest.mark.parametrize(
@@ -26,20 +30,20 @@ def test_the_same_values_match_whatever_their_layout(same: np.ndarray) -> None:
     ids=["scaled", "shifted", "negated", "another", "part", "after ReLU", "empty"],
 )
 def test_near_misses_stay_unmatched(different: np.ndarray) -> None:
-    assert match_by_value({"torch": ONE}, {"lite": different}) == {}
+    assert matched({"torch": ONE}, {"lite": different}) == {}
 
 
 def test_the_closest_wins() -> None:
     reference = {"far": ONE * (1 + TOLERANCE / 2), "near": ONE}
-    assert match_by_value(reference, {"lite": ONE}) == {"lite": "near"}
+    assert matched(reference, {"lite": ONE}) == {"lite": "near"}
 
 
 def test_every_name_finds_its_own() -> None:
     tensors = {str(i): RNG.normal(size=(1, 4, 6, 6)) for i in range(10)}
     turned = {f"lite{name}": tensor.transpose(0, 3, 1, 2) for name, tensor in tensors.items()}
-    assert match_by_value(tensors, turned) == {f"lite{name}": name for name in tensors}
+    assert matched(tensors, turned) == {f"lite{name}": name for name in tensors}
 
 
 def test_constant_tensors_match_by_size_and_value() -> None:
     zeros, ones = np.zeros((1, 4), np.float32), np.ones((1, 4), np.float32)
-    assert match_by_value({"zeros": zeros, "ones": ones}, {"a": ones, "b": zeros}) == {"a": "ones", "b": "zeros"}
+    assert matched({"zeros": zeros, "ones": ones}, {"a": ones, "b": zeros}) == {"a": "ones", "b": "zeros"}

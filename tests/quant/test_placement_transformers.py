@@ -65,6 +65,8 @@ def test_odd_operators_are_counted_and_named() -> None:
         assert (left.macs > 0) == bool(multiplying)
         assert left.macs < 0.5
         assert {"groupnorm", "prelu", "layernorm", "softmax", "gelu"} <= set(left.others)
+    lost = costs.left_float(folded, litert, size, ["stem.0"])
+    assert lost.multiplying == ("stem.0 (conv 3x3)",)
     text = str(costs.left_float(folded, tensorrt, size))
     assert "% of the multiplications in floating point: stem.0 (conv 3x3)" in text
 
