@@ -146,11 +146,8 @@ def judge(
         for found, digest in zip(scan.files, scan.digests)
     ]  # fmt: skip
     look_of = dict(zip(scan.digests, scan.looks))
-    free = division.to_divide(samples, present, divide)
-    alike = near_duplicates.alike({sample.sha256: look_of[sample.sha256] for sample in free})
-    divided = division.carve(samples, present, divide, alike)
-    kept, large = division.told(free, divided, alike)
-    split_of = {sample.path: sample.split for sample in divided}
+    divided = division.divide(samples, present, look_of, divide)
+    split_of = {sample.path: sample.split for sample in divided.samples}
     splits = [split_of[found.path] for found in scan.files]
     counted = Counter((found.label, split) for found, split in zip(scan.files, splits))
     counts = {name: {split: counted[name, split] for split in SPLITS} for name in labels}
@@ -162,8 +159,8 @@ def judge(
         *_folders(scan.listing),
         *_names(labels, scan.listing),
         *_classes(counts, distinct, present),
-        *(Finding("kept_together", line) for line in kept),
-        *(Finding("divided", line) for line in large),
+        *(Finding("kept_together", line) for line in divided.kept),
+        *(Finding("divided", line) for line in divided.scattered),
         *(Finding("empty_class", f"class folder {visible(name)} contains no images") for name in scan.listing.empty),
         *_values(scan.reading),
         *_shapes(scan, least_side),

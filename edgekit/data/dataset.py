@@ -131,18 +131,15 @@ def index(
     present = set(listing.present)
     carved = tuple(s for s in ("val", "test") if present != {""} and s not in present)
     looks = {read[0]: read[2] for read in reads if not isinstance(read, DataError)}
-    free = division.to_divide(samples, present, divide)
-    alike = near_duplicates.alike({sample.sha256: looks[sample.sha256] for sample in free})
-    divided = division.carve(samples, present, divide, alike)
-    finished = _finish(root, labels, divided, (*bad, *large))
-    kept, scattered = division.told(free, divided, alike)
-    for line in scattered:
+    divided = division.divide(samples, present, looks, divide)
+    finished = _finish(root, labels, divided.samples, (*bad, *large))
+    for line in divided.scattered:
         warn(line)
     return replace(
         finished,
         carved=carved,
         contents=contents,
-        notes=(*listing.notes, *kept),
+        notes=(*listing.notes, *divided.kept),
         left_out=listing.counted,
         container=listing.container,
         columns=columns.written(chosen),

@@ -5,14 +5,18 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgekit.errors import DataError, MissingError, StorageError, UsageError
 from edgekit.labels import visible
 from edgekit.records import SPLITS, Sample
+
+if TYPE_CHECKING:
+    from edgekit.data.near_duplicates import Look
 
 SPLIT = "70/15/15"
 _Name = tuple[int, str]  # of a group: its class, or several, and what its images share
@@ -63,6 +67,28 @@ def _table(group_by: str) -> tuple[Path, str] | None:
     """Return file and column of ``FILE.csv:COLUMN``."""
     file, colon, column = group_by.rpartition(":")
     return (Path(file), column) if colon and column and file.lower().endswith(".csv") else None
+
+
+class Divided(NamedTuple):
+    """Samples with their splits, and what to say: of images kept together, and of groups that were too large."""
+
+    samples: list[Sample]
+    kept: list[str]
+    scattered: list[str]
+
+
+def divide(samples: list[Sample], present: set[str], looks: Mapping[str, Look], division: Division = PLAIN) -> Divided:
+    """Assign splits as `carve` does, and keep images that look alike in one split.
+
+    Args:
+        looks: of each image by its SHA-256. present: as in `carve`.
+    """
+    from edgekit.data import near_duplicates
+
+    free = to_divide(samples, present, division)
+    alike = near_duplicates.alike({sample.sha256: looks[sample.sha256] for sample in free})
+    divided = carve(samples, present, division, alike)
+    return Divided(divided, *told(free, divided, alike))
 
 
 def to_divide(samples: list[Sample], present: set[str], division: Division = PLAIN) -> list[Sample]:
