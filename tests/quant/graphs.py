@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -62,9 +63,9 @@ def layers_of(model: ir.Model) -> dict[str, LayerWeights]:
         if each.op_type in ("Conv", "Gemm") and each.inputs[1].const_value is not None:
             arrays = [v.const_value.numpy() for v in each.inputs[1:]]
             scales = affine.weight_scales(arrays[0], None, 1.0)
-            shape = (-1, *[1] * (arrays[0].ndim - 1))
-            rounded = affine.quantize_weight(arrays[0], scales) * scales.reshape(shape)
-            found[each.name] = LayerWeights(rounded, arrays[1] if len(arrays) > 1 else None, scales)
+            exact = LayerWeights(arrays[0], arrays[1] if len(arrays) > 1 else None, scales)
+            rounded = exact.integers * scales.reshape(-1, *[1] * (arrays[0].ndim - 1))
+            found[each.name] = replace(exact, weight=rounded)
     return found
 
 

@@ -117,7 +117,9 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, object, d
     folded, images = fold(nn.Sequential(network, nn.Linear(8, 4)).eval(), 16), nets.random_images(8, 16)
     path = tmp_path_factory.mktemp("litert") / "model.tflite"
     tflite.export(folded, 16, path)
-    names = naming.match_by_value(calibrate.run_all(folded, images[:1]), tflite.run_all(path, images[:1].numpy()))
+    names = naming.name_exported(
+        calibrate.run_all(folded, images[:1]), {}, {}, tflite.run_all(path, images[:1].numpy())
+    ).tensors
     return path, nets.observe(folded, images), names
 
 

@@ -472,7 +472,9 @@ def loud(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folded, images = fold(Loud(request.param).eval(), 32), nets.random_images(32, 32)
     path = tmp_path_factory.mktemp("loud") / "model.fp32.onnx"
     export.export(folded, 32, "weights", path, path.with_name("dynamic.onnx"))
-    names = naming.match_by_value(calibrate.run_all(folded, images[:1]), export.run_all(path, images[:1].numpy()))
+    names = naming.name_exported(
+        calibrate.run_all(folded, images[:1]), {}, {}, export.run_all(path, images[:1].numpy())
+    ).tensors
     with torch.inference_mode():
         return Exported(path, nets.observe(folded, images), names, images, folded(images).numpy())
 

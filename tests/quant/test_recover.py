@@ -147,7 +147,7 @@ def test_without_steps_every_weight_is_rounded_to_nearest(network: str, scheme: 
         scales = affine.weight_scales(weight, bias, grid.scale if grid else 1.0)
         layer = model.layers[name]
         assert np.array_equal(layer.scales, scales)
-        assert np.array_equal(layer.integers, affine.quantize_weight(weight, scales))
+        assert np.array_equal(layer.integers, LayerWeights(weight, None, scales).integers)
         assert np.array_equal(layer.bias, bias) if bias is not None else layer.bias is None
 
 
