@@ -265,8 +265,10 @@ class _Stream:
     def _pump(self, source: object, number: int, second: bool) -> None:
         read: Callable[[int], bytes] = source.read1  # type: ignore[attr-defined]
         with contextlib.suppress(ValueError, OSError):
-            while data := read(32768):
+            while not self.over and (data := read(32768)):
                 self.write(struct.pack("<BI", number, len(data)) + data if second else data)
+            if self.over:  # as adbd: what still writes gets SIGPIPE, and does not run on for ever
+                source.close()  # type: ignore[attr-defined]
 
     def _feed(self) -> None:
         assert self.process is not None
