@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from edgekit.environment import Environment
 
 SOURCES = ("device", "host", "emulated")
-# The baseline that accuracy and speed-up refer to; other ``baseline/`` artifacts are rows like all others.
-REFERENCE = "baseline/pytorch"
+# Baselines that accuracy and speed-up may refer to, the preferred one first: PyTorch cannot be measured for a run that
+# keeps its ONNX file as it is. Other ``baseline/`` artifacts are rows like all others.
+REFERENCES = ("baseline/pytorch", "baseline/onnxruntime")
 # Name of the device that is this machine.
 HERE = "local"
 # Prefix of the device names of browsers; a browser may run on this machine.
@@ -228,7 +229,7 @@ class Summary:
         speedup: p50 of the baseline over this p50, per image, with its 95 % interval. The baseline is that of the same
             device, else one with as many threads, else the desktop's; None where the numbers of threads differ, and of
             a stand-in. speedup_best: over the fastest baseline of that machine. speedup_doubtful: other work ran while
-            one of the two was measured.
+            one of the two was measured. reference: the baseline's name, one of `REFERENCES`.
         compute_ms: p50 of the model alone, by the device's clock. state: of the board afterwards (`BoardState`).
         rail, idle_mw, gross_mj, net_mj: energy per image; no_energy: why there is none.
         throttling: reasons to think that the board slowed itself down.
@@ -280,6 +281,12 @@ class Summary:
     one_class: bool = False
     agreement_low: float | None = None
     agreement_high: float | None = None
+    reference: str = REFERENCES[0]
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether this is the baseline that figures are compared with."""
+        return self.artifact == self.reference
 
     @property
     def score(self) -> float:

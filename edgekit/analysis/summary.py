@@ -13,7 +13,7 @@ import numpy as np
 from edgekit.analysis.energy import energy, throttling
 from edgekit.bench import roofline
 from edgekit.errors import MissingError
-from edgekit.measurements import BROWSERS, HERE, REFERENCE, BenchmarkResult, Summary
+from edgekit.measurements import BROWSERS, HERE, REFERENCES, BenchmarkResult, Summary
 from edgekit.stats import proportions, quantiles
 from edgekit.stats.latency import figures_of, series_of
 from edgekit.stats.proportions import mcnemar, paired_difference, wilson
@@ -29,7 +29,7 @@ def summarize(results: Sequence[BenchmarkResult]) -> list[Summary]:
     Raises:
         MissingError: there is no baseline among the results, or none on the same images.
     """
-    baselines = [r for r in results if r.artifact.name == REFERENCE]
+    baselines = references(results)
     if not baselines:
         raise MissingError("the desktop baseline has not been measured", "edgekit benchmark")
     best = {id(r): _image_ms(r) for r in results if r.artifact.is_baseline}
@@ -45,8 +45,14 @@ def summarize(results: Sequence[BenchmarkResult]) -> list[Summary]:
 
 def on_other_images(results: Sequence[BenchmarkResult]) -> list[BenchmarkResult]:
     """Return the results that cannot be compared with their baseline, as a few images were missing for one of them."""
-    baselines = [r for r in results if r.artifact.name == REFERENCE]
+    baselines = references(results)
     return [r for r in results if baselines and not _same_images(_own(r, baselines), r)]
+
+
+def references(results: Sequence[BenchmarkResult]) -> list[BenchmarkResult]:
+    """Return the results of the baseline that the others are compared with, one per device and number of threads."""
+    named = ([r for r in results if r.artifact.name == name] for name in REFERENCES)
+    return next(filter(None, named), [])
 
 
 def _same_images(one: BenchmarkResult, other: BenchmarkResult) -> bool:
@@ -55,7 +61,7 @@ def _same_images(one: BenchmarkResult, other: BenchmarkResult) -> bool:
 
 def _order(row: Summary) -> tuple[Any, ...]:
     """Sort the baselines to the front, and of them the reference."""
-    first = not row.baseline, row.artifact != REFERENCE if row.baseline else False
+    first = not row.baseline, not row.is_reference if row.baseline else False
     return (*first, row.device, row.target, row.precision != "fp32", row.precision, row.artifact)
 
 
@@ -188,6 +194,7 @@ def _summary(result: BenchmarkResult, baseline: BenchmarkResult) -> Summary:
         no_answer=_no_answers(result),
         baseline_no_answer=_no_answers(baseline),
         one_class=_is_one_class(result),
+        reference=baseline.artifact.name,
     )
 
 

@@ -10,15 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit import files, progress
+from edgekit import files, progress, records
 from edgekit.errors import EdgekitError, MissingError, install_command, unknown
+from edgekit.labels import visible
+from edgekit.measurements import REFERENCES
 from edgekit.records import Artifact
 
 if TYPE_CHECKING:
     from edgekit.api.intermediates import Intermediates
+    from edgekit.models.onnx_module import OnnxModule
 
 
-REFERENCE = "pytorch"
+PYTORCH, ONNXRUNTIME = (name.removeprefix(records.BASELINES) for name in REFERENCES)
 ALL = "all"
 
 
@@ -75,11 +78,11 @@ def _no_tensorrt() -> EdgekitError | None:
     return MissingError("TensorRT is not installed", install_command("tensorrt"))
 
 
-# By name; accuracy and speed are compared with the first one.
+# By name; accuracy and speed are compared with the first one, or that of ONNX Runtime if a run keeps its ONNX file.
 BASELINES = {
-    REFERENCE: Baseline("torch", "torch", default=True),
+    PYTORCH: Baseline("torch", "torch", default=True),
     "torch-compile": Baseline("torch", "torch-compile", _no_compiler),
-    "onnxruntime": Baseline("onnxruntime", "onnxruntime", default=True),
+    ONNXRUNTIME: Baseline("onnxruntime", "onnxruntime", default=True),
     "openvino": Baseline("openvino", "openvino", _no_openvino, default=True),
     "pytorch-fp16": Baseline("torch", "torch-fp16", _no_gpu, "fp16", default=True),
     "onnxruntime-cuda": Baseline("onnxruntime", "onnxruntime-cuda", _no_cuda_provider, default=True),
@@ -100,10 +103,10 @@ def choose(wanted: Sequence[str] | None) -> list[str]:
     for name in wanted or ():
         if name not in (*BASELINES, ALL):
             raise unknown("baseline", name, (*BASELINES, ALL))
-    chosen = [REFERENCE]
+    chosen = [PYTORCH]
     for name, row in BASELINES.items():
         named = name in (wanted or ())
-        if name == REFERENCE or not (named or ALL in (wanted or ()) or (not wanted and row.default)):
+        if name == PYTORCH or not (named or ALL in (wanted or ()) or (not wanted and row.default)):
             continue
         missing = row.missing()
         if missing is not None and named:
@@ -115,11 +118,23 @@ def choose(wanted: Sequence[str] | None) -> list[str]:
     return chosen
 
 
-def made(intermediates: Intermediates, names: Sequence[str], scratch: Path) -> list[tuple[Artifact, Path]]:
-    """Return artifact and file of each baseline; PyTorch's is written to `scratch`, the others use the ONNX file."""
+def made(
+    intermediates: Intermediates, names: Sequence[str], scratch: Path, wanted: Sequence[str] | None = None
+) -> list[tuple[Artifact, Path]]:
+    """Return artifact and file of each baseline; PyTorch's is written to `scratch`, the others use the ONNX file.
+
+    Args:
+        names: of the baselines, from `choose(wanted)`.
+
+    Raises:
+        EdgekitError: a baseline in torch is wanted by name, of a run that keeps its ONNX file as it is.
+    """
     program = scratch / "baseline.pt2"
-    with progress.working("preparing the baseline"):
-        intermediates.save_baseline(program)
+    if intermediates.kept_onnx is not None:
+        names = _without_torch(names, wanted or (), intermediates.kept_onnx)
+    else:
+        with progress.working("preparing the baseline"):
+            intermediates.save_baseline(program)
     parent, found = intermediates.checkpoint.sha256, []
     for name in names:
         row = BASELINES[name]
@@ -135,6 +150,19 @@ def made(intermediates: Intermediates, names: Sequence[str], scratch: Path) -> l
         artifact = Artifact(f"baseline/{name}", "desktop", row.precision, row.runtime, "NCHW", digest, parent, details)
         found.append((artifact, path))
     return found
+
+
+def _without_torch(names: Sequence[str], wanted: Sequence[str], kept: OnnxModule) -> list[str]:
+    """Return the baselines of a run that keeps its ONNX file as it is: ONNX Runtime, then others without torch."""
+    in_torch = {name for name in names if BASELINES[name].runtime == "torch"}
+    if refused := sorted(in_torch.intersection(wanted)):
+        raise EdgekitError(
+            f"baseline {refused[0]} needs the network in torch, and this run keeps its ONNX file as it is: "
+            f"{visible(kept.problem)}",
+            f"edgekit benchmark --baseline {ONNXRUNTIME}",
+        )
+    progress.note("the baseline is ONNX Runtime: this run keeps its ONNX file as it is")
+    return [ONNXRUNTIME, *(name for name in names if name not in in_torch | {ONNXRUNTIME})]
 
 
 def _in_half(intermediates: Intermediates) -> Path:

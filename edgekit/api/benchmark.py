@@ -146,7 +146,9 @@ def measure_run(
     opened = choose(runs_dir, run, data)
     intermediates = Intermediates(opened)
     with files.scratch() as scratch:
-        plan = _plan(intermediates, devices, options.artifacts, baselines.made(intermediates, chosen, scratch))
+        plan = _plan(
+            intermediates, devices, options.artifacts, baselines.made(intermediates, chosen, scratch, options.baselines)
+        )
         samples = test_set(intermediates, scratch)
         wanted = Wanted(
             opened,

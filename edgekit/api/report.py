@@ -351,8 +351,13 @@ def load_layer_costs(run: runs.Run) -> list[LayerCost]:
 
 
 def layer_costs(intermediates: Intermediates, keep: bool = True) -> list[LayerCost]:
-    """Return the layers of the folded network, computed once and, with `keep`, saved in the run."""
+    """Return the layers of the folded network, computed once and, with `keep`, saved in the run.
+
+    None are known of an ONNX file that is kept as it is.
+    """
     found = load_layer_costs(intermediates.run)
+    if intermediates.kept_onnx is not None:
+        return []
     if not found:
         from edgekit.quant import costs
 

@@ -143,7 +143,7 @@ def print_results(run: runs.Run, received: list[BenchmarkResult], json: bool) ->
             console.as_json([])
         return
     if any(
-        result.artifact.name == measurements.REFERENCE for result in results.load(run.path / "bench", progress.note)
+        result.artifact.name in measurements.REFERENCES for result in results.load(run.path / "bench", progress.note)
     ):
         print_figures(run, *report.load_measurements(run), json, verbose=False)
         return

@@ -11,8 +11,9 @@ from enum import Enum
 
 import numpy as np
 
+from edgekit.analysis.summary import references
 from edgekit.labels import visible
-from edgekit.measurements import REFERENCE, BenchmarkResult
+from edgekit.measurements import BenchmarkResult
 from edgekit.reporting import svg
 from edgekit.reporting.tables import Rows, Table
 from edgekit.stats.proportions import NO_ANSWER, SIGNIFICANT, answers, holm, mcnemar
@@ -158,9 +159,8 @@ def is_baseline(result: BenchmarkResult) -> bool:
 
 
 def reference(result: BenchmarkResult, results: Sequence[BenchmarkResult]) -> BenchmarkResult | None:
-    """Return the PyTorch baseline of the result's device, else the first one; None if it has other images."""
-    bases = [r for r in results if r.artifact.runtime == "torch"]
-    bases.sort(key=lambda r: r.artifact.name != REFERENCE)
+    """Return the reference baseline of the result's device, else the first one; None if it has other images."""
+    bases = references(results)
     base = next((b for b in bases if b.device == result.device), bases[0] if bases else None)
     comparable = base is not None and base.logits.shape == result.logits.shape
     return base if base is not None and comparable and bool((base.expected == result.expected).all()) else None

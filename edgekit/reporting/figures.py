@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgekit.measurements import REFERENCE, FlagKind, Quantile, Summary
+from edgekit.measurements import FlagKind, Quantile, Summary
 from edgekit.reporting.decide import Decision, first_names, is_significant, quantile
 from edgekit.reporting.tables import (
     Rows,
@@ -57,7 +57,7 @@ def cells(n: int, row: Summary) -> tuple[str, ...]:
         str(n),
         top1(row),
         _marked_p50(row),
-        drop(row) if row.artifact != REFERENCE else "",
+        drop(row) if not row.is_reference else "",
         speedup(row),
         number(row.size_mb, 1),
         latency(row.gross_mj),
@@ -89,7 +89,7 @@ def _more_cells(n: int, row: Summary, rows: Sequence[Summary]) -> tuple[str, ...
         row.artifact,
         str(n),
         row.device + (" (stand-in)" if row.stand_in else ""),
-        "-" if row.artifact == REFERENCE else number(row.agreement, 1),
+        "-" if row.is_reference else number(row.agreement, 1),
         _throughput(row),
         _speedup_over_fastest(row, rows),
         roofline_percent(row),
@@ -102,12 +102,12 @@ def _speedup_over_fastest(row: Summary, rows: Sequence[Summary]) -> str:
     if row.baseline or row.stand_in or row.speedup_best is None:
         return "-"
     busy = row.busy or (fastest.busy if fastest else row.speedup_doubtful)
-    return f"{row.speedup_best:.2f}{'!' if busy else ''}" + (f" ({baseline_name(fastest)})" if fastest else "")
+    return f"{row.speedup_best:.2f}{'!' if busy else ''}" + (f" ({baseline_name(fastest.artifact)})" if fastest else "")
 
 
-def baseline_name(baseline: Summary) -> str:
+def baseline_name(artifact: str) -> str:
     """Return the name of a baseline for a sentence."""
-    return {"pytorch": "PyTorch"}.get(name := baseline.artifact.partition("/")[2], name)
+    return {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime"}.get(name := artifact.partition("/")[2], name)
 
 
 def _more_notes(rows: Sequence[Summary]) -> list[str]:
@@ -164,7 +164,7 @@ def percentile(row: Summary, percent: int) -> str:
 
 def speedup(row: Summary) -> str:
     """Format the speed-up over the baseline, with the interval if it is known."""
-    if row.artifact == REFERENCE:
+    if row.is_reference:
         return ""
     if row.stand_in or row.speedup is None or row.speedup_low is None or row.speedup_high is None:
         return plain_speedup(row)
@@ -172,17 +172,17 @@ def speedup(row: Summary) -> str:
 
 
 def speedup_text(row: Summary, rows: Sequence[Summary]) -> str:
-    """Return the speed-up over PyTorch and over the fastest baseline in words; empty if there is none."""
+    """Return the speed-up over the reference and over the fastest baseline in words; empty if there is none."""
     if row.stand_in or row.speedup is None:
         return ""
     mark = "!" if row.busy or row.speedup_doubtful else ""
-    text, fastest = f"{row.speedup:.3g}{mark} x PyTorch", fastest_baseline(rows, row)
+    text, fastest = f"{row.speedup:.3g}{mark} x {baseline_name(row.reference)}", fastest_baseline(rows, row)
     if fastest is None or row.speedup_best is None:
         return text
-    if fastest.artifact == REFERENCE:
+    if fastest.is_reference:
         return f"{text}, the fastest baseline"
     mark = "!" if row.busy or fastest.busy else ""
-    return f"{text}; {row.speedup_best:.3g}{mark} x the fastest baseline ({baseline_name(fastest)})"
+    return f"{text}; {row.speedup_best:.3g}{mark} x the fastest baseline ({baseline_name(fastest.artifact)})"
 
 
 def verdict(decisions: Sequence[Decision]) -> Table:

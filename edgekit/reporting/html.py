@@ -12,7 +12,7 @@ from typing import Any
 
 from edgekit import __version__, files
 from edgekit.labels import visible
-from edgekit.measurements import REFERENCE, LayerFigures, Summary
+from edgekit.measurements import LayerFigures, Summary
 from edgekit.reporting import changes, charts, decide, figures, layers, provenance, svg, tables, trained
 from edgekit.reporting.changes import AnswerChange, Change, ChangeKind, shown_images
 from edgekit.reporting.decide import Decision
@@ -305,7 +305,7 @@ def _accuracy_facts(row: Summary) -> list[tuple[str, str]]:
 
 
 def _smaller(row: Summary, rows: Sequence[Summary]) -> str:
-    base = next((r.size_mb for r in rows if r.artifact == REFERENCE), 0.0)
+    base = next((r.size_mb for r in rows if r.is_reference), 0.0)
     return f", {base / row.size_mb:.1f} times smaller than the baseline" if base > 1.1 * row.size_mb else ""
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from edgekit.environment import BoardState
-from edgekit.measurements import BROWSERS, LEAST_SAMPLES, REFERENCE, Delegated, ProgramResult, Summary, not_finite
+from edgekit.measurements import BROWSERS, LEAST_SAMPLES, Delegated, ProgramResult, Summary, not_finite
 from edgekit.stats.proportions import SIGNIFICANT
 
 
@@ -156,7 +156,7 @@ def _is_significant(row: Summary) -> bool:
 
 def cells(row: Summary) -> list[str]:
     """Return one line of the table of models, in the order of `COLUMNS`."""
-    compared = row.artifact != REFERENCE
+    compared = not row.is_reference
     return [
         row.artifact,
         row.ran_in + (" (stand-in)" if row.stand_in else ""),
@@ -194,7 +194,7 @@ def fastest_baseline(rows: Sequence[Summary], row: Summary) -> Summary | None:
     If the device has no baseline, those of the first baseline's device are compared.
     """
     baselines = [r for r in rows if r.baseline]
-    own = any(r.device == row.device and r.artifact == REFERENCE for r in baselines)
+    own = any(r.device == row.device and r.is_reference for r in baselines)
     device = row.device if own or not baselines else baselines[0].device
     known = [r for r in baselines if r.device == device and r.threads == row.threads and r.p50_ms]
     return min(known, key=lambda r: r.p50_ms or 0.0, default=None)

@@ -146,7 +146,37 @@ def test_what_needs_torch_is_refused(kept: Run, target: str, options: dict[str, 
         edgekit.export(kept, target, **options)
 
 
-def test_a_benchmark_of_what_stays_onnx_says_what_it_needs(kept: Run) -> None:
+@pytest.fixture
+def suite(tmp_path: Path) -> str:
+    """A fraction of a second."""
+    path = tmp_path / "brief.toml"
+    path.write_text("warmup_queries = 1\nwarmup_s = 0.0\nmin_s = 0.01\nmin_queries = 8\n")
+    return str(path)
+
+
+def test_what_stays_onnx_is_measured_against_onnx_runtime(tmp_path: Path, suite: str) -> None:
+    photos = tmp_path / "photos"
+    for number, label in enumerate(LABELS * 4):
+        path = photos / label / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+    run = imported(tmp_path, normalized(Net()).conv().add("CumSum", np.int64(1), name="odd").head(), data=photos)
+    edgekit.export(run, "desktop")
+    reference, *_, exported = edgekit.benchmark(run, suite=suite)
+    assert (reference.artifact, reference.is_reference, reference.speedup) == ("baseline/onnxruntime", True, 1.0)
+    assert (exported.artifact, exported.is_reference) == ("desktop/model.fp32.onnx", False)
+    assert (exported.agreement, exported.drop, exported.samples) == (100.0, 0.0, 20)
+    assert exported.speedup is not None
+    page = edgekit.report(run).read_text()
+    assert "x ONNX Runtime" in page
+    assert "PyTorch" not in page
+
+
+def test_what_stays_onnx_without_images_has_a_latency(kept: Run, suite: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "edgekit")
     edgekit.export(kept, "desktop")
-    with pytest.raises(EdgekitError, match="the baseline that benchmark compares with needs the network in torch"):
-        edgekit.benchmark(kept, devices=["local"], suite="quick")
+    assert edgekit.benchmark(kept, suite=suite) == []
+    assert "the baseline is ONNX Runtime: this run keeps its ONNX file as it is" in caplog.messages
+    with pytest.raises(EdgekitError, match="baseline torch-compile needs the network in torch"):
+        edgekit.benchmark(kept, suite=suite, baselines=["torch-compile"])
