@@ -61,7 +61,10 @@ def check(
         ),
     ] = None,
     layout: Annotated[
-        str, typer.Option(help="Reading of the folders, where their names leave it open: auto, splits, classes.")
+        str,
+        typer.Option(
+            help="Reading of the folders or archives, where their names leave it open: auto, splits, classes, parts."
+        ),
     ] = "auto",
     split: Annotated[
         str, typer.Option(help="Percentages of train, val and test where these are no folders.")

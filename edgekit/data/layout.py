@@ -13,7 +13,7 @@ from edgekit.errors import DataError
 from edgekit.labels import visible
 from edgekit.records import SPLITS
 
-LAYOUTS = ("auto", "splits", "classes")
+LAYOUTS = ("auto", "splits", "classes", "parts")
 _WORDS = {
     **dict.fromkeys(("train", "training", "trn", "trainset"), "train"),
     **dict.fromkeys(
@@ -35,7 +35,7 @@ _WORDS = {
     ),
     **dict.fromkeys(("test", "testing", "tst", "testset", "holdout", "heldout"), "test"),
 }
-_FILLERS = {"set", "data", "dataset", "image", "images", "img", "imgs", "pics", "photos", "split", "folder", "the"}
+FILLERS = {"set", "data", "dataset", "image", "images", "img", "imgs", "pics", "photos", "split", "folder", "the"}
 # Images that nobody has labelled; they are no reading of their own.
 _UNLABELLED = {"pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled"}
 # Words that also name classes, when no other split stands beside them: valid and invalid, train and bus.
@@ -88,7 +88,7 @@ def split_of(name: str) -> tuple[str, str]:
     splits = [word for word in words if word in _WORDS]
     if len(splits) != 1:
         return "", ""
-    rest = " ".join(word for word in words if word not in _WORDS and word not in _FILLERS)
+    rest = " ".join(word for word in words if word not in _WORDS and word not in FILLERS)
     return _WORDS[splits[0]], rest
 
 
@@ -104,7 +104,7 @@ def read(root: Path, look: Looker, asked: str = "auto") -> Layout:
     flat = Layout(("",), [Place("", name, name) for name in names])
     if asked == "classes":
         return flat
-    candidates = _candidates(names)
+    candidates = candidates_of(names)
     if not candidates:
         return _inside_classes(names, look) or flat
     others = [name for name in names if name not in candidates]
@@ -133,7 +133,7 @@ def read(root: Path, look: Looker, asked: str = "auto") -> Layout:
     return Layout(present, places, sorted(shown, key=lambda pair: SPLITS.index(pair[0])))
 
 
-def _candidates(names: list[str]) -> dict[str, str]:
+def candidates_of(names: list[str]) -> dict[str, str]:
     """Return folder -> split of the names that may be splits: bare words, or several with the same rest."""
     parts = {name: split_of(name) for name in names}
     bare = {name: split for name, (split, rest) in parts.items() if split and not rest}
@@ -157,7 +157,7 @@ def _class_parent(folder: str, look: Looker) -> str:
         name, within = inside[0], _below(folder, inside[0])
         split, rest = split_of(name)
         outer = split_of(folder.rpartition("/")[2])
-        if (split, rest) == outer or name.casefold() in _FILLERS:
+        if (split, rest) == outer or name.casefold() in FILLERS:
             return within if look.classes(within) else ""
     return folder if inside else ""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -66,6 +67,16 @@ class Found(NamedTuple):
     split: str
     label: str
     path: str
+
+
+class Mount(NamedTuple):
+    """A folder of a data set, relative to its root, that is read as if it lay at `at`; "" is the top."""
+
+    at: str
+    folder: str
+
+
+_WHOLE = (Mount("", ""),)
 
 
 # Kinds of rows of a table that cannot be used -> what is said about them.
@@ -189,7 +200,7 @@ def sentence(left: LeftOut) -> str:
     return text
 
 
-def find(root: Path, asked: str = "auto", skip_empty: bool = False) -> Listing:
+def find(root: Path, asked: str = "auto", skip_empty: bool = False, mounts: Sequence[Mount] = _WHOLE) -> Listing:
     """List the files of ``root/<class>/...``, or ``root/{train,val,test}/<class>/...``, at any depth.
 
     Links to folders are followed, except where they lead back. Broken links with the ending of an image are listed,
@@ -197,20 +208,26 @@ def find(root: Path, asked: str = "auto", skip_empty: bool = False) -> Listing:
 
     Args:
         asked: one of `layout.LAYOUTS`. skip_empty: leave out classes that lose all of their images.
+        mounts: folders that are read as if they were laid over each other; the same file in several is used once.
     Raises:
         DataError: no images in class folders, or a layout that can be read in several ways (see `layout.read`).
     """
-    plan = layout.read(root, _looker(root), asked)
+    plan = layout.read(root, _Mounted(root, mounts).looker(), asked)
     listing = Listing(root, plan.present, tuple(plan.unusual))
     places = {place.path: place for place in plan.places}
     lost: dict[Place, Counter[str]] = defaultdict(Counter)
     used: Counter[Place] = Counter()
     inside: dict[str, set[str]] = defaultdict(set)  # class -> folders in its folder that hold images; "": it itself
-    for file in _walk(root, "", listing.closed):
+    laid: dict[str, str] = {}  # where a file is read -> where it lies
+    twice = 0
+    for file, lies in _walk_mounts(root, mounts, listing.closed):
         place = _place_of(file.path, places)
         reason, what = file.reason, file.what
+        if len(mounts) > 1 and (other := laid.setdefault(file.path, lies)) != lies and _same(root / other, root / lies):
+            twice += 1
+            continue
         if not reason and place:
-            listing.files.append(Found(place.split, place.label, file.path))
+            listing.files.append(Found(place.split, place.label, lies))
             listing.by_content += file.by_content
             used[place] += 1
             inside[place.label].add(file.path.removeprefix(f"{place.path}/").rpartition("/")[0].partition("/")[0])
@@ -221,6 +238,10 @@ def find(root: Path, asked: str = "auto", skip_empty: bool = False) -> Listing:
         if place and reason in LOSSES:
             lost[place][what] += file.number
         listing.left_out[reason][what] += file.number
+    if twice:
+        listing.said.append(
+            f"files that several parts hold under the same name, with the same content, used once: {twice}"
+        )
     listing.files.sort(key=lambda found: SPLITS.index(found.split or "train"))
     gone = {place: kinds for place, kinds in lost.items() if not used[place]}
     for place, kinds in gone.items():
@@ -331,25 +352,78 @@ class _File(NamedTuple):
     by_content: bool = False
 
 
-def _looker(root: Path) -> Looker:
-    def folders(folder: str) -> list[str]:
-        try:
-            with os.scandir(root / folder) as entries:
-                return sorted(e.name for e in entries if not _is_system_folder(e.name, 0) and e.is_dir())
-        except OSError:
-            return []
+def _walk_mounts(root: Path, mounts: Sequence[Mount], closed: list[tuple[str, str]]) -> Iterator[tuple[_File, str]]:
+    """Yield every file below the mounts, with the path that it is read under, and the path where it lies."""
+    for at, folder in mounts:
+        shut: list[tuple[str, str]] = []
+        for file in _walk(root / folder, "", shut):
+            path = _joined(at, file.path)
+            yield file._replace(path=path), _joined(folder, file.path)
+        closed += [(_joined(folder, path), why) for path, why in shut]
 
-    def has_images(folder: str) -> bool:
-        return any(not file.reason for file in _walk(root, folder, []))
 
-    def has_loose(folder: str) -> bool:
-        try:
-            with os.scandir(root / folder) as entries:
-                return any(not _file(entry, entry.name).reason for entry in entries if entry.is_file())
-        except OSError:
-            return False
+def _joined(folder: str, path: str) -> str:
+    return f"{folder}/{path}" if folder and path else folder or path
 
-    return Looker(folders, has_loose, has_images)
+
+def _same(one: Path, other: Path) -> bool:
+    """Return True for two files of the same content."""
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
+
+
+class _Mounted:
+    """Folders of a data set, as the mounts lay them over each other."""
+
+    def __init__(self, root: Path, mounts: Sequence[Mount]) -> None:
+        self._root, self._mounts = root, mounts
+
+    def looker(self) -> Looker:
+        """Return the questions about them."""
+        return Looker(self._folders, self._has_loose, self._has_images)
+
+    def _places(self, folder: str) -> list[tuple[Path, str]]:
+        """Return the folders that are read at `folder`, as a root and a path below it."""
+        found = []
+        for at, inside in self._mounts:
+            if not at:
+                found.append((self._root / inside, folder))
+            elif folder == at or folder.startswith(f"{at}/"):
+                found.append((self._root / inside, folder[len(at) + 1 :]))
+        return found
+
+    def _below(self, folder: str) -> set[str]:
+        """Return the folders in `folder` that only mounts make."""
+        start = f"{folder}/" if folder else ""
+        return {at[len(start) :].partition("/")[0] for at, _ in self._mounts if at.startswith(start) and at != folder}
+
+    def _folders(self, folder: str) -> list[str]:
+        names = {name for name in self._below(folder) if name}
+        for root, path in self._places(folder):
+            try:
+                with os.scandir(root / path) as entries:
+                    names |= {e.name for e in entries if not _is_system_folder(e.name, 0) and e.is_dir()}
+            except OSError:
+                continue
+        return sorted(names)
+
+    def _has_images(self, folder: str) -> bool:
+        if any(not file.reason for root, path in self._places(folder) for file in _walk(root, path, [])):
+            return True
+        inner = [mount for mount in self._mounts if mount.at.startswith(f"{folder}/")]
+        return any(has_images(self._root / mount.folder) for mount in inner)
+
+    def _has_loose(self, folder: str) -> bool:
+        for root, path in self._places(folder):
+            try:
+                with os.scandir(root / path) as entries:
+                    if any(not _file(entry, entry.name).reason for entry in entries if entry.is_file()):
+                        return True
+            except OSError:
+                continue
+        return False
 
 
 def _is_system_folder(name: str, depth: int) -> bool:

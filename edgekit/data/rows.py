@@ -88,7 +88,8 @@ def read(parts: Sequence[Part], root: Path, asked: Columns = columns.PLAIN, labe
     if not found.rows:
         raise _none(found, [part.table.file for part in parts])
     if labelled:
-        _name_numbers(found, root)
+        beside = parts[0].table.file
+        _name_numbers(found, root if beside.is_relative_to(root) else beside.parent)
     splits = {row.split for row in found.rows}
     made = Listing(found.root, tuple(s for s in SPLITS if s in splits) or ("",))
     made.files = sorted(
@@ -103,7 +104,7 @@ def read(parts: Sequence[Part], root: Path, asked: Columns = columns.PLAIN, labe
 
 
 def _shown(file: Path, root: Path) -> str:
-    return visible(file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file))
+    return visible(file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name)
 
 
 def _common_root(parts: Sequence[Part], asked: Columns) -> Path | None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from edgekit.data import archives, arrays, columns, formats, hub, listing, rows, tables, unpacked
+from edgekit.data import archives, arrays, bundles, columns, formats, hub, listing, rows, tables, unpacked
+from edgekit.data.bundles import Member
 from edgekit.data.columns import Columns
 from edgekit.data.layout import split_of
 from edgekit.data.listing import Listing
@@ -65,7 +66,7 @@ def is_there(data: str | Path) -> bool:
 
 def is_plain(data: Path) -> bool:
     """Return True for a folder of images without a table that names them."""
-    return data.is_dir() and not _is_container(data) and not _tables(data, columns.PLAIN)[0]
+    return data.is_dir() and not _is_container(data) and not _tables(data, data, columns.PLAIN)[0]
 
 
 def name_of(data: Path) -> str:
@@ -209,6 +210,76 @@ def _outer(file: Path) -> Listing:
     return unpacked.unpack(container, partial(archives.write_tar, file))
 
 
+def _archives(root: Path, packed: list[Path], how: Reading) -> Listing:
+    """List the images of the zip and tar files in a folder, by the tables beside them if these tell the classes."""
+    if len(packed) == 1:
+        base = opened(packed[0])
+        if not how.labelled:
+            return _archive(packed[0], how)
+        made = _read(root, base, how, partial(_archive, packed[0], how))
+        if made.container is None:  # read by a table beside it
+            made.container = root
+            made.read_as = [f"{visible(packed[0].name)}: {line}" for line in made.read_as]
+        return made
+    outer = _outer_of_all(root, packed)
+    if how.labelled:
+        made = _read(root, outer.root, how, partial(_bundle, root, outer, packed, how))
+    else:
+        made = listing.find_any(outer.root)
+    made.container = root
+    made.said = [*outer.said, *made.said]
+    for reason, counted in outer.left_out.items():
+        made.left_out[reason].update(counted)
+    return made
+
+
+def _outer_of_all(root: Path, packed: list[Path]) -> Listing:
+    """Unpack the archives of a folder together, each into a folder of its own."""
+    is_zip = [archives.ZIP.search(file.name) is not None for file in packed]
+    need = sum(archives.zip_need(file) if z else file.stat().st_size for file, z in zip(packed, is_zip))
+
+    def write(writer: Writer) -> None:
+        for number, file in enumerate(packed):
+            writer.below = _place_of(file, root, number)
+            (archives.write_zip if is_zip[number] else archives.write_tar)(file, writer)
+
+    return unpacked.unpack(Container(root, packed, root, "archives", need), write)
+
+
+def _place_of(file: Path, root: Path, number: int) -> str:
+    """Return the folder that an archive is unpacked to, beside others."""
+    return archives.safe_path(file.relative_to(root).as_posix()) or f"archive {number}"
+
+
+def _bundle(root: Path, outer: Listing, packed: list[Path], how: Reading) -> Listing:
+    """List the images of several archives, which are splits, classes, or parts of one data set."""
+    members = [_member(outer.root, _place_of(f, root, n), f.relative_to(root)) for n, f in enumerate(packed)]
+    mounts, said = bundles.mounts(root, members, how.layout)
+    try:
+        made = listing.find(outer.root, "auto" if how.layout == "parts" else how.layout, how.skip_empty, mounts)
+    except EdgekitError as error:
+        error.message = error.message.replace(str(outer.root), str(root))
+        error.hint = error.hint.replace(str(outer.root), str(root))
+        error.message += f" ({said})"
+        raise
+    made.read_as = [said]
+    return made
+
+
+def _member(base: Path, place: str, file: Path) -> Member:
+    """Return what an archive holds that is unpacked at `place`."""
+    top = _top(base / place)[0]
+    folders = [name for name in _names(top) if (top / name).is_dir() and listing.has_images(top / name)]
+    deep = any(
+        (top / name / inner).is_dir() and listing.has_images(top / name / inner)
+        for name in folders
+        for inner in _names(top / name)
+    )
+    name = archives.TAR.sub("", archives.ZIP.sub("", file.as_posix()))
+    loose = any(True for _ in listing.images_in(top, (), True))
+    return Member(file.as_posix(), name, top.relative_to(base).as_posix(), tuple(folders), loose, deep)
+
+
 def _archive(file: Path, how: Reading) -> Listing:
     """List the images of an archive as those of the folder that it becomes."""
     outer = _outer(file)
@@ -271,24 +342,52 @@ def _folder(root: Path, how: Reading) -> Listing:
     """List the images of a folder: class folders, what a table beside them names, or what its files hold."""
     if hub.is_saved(root):
         return _saved(root, how)
-    if how.layout != "auto":
-        return listing.find(root, how.layout, how.skip_empty)
     if not how.labelled:
         found = listing.find_any(root)
         return found if found.files else _container(root, how) or found
-    parts, unread = _tables(root, how.columns)
+    if how.layout != "auto" and not listing.has_images(root) and (packed := _packed(root)):
+        return _archives(root, packed, how)
+    if how.layout == "parts":
+        return _parts(root, how)
+    return _read(root, root, how, partial(listing.find, root, how.layout, how.skip_empty))
+
+
+def _parts(root: Path, how: Reading) -> Listing:
+    """List the images of a folder whose folders are parts of one data set."""
+    members = [_member(root, name, Path(name)) for name in _names(root) if (root / name).is_dir()]
+    held = [member for member in members if member.classes or member.loose]
+    if len(held) < 2:
+        raise DataError(
+            f"{root} has fewer than two folders of images", "--layout parts reads the folders in it as one data set"
+        )
+    mounts = [listing.Mount("", member.folder) for member in held]
+    made = listing.find(root, "auto", how.skip_empty, mounts)
+    made.read_as = [f"{len(held)} folders, parts of one data set: {', '.join(visible(m.name) for m in held[:4])}"]
+    made.read_as[0] += f" and {len(held) - 4} more" if len(held) > 4 else ""
+    return made
+
+
+def _read(root: Path, images: Path, how: Reading, by_folders: Callable[[], Listing]) -> Listing:
+    """List images by their folders, or by a table in `root` that names them.
+
+    Args:
+        images: `root`, or the folder that the archives in it were unpacked to.
+    """
+    if how.layout != "auto":
+        return by_folders()
+    parts, unread = _tables(root, images, how.columns)
     try:
-        found = listing.find(root, how.layout, how.skip_empty)
+        found = by_folders()
     except DataError as error:
         if parts:
-            return _with_unread(_by_table(root, parts, how), unread)
-        if not listing.has_images(root) and (made := _container(root, how)):
+            return _with_unread(_by_table(root, images, parts, how), unread)
+        if images == root and not listing.has_images(root) and (made := _container(root, how)):
             return made
         if unread:
             named = "; ".join(f"{visible(name)} is not read: {why}" for name, why in list(unread.items())[:3])
             raise DataError(f"{error.message}; {named}", error.hint) from None
         raise
-    return _with_unread(_agreed(root, found, parts, how), unread) if parts else found
+    return _with_unread(_agreed(root, images, found, parts, how), unread) if parts else found
 
 
 def _with_unread(found: Listing, unread: dict[str, str]) -> Listing:
@@ -296,8 +395,8 @@ def _with_unread(found: Listing, unread: dict[str, str]) -> Listing:
     return found
 
 
-def _tables(root: Path, asked: Columns) -> tuple[list[Part], dict[str, str]]:
-    """Return the tables of a folder that name images in it with labels, and why others do not."""
+def _tables(root: Path, images: Path, asked: Columns) -> tuple[list[Part], dict[str, str]]:
+    """Return the tables of a folder that name `images` with labels, and why others do not."""
     places = [(root, "")]
     files: list[tuple[Path, Path, str]] = []
     names = _names(root)
@@ -314,6 +413,8 @@ def _tables(root: Path, asked: Columns) -> tuple[list[Part], dict[str, str]]:
         if "submission" in file.name.lower():
             unread[name] = "a submission has no true labels"
             continue
+        if images != root:
+            folder = images
         try:
             start = tables.read(file, _TRIED)
             if start.holds_images:
@@ -330,7 +431,7 @@ def _tables(root: Path, asked: Columns) -> tuple[list[Part], dict[str, str]]:
     return found, unread
 
 
-def _by_table(root: Path, parts: list[Part], how: Reading) -> Listing:
+def _by_table(root: Path, images: Path, parts: list[Part], how: Reading) -> Listing:
     """List the images that the tables of a folder name.
 
     Raises:
@@ -351,18 +452,18 @@ def _by_table(root: Path, parts: list[Part], how: Reading) -> Listing:
             )
         parts = [replace(part, split=split) for part, split in zip(parts, named)]
     whole = [replace(part, table=tables.read(part.table.file)) for part in parts]
-    found = rows.read(whole, root, how.columns)
+    found = rows.read(whole, images, how.columns)
     found.said += said
     return found
 
 
-def _agreed(root: Path, found: Listing, parts: list[Part], how: Reading) -> Listing:
+def _agreed(root: Path, images: Path, found: Listing, parts: list[Part], how: Reading) -> Listing:
     """Return the reading by folders or by a table, where both are possible.
 
     Raises:
         DataError: they differ.
     """
-    tabled = _by_table(root, parts, how)
+    tabled = _by_table(root, images, parts, how)
     files = ", ".join(visible(part.table.file.relative_to(root).as_posix()) for part in parts)
     folders = {entry.label for entry in found.files}
     if len({re.sub(r"\d+", "", name) for name in folders} if _are_parts(folders, tabled) else folders) < 2:
@@ -416,6 +517,15 @@ def _contained(root: Path) -> dict[str, list[Path]]:
     return found
 
 
+def _packed(root: Path) -> list[Path]:
+    """Return the zip and tar files of a folder, if it holds no other containers, and they are no shards."""
+    found = _contained(root)
+    tars = found.get("tar", [])
+    if not found or found.keys() - {"zip", "tar"} or (tars and archives.is_shard(tars[0])):
+        return []
+    return sorted([*found.get("zip", []), *tars])
+
+
 def _container(root: Path, how: Reading) -> Listing | None:
     """List the images in the containers of a folder; None if there are none.
 
@@ -427,11 +537,11 @@ def _container(root: Path, how: Reading) -> Listing | None:
     if not found:
         return None
     kind, same = next(iter(found.items()))
+    if packed := _packed(root):
+        return _archives(root, packed, how)
     if len(found) == 1:
-        if kind == "tar" and archives.is_shard(same[0]):
+        if kind == "tar":
             return _shards(root, same, root, how)
-        if len(same) == 1 and kind in ("zip", "tar"):
-            return _file(same[0], how)
         if kind == "parquet" and tables.read(same[0], 1).holds_images:
             return _arrays(root, kind, same, root, how)
         if kind in ("npz", "idx", "cifar", "arrow"):

@@ -67,6 +67,7 @@ class Writer:
         self._free = _free(folder) - _SPARE
         self._written = 0
         self._names: dict[str, int] = {}
+        self.below = ""  # folder for the files of the archive that is being unpacked
         self.number = 0
         self.labelled: list[list[str]] = []  # split, label, path
         self.read_as: list[str] = []
@@ -97,6 +98,7 @@ class Writer:
 
     def file(self, path: str, source: Readable) -> bool:
         """Write a file of an archive under its safe relative path; False if a file and a folder have this name."""
+        path = f"{self.below}/{path}" if self.below else path
         target = self._folder / _FILES / path
         try:
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -86,7 +86,11 @@ class TrainOptions:
         "training images.",
     )
     layout: str = _later(
-        _DATA, "auto", "Reading of the folders in DATA, where their names leave it open: as splits or classes", LAYOUTS
+        _DATA,
+        "auto",
+        "Reading of the folders or archives in DATA, where their names leave it open: as splits, as classes, or as "
+        "parts of one data set",
+        LAYOUTS,
     )
     skip_empty: bool = _later(_DATA, False, "Classes of which no image can be used are left out.")
     split: str = _later(_DATA, SPLIT, "Percentages of train, val and test, where DATA has no such folders.")
