@@ -1,4 +1,4 @@
-"""The command ``data check``."""
+"""The commands ``data check``, ``data relocate`` and ``data cache``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 @data_app.callback()
 def _data() -> None:
-    """Check a folder of images, or tell a run where its images are now."""
+    """Check a data set, tell a run where its images are now, or clear what was unpacked."""
 
 
 @data_app.command()
@@ -150,6 +150,47 @@ def relocate(
     if lost:
         progress.warn(f"{len(lost)} of {images} images are not there: {location.named(lost)}")
     progress.note(f"{moved.name}: {images - len(lost)} of {images} images are in {folder}")
+
+
+@data_app.command()
+def cache(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Unpacked data sets. Default: all.", show_default=False),
+    ] = None,
+    clear: Annotated[
+        bool,
+        typer.Option(
+            "--clear",
+            help="Remove them, except those that a process uses, and, unless named, those whose file is gone.",
+        ),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """List what was unpacked from archives, shards and arrays into the cache, or remove it.
+
+    A run that needs its images again unpacks them again, as long as the file is there.
+    """
+    from edgekit.data import cache as kept
+
+    chosen = kept.chosen(names or [])
+    removed = kept.clear(chosen, named=bool(names)) if clear else []
+    left = [entry for entry in chosen if entry not in removed]
+    if json:
+        console.as_json(
+            {"schema": SCHEMA, "removed": [e.name for e in removed], "unpacked": [e.document() for e in left]}
+        )
+    elif left and not clear:
+        rows = [[e.name, e.shown, str(e.files), f"{e.size / 1e6:.1f}", e.last_used, ", ".join(e.states)] for e in left]
+        console.table(
+            ["name", "of", "files", "MB", "last used (UTC)", "state"], rows, right=["files", "MB"], prose=["of"]
+        )
+    if not json and not chosen:
+        print("nothing is unpacked in the cache")
+    if not json and removed:
+        print(f"removed: {', '.join(e.name for e in removed)} ({sum(e.size for e in removed) / 1e6:.1f} MB)")
+    if clear and left:
+        kept.tell(left, named=bool(names))
 
 
 def _several(count: int, noun: str) -> str:

@@ -35,7 +35,7 @@ def root_of(run: Run, index: DatasetIndex) -> Path:
     """
     if run.images is not None:
         return sources.place(run.images, columns.parsed(index.columns))
-    if index.container is not None and sources.is_there(index.container) and not unpacked.is_whole(index.root):
+    if index.container is not None and not unpacked.use(index.root) and sources.is_there(index.container):
         return sources.place(index.container, columns.parsed(index.columns))
     if not index.root.is_dir() and (name := builtin.name_of(str(index.root))):
         return builtin.materialize(name)

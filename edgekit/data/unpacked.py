@@ -1,7 +1,8 @@
 """Containers of images, unpacked once into the cache: whole or not at all, in a folder that is named by their content.
 
 ``$EDGEKIT_CACHE/datasets/<name>-<hash>`` holds the images and ``.edgekit.json``, which tells their classes and splits,
-or that they are class folders as they were packed.
+or that they are class folders as they were packed. ``.<hash>.used`` beside it names the file that it was unpacked from,
+and its time is that of the last use. A process that uses a folder has a shared lock on it until it ends.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import fcntl
 import os
 import re
 import shutil
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,10 +31,12 @@ SCHEMA = 1
 _DOCUMENT = ".edgekit.json"
 _FOLDER = "datasets"  # in the cache, as for the built-in data sets
 _FILES = "files"  # of an archive, in the folder that it is unpacked to
+_NAMED = re.compile(r"[^.].*-([0-9a-f]{16})")
 _SPARE = 64 << 20  # of the disk stays free
 # More is no archive of images: those hardly shrink.
 _MOST_RATIO, _ALWAYS_FINE = 100, 1 << 30
 _BLOCK = 1 << 20
+_held: dict[Path, int] = {}  # folder in use -> descriptor with its lock
 _OF_FORMAT = {"JPEG": ".jpg", "PPM": ".ppm", "TIFF": ".tif", "HEIC": ".heic"}
 
 
@@ -181,10 +185,12 @@ def unpack(container: Container, write: Callable[[Writer], None]) -> Listing:
     parent = files.cache_dir(_FOLDER)
     name = re.sub(r"[^\w.-]+", "_", _stem(container.path))[:60].strip("._") or "data"
     folder = next(iter(sorted(parent.glob(f"[!.]*-{digest}"))), parent / f"{name}-{digest}")
-    document = _document(folder)
+    document = _document(folder) if _hold(folder) else None
     if document is None:
         with _alone(parent, digest):
-            document = _document(folder) or _write(folder, container, write)
+            document = (_document(folder) if _hold(folder) else None) or _write(folder, container, write)
+            _hold(folder)
+    _mark(folder, container.path)
     return _listing(folder, container, document)
 
 
@@ -223,14 +229,146 @@ def _document(folder: Path) -> dict[str, Any] | None:
     return document
 
 
-def is_whole(root: Path) -> bool:
-    """Return False if `root` is missing, or lies in an unpacked folder of which files are missing."""
+def use(root: Path) -> bool:
+    """Keep the unpacked folder that `root` lies in from being removed while this process lives.
+
+    False if `root` is missing, or files are missing in that folder.
+    """
     if not root.is_dir():
         return False
     for folder in (root, *root.parents[:8]):
         if folder.parent.name == _FOLDER and (folder / _DOCUMENT).exists():
-            return _document(folder) is not None
+            whole = _hold(folder) and _document(folder) is not None
+            if whole:
+                _mark(folder)
+            return whole
     return True
+
+
+def _hold(folder: Path) -> bool:
+    """Lock a folder for the life of this process; False if it is not there, or is being removed."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return False
+    before = _held.get(folder)
+    if before is not None and os.path.samestat(os.fstat(before), os.fstat(descriptor)):
+        os.close(descriptor)
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        is_it = os.path.samestat(os.fstat(descriptor), folder.stat())
+    except (BlockingIOError, FileNotFoundError):
+        is_it = False
+    except OSError:  # a network drive without such locks
+        is_it = True
+    if not is_it:
+        os.close(descriptor)
+        return False
+    if before is not None:
+        os.close(before)
+    _held[folder] = descriptor
+    return True
+
+
+def _used(folder: Path) -> Path:
+    """Return the file that tells where an unpacked folder comes from, and when it was used."""
+    return folder.with_name(f".{folder.name.rpartition('-')[2]}.used")
+
+
+def _mark(folder: Path, source: Path | None = None) -> None:
+    """Note the use of a folder; without `source` it stays what it was."""
+    with suppress(OSError, EdgekitError):  # only the list of the cache tells it
+        if source is not None:
+            files.save_bytes(_used(folder), os.fsencode(source.absolute()))
+        else:
+            os.utime(_used(folder))
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """What a container was unpacked to.
+
+    Attributes:
+        source: what the user named; None if that is not known. files, size: in the folder, size in bytes.
+        used: time of the last use, in seconds since 1970. in_use: a process has it in use, or unpacks it.
+    """
+
+    folder: Path
+    source: Path | None
+    files: int
+    size: int
+    used: float
+    in_use: bool
+
+
+def everything() -> list[Unpacked]:
+    """Return everything that was unpacked into the cache, the last used first."""
+    parent = files.cache_dir(_FOLDER)
+    if not parent.is_dir():
+        return []
+    files.recover_all(parent)
+    folders = [path for path in parent.iterdir() if _NAMED.fullmatch(path.name) and path.is_dir()]
+    return sorted((_described(folder) for folder in folders), key=lambda found: (-found.used, found.folder.name))
+
+
+def _described(folder: Path) -> Unpacked:
+    number = size = 0
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                size += os.lstat(os.path.join(inside, name)).st_size  # noqa: PTH118  many files
+                number += 1
+    source, used = None, 0.0
+    with suppress(OSError):
+        used = folder.stat().st_mtime
+        used = _used(folder).stat().st_mtime
+        source = Path(os.fsdecode(_used(folder).read_bytes()))
+    try:
+        with _unused(folder):
+            in_use = False
+    except BlockingIOError:
+        in_use = True
+    return Unpacked(folder, source, number - 1, size, used, in_use)
+
+
+def remove(folder: Path) -> bool:
+    """Remove an unpacked folder; False if a process uses or unpacks it.
+
+    Raises:
+        StorageError: it cannot be removed.
+    """
+    try:
+        with _unused(folder):
+            hidden = tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.{os.getpid()}.")
+            os.replace(folder, hidden)  # whole or not at all
+            shutil.rmtree(hidden, ignore_errors=True)
+            _used(folder).unlink(missing_ok=True)
+    except BlockingIOError:
+        return False
+    except FileNotFoundError:
+        return True  # another process removed it
+    except OSError as error:
+        raise from_os_error(error, f"removing {folder}") from error
+    return True
+
+
+@contextmanager
+def _unused(folder: Path) -> Iterator[None]:
+    """Lock a folder that no process uses or unpacks.
+
+    Raises:
+        BlockingIOError: one does.
+    """
+    digest = folder.name.rpartition("-")[2]
+    with open(folder.with_name(f".{digest}.lock"), "a", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        finally:
+            os.close(descriptor)
 
 
 def _listing(folder: Path, container: Container, document: dict[str, Any]) -> Listing:

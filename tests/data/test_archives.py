@@ -158,9 +158,9 @@ def test_an_archive_is_unpacked_once_and_again_when_files_are_missing(images: Pa
     moved = file.rename(tmp_path / "e.zip")
     assert sources.find(moved).root == first.root
     assert (first.root / "apple" / "000.png").stat().st_mtime_ns == before
-    assert unpacked.is_whole(first.root)
+    assert unpacked.use(first.root)
     (first.root / "apple" / "000.png").unlink()
-    assert not unpacked.is_whole(first.root)
+    assert not unpacked.use(first.root)
     again = sources.find(moved)
     assert (again.root / "apple" / "000.png").read_bytes() == (images / "apple" / "000.png").read_bytes()
     (images / "apple" / "000.png").unlink()
