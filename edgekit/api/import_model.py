@@ -251,8 +251,8 @@ def _check_folders(options: ImportOptions) -> None:
     from edgekit.data import sources
 
     for what, given in (("--data", options.data), ("--calibration-data", options.calibration)):
-        if arrays.is_folder(given) and not sources.is_there(given):
-            raise MissingError(f"{str(given)!r} is not a folder", f"{what} takes a folder of images")
+        if arrays.is_folder(given):
+            sources.check_there(given, f"{str(given)!r} is not a folder", f"{what} takes a folder of images")
 
 
 def _index(data: Any, labels: tuple[str, ...]) -> DatasetIndex | None:

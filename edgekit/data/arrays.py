@@ -34,6 +34,10 @@ _NAMES = {"class_names", "label_names", "classes", "names", "categories", "targe
 _LARGEST_SIDE, _MOST_LABELS = 32768, 1 << 28
 _SHAPES = "images are (N, height, width) or (N, height, width, 1, 3 or 4), of uint8 or of floats from 0 to 1"
 _AGAIN = "copy or download it again"
+_MATCH = "use the two files, or arrays, that belong together: a label for each image"
+_USUAL = (
+    "save the arrays under usual names: np.savez(FILE, images=..., labels=...), or x_train, y_train, x_test and y_test"
+)
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -46,6 +50,12 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 # IDX ----------------------------------------------------------------------------------------------
+
+
+def _partner(file: Path, lacking: str) -> str:
+    """Return the usual name of the file of labels, or of images, that belongs to an IDX file."""
+    word, axes = ("labels", "idx1") if lacking == "labels" else ("images", "idx3")
+    return re.sub(r"idx\d", axes, re.sub(r"images|labels", word, file.name))
 
 
 def idx_parts(files: Sequence[Path]) -> list[tuple[str, Path, Path]]:
@@ -63,7 +73,9 @@ def idx_parts(files: Sequence[Path]) -> list[tuple[str, Path, Path]]:
         if len(pair) < 2:
             (have, file), = pair.items()  # fmt: skip
             lacking = "labels" if have == "image" else "images"
-            raise DataError(f"{folder} has {file.name}, but no {lacking} for it", f"put the file of {lacking} there")
+            raise DataError(
+                f"{folder} has {file.name}, but no {lacking} for it", f"put {_partner(file, lacking)} there"
+            )
         split = "test" if re.search(r"t\d+k", stem) else split_of(stem)[0]
         parts.append((split, pair["image"], pair["label"]))
     splits = [split for split, _, _ in parts]
@@ -115,9 +127,7 @@ def write_idx(parts: Sequence[tuple[str, Path, Path]], base: Path, writer: Write
         with _opened(images) as stream:
             shape = _idx_header(images, stream, (3, 4))
             if shape[0] != count:
-                raise DataError(
-                    f"{images} has {shape[0]} images, and {labels.name} {count} labels", "they do not match"
-                )
+                raise DataError(f"{images} has {shape[0]} images, and {labels.name} {count} labels", _MATCH)
             size = _checked(images, shape[1:])
             for number in range(count):
                 content = stream.read(size)
@@ -194,14 +204,12 @@ def write_npz(files: Sequence[Path], writer: Writer, labelled: bool = True) -> N
     shown = ", ".join(map(str, arrays[:8]))
     used = {s: p for s, p in pairs.items() if p.images}
     if not used:
-        raise DataError(
-            f"{files[0]} has no images by a usual name: {shown}", "x_train, y_train, x_test, y_test; or images, labels"
-        )
+        raise DataError(f"{files[0]} has no images by a usual name: {shown}", _USUAL)
     if len(used) > 1 and "" in used:
         raise DataError(f"{files[0]}: arrays with a split and without: {shown}", "name all of them after their split")
     for pair in used.values():
         if len(pair.images) > 1 or len(pair.labels) > 1 or (labelled and not pair.labels):
-            raise DataError(f"{files[0]}: not one array of images with one of labels: {shown}", "images, labels")
+            raise DataError(f"{files[0]}: not one array of images with one of labels: {shown}", _USUAL)
     scale, said = _scale([pair.images[0] for pair in used.values()])
     for split, pair in used.items():
         _write_pair(split, pair, scale, names, labelled, writer)
@@ -222,7 +230,7 @@ def _write_pair(
     if len(labels) != images.shape[0]:
         raise DataError(
             f"{images.file}: {images.key} has {images.shape[0]} images, and {pair.labels[0].key} {len(labels)} labels",
-            "they do not match",
+            _MATCH,
         )
     for number, (label, pixels) in enumerate(zip(labels, _items(images))):
         if scale is not None:

@@ -14,7 +14,7 @@ import numpy as np
 from edgekit import files
 from edgekit.data import dataset, listing, sources
 from edgekit.data.threads import in_order
-from edgekit.errors import DataError, MissingError
+from edgekit.errors import DataError
 from edgekit.labels import visible
 from edgekit.quantization import FEW_SAMPLES, CalibrationRecipe, CalibrationSet
 from edgekit.records import Sample
@@ -64,8 +64,7 @@ def from_folder(folder: Path, recipe: CalibrationRecipe) -> FromFolder:
     Raises:
         MissingError: the folder does not exist. DataError: it has no readable image.
     """
-    if not sources.is_there(folder):
-        raise MissingError(f"{str(folder)!r} is not a folder", "pass a folder of images to --calibration-data")
+    sources.check_there(folder, f"{str(folder)!r} is not a folder", "pass a folder of images to --calibration-data")
     found = sources.find(folder, sources.Reading(labelled=False))
     folder = found.root
     files = [image.path for image in found.files]

@@ -45,9 +45,12 @@ def resolve(data: str) -> Path:
     if builtin.is_meant(data):
         return builtin.materialize(data)
     root = Path(data)
-    if not data.strip() or not sources.is_there(root):
-        error = unknown("data set", data, builtin.BUILTIN)
-        raise MissingError(f"{data!r} is neither a folder, nor a file, nor a built-in data set", error.hint)
+    error = unknown("data set", data, builtin.BUILTIN)
+    is_path = bool(data.strip()) and (len(root.parts) > 1 or bool(root.suffix))
+    hint = f"check the path: there is no {root.absolute()}" if is_path else error.hint
+    if not data.strip():
+        raise MissingError("the name of the data set is empty", error.hint)
+    sources.check_there(root, f"{data!r} is neither a folder, nor a file, nor a built-in data set", hint)
     if data in builtin.BUILTIN:
         note(f"{data}: the folder of that name is read here, not the built-in data set")
     return root.resolve()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgekit.data import dataset, layout, listing, sources
 from edgekit.data.listing import Found, Listing
-from edgekit.errors import DataError, MissingError
+from edgekit.errors import DataError
 from edgekit.labels import visible
 from edgekit.records import SPLITS, DatasetIndex, Sample
 
@@ -31,10 +31,8 @@ def index(root: Path, labels: Sequence[str], progress: dataset.Progress | None =
         MissingError: there is no such folder. DataError: a class folder has a name that no class has, or no image
             can be used.
     """
-    if not sources.is_there(root):
-        raise MissingError(
-            f"{str(root)!r} is not a folder", "--data takes a folder with one folder of images per class"
-        )
+    hint = "--data takes a folder with one folder of images per class"
+    sources.check_there(root, f"{str(root)!r} is not a folder", hint)
     root = root.resolve()
     given, root = root, sources.opened(root)
     plain = sources.is_plain(root)

@@ -298,7 +298,11 @@ def _nothing(listing: Listing, folders: list[str]) -> DataError:
         why = f"{why}; {listing.closed[0][0]} cannot be listed: {listing.closed[0][1]}"
     if "format" in listing.left_out:
         why = f"{why}; {sentence(listing.counted[0])}"
-    return DataError(why, "edgekit expects DATA/<class>/<image>, or DATA/train/<class>/<image> with val and test")
+    return DataError(
+        why,
+        "edgekit expects DATA/<class>/<image>, or DATA/train/<class>/<image> with val and test, or a table of "
+        "path,label beside the images",
+    )
 
 
 def _leave_out(listing: Listing, labels: set[str]) -> None:

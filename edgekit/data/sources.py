@@ -20,13 +20,17 @@ from edgekit.data.layout import split_of
 from edgekit.data.listing import Listing
 from edgekit.data.rows import Lookup, Part
 from edgekit.data.unpacked import Container, Writer
-from edgekit.errors import DataError, EdgekitError, MissingError
+from edgekit.errors import DataError, EdgekitError, MissingError, from_os_error
 from edgekit.labels import visible
 
 FORMS = (
-    "a folder of class folders, a table of path,label (CSV, TSV, JSON lines, Parquet), a zip or tar file, WebDataset "
+    "a folder of class folders, a table of path,label (CSV, TSV, JSON, Parquet, text), a zip or tar file, WebDataset "
     "shards, a data set that Hugging Face saved, IDX or NPZ files"
 )
+_TABLES = "tables in CSV, TSV, JSON, Parquet, or as lines of text"
+# Files that may name the labels, and are not read.
+_SHEET = re.compile(r"\.(xlsx?|xlsm|ods|numbers|json|xml|[ct]sv\.(gz|zip|bz2|xz)|sqlite|db|feather|dta|sav)$", re.I)
+_PAGE = re.compile(rb"\s*(<!doctype\s+html|<html|<\?xml|version https://git-lfs)", re.I)
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _KINDS = {
     "zip": archives.ZIP,
@@ -62,6 +66,24 @@ PLAIN = Reading()
 def is_there(data: str | Path) -> bool:
     """Return True if there is a file, a folder, or all shards of ``name-{000..009}.tar``."""
     return Path(data).exists() or bool((shards := _expanded(Path(data))) and all(shard.is_file() for shard in shards))
+
+
+def check_there(data: str | Path, message: str, hint: str) -> None:
+    """Check that there is something to read.
+
+    Raises:
+        MissingError: there is not: with `message` and `hint`, or with the shards that are missing.
+    """
+    if not is_there(data):
+        _check_shards(_expanded(Path(data)))
+        raise MissingError(message, hint)
+
+
+def _check_shards(shards: Sequence[Path]) -> None:
+    if missing := [shard for shard in shards if not shard.is_file()]:
+        raise MissingError(
+            f"{len(missing)} of {len(shards)} shards are missing, such as {missing[0]}", "check the numbers in braces"
+        )
 
 
 def is_plain(data: Path) -> bool:
@@ -122,6 +144,8 @@ def _expanded(data: Path) -> list[Path]:
 def _file(file: Path, how: Reading) -> Listing:
     """List the images of one file."""
     ending = file.suffix.lower()
+    if _is_data(file.name):
+        _check_content([file])
     if _is_archive(file):
         return _archive(file, how)
     if archives.TAR.search(file.name):
@@ -130,8 +154,12 @@ def _file(file: Path, how: Reading) -> Listing:
         return _arrays(file, kind, _siblings(file, kind), file.parent, how)
     if ending == ".parquet" and tables.read(file, 1).holds_images:
         return _arrays(file, "parquet", [file], file.parent, how)
-    if ending in tables.ENDINGS:
+    if ending in tables.ENDINGS or ending == ".json" or tables.is_list(file):
         return rows.read([Part(tables.read(file), file.parent)], file.parent, how.columns, how.labelled)
+    if _SHEET.search(file.name):
+        raise DataError(
+            f"{file} is not read: edgekit reads {_TABLES}", "save it as CSV: a row for each image, path,label"
+        )
     if archives.UNKNOWN.search(file.name):
         raise DataError(f"{file}: edgekit reads zip and tar files", "unpack it, and give the folder")
     if formats.sniff(file):
@@ -142,6 +170,30 @@ def _file(file: Path, how: Reading) -> Listing:
             "save the images as NPZ: np.savez(FILE, images=images, labels=labels)",
         )
     raise DataError(f"{file} is no data set that edgekit reads", f"edgekit reads {FORMS}")
+
+
+def _check_content(given: Sequence[Path]) -> None:
+    """Check that files are not empty, and no page or pointer that was downloaded in their place.
+
+    Raises:
+        DataError: one is. StorageError: one cannot be read.
+    """
+    for file in given:
+        try:
+            with open(file, "rb") as opened:
+                start = opened.read(64)
+        except OSError as error:
+            raise from_os_error(error, f"reading {file}") from error
+        if not start:
+            raise DataError(f"{file} is empty", "copy or download it again")
+        if found := _PAGE.match(start):
+            if b"lfs" in found[1]:
+                raise DataError(f"{file} is a pointer of Git LFS, not the file itself", "git lfs pull")
+            raise DataError(f"{file} is a page of the web, not data", "download it again; maybe that needs a login")
+        if file.suffix.lower() not in tables.ENDINGS and (kind := formats.of_content(start)):
+            raise DataError(
+                f"{file} is an image ({kind}) by its content", "give the folder that holds the class folders"
+            )
 
 
 def _siblings(file: Path, kind: str) -> list[Path]:
@@ -330,10 +382,8 @@ def _is_data(name: str) -> bool:
 
 def _shards(data: Path, shards: Sequence[Path], base: Path, how: Reading) -> Listing:
     """List the images of WebDataset shards."""
-    if missing := [shard for shard in shards if not shard.is_file()]:
-        raise MissingError(
-            f"{len(missing)} of {len(shards)} shards are missing, such as {missing[0]}", "check the numbers in braces"
-        )
+    _check_shards(shards)
+    _check_content(shards)
     write = partial(archives.write_shards, shards, base, labelled=how.labelled)
     return _unpacked(data, "shards", [*shards], base, how, write)
 
@@ -383,11 +433,18 @@ def _read(root: Path, images: Path, how: Reading, by_folders: Callable[[], Listi
             return _with_unread(_by_table(root, images, parts, how), unread)
         if images == root and not listing.has_images(root) and (made := _container(root, how)):
             return made
+        unread = {**_sheets(root), **unread}
         if unread:
             named = "; ".join(f"{visible(name)} is not read: {why}" for name, why in list(unread.items())[:3])
             raise DataError(f"{error.message}; {named}", error.hint) from None
         raise
     return _with_unread(_agreed(root, images, found, parts, how), unread) if parts else found
+
+
+def _sheets(root: Path) -> dict[str, str]:
+    """Return the files of a folder that may name the labels and are not read, with the reason."""
+    names = [name for name in _names(root) if _SHEET.search(name)]
+    return {n: "it is no list of images" if n.endswith(".json") else f"edgekit reads {_TABLES}" for n in names}
 
 
 def _with_unread(found: Listing, unread: dict[str, str]) -> Listing:
@@ -405,7 +462,7 @@ def _tables(root: Path, images: Path, asked: Columns) -> tuple[list[Part], dict[
         for name in names if folder == root else _names(folder):
             file = folder / name
             usual = folder == root or file.stem.lower() == "metadata"
-            if usual and file.suffix.lower() in tables.ENDINGS and file.is_file():
+            if usual and file.is_file() and (file.suffix.lower() in tables.ENDINGS or tables.is_list(file)):
                 files.append((file, folder, split))
     found, unread = [], {}
     for file, folder, split in files:
@@ -536,6 +593,7 @@ def _container(root: Path, how: Reading) -> Listing | None:
     found = _contained(root)
     if not found:
         return None
+    _check_content([file for same in found.values() for file in same])
     kind, same = next(iter(found.items()))
     if packed := _packed(root):
         return _archives(root, packed, how)

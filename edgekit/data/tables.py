@@ -1,4 +1,4 @@
-"""Tables of images: CSV, TSV, JSON-lines and Parquet files as rows of text, and how such a file is written."""
+"""Tables of images: CSV, TSV, JSON, Parquet and text files as rows of text, and how such a file is written."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from edgekit.labels import visible
 TEXT = frozenset({".csv", ".tsv"})
 ENDINGS = TEXT | {".jsonl", ".ndjson", ".parquet"}
 MOST_BYTES = 1 << 30
+_LISTS = frozenset({".txt", ".lst"})
+_MOST_JSON = 1 << 26  # of a file that nobody named
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig", "UTF-8 with a byte-order mark"),
@@ -28,6 +30,11 @@ _MARKS = (
 )
 _TRIED_ROWS, _TRIED_CHARACTERS, _START = 50, 200_000, 1 << 22
 _IMAGE_NAME = re.compile(r"\.(jpe?g|jpe|jfif|png|apng|bmp|webp|tiff?|gif|avif|p[pgbn]m|hei[cf])$", re.I)
+
+
+_IMAGE_FIRST = re.compile(
+    r"\ufeff?\s*(\S.*?\.(?:jpe?g|jpe|jfif|png|bmp|webp|tiff?|gif|ppm|pgm))(?:[ \t]+(\S.*?))?\s*", re.I
+)
 
 
 @dataclass
@@ -74,6 +81,10 @@ def read(file: Path, most: int | None = None) -> Table:
             raise DataError(f"{file} has more than {MOST_BYTES >> 30} GiB", "save it as Parquet, or divide it")
         elif ending in (".jsonl", ".ndjson"):
             table = _json_lines(file, most)
+        elif ending == ".json":
+            table = _json(file, most)
+        elif ending in _LISTS and _is_spaced(file):
+            table = _lines(file, most)
         else:
             table = _csv(file, most)
     except OSError as error:
@@ -81,6 +92,116 @@ def read(file: Path, most: int | None = None) -> Table:
     if not table.rows and not table.ragged:
         raise DataError(f"{file} has no rows", "a row for each image: path,label")
     return table
+
+
+def is_list(file: Path) -> bool:
+    """Return True for a text or JSON file that is a table, which its ending does not tell."""
+    ending = file.suffix.lower()
+    try:
+        if ending == ".json" and file.is_file():
+            return file.stat().st_size <= _MOST_JSON and bool(_json_rows(file))
+        if ending not in _LISTS or not file.is_file():
+            return False
+        text, _ = decode(file, True)
+        first = next((line for line in text.splitlines() if line.strip()), "")
+        spaced = _IMAGE_FIRST.fullmatch(first)
+        return bool(spaced and spaced[2]) or any(
+            _IMAGE_NAME.search(cell.strip()) for cell in re.split(r"[,;\t|]", first)[:-1]
+        )
+    except DataError:
+        return ending == ".json"  # `read` tells what is wrong with it
+    except OSError:
+        return False
+
+
+def _is_spaced(file: Path) -> bool:
+    """Return True if blanks stand between path and label, in most of the first lines."""
+    text, _ = decode(file, True)
+    lines = [line for line in text.splitlines() if line.strip()][:_TRIED_ROWS]
+    return (
+        sum(bool((m := _IMAGE_FIRST.fullmatch(line)) and m[2] and m[2][0] not in ",;|") for line in lines)
+        > len(lines) / 2
+    )
+
+
+def _lines(file: Path, most: int | None) -> Table:
+    """Read lines of a path, blanks and a label."""
+    text, encoding = decode(file, most is not None)
+    table = Table(file, ["1", "2"], said=[*filter(None, [encoding]), "blanks between path and label"], headless=True)
+    for number, line in enumerate(text.splitlines(), 1):
+        if len(table.rows) == most:
+            break
+        if not line.strip():
+            continue
+        found = _IMAGE_FIRST.fullmatch(line)
+        if found and found[2]:
+            table.rows.append([found[1], found[2]])
+            table.lines.append(number)
+        else:
+            table.ragged.append((number, len(line.split())))
+    return table
+
+
+def _json_rows(file: Path) -> list[dict[str, Any]]:
+    """Return the rows of a JSON file; none if it is no list of images.
+
+    It is a list of objects, an object of path and label, or has the lists ``images``, ``annotations`` and
+    ``categories`` of COCO, with the category of each image.
+    """
+    text, _ = decode(file)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    if isinstance(value, dict) and isinstance(images := value.get("images"), list):
+        return _coco(file, images, value.get("annotations"), value.get("categories"))
+    if isinstance(value, dict):
+        plain = all(isinstance(label, (str, int)) for label in value.values())
+        named = sum(bool(_IMAGE_NAME.search(str(name))) for name in value)
+        return (
+            [{"path": path, "label": label} for path, label in value.items()]
+            if plain and 2 * named > len(value)
+            else []
+        )
+    if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+        first = value[0].values()
+        return value if any(isinstance(cell, str) and _IMAGE_NAME.search(cell) for cell in first) else []
+    return []
+
+
+def _coco(file: Path, images: list[Any], annotations: Any, categories: Any) -> list[dict[str, Any]]:
+    """Return a row for each image of COCO's lists.
+
+    Raises:
+        DataError: images have objects of several categories.
+    """
+    try:
+        names = {each["id"]: str(each["name"]) for each in categories}
+        found: dict[Any, set[str]] = {each["id"]: set() for each in images}
+        for each in annotations:
+            found[each["image_id"]].add(names[each["category_id"]])
+        several = sum(len(labels) > 1 for labels in found.values())
+        rows = [{"path": str(each["file_name"]), "label": next(iter(found[each["id"]]), "")} for each in images]
+    except (KeyError, TypeError):
+        return []
+    if several:
+        raise DataError(
+            f"{file}: {several} of {len(rows)} images have objects of several categories: edgekit needs one class each",
+            "write a table of path,label with one class for each image, or cut out the objects",
+        )
+    return rows
+
+
+def _json(file: Path, most: int | None) -> Table:
+    found = _json_rows(file)
+    if not found:
+        raise DataError(
+            f"{file} is no list of images that edgekit reads",
+            'a list of {"path": .., "label": ..}, an object {"PATH": "LABEL"}, or images, annotations and categories',
+        )
+    header = list(dict.fromkeys(key for row in found for key in row))
+    rows = [[_text(row.get(key)) for key in header] for row in found[:most]]
+    return Table(file, header, rows, list(range(1, len(rows) + 1)))
 
 
 def _csv(file: Path, most: int | None) -> Table:

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import webdataset
 
-from edgekit.data import archives, dataset, listing, sources, unpacked
+from edgekit.data import archives, calibration, dataset, evaluation, listing, sources, unpacked
 from edgekit.errors import DataError, MissingError, StorageError
+from edgekit.quantization import CalibrationRecipe
 from tests.datasets import write_images
 
 
@@ -284,6 +285,41 @@ def test_an_archive_that_is_none_is_told(tmp_path: Path) -> None:
             sources.find(tmp_path / name)
 
 
+NAMES = (
+    "d.zip",
+    "d.tar",
+    "d.tar.gz",
+    "d.npz",
+    "d.parquet",
+    "d.arrow",
+    "train-images-idx3-ubyte.gz",
+    "data_batch_1.bin",
+)
+INSTEAD = [
+    (b"", "is empty"),
+    (b"\n<!DOCTYPE html><html>Sign in", "is a page of the web"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a pointer of Git LFS"),
+    (b"\x89PNG\r\n\x1a\n" + bytes(60), r"is an image \(PNG\) by its content"),
+]
+
+
+@pytest.mark.parametrize(("content", "why"), INSTEAD)
+def test_what_was_downloaded_instead_of_a_file_is_told(tmp_path: Path, content: bytes, why: str) -> None:
+    """For each kind of container, given itself or by its folder."""
+    for number, name in enumerate(NAMES):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / name).write_bytes(content)
+        for data in (folder / name, folder)[: 1 if "image" in why else 2]:
+            with pytest.raises(DataError, match=why) as caught:
+                sources.find(data)
+            assert name in caught.value.message
+            assert caught.value.hint
+    (tmp_path / "d.csv").write_bytes(content)
+    with pytest.raises(DataError):
+        sources.find(tmp_path / "d.csv")
+
+
 def test_a_zip_file_that_is_damaged_or_cut_off_is_told(images: Path, tmp_path: Path, cache_folder: Path) -> None:
     file = zipped(images, tmp_path / "d.zip")
     content = bytearray(file.read_bytes())
@@ -372,8 +408,13 @@ def test_missing_shards_and_files_are_told(images: Path, tmp_path: Path) -> None
     shards(images, tmp_path / "w")
     with pytest.raises(MissingError, match="1 of 4 shards are missing"):
         sources.find(tmp_path / "w" / "data-{000000..000003}.tar")
-    with pytest.raises(MissingError):
-        dataset.resolve(str(tmp_path / "w" / "data-{000000..000003}.tar"))
+    shards_of_four = tmp_path / "w" / "data-{000000..000003}.tar"
+    with pytest.raises(MissingError, match=r"1 of 4 shards are missing, such as .*data-000003.tar"):
+        dataset.resolve(str(shards_of_four))
+    with pytest.raises(MissingError, match="1 of 4 shards are missing"):
+        evaluation.index(shards_of_four, ("a", "b"))
+    with pytest.raises(MissingError, match="1 of 4 shards are missing"):
+        calibration.from_folder(shards_of_four, CalibrationRecipe(name="x"))
     with pytest.raises(MissingError):
         dataset.resolve(str(tmp_path / "gone.zip"))
 

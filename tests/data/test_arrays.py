@@ -110,7 +110,7 @@ def spoil(folder: Path, name: str, change: Any) -> None:
         ("labels-idx1", lambda b: b[:-1], "11 labels, and its header says 12"),
         ("labels-idx1", lambda b: b + b"x", "13 labels, and its header says 12"),
         ("labels-idx1", lambda b: b[:4] + struct.pack(">I", 4_000_000_000) + b[8:], "4000000000 labels"),
-        ("labels-idx1", lambda b: b"", "is no IDX file"),
+        ("labels-idx1", lambda b: b"", "is empty"),
     ],
 )
 def test_damaged_idx_files_are_told_and_nothing_is_left(
@@ -315,3 +315,17 @@ def test_the_same_pixels_in_idx_and_npz_have_one_fingerprint(tmp_path: Path) -> 
         for data in (tmp_path / "i", tmp_path / "f", npz(tmp_path / "d.npz", x=images, y=labels))
     }
     assert len(prints) == 1
+
+
+def test_hints_tell_what_is_to_be_done(tmp_path: Path) -> None:
+    idx(tmp_path / "i" / "t10k-images-idx3-ubyte.gz", pixels(4, 9, 9), True)
+    npz(tmp_path / "odd.npz", foo=pixels(4, 9, 9), bar=np.arange(4))
+    npz(tmp_path / "short.npz", images=pixels(4, 9, 9), labels=np.arange(3))
+    for data, hint in (
+        ("i", "put t10k-labels-idx1-ubyte.gz there"),
+        ("odd.npz", "np.savez(FILE, images=..., labels=...)"),
+        ("short.npz", "a label for each image"),
+    ):
+        with pytest.raises(DataError) as caught:
+            sources.find(tmp_path / data)
+        assert hint in caught.value.hint

@@ -289,10 +289,13 @@ def test_progress_counts_every_file_once(images: Path) -> None:
 
 
 def test_what_is_no_folder_lists_the_built_in_data_sets(tmp_path: Path) -> None:
-    for data in (str(tmp_path / "none"), "digit", "\x1b[31m"):
+    for data in ("none", "digit", "\x1b[31m", " "):
         with pytest.raises(MissingError) as caught:
             dataset.resolve(data)
         assert "known: digits" in caught.value.hint
+    with pytest.raises(MissingError) as caught:
+        dataset.resolve(str(tmp_path / "d.zip"))
+    assert caught.value.hint == f"check the path: there is no {tmp_path / 'd.zip'}"
 
 
 # Later ---------------------------------------------------------------------------------------

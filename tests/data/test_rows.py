@@ -56,6 +56,90 @@ def test_delimiter_and_encoding_are_found_and_told(images: Path, delimiter: str,
     assert ("byte-order mark" in notes(found)) == (encoding == "utf-8-sig")
 
 
+def listed(images: Path, kind: str) -> str:
+    """The images of a folder as a text or JSON file."""
+    rows = named(images)
+    numbers = {"apple": 3, "banana": 5, "cherry": 9}
+    files = [{"id": number, "file_name": path} for number, (path, _) in enumerate(rows)]
+    objects = [{"id": n, "image_id": n, "category_id": numbers[label]} for n, (_, label) in enumerate(rows)]
+    documents = {
+        "objects": [{"image": path, "class": label, "size": 9} for path, label in rows],
+        "pairs": dict(rows),
+        "coco": {
+            "images": files,
+            "annotations": objects + objects,
+            "categories": [{"id": number, "name": name} for name, number in numbers.items()],
+        },
+    }
+    lines = {"blanks": "  ", "tabs": "\t", "commas": ","}
+    if kind in lines:
+        return "\n".join(f"{path}{lines[kind]}{label}" for path, label in rows)
+    return json.dumps(documents[kind])
+
+
+KINDS = [
+    ("l.txt", "blanks", "blanks between path and label; no header"),
+    ("l.lst", "tabs", "path is column 1"),
+    ("l.txt", "commas", "path is column 1"),
+    ("l.json", "objects", "path is image, label is class"),
+    ("l.json", "pairs", "path is path"),
+    ("l.json", "coco", "path is path"),
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "said"), KINDS)
+def test_text_and_json_give_the_index_of_the_folder(
+    images: Path, tmp_path: Path, name: str, kind: str, said: str
+) -> None:
+    want = dataset.index(images)
+    text = listed(images, kind)
+    (images / name).write_text(text)
+    index = dataset.index(images / name)
+    assert (index.labels, index.fingerprint) == (want.labels, want.fingerprint)
+    assert said in index.notes[0]
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for path, _ in named(images):
+        (images / path).rename(flat / path.replace("/", " of "))
+    (flat / name).write_text(text.replace("/", " of "))
+    assert dataset.index(flat).fingerprint == want.fingerprint
+
+
+def test_images_with_objects_of_several_categories_are_told(images: Path) -> None:
+    document = json.loads(listed(images, "coco"))
+    document["annotations"].append({"image_id": 0, "category_id": 9})
+    (images / "l.json").write_text(json.dumps(document))
+    with pytest.raises(DataError, match=r"1 of 60 images have objects of several categories"):
+        sources.find(images / "l.json")
+
+
+def test_text_and_json_that_are_no_tables_are_no_data(images: Path) -> None:
+    want = sources.find(images)
+    (images / "README.txt").write_text("000.png is an apple.\nAll others are, too.")
+    (images / "classes.txt").write_text("apple\nbanana\ncherry")
+    (images / "map.json").write_text('{"0": "apple"}')
+    (images / "paths.txt").write_text("\n".join(path for path, _ in named(images)))
+    found = sources.find(images)
+    assert (found.files, found.read_as) == (want.files, [])
+    for name in ("README.txt", "map.json", "paths.txt"):
+        with pytest.raises(DataError):
+            sources.find(images / name)
+
+
+@pytest.mark.parametrize("name", ["labels.xlsx", "labels.ods", "train.csv.gz", "tags.xml", "a.json"])
+def test_files_that_may_name_the_labels_and_are_not_read_are_told(images: Path, tmp_path: Path, name: str) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for path, _ in named(images):
+        (images / path).rename(flat / path.replace("/", "_"))
+    (flat / name).write_bytes(b"[]")
+    with pytest.raises(DataError, match=f"{name} is not read") as caught:
+        sources.find(flat)
+    assert "a table of path,label" in caught.value.hint
+    with pytest.raises(DataError, match=name):
+        sources.find(flat / name)
+
+
 def test_every_kind_of_table_gives_the_index_of_the_folder(images: Path) -> None:
     want = dataset.index(images)
     content = named(images)
