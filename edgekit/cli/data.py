@@ -156,7 +156,7 @@ def relocate(
 def cache(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="Unpacked data sets. Default: all.", show_default=False),
+        typer.Argument(metavar="NAME", help="Unpacked data sets. Default: all.", show_default=False),
     ] = None,
     clear: Annotated[
         bool,
@@ -181,10 +181,9 @@ def cache(
             {"schema": SCHEMA, "removed": [e.name for e in removed], "unpacked": [e.document() for e in left]}
         )
     elif left and not clear:
-        rows = [[e.name, e.shown, str(e.files), f"{e.size / 1e6:.1f}", e.last_used, ", ".join(e.states)] for e in left]
-        console.table(
-            ["name", "of", "files", "MB", "last used (UTC)", "state"], rows, right=["files", "MB"], prose=["of"]
-        )
+        rows = [[e.name, str(e.files), f"{e.size / 1e6:.1f}", e.last_used, ", ".join(e.states), e.shown] for e in left]
+        columns = ["name", "files", "MB", "last used (UTC)", "state", "unpacked from"]
+        console.table(columns, rows, right=["files", "MB"], prose=["state"])
     if not json and not chosen:
         print("nothing is unpacked in the cache")
     if not json and removed:

@@ -78,6 +78,8 @@ def mounts(root: Path, members: Sequence[Member], asked: str = "auto") -> tuple[
     files = _named([member.file for member in members])
     what = {"parts": "parts of one data set", "classes": "each one class", "splits": "by the names of splits"}
     kind = what[readings[0]] if len(groups) == 1 else "in their folders"
+    if readings == ["parts"] and all(map(_is_named_as_its_class, members)):
+        kind = what["classes"]
     return made, f"{len(members)} archives, {kind}: {files}"
 
 
@@ -99,8 +101,8 @@ def _reading(root: Path, parent: str, members: Sequence[Member]) -> str:
     if all(len(member.classes) == 1 for member in members):
         if len(folders) == 1 and not parts:
             return "classes"
-        if parts or all(_letters(member.classes[0]) == _letters(member.stem) for member in members):
-            return "parts"
+        if parts or all(map(_is_named_as_its_class, members)):
+            return "parts"  # which gives the classes the names of the folders
         return _both(root, members, folders)
     held = Counter(name for member in members for name in member.classes)
     if parts or all(any(held[name] > 1 for name in member.classes) for member in members):
@@ -118,6 +120,11 @@ def _is_part(stem: str) -> bool:
     """Return True for ``images_part1`` or ``images_001``, but not for ``n01440764`` or ``7``."""
     words = set(re.findall(r"[^\W\d_]+", stem.casefold()))
     return bool(words & _PARTS) or (bool(words) and words <= FILLERS)
+
+
+def _is_named_as_its_class(member: Member) -> bool:
+    """Return True for ``cats.tar`` or ``cats_2.tar`` that holds the folder ``cats``."""
+    return len(member.classes) == 1 and _letters(member.classes[0]) == _letters(member.stem)
 
 
 def _letters(name: str) -> str:

@@ -30,6 +30,7 @@ FORMS = (
 _TABLES = "tables in CSV, TSV, JSON, Parquet, or as lines of text"
 # Files that may name the labels, and are not read.
 _SHEET = re.compile(r"\.(xlsx?|xlsm|ods|numbers|json|xml|[ct]sv\.(gz|zip|bz2|xz)|sqlite|db|feather|dta|sav)$", re.I)
+_TEXT = tables.ENDINGS - {".parquet"}
 _PAGE = re.compile(rb"\s*(<!doctype\s+html|<html|<\?xml|version https://git-lfs)", re.I)
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _KINDS = {
@@ -190,7 +191,7 @@ def _check_content(given: Sequence[Path]) -> None:
             if b"lfs" in found[1]:
                 raise DataError(f"{file} is a pointer of Git LFS, not the file itself", "git lfs pull")
             raise DataError(f"{file} is a page of the web, not data", "download it again; maybe that needs a login")
-        if file.suffix.lower() not in tables.ENDINGS and (kind := formats.of_content(start)):
+        if file.suffix.lower() not in _TEXT and (kind := formats.of_content(start)):
             raise DataError(
                 f"{file} is an image ({kind}) by its content", "give the folder that holds the class folders"
             )

@@ -280,7 +280,10 @@ def _mark(folder: Path, source: Path | None = None) -> None:
     """Note the use of a folder; without `source` it stays what it was."""
     with suppress(OSError, EdgekitError):  # only the list of the cache tells it
         if source is not None:
-            files.save_bytes(_used(folder), os.fsencode(source.absolute()))
+            source = source.absolute()
+            outer = next((p for p in source.parents if p.parent == folder.parent and _NAMED.fullmatch(p.name)), None)
+            named = os.fsencode(source) if outer is None else _used(outer).read_bytes()  # a file in an archive
+            files.save_bytes(_used(folder), named)
         else:
             os.utime(_used(folder))
 

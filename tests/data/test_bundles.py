@@ -114,6 +114,7 @@ def test_an_archive_for_each_class(
         pack[1](images / name, root / f"{name}.{pack[0]}", below.format(name))
     index = dataset.index(root)
     assert (index.labels, index.fingerprint) == (want.labels, want.fingerprint)
+    assert index.notes[0].startswith("read as: 3 archives, each one class: apple.")
     assert dataset.index(root, layout="classes").fingerprint == want.fingerprint
 
 

@@ -8,11 +8,13 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgekit.cli.app import run as command
 from edgekit.data import dataset, location, sources, unpacked
 from tests.data.test_archives import zipped
+from tests.data.test_arrays import npz, pixels
 from tests.data.test_sources import kept
 
 
@@ -132,6 +134,14 @@ def test_a_run_unpacks_its_images_again_and_keeps_them_while_it_lives(
     end_of_process()
     location.root_of(run, index)
     assert not unpacked.remove(index.root.parent)
+
+
+def test_a_file_in_an_archive_is_of_that_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "n").mkdir()
+    npz(tmp_path / "n" / "a.npz", images=pixels(8, 9, 9), labels=np.arange(8) % 2)
+    file = zipped(tmp_path / "n", tmp_path / "d.zip")
+    sources.find(file)
+    assert [entry["source"] for entry in listed(capsys)["unpacked"]] == [str(file)] * 2
 
 
 def test_what_a_killed_removal_left_is_removed(file: Path, cache_folder: Path) -> None:
