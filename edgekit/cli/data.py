@@ -183,7 +183,7 @@ def cache(
     elif left and not clear:
         rows = [[e.name, str(e.files), f"{e.size / 1e6:.1f}", e.last_used, ", ".join(e.states), e.shown] for e in left]
         columns = ["name", "files", "MB", "last used (UTC)", "state", "unpacked from"]
-        console.table(columns, rows, right=["files", "MB"], prose=["state"])
+        console.table(columns, rows, right=["files", "MB"], verbose=True)
     if not json and not chosen:
         print("nothing is unpacked in the cache")
     if not json and removed:

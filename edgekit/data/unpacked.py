@@ -363,9 +363,7 @@ def _unused(folder: Path) -> Iterator[None]:
     Raises:
         BlockingIOError: one does.
     """
-    digest = folder.name.rpartition("-")[2]
-    with open(folder.with_name(f".{digest}.lock"), "a", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with _lock(folder.parent, folder.name.rpartition("-")[2], fcntl.LOCK_NB):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -422,8 +420,27 @@ def _alone(parent: Path, digest: str) -> Iterator[None]:
     """Wait until no other process unpacks the same container."""
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        with open(parent / f".{digest}.lock", "w", encoding="utf-8") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _lock(parent, digest):
             yield
     except OSError as error:
         raise from_os_error(error, f"writing {parent}") from error
+
+
+@contextmanager
+def _lock(parent: Path, digest: str, flags: int = 0) -> Iterator[None]:
+    """Hold the lock of a container, whose file is removed afterwards; `flags` as of flock."""
+    path = parent / f".{digest}.lock"
+    while True:
+        with open(path, "a", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | flags)
+            try:
+                is_it = os.path.samestat(path.stat(), os.fstat(lock.fileno()))
+            except FileNotFoundError:
+                is_it = False
+            if not is_it:
+                continue  # its last holder removed it after it was opened here
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return

@@ -84,15 +84,16 @@ def test_clear_removes_all_or_those_that_are_named(
     assert command(["data", "cache", "--clear", first.name]) == 4
     document = listed(capsys, "--clear")
     assert (len(document["removed"]), document["unpacked"]) == (1, [])
-    assert [path.suffix for path in cache_folder.glob("datasets/*")] == [".lock"] * 2
+    assert list((cache_folder / "datasets").iterdir()) == []
 
 
 def test_what_a_process_uses_is_never_removed(
     file: Path, cache_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = next(cache_folder.glob("datasets/d-*"))
-    other = os.open(folder, os.O_RDONLY)
-    for place in (other, os.open(folder.with_name(f".{folder.name[-16:]}.lock"), os.O_RDONLY)):  # used; unpacked
+    lock = folder.with_name(f".{folder.name[-16:]}.lock")
+    for path, flags in ((folder, os.O_RDONLY), (lock, os.O_CREAT)):  # it is used; it is unpacked
+        place = os.open(path, flags)
         fcntl.flock(place, fcntl.LOCK_SH)
         assert command(["data", "cache", "--clear"]) == 0
         assert f"kept, because a process uses it: {folder.name}" in capsys.readouterr().err
