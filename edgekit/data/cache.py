@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from shlex import quote
 from typing import Any
 
 from edgekit import progress
@@ -48,7 +49,7 @@ class Entry:
 
     @property
     def states(self) -> list[str]:
-        """What keeps it from being removed."""
+        """Reasons that keep it from being removed."""
         gone = "file gone" if self.unpacked.source else "file unknown"
         return ["in use"] * self.unpacked.in_use + [gone] * (not self.is_there)
 
@@ -98,7 +99,9 @@ def tell(left: Sequence[Entry], named: bool) -> None:
     """
     gone = [] if named else [entry for entry in left if not entry.is_there]
     for entry in gone:
-        progress.warn(f"{entry.name} is kept, because {entry.shown} is gone: edgekit data cache --clear {entry.name}")
+        progress.warn(
+            f"{entry.name} is kept, because {entry.shown} is gone: edgekit data cache --clear {quote(entry.name)}"
+        )
     used = ", ".join(entry.name for entry in left if entry not in gone)
     if used and named:
         raise UsageError(f"{used} is in use by a process", "wait for it, then run the same command again")

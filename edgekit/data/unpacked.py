@@ -290,7 +290,7 @@ def _mark(folder: Path, source: Path | None = None) -> None:
 
 @dataclass(frozen=True)
 class Unpacked:
-    """What a container was unpacked to.
+    """Folder that a container was unpacked to.
 
     Attributes:
         source: what the user named; None if that is not known. files, size: in the folder, size in bytes.

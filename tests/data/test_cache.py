@@ -1,4 +1,4 @@
-"""What was unpacked into the cache: its list, its removal, and what keeps it there."""
+"""Data sets that were unpacked into the cache: their list, their removal, and what keeps them there."""
 
 from __future__ import annotations
 
