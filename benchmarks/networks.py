@@ -78,7 +78,7 @@ def measure(name: str, data: Path) -> dict[str, Any]:
         entry["top1"] = round(100 * float((expected.argmax(1) == labels).mean()), 1)
         inputs = build.normalize(torch.from_numpy(pixels), run.info.preprocess).contiguous()
         for target, kind in (("jetson", "onnx"), ("android", "litert")):
-            found = attempt(lambda target=target: edgekit.export(run, target, build=False))
+            found = attempt(lambda target=target: edgekit.export(run, target, precisions=["fp32", "int8"], build=False))
             clock.lap(f"{target}_seconds")
             if isinstance(found, str):
                 entry[kind] = found

@@ -285,7 +285,7 @@ class Summary:
 
     @property
     def is_reference(self) -> bool:
-        """Whether this is the baseline that figures are compared with."""
+        """True for the baseline that figures are compared with."""
         return self.artifact == self.reference
 
     @property

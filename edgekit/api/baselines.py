@@ -159,7 +159,7 @@ def _without_torch(names: Sequence[str], wanted: Sequence[str], kept: OnnxModule
         raise EdgekitError(
             f"baseline {refused[0]} needs the network in torch, and this run keeps its ONNX file as it is: "
             f"{visible(kept.problem)}",
-            f"edgekit benchmark --baseline {ONNXRUNTIME}",
+            "edgekit benchmark --baseline onnxruntime",
         )
     progress.note("the baseline is ONNX Runtime: this run keeps its ONNX file as it is")
     return [ONNXRUNTIME, *(name for name in names if name not in in_torch | {ONNXRUNTIME})]

@@ -183,7 +183,7 @@ def fill(
         say(f"{path.name} has no auxiliary head {named}, which only training uses; it is zero")
         kept |= {k: torch.zeros_like(own[k]) for k in lacking}
     try:
-        model.load_state_dict(kept, strict=False)
+        build.load_state(model, kept, strict=False)
     except (RuntimeError, ValueError) as error:
         if is_out_of_memory(error):
             raise

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -154,14 +155,25 @@ def load_weights(
             del state[key]
     try:
         _interpolate_positions(state, own)
-        missing, unexpected = model.load_state_dict(state, strict=False)
+        missing, unexpected = load_state(model, state, strict=False)
     except (RuntimeError, ValueError) as error:
         if is_out_of_memory(error):
             raise
         raise DataError(
             f"these weights do not fit {arch}: {visible(str(error).splitlines()[-1].strip())}", weights_file.FITS
         ) from error
-    weights_file.check([k for k in missing if not k.startswith(heads)], list(unexpected), arch)
+    weights_file.check([k for k in missing if not k.startswith(heads)], unexpected, arch)
+
+
+def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], strict: bool = True) -> tuple[list[str], list[str]]:
+    """Load tensors into a network; return the names of missing and of unexpected ones, which `strict` refuses.
+
+    Versions of modules, which a plain dict of tensors lacks, are the network's own: MNASNet refuses to load without.
+    """
+    versioned = OrderedDict(state)
+    versioned._metadata = getattr(state, "_metadata", None) or model.state_dict()._metadata  # type: ignore[attr-defined]
+    found = model.load_state_dict(versioned, strict=strict)
+    return list(found.missing_keys), list(found.unexpected_keys)
 
 
 def _interpolate_positions(state: Tensors, own: Tensors) -> None:

@@ -87,12 +87,12 @@ def load(path: Path) -> tuple[Checkpoint, nn.Module]:
             raise TypeError(f"the width of the hidden layer is {hidden!r}")
         if schema == 1:
             model = build.build(arch, len(labels), preprocess.image_size, hidden)
-            model.load_state_dict(content["state_dict"])
+            build.load_state(model, content["state_dict"])
         elif (kept := content.get("onnx")) is not None:
             model = _kept_onnx(kept, content["state_dict"])
         else:
             model = program.from_document(content["program"], content["state_dict"])
-    except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, MemoryError) as error:
+    except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError, MemoryError) as error:
         raise_if_not_damage(error, path)
         raise _damaged(path, error) from error
     return Checkpoint(path, arch, labels, preprocess, files.sha256_file(path), hidden), model.eval()

@@ -12,19 +12,24 @@ from torch import nn
 
 from edgekit.importing import onnx_model
 
-# Name of torchvision, or timm/NAME; one of each kind.
-NETWORKS = ["mobilenet_v3_small", "shufflenet_v2_x1_0", "timm/mobilevit_xxs", "timm/deit_tiny_patch16_224"]
+# Name of torchvision, or timm/NAME with options that make it small; opset, and whether any batch is taken.
+NETWORKS = [
+    ("shufflenet_v2_x1_0", {}, 18, True),
+    ("squeezenet1_1", {}, 17, True),
+    ("timm/convnext_atto", {"depths": (1, 1, 1, 1), "dims": (16, 16, 24, 24)}, 17, False),
+    ("timm/deit_tiny_patch16_224", {"depth": 2}, 18, True),
+]
 
 
-def network(name: str) -> nn.Module:
+def network(name: str, options: dict[str, Any]) -> nn.Module:
     torch.manual_seed(0)
     if name.startswith("timm/"):
         timm = pytest.importorskip("timm")
-        model: nn.Module = timm.create_model(name.removeprefix("timm/"), pretrained=False, num_classes=7)
+        model: nn.Module = timm.create_model(name.removeprefix("timm/"), pretrained=False, num_classes=7, **options)
     else:
         import torchvision
 
-        model = torchvision.models.get_model(name, weights=None, num_classes=7)
+        model = torchvision.models.get_model(name, weights=None, num_classes=7, **options)
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             assert module.running_mean is not None
@@ -51,10 +56,9 @@ def exported(model: nn.Module, path: Path, opset: int, is_open: bool) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("opset", "is_open"), [(17, True), (17, False), (18, True)])
-@pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_comes_back(tmp_path: Path, name: str, opset: int, is_open: bool) -> None:
-    model = network(name)
+@pytest.mark.parametrize(("name", "options", "opset", "is_open"), NETWORKS)
+def test_a_network_comes_back(tmp_path: Path, name: str, options: dict[str, Any], opset: int, is_open: bool) -> None:
+    model = network(name, options)
     found = onnx_model.read(exported(model, tmp_path / "model.onnx", opset, is_open))
     assert found.problem == ""
     assert found.difference < 1e-5

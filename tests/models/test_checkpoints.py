@@ -137,3 +137,10 @@ def test_the_hash_is_of_the_weights_not_of_their_layout_in_memory(tmp_path: Path
         for n, layout in enumerate((torch.contiguous_format, torch.channels_last))
     ]
     assert kept[0].sha256 == kept[1].sha256
+
+
+def test_a_network_whose_modules_have_versions_is_loaded_again(tmp_path: Path) -> None:
+    model = build.build("mnasnet0_5", 3, 64)
+    checkpoints.save(tmp_path / "checkpoint.pt", model, "mnasnet0_5", ("a", "b", "c"), Preprocess(64, 73))
+    _, again = checkpoints.load(tmp_path / "checkpoint.pt")
+    assert torch.equal(again.state_dict()["classifier.1.weight"], model.state_dict()["classifier.1.weight"])
