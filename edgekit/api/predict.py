@@ -141,13 +141,8 @@ def predict_all(
     found = Predictions([], errors)
     checkpoint, model = Intermediates(run).trained
     evaluation = evaluate.load(run.path, checkpoint.sha256)
-    if uncertainty and evaluation is None:
-        raise MissingError(f"the run {run.name!r} was not evaluated yet", f"edgekit evaluate {run.handle}")
-    if uncertainty and evaluation is not None and evaluation.dropout is None:
-        raise MissingError(
-            f"no dropout was fitted for {run.name!r}: that takes a val split and a linear head",
-            "import it with --data DIR, where DIR has val/<class>/<image> and test/<class>/<image>",
-        )
+    if uncertainty:
+        _check_dropout(run, model, evaluation)
     temperature = evaluation.temperature if evaluation else None
     with progress.bar("predicting") as update:
         for start in range(0, max(1, len(paths)), _AT_ONCE):
@@ -168,6 +163,35 @@ def predict_all(
                 found.answers.append(answer)
             update(min(start + _AT_ONCE, len(paths)), len(paths))
     return found
+
+
+def _check_dropout(run: runs.Run, model: nn.Module, evaluation: Evaluation | None) -> None:
+    """Raise an error unless dropout was fitted to the head of the network."""
+    from edgekit.models import build
+
+    if build.linear_head(model, str(run.info.arch)) is None:
+        kept = run.info.source is not None and run.info.source.as_is
+        raise UsageError(
+            "--uncertainty drops inputs of the last linear layer, and "
+            + ("this run keeps its ONNX file as it is" if kept else f"{run.info.arch} does not end in one"),
+            "leave out --uncertainty",
+        )
+    if evaluation is None:
+        raise MissingError(f"the run {run.name!r} was not evaluated yet", how_to_fit(run))
+    if evaluation.dropout is None:
+        raise MissingError(f"no dropout was fitted for {run.name!r}: it was evaluated without val", how_to_fit(run))
+
+
+def how_to_fit(run: runs.Run) -> str:
+    """Return what to type for a temperature and a dropout rate that are fitted on val."""
+    from edgekit.data import dataset
+
+    where = "--data DIR, where DIR has val/<class>/<image> and test/<class>/<image>"
+    if run.info.source is not None and run.info.data is None:
+        return f"edgekit evaluate {run.handle} {where}"
+    if run.info.source is not None and not dataset.of_run(run).split("val"):
+        return f"import it again with {where}"
+    return f"edgekit evaluate {run.handle}"
 
 
 def _not_finite(run: runs.Run, artifact: str | None, path: Path) -> EdgekitError:

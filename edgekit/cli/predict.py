@@ -61,7 +61,7 @@ def predict(
         progress.note(
             f"probabilities: calibrated on val (temperature {temperature:.2f})"
             if temperature
-            else f"probabilities: not calibrated; edgekit evaluate {opened.handle}"
+            else f"probabilities: not calibrated; {api.how_to_fit(opened)}"
         )
     found.check()
 
