@@ -30,7 +30,8 @@ class ExportOptions:
     Attributes:
         precisions: "fp32", "fp16", "int8", for LiteRT also "w8" and "16x8"; empty: the target's default.
         recipe: calibration recipe, a name or a .toml file; None: "default", or the search of `max_drop`.
-        max_drop: largest loss of top-1 by INT8, in percentage points on val; the cheapest such model is searched.
+        max_drop: largest loss of top-1 by INT8, in percentage points on val, or largest share of other answers on
+            images without labels; the cheapest such model is searched.
         calibration_data: folder of unlabelled images; None: the train split.
         parity: "best", or "strict" for the same integers on all targets.
         input: input of LiteRT models: "uint8", "int8" or "float"; None: "uint8", or "float" with strict parity.

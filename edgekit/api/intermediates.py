@@ -45,7 +45,7 @@ SCHEMA = 1  # of calibration/<recipe>.json
 _BATCH = 16
 _MOST_NAMED = 3
 # Images without labels that answers are compared on; with fewer others, those of the calibration are taken.
-_LEAST_UNLABELLED, _MOST_UNLABELLED = 64, 512
+_LEAST_UNLABELLED, MOST_UNLABELLED = 64, 512
 _MOST_SCORES = 500_000  # logits that two parameters of score calibration are fitted to
 _ignore: Callable[[int, int], None] = lambda done, total: None  # noqa: E731
 
@@ -214,7 +214,7 @@ class Intermediates:
         """
         assert self.calibration_data is not None
         count = CalibrationRecipe("default").samples
-        wider = CalibrationRecipe("default", samples=count + _MOST_UNLABELLED)
+        wider = CalibrationRecipe("default", samples=count + MOST_UNLABELLED)
         paths = calibration.from_folder(self.calibration_data, wider).paths
         others = paths[count:]
         if len(others) >= _LEAST_UNLABELLED:
@@ -222,7 +222,7 @@ class Intermediates:
         progress.note(
             f"there are only {len(paths)} images in {self.calibration_data}: those of the calibration judge it too"
         )
-        return paths[:_MOST_UNLABELLED]
+        return paths[:MOST_UNLABELLED]
 
     @staticmethod
     def _files(data: DatasetIndex) -> list[Path]:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from edgekit import config, files, progress
 from edgekit.api.emitters import EMITTERS, Emitted
-from edgekit.api.intermediates import Intermediates
+from edgekit.api.intermediates import MOST_UNLABELLED, Intermediates
 from edgekit.data import images, location
 from edgekit.errors import MissingError
-from edgekit.quantization import LITERT_SCHEME, TENSORRT_SCHEME, QuantizedModel
+from edgekit.quantization import LITERT_SCHEME, TENSORRT_SCHEME, CalibrationRecipe, QuantizedModel
 from edgekit.records import Artifact
 from edgekit.targets import base
 
@@ -62,17 +62,18 @@ class Search:
         """Try models until one keeps `budget`, in points of top-1.
 
         Raises:
-            UsageError: val has too few images to show that a model keeps the budget.
+            UsageError: there are too few images to show that a model keeps the budget.
         """
         from edgekit.quant import search
 
-        search.check_budget(budget, len(self._paths))
-        what = (
-            "points of top-1, on {} val images"
-            if self._labels is not None
-            else ("% other answers than the trained network, on {} images without labels")
-        )
-        progress.note(f"{self.resolved.name}: at most {budget:g} {what.format(len(self._paths))}")
+        count = len(self._paths)
+        if self._labels is not None:
+            search.check_budget(budget, count)
+            what = f"points of top-1, on {count} val images"
+        else:
+            search.check_budget(budget, count, "images without labels", _more_unlabelled)
+            what = f"% other answers than the trained network, on {count} images without labels"
+        progress.note(f"{self.resolved.name}: at most {budget:g} {what}")
         trials = []
         for trial in search.search(self.recipes, budget, self.measure, self.ranked, MOST_FLOAT_LAYERS):
             trials.append(trial)
@@ -136,7 +137,6 @@ class Search:
 
         path, checkpoint = folder / emitted.file, self.intermediates.checkpoint
         target = self.resolved.target
-        expected = self._trained_answers if self._labels is None else self._labels
         artifact = Artifact(
             name=f"search/{path.name}",
             target="search",
@@ -149,7 +149,7 @@ class Search:
             input=emitted.input,
         )
         logits = session.infer_here(artifact, path, self._pixels, checkpoint.preprocess)
-        return paired_drop(self._trained_answers, answers(logits), expected)
+        return paired_drop(self._trained_answers, answers(logits), self._labels)
 
     @cached_property
     def _pixels(self) -> np.ndarray:
@@ -194,8 +194,17 @@ def described(trial: Trial) -> str:
     """Return a trial in one line."""
     drop, layers = trial.drop, trial.float_layers
     kept = f", {len(layers)} in floating point (last: {layers[-1]})" if layers else ""
-    return (
-        f"{trial.recipe}{kept}: drop {drop.points:+.2f} points, at most {drop.at_most:.2f} (95 %), "
-        f"same answer {drop.agreement:.1f} %, {trial.seconds:.0f} s"
-        + (f"; {drop.no_answer} answers are NaN or infinite" if drop.no_answer else "")
+    lost = (
+        f"drop {drop.points:+.2f} points, at most {drop.at_most:.2f} (95 %), same answer {drop.agreement:.1f} %"
+        if drop.labelled
+        else f"other answer {drop.points:.2f} %, at most {drop.at_most:.2f} % (95 %)"
     )
+    wrong = f"; {drop.no_answer} answers are NaN or infinite" if drop.no_answer else ""
+    return f"{trial.recipe}{kept}: {lost}, {trial.seconds:.0f} s{wrong}"
+
+
+def _more_unlabelled(needed: int) -> str:
+    """Return the end of a hint about the number of images without labels, which the calibration takes some of."""
+    if needed > MOST_UNLABELLED:
+        return ""
+    return f", or --calibration-data with {CalibrationRecipe('default').samples + needed} images"

@@ -28,12 +28,15 @@ class Drop:
         points: percentage points lost. at_most: their one-sided 95 % upper bound.
         agreement: share of images with the same top-1, percent.
         no_answer: number of answers that are not finite. Such a model keeps no budget: its `at_most` is 100.
+        labelled: whether the images have labels. If not, the answers before count as right, and `points` is the share
+            of other answers.
     """
 
     points: float
     at_most: float
     agreement: float
     no_answer: int = 0
+    labelled: bool = True
 
 
 @dataclass(frozen=True)
@@ -46,19 +49,22 @@ class Trial:
     seconds: float
 
 
-def paired_drop(before: np.ndarray, after: np.ndarray, expected: np.ndarray) -> Drop:
+def paired_drop(before: np.ndarray, after: np.ndarray, labels: np.ndarray | None) -> Drop:
     """Return the accuracy that the answers `after` lose against `before`: (N,), N above 0, of `proportions.answers`.
+
+    Without labels, the answers `before` count as right.
 
     The bound is of the paired difference with half a count added to each of the four cells (Agresti
     and Min 2005, Statistics in Medicine 24), so that it is not 0 when no answer became right or wrong.
     """
+    expected = before if labels is None else labels
     right, still = before == expected, after == expected
     lost, won = int((right & ~still).sum()), int((~right & still).sum())
     total = len(expected)
     agreement = 100 * float(proportions.same(before, after).mean())
     no_answer = int((after == proportions.NO_ANSWER).sum())
     at_most = 100.0 if no_answer else 100 * _upper(lost, won, total)
-    return Drop(100 * (lost - won) / total, at_most, agreement, no_answer)
+    return Drop(100 * (lost - won) / total, at_most, agreement, no_answer, labels is not None)
 
 
 def _upper(lost: int, won: int, total: int) -> float:
@@ -67,8 +73,15 @@ def _upper(lost: int, won: int, total: int) -> float:
     return share + _Z * math.sqrt(variance)
 
 
-def check_budget(budget: float, images: int) -> None:
+def _more_val(needed: int) -> str:
+    return f", or a val split of {needed} images"
+
+
+def check_budget(budget: float, images: int, kind: str = "val images", more: Callable[[int], str] = _more_val) -> None:
     """Check that a number of images can show that a model keeps a budget.
+
+    Args:
+        kind: of the images, for the message. more: returns the end of the hint, for the number of images needed.
 
     Raises:
         UsageError: it cannot; the message names the smallest budget for these images.
@@ -79,9 +92,9 @@ def check_budget(budget: float, images: int) -> None:
         least = 100 * _upper(0, 0, images) if images else 100.0
         needed = math.ceil(100 * _Z / budget) - 2
         raise UsageError(
-            f"{images} val images cannot show a drop of at most {budget:g} points with 95 % confidence: "
+            f"{images} {kind} cannot show a drop of at most {budget:g} points with 95 % confidence: "
             f"{least:.2f} is the smallest drop that they can show",
-            f"--max-drop {math.ceil(least * 10) / 10:g}, or a val split of {needed} images",
+            f"--max-drop {math.ceil(least * 10) / 10:g}{more(needed)}",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 import edgekit
+from edgekit.api import search
 from edgekit.api.evaluate import rank
+from edgekit.bench import session
 from edgekit.cli.app import run as command
+from edgekit.data.images import fit
 from edgekit.errors import DataError, EdgekitError, GateError, MissingError, UsageError
 from edgekit.models import build, checkpoints, zoo
 from edgekit.models.build import normalize
@@ -63,8 +68,9 @@ def test_labelled_images_are_evaluated(folder: Path, tmp_path: Path, caplog: pyt
     assert (evaluation.temperature, evaluation.dropout) == (None, None)
     assert any("12 test images of 3 of the 3 classes" in line for line in caplog.messages)
     assert edgekit.predict(run, [folder / "photos" / "apple" / "000.png"])[0].temperature is None
-    with pytest.raises(MissingError, match="no dropout was fitted"):
+    with pytest.raises(MissingError, match="no dropout was fitted for 'mine': it was evaluated without val") as caught:
         edgekit.predict(run, [folder / "photos" / "apple" / "000.png"], uncertainty=True)
+    assert caught.value.hint.startswith("import it again with --data DIR, where DIR has val/")
 
 
 def test_images_may_come_later(folder: Path, tmp_path: Path) -> None:
@@ -192,6 +198,55 @@ def test_images_without_labels_judge_by_agreement(tiny: Path) -> None:
     assert [row.entry.top1 for row in edgekit.history(["cal"])] == [None] * 3
     with pytest.raises(GateError, match="gates do not hold"):
         edgekit.benchmark(run, suite="quick", baselines=["pytorch"], gates={"min_accuracy": 50})
+
+
+def test_images_without_labels_judge_the_search(
+    tiny: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tiny / "photos", {"x": 60})
+    run = edgekit.import_model("tiny.pth", LABELS, arch="tiny", image_size=64, name="cal", calibration=tiny / "photos")
+    with pytest.raises(UsageError, match="60 images without labels cannot show a drop of at most 1 points") as caught:
+        edgekit.export(run, "desktop", max_drop=1.0)
+    assert caught.value.hint == "--max-drop 2.7, or --calibration-data with 419 images"
+    with pytest.raises(UsageError, match="cannot show a drop of at most 0") as caught:
+        edgekit.export(run, "desktop", max_drop=0.1)  # more images than are ever read
+    assert caught.value.hint == "--max-drop 2.7"
+    with caplog.at_level(logging.INFO, "edgekit"):
+        made = edgekit.export(run, "desktop", precisions=["int8"], max_drop=50.0)
+    assert [artifact.precision for artifact in made].count("int8") == 1
+    checkpoint, model = checkpoints.load(run.path / "checkpoint.pt")
+    photos = sorted(tiny.glob("photos/x/*"))
+    pixels = np.stack([fit(Image.open(photo), checkpoint.preprocess) for photo in photos])
+    exact = build.predict_logits(model, pixels, checkpoint.preprocess).numpy().argmax(1)
+    (file,) = (artifact for artifact in made if artifact.precision == "int8")
+    rounded = session.infer_here(file, run.path / "export" / file.name, pixels, checkpoint.preprocess).argmax(1)
+    assert "desktop: at most 50 % other answers than the trained network, on 60 images without labels" in caplog.text
+    assert f"relative: other answer {100 * (exact != rounded).mean():.2f} %, at most " in caplog.text
+    monkeypatch.setattr(search, "MOST_FLOAT_LAYERS", 0)
+    monkeypatch.setattr(search.Search, "_trained_answers", (exact + 1) % 3)
+    with pytest.raises(GateError, match=r"no INT8 model keeps --max-drop 50 .*: desktop: relative: other answer 100"):
+        edgekit.export(run, "desktop", precisions=["int8"], max_drop=50.0, recipe="relative")
+
+
+def test_uncertainty_says_what_this_run_needs(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for split in ("val", "test"):
+        write_images(tiny / "photos" / split, dict.fromkeys(LABELS, 4))
+    photo = tiny / "photos" / "val" / "apple" / "000.png"
+    run = edgekit.import_model("tiny.pth", LABELS, arch="tiny", image_size=64, name="bare")
+    with pytest.raises(MissingError, match="'bare' was not evaluated yet") as caught:
+        edgekit.predict(run, [photo], uncertainty=True)
+    assert caught.value.hint.startswith("edgekit evaluate bare --data DIR, where DIR has val/")
+    edgekit.evaluate("bare", data=tiny / "photos")
+    assert edgekit.predict("bare", [photo], uncertainty=True)[0].uncertainty is not None
+    (run.path / "evaluation.json").unlink()
+    with pytest.raises(MissingError, match="'bare' was not evaluated yet") as caught:
+        edgekit.predict("bare", [photo], uncertainty=True)
+    assert caught.value.hint == "edgekit evaluate bare"
+    assert edgekit.predict("bare", [photo])[0].temperature is None
+    monkeypatch.setitem(zoo.MODELS, "tiny", dataclasses.replace(nets.TINY, simple=False))
+    with pytest.raises(UsageError, match="the last linear layer, and tiny does not end in one") as refused:
+        edgekit.predict("bare", [photo], uncertainty=True)
+    assert refused.value.hint == "leave out --uncertainty"
 
 
 def test_an_imported_run_is_described_as_imported(folder: Path, tmp_path: Path) -> None:

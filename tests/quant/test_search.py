@@ -93,6 +93,14 @@ def test_answers_that_are_no_numbers_keep_no_budget() -> None:
     assert paired_drop(expected, after, expected) == Drop(0.3, 100.0, 99.7, no_answer=3)
 
 
+def test_without_labels_every_other_answer_is_a_loss() -> None:
+    before = np.arange(100) % 5
+    after = np.where(np.arange(100) < 3, (before + 1) % 5, before)
+    found = paired_drop(before, after, None)
+    assert (found.points, found.agreement, found.labelled) == (3.0, 97.0, False)
+    assert found.at_most == paired_drop(before, after, before).at_most
+
+
 def test_the_number_of_images_that_a_message_names_is_enough() -> None:
     for tenths in range(1, 300):
         with pytest.raises(UsageError) as caught:
