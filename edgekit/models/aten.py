@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -33,6 +34,7 @@ _VIEWS = (
     *("view", "reshape", "flatten", "slice", "select", "transpose", "permute", "expand", "squeeze"),
     *("unsqueeze", "split", "split_with_sizes", "chunk", "unbind", "narrow", "unflatten", "t", "expand_as"),
 )
+_NOT_WRITABLE = re.compile(r"[^\w -]", re.ASCII)  # in the name of a module; the reader refuses other names
 _INLINED = ("wrap_with_autocast", "wrap_with_set_grad_enabled")
 _UNARY = {
     **{"abs": torch.abs, "neg": operator.neg, "exp": torch.exp, "log": torch.log, "sqrt": torch.sqrt},
@@ -197,7 +199,7 @@ class Builder:
 
     def _place(self, name: str, content: nn.Module | torch.Tensor) -> str:
         """Keep a module or constant under `name`, or under a similar one that is free."""
-        name = ".".join(f"{part}_" if is_reserved(part) else part for part in name.split("."))
+        name = ".".join(_writable(part) for part in name.split("."))
         parts = name.split(".")
         for count in range(1, len(parts)):  # a module within another that is a leaf here
             if ".".join(parts[:count]) in self.contents:
@@ -303,6 +305,14 @@ _TAKEN = {*vars(nn.Module()), *vars(fx.GraphModule(nn.Module(), fx.Graph()))}
 def is_reserved(name: str) -> bool:
     """Return whether a module cannot have this name in a graph, because it is an attribute of every graph."""
     return name in _TAKEN or hasattr(fx.GraphModule, name)
+
+
+def _writable(part: str) -> str:
+    """Return a part of a dotted name as documents can hold it: short, ASCII, and not an attribute of every graph."""
+    part = _NOT_WRITABLE.sub("_", part)[:100]
+    if part.startswith("__") or not part.strip("_"):
+        part = f"x{part}"
+    return f"{part}_" if is_reserved(part) else part
 
 
 def _flat(value: Any) -> Iterable[Any]:

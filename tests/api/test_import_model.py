@@ -265,16 +265,17 @@ def test_an_imported_run_is_described_as_imported(folder: Path, tmp_path: Path) 
 
 
 class Small(torch.nn.Module):
-    """A network that edgekit has never seen."""
+    """A network that edgekit has never seen, with names that Python would not take."""
 
     def __init__(self, classes: int = 3) -> None:
         super().__init__()
-        self.stem = torch.nn.Conv2d(3, 8, 3, 2)
-        self.norm = torch.nn.BatchNorm2d(8)
+        self.stem = torch.nn.Sequential()
+        self.stem.add_module("conv-0", torch.nn.Conv2d(3, 8, 3, 2))
+        self.stem.add_module("1", torch.nn.BatchNorm2d(8))
         self.head = torch.nn.Linear(8, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = torch.relu(self.norm(self.stem(x)))
+        x = torch.relu(self.stem(x))
         return self.head(x.mean((2, 3)))
 
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from edgekit.convert.fold import fold
 from edgekit.errors import DataError, EdgekitError
 from edgekit.models import program
 from tests.nets import random_images, relative_error
@@ -168,6 +169,37 @@ def test_layers_keep_their_names() -> None:
         *("features.0", "features.1", "features.2", "code_", "act", "add", "act", "mean", "flatten", "head")
     ]
     assert {"features.0.weight", "features.1.running_var", "head.bias"} <= graph.state_dict().keys()
+
+
+class Named(nn.Module):
+    """Convolutions with names that torch takes and Python does not."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        for name in names:
+            self.add_module(name, nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU()))
+        self.register_buffer("sc-äle", torch.rand(1, 3, 1, 1))
+        self.add_module("head-1", nn.Linear(3, 5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        *layers, head = self.children()
+        for layer in (*layers, layers[0]):
+            x = layer(x)
+        return head((x * self._buffers["sc-äle"]).mean((2, 3)))
+
+
+def test_any_name_of_a_module_comes_back_from_a_document() -> None:
+    plain = ["0", "1", "block1-0", "-x", "x-", "x y"]
+    strange = ["é", "ü", "_", "__x", "a:b", "a/b", "graph", "deep" * 300]
+    model = Named(plain + strange).eval()
+    graph = program.trace(model, SIZE)
+    assert {f"{name}.0" for name in plain} < set(targets(graph))
+    back = program.from_document(written(graph), graph.state_dict())
+    images = random_images(2, SIZE)
+    with torch.inference_mode():
+        assert torch.equal(back(images), graph(images))
+    assert difference(fold(back, SIZE), model) < 1e-5
 
 
 def test_the_network_itself_is_left_alone() -> None:
