@@ -14,12 +14,14 @@ from PIL import Image
 
 import edgekit
 from edgekit.api import import_model
+from edgekit.bench.session import infer_here
 from edgekit.cli.app import run
 from edgekit.errors import DataError, EdgekitError, UsageError
 from edgekit.models import checkpoints
 from edgekit.models.onnx_module import OnnxModule
 from edgekit.runs import Run
 from tests.importing.onnx_nets import SIZE, Net, classifier
+from tests.nets import cosine, relative_error
 
 LABELS = ["a", "b", "c", "d", "e"]
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
@@ -54,6 +56,32 @@ def test_a_run_has_the_network_of_its_file(tmp_path: Path, caplog: pytest.LogCap
     prepared = (pixels / 255 - MEAN.reshape(1, 3, 1, 1)) / STD.reshape(1, 3, 1, 1)
     got = scores(run.path / "export" / files[0].name, prepared.astype(np.float32))
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_litert_files_give_what_onnx_runtime_gives_for_the_original(tmp_path: Path) -> None:
+    """Pads that differ by side, a depthwise layer, an attention of channels, and two branches that are joined."""
+    net = normalized(Net()).conv(pads=[0, 0, 1, 1]).add("HardSwish")
+    before = net.at
+    net.add("GlobalAveragePool").conv(8, 8, 1, "gate", strides=[1, 1], pads=[0, 0, 0, 0]).add("Sigmoid")
+    net.add("Mul", inputs=[before, net.at])
+    net.add("Conv", net.constant(net.weights(8, 1, 3, 3), "deep.weight"), group=8, pads=[1, 1, 1, 1]).add("Relu")
+    net.add("Concat", inputs=[net.at, before], axis=1).add("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
+    pixels = np.random.default_rng(2).integers(0, 256, (24, 1, 1, 3)) // 2  # a colour each, with noise
+    pixels = (pixels + np.random.default_rng(3).integers(0, 128, (24, SIZE, SIZE, 3))).astype(np.uint8)
+    run = imported(tmp_path, net.head(16), calibration=pixels)
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    expected = np.concatenate(
+        [session.run(None, {"image": image.transpose(2, 0, 1)[None].astype(np.float32)})[0] for image in pixels]
+    )
+    made = {file.precision: file for file in edgekit.export(run, "android", precisions=["fp32", "int8"])}
+    preprocess = checkpoints.load(run.path / "checkpoint.pt")[0].preprocess
+    exact, rounded = (
+        infer_here(made[kind], run.path / "export" / made[kind].name, list(pixels), preprocess)
+        for kind in ("fp32", "int8")
+    )
+    assert relative_error(exact, expected) < 1e-5
+    assert cosine(rounded, expected) > 0.99
 
 
 def test_another_normalization_than_the_one_inside_is_refused(tmp_path: Path) -> None:
