@@ -170,6 +170,12 @@ class Run:
         return quote(self.argument)
 
     @property
+    def evaluate_command(self) -> str:
+        """The command that evaluates the run; one that was imported without labelled images needs some."""
+        needs_images = self.info.source is not None and self.info.data is None
+        return f"edgekit evaluate {self.handle}" + (" --data DIR" if needs_images else "")
+
+    @property
     def weights_sha256(self) -> str:
         """The hash of checkpoint.pt as trained; of the current file if training was killed."""
         return self.info.checkpoint_sha256 or files.sha256_file(self.path / "checkpoint.pt")

@@ -69,7 +69,8 @@ def export_target(
             base.package(resolved)(kits.Kit(staging, artifacts, contract, resolved.device))
             files.save_json(staging / "manifest.json", manifest)
     for artifact in artifacts:
-        progress.note(f"  {folder / artifact.file}  {(folder / artifact.file).stat().st_size / 1e6:.1f} MB")
+        size = (folder / artifact.file).stat().st_size / 1e6
+        progress.note(f"  {folder / artifact.file}  {size:.{1 if size >= 0.1 else 3}f} MB")
     if why := kits.why_unbuildable(resolved.device):
         progress.warn(why)
     return manifest

@@ -69,7 +69,7 @@ def rank(runs: list[runs.Run], leave_out: bool = False) -> tuple[list[RunCompari
     for n in order:
         if compared[n].correct is None:
             run = compared[n].run
-            progress.note(f"{run.name} was not evaluated on the test split; next: edgekit evaluate {run.handle}")
+            progress.note(f"{run.name} was not evaluated on the test split; next: {run.evaluate_command}")
     for n in ranked[1:]:
         p_value = mcnemar(*_on_the_same_images(compared[ranked[0]], compared[n]))
         rows[n] = dataclasses.replace(rows[n], p_value=p_value)

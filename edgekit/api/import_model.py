@@ -217,14 +217,8 @@ def create(
     class_names.check_count(labels, network.classes, outputs)
     for line in network.source.notes:
         progress.note(line)
-    said = (
-        "as given"
-        if fields or options.changes.given()
-        else "of the file"
-        if network.preprocess
-        else "of the pretrained network"
-    )
-    progress.note(f"preprocessing, {said}: {' '.join(preprocess.steps()[1:])}")
+    origin = _origin(network, {*fields, *options.changes.given()})
+    progress.note(f"preprocessing, {origin}: {' '.join(preprocess.steps()[1:])}")
     if network.program and not network.source.as_is:
         network = _as_program(network, preprocess.image_size)
     index = _index(options.data, labels)
@@ -232,6 +226,17 @@ def create(
     run = runs.create_run(runs_dir, run_name, lambda folder: _fill(folder, network, labels, preprocess, index, options))
     progress.note(f"imported {network.arch}, {network.classes} classes: {run.path}")
     return _evaluated(run)
+
+
+def _origin(network: Network, given: set[str]) -> str:
+    """Return where the preprocessing is from, in words; `given`: the fields that the user gave."""
+    origin = "of the file" if network.preprocess else "as given" if network.program else "of the pretrained network"
+    if given and origin != "as given":
+        origin += ", but for what was given"
+    missing = [name for name in ("mean", "std") if name not in given]
+    if missing and network.program and not network.normalized:
+        origin += f", with ImageNet's {' and '.join(missing)}, since none was given"
+    return origin
 
 
 def _as_program(network: Network, image_size: int) -> Network:

@@ -186,12 +186,12 @@ def how_to_fit(run: runs.Run) -> str:
     """Return what to type for a temperature and a dropout rate that are fitted on val."""
     from edgekit.data import dataset
 
-    where = "--data DIR, where DIR has val/<class>/<image> and test/<class>/<image>"
-    if run.info.source is not None and run.info.data is None:
-        return f"edgekit evaluate {run.handle} {where}"
-    if run.info.source is not None and not dataset.of_run(run).split("val"):
-        return f"import it again with {where}"
-    return f"edgekit evaluate {run.handle}"
+    where = ", where DIR has val/<class>/<image> and test/<class>/<image>"
+    if run.info.source is None:
+        return run.evaluate_command
+    if run.info.data is None:
+        return run.evaluate_command + where
+    return run.evaluate_command if dataset.of_run(run).split("val") else f"import it again with --data DIR{where}"
 
 
 def _not_finite(run: runs.Run, artifact: str | None, path: Path) -> EdgekitError:

@@ -167,11 +167,13 @@ def infer_here(artifact: Artifact, path: Path, pixels: Iterable[np.ndarray], pre
         MissingError: the file or the runtime is not there. StorageError: the file has changed.
     """
     verify(artifact, path)
+    from edgekit.convert import tflite
     from edgekit.ondevice.preprocess import prepare
     from edgekit.ondevice.runner import open_runner
 
     try:
-        runner = open_runner(host_runtime(artifact), str(path), 1)
+        with tflite.quiet():  # LiteRT says which delegate it made
+            runner = open_runner(host_runtime(artifact), str(path), 1)
     except ImportError as error:
         raise MissingError(
             f"{artifact.name} needs {error.name}, which is not installed here", "edgekit doctor"

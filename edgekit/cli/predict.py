@@ -50,8 +50,6 @@ def predict(
     if not images:
         raise UsageError("no image to classify", f"edgekit predict {quote(run)} IMAGE")
     opened = choose_run(runs_dir, None if run == "-" else run)
-    if run == "-":
-        progress.note(f"run: {opened.handle}")
     found = api.predict_all(opened, images, artifact, top, uncertainty)
     if json:
         console.as_json([_plain(answer) for answer in found.answers])

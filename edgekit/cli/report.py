@@ -77,7 +77,7 @@ def report(
 def _report_missing(run: runs.Run, evaluated: bool, measured: bool) -> None:
     """Log what the report lacks, with the command that adds it."""
     if not evaluated:
-        progress.note(f"not evaluated on the test split; next: edgekit evaluate {run.handle}")
+        progress.note(f"not evaluated on the test split; next: {run.evaluate_command}")
     if not measured:
         exported = any((run.path / "export").glob("[!.]*/manifest.json"))
         command = f"benchmark {run.handle}" if exported else f"export {run.handle} --target jetson --target android"

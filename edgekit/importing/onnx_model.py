@@ -219,7 +219,7 @@ def _describe_front(given: Input, front: Front, normal: _Normal | None) -> list[
         notes.append("its images are NHWC; edgekit feeds NCHW")
     if normal is None:
         notes.append(
-            "no normalization is inside the file: it takes pixels as --mean and --std say, (pixel / 255 - mean) / std"
+            "no normalization is inside the file: it is fed (pixel / 255 - mean) / std, with the mean and std below"
         )
         return notes
     if front.normalizes:

@@ -208,7 +208,7 @@ def _evaluation(material: Material) -> list[str]:
             table(trained.calibrations(material.evaluation)),
         ]
     else:
-        parts.append("The trained network was not evaluated on the test split; run `edgekit evaluate`.")
+        parts.append(f"The trained network was not evaluated on the test split; run `{material.run.evaluate_command}`.")
     if material.rows:
         parts += [table(figures.table(material.rows)), *decision_blocks(material)]
     return parts

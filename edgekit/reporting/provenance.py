@@ -132,16 +132,22 @@ def _importing(run: str, meta: Mapping[str, Any]) -> str:
     source, preprocess = meta["source"], meta["preprocess"]
     if source["kind"].startswith("module in memory"):
         return f"edgekit.import_model(...)  # {visible(str(meta['arch']))}, a module in memory"
-    words = ["edgekit", "import", source["file"], "--name", run, "--labels", "labels.txt"]
+    _, _, factory = source["kind"].partition("state dict for ")
+    words = ["edgekit", "import", *([factory, "--weights"] if factory else []), source["file"]]
+    words += ["--name", run, "--labels", "labels.txt"]
+    if source["kind"].startswith("module that was pickled"):
+        words.append("--trust")
     if not source.get("program"):
         words += ["--arch", str(meta["arch"])]
-    for key in ("image_size", "resize_size", "resample", "mean", "std", "resize"):
+    for key in ("image_size", "resize_size", "resample", "mean", "std", "resize", "background"):
         if key in preprocess:
             value = preprocess[key]
             given = [f"{v:.9g}" for v in value] if isinstance(value, list | tuple) else [str(value)]
             words += [f"--{key.replace('_', '-')}", *given]
     if meta.get("data"):
         words += ["--data", str(meta["data"].get("root", "DATA"))]
+    if images := meta.get("calibration_data"):
+        words += ["--calibration-data", str(images)]
     return _command_line(words)
 
 

@@ -14,15 +14,17 @@ from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 import edgekit
-from edgekit.api import search
+from edgekit.api import import_model, search
 from edgekit.api.evaluate import rank
 from edgekit.bench import session
 from edgekit.cli.app import run as command
 from edgekit.data.images import fit
 from edgekit.errors import DataError, EdgekitError, GateError, MissingError, UsageError
+from edgekit.importing.network import Network
 from edgekit.models import build, checkpoints, zoo
 from edgekit.models.build import normalize
 from edgekit.records import Preprocess
+from edgekit.runs import Source
 from tests import nets
 from tests.datasets import write_images
 
@@ -259,6 +261,10 @@ def test_an_imported_run_is_described_as_imported(folder: Path, tmp_path: Path) 
     assert "state dict in best.pth" in card
     page = edgekit.report(run).read_text()
     assert "imported from" in page
+    (run.path / "evaluation.json").unlink()
+    assert f"Run <code>edgekit evaluate {run.name}</code>" in edgekit.report(run).read_text()
+    run.save(data=None)
+    assert f"Run <code>edgekit evaluate {run.name} --data DIR</code>" in edgekit.report(run.path).read_text()
     assert "edgekit import best.pth" in edgekit.report(run, "md").read_text()
     assert str(folder) not in page
     assert rank([run])[0][0].strategy == "imported"
@@ -303,6 +309,27 @@ def test_a_module_in_memory_goes_all_the_way(tmp_path: Path, monkeypatch: pytest
     rows = edgekit.benchmark("elsewhere/mine", suite="quick", baselines=["pytorch"])
     assert min(row.agreement for row in rows) > 90
     assert rows[0].top1 == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("more", "given", "said"),
+    [
+        ({}, set(), "of the pretrained network"),
+        ({}, {"image_size"}, "of the pretrained network, but for what was given"),
+        ({"preprocess": Preprocess(64, 64)}, set(), "of the file"),
+        ({"program": True}, {"image_size", "mean", "std"}, "as given"),
+        ({"program": True}, {"image_size"}, "as given, with ImageNet's mean and std, since none was given"),
+        ({"program": True}, {"image_size", "mean"}, "as given, with ImageNet's std, since none was given"),
+        (
+            {"program": True, "preprocess": Preprocess(64, 64)},
+            set(),
+            "of the file, with ImageNet's mean and std, since none was given",
+        ),
+        ({"program": True, "preprocess": Preprocess(64, 64), "normalized": True}, set(), "of the file"),
+    ],
+)
+def test_what_the_preprocessing_is_from_is_said(more: dict[str, Any], given: set[str], said: str) -> None:
+    assert import_model._origin(Network(Small(), "mine", Source("module in memory"), **more), given) == said
 
 
 def test_labels_in_another_order_are_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

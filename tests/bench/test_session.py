@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,6 +18,7 @@ from edgekit.bench import replies, results, session
 from edgekit.devices.transport import open_transport
 from edgekit.errors import DataError, EdgekitError, MissingError, StorageError
 from edgekit.measurements import BenchmarkResult, Suite
+from edgekit.ondevice import runner
 from edgekit.records import Artifact, Device, Preprocess
 from tests.bench.results import artifact, result
 
@@ -82,6 +85,18 @@ def test_only_litert_hears_how_litert_is_run(mean_color: tuple[Artifact, Path]) 
 def test_in_process_the_answers_are_the_same(mean_color: tuple[Artifact, Path]) -> None:
     logits = session.infer_here(*mean_color, color_pixels(), PREPROCESS)
     assert logits == pytest.approx(np.eye(3), abs=1e-5)
+
+
+def test_what_a_runtime_says_while_it_loads_is_not_shown(
+    mean_color: tuple[Artifact, Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def open_runner(*args: Any) -> runner.Runner:
+        os.write(2, b"INFO: Created a delegate\n")
+        return runner.NullRunner(*args[1:])
+
+    monkeypatch.setattr(runner, "open_runner", open_runner)
+    session.infer_here(*mean_color, color_pixels(), PREPROCESS)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_file_that_changed_since_export_is_not_measured(mean_color: tuple[Artifact, Path]) -> None:

@@ -12,9 +12,11 @@ import typer
 from edgekit.cli.app import app
 from edgekit.errors import DataError
 from edgekit.measurements import Latency, LayerFigures, Quantile, Roofline, Summary
+from edgekit.records import Preprocess
 from edgekit.reporting import charts, figures, html, layers, markdown, privacy, provenance, trained
 from edgekit.reporting.material import Material
 from edgekit.reporting.tables import Rows, Table, bar_percent, compact
+from edgekit.runs import RunInfo, Source
 from edgekit.training.options import TrainOptions
 from tests.bench.results import BASELINE_ROW, artifact, flag, result, row
 from tests.reporting.evaluations import evaluation
@@ -252,6 +254,33 @@ def test_the_training_command_is_one_that_the_program_takes() -> None:
         assert (context.params["flip"], context.params["freeze_bn"], context.params["model"]) == (
             False, True, "mobilenet_v2"
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (Source("state dict", "best.pth"), "best.pth --name mine --labels labels.txt --arch resnet18"),
+        (
+            Source("state dict for mynet.py:build", "best.pth", program=True),
+            "mynet.py:build --weights best.pth --name mine --labels labels.txt",
+        ),
+        (Source("factory", "mynet.py:build", program=True), "mynet.py:build --name mine --labels labels.txt"),
+        (
+            Source("module that was pickled whole", "whole.pt", program=True),
+            "whole.pt --name mine --labels labels.txt --trust",
+        ),
+        (Source("ONNX network", "model.onnx", program=True), "model.onnx --name mine --labels labels.txt"),
+    ],
+)
+def test_the_import_command_is_one_that_the_program_takes(source: Source, expected: str) -> None:
+    info = RunInfo(
+        arch="resnet18", source=source, preprocess=Preprocess(224, 256, background="#000000"), calibration_data="photos"
+    )
+    text = provenance.training("mine", info.plain())
+    assert text.startswith(f"edgekit import {expected} --image-size 224 --resize-size 256 ")
+    assert text.endswith(" --calibration-data photos")
+    with command("import").make_context("import", shlex.split(text)[2:]) as context:
+        assert context.params["background"] == "#000000"
 
 
 def test_export_and_benchmark_commands_are_ones_that_the_program_takes() -> None:
