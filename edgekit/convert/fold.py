@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torchvision.models.swin_transformer import _patch_merging_pad
 
-from edgekit.convert import products, transformer
+from edgekit.convert import branches, products, transformer
 from edgekit.errors import EdgekitError
 from edgekit.models import program
 
@@ -54,7 +54,8 @@ def fold(model: nn.Module, image_size: int | None = None) -> fx.GraphModule:
     6. Attention of torchvision's transformers takes the form of `transformer`.
     7. BatchNorm1d goes into the Linear before it, or into the one after it, or becomes a product and a sum.
     8. Branches that the network's own modules can sum into one layer are summed (`program.reparameterized`).
-    9. A product with one constant per channel goes into the layer before it (`products`).
+    9. Convolutions of one tensor whose outputs are summed become one (`branches`).
+    10. A product with one constant per channel goes into the layer before it (`products`).
 
     Nodes keep the names of the modules of the original model.
 
@@ -75,6 +76,7 @@ def fold(model: nn.Module, image_size: int | None = None) -> fx.GraphModule:
         elif node.op == "call_module" and isinstance(modules[str(node.target)], nn.BatchNorm1d):
             _fold_flat_batch_norm(folded, node)
     _fold_pools(folded, image_size)
+    branches.sum_branches(folded)
     products.fold_products(folded)
     graph.lint()
     folded.delete_all_unused_submodules()
