@@ -55,7 +55,7 @@ def test_what_the_table_has_no_room_for_is_in_a_second_one() -> None:
     found = more(row(latency=measured, roofline=limit, speedup_best=2.0), fastest)
     assert found["images/s"] == "400 (390-410)"
     assert found["roofline %"] == "40 (memory)"
-    assert found["x fastest baseline"] == "2.00 (onnxruntime)"
+    assert found["x fastest baseline"] == "2.00 (ONNX Runtime)"
     assert found["agree %"] == "98.5"
     assert more(row(roofline=limit, busy=True))["roofline %"] == "40! (memory)"
     beyond = figures.more([BASELINE_ROW, row(roofline=dataclasses.replace(limit, reached=1.3))])
@@ -87,7 +87,7 @@ def test_the_speed_names_what_it_is_over() -> None:
     fastest = dataclasses.replace(BASELINE_ROW, artifact="baseline/onnxruntime", p50_ms=6.0)
     known = row(speedup=25.24, speedup_best=17.67)
     rows = [BASELINE_ROW, fastest, known]
-    assert figures.speedup_text(known, rows) == "25.2 x PyTorch; 17.7 x the fastest baseline (onnxruntime)"
+    assert figures.speedup_text(known, rows) == "25.2 x PyTorch; 17.7 x the fastest baseline (ONNX Runtime)"
     assert figures.speedup_text(known, rows[:1]) == "25.2 x PyTorch, the fastest baseline"
     assert figures.speedup_text(dataclasses.replace(known, speedup_doubtful=True), []) == "25.2! x PyTorch"
     assert figures.speedup_text(dataclasses.replace(known, stand_in=True), rows) == ""
