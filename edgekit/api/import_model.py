@@ -234,7 +234,8 @@ def _origin(network: Network, given: set[str]) -> str:
     if given and origin != "as given":
         origin += ", but for what was given"
     missing = [name for name in ("mean", "std") if name not in given]
-    if missing and network.program and not network.normalized:
+    whole = network.normalized or network.source.kind == "checkpoint of edgekit"
+    if missing and network.program and not whole:
         origin += f", with ImageNet's {' and '.join(missing)}, since none was given"
     return origin
 

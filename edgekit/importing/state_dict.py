@@ -16,6 +16,7 @@ from edgekit.errors import DataError, EdgekitError, MissingError, UsageError, is
 from edgekit.importing.network import Network
 from edgekit.labels import visible
 from edgekit.models import build, checkpoints, structure, weights_file
+from edgekit.models.onnx_module import OnnxModule
 from edgekit.models.weights_file import Tensors
 from edgekit.models.zoo import row
 from edgekit.records import Preprocess
@@ -58,9 +59,11 @@ def read(
     content = weights_file.read(path) if content is None else content
     own = _own(content, path, arch)
     if own:
+        notes(f"{path.name} is a checkpoint of edgekit: its network, classes and preprocessing are taken from it")
+        if content.get("schema") != 1:
+            return _whole(path, tuple(notes.lines))
         arch = own["arch"]
         image_size = image_size or own["preprocess"].image_size
-        notes(f"{path.name} is a checkpoint of edgekit: its network, classes and preprocessing are taken from it")
     if arch is None:
         raise UsageError(
             f"{path.name} does not say which network its weights are of",
@@ -77,6 +80,15 @@ def read(
     source = Source("checkpoint of edgekit" if own else "state dict", path.name, files.sha256_file(path))
     network = Network(model.eval(), arch, dataclasses.replace(source, notes=tuple(notes.lines)), False, classes, hidden)
     return dataclasses.replace(network, **{key: own[key] for key in ("preprocess", "labels")}) if own else network
+
+
+def _whole(path: Path, notes: tuple[str, ...]) -> Network:
+    """Return the network of a checkpoint of edgekit that holds the network itself, not only its weights."""
+    checkpoint, model = checkpoints.load(path)
+    as_is = model.problem if isinstance(model, OnnxModule) else ""
+    source = Source("checkpoint of edgekit", path.name, checkpoint.sha256, notes, as_is=as_is)
+    network = Network(model, checkpoint.arch, source, program=True, classes=len(checkpoint.labels))
+    return dataclasses.replace(network, preprocess=checkpoint.preprocess, labels=checkpoint.labels)
 
 
 def _own(content: Any, path: Path, arch: str | None) -> dict[str, Any]:

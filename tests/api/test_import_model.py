@@ -311,6 +311,20 @@ def test_a_module_in_memory_goes_all_the_way(tmp_path: Path, monkeypatch: pytest
     assert rows[0].top1 == pytest.approx(expected)
 
 
+def test_a_checkpoint_that_holds_its_network_is_imported_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = edgekit.import_model(Small(), LABELS, Preprocess(64, 73, mean=(0.5, 0.5, 0.5)), runs_dir=tmp_path, name="a")
+    with caplog.at_level(logging.INFO, "edgekit"):
+        again = edgekit.import_model(first.path / "checkpoint.pt", runs_dir=tmp_path, name="b")
+    assert (again.info.labels, again.info.arch) == (tuple(LABELS), first.info.arch)
+    assert again.info.preprocess == first.info.preprocess
+    assert "preprocessing, of the file: " in caplog.text
+    images = torch.randn(2, 3, 64, 64)
+    answers = [checkpoints.load(run.path / "checkpoint.pt")[1](images) for run in (first, again)]
+    assert torch.equal(*answers)
+
+
 @pytest.mark.parametrize(
     ("more", "given", "said"),
     [

@@ -19,6 +19,7 @@ from edgekit.cli.app import run
 from edgekit.errors import DataError, EdgekitError, UsageError
 from edgekit.models import checkpoints
 from edgekit.models.onnx_module import OnnxModule
+from edgekit.reporting.provenance import training
 from edgekit.runs import Run
 from tests.importing.onnx_nets import SIZE, Net, classifier
 from tests.nets import cosine, relative_error
@@ -127,6 +128,15 @@ def test_a_network_that_stays_onnx_is_a_run_all_the_same(kept: Run, tmp_path: Pa
     Image.fromarray(pixels[0].transpose(1, 2, 0).astype(np.uint8)).save(tmp_path / "photo.png")
     (answer,) = edgekit.predict(kept, [tmp_path / "photo.png"])
     assert answer.top[0].label == LABELS[int(session.run(None, {"image": pixels[:1]})[0].argmax())]
+
+
+def test_a_checkpoint_that_keeps_an_onnx_file_is_imported_again(kept: Run, tmp_path: Path) -> None:
+    again = import_model.import_model(kept.path / "checkpoint.pt", runs_dir=tmp_path / "runs", name="again")
+    assert kept.info.source is not None
+    assert again.info.source is not None
+    assert again.info.source.as_is == kept.info.source.as_is
+    assert again.weights_sha256 == kept.weights_sha256
+    assert "--arch" not in training("again", again.info.plain())
 
 
 def test_what_stays_onnx_is_evaluated_and_inspected(kept: Run, tmp_path: Path) -> None:
