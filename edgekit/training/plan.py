@@ -41,6 +41,7 @@ WORTH = 1.1
 # Images times epochs below which measuring would take longer than it saves.
 WORTH_MEASURING = 4000
 _ROUNDS = 3
+_LEAST_CHANNELS = 8  # of a 1x1 convolution with a stride that is safe in channels_last
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,9 @@ def _decide(
         name, why = learner.decide_imbalance(counts)
         options = dataclasses.replace(options, imbalance=name)
         say(f"imbalance: {name}; {why}")
+    if options.channels_last and crashes_in_channels_last(options, len(data.labels), team.device):
+        options = dataclasses.replace(options, channels_last=False)
+        say("memory format: contiguous; in channels_last torch crashes on 1x1 convolutions with a stride")
     if options.amp == "auto":
         options, why = choose_precision(options, len(data.labels), len(labels), team)
         say(f"precision: {why}")
@@ -185,6 +189,24 @@ def linear_top1(x: torch.Tensor, y: torch.Tensor, val_x: torch.Tensor, val_y: to
     optimizer.step(closure)
     with torch.inference_mode():
         return float((layer(val_x).argmax(1) == val_y).float().mean())
+
+
+def crashes_in_channels_last(options: TrainOptions, classes: int, device: torch.device) -> bool:
+    """Return whether torch would end the process in the backward pass of this network on this device.
+
+    Seen with torch 2.14 on a CPU: gradients of the weights of a 1x1 convolution with a stride and three or four input
+    channels (timm/repvgg_a0, timm/fastvit_t8) are a segmentation fault in channels_last.
+    """
+    if device.type != "cpu" or options.caches:
+        return False
+    network = build.build(options.arch, classes, options.image_size, options.hidden)
+    return any(
+        isinstance(module, nn.Conv2d)
+        and set(module.kernel_size) == {1}
+        and max(module.stride) > 1
+        and 1 < module.in_channels // module.groups < _LEAST_CHANNELS
+        for module in network.modules()
+    )
 
 
 def check_amp(options: TrainOptions, device: torch.device) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from edgekit.data.dataset import index
 from edgekit.records import DatasetIndex, Sample
@@ -152,6 +153,33 @@ def test_nothing_is_left_open(probed: Any, probe: Probe, counts: tuple[int, int]
     again, said = decide(data_of(*counts), options)
     assert again == options
     assert [line.partition(":")[0] for line in said] == ["trained"]  # there is nothing left to decide
+
+
+@pytest.mark.parametrize(
+    ("conv", "device", "crashes"),
+    [
+        (nn.Conv2d(3, 48, 1, 2), "cpu", True),
+        (nn.Conv2d(4, 48, 1, (1, 2)), "cpu", True),
+        (nn.Conv2d(3, 48, 1, 2), "cuda", False),
+        (nn.Conv2d(3, 48, 3, 2), "cpu", False),
+        (nn.Conv2d(3, 48, 1, 1), "cpu", False),
+        (nn.Conv2d(8, 48, 1, 2), "cpu", False),
+        (nn.Conv2d(4, 4, 1, 2, groups=4), "cpu", False),
+    ],
+)
+def test_what_torch_crashes_on_is_not_trained_in_channels_last(
+    monkeypatch: pytest.MonkeyPatch, conv: nn.Conv2d, device: str, crashes: bool
+) -> None:
+    monkeypatch.setattr(plan.build, "build", lambda *arguments: nn.Sequential(nn.Conv2d(3, 3, 3), conv))
+    options = TrainOptions("resnet18", "full")
+    assert plan.crashes_in_channels_last(options, 2, torch.device(device)) is crashes
+
+
+def test_what_torch_crashes_on_is_decided_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "crashes_in_channels_last", lambda *arguments: True)
+    options, said = decide(data_of(20, 20), replace(AUTO, strategy="full"))
+    assert not options.channels_last
+    assert any("memory format: contiguous" in line for line in said)
 
 
 def test_linear_top1_of_separable_data_is_one_and_of_noise_is_chance() -> None:
