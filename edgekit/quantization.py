@@ -5,7 +5,7 @@ Tensors and layers have the names of the folded torch graph (`quant.naming.tenso
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from edgekit.errors import DataError, EdgekitError, UsageError, unknown
@@ -107,6 +107,14 @@ class CalibrationTable:
     samples: str
     parent: str
     seen: dict[str, Range] = field(default_factory=dict)
+
+    def with_ranges(self, ranges: dict[str, Range]) -> CalibrationTable:
+        """Return a table with other ranges for some tensors, whose layers were rewritten so that they hold them."""
+        seen = dict(self.seen)
+        for name in ranges.keys() & seen.keys():
+            low, high = min(seen[name].low, ranges[name].low), max(seen[name].high, ranges[name].high)
+            seen[name] = Range(low, high)
+        return replace(self, ranges={**self.ranges, **ranges}, seen=seen)
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def _onnx_int8(
         # For DLAs, which know no Q/DQ before TensorRT 11.
         cache = formats.tensorrt_cache(intermediates.table, intermediates.onnx_naming.tensors)
         (folder / "model.int8.dla.cache").write_text(cache, encoding="utf-8")
-        fp16.to_fp16(model, *intermediates.observed_onnx)
+        fp16.to_fp16(model, chosen.table, intermediates.onnx_naming.tensors)
         onnx.save(model, folder / "model.int8.typed.onnx")
         emitted.append(Emitted("model.int8.typed.onnx", {"for": "TensorRT 10.12 and newer", **staying}))
     return emitted

@@ -331,22 +331,26 @@ class Intermediates:
         """Return the model with the least error when the tensors of `table` are rounded."""
         from edgekit.quant import cache, placement, recover
 
-        def model(layers: dict[str, LayerWeights], rewritten: dict[str, LayerWeights]) -> QuantizedModel:
-            return placement.quantized_model(self.folded, self.table, layers, symmetric, self.recipe.steps, rewritten)
+        def model(found: cache.Weights) -> QuantizedModel:
+            table = self.table.with_ranges(found.ranges)
+            return placement.quantized_model(
+                self.folded, table, found.layers, symmetric, self.recipe.steps, found.rewritten
+            )
 
         path = self.table_path.with_suffix(suffix)
         made_by = {"table": files.sha256_file(self.table_path), "checkpoint": self.checkpoint.sha256}
         if (kept := cache.load(path, made_by)) is not None:
-            return model(kept.layers, kept.rewritten)
+            return model(kept)
         images = self.calibration_images(self.recipe.recovery_samples if self.recipe.steps else 1)
         with progress.bar("recovering accuracy") as update:
             scheme = QuantScheme(symmetric, everywhere=True)
             found = recover.recover(self.folded, table, self.recipe, scheme, images, update)
-        recovered = model(found.layers, found.rewritten)
+        ranges = {name: span for name, span in found.table.ranges.items() if span != self.table.ranges[name]}
+        weights = cache.Weights(found.layers, found.rewritten, ranges)
         if self.recipe.steps:
-            cache.save(path, cache.Weights(found.layers, found.rewritten), made_by)
+            cache.save(path, weights, made_by)
             progress.note(f"recovery: {', '.join(self.recipe.steps)} on up to {len(images)} images")
-        return recovered
+        return model(weights)
 
     def first_layer(self, rounded: bool, rewritten: dict[str, LayerWeights]) -> LayerWeights | None:
         """Return the weights of a first layer that takes pixels less 255 times their mean; None if it cannot be.

@@ -12,18 +12,23 @@ import numpy as np
 
 from edgekit import files
 from edgekit.errors import DataError, raise_if_not_damage
-from edgekit.quantization import LayerWeights
+from edgekit.quantization import LayerWeights, Range
 
 _PARTS = ("weight", "bias", "scales")
-_FORM = 2  # of the file; files of another form are ignored
+_FORM = 3  # of the file; files of another form are ignored
 
 
 @dataclass(frozen=True)
 class Weights:
-    """`QuantizedModel.layers` and `QuantizedModel.rewritten`."""
+    """`QuantizedModel.layers` and `QuantizedModel.rewritten`.
+
+    Attributes:
+        ranges: tensor -> range, where they are not those of the calibration table.
+    """
 
     layers: dict[str, LayerWeights]
     rewritten: dict[str, LayerWeights] = field(default_factory=dict)
+    ranges: dict[str, Range] = field(default_factory=dict)
 
 
 def save(path: Path, weights: Weights, made_by: dict[str, Any]) -> None:
@@ -36,7 +41,8 @@ def save(path: Path, weights: Weights, made_by: dict[str, Any]) -> None:
         if (array := getattr(layer, part)) is not None
     }
     # With the names of the arrays: if one is damaged in the zip index, the array would be missing without notice.
-    head = json.dumps({"form": _FORM, "made_by": made_by, "arrays": list(arrays)})
+    ranges = {name: (span.low, span.high) for name, span in weights.ranges.items()}
+    head = json.dumps({"form": _FORM, "made_by": made_by, "arrays": list(arrays), "ranges": ranges})
     buffer = io.BytesIO()
     np.savez(buffer, made_by=np.array(head), **arrays)
     files.save_bytes(path, buffer.getvalue())
@@ -58,7 +64,8 @@ def load(path: Path, made_by: dict[str, Any]) -> Weights | None:
                 return None
             if head["arrays"] != [key for key in kept.files if key != "made_by"]:
                 raise ValueError("its index names other arrays")
-            return Weights(_group(kept, head["arrays"], "layers"), _group(kept, head["arrays"], "rewritten"))
+            groups = (_group(kept, head["arrays"], name) for name in ("layers", "rewritten"))
+            return Weights(*groups, {name: Range(*map(float, ends)) for name, ends in head["ranges"].items()})
     except Exception as error:  # zipfile, zlib, json and numpy raise a dozen kinds
         raise_if_not_damage(error, path)
         raise DataError(f"{path} is damaged: {error}", "keep it elsewhere; the next export makes it again") from error

@@ -15,7 +15,12 @@ from edgekit.quant.naming import tensor_names
 from edgekit.quant.observers import MEASURED, OBSERVERS, Histogram
 from edgekit.quantization import LITERT_SCHEME, TENSORRT_SCHEME, CalibrationRecipe, CalibrationSet, CalibrationTable
 
-CANDIDATES = ("mse", "relative")  # observers that `MEASURED` chooses between: no single one wins everywhere
+CANDIDATES = (
+    "mse",
+    "relative",
+    "percentile",
+    "mean",
+)  # observers that `MEASURED` chooses between: no single one wins everywhere
 IMAGES = 32  # that they are compared on
 _CHUNK = 8
 

@@ -16,16 +16,13 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
-from edgekit.quant import operators, placement, simulate
+from edgekit.quant import loss, operators, placement, simulate
 from edgekit.quant.naming import tensor_names
-from edgekit.quant.simulate import Suffix
 from edgekit.quantization import CalibrationTable, Grid, LayerWeights
 
 IMAGES = 16  # to choose on, and the same number to judge on
 LEAST_SHARE = 0.1  # of the error of all rounded tensors, caused by one tensor alone
 MOST_MEASURED = 12  # channels of one tensor
-# INT8 leaves 20 to 30 dB: a smaller change of the float network adds at most a tenth to its error.
-UNCHANGED_DB = 40.0
 _MARGIN = 2.0  # times the range that calibration observed
 _CHUNK = 8
 Chunks = tuple[torch.Tensor, ...]
@@ -58,7 +55,7 @@ def rewritten(
     """Return the float weights of the layers that change; with them the network computes the same as before.
 
     A change is kept if two things hold on held-out images: the scores of the float network change by less than
-    `UNCHANGED_DB`, and those of the network with `grids` come nearer to them.
+    `loss.UNCHANGED_DB`, and those of the network with `grids` come nearer to them.
 
     Args:
         grids: the tensors that will be rounded. images: normalized float32 (N, 3, H, W); the first 32 are used.
@@ -99,47 +96,24 @@ def triples(folded: fx.GraphModule) -> list[Triple]:
 
     found = []
     for name, (node, _) in placement.layers(folded).items():
-        first, active = conv(node), _reader(node)
-        if first is None or first.groups > 1 or active is None or not _is_zero_below_zero(folded, active):
+        first, active = conv(node), operators.only_reader(node)
+        if first is None or first.groups > 1 or active is None or not placement.is_zero_below_zero(folded, active):
             continue
-        middle = _reader(active)
+        middle = operators.only_reader(active)
         depthwise = conv(middle)
-        if middle is None or depthwise is None or not _is_plain_depthwise(depthwise):
+        if middle is None or depthwise is None or not placement.is_plain_depthwise(depthwise):
             continue
-        end, last = middle, _reader(middle)
+        end, last = middle, operators.only_reader(middle)
         if last is not None and placement.is_fused_activation(folded, last):
-            end, last = last, _reader(last)
+            end, last = last, operators.only_reader(last)
         pointwise = conv(last)
         if last is not None and pointwise is not None and _is_pointwise(pointwise):
             found.append(Triple(name, names[active], names[middle], names[end], names[last]))
     return found
 
 
-def _reader(node: fx.Node) -> fx.Node | None:
-    """Return the reader of a tensor, if there is only one."""
-    return next(iter(node.users)) if len(node.users) == 1 else None
-
-
-def _is_zero_below_zero(folded: fx.GraphModule, node: fx.Node) -> bool:
-    if not placement.is_fused_activation(folded, node):
-        return False
-    return not _run(folded, node, torch.tensor([-1e3, -1.0, -1e-3, 0.0])).any()
-
-
-def _is_plain_depthwise(module: nn.Conv2d) -> bool:
-    alone = placement.is_depthwise(module.in_channels, module.groups)
-    return alone and module.out_channels == module.in_channels and module.padding_mode == "zeros"
-
-
 def _is_pointwise(module: nn.Conv2d) -> bool:
     return module.kernel_size == (1, 1) and module.groups == 1 and module.padding in (0, (0, 0), "valid")
-
-
-def _run(network: fx.GraphModule, node: fx.Node, value: torch.Tensor) -> torch.Tensor:
-    """Return the output of one node for the input `value`."""
-    run = fx.Interpreter(network)
-    run.env = {node.all_input_nodes[0]: value.clone()}  # it may work in place
-    return torch.as_tensor(run.run_node(node))
 
 
 def _modules(network: fx.GraphModule, triple: Triple) -> list[operators.Weighted]:
@@ -204,30 +178,20 @@ def _errors(
     chunks: Chunks,
     variants: Callable[[torch.Tensor], Iterable[torch.Tensor]],
 ) -> list[float]:
-    """Return the error in the scores (`_mean`) of each variant of a tensor, everything else exact."""
+    """Return the error in the scores (`loss.power`) of each variant of a tensor, everything else exact."""
     moved: dict[int, list[torch.Tensor]] = {}
     for images in chunks:
-        suffix = Suffix(network, tensor, images)
+        suffix = simulate.suffix(network, tensor, images)
         wanted = suffix.scores(suffix.value)
         for number, value in enumerate(variants(suffix.value)):
-            moved.setdefault(number, []).append(_relative(suffix.scores(value), wanted))
-    return [_mean(each) for each in moved.values()]
-
-
-def _relative(scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Return the error of each image's scores, relative to their size (N,)."""
-    return (scores - wanted).flatten(1).norm(dim=1) / wanted.flatten(1).norm(dim=1).clamp_min(1e-30)
-
-
-def _mean(relative: list[torch.Tensor]) -> float:
-    """Return the square of the mean relative error: one or two images would dominate a sum of squares."""
-    return float(torch.cat(relative).double().mean() ** 2)
+            moved.setdefault(number, []).append(loss.relative(suffix.scores(value), wanted))
+    return [loss.power(each) for each in moved.values()]
 
 
 def _rounded_error(folded: fx.GraphModule, network: fx.GraphModule, grids: dict[str, Grid], chunks: Chunks) -> float:
-    """Return the error (`_mean`) of `network` with rounded tensors against the scores of `folded`."""
+    """Return the error (`loss.power`) of `network` with rounded tensors against the scores of `folded`."""
     rounded = simulate.Simulation(network, grids)
-    return _mean([_relative(torch.as_tensor(rounded.run(images)), folded(images)) for images in chunks])
+    return loss.power([loss.relative(torch.as_tensor(rounded.run(images)), folded(images)) for images in chunks])
 
 
 def _near_errors(network: fx.GraphModule, triple: Triple, grid: Grid, chunks: Chunks) -> torch.Tensor:
@@ -235,11 +199,11 @@ def _near_errors(network: fx.GraphModule, triple: Triple, grid: Grid, chunks: Ch
     nodes, last = _nodes(network), _modules(network, triple)[2]
     total = torch.zeros(len(_modules(network, triple)[0].weight), dtype=torch.float64)
     for images in chunks:
-        value = Suffix(network, triple.tensor, images).value
+        value = simulate.suffix(network, triple.tensor, images).value
         ends = []
         for each in (value, simulate.fake_quantize(value, grid)):
-            end = _run(network, nodes[triple.depthwise], each)
-            ends.append(end if triple.end == triple.depthwise else _run(network, nodes[triple.end], end))
+            end = operators.run_node(network, nodes[triple.depthwise], each)
+            ends.append(end if triple.end == triple.depthwise else operators.run_node(network, nodes[triple.end], end))
         total += (ends[1] - ends[0]).square().sum((0, 2, 3)).double()
     return total * last.weight.double().square().sum((0, 2, 3))
 
@@ -260,7 +224,7 @@ def with_copies(
     )
     held = filters_bias.view(1, -1, 1, 1)  # output of the depthwise convolution for a dead channel
     if triple.end != triple.depthwise:
-        held = _run(network, _nodes(network)[triple.end], held)
+        held = operators.run_node(network, _nodes(network)[triple.end], held)
     for source, slots in plan.items():
         last_bias += last[:, slots, 0, 0] @ held[0, slots, 0, 0]
         members, bias, lost = [source, *slots], first_bias[source].clone(), filters[source].sum()
@@ -286,6 +250,6 @@ def _is_better(
 ) -> bool:
     """Return whether `after` equals the float network and loses less than `before` when tensors are rounded."""
     moved = _rounded_error(folded, after, {}, chunks)
-    if moved > 10 ** (-UNCHANGED_DB / 10):
+    if moved > 10 ** (-loss.UNCHANGED_DB / 10):
         return False
     return _rounded_error(folded, after, grids, chunks) < _rounded_error(folded, before, grids, chunks)

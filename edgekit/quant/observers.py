@@ -6,6 +6,7 @@ number of images, and one pass over the images serves all observers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ from edgekit.quantization import Range
 
 BINS = 4096
 PERCENTILE = 99.99
+MOST_PER_IMAGE = 2**16  # values of an image; their extremes are of all
 _MOST_COUNTED = 2**24  # torch.histc counts in float32, which is exact up to here
 _LEAST_LIMIT = 1e-12  # keeps bins wide enough for float32
 _MOST_LIMIT = 1e37  # torch.histc works in float32, where twice a larger limit is infinite
@@ -107,6 +109,7 @@ class Histogram:
 
     Attributes:
         far: number of values that were outside the bins when they were added.
+        extremes: sums of the least and of the largest value of each image. number: of the images.
         images: histograms of the first images, one each.
     """
 
@@ -114,6 +117,8 @@ class Histogram:
     high: float = float("-inf")
     limit: float = 0.0
     far: int = 0
+    extremes: tuple[float, float] = (0.0, 0.0)
+    number: int = 0
     counts: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
     images: ImageHistograms = field(default_factory=ImageHistograms)
 
@@ -127,8 +132,13 @@ class Histogram:
         if not (np.isfinite(low) and np.isfinite(high)):
             raise DataError("NaN or infinite activations")
         self.low, self.high = min(self.low, low), max(self.high, high)
-        self.images.update(values)
-        flat = values.float().flatten()
+        rows = values.reshape(1, -1) if values.ndim < 2 else values.flatten(1)
+        sums = (float(rows.amin(1).double().sum()), float(rows.amax(1).double().sum()))
+        self.extremes = self.extremes[0] + sums[0], self.extremes[1] + sums[1]
+        self.number += len(rows)
+        sample = _sample(rows)
+        self.images.update(sample if values.ndim > 1 else sample[0])
+        flat = sample.float().flatten()
         reach = max(self._reach(flat, max(-low, high)), _LEAST_LIMIT)
         if self.limit == 0.0:
             self.limit = reach
@@ -167,6 +177,15 @@ class Histogram:
         """Centre of each bin, float64 (BINS,)."""
         width = 2 * self.limit / BINS
         return -self.limit + width * (np.arange(BINS) + 0.5)
+
+
+def _sample(rows: torch.Tensor) -> torch.Tensor:
+    """Return at most `MOST_PER_IMAGE` values of each image (N, values), at equal distances, from all over it."""
+    count = rows.shape[1]
+    step = -(-count // MOST_PER_IMAGE)
+    while step > 1 and math.gcd(step, count) > 1:  # else they would all be from the same columns
+        step += 1
+    return rows[:, ::step]
 
 
 def minmax(seen: Histogram) -> Range:
@@ -284,6 +303,13 @@ def best_range(seen: ImageHistograms, low: float, high: float) -> tuple[float, f
     return low, high
 
 
+def mean(seen: Histogram) -> Range:
+    """Return the mean over images of each image's least and largest value; a rare image's peaks are clipped."""
+    low, high = (total / max(1, seen.number) for total in seen.extremes)
+    full = _binned(seen)
+    return Range(min(max(low, full.low), 0.0), max(min(high, full.high), 0.0))
+
+
 def _binned(seen: Histogram) -> Range:
     """Return the range of all values that have a bin."""
     return Range(min(max(seen.low, -seen.limit), 0.0), max(min(seen.high, seen.limit), 0.0))
@@ -295,6 +321,7 @@ OBSERVERS: dict[str, Callable[[Histogram], Range]] = {
     "mse": mse,
     "entropy": entropy,
     "relative": relative,
+    "mean": mean,
 }
 MEASURED = "measured"  # in a recipe: the observer that is best for the network (edgekit.quant.calibrate)
 

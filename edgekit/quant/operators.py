@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 Weighted = nn.Conv2d | nn.Linear
@@ -87,3 +88,15 @@ def origin(folded: fx.GraphModule, node: fx.Node) -> fx.Node:
 def gives_several(node: fx.Node) -> bool:
     """Return whether a node gives several tensors in one tuple or list."""
     return str(getattr(node.target, "__name__", node.target)) in ("chunk", "split", "unbind", "split_with_sizes")
+
+
+def only_reader(node: fx.Node) -> fx.Node | None:
+    """Return the reader of a tensor, if there is only one."""
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def run_node(network: fx.GraphModule, node: fx.Node, value: torch.Tensor) -> torch.Tensor:
+    """Return the output of one node for the input `value`."""
+    run = fx.Interpreter(network)
+    run.env = {node.all_input_nodes[0]: value.clone()}  # it may work in place
+    return torch.as_tensor(run.run_node(node))

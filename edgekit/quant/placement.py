@@ -374,6 +374,19 @@ def is_fused_activation(folded: fx.GraphModule, node: fx.Node) -> bool:
     return isinstance(module_of(folded, node), _ACTIVATIONS) or node.target in _ACTIVATION_CALLS
 
 
+def is_zero_below_zero(folded: fx.GraphModule, node: fx.Node) -> bool:
+    """Return whether a node is an activation that is zero for values below zero."""
+    if not is_fused_activation(folded, node):
+        return False
+    return not operators.run_node(folded, node, torch.tensor([-1e3, -1.0, -1e-3, 0.0])).any()
+
+
+def is_plain_depthwise(module: nn.Conv2d) -> bool:
+    """Return whether a convolution has one filter for each channel, and zeros around the image."""
+    alone = is_depthwise(module.in_channels, module.groups)
+    return alone and module.out_channels == module.in_channels and module.padding_mode == "zeros"
+
+
 def trained_weights(folded: fx.GraphModule) -> dict[str, LayerWeights]:
     """Return every Conv2d and Linear with its float weights."""
     return {

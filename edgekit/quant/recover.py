@@ -16,14 +16,24 @@ import torch
 from torch import fx, nn
 
 from edgekit.errors import unknown
-from edgekit.quant import affine, dead_channels, placement, simulate, solve
+from edgekit.quant import affine, dead_channels, equalize, placement, simulate, solve
 from edgekit.quant.naming import tensor_names
 from edgekit.quant.operators import Weighted
 from edgekit.quant.placement import layers, with_weights
 from edgekit.quant.solve import Chunk, Moments, collect, grouped
-from edgekit.quantization import CalibrationRecipe, CalibrationTable, Grid, LayerWeights, QuantizedModel, QuantScheme
+from edgekit.quantization import (
+    LITERT_SCHEME,
+    TENSORRT_SCHEME,
+    CalibrationRecipe,
+    CalibrationTable,
+    Grid,
+    LayerWeights,
+    QuantizedModel,
+    QuantScheme,
+)
 
 STEPS = {
+    "equalize": "channels scaled to the range of their tensor where that is free (edgekit.quant.equalize)",
     "copies": "dead channels made copies of the most sensitive ones (edgekit.quant.dead_channels)",
     "compensate": "least squares against the float network's outputs (edgekit.quant.solve)",
     "rounding": "weights rounded so that errors cancel, scales by least error (edgekit.quant.solve)",
@@ -68,11 +78,20 @@ def recover(
         DataError: NaN or infinite weights.
     """
     check(recipe.steps)
-    grids = placement.place(folded, table, scheme).rounded
     shown = images[: most_images(folded, images)] if recipe.steps else images[:0]
-    rewritten = dead_channels.rewritten(folded, table, grids, shown) if "copies" in recipe.steps else {}
+    rewritten: dict[str, LayerWeights] = {}
+    if "equalize" in recipe.steps:
+        table, rewritten = equalize.equalized(folded, table, schemes(scheme.symmetric), shown)
+    grids = placement.place(folded, table, scheme).rounded
+    if "copies" in recipe.steps:
+        rewritten |= dead_channels.rewritten(with_weights(folded, rewritten), table, grids, shown)
     sweep = _Sweep(with_weights(folded, rewritten), grids, recipe, shown)
     return placement.quantized_model(folded, table, sweep.run(update), scheme.symmetric, recipe.steps, rewritten)
+
+
+def schemes(symmetric: bool) -> tuple[QuantScheme, ...]:
+    """Return those that a model is for: of both runtimes, or the one of strict parity."""
+    return (QuantScheme(True, everywhere=True),) if symmetric else (LITERT_SCHEME, TENSORRT_SCHEME)
 
 
 def most_images(folded: fx.GraphModule, images: torch.Tensor) -> int:

@@ -124,7 +124,7 @@ def test_an_array_of_objects_is_refused_unopened(tmp_path: Path) -> None:
     objects = np.empty(1, object)
     objects[0] = Bomb()
     path = tmp_path / "weights.npz"
-    head = json.dumps({"form": 2, "made_by": MADE_BY, "arrays": ["layers|a|weight"]})
+    head = json.dumps({"form": 3, "made_by": MADE_BY, "arrays": ["layers|a|weight"], "ranges": {}})
     np.savez(path, made_by=np.array(head), **{"layers|a|weight": objects})
     with pytest.raises(DataError, match="damaged"):
         cache.load(path, MADE_BY)

@@ -13,7 +13,7 @@ from torch import fx, nn
 
 from edgekit.convert import onnx, tflite
 from edgekit.convert.fold import fold
-from edgekit.quant import cache, dead_channels, debug, litert, placement, qdq, recover, simulate
+from edgekit.quant import cache, dead_channels, debug, litert, loss, placement, qdq, recover, simulate
 from edgekit.quantization import LITERT_SCHEME, CalibrationRecipe, LayerWeights, QuantizedModel, QuantScheme
 from tests import nets
 
@@ -166,7 +166,7 @@ def test_a_tensor_that_costs_little_is_left(monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_moves_the_float_network_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     folded = folded_of(Sensitive())
     assert rewritten(folded)
-    monkeypatch.setattr(dead_channels, "UNCHANGED_DB", 400.0)
+    monkeypatch.setattr(loss, "UNCHANGED_DB", 400.0)
     assert rewritten(folded) == {}
 
 
