@@ -12,7 +12,7 @@ import pytest
 
 from edgekit.errors import DataError, EdgekitError
 from edgekit.quant import cache
-from edgekit.quantization import LayerWeights
+from edgekit.quantization import LayerWeights, Range
 
 MADE_BY = {"recipe": {"name": "r", "steps": ["bias"]}, "parent": "the checkpoint"}
 LAYERS = {
@@ -41,6 +41,14 @@ def test_what_was_kept_comes_back_to_the_bit_and_in_order(path: Path) -> None:
             assert (before is None) == (after is None)
             if before is not None:
                 assert (after.dtype, after.shape, after.tobytes()) == (before.dtype, before.shape, before.tobytes())
+
+
+def test_ranges_come_back(tmp_path: Path) -> None:
+    ranges = {"a|b": Range(-0.1, 1 / 3), "image": Range(0.0, 0.0)}
+    cache.save(tmp_path / "weights.npz", cache.Weights(LAYERS, ranges=ranges), MADE_BY)
+    kept = cache.load(tmp_path / "weights.npz", MADE_BY)
+    assert kept is not None
+    assert kept.ranges == ranges
 
 
 def test_the_order_of_what_it_was_made_by_does_not_matter(path: Path) -> None:

@@ -131,6 +131,12 @@ def test_a_network_that_it_would_change_stays() -> None:
     assert equalize.equalized(folded, table, SCHEMES, judging) == (table, {})
 
 
+def test_what_moves_the_float_network_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    folded, table, images = made(nn.ReLU())
+    monkeypatch.setattr(loss, "UNCHANGED_DB", 400.0)
+    assert equalize.equalized(folded, table, SCHEMES, images) == (table, {})
+
+
 def test_without_ranges_or_images_nothing_is_done() -> None:
     folded, table, images = made(nn.ReLU())
     assert equalize.equalized(folded, table, SCHEMES, images[:0]) == (table, {})
