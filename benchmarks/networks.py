@@ -201,7 +201,8 @@ def cells(name: str, entry: dict[str, Any]) -> tuple[str, ...]:
         found = entry.get(key)
         if not isinstance(found, dict):
             return str(found or "-"), "-"
-        return f"{found['agreement']:.1f}, {found['snr_db']:.1f}", f"{100 * found.get('float_macs', 0):.1f}"
+        left = f"{100 * found.get('float_macs', 0):.1f}"
+        return f"{found['agreement']:.1f}, {found['snr_db'] or float('inf'):.1f}", left
 
     taken = entry.get("xnnpack")
     share = (
