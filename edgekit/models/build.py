@@ -169,9 +169,13 @@ def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], strict: bool
     """Load tensors into a network; return the names of missing and of unexpected ones, which `strict` refuses.
 
     Versions of modules, which a plain dict of tensors lacks, are the network's own: MNASNet refuses to load without.
+    Batch norms keep none, as they then do without the number of batches, which old checkpoints lack.
     """
     versioned = OrderedDict(state)
-    versioned._metadata = getattr(state, "_metadata", None) or model.state_dict()._metadata  # type: ignore[attr-defined]
+    versions = model.state_dict()._metadata  # type: ignore[attr-defined]
+    norms = {name for name, module in model.named_modules() if isinstance(module, nn.modules.batchnorm._NormBase)}
+    own = {name: version for name, version in versions.items() if name not in norms}
+    versioned._metadata = getattr(state, "_metadata", own)  # type: ignore[attr-defined]
     found = model.load_state_dict(versioned, strict=strict)
     return list(found.missing_keys), list(found.unexpected_keys)
 

@@ -193,7 +193,7 @@ class Mixed(nn.Module):
         self.one, self.other, self.head = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 3, 1, 1), nn.Linear(4 * SIZE * SIZE, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head((self.one(x) + self.other(x)).flatten(1))
+        return self.head((torch.relu(self.one(x)) + self.other(x)).flatten(1))
 
 
 @pytest.mark.parametrize("form", ["fp32", "int8"])
