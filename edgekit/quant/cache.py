@@ -64,8 +64,9 @@ def load(path: Path, made_by: dict[str, Any]) -> Weights | None:
                 return None
             if head["arrays"] != [key for key in kept.files if key != "made_by"]:
                 raise ValueError("its index names other arrays")
-            groups = (_group(kept, head["arrays"], name) for name in ("layers", "rewritten"))
-            return Weights(*groups, {name: Range(*map(float, ends)) for name, ends in head["ranges"].items()})
+            layers, rewritten = (_group(kept, head["arrays"], name) for name in ("layers", "rewritten"))
+            ranges = {name: Range(float(low), float(high)) for name, (low, high) in head["ranges"].items()}
+            return Weights(layers, rewritten, ranges)
     except Exception as error:  # zipfile, zlib, json and numpy raise a dozen kinds
         raise_if_not_damage(error, path)
         raise DataError(f"{path} is damaged: {error}", "keep it elsewhere; the next export makes it again") from error
