@@ -505,3 +505,28 @@ def run_exactly(path: Path, images: torch.Tensor) -> np.ndarray:
     session = ReferenceEvaluator(str(path))
     with np.errstate(all="ignore"):
         return np.concatenate([session.run(None, {"image": image[None].numpy()})[0] for image in images])
+
+
+class Enlarged(nn.Module):
+    """Attention at half the resolution, as in GhostNetV2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.gate, self.head = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 1), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.conv(x))
+        gate = torch.sigmoid(self.gate(nn.functional.avg_pool2d(x, 2, 2)))
+        return self.head((x * nn.functional.interpolate(gate, size=x.shape[-2:])).mean((2, 3)))
+
+
+def test_a_network_that_enlarges_a_tensor(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    folded, images = fold(Enlarged().eval(), 32), nets.random_images(8, 32)
+    export.export(folded, 32, "weights", tmp_path / "float.onnx", tmp_path / "dynamic.onnx")
+    model = ir.load(tmp_path / "float.onnx")
+    assert any("Resize" in name for name in to_fp16(model))
+    export.save(model, tmp_path / "half.onnx")
+    got = nets.run_onnx(tmp_path / "half.onnx", images)
+    with torch.inference_mode():
+        assert nets.relative_error(got, folded(images).numpy()) < 5e-3
