@@ -10,17 +10,13 @@ import torch
 from torch import fx
 
 from edgekit.errors import DataError
-from edgekit.quant import observers, placement, simulate
+from edgekit.quant import loss, observers, placement, simulate
 from edgekit.quant.naming import tensor_names
 from edgekit.quant.observers import MEASURED, OBSERVERS, Histogram
 from edgekit.quantization import LITERT_SCHEME, TENSORRT_SCHEME, CalibrationRecipe, CalibrationSet, CalibrationTable
 
-CANDIDATES = (
-    "mse",
-    "relative",
-    "percentile",
-    "mean",
-)  # observers that `MEASURED` chooses between: no single one wins everywhere
+# Observers that `MEASURED` chooses between: no single one wins everywhere.
+CANDIDATES = ("mse", "relative", "percentile", "mean")
 IMAGES = 32  # that they are compared on
 _CHUNK = 8
 
@@ -129,10 +125,9 @@ def candidate_error(
     Args:
         wanted: scores of the float network (N, classes).
     """
-    size = wanted.norm(dim=1).clamp_min(1e-30)
     means = []
     for scheme in (LITERT_SCHEME, TENSORRT_SCHEME):
         rounded = simulate.Simulation(folded, placement.place(folded, table, scheme).rounded)
         scores = torch.cat([rounded.run(chunk) for chunk in chunks])
-        means.append(float(((scores - wanted).norm(dim=1) / size).mean()))
+        means.append(float(loss.relative(scores, wanted).mean()))
     return sum(means) / len(means)

@@ -18,6 +18,7 @@ from torch import fx, nn
 
 from edgekit.quant import loss, operators, placement, simulate
 from edgekit.quant.naming import tensor_names
+from edgekit.quant.simulate import Suffix
 from edgekit.quantization import CalibrationTable, Grid, LayerWeights
 
 IMAGES = 16  # to choose on, and the same number to judge on
@@ -181,7 +182,7 @@ def _errors(
     """Return the error in the scores (`loss.power`) of each variant of a tensor, everything else exact."""
     moved: dict[int, list[torch.Tensor]] = {}
     for images in chunks:
-        suffix = simulate.suffix(network, tensor, images)
+        suffix = Suffix(network, tensor, images)
         wanted = suffix.scores(suffix.value)
         for number, value in enumerate(variants(suffix.value)):
             moved.setdefault(number, []).append(loss.relative(suffix.scores(value), wanted))
@@ -191,7 +192,7 @@ def _errors(
 def _rounded_error(folded: fx.GraphModule, network: fx.GraphModule, grids: dict[str, Grid], chunks: Chunks) -> float:
     """Return the error (`loss.power`) of `network` with rounded tensors against the scores of `folded`."""
     rounded = simulate.Simulation(network, grids)
-    return loss.power([loss.relative(torch.as_tensor(rounded.run(images)), folded(images)) for images in chunks])
+    return loss.of(rounded.run, chunks, [folded(images) for images in chunks])
 
 
 def _near_errors(network: fx.GraphModule, triple: Triple, grid: Grid, chunks: Chunks) -> torch.Tensor:
@@ -199,7 +200,7 @@ def _near_errors(network: fx.GraphModule, triple: Triple, grid: Grid, chunks: Ch
     nodes, last = _nodes(network), _modules(network, triple)[2]
     total = torch.zeros(len(_modules(network, triple)[0].weight), dtype=torch.float64)
     for images in chunks:
-        value = simulate.suffix(network, triple.tensor, images).value
+        value = Suffix(network, triple.tensor, images).value
         ends = []
         for each in (value, simulate.fake_quantize(value, grid)):
             end = operators.run_node(network, nodes[triple.depthwise], each)

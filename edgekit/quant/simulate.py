@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -81,49 +81,34 @@ def simulation(folded: fx.GraphModule, model: QuantizedModel, native: QuantSchem
 class Suffix:
     """The part of a network that follows one tensor, run on other values of it as often as wanted.
 
+    Only the tensors that this part reads are in memory.
+
     Attributes:
-        tensor: its name (`naming.tensor_names`). value: the tensor for the images that were given.
+        value: the tensor for the images that were given.
     """
 
-    def __init__(self, tensor: str, node: fx.Node, before: dict[fx.Node, Any], rest: fx.Interpreter) -> None:
+    def __init__(self, network: fx.GraphModule, tensor: str, images: torch.Tensor) -> None:
         """
         Args:
-            before: what this part reads; None for every other node before it.
+            tensor: its name (`naming.tensor_names`). images: normalized float32 (N, 3, H, W).
         """
-        self.tensor, self.node, self.before, self.rest = tensor, node, before, rest
-        self.value: torch.Tensor = before[node]
+        names, run = tensor_names(network.graph), fx.Interpreter(network)
+        self.rest = fx.Interpreter(network)
+        self.before: dict[fx.Node, Any] = {}
+        for node in network.graph.nodes:
+            run.env[node] = images if node.op == "placeholder" else run.run_node(node)
+            for used_up in run.user_to_last_uses.get(node, ()):
+                del run.env[used_up]
+            self.before[node], self.node = None, node
+            if names.get(node) == tensor:
+                break
+        self.before |= run.env
+        self.value: torch.Tensor = run.env[self.node]
 
     def scores(self, value: torch.Tensor) -> torch.Tensor:
         """Return the network's output with `value` in place of the tensor."""
         kept = {node: fx.node.map_aggregate(held, _copy) for node, held in self.before.items()}
         return torch.as_tensor(self.rest.run(initial_env={**kept, self.node: value.clone()}))
-
-
-def suffixes(network: fx.GraphModule, tensors: Container[str], images: torch.Tensor) -> Iterator[Suffix]:
-    """Yield what follows each of some tensors, in the order of the graph, each before the next is computed.
-
-    Only the tensors that are still read are in memory.
-
-    Args:
-        tensors: names (`naming.tensor_names`). images: normalized float32 (N, 3, H, W).
-    """
-    names, run = tensor_names(network.graph), fx.Interpreter(network)
-    rest = fx.Interpreter(network)
-    passed: dict[fx.Node, Any] = {}
-    for node in network.graph.nodes:
-        if node.op == "output":
-            return
-        run.env[node] = images if node.op == "placeholder" else run.run_node(node)
-        for used_up in run.user_to_last_uses.get(node, ()):
-            del run.env[used_up]
-        passed[node] = None
-        if names.get(node) in tensors and node in run.env:
-            yield Suffix(names[node], node, {**passed, **run.env}, rest)
-
-
-def suffix(network: fx.GraphModule, tensor: str, images: torch.Tensor) -> Suffix:
-    """Return what follows one tensor; see `suffixes`."""
-    return next(suffixes(network, {tensor}, images))
 
 
 def _copy(value: Any) -> Any:

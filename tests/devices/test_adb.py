@@ -130,6 +130,15 @@ def test_an_adb_server_that_does_not_work_is_called_so(lab: Lab, monkeypatch: py
         assert "the same command" in lost.value.hint
 
 
+def ends(number: int) -> bool:
+    """Whether a process ends within ten seconds."""
+    for _ in range(100):
+        if not Path(f"/proc/{number}").exists():
+            return True
+        time.sleep(0.1)
+    return False
+
+
 def test_arguments_and_answers_arrive_as_they_are(lab: Lab, tmp_path: Path) -> None:
     odd = ("a b", "c'd", '"', "$HOME", "`id`", "x\ny", "*", "--", "", "\\", "ü", ";reboot")
     with Connection() as link:
@@ -139,7 +148,8 @@ def test_arguments_and_answers_arrive_as_they_are(lab: Lab, tmp_path: Path) -> N
             link.run("printf '\\033[2Jboo' >&2; exit 3")
         assert (caught.value.status_there, "\\x1b[2Jboo" in caught.value.message) == (3, True)
         with pytest.raises(EdgekitError, match="more than 1000 bytes"):
-            link.run("yes", most=1000)
+            link.run('echo $$ >"$1"; exec yes', str(tmp_path / "number"), most=1000)
+        assert ends(int((tmp_path / "number").read_text()))
         (tmp_path / "bytes").write_bytes(bytes(range(256)) * 4000)
         digest = files.sha256_file(tmp_path / "bytes")
         link.push({digest: tmp_path / "bytes"})

@@ -8,7 +8,7 @@ from torch import nn
 
 from edgekit.convert.fold import fold
 from edgekit.quant.naming import tensor_names
-from edgekit.quant.simulate import suffix
+from edgekit.quant.simulate import Suffix
 from tests.nets import random_images
 
 
@@ -33,7 +33,7 @@ def test_the_scores_follow_as_often_as_asked(tensor: str) -> None:
     torch.manual_seed(0)
     folded, images = fold(InPlace().eval()), random_images(3, 8)
     assert tensor in tensor_names(folded.graph).values()
-    behind = suffix(folded, tensor, images)
+    behind = Suffix(folded, tensor, images)
     exact = behind.scores(behind.value)
     assert torch.equal(exact, folded(images))
     assert not torch.equal(behind.scores(behind.value * 2 + 1), exact)
