@@ -121,7 +121,7 @@ def _until_quantized(layer: ir.Node) -> set[ir.Node]:
 
 
 def _needs_float32(node: ir.Node, ranges: dict[str, Range]) -> bool:
-    """Return whether a node stays in float32: by rules 2a to 2c, a Resize, or one with a scale that float16 cannot hold."""
+    """Return whether a node stays in float32: by rules 2a to 2c, a Resize, or one with a scale beyond float16."""
     if node.op_type == "Resize":  # its scales are float32 in any case
         return True
     for index, value in enumerate(node.inputs):
