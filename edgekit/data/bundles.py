@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.data.layout import FILLERS, candidates_of, split_of
+from edgekit.data.layout import FILLERS, AmbiguousError, candidates_of, split_of
 from edgekit.data.listing import Mount
-from edgekit.errors import DataError
 from edgekit.labels import visible
 
 _PARTS = {"part", "parts", "pt", "chunk", "batch", "vol", "volume", "shard", "piece", "section", "archive"}
@@ -94,7 +93,9 @@ def _reading(root: Path, parent: str, members: Sequence[Member]) -> str:
     if all(member.loose and not member.classes for member in members):
         return "parts" if parts else "classes"
     if any(member.loose or not member.classes for member in members):
-        return "parts" if parts else _several(root, members)
+        if parts:
+            return "parts"
+        raise _several(root, members)
     if not any(member.deep for member in members) and all(split_of(c)[0] for m in members for c in m.classes):
         return "classes"
     folders = {name for member in members for name in member.classes}
@@ -103,11 +104,11 @@ def _reading(root: Path, parent: str, members: Sequence[Member]) -> str:
             return "classes"
         if parts or all(map(_is_named_as_its_class, members)):
             return "parts"  # which gives the classes the names of the folders
-        return _both(root, members, folders)
+        raise _both(root, members, folders)
     held = Counter(name for member in members for name in member.classes)
     if parts or all(any(held[name] > 1 for name in member.classes) for member in members):
         return "parts"
-    return _both(root, members, folders)
+    raise _both(root, members, folders)
 
 
 def _holds_its_split(member: Member) -> bool:
@@ -137,21 +138,28 @@ def _named(names: Sequence[str]) -> str:
     return ", ".join(map(visible, names[:_MOST_NAMED])) + more
 
 
-def _both(root: Path, members: Sequence[Member], folders: set[str]) -> str:
-    raise DataError(
+def _both(root: Path, members: Sequence[Member], folders: set[str]) -> AmbiguousError:
+    return AmbiguousError(
         f"{root} can be read in two ways: each archive is a class ({_named([member.stem for member in members])}), or "
         f"they are parts of one data set, with the classes in them ({_named(sorted(folders))})",
         "say --layout classes for the first, --layout parts for the second",
+        _readings(root, members),
     )
 
 
-def _several(root: Path, members: Sequence[Member]) -> str:
+def _several(root: Path, members: Sequence[Member]) -> AmbiguousError:
     loose = [member.file for member in members if member.loose or not member.classes]
     others = [member.file for member in members if member.file not in loose]
-    raise DataError(
+    return AmbiguousError(
         f"{root} holds several archives that differ: {_named(loose)} "
         f"{'has' if len(loose) == 1 else 'have'} images in no class folder, {_named(others)} only class folders"
         if others
         else f"{root} holds archives with images beside class folders: {_named(loose)}",
         "give one of them; or say --layout parts if they belong together, --layout classes if each is a class",
+        _readings(root, members),
     )
+
+
+def _readings(root: Path, members: Sequence[Member]) -> list[tuple[Path, str, Iterable[str]]]:
+    folders = {name for member in members for name in member.classes}
+    return [(root, "classes", [member.stem for member in members]), (root, "parts", folders)]

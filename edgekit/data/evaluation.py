@@ -36,7 +36,7 @@ def index(root: Path, labels: Sequence[str], progress: dataset.Progress | None =
     root = root.resolve()
     given, root = root, sources.opened(root)
     plain = sources.is_plain(root)
-    listings = _listings(root, labels) if plain else [_numbered(sources.find(root), labels)]
+    listings = _listings(root, labels) if plain else [_numbered(_source(root, labels), labels)]
     container = listings[0].container or (given if given != root else None)
     root = root if plain else listings[0].root
     found = [file for each in listings for file in each.files]
@@ -65,6 +65,22 @@ def of_samples(root: Path, labels: Sequence[str], samples: Sequence[Sample]) -> 
         samples = [replace(sample, split="test") if sample.split == only else sample for sample in samples]
     ordered = tuple(sorted(samples, key=lambda sample: SPLITS.index(sample.split)))
     return DatasetIndex(root, tuple(labels), ordered, dataset.fingerprint(tuple(labels), ordered))
+
+
+def _source(root: Path, labels: Sequence[str]) -> Listing:
+    """List a table, archives or another source; what can be read in several ways, as the names of the classes say.
+
+    Raises:
+        DataError: they fit several readings, or none.
+    """
+    known = {_plain(label) for label in labels}
+    try:
+        return sources.find(root)
+    except layout.AmbiguousError as error:
+        fitting = [(path, how) for path, how, names in error.readings if known >= {_plain(name) for name in names}]
+        if len(fitting) != 1:
+            raise DataError(error.message, "name its folders and archives as labels.txt names the classes") from None
+        return sources.find(fitting[0][0], sources.Reading(fitting[0][1]))
 
 
 def _listings(root: Path, labels: Sequence[str]) -> list[Listing]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -40,6 +40,18 @@ FILLERS = {"set", "data", "dataset", "image", "images", "img", "imgs", "pics", "
 _UNLABELLED = {"pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled"}
 # Words that also name classes, when no other split stands beside them: valid and invalid, train and bus.
 _ALSO_CLASSES = {"train", "training", "trn", "valid", "dev", "eval"}
+
+
+class AmbiguousError(DataError):
+    """A data set can be read in several ways.
+
+    Attributes:
+        readings: (what to read, layout, names of the classes it then has), for whoever knows the classes.
+    """
+
+    def __init__(self, message: str, hint: str, readings: Sequence[tuple[Path, str, Iterable[str]]]) -> None:
+        super().__init__(message, hint)
+        self.readings = [(path, layout, frozenset(names)) for path, layout, names in readings]
 
 
 class Place(NamedTuple):

@@ -16,7 +16,7 @@ from pathlib import Path
 from edgekit.data import archives, arrays, bundles, columns, formats, hub, listing, rows, tables, unpacked
 from edgekit.data.bundles import Member
 from edgekit.data.columns import Columns
-from edgekit.data.layout import split_of
+from edgekit.data.layout import AmbiguousError, split_of
 from edgekit.data.listing import Listing
 from edgekit.data.rows import Lookup, Part
 from edgekit.data.unpacked import Container, Writer
@@ -530,10 +530,12 @@ def _agreed(root: Path, images: Path, found: Listing, parts: list[Part], how: Re
     pairs = {(by_folder[e.path], e.label) for e in tabled.files if e.path in by_folder}
     same = len(pairs) == len({one for one, _ in pairs}) == len({other for _, other in pairs})
     if not same:
-        raise DataError(
+        table = parts[0].table.file
+        raise AmbiguousError(
             f"{root} can be read in two ways: by its folders, as classes {_few(found)}; or by {files}, as classes "
             f"{_few(tabled)}",
-            f"give {parts[0].table.file} for the second; say --layout classes for the first (or splits)",
+            f"give {table} for the second; say --layout classes for the first (or splits)",
+            [(root, "classes", folders), (table, "auto", {entry.label for entry in tabled.files})],
         )
     if found.present == ("",) and tabled.present != ("",):
         tabled.said.append("its labels are those of the class folders")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.data import dataset, location, sources
+from edgekit.data import dataset, evaluation, location, sources
 from edgekit.errors import DataError
 from tests.data.test_archives import tarred, zipped
 from tests.data.test_sources import kept
@@ -140,6 +140,40 @@ def test_both_readings_are_shown_with_what_to_type(images: Path, root: Path) -> 
     zipped(images / "two", root / "z.zip")
     with pytest.raises(DataError, match="two ways"):
         dataset.index(root)
+
+
+@pytest.mark.parametrize(("labels", "apples"), [(("apple", "banana"), "apple"), (("Red", "YELLOW"), "Red")])
+def test_the_classes_of_a_network_decide_between_two_readings(
+    labels: tuple[str, ...], apples: str, images: Path, root: Path
+) -> None:
+    for name, inside in (("red", "apple"), ("yellow", "banana")):
+        zipped(images / inside, root / f"{name}.zip", f"{inside}/")
+    index = evaluation.index(root, labels)
+    assert len(index.samples) > 2
+    assert {labels[sample.label] for sample in index.samples if "apple" in sample.path} == {apples}
+    assert {sample.label for sample in index.samples} == {0, 1}
+
+
+def test_two_readings_that_both_or_neither_fit_the_classes_are_refused(images: Path, root: Path) -> None:
+    for name, inside in (("red", "apple"), ("yellow", "banana")):
+        zipped(images / inside, root / f"{name}.zip", f"{inside}/")
+    for labels in (("cat", "dog"), ("apple", "banana", "red", "yellow")):
+        with pytest.raises(DataError, match="two ways") as caught:
+            evaluation.index(root, labels)
+        assert caught.value.hint == "name its folders and archives as labels.txt names the classes"
+
+
+def test_the_classes_of_a_network_decide_between_folders_and_a_table(tmp_path: Path) -> None:
+    write_images(tmp_path / "one", {"left": 4, "right": 4})
+    rows = [
+        f"{p.relative_to(tmp_path / 'one')},{('up', 'down')[n % 2]}"
+        for n, p in enumerate(sorted(tmp_path.rglob("*.png")))
+    ]
+    (tmp_path / "one" / "table.csv").write_text("path,label\n" + "\n".join(rows))
+    ups = sum(sample.label == 0 for sample in evaluation.index(tmp_path / "one", ("up", "down")).samples)
+    assert ups == 4
+    index = evaluation.index(tmp_path / "one", ("right", "left"))
+    assert all(("right", "left")[sample.label] in sample.path for sample in index.samples)
 
 
 def test_archives_that_do_not_go_together_are_refused(images: Path, root: Path) -> None:
