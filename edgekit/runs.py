@@ -52,6 +52,7 @@ class Source:
         kind: what was read, in words such as "state dict". file: name of the file; "" for a network in memory.
         sha256: of the file. notes: sentences about what was unwrapped, converted or assumed.
         program: the checkpoint holds the network itself, since no code of edgekit's builds it.
+        entry: entry of a checkpoint, and output: of an ONNX file, that the user named.
         as_is: why an ONNX file is kept as it is, since it cannot be turned into torch; "" for other networks.
     """
 
@@ -61,6 +62,8 @@ class Source:
     notes: tuple[str, ...] = ()
     program: bool = False
     as_is: str = ""
+    entry: str = ""
+    output: str = ""
 
     def __str__(self) -> str:
         return f"{self.kind} in {self.file}" if self.file else self.kind

@@ -137,6 +137,8 @@ def import_run(model: nn.Module | str | Path, options: ImportOptions, runs_dir: 
     _check_folders(options)
     with progress.working("reading the network"):
         network = read(model, options, labels, size)
+    source = dataclasses.replace(network.source, entry=options.entry or "", output=options.output or "")
+    network = dataclasses.replace(network, source=source)
     return create(network, labels, fields, options, runs_dir)
 
 

@@ -199,6 +199,7 @@ def _run_values(material: Material) -> dict[str, Any]:
         "evaluation": evaluation,
         "judged": _test_values(evaluation) if evaluation else None,
         "training": provenance.training(material.run.name, meta),
+        "imported": material.run.info.source is not None,
         "commands": provenance.command_rows(material) if results else None,
         "machines": provenance.machines(results) if results else None,
         "hashes": provenance.hashes(results) if results else None,

@@ -139,6 +139,9 @@ def _importing(run: str, meta: Mapping[str, Any]) -> str:
         words.append("--trust")
     if not source.get("program"):
         words += ["--arch", str(meta["arch"])]
+    for option in ("entry", "output"):
+        if source.get(option):
+            words += [f"--{option}", source[option]]
     for key in ("image_size", "resize_size", "resample", "mean", "std", "resize", "background"):
         if key in preprocess:
             value = preprocess[key]

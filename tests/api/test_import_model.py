@@ -24,6 +24,7 @@ from edgekit.importing.network import Network
 from edgekit.models import build, checkpoints, zoo
 from edgekit.models.build import normalize
 from edgekit.records import Preprocess
+from edgekit.reporting import provenance
 from edgekit.runs import Source
 from tests import nets
 from tests.datasets import write_images
@@ -157,6 +158,16 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.save(build.build("tiny", 3).state_dict(), tmp_path / "tiny.pth")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def test_the_entry_that_was_named_is_in_the_command_that_reproduces_the_run(tiny: Path) -> None:
+    state = torch.load("tiny.pth", weights_only=True)
+    torch.save({"model": state, "best": {name: value + 1 for name, value in state.items()}}, "two.pth")
+    run = edgekit.import_model("two.pth", LABELS, arch="tiny", image_size=64, entry="best")
+    again = edgekit.open_run(run.name)
+    assert again.info.source is not None
+    assert again.info.source.entry == "best"
+    assert " --entry best" in provenance.training(run.name, again.info.plain())
 
 
 def test_without_images_there_is_float_and_what_int8_needs_is_said(

@@ -270,6 +270,14 @@ def test_the_training_command_is_one_that_the_program_takes() -> None:
             "whole.pt --name mine --labels labels.txt --trust",
         ),
         (Source("ONNX network", "model.onnx", program=True), "model.onnx --name mine --labels labels.txt"),
+        (
+            Source("ONNX network", "model.onnx", program=True, output="head 2"),
+            "model.onnx --name mine --labels labels.txt --output 'head 2'",
+        ),
+        (
+            Source("state dict", "best.pth", entry="model_ema"),
+            "best.pth --name mine --labels labels.txt --arch resnet18 --entry model_ema",
+        ),
     ],
 )
 def test_the_import_command_is_one_that_the_program_takes(source: Source, expected: str) -> None:
