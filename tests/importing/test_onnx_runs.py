@@ -128,6 +128,8 @@ def test_a_network_that_stays_onnx_is_a_run_all_the_same(kept: Run, tmp_path: Pa
     Image.fromarray(pixels[0].transpose(1, 2, 0).astype(np.uint8)).save(tmp_path / "photo.png")
     (answer,) = edgekit.predict(kept, [tmp_path / "photo.png"])
     assert answer.top[0].label == LABELS[int(session.run(None, {"image": pixels[:1]})[0].argmax())]
+    with pytest.raises(UsageError, match="this run keeps its ONNX file as it is"):
+        edgekit.predict(kept, [tmp_path / "photo.png"], uncertainty=True)
 
 
 def test_a_checkpoint_that_keeps_an_onnx_file_is_imported_again(kept: Run, tmp_path: Path) -> None:
