@@ -83,8 +83,8 @@ def quantize(float_path: Path, quantized: QuantizedModel, naming: Naming, path: 
         if layer is not None and layer.scales is not None:
             write_weights(result, op, layer)
             if form != "w8":
-                scale = flatbuffer.tensor(result, op, 0).quantization.scale
-                write_bias(result, op, layer, 1.0 if scale is None else float(scale[0]))
+                read = flatbuffer.tensor(result, op, 0).quantization  # None: the operator computes in floating point
+                write_bias(result, op, layer, 1.0 if read is None or read.scale is None else float(read.scale[0]))
     if form == "int8":
         write_hard_swish(result)
     files.save_bytes(path, flatbuffer.serialize(result))

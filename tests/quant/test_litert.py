@@ -253,6 +253,34 @@ def test_a_layer_that_holds_the_end_of_a_layer_norm_gets_its_own_weights_back(tm
     assert relative_error(run_tflite(tmp_path / "model.fp32.tflite", images), expected) < 1e-4
 
 
+class Shared(nn.Module):
+    """A Linear that is read by a Linear and by an addition, as in LeViT: the converter moves its bias into these."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.first = nn.Conv2d(3, 16, 4, 4), nn.Linear(16, 16)
+        self.wide, self.narrow, self.head = nn.Linear(16, 32), nn.Linear(32, 16), nn.Linear(16, 5)
+        nn.init.normal_(self.first.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(nn.functional.hardswish(self.patches(x).flatten(2).transpose(1, 2)))
+        x = x + self.narrow(nn.functional.hardswish(self.wide(x)))
+        return self.head(x.mean(1))
+
+
+def test_layers_around_a_tensor_whose_bias_was_moved_compute_in_floating_point(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, images = Shared().eval(), random_images(16, SIZE)
+    folded = fold(model)
+    table, source = emit_tflite(folded, SIZE, tmp_path, images), tmp_path / "model.fp32.tflite"
+    names = naming(folded, tflite.run_all(source, images[:1].numpy()), images)
+    with tflite.quiet():
+        lost = litert.quantize(source, plain(folded, table), names, tmp_path / "mixed.tflite")
+    assert lost == ["first", "wide"]
+    expected = model(images).detach().numpy()
+    assert relative_error(run_tflite(tmp_path / "mixed.tflite", images), expected) < 0.03
+
+
 def named_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
 
