@@ -333,9 +333,7 @@ class Intermediates:
 
         def model(found: cache.Weights) -> QuantizedModel:
             table = self.table.with_ranges(found.ranges)
-            return placement.quantized_model(
-                self.folded, table, found.layers, symmetric, self.recipe.steps, found.rewritten
-            )
+            return placement.quantized_model(self.folded, table, found.layers, symmetric, found.steps, found.rewritten)
 
         path = self.table_path.with_suffix(suffix)
         made_by = {"table": files.sha256_file(self.table_path), "checkpoint": self.checkpoint.sha256}
@@ -346,10 +344,10 @@ class Intermediates:
             scheme = QuantScheme(symmetric, everywhere=True)
             found = recover.recover(self.folded, table, self.recipe, scheme, images, update)
         ranges = {name: span for name, span in found.table.ranges.items() if span != self.table.ranges[name]}
-        weights = cache.Weights(found.layers, found.rewritten, ranges)
+        weights = cache.Weights(found.layers, found.rewritten, ranges, found.steps)
         if self.recipe.steps:
             cache.save(path, weights, made_by)
-            progress.note(f"recovery: {', '.join(self.recipe.steps)} on up to {len(images)} images")
+            progress.note(f"recovery: {_steps(found.steps, self.recipe)} on up to {len(images)} images")
         return model(weights)
 
     def first_layer(self, rounded: bool, rewritten: dict[str, LayerWeights]) -> LayerWeights | None:
@@ -500,6 +498,12 @@ class Intermediates:
         if not path.is_file() or not _sidecar(path).is_file():
             return False
         return files.load_json(_sidecar(path)) == {"parent": self.checkpoint.sha256, "sha256": files.sha256_file(path)}
+
+
+def _steps(kept: tuple[str, ...], recipe: CalibrationRecipe) -> str:
+    """Return the steps that were kept, and those of the recipe that were not."""
+    lost = ", ".join(step for step in recipe.steps if step not in kept)
+    return f"{', '.join(kept) or 'none'}{f' (not kept, for they gain nothing here: {lost})' if lost else ''}"
 
 
 def imported_with(run: runs.Run) -> Path | None:

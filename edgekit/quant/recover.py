@@ -1,4 +1,7 @@
-"""Recovery: the weights of the quantized model, layer by layer, each step kept only where it lowers the error.
+"""Recovery: ranges and weights of the quantized model, each step kept only where it lowers the error.
+
+What changes ranges or whole weights is judged by the scores on held-out images (`JUDGING`), and so is `compensate`: it
+fits layers to outputs that clipped tensors before them may no longer allow.
 
 Every Conv2d and Linear is visited once, in the order of the graph, with its inputs in the quantized network (all
 earlier layers already rounded) and its outputs in the float network. A layer is solved on three of four chunks of
@@ -16,7 +19,7 @@ import torch
 from torch import fx, nn
 
 from edgekit.errors import unknown
-from edgekit.quant import affine, dead_channels, equalize, placement, simulate, solve
+from edgekit.quant import affine, dead_channels, equalize, loss, placement, ranges, simulate, solve
 from edgekit.quant.naming import tensor_names
 from edgekit.quant.operators import Weighted
 from edgekit.quant.placement import layers, with_weights
@@ -34,16 +37,19 @@ from edgekit.quantization import (
 
 STEPS = {
     "equalize": "channels scaled to the range of their tensor where that is free (edgekit.quant.equalize)",
+    "ranges": "range of each tensor by what rounding it does to the scores (edgekit.quant.ranges)",
     "copies": "dead channels made copies of the most sensitive ones (edgekit.quant.dead_channels)",
     "compensate": "least squares against the float network's outputs (edgekit.quant.solve)",
     "rounding": "weights rounded so that errors cancel, scales by least error (edgekit.quant.solve)",
     "bias": "mean of every output made that of the float network (Nagel et al. 2019, arXiv:1906.04721, section 4.2)",
 }
+_BY_LAYER = ("compensate", "rounding", "bias")
 CHUNK = 8  # images at a time
 # Layers with more weights per output keep nearest rounding: solving would take minutes each, and over so
 # many products rounding errors average out.
 MOST_WEIGHTS = 2304
 MOST_BYTES = 2 * 10**9  # of tensors held at a time
+JUDGING = 32  # images that judge steps by the scores; with fewer than twice as many, nothing is held out
 _HELD_OUT = 4  # every fourth chunk is for judging
 _DAMPINGS = (0.3, 1.0, 3.0)  # multiples of the recipe's
 
@@ -73,20 +79,29 @@ def recover(
         scheme: rounding of the activations while layers are solved; `everywhere` exposes each layer to all errors.
         images: normalized float32 (N, 3, H, W), from the calibration set. At most `most_images` are used;
             without steps none are needed.
-        update: called with the number of layers done and in all.
+        update: called with the parts of the work done and in all.
     Raises:
         DataError: NaN or infinite weights.
     """
     check(recipe.steps)
-    shown = images[: most_images(folded, images)] if recipe.steps else images[:0]
+    recipe = recipe if table.ranges else replace(recipe, steps=tuple(s for s in recipe.steps if s != "ranges"))
+    work = _Work(folded, recipe, scheme, images if recipe.steps else images[:0], update)
+    kept: list[str] = []
     rewritten: dict[str, LayerWeights] = {}
     if "equalize" in recipe.steps:
-        table, rewritten = equalize.equalized(folded, table, schemes(scheme.symmetric), shown)
-    grids = placement.place(folded, table, scheme).rounded
+        table, rewritten = equalize.equalized(folded, table, work.schemes, work.images)
+        kept += ["equalize"] if rewritten else []
+    if "ranges" in recipe.steps and (found := work.searched(table, rewritten)) is not None:
+        table = found
+        kept.append("ranges")
     if "copies" in recipe.steps:
-        rewritten |= dead_channels.rewritten(with_weights(folded, rewritten), table, grids, shown)
-    sweep = _Sweep(with_weights(folded, rewritten), grids, recipe, shown)
-    return placement.quantized_model(folded, table, sweep.run(update), scheme.symmetric, recipe.steps, rewritten)
+        grids = placement.place(folded, table, scheme).rounded
+        copied = dead_channels.rewritten(with_weights(folded, rewritten), table, grids, work.images)
+        rewritten |= copied
+        kept += ["copies"] if copied else []
+    steps, layers = work.solved(table, rewritten)
+    kept += [step for step in recipe.steps if step in steps]
+    return placement.quantized_model(folded, table, layers, scheme.symmetric, tuple(kept), rewritten)
 
 
 def schemes(symmetric: bool) -> tuple[QuantScheme, ...]:
@@ -103,6 +118,72 @@ def most_images(folded: fx.GraphModule, images: torch.Tensor) -> int:
         simulate.Simulation(folded, {}, see=lambda _, value: sizes.append(value.numel())).run(images[:1])
     widest = max(a + b for a, b in itertools.pairwise(sizes)) * 4 * 2  # float32; the float and the quantized network
     return max(CHUNK, min(len(images), MOST_BYTES // widest))
+
+
+class _Work:
+    """The steps, judged by the scores on held-out images.
+
+    Attributes:
+        schemes: those that the model is for. images: as many as can be held, to solve on.
+        judging: others, if there are enough. ways: choices of the steps by layer, to be tried.
+    """
+
+    def __init__(
+        self,
+        folded: fx.GraphModule,
+        recipe: CalibrationRecipe,
+        scheme: QuantScheme,
+        images: torch.Tensor,
+        update: Callable[[int, int], None],
+    ) -> None:
+        self.folded, self.recipe, self.scheme, self.update = folded, recipe, scheme, update
+        self.schemes = schemes(scheme.symmetric)
+        apart = len(images) >= 2 * JUDGING and bool({"ranges", "compensate"} & {*recipe.steps})
+        most = min(most_images(folded, images), len(images) - (JUDGING if apart else 0))
+        self.images, self.judging = images[:most], images[most:][:JUDGING] if apart else images[:most]
+        steps = tuple(step for step in recipe.steps if step in _BY_LAYER)
+        without = tuple(step for step in steps if step != "compensate")
+        self.ways = [steps, without] if apart and without != steps else [steps]
+        searched = min(len(self.images), ranges.IMAGES) if "ranges" in recipe.steps else 0
+        self.done, self.parts = 0, searched + len(self.ways) * len(layers(folded))
+
+    def _did(self, done: int, total: int) -> None:
+        self.update(self.done + done, self.parts)
+        self.done += total if done == total else 0
+
+    @torch.inference_mode()
+    def _loss(
+        self,
+        table: CalibrationTable,
+        rewritten: dict[str, LayerWeights],
+        quantized: dict[str, LayerWeights] | None = None,
+    ) -> float:
+        """Return the loss of a model on held-out images, summed over the schemes."""
+        network, weights = with_weights(self.folded, rewritten), simulate.tensors_of(quantized or {})
+        chunks = self.judging.split(CHUNK)
+        wanted = [torch.as_tensor(self.folded(chunk)) for chunk in chunks]
+        runs = [simulate.Simulation(network, placement.place(network, table, s).rounded, weights) for s in self.schemes]
+        return sum(loss.of(each.run, chunks, wanted) for each in runs)
+
+    def searched(self, table: CalibrationTable, rewritten: dict[str, LayerWeights]) -> CalibrationTable | None:
+        """Return a table with the ranges that move the scores least; None if it does not lose less."""
+        if not len(self.images):
+            return None
+        network = with_weights(self.folded, rewritten)
+        found = ranges.search(network, table, self.schemes, self.images, self._did)
+        return found if self._loss(found, rewritten) < self._loss(table, rewritten) else None
+
+    def solved(
+        self, table: CalibrationTable, rewritten: dict[str, LayerWeights]
+    ) -> tuple[tuple[str, ...], dict[str, LayerWeights]]:
+        """Return the weights of every layer, and the steps that made them: those that lose least."""
+        grids = placement.place(self.folded, table, self.scheme).rounded
+        network, found = with_weights(self.folded, rewritten), []
+        for steps in self.ways:
+            made = _Sweep(network, grids, replace(self.recipe, steps=steps), self.images).run(self._did)
+            found.append((self._loss(table, rewritten, made) if len(self.ways) > 1 else 0.0, steps, made))
+        _, steps, made = min(found, key=lambda each: each[0])
+        return steps, made
 
 
 class _Sweep:

@@ -132,7 +132,9 @@ def test_an_array_of_objects_is_refused_unopened(tmp_path: Path) -> None:
     objects = np.empty(1, object)
     objects[0] = Bomb()
     path = tmp_path / "weights.npz"
-    head = json.dumps({"form": 3, "made_by": MADE_BY, "arrays": ["layers|a|weight"], "ranges": {}})
+    head = json.dumps(
+        {"form": cache._FORM, "made_by": MADE_BY, "arrays": ["layers|a|weight"], "ranges": {}, "steps": []}
+    )
     np.savez(path, made_by=np.array(head), **{"layers|a|weight": objects})
     with pytest.raises(DataError, match="damaged"):
         cache.load(path, MADE_BY)

@@ -1,0 +1,147 @@
+"""The search for ranges: estimates of what rounding does to the scores, and ranges chosen by them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import fx, nn
+
+from edgekit.convert.fold import fold
+from edgekit.quant import affine, loss, placement, ranges, recover, simulate
+from edgekit.quant.naming import INPUT
+from edgekit.quantization import LITERT_SCHEME, TENSORRT_SCHEME, CalibrationRecipe, CalibrationTable, Grid, Range
+from tests import nets
+from tests.quant.test_recover import ALL, fragile, pictures, same
+
+SCHEMES = (LITERT_SCHEME, TENSORRT_SCHEME)
+
+
+class Deaf(nn.Module):
+    """Two convolutions; a channel between them is 50 times as large as the others, and nothing comes of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.active = nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU()
+        self.second, self.head = nn.Conv2d(16, 16, 1), nn.Linear(16, 5)
+        with torch.no_grad():
+            self.first.weight[0] *= 50
+            self.second.weight[:, 0] = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.second(self.active(self.first(x)))).mean((2, 3)))
+
+
+def deaf() -> tuple[fx.GraphModule, CalibrationTable, torch.Tensor]:
+    torch.manual_seed(0)
+    folded, images = fold(Deaf().eval(), 32), nets.random_images(80, 32)
+    return folded, nets.observe(folded, images), images
+
+
+def rounded_loss(folded: fx.GraphModule, table: CalibrationTable, images: torch.Tensor) -> float:
+    """The loss with rounded activations, over both schemes."""
+    with torch.inference_mode():
+        runs = [simulate.Simulation(folded, placement.place(folded, table, s).rounded) for s in SCHEMES]
+        return sum(loss.of(run.run, [images], [folded(images)]) for run in runs)
+
+
+@pytest.mark.parametrize("steps", [40, 100])
+def test_the_estimate_is_the_error_that_rounding_makes(steps: int) -> None:
+    folded, images, table = fragile()
+    most = max(abs(table.ranges["first.2"].low), table.ranges["first.2"].high)
+    grid = Grid(most / steps, -128)
+    estimated = ranges.errors(folded, {"first.2": {grid}}, images)
+    with torch.inference_mode():
+        wanted = folded(images)
+        real = loss.relative(simulate.Simulation(folded, {"first.2": grid}).run(images), wanted)
+    assert float(real.mean()) > 1e-3
+    assert estimated["first.2", grid] == pytest.approx(float(real.mean()), rel=0.25)
+
+
+def test_a_range_leaves_out_what_the_scores_do_not_hear() -> None:
+    folded, table, images = deaf()
+    found = ranges.search(folded, table, SCHEMES, images[:32])
+    assert found.ranges["active"].high < 0.3 * table.ranges["active"].high
+    assert rounded_loss(folded, found, images[32:]) < 0.5 * rounded_loss(folded, table, images[32:])
+
+
+def test_no_range_gets_wider_than_what_was_seen_and_those_at_the_ends_stay() -> None:
+    folded, images, table = fragile()
+    found = ranges.search(folded, table, SCHEMES, images)
+    ends = (INPUT, "head")
+    assert [found.ranges[name] for name in ends] == [table.ranges[name] for name in ends]
+    for name, span in found.ranges.items():
+        assert table.seen[name].low <= span.low <= 0.0 <= span.high <= table.seen[name].high
+    assert found.ranges != table.ranges
+    assert (found.seen, found.samples, found.observer) == (table.seen, table.samples, table.observer)
+
+
+def test_a_narrow_range_may_get_wider() -> None:
+    table = CalibrationTable({"a": Range(-1.0, 2.0)}, "mse", "r", "s", "p", {"a": Range(-1.2, 9.0)})
+    found = ranges.candidates(table, "a")
+    assert Range(-1.0, 2.0) in found
+    assert max(span.high for span in found) == pytest.approx(4.0)
+    assert min(span.low for span in found) == pytest.approx(-1.2)
+    alone = CalibrationTable({"a": Range(0.0, 2.0)}, "mse", "r", "s", "p", {"a": Range(0.0, 2.0)})
+    assert max(span.high for span in ranges.candidates(alone, "a")) == 2.0
+
+
+def test_the_images_are_taken_in_parts_that_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    folded, table, images = deaf()
+    done: list[tuple[int, int]] = []
+    monkeypatch.setattr(ranges, "MOST_BYTES", 1)
+    ranges.search(folded, table, SCHEMES, images[:5], lambda *each: done.append(each))
+    assert done == [(n, 5) for n in range(1, 6)]
+
+
+def test_twice_gives_the_same_and_leaves_the_network_as_it_was() -> None:
+    folded, table, images = deaf()
+    before = {name: value.clone() for name, value in folded.state_dict().items()}
+    found = [ranges.search(folded, table, SCHEMES, images) for _ in range(2)]
+    assert found[0] == found[1]
+    assert all(torch.equal(before[name], value) for name, value in folded.state_dict().items())
+    assert all(value.grad is None for value in folded.parameters())
+
+
+# As a step of recovery.
+
+
+def test_the_step_is_kept_where_it_lowers_the_loss_on_other_images() -> None:
+    folded, table, images = deaf()
+    recipe = CalibrationRecipe("r", steps=("ranges",))
+    model = recover.recover(folded, table, recipe, LITERT_SCHEME, images)
+    assert model.steps == ("ranges",)
+    assert model.table.ranges["active"].high < 0.3 * table.ranges["active"].high
+    scale = affine.activation_grid(model.table.ranges["active"], False).scale
+    assert model.placement(LITERT_SCHEME).grids["active"].scale == scale
+
+
+def test_ranges_that_lose_on_other_images_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    folded, table, images = deaf()
+    worse = table.with_ranges({"active": Range(0.0, table.ranges["active"].high * 1e-3)})
+    monkeypatch.setattr(ranges, "search", lambda *_: worse)
+    model = recover.recover(folded, table, CalibrationRecipe("r", steps=("ranges",)), LITERT_SCHEME, images)
+    assert (model.steps, model.table) == ((), table)
+
+
+def test_compensation_is_left_out_where_the_scores_lose_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    folded, _, table = fragile()
+    images = pictures(96, 1)
+    plain = recover.recover(folded, table, CalibrationRecipe("r", steps=ALL[1:]), LITERT_SCHEME, images[:64])
+    losses = iter([2.0, 1.0])
+    monkeypatch.setattr(recover._Work, "_loss", lambda *_: next(losses))
+    model = recover.recover(folded, table, CalibrationRecipe("r", steps=ALL), LITERT_SCHEME, images)
+    assert model.steps == ALL[1:]
+    assert all(same(plain.layers[name], layer) for name, layer in model.layers.items())
+
+
+def test_progress_counts_every_part_of_the_work_once() -> None:
+    folded, table, images = deaf()
+    done: list[tuple[int, int]] = []
+    recipe = CalibrationRecipe("r", steps=("ranges", *ALL))
+    recover.recover(folded, table, recipe, LITERT_SCHEME, images, lambda *each: done.append(each))
+    total = ranges.IMAGES + 2 * len(placement.layers(folded))
+    assert {whole for _, whole in done} == {total}
+    assert [part for part, _ in done] == sorted({part for part, _ in done})
+    assert done[-1] == (total, total)
+    assert np.diff([part for part, _ in done]).max() <= 8
