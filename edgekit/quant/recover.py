@@ -84,15 +84,14 @@ def recover(
         DataError: NaN or infinite weights.
     """
     check(recipe.steps)
-    recipe = recipe if table.ranges else replace(recipe, steps=tuple(s for s in recipe.steps if s != "ranges"))
-    work = _Work(folded, recipe, scheme, images if recipe.steps else images[:0], update)
+    work = _Work(folded, recipe, scheme, images if recipe.steps else images[:0], update, bool(table.ranges))
     kept: list[str] = []
     rewritten: dict[str, LayerWeights] = {}
     if "equalize" in recipe.steps:
         table, rewritten = equalize.equalized(folded, table, work.schemes, work.images)
         kept += ["equalize"] if rewritten else []
-    if "ranges" in recipe.steps and (found := work.searched(table, rewritten)) is not None:
-        table = found
+    if "ranges" in recipe.steps and (better := work.searched(table, rewritten)) is not None:
+        table = better
         kept.append("ranges")
     if "copies" in recipe.steps:
         grids = placement.place(folded, table, scheme).rounded
@@ -125,7 +124,7 @@ class _Work:
 
     Attributes:
         schemes: those that the model is for. images: as many as can be held, to solve on.
-        judging: others, if there are enough. ways: choices of the steps by layer, to be tried.
+        judging: others, if there are enough. ways: choices of the steps by layer, the first that costs nothing wins.
     """
 
     def __init__(
@@ -135,16 +134,22 @@ class _Work:
         scheme: QuantScheme,
         images: torch.Tensor,
         update: Callable[[int, int], None],
+        rounds: bool,
     ) -> None:
+        """
+        Args:
+            rounds: activations are rounded; else only weights are.
+        """
         self.folded, self.recipe, self.scheme, self.update = folded, recipe, scheme, update
-        self.schemes = schemes(scheme.symmetric)
-        apart = len(images) >= 2 * JUDGING and bool({"ranges", "compensate"} & {*recipe.steps})
+        self.schemes, self.rounds = schemes(scheme.symmetric), rounds
+        judged = rounds and bool({"ranges", "compensate"} & {*recipe.steps})
+        apart = judged and len(images) >= 2 * JUDGING
         most = min(most_images(folded, images), len(images) - (JUDGING if apart else 0))
         self.images, self.judging = images[:most], images[most:][:JUDGING] if apart else images[:most]
         steps = tuple(step for step in recipe.steps if step in _BY_LAYER)
         without = tuple(step for step in steps if step != "compensate")
         self.ways = [steps, without] if apart and without != steps else [steps]
-        searched = min(len(self.images), ranges.IMAGES) if "ranges" in recipe.steps else 0
+        searched = min(len(self.images), ranges.IMAGES) if rounds and "ranges" in recipe.steps else 0
         self.done, self.parts = 0, searched + len(self.ways) * len(layers(folded))
 
     def _did(self, done: int, total: int) -> None:
@@ -167,7 +172,7 @@ class _Work:
 
     def searched(self, table: CalibrationTable, rewritten: dict[str, LayerWeights]) -> CalibrationTable | None:
         """Return a table with the ranges that move the scores least; None if it does not lose less."""
-        if not len(self.images):
+        if not self.rounds or not len(self.images):
             return None
         network = with_weights(self.folded, rewritten)
         found = ranges.search(network, table, self.schemes, self.images, self._did)
@@ -176,12 +181,22 @@ class _Work:
     def solved(
         self, table: CalibrationTable, rewritten: dict[str, LayerWeights]
     ) -> tuple[tuple[str, ...], dict[str, LayerWeights]]:
-        """Return the weights of every layer, and the steps that made them: those that lose least."""
+        """Return the weights of every layer, and the steps that made them: those that lose least.
+
+        `compensate` is left out on trial only where the weights add to the loss of the rounded activations.
+        """
         grids = placement.place(self.folded, table, self.scheme).rounded
-        network, found = with_weights(self.folded, rewritten), []
+        network = with_weights(self.folded, rewritten)
+        several = len(self.ways) > 1
+        aim = self._loss(table, rewritten) if several else 0.0
+        found = []
         for steps in self.ways:
             made = _Sweep(network, grids, replace(self.recipe, steps=steps), self.images).run(self._did)
-            found.append((self._loss(table, rewritten, made) if len(self.ways) > 1 else 0.0, steps, made))
+            found.append((self._loss(table, rewritten, made) if several else 0.0, steps, made))
+            if found[-1][0] <= aim:
+                break
+        if self.done < self.parts:
+            self.update(self.parts, self.parts)
         _, steps, made = min(found, key=lambda each: each[0])
         return steps, made
 

@@ -128,11 +128,21 @@ def test_compensation_is_left_out_where_the_scores_lose_by_it(monkeypatch: pytes
     folded, _, table = fragile()
     images = pictures(96, 1)
     plain = recover.recover(folded, table, CalibrationRecipe("r", steps=ALL[1:]), LITERT_SCHEME, images[:64])
-    losses = iter([2.0, 1.0])
+    losses = iter([0.5, 2.0, 1.0])  # of rounded activations alone, with compensation, and without it
     monkeypatch.setattr(recover._Work, "_loss", lambda *_: next(losses))
     model = recover.recover(folded, table, CalibrationRecipe("r", steps=ALL), LITERT_SCHEME, images)
     assert model.steps == ALL[1:]
     assert all(same(plain.layers[name], layer) for name, layer in model.layers.items())
+
+
+@pytest.mark.parametrize("losses", [(0.5, 1.0, 2.0), (0.5, 0.4)], ids=["it loses less", "the weights cost nothing"])
+def test_compensation_is_kept_where_it_pays(losses: tuple[float, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    folded, _, table = fragile()
+    left = iter(losses)
+    monkeypatch.setattr(recover._Work, "_loss", lambda *_: next(left))
+    model = recover.recover(folded, table, CalibrationRecipe("r", steps=ALL), LITERT_SCHEME, pictures(96, 1))
+    assert model.steps == ALL
+    assert list(left) == []  # with weights that cost nothing, the other way is not tried
 
 
 def test_progress_counts_every_part_of_the_work_once() -> None:
@@ -144,4 +154,4 @@ def test_progress_counts_every_part_of_the_work_once() -> None:
     assert {whole for _, whole in done} == {total}
     assert [part for part, _ in done] == sorted({part for part, _ in done})
     assert done[-1] == (total, total)
-    assert np.diff([part for part, _ in done]).max() <= 8
+    assert np.diff([part for part, _ in done]).max() <= 8 + len(placement.layers(folded))
