@@ -7,7 +7,9 @@
 trained on DATA from random weights for a few epochs, with small images where it allows them, and exported for a Jetson
 and for Android with the recipe `default`, as a user would. All figures are of the files, on the test images:
 ``onnx``, ``litert``: largest difference of the FP32 file from torch, relative to the largest score. ``int8``: agreement
-of top-1 with torch in percent, and the ratio of signal to noise of the scores in dB. ``float_macs``: share of the
+of top-1 with torch in percent, and the ratio of signal to noise of the scores in dB: of all images together, and of the
+median image, since the scores of a network that is hardly trained can be a hundred times as large for one image as for
+the others. ``steps``: of recovery, that were kept. ``float_macs``: share of the
 multiplications that the INT8 file leaves in floating point, of the operators in ``float_multiplying``.
 ``tensorrt_layers``: of the INT8 file in NVIDIA's parser (TensorRT for RTX), which needs no GPU. ``xnnpack``: shares of
 the INT8 file's operators, and of their time on one thread, that XNNPACK took; ``own``: the kinds that LiteRT ran with
@@ -103,11 +105,14 @@ def judge(kind: str, found: dict[str, Artifact], folder: Path, inputs: Any, expe
     given = attempt(lambda: run(path, inputs))
     if isinstance(given, str):
         return {**result, f"{kind}_int8": given}
-    noise = float(np.square(given - expected).sum())
+    noises = np.square(given - expected).sum(1)
+    noise, median = float(noises.sum()), float(np.median(np.square(expected).sum(1) / np.maximum(noises, 1e-30)))
     result[f"{kind}_int8"] = {
         "agreement": round(100 * proportions.agreement(given, expected), 1),
         "snr_db": round(10 * float(np.log10(np.square(expected).sum() / noise)), 1) if noise else None,
+        "median_db": round(10 * float(np.log10(median)), 1) if noise else None,
         "images": len(expected),
+        "steps": list(artifact.details.get("steps") or ()),
         **{key: artifact.details[key] for key in ("float_macs", "float_multiplying") if key in artifact.details},
     }
     if kind == "onnx":
@@ -177,7 +182,12 @@ def table(kept: dict[str, dict[str, Any]]) -> str:
     """Return the record as a table in Markdown."""
     columns = (
         *("network", "px", "traced by", "top-1 %", "FP32 ONNX", "FP32 LiteRT", "layers in NVIDIA's parser"),
-        *("INT8 TensorRT: agreement %, SNR dB", "float MACs %", "INT8 LiteRT: agreement %, SNR dB", "float MACs %"),
+        *(
+            "INT8 TensorRT: agreement %, SNR dB (of the median image)",
+            "float MACs %",
+            "INT8 LiteRT: the same",
+            "float MACs %",
+        ),
         "XNNPACK: % of operators, of time",
     )
     lines = [columns, ("---",) * len(columns), *(cells(name, kept[name]) for name in names(kept))]
@@ -202,7 +212,8 @@ def cells(name: str, entry: dict[str, Any]) -> tuple[str, ...]:
         if not isinstance(found, dict):
             return str(found or "-"), "-"
         left = f"{100 * found.get('float_macs', 0):.1f}"
-        return f"{found['agreement']:.1f}, {found['snr_db'] or float('inf'):.1f}", left
+        median = f" ({found['median_db']:.1f})" if found.get("median_db") is not None else ""
+        return f"{found['agreement']:.1f}, {found['snr_db'] or float('inf'):.1f}{median}", left
 
     taken = entry.get("xnnpack")
     share = (
