@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import fx
@@ -53,7 +54,8 @@ def search(
     chosen = {}
     for name, tried in spans.items():
         sums = [sum(found[name, grid] ** 2 for grid in row if grid is not None) for row in grids[name]]
-        chosen[name] = tried[sums.index(min(sums))]
+        before = table.ranges[name]
+        _, chosen[name] = min(zip(sums, tried, strict=True), key=lambda each: (each[0], each[1] != before))
     return replace(table, ranges={**table.ranges, **chosen})
 
 
@@ -71,13 +73,13 @@ def errors(
     """
     found: dict[tuple[str, Grid], float] = defaultdict(float)
     done = 0
-    for values, derivatives in _backpropagated(network, grids.keys(), images):
-        for name, value in values.items():
+    for count, values, derivatives in _backpropagated(network, grids.keys(), images):
+        for name, derivative in derivatives.items():
             for grid in grids[name]:
-                off = (simulate.fake_quantize(value, grid) - value).flatten(1)
-                moved = torch.einsum("knm,nm->kn", derivatives[name], off)
+                off = (simulate.fake_quantize(values[name], grid) - values[name]).flatten(1)
+                moved = torch.einsum("knm,nm->kn", derivative, off)
                 found[name, grid] += float(moved.square().mean(0).sqrt().sum()) / len(images)
-        done += len(next(iter(values.values()))) if values else 0
+        done += count
         update(done, len(images))
     return found
 
@@ -101,37 +103,54 @@ def _grid(span: Range, name: str, table: CalibrationTable, scheme: QuantScheme, 
     return affine.tensor_grid(span, scheme.symmetric, shifted)
 
 
+class _Keeping(simulate.Simulation):
+    """Runs a network, and keeps some tensors as they are when they are made: operators may then work in place.
+
+    Attributes:
+        kept: those of the last run that have derivatives. size: number of all values of the last run.
+    """
+
+    def __init__(self, network: fx.GraphModule, wanted: Collection[str]) -> None:
+        super().__init__(network, {})
+        self.wanted, self.kept, self.size = wanted, dict[str, torch.Tensor](), 0
+
+    def run_node(self, node: fx.Node) -> Any:
+        value, name = super().run_node(node), self.names.get(node, "")
+        if not isinstance(value, torch.Tensor):
+            return value
+        self.size += value.numel()
+        if name not in self.wanted or not value.requires_grad:
+            return value
+        self.kept[name] = value
+        return value.clone()
+
+
 def _backpropagated(
     network: fx.GraphModule, wanted: Collection[str], images: torch.Tensor
-) -> Iterator[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]]:
-    """Yield the wanted tensors of some images, and derivatives (`PROJECTIONS`, N, values) of random sums of the scores.
+) -> Iterator[tuple[int, dict[str, torch.Tensor], dict[str, torch.Tensor]]]:
+    """Yield a number of images, their wanted tensors, and derivatives (`PROJECTIONS`, N, values) of sums of the scores.
 
-    The sums are of the scores of an image over their norm.
+    The sums have random weights, and are of the scores of an image over their norm. What the scores do not depend on
+    has no derivatives.
     """
-    values: dict[str, torch.Tensor] = {}
-
-    def see(name: str, value: torch.Tensor) -> None:
-        if name in wanted and value.requires_grad:
-            values[name] = value
-
-    run, generator = simulate.Simulation(network, {}, see=see), torch.Generator().manual_seed(0)
-    chunk = _CHUNK
+    run, generator = _Keeping(network, wanted), torch.Generator().manual_seed(0)
+    chunk = 1  # which tells how many fit
     while len(images):
+        run.kept, run.size = {}, 0
         with torch.enable_grad():
-            shown = images[:chunk].clone().requires_grad_()
+            shown, images = images[:chunk].clone().requires_grad_(), images[chunk:]
             scores = torch.as_tensor(run.run(shown)).flatten(1)
-            needed = sum(value.numel() for value in values.values()) * 4 * (PROJECTIONS + 2)
-            if needed > MOST_BYTES and len(shown) > 1:
-                chunk = max(1, len(shown) * MOST_BYTES // needed)
-                continue
             size = scores.detach().norm(dim=1, keepdim=True).clamp_min(1e-30)
             found = []
-            for _ in range(PROJECTIONS):
-                direction = torch.randn(scores.shape, generator=generator) / size
-                found.append(torch.autograd.grad(scores, list(values.values()), direction, retain_graph=True))
+            for _ in range(PROJECTIONS if run.kept else 0):
+                sums = (scores * torch.randn(scores.shape, generator=generator) / size).sum()
+                found.append(torch.autograd.grad(sums, list(run.kept.values()), retain_graph=True, allow_unused=True))
         derivatives = {
-            name: torch.stack([each[number].flatten(1) for each in found]) for number, name in enumerate(values)
+            name: torch.stack([each[number].flatten(1) for each in found])
+            for number, name in enumerate(run.kept)
+            if found[0][number] is not None
         }
-        yield {name: value.detach() for name, value in values.items()}, derivatives
-        values.clear()
-        images = images[len(shown) :]
+        if chunk == 1:
+            held = 2 * run.size + (PROJECTIONS + 1) * sum(value.numel() for value in run.kept.values())
+            chunk = max(1, min(_CHUNK, MOST_BYTES // (4 * held)))
+        yield len(shown), {name: value.detach() for name, value in run.kept.items()}, derivatives

@@ -103,6 +103,36 @@ def test_twice_gives_the_same_and_leaves_the_network_as_it_was() -> None:
     assert all(value.grad is None for value in folded.parameters())
 
 
+class InPlace(nn.Module):
+    """A tensor that an addition overwrites after another operator has read it, and one that nothing comes of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 16, 1), nn.Linear(16, 5)
+        self.unused = nn.Conv2d(16, 16, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.tanh(self.first(x))
+        y = torch.tanh(self.second(x)) + 5
+        x += y
+        return self.head(x.mean((2, 3)) + 0 * self.unused(x).detach().mean((2, 3)))
+
+
+def test_tensors_that_are_overwritten_are_judged_as_they_were_and_unused_ones_are_left() -> None:
+    torch.manual_seed(0)
+    folded, images = fx.symbolic_trace(InPlace().eval()), nets.random_images(48, 32)
+    grid = Grid(1 / 60, 0)
+    name = next(n for n in nets.observe(folded, images).ranges if n.startswith("tanh"))
+    estimated = ranges.errors(folded, {name: {grid}, "unused": {grid}, "no such tensor": {grid}}, images)
+    with torch.inference_mode():
+        real = loss.relative(simulate.Simulation(folded, {name: grid}).run(images.clone()), folded(images.clone()))
+    assert estimated[name, grid] == pytest.approx(float(real.mean()), rel=0.3)
+    assert ("unused", grid) not in estimated
+    assert ranges.errors(folded, {}, images) == {}
+    table = nets.observe(folded, images)
+    assert ranges.search(folded, table, SCHEMES, images).ranges["unused"] == table.ranges["unused"]
+
+
 # As a step of recovery.
 
 
