@@ -175,7 +175,10 @@ class _Work:
         if not self.rounds or not len(self.images):
             return None
         network = with_weights(self.folded, rewritten)
-        found = ranges.search(network, table, self.schemes, self.images, self._did)
+        try:
+            found = ranges.search(network, table, self.schemes, self.images, self._did)
+        except RuntimeError:  # an operator without derivatives, or one that overwrites what they need
+            return None
         return found if self._loss(found, rewritten) < self._loss(table, rewritten) else None
 
     def solved(

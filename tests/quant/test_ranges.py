@@ -103,33 +103,36 @@ def test_twice_gives_the_same_and_leaves_the_network_as_it_was() -> None:
     assert all(value.grad is None for value in folded.parameters())
 
 
-class InPlace(nn.Module):
-    """A tensor that an addition overwrites after another operator has read it, and one that nothing comes of."""
+class Overwritten(nn.Module):
+    """A tensor that a ReLU overwrites, or an addition after a convolution has read it; one that nothing comes of."""
 
-    def __init__(self) -> None:
+    def __init__(self, adds: bool) -> None:
         super().__init__()
         self.first, self.second, self.head = nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 16, 1), nn.Linear(16, 5)
-        self.unused = nn.Conv2d(16, 16, 1)
+        self.active, self.unused, self.adds = nn.ReLU(inplace=True), nn.Conv2d(16, 16, 1), adds
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = torch.tanh(self.first(x))
-        y = torch.tanh(self.second(x)) + 5
-        x += y
+        x = self.first(x) + 1
+        y = self.second(x) if self.adds else x
+        x = x.add_(y) if self.adds else self.active(x)
         return self.head(x.mean((2, 3)) + 0 * self.unused(x).detach().mean((2, 3)))
 
 
-def test_tensors_that_are_overwritten_are_judged_as_they_were_and_unused_ones_are_left() -> None:
+def overwritten(adds: bool) -> tuple[fx.GraphModule, CalibrationTable, torch.Tensor]:
     torch.manual_seed(0)
-    folded, images = fx.symbolic_trace(InPlace().eval()), nets.random_images(48, 32)
-    grid = Grid(1 / 60, 0)
-    name = next(n for n in nets.observe(folded, images).ranges if n.startswith("tanh"))
-    estimated = ranges.errors(folded, {name: {grid}, "unused": {grid}, "no such tensor": {grid}}, images)
+    folded, images = fx.symbolic_trace(Overwritten(adds).eval()), nets.random_images(80, 32)
+    return folded, nets.observe(folded, images), images
+
+
+def test_a_tensor_that_is_overwritten_is_judged_as_it_was_and_one_without_effect_keeps_its_range() -> None:
+    folded, table, images = overwritten(adds=False)
+    grid = Grid(1 / 30, 100)  # holds -7.6 to 0.9, most of what the ReLU takes away
+    estimated = ranges.errors(folded, {"add": {grid}, "unused": {grid}, "no such tensor": {grid}}, images)
     with torch.inference_mode():
-        real = loss.relative(simulate.Simulation(folded, {name: grid}).run(images.clone()), folded(images.clone()))
-    assert estimated[name, grid] == pytest.approx(float(real.mean()), rel=0.3)
+        real = loss.relative(simulate.Simulation(folded, {"add": grid}).run(images.clone()), folded(images.clone()))
+    assert estimated["add", grid] == pytest.approx(float(real.mean()), rel=0.3)
     assert ("unused", grid) not in estimated
     assert ranges.errors(folded, {}, images) == {}
-    table = nets.observe(folded, images)
     assert ranges.search(folded, table, SCHEMES, images).ranges["unused"] == table.ranges["unused"]
 
 
@@ -150,6 +153,14 @@ def test_ranges_that_lose_on_other_images_are_not_kept(monkeypatch: pytest.Monke
     folded, table, images = deaf()
     worse = table.with_ranges({"active": Range(0.0, table.ranges["active"].high * 1e-3)})
     monkeypatch.setattr(ranges, "search", lambda *_: worse)
+    model = recover.recover(folded, table, CalibrationRecipe("r", steps=("ranges",)), LITERT_SCHEME, images)
+    assert (model.steps, model.table) == ((), table)
+
+
+def test_a_network_without_derivatives_keeps_its_ranges() -> None:
+    folded, table, images = overwritten(adds=True)
+    with pytest.raises(RuntimeError, match="inplace"):
+        ranges.search(folded, table, SCHEMES, images)
     model = recover.recover(folded, table, CalibrationRecipe("r", steps=("ranges",)), LITERT_SCHEME, images)
     assert (model.steps, model.table) == ((), table)
 
