@@ -104,15 +104,15 @@ def test_twice_gives_the_same_and_leaves_the_network_as_it_was() -> None:
 
 
 class Overwritten(nn.Module):
-    """A tensor that a ReLU overwrites, or an addition after a convolution has read it; one that nothing comes of."""
+    """A tensor that a ReLU6 overwrites, or an addition after a convolution has read it; one that nothing comes of."""
 
     def __init__(self, adds: bool) -> None:
         super().__init__()
         self.first, self.second, self.head = nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 16, 1), nn.Linear(16, 5)
-        self.active, self.unused, self.adds = nn.ReLU(inplace=True), nn.Conv2d(16, 16, 1), adds
+        self.active, self.unused, self.adds = nn.ReLU6(inplace=True), nn.Conv2d(16, 16, 1), adds
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.first(x) + 1
+        x = self.first(x) + 6.5
         y = self.second(x) if self.adds else x
         x = x.add_(y) if self.adds else self.active(x)
         return self.head(x.mean((2, 3)) + 0 * self.unused(x).detach().mean((2, 3)))
@@ -126,11 +126,11 @@ def overwritten(adds: bool) -> tuple[fx.GraphModule, CalibrationTable, torch.Ten
 
 def test_a_tensor_that_is_overwritten_is_judged_as_it_was_and_one_without_effect_keeps_its_range() -> None:
     folded, table, images = overwritten(adds=False)
-    grid = Grid(1 / 30, 100)  # holds -7.6 to 0.9, most of what the ReLU takes away
+    grid = Grid(0.7, -100)  # 6 becomes 6.3, but most values are larger, and the ReLU6 makes 6 of them afterwards
     estimated = ranges.errors(folded, {"add": {grid}, "unused": {grid}, "no such tensor": {grid}}, images)
     with torch.inference_mode():
         real = loss.relative(simulate.Simulation(folded, {"add": grid}).run(images.clone()), folded(images.clone()))
-    assert estimated["add", grid] == pytest.approx(float(real.mean()), rel=0.3)
+    assert estimated["add", grid] == pytest.approx(float(real.mean()), rel=0.5)
     assert ("unused", grid) not in estimated
     assert ranges.errors(folded, {}, images) == {}
     assert ranges.search(folded, table, SCHEMES, images).ranges["unused"] == table.ranges["unused"]
