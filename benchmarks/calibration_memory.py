@@ -21,7 +21,6 @@ import torch
 from benchmarks import fidelity
 from edgekit import config, files
 from edgekit.convert import fold
-from edgekit.models import build
 from edgekit.quant import calibrate, recover
 from edgekit.quantization import CalibrationSet, QuantScheme
 from edgekit.training import diagnostics
@@ -40,8 +39,7 @@ def peaks(folder: Path, count: int) -> dict[str, int]:
     """Return the peak resident memory of this process after each stage, in MB."""
     recipe = config.load_recipe("default")
     crops = np.load(folder / "calibration.npy", mmap_mode="r")
-    model = build.build(fidelity.ARCH, 1000, fidelity.SIZE).eval()
-    build.load_weights(model, fidelity.ARCH, "pretrained")
+    model = fidelity.network(fidelity.network_of(folder))
     folded = fold.fold(model, fidelity.SIZE)
     table = calibrate.calibrate(folded, batches(crops, count), recipe, CalibrationSet((), "crops"), "pretrained")
     found = {"images": count, "calibrate_mb": diagnostics.peak_mb()}

