@@ -39,7 +39,7 @@ def peaks(folder: Path, count: int) -> dict[str, int]:
     """Return the peak resident memory of this process after each stage, in MB."""
     recipe = config.load_recipe("default")
     crops = np.load(folder / "calibration.npy", mmap_mode="r")
-    model = fidelity.network(fidelity.network_of(folder))
+    model = fidelity.network(fidelity.made(folder)["network"])
     folded = fold.fold(model, fidelity.SIZE)
     table = calibrate.calibrate(folded, batches(crops, count), recipe, CalibrationSet((), "crops"), "pretrained")
     found = {"images": count, "calibrate_mb": diagnostics.peak_mb()}

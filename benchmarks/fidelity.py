@@ -62,10 +62,10 @@ def network(name: str) -> torch.nn.Module:
     return model
 
 
-def network_of(folder: Path) -> str:
-    """Return the name of the network that `make` wrote into a folder."""
-    path = folder / "network.txt"
-    return path.read_text().strip() if path.is_file() else NETWORKS[0]
+def made(folder: Path) -> dict[str, str]:
+    """Return what `make` wrote into a folder: the name of the network, and a description of the photographs."""
+    path = folder / "made.json"
+    return json.loads(path.read_text()) if path.is_file() else {"network": NETWORKS[0], "source": photographs.PACKAGES}
 
 
 def make(
@@ -85,7 +85,8 @@ def make(
     from edgekit.models import zoo
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "network.txt").write_text(f"{name}\n")
+    source = "given as arrays" if crops else photographs.PACKAGES
+    files.save_json(folder / "made.json", {"network": name, "source": source})
     preprocess = zoo.preprocess_for(name, SIZE)
     if crops:
         pixels = [np.load(path, mmap_mode="r") for path in crops]
@@ -193,9 +194,9 @@ def judge(path: Path, sets: Sets) -> dict[str, Any]:
     """Return one row: `compare` on each set, size and hash, and the contents of the JSON file beside the model."""
     (_, row), *others = [(name, compare(logits(path, images), exact)) for name, (images, exact) in sets.items()]
     beside = path.with_suffix(".json")
-    made = json.loads(beside.read_text()) if beside.is_file() else {}
+    origin = json.loads(beside.read_text()) if beside.is_file() else {}
     size = {"mb": round(path.stat().st_size / 1e6, 2), "sha256": files.sha256_file(path)}
-    return {**row, **dict(others), **size, **made}
+    return {**row, **dict(others), **size, **origin}
 
 
 def load(folder: Path) -> Sets:
@@ -213,9 +214,9 @@ def judge_all(folder: Path, paths: list[Path]) -> None:
     sets = load(folder)
     counts = {name: len(images) for name, (images, _) in sets.items()}
     about = {
-        "model": f"{network_of(folder)}, ImageNet weights, {SIZE} px",
+        "model": f"{made(folder)['network']}, ImageNet weights, {SIZE} px",
         "images": f"{CALIBRATION} crops to calibrate, {counts['evaluation']} of other photographs to evaluate: "
-        + photographs.PACKAGES,
+        + made(folder)["source"],
         **({"fresh": f"{counts['fresh']} crops: {photographs.FRESH}"} if "fresh" in counts else {}),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("onnxruntime", "ai-edge-litert", "numpy")},
@@ -228,7 +229,7 @@ def judge_all(folder: Path, paths: list[Path]) -> None:
         print(f"{path.name:36} {_cells(row)} {row['mb']:6.2f}", flush=True)
         if "fresh" in row:
             print(f"{'  fresh':36} {_cells(row['fresh'])}", flush=True)
-        merge(path.name, row, about, network_of(folder))
+        merge(path.name, row, about, made(folder)["network"])
 
 
 def _cells(found: dict[str, Any]) -> str:

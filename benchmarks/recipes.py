@@ -29,7 +29,7 @@ def write(folder: Path, name: str) -> list[Path]:
     """Write the two files of one recipe, and beside them a JSON file with seconds and memory."""
     recipe = config.load_recipe("default" if name == "strict" else name)
     images = torch.from_numpy(np.load(folder / "calibration.npy"))
-    folded = fold.fold(fidelity.network(fidelity.network_of(folder)), fidelity.SIZE)
+    folded = fold.fold(fidelity.network(fidelity.made(folder)["network"]), fidelity.SIZE)
     start = time.monotonic()
     table = calibrate.calibrate(folded, images.split(16), recipe, CalibrationSet((), "crops"), "pretrained")
     seen = time.monotonic()
