@@ -98,9 +98,9 @@ def recover(
         copied = dead_channels.rewritten(with_weights(folded, rewritten), table, grids, work.images)
         rewritten |= copied
         kept += ["copies"] if copied else []
-    steps, layers = work.solved(table, rewritten)
+    steps, solved = work.solved(table, rewritten)
     kept += [step for step in recipe.steps if step in steps]
-    return placement.quantized_model(folded, table, layers, scheme.symmetric, tuple(kept), rewritten)
+    return placement.quantized_model(folded, table, solved, scheme.symmetric, tuple(kept), rewritten)
 
 
 def schemes(symmetric: bool) -> tuple[QuantScheme, ...]:
