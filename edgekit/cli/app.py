@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import sys
+import time
 import traceback
 from typing import Annotated, Any, NoReturn
 
@@ -33,6 +34,7 @@ from edgekit.cli.options import GroupedCommand
 from edgekit.errors import EdgekitError, ExitStatus, UsageError, from_os_error
 from edgekit.labels import printable
 
+_FIRST = 30  # seconds that the first of several processes has to print a wrong usage
 _SOON = 0.02  # seconds: the callback is over by then, or the request is lost and made once more
 
 app = typer.Typer(
@@ -105,14 +107,24 @@ def run(arguments: list[str]) -> int:
 
 
 def _print_error(error: EdgekitError) -> None:
-    """Print an error and its hint. Of several processes, only the first one prints a wrong usage."""
+    """Print an error and its hint. Of several processes, the first one prints a wrong usage for all of them."""
     rank = os.environ.get("RANK", "0")
     if rank != "0" and isinstance(error, UsageError):
-        return
+        _leave_it_to_the_first()
     process = "" if rank == "0" else f"[process {rank}] "
     print(f"{process}error: {printable(error.message)}", file=sys.stderr)
     if error.hint:
         print(f"  hint: {printable(error.hint)}", file=sys.stderr)
+
+
+def _leave_it_to_the_first() -> None:
+    """Wait for torchrun to end this process, as it does when the first one has printed the error and failed.
+
+    A process that fails earlier would make torchrun end the first one before it says anything. This returns if the
+    first one has no error to print.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(_FIRST)
 
 
 def _ask_again(lost: Any) -> None:

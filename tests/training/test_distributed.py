@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from edgekit.cli import app
 from edgekit.cli.app import run
 from edgekit.errors import UsageError
 from edgekit.models import zoo
@@ -87,6 +89,23 @@ def test_a_wrong_request_is_said_once(folder: Path) -> None:
     assert done.returncode != 0
     assert done.stderr.count("a batch of 9 cannot be shared by 2 processes") == 1
     assert "--batch-size 10" in done.stderr
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_wrong_request_is_left_to_the_first_process(
+    rank: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A process that failed at once would be seen by torchrun before the first one has printed anything."""
+    waited: list[tuple[float, Any]] = []
+    monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setattr(app.time, "sleep", lambda s: waited.append((s, signal.getsignal(signal.SIGTERM))))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert run(["train", "digits", "--epochs", "-1"]) == 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert waited == ([(app._FIRST, signal.SIG_DFL)] if rank else [])  # torchrun's SIGTERM ends it without a word
+    assert capsys.readouterr().err.startswith("[process 1] error: " if rank else "error: ")
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
