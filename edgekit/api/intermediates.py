@@ -503,7 +503,7 @@ class Intermediates:
 def _steps(kept: tuple[str, ...], recipe: CalibrationRecipe) -> str:
     """Return the steps that were kept, and those of the recipe that were not."""
     lost = ", ".join(step for step in recipe.steps if step not in kept)
-    return f"{', '.join(kept) or 'none'}{f' (no gain, so left out: {lost})' if lost else ''}"
+    return f"{', '.join(kept) or 'none'}{f' (without gain here: {lost})' if lost else ''}"
 
 
 def imported_with(run: runs.Run) -> Path | None:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from edgekit import progress
 from edgekit.errors import unknown
 from edgekit.quant import affine, dead_channels, equalize, loss, placement, ranges, simulate, solve
 from edgekit.quant.naming import tensor_names
@@ -177,7 +178,8 @@ class _Work:
         network = with_weights(self.folded, rewritten)
         try:
             found = ranges.search(network, table, self.schemes, self.images, self._did)
-        except RuntimeError:  # an operator without derivatives, or one that overwrites what they need
+        except RuntimeError as error:  # an operator without derivatives, or one that overwrites what they need
+            progress.note(f"ranges are not searched, since backpropagation fails: {str(error).splitlines()[0]}")
             return None
         return found if self._loss(found, rewritten) < self._loss(table, rewritten) else None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -157,12 +159,14 @@ def test_ranges_that_lose_on_other_images_are_not_kept(monkeypatch: pytest.Monke
     assert (model.steps, model.table) == ((), table)
 
 
-def test_a_network_without_derivatives_keeps_its_ranges() -> None:
+def test_a_network_without_derivatives_keeps_its_ranges(caplog: pytest.LogCaptureFixture) -> None:
     folded, table, images = overwritten(adds=True)
     with pytest.raises(RuntimeError, match="inplace"):
         ranges.search(folded, table, SCHEMES, images)
-    model = recover.recover(folded, table, CalibrationRecipe("r", steps=("ranges",)), LITERT_SCHEME, images)
+    with caplog.at_level(logging.INFO, "edgekit"):
+        model = recover.recover(folded, table, CalibrationRecipe("r", steps=("ranges",)), LITERT_SCHEME, images)
     assert (model.steps, model.table) == ((), table)
+    assert "ranges are not searched, since backpropagation fails: one of the variables" in caplog.text
 
 
 def test_compensation_is_left_out_where_the_scores_lose_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
