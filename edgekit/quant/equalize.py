@@ -89,14 +89,11 @@ def equalized(
         return table, {}
     chunks, network = judging.split(_CHUNK), placement.with_weights(folded, found)
     wanted = [torch.as_tensor(folded(chunk)) for chunk in chunks]
-
-    def rounded(graph: fx.GraphModule, ranges: CalibrationTable) -> float:
-        runs = [simulate.Simulation(graph, placement.place(graph, ranges, scheme).rounded) for scheme in schemes]
-        return sum(loss.of(each.run, chunks, wanted) for each in runs)
-
     if loss.of(network, chunks, wanted) > 10 ** (-loss.UNCHANGED_DB / 10):
         return table, {}
-    return (scaled, found) if rounded(network, scaled) < rounded(folded, table) else (table, {})
+    before = loss.rounded(folded, table, schemes, chunks, wanted)
+    after = loss.rounded(network, scaled, schemes, chunks, wanted)
+    return (scaled, found) if after < before else (table, {})
 
 
 def _scaled(

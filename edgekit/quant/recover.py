@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -157,6 +158,12 @@ class _Work:
         self.update(self.done + done, self.parts)
         self.done += total if done == total else 0
 
+    @cached_property
+    def _judged(self) -> tuple[tuple[torch.Tensor, ...], list[torch.Tensor]]:
+        """Chunks of the images to judge on, and the scores of the float network."""
+        chunks = self.judging.split(CHUNK)
+        return chunks, [torch.as_tensor(self.folded(chunk)) for chunk in chunks]
+
     @torch.inference_mode()
     def _loss(
         self,
@@ -166,10 +173,7 @@ class _Work:
     ) -> float:
         """Return the loss of a model on held-out images, summed over the schemes."""
         network, weights = with_weights(self.folded, rewritten), simulate.tensors_of(quantized or {})
-        chunks = self.judging.split(CHUNK)
-        wanted = [torch.as_tensor(self.folded(chunk)) for chunk in chunks]
-        runs = [simulate.Simulation(network, placement.place(network, table, s).rounded, weights) for s in self.schemes]
-        return sum(loss.of(each.run, chunks, wanted) for each in runs)
+        return loss.rounded(network, table, self.schemes, *self._judged, weights)
 
     def searched(self, table: CalibrationTable, rewritten: dict[str, LayerWeights]) -> CalibrationTable | None:
         """Return a table with the ranges that move the scores least; None if it does not lose less."""
