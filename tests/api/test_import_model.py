@@ -170,6 +170,14 @@ def test_the_entry_that_was_named_is_in_the_command_that_reproduces_the_run(tiny
     assert " --entry best" in provenance.training(run.name, again.info.plain())
 
 
+def test_files_name_the_steps_that_were_kept_also_when_the_weights_are_read_again(tiny: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
+    run = edgekit.import_model("tiny.pth", LABELS, arch="tiny", image_size=64, calibration=pixels)
+    for _ in range(2):
+        (made,) = edgekit.export(run, "android", precisions=["int8"], recipe="rounding")
+        assert list(made.details["steps"]) == ["rounding", "bias"]
+
+
 def test_without_images_there_is_float_and_what_int8_needs_is_said(
     tiny: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -43,12 +43,12 @@ def test_what_was_kept_comes_back_to_the_bit_and_in_order(path: Path) -> None:
                 assert (after.dtype, after.shape, after.tobytes()) == (before.dtype, before.shape, before.tobytes())
 
 
-def test_ranges_come_back(tmp_path: Path) -> None:
+def test_ranges_and_steps_come_back(tmp_path: Path) -> None:
     ranges = {"a|b": Range(-0.1, 1 / 3), "image": Range(0.0, 0.0)}
-    cache.save(tmp_path / "weights.npz", cache.Weights(LAYERS, ranges=ranges), MADE_BY)
+    cache.save(tmp_path / "weights.npz", cache.Weights(LAYERS, ranges=ranges, steps=("ranges", "bias")), MADE_BY)
     kept = cache.load(tmp_path / "weights.npz", MADE_BY)
     assert kept is not None
-    assert kept.ranges == ranges
+    assert (kept.ranges, kept.steps) == (ranges, ("ranges", "bias"))
 
 
 def test_the_order_of_what_it_was_made_by_does_not_matter(path: Path) -> None:

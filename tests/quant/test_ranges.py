@@ -78,6 +78,18 @@ def test_no_range_gets_wider_than_what_was_seen_and_those_at_the_ends_stay() -> 
     assert (found.seen, found.samples, found.observer) == (table.seen, table.samples, table.observer)
 
 
+def test_the_image_and_the_scores_are_never_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    folded, images, table = fragile()
+
+    def finest(_network: object, grids: dict, *_: object) -> dict[tuple[str, Grid], float]:
+        return {(name, grid): grid.scale for name, each in grids.items() for grid in each}
+
+    monkeypatch.setattr(ranges, "errors", finest)
+    found = ranges.search(folded, table, SCHEMES, images)
+    rounded = {name for scheme in SCHEMES for name in placement.place(folded, table, scheme).rounded}
+    assert {name for name in rounded if found.ranges[name] == table.ranges[name]} == {INPUT, "head"}
+
+
 def test_a_narrow_range_may_get_wider() -> None:
     table = CalibrationTable({"a": Range(-1.0, 2.0)}, "mse", "r", "s", "p", {"a": Range(-1.2, 9.0)})
     found = ranges.candidates(table, "a")
