@@ -222,12 +222,13 @@ class Builder:
     def _free(self, name: str) -> str:
         """Return a module path that neither is taken, nor lies inside another module, nor has one inside."""
         base = ".".join(re.sub(r"\W", "_", part) or "_" for part in name.split("."))
+        if base[0].isdigit() or base.startswith("constant_") or base.split(".")[0] in _RESERVED:
+            base = f"layer_{base}"
         flat = base.replace(".", "_")
         for candidate in itertools.chain([base, flat], (f"{flat}_{k}" for k in itertools.count(1))):
             parts = candidate.split(".")
             above = {".".join(parts[:k]) for k in range(1, len(parts))}
-            own = any(part in _RESERVED or part.startswith("constant_") or part[0].isdigit() for part in parts[:1])
-            if candidate not in self._folders and not own and not ({candidate} | above) & self._taken:
+            if candidate not in self._folders and not ({candidate} | above) & self._taken:
                 self._taken.add(candidate)
                 self._folders |= above
                 return candidate

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from edgekit.errors import DataError, EdgekitError, ParityError, UsageError
-from edgekit.importing import onnx_model, onnx_operators
+from edgekit.importing import onnx_graph, onnx_model, onnx_operators
 from edgekit.importing.onnx_graph import Call, Value
 from edgekit.models.onnx_module import OnnxModule
 from tests.importing.onnx_nets import SIZE, Net, classifier
@@ -306,6 +306,28 @@ def test_the_ends_of_a_file_that_is_kept(tmp_path: Path) -> None:
     path = net.save(tmp_path / "b", logits)
     expected = np.concatenate([in_the_file(path, images[k : k + 1].astype(np.uint8)) for k in range(2)])
     np.testing.assert_allclose(answers(network, images), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["0", "3.1", "constant_0", "image", "forward", "training.conv", "", "a b/c"])
+def test_every_name_of_a_layer_has_a_free_one(name: str) -> None:
+    builder = onnx_graph.Builder()
+    found = [builder._free(name) for _ in range(3)]
+    assert len({*found}) == 3
+    for path in found:
+        builder.root_add(path, torch.nn.Identity())
+        assert not path[0].isdigit()
+        assert not path.startswith("constant_")
+    assert [type(builder.root.get_submodule(path)) for path in found] == [torch.nn.Identity] * 3
+
+
+def test_layers_that_are_numbered_are_read(tmp_path: Path) -> None:
+    """As torch exports an nn.Sequential."""
+    net = Net()
+    net.add("Conv", net.constant(net.weights(8, 3, 3, 3), "0.weight"), pads=[1, 1, 1, 1]).add("Relu")
+    net.add("GlobalAveragePool").add("Flatten").add("Gemm", net.weights(8, 5))
+    network = onnx_model.read(net.save(tmp_path))
+    assert network.classes == 5
+    assert network.model.get_submodule("layer_0").weight.shape == (8, 3, 3, 3)
 
 
 def test_names_that_edgekit_gives_are_free_inside(tmp_path: Path) -> None:
