@@ -9,7 +9,9 @@ The quantized model's placement says which tensors are rounded, on which grids, 
 9. Where a grid has another zero point, biases stand for it, so that the tensor is stored about the middle of its
    range. What writes the tensor adds ``scale * zero_point``, and every layer that reads it takes the same off its
    output. The constant goes into the bias of the layer that writes the tensor if nothing lies between, or only an
-   activation that clips exactly as int8 saturates, which is then removed; else into an Add.
+   activation that clips exactly as int8 saturates, which is then removed, or a residual addition that reads the layer
+   as it is; else into an Add. TensorRT fuses a convolution, the addition of a shortcut and the quantization behind
+   it, but no sum of a tensor and one number (NVIDIA's TensorRT documentation, "Layer Fusion Catalog").
 
 A Linear over more than two dimensions is a MatMul with a constant, and an Add with the bias. What has no counterpart in
 the placement is left as it is.
@@ -21,7 +23,7 @@ layers that stay in floating point between two pairs, with one scale for all cha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 import numpy as np
 import onnx_ir as ir
@@ -76,7 +78,7 @@ def quantize(model: ir.Model, quantized: QuantizedModel, naming: Naming, everywh
         grid = _grid_of(value, placement, naming)
         source = value
         if grid.zero_point:
-            source, added = _shift(graph, value, grid, layers)
+            source, added = _shift(graph, value, grid, layers, reads)
             biases.update({node: biases.get(node, 0.0) + each for node, each in added.items()})
         pairs[value] = _insert_pair(graph, source, str(value.name), grid.scale)
     for node, layer in layers.items():
@@ -249,22 +251,22 @@ def constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
 
 
 def _shift(
-    graph: ir.Graph, value: ir.Value, grid: Grid, layers: dict[ir.Node, LayerWeights]
+    graph: ir.Graph, value: ir.Value, grid: Grid, layers: dict[ir.Node, LayerWeights], reads: Container[_Read]
 ) -> tuple[ir.Value, dict[ir.Node, np.ndarray]]:
     """Add a tensor's zero point to it (rule 9).
 
     Args:
-        grid: of `value`. layers: the weights of every layer.
+        grid: of `value`. layers: the weights of every layer. reads: the inputs of nodes that are rounded.
     Returns:
         The shifted tensor, and what must be added to the bias of each Conv and Gemm, float64 (outputs,).
     """
     offset = grid.scale * grid.zero_point
     biases = {use.node: -offset * _sum_of_weights(layers[use.node]) for use in value.uses()}
-    writer = _layer_that_writes(value, grid, layers)
-    if writer is not None:
+    source = _without_saturation(value, grid)
+    writer = _layer_that_writes(source, layers, reads)
+    if source is not None and writer is not None:
         biases[writer] = np.full(len(layers[writer].weight), offset)
-        held = _bias_of(writer)
-        return (writer if held is None else held[0]).outputs[0], biases
+        return source, biases
     shift = constant(graph, f"{value.name}_shift", np.array(offset, np.float32))
     added = ir.node("Add", [value, shift], name=f"{value.name}_shifted")
     added.outputs[0].name = f"{value.name}_shifted"
@@ -278,16 +280,33 @@ def _sum_of_weights(layer: LayerWeights) -> np.ndarray:
     return layer.integers.astype(np.int64).reshape(len(layer.scales), -1).sum(1) * layer.scales.astype(np.float64)
 
 
-def _layer_that_writes(value: ir.Value, grid: Grid, layers: dict[ir.Node, LayerWeights]) -> ir.Node | None:
-    """Return the Conv or Gemm whose bias can take the constant: only a clip that the grid makes lies between."""
+def _without_saturation(value: ir.Value, grid: Grid) -> ir.Value | None:
+    """Return what is clipped where a clip that the grid makes writes a tensor; None if something else reads that."""
     node = value.producer()
-    if node is not None and node.op_type in _CLIPS and _is_saturation(node, grid):
-        source = node.inputs[0]
-        node = source.producer() if source is not None and len(source.uses()) == 1 else None
-    if node is not None and node.op_type == "Add":  # the bias of a MatMul
-        products = [value.producer() for value in node.inputs if value is not None]
-        node = next((p for p in products if p in layers and (_bias_of(p) or (None,))[0] is node), None)
+    if node is None or node.op_type not in _CLIPS or not _is_saturation(node, grid):
+        return value
+    source = node.inputs[0]
+    return source if source is not None and len(source.uses()) == 1 else None
+
+
+def _layer_that_writes(
+    source: ir.Value | None, layers: dict[ir.Node, LayerWeights], reads: Container[_Read]
+) -> ir.Node | None:
+    """Return the layer whose bias can take the constant: it writes `source`, or the sum that `source` is."""
+    node = source.producer() if source is not None else None
+    if node is not None and node.op_type == "Add":
+        total = node
+        held = (value.producer() for index, value in enumerate(total.inputs) if _is_held(value, total, index, reads))
+        node = next((layer for layer in held if layer in layers), None)
     return node if node in layers and layers[node].bias is not None else None
+
+
+def _is_held(value: ir.Value | None, total: ir.Node, index: int, reads: Container[_Read]) -> bool:
+    """Return whether what writes an input of an addition can add to the sum, and to nothing else."""
+    layer = value.producer() if value is not None else None
+    if value is None or layer is None or (total, index) in reads or len(value.uses()) != 1 or value.is_graph_output():
+        return False
+    return layer.op_type != "MatMul" or (_bias_of(layer) or (None,))[0] is total
 
 
 def _is_saturation(node: ir.Node, grid: Grid) -> bool:

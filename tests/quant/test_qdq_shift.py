@@ -92,6 +92,51 @@ def test_behind_another_operator_the_constant_is_added() -> None:
     assert (constant, constant.dtype) == (pytest.approx(grid.scale * grid.zero_point), np.float32)
 
 
+def residual(*behind: tuple, reads: str = "sum") -> ir.Model:
+    """A layer, a second one, their sum, nodes behind it, and a layer that reads `reads`."""
+    parts = [conv("image", "first"), conv("first", "second"), op("Add", ["first", "second"], "sum"), *behind]
+    return graph(*parts, conv(reads, "third"))
+
+
+def test_the_constant_of_a_residual_sum_goes_into_the_layer_that_it_reads_as_it_is() -> None:
+    model = residual()
+    before = {name: bias_of(model, name).copy() for name in ("first", "second")}
+    quantized(model, sum=(-1.0, 6.0))
+    grid = affine.activation_grid(Range(-1.0, 6.0), symmetric=False)
+    assert scale_read_by(model, "third") == pytest.approx(7 / 255)
+    assert kinds(model).count("Add") == 1
+    assert bias_of(model, "second") == pytest.approx(before["second"] + grid.scale * grid.zero_point, abs=1e-5)
+    assert bias_of(model, "first") == pytest.approx(before["first"])
+    assert [value.producer().op_type for value in node(model, "sum").inputs] == ["DequantizeLinear", "Conv"]
+
+
+def test_an_activation_behind_a_residual_sum_becomes_saturation() -> None:
+    model = quantized(residual(op("Relu", ["sum"], "act"), reads="act"), act=ONE_SIDED)
+    assert scale_read_by(model, "third") == pytest.approx(6 / 255)
+    assert "Relu" not in kinds(model)
+    (quantizer,) = (use.node for use in node(model, "sum").outputs[0].uses())
+    assert quantizer.op_type == "QuantizeLinear"
+
+
+def test_of_two_layers_that_are_summed_the_rounded_one_keeps_its_bias() -> None:
+    """A ResNet's downsampling: rounding must not see the constant."""
+    parts = [conv("image", "narrow"), op("Relu", ["image"], "act"), conv("act", "down")]
+    model = graph(*parts, op("Add", ["narrow", "down"], "sum"), conv("sum", "third"))
+    before = {name: bias_of(model, name).copy() for name in ("narrow", "down")}
+    quantized(model, sum=(-1.0, 6.0))
+    (rounded,) = (v.producer().name for v in node(model, "sum").inputs if v.producer().op_type == "DequantizeLinear")
+    assert rounded == "down_dequantize"
+    assert kinds(model).count("Add") == 1
+    assert bias_of(model, "down") == pytest.approx(before["down"])
+    assert (bias_of(model, "narrow") - before["narrow"]).min() < -1
+
+
+def test_behind_a_sum_of_no_layer_the_constant_is_added() -> None:
+    parts = [conv("image", "first"), op("HardSwish", ["first"], "act"), op("Add", ["first", "act"], "sum")]
+    model = quantized(graph(*parts, conv("sum", "second")), sum=(-1.0, 6.0))
+    assert node(model, "sum_shifted").op_type == "Add"
+
+
 @pytest.mark.parametrize("kind", ["Pad", "MaxPool", "Concat"])
 def test_behind_what_only_moves_values_nothing_is_added(kind: str) -> None:
     ends = {"ends": np.zeros(8, np.int64)}
@@ -126,7 +171,7 @@ def test_a_layer_may_both_write_and_read_shifted_tensors_and_strict_parity_has_n
 
 
 class Bottleneck(nn.Module):
-    """An inverted residual with a ReLU6 on either side of its depthwise convolution; the last bias is zero."""
+    """An inverted residual with a ReLU6 on either side of its depthwise convolution; the narrow bias is zero."""
 
     def __init__(self, act: type[nn.Module]) -> None:
         super().__init__()
@@ -134,12 +179,14 @@ class Bottleneck(nn.Module):
         self.wide = nn.Sequential(nn.Conv2d(16, 32, 1), act())
         self.deep = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1, groups=32), act())
         self.narrow = nn.Conv2d(32, 16, 1)
+        self.last = nn.Conv2d(16, 16, 1)
         self.pool, self.flatten, self.head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)
         nn.init.zeros_(self.narrow.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.narrow(self.deep(self.wide(self.first(x))))
-        return self.head(self.flatten(self.pool(x)))
+        x = self.first(x)
+        x = x + self.narrow(self.deep(self.wide(x)))
+        return self.head(self.flatten(self.pool(self.last(x))))
 
 
 @pytest.mark.parametrize("act", [nn.ReLU6, nn.ReLU, nn.Hardswish, nn.SiLU])
@@ -156,6 +203,8 @@ def test_the_file_computes_what_the_simulation_says(act: type[nn.Module], tmp_pa
     assert any(grid.zero_point for grid in simulation.rounded.values())
     with torch.inference_mode():
         wanted, exact = simulation.run(images).numpy(), folded(images).numpy()
+    assert simulation.rounded["add"].zero_point
+    assert not [name for each in graph_.graph if (name := str(each.name)).startswith("add") and "shifted" in name]
     got = run_onnx(tmp_path / "int8.onnx", images, optimize=False)
     assert relative_error(got, wanted) < 0.1 * relative_error(wanted, exact)
     assert relative_error(got, exact) < 0.1
