@@ -11,7 +11,7 @@ The quantized model's placement says which tensors are rounded, on which grids, 
    output. The constant goes into the bias of the layer that writes the tensor if nothing lies between, or only an
    activation that clips exactly as int8 saturates, which is then removed, or a residual addition that reads the layer
    as it is; else into an Add. TensorRT fuses a convolution, the addition of a shortcut and the quantization behind
-   it, but no sum of a tensor and one number (NVIDIA's TensorRT documentation, "Layer Fusion Catalog").
+   it, but by its documentation no sum that broadcasts (TensorRT 8's Developer Guide, "Types of Fusions").
 
 A Linear over more than two dimensions is a MatMul with a constant, and an Add with the bias. What has no counterpart in
 the placement is left as it is.
