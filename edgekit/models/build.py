@@ -23,6 +23,7 @@ from edgekit.models.zoo import RANGE, row
 from edgekit.records import Preprocess
 
 _HIDDEN_DROPOUT = 0.2
+_LEAST_CHANNELS = 8  # of a 1x1 convolution with a stride that is safe in channels_last
 
 
 def build(arch: str, classes: int, image_size: int | None = None, hidden: int = 0) -> nn.Module:
@@ -192,6 +193,21 @@ def _interpolate_positions(state: Tensors, own: Tensors) -> None:
 
     side = round((own[key].shape[1] - 1) ** 0.5)  # in patches, without the class token
     state[key] = interpolate_embeddings(side, 1, {key: state[key]})[key]
+
+
+def crashes_in_channels_last(network: nn.Module) -> bool:
+    """Return whether torch would end the process in the backward pass of this network on a CPU.
+
+    Seen with torch 2.14: gradients of the weights of a 1x1 convolution with a stride and three or four input
+    channels (timm/repvgg_a0, timm/fastvit_t8) are a segmentation fault in channels_last.
+    """
+    return any(
+        isinstance(module, nn.Conv2d)
+        and set(module.kernel_size) == {1}
+        and max(module.stride) > 1
+        and 1 < module.in_channels // module.groups < _LEAST_CHANNELS
+        for module in network.modules()
+    )
 
 
 def pick_device(name: str) -> torch.device:

@@ -41,7 +41,6 @@ WORTH = 1.1
 # Images times epochs below which measuring would take longer than it saves.
 WORTH_MEASURING = 4000
 _ROUNDS = 3
-_LEAST_CHANNELS = 8  # of a 1x1 convolution with a stride that is safe in channels_last
 
 
 @dataclass(frozen=True)
@@ -192,21 +191,11 @@ def linear_top1(x: torch.Tensor, y: torch.Tensor, val_x: torch.Tensor, val_y: to
 
 
 def crashes_in_channels_last(options: TrainOptions, classes: int, device: torch.device) -> bool:
-    """Return whether torch would end the process in the backward pass of this network on this device.
-
-    Seen with torch 2.14 on a CPU: gradients of the weights of a 1x1 convolution with a stride and three or four input
-    channels (timm/repvgg_a0, timm/fastvit_t8) are a segmentation fault in channels_last.
-    """
+    """Return whether torch would end the process in the backward pass of this network on this device."""
     if device.type != "cpu" or options.caches:
         return False
     network = build.build(options.arch, classes, options.image_size, options.hidden)
-    return any(
-        isinstance(module, nn.Conv2d)
-        and set(module.kernel_size) == {1}
-        and max(module.stride) > 1
-        and 1 < module.in_channels // module.groups < _LEAST_CHANNELS
-        for module in network.modules()
-    )
+    return build.crashes_in_channels_last(network)
 
 
 def check_amp(options: TrainOptions, device: torch.device) -> None:
