@@ -29,6 +29,7 @@ class CalibrationRecipe:
         steps: recovery steps in order, names in `quant.recover.STEPS`; with none, weights are rounded to nearest.
         recovery_samples: number of samples for the steps, whose memory grows with it.
         damping: of the steps that solve for weights, relative to the mean power of the inputs.
+        distillation: number of training steps of the step "distill".
     """
 
     name: str
@@ -38,6 +39,7 @@ class CalibrationRecipe:
     steps: tuple[str, ...] = ()
     recovery_samples: int = 256
     damping: float = 0.3
+    distillation: int = 400
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -47,6 +49,8 @@ class CalibrationRecipe:
             raise UsageError(f"calibration recipe {self.name!r}: recovery_samples must be 1 to 1024")
         if not 1e-3 <= self.damping <= 1000:
             raise UsageError(f"calibration recipe {self.name!r}: damping must be 0.001 to 1000")
+        if not 1 <= self.distillation <= 1_000_000:
+            raise UsageError(f"calibration recipe {self.name!r}: distillation must be 1 to 1000000 steps")
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,8 @@ class CalibrationTable:
         ranges: tensor -> the range that the observer chose.
         observer, recipe: their names. samples: fingerprint of the calibration set. parent: sha256 of the checkpoint.
         seen: tensor -> the range of all its values.
+        symmetric: tensor -> the range for symmetric grids, where it is another than that in `ranges`. What is right
+            for 255 steps from end to end is too wide where one half has nothing to hold.
     """
 
     ranges: dict[str, Range]
@@ -107,14 +113,24 @@ class CalibrationTable:
     samples: str
     parent: str
     seen: dict[str, Range] = field(default_factory=dict)
+    symmetric: dict[str, Range] = field(default_factory=dict)
 
-    def with_ranges(self, ranges: dict[str, Range]) -> CalibrationTable:
-        """Return a table with other ranges for some tensors, whose layers were rewritten so that they hold them."""
-        seen = dict(self.seen)
-        for name in ranges.keys() & seen.keys():
-            low, high = min(seen[name].low, ranges[name].low), max(seen[name].high, ranges[name].high)
-            seen[name] = Range(low, high)
-        return replace(self, ranges={**self.ranges, **ranges}, seen=seen)
+    def spans(self, symmetric: bool) -> dict[str, Range]:
+        """Return the range of each tensor for symmetric grids, or for others."""
+        return {**self.ranges, **self.symmetric} if symmetric else self.ranges
+
+    def with_ranges(self, ranges: dict[str, Range], symmetric: dict[str, Range] | None = None) -> CalibrationTable:
+        """Return a table with other ranges for some tensors, whose layers were rewritten so that they hold them.
+
+        Args:
+            symmetric: those for symmetric grids, where they are others.
+        """
+        seen, given = dict(self.seen), (ranges, symmetric or {})
+        for name, span in (each for spans in given for each in spans.items()):
+            if name in seen:
+                seen[name] = Range(min(seen[name].low, span.low), max(seen[name].high, span.high))
+        kept = {name: span for name, span in self.symmetric.items() if name not in ranges}
+        return replace(self, ranges={**self.ranges, **ranges}, seen=seen, symmetric={**kept, **given[1]})
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -328,27 +329,57 @@ class Intermediates:
         return self._recovered(dataclasses.replace(self.table, ranges={}), ".weights.npz", False)
 
     def _recovered(self, table: CalibrationTable, suffix: str, symmetric: bool) -> QuantizedModel:
-        """Return the model with the least error when the tensors of `table` are rounded."""
-        from edgekit.quant import cache, placement, recover
+        """Return the model with the least error when the tensors of `table` are rounded.
 
-        def model(found: cache.Weights) -> QuantizedModel:
-            table = self.table.with_ranges(found.ranges)
-            return placement.quantized_model(self.folded, table, found.layers, symmetric, found.steps, found.rewritten)
+        Distillation keeps what it starts from, and its own state, in files of their own until it has ended.
+        """
+        from edgekit.quant import recover
+
+        steps = tuple(step for step in self.recipe.steps if step != "distill")
+        images = functools.cache(
+            lambda: self.calibration_images(self.recipe.recovery_samples if self.recipe.steps else 1)
+        )
+
+        def solve() -> QuantizedModel:
+            scheme, recipe = QuantScheme(symmetric, everywhere=True), dataclasses.replace(self.recipe, steps=steps)
+            with progress.bar("recovering accuracy") as update:
+                return recover.recover(self.folded, table, recipe, scheme, images(), update)
+
+        if steps == self.recipe.steps or not table.ranges:
+            return self._made_once(suffix, symmetric, steps, solve)
+        solved, state = self.table_path.with_suffix(f".solved{suffix}"), self.table_path.with_suffix(f".part{suffix}")
+
+        def train() -> QuantizedModel:
+            start = self._made_once(f".solved{suffix}", symmetric, steps, solve)
+            with progress.bar("distilling") as update:
+                return recover.distilled(self.folded, start, images(), self.recipe.distillation, update, state)
+
+        found = self._made_once(suffix, symmetric, self.recipe.steps, train)
+        for path in (solved, state):
+            path.unlink(missing_ok=True)
+        return found
+
+    def _made_once(
+        self, suffix: str, symmetric: bool, steps: tuple[str, ...], make: Callable[[], QuantizedModel]
+    ) -> QuantizedModel:
+        """Return the model that is kept under a suffix beside the table; if there is none, make it and keep it.
+
+        Args:
+            steps: those that are tried; with none, the model is made anew each time, which takes no time.
+        """
+        from edgekit.quant import cache, placement
 
         path = self.table_path.with_suffix(suffix)
         made_by = {"table": files.sha256_file(self.table_path), "checkpoint": self.checkpoint.sha256}
-        if (kept := cache.load(path, made_by)) is not None:
-            return model(kept)
-        images = self.calibration_images(self.recipe.recovery_samples if self.recipe.steps else 1)
-        with progress.bar("recovering accuracy") as update:
-            scheme = QuantScheme(symmetric, everywhere=True)
-            found = recover.recover(self.folded, table, self.recipe, scheme, images, update)
-        ranges = {name: span for name, span in found.table.ranges.items() if span != self.table.ranges[name]}
-        weights = cache.Weights(found.layers, found.rewritten, ranges, found.steps)
-        if self.recipe.steps:
-            cache.save(path, weights, made_by)
-            progress.note(f"recovery: {_steps(found.steps, self.recipe)} on up to {len(images)} images")
-        return model(weights)
+        if (kept := cache.load(path, made_by)) is None:
+            found = make()
+            ranges = {name: span for name, span in found.table.ranges.items() if span != self.table.ranges[name]}
+            kept = cache.Weights(found.layers, found.rewritten, ranges, found.steps, found.table.symmetric)
+            if steps:
+                cache.save(path, kept, made_by)
+                progress.note(f"recovery: {_steps(found.steps, steps)}")
+        table = self.table.with_ranges(kept.ranges, kept.symmetric)
+        return placement.quantized_model(self.folded, table, kept.layers, symmetric, kept.steps, kept.rewritten)
 
     def first_layer(self, rounded: bool, rewritten: dict[str, LayerWeights]) -> LayerWeights | None:
         """Return the weights of a first layer that takes pixels less 255 times their mean; None if it cannot be.
@@ -500,9 +531,9 @@ class Intermediates:
         return files.load_json(_sidecar(path)) == {"parent": self.checkpoint.sha256, "sha256": files.sha256_file(path)}
 
 
-def _steps(kept: tuple[str, ...], recipe: CalibrationRecipe) -> str:
-    """Return the steps that were kept, and those of the recipe that were not."""
-    lost = ", ".join(step for step in recipe.steps if step not in kept)
+def _steps(kept: tuple[str, ...], tried: tuple[str, ...]) -> str:
+    """Return the steps that were kept, and those that were not."""
+    lost = ", ".join(step for step in tried if step not in kept)
     return f"{', '.join(kept) or 'none'}{f' (without gain here: {lost})' if lost else ''}"
 
 

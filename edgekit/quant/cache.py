@@ -15,7 +15,7 @@ from edgekit.errors import DataError, raise_if_not_damage
 from edgekit.quantization import LayerWeights, Range
 
 _PARTS = ("weight", "bias", "scales")
-_FORM = 4  # of the file; files of another form are ignored
+_FORM = 5  # of the file; files of another form are ignored
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,15 @@ class Weights:
     """`QuantizedModel.layers` and `QuantizedModel.rewritten`.
 
     Attributes:
-        ranges: tensor -> range, where they are not those of the calibration table. steps: that made them.
+        ranges: tensor -> range, where they are not those of the calibration table. symmetric: those for symmetric
+            grids, where they are others. steps: that made them.
     """
 
     layers: dict[str, LayerWeights]
     rewritten: dict[str, LayerWeights] = field(default_factory=dict)
     ranges: dict[str, Range] = field(default_factory=dict)
     steps: tuple[str, ...] = ()
+    symmetric: dict[str, Range] = field(default_factory=dict)
 
 
 def save(path: Path, weights: Weights, made_by: dict[str, Any]) -> None:
@@ -42,8 +44,10 @@ def save(path: Path, weights: Weights, made_by: dict[str, Any]) -> None:
         if (array := getattr(layer, part)) is not None
     }
     # With the names of the arrays: if one is damaged in the zip index, the array would be missing without notice.
-    ranges = {name: (span.low, span.high) for name, span in weights.ranges.items()}
-    made = {"ranges": ranges, "steps": weights.steps}
+    ranges, symmetric = (
+        {name: (span.low, span.high) for name, span in spans.items()} for spans in (weights.ranges, weights.symmetric)
+    )
+    made = {"ranges": ranges, "symmetric": symmetric, "steps": weights.steps}
     head = json.dumps({"form": _FORM, "made_by": made_by, "arrays": list(arrays), **made})
     buffer = io.BytesIO()
     np.savez(buffer, made_by=np.array(head), **arrays)
@@ -67,8 +71,11 @@ def load(path: Path, made_by: dict[str, Any]) -> Weights | None:
             if head["arrays"] != [key for key in kept.files if key != "made_by"]:
                 raise ValueError("its index names other arrays")
             layers, rewritten = (_group(kept, head["arrays"], name) for name in ("layers", "rewritten"))
-            ranges = {name: Range(float(low), float(high)) for name, (low, high) in head["ranges"].items()}
-            return Weights(layers, rewritten, ranges, tuple(map(str, head["steps"])))
+            ranges, symmetric = (
+                {name: Range(float(low), float(high)) for name, (low, high) in head[part].items()}
+                for part in ("ranges", "symmetric")
+            )
+            return Weights(layers, rewritten, ranges, tuple(map(str, head["steps"])), symmetric)
     except Exception as error:  # zipfile, zlib, json and numpy raise a dozen kinds
         raise_if_not_damage(error, path)
         raise DataError(f"{path} is damaged: {error}", "keep it elsewhere; the next export makes it again") from error

@@ -175,7 +175,7 @@ def _spans(
         return {n: (-(most := max(-span.low, span.high)), most) for n, span in ranges.items()}
     grids = quantized.placement(LITERT_SCHEME).grids
     symmetric = quantized.scheme(LITERT_SCHEME).symmetric
-    spans = {}
+    table, spans = replace(table, ranges=table.spans(symmetric)), {}
     for name, span in _ranges(model, activations, table, naming).items():
         ours = naming.tensors.get(name)
         grid = grids[ours] if ours in grids else affine.activation_grid(span, symmetric)  # LiteRT's own tensors

@@ -128,7 +128,8 @@ def place(
         reads.add((names[source], names[reader]))
         if isinstance(module_of(folded, source), nn.ZeroPad2d):  # exporters may fold it into the layer that reads it
             reads.add((names[source.all_input_nodes[0]], names[reader]))
-    grids = {n: affine.tensor_grid(span, scheme.symmetric, n in shifted) for n, span in table.ranges.items()}
+    spans = table.spans(scheme.symmetric)
+    grids = {n: affine.tensor_grid(span, scheme.symmetric, n in shifted) for n, span in spans.items()}
     floats: set[str] = set()
     if scheme.everywhere:
         computes = _integer_operators(folded, float_layers, known)

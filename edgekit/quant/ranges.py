@@ -5,27 +5,51 @@ The change of the scores by a small error d of a tensor is J d, with the derivat
 estimated without J: for random r, backpropagation gives g = r J for all tensors at once, and the mean of the squares
 of g d is the square of J d (Hutchinson's estimator). So a candidate costs one rounding and one product, not a run of
 the network. Errors of tensors add up almost as if they were independent, so that each can be chosen by itself.
+
+A clipped value is no small error. Of the tensors that matter most, and of those that are clipped most, the estimated
+best, the range before and wider ones are measured: the network runs on from the rounded tensor.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
 from torch import fx
 
-from edgekit.quant import affine, placement, simulate
+from edgekit.quant import affine, loss, placement, simulate
 from edgekit.quant.naming import INPUT, tensor_names
-from edgekit.quantization import CalibrationTable, Grid, Placement, QuantScheme, Range
+from edgekit.quantization import CalibrationTable, Grid, QuantScheme, Range
 
 IMAGES = 32
 FACTORS = (0.18, 0.21, 0.25, 0.3, 0.35, 0.42, 0.5, 0.6, 0.71, 0.84, 1.0, 1.19, 1.41, 1.68, 2.0)
+MEASURING = 16  # images on which doubtful choices are measured
+MOST_MEASURED = 12  # tensors of each scheme
 PROJECTIONS = 4  # random directions of the scores for each image
 MOST_BYTES = 10**9  # of the values and derivatives of one chunk
 _CHUNK = 8
+_CLIPPED = 0.65  # of the range before: what is narrower is measured
+_SHARE = 0.01  # of the estimated error of all: what makes more is measured
+_BETTER = 0.9  # times the error: what is measured to be better by less may be so by chance
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A tensor that one scheme rounds.
+
+    Attributes:
+        spans: the ranges to choose from, from narrow to wide. grids: of each. now: number of the table's range.
+    """
+
+    name: str
+    symmetric: bool
+    spans: tuple[Range, ...]
+    grids: tuple[Grid, ...]
+    now: int
 
 
 def search(
@@ -34,29 +58,112 @@ def search(
     schemes: Sequence[QuantScheme],
     images: torch.Tensor,
     update: Callable[[int, int], None] = lambda done, total: None,
-) -> CalibrationTable:
-    """Return the table with each range multiplied by the one of `FACTORS` that moves the scores least.
+) -> tuple[CalibrationTable, CalibrationTable]:
+    """Return the table with each range multiplied by the one of `FACTORS` that moves the scores least: two proposals.
 
-    The error is relative to each image's scores, averaged over images, and its squares summed over the schemes. No
+    One goes by the estimates alone, the other by measurements of what is doubtful. Neither is always better: measured
+    alone, a clip does harm that it would not do behind tensors that are clipped as well.
+
+    Symmetric grids get ranges of their own. The error is relative to each image's scores, averaged over images. No
     range gets wider than what calibration saw. The input and the scores keep theirs.
 
     Args:
+        schemes: at most one that is symmetric, and one that is not.
         images: normalized float32 (N, 3, H, W); the first `IMAGES` are used.
-        update: called with the number of images done and in all.
+        update: called with the parts of the work done and in all (`parts`).
     """
-    names = tensor_names(network.graph)
+    images = images[:IMAGES]
+    total = parts(len(images), len(schemes))
+    choices = [choice for scheme in schemes for choice in _choices(network, table, scheme)]
+    grids: dict[str, set[Grid]] = defaultdict(set)
+    for choice in choices:
+        grids[choice.name] |= {*choice.grids}
+    found = errors(network, grids, images, lambda done, _: update(done, total))
+    estimated = {choice: _least(choice, found) for choice in choices}
+    measured, done = dict(estimated), len(images)
+    for choice in _doubtful(estimated, found):
+        measured[choice] = _measured(network, choice, estimated[choice], images[:MEASURING])
+        done += 1
+        update(done, total)
+    update(total, total)
+    return _with(table, estimated), _with(table, measured)
+
+
+def _with(table: CalibrationTable, chosen: Mapping[_Choice, int]) -> CalibrationTable:
+    """Return the table with the chosen ranges."""
+    spans: dict[bool, dict[str, Range]] = {False: {}, True: {}}
+    for choice, number in chosen.items():
+        spans[choice.symmetric][choice.name] = choice.spans[number]
+    return replace(table, ranges={**table.ranges, **spans[False]}, symmetric={**table.symmetric, **spans[True]})
+
+
+def parts(images: int, schemes: int) -> int:
+    """Return the number of parts of the work of a search."""
+    return min(images, IMAGES) + schemes * MOST_MEASURED
+
+
+def _choices(network: fx.GraphModule, table: CalibrationTable, scheme: QuantScheme) -> Iterator[_Choice]:
+    """Yield the tensors whose ranges are to be chosen."""
+    names, place = tensor_names(network.graph), placement.place(network, table, scheme)
     fixed = {INPUT, *(names.get(node, "") for node in network.graph.output_node().all_input_nodes)}
-    placed = [(scheme, placement.place(network, table, scheme)) for scheme in schemes]
-    spans = {n: candidates(table, n) for n in table.ranges if n not in fixed and any(n in p.rounded for _, p in placed)}
-    grids = {n: [[_grid(span, n, table, *each) for each in placed] for span in tried] for n, tried in spans.items()}
-    wanted = {n: {grid for row in rows for grid in row if grid is not None} for n, rows in grids.items()}
-    found = errors(network, wanted, images[:IMAGES], update)
-    chosen = {}
-    for name, tried in spans.items():
-        sums = [sum(found[name, grid] ** 2 for grid in row if grid is not None) for row in grids[name]]
-        before = table.ranges[name]
-        _, chosen[name] = min(zip(sums, tried, strict=True), key=lambda each: (each[0], each[1] != before))
-    return replace(table, ranges={**table.ranges, **chosen})
+    spans = table.spans(scheme.symmetric)
+    for name in place.rounded:
+        if name not in spans or name in fixed:
+            continue
+        span, seen = spans[name], table.seen.get(name, spans[name])
+        tried = candidates(span, seen)
+        shifted = scheme.shifted and place.grids[name] != affine.activation_grid(span, scheme.symmetric)
+        grids = tuple(affine.tensor_grid(each, scheme.symmetric, shifted) for each in tried)
+        nearest = min(range(len(tried)), key=lambda number: abs(tried[number].high - span.high))
+        yield _Choice(name, scheme.symmetric, tried, grids, nearest)
+
+
+def candidates(span: Range, seen: Range) -> tuple[Range, ...]:
+    """Return the ranges to try for a tensor: multiples of its range, within what calibration saw."""
+    low, high = min(seen.low, 0.0), max(seen.high, 0.0)
+    found = [Range(max(span.low * factor, low), min(span.high * factor, high)) for factor in FACTORS]
+    return tuple(dict.fromkeys(found))
+
+
+def _least(choice: _Choice, found: Mapping[tuple[str, Grid], float]) -> int:
+    """Return the number of the range with the least estimated error; the table's if none is better."""
+    return min(range(len(choice.spans)), key=lambda n: (found[choice.name, choice.grids[n]], n != choice.now))
+
+
+def _doubtful(best: Mapping[_Choice, int], found: Mapping[tuple[str, Grid], float]) -> list[_Choice]:
+    """Return the tensors whose choice is to be measured: at most `MOST_MEASURED` of each scheme.
+
+    These are the ones that are clipped much more than before, and those that make most of the error, before or after.
+    """
+    chosen = []
+    for symmetric in (False, True):
+        own = [choice for choice in best if choice.symmetric is symmetric]
+        error = {c: max(found[c.name, c.grids[number]] for number in (best[c], c.now)) for c in own}
+        total = sum(found[c.name, c.grids[best[c]]] ** 2 for c in own)
+        clipped = {c for c in own if c.spans[best[c]].high < _CLIPPED * c.spans[c.now].high}
+        doubtful = [c for c in own if c in clipped or error[c] ** 2 > _SHARE * total]
+        chosen += sorted(doubtful, key=lambda c: (c in clipped, error[c]), reverse=True)[:MOST_MEASURED]
+    return chosen
+
+
+@torch.inference_mode()
+def _measured(network: fx.GraphModule, choice: _Choice, start: int, images: torch.Tensor) -> int:
+    """Return the range with the least measured error: the estimated best, the table's, or wider ones.
+
+    Narrower ones would be right for the values of these few images.
+    """
+    suffix = simulate.Suffix(network, choice.name, images)
+    wanted = suffix.scores(suffix.value)
+
+    @cache
+    def error(number: int) -> float:
+        scores = suffix.scores(simulate.fake_quantize(suffix.value, choice.grids[number]))
+        return loss.power([loss.relative(scores, wanted)])
+
+    best = min((start, choice.now), key=error)
+    while best + 1 < len(choice.spans) and error(best + 1) < _BETTER * error(best):
+        best += 1
+    return best
 
 
 def errors(
@@ -82,25 +189,6 @@ def errors(
         done += count
         update(done, len(images))
     return found
-
-
-def candidates(table: CalibrationTable, name: str) -> list[Range]:
-    """Return the ranges to try for a tensor: multiples of its range, within what calibration saw."""
-    span = table.ranges[name]
-    seen = table.seen.get(name, span)
-    found = [
-        Range(max(span.low * factor, min(seen.low, 0.0)), min(span.high * factor, max(seen.high, 0.0)))
-        for factor in FACTORS
-    ]
-    return list(dict.fromkeys(found))
-
-
-def _grid(span: Range, name: str, table: CalibrationTable, scheme: QuantScheme, place: Placement) -> Grid | None:
-    """Return the grid of another range of a tensor; None if the scheme does not round it."""
-    if name not in place.rounded:
-        return None
-    shifted = scheme.shifted and place.grids[name] != affine.activation_grid(table.ranges[name], scheme.symmetric)
-    return affine.tensor_grid(span, scheme.symmetric, shifted)
 
 
 class _Keeping(simulate.Simulation):

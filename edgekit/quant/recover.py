@@ -14,6 +14,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from torch import fx, nn
 
 from edgekit import progress
 from edgekit.errors import unknown
-from edgekit.quant import affine, dead_channels, equalize, loss, placement, ranges, simulate, solve
+from edgekit.quant import affine, dead_channels, distill, equalize, loss, placement, ranges, simulate, solve
 from edgekit.quant.naming import tensor_names
 from edgekit.quant.operators import Weighted
 from edgekit.quant.placement import layers, with_weights
@@ -44,6 +45,7 @@ STEPS = {
     "compensate": "least squares against the float network's outputs (edgekit.quant.solve)",
     "rounding": "weights rounded so that errors cancel, scales by least error (edgekit.quant.solve)",
     "bias": "mean of every output made that of the float network (Nagel et al. 2019, arXiv:1906.04721, section 4.2)",
+    "distill": "weights, biases and ranges trained to give the float network's scores (edgekit.quant.distill)",
 }
 _BY_LAYER = ("compensate", "rounding", "bias")
 CHUNK = 8  # images at a time
@@ -105,6 +107,44 @@ def recover(
     return placement.quantized_model(folded, table, solved, scheme.symmetric, tuple(kept), rewritten)
 
 
+@torch.inference_mode(False)
+def distilled(
+    folded: fx.GraphModule,
+    model: QuantizedModel,
+    images: torch.Tensor,
+    steps: int,
+    update: Callable[[int, int], None] = lambda done, total: None,
+    state: Path | None = None,
+) -> QuantizedModel:
+    """Return a recovered model after distillation, or `model` itself where held-out images lose by it.
+
+    Args:
+        images: normalized float32 (N, 3, H, W), from the calibration set. The last `JUDGING` are held out, if there
+            are at least twice as many.
+        steps: of the training. update: called with the number of steps done and in all.
+        state: a file for the state of the training; a training that was ended early is continued.
+    """
+    training, judging = (images[:-JUDGING], images[-JUDGING:]) if len(images) >= 2 * JUDGING else (images, images)
+    network = with_weights(folded, model.rewritten)
+    tried = schemes(model.symmetric)
+    try:
+        found = distill.distill(network, model.table, model.layers, tried, training, steps, update, state)
+    except RuntimeError as error:  # an operator without derivatives, or one that overwrites what they need
+        progress.note(f"no distillation, since backpropagation fails: {str(error).splitlines()[0]}")
+        return model
+    with torch.inference_mode():
+        chunks = judging.split(CHUNK)
+        wanted = [torch.as_tensor(folded(chunk)) for chunk in chunks]
+        before, after = (
+            loss.rounded(network, table, tried, chunks, wanted, simulate.tensors_of(layers))
+            for table, layers in ((model.table, model.layers), (found.table, found.layers))
+        )
+    if after >= before:
+        return model
+    kept = (*model.steps, "distill")
+    return placement.quantized_model(folded, found.table, found.layers, model.symmetric, kept, model.rewritten)
+
+
 def schemes(symmetric: bool) -> tuple[QuantScheme, ...]:
     """Return those that a model is for: of both runtimes, or the one of strict parity."""
     return (QuantScheme(True, everywhere=True),) if symmetric else (LITERT_SCHEME, TENSORRT_SCHEME)
@@ -151,7 +191,8 @@ class _Work:
         steps = tuple(step for step in recipe.steps if step in _BY_LAYER)
         without = tuple(step for step in steps if step != "compensate")
         self.ways = [steps, without] if apart and without != steps else [steps]
-        searched = min(len(self.images), ranges.IMAGES) if rounds and "ranges" in recipe.steps else 0
+        searches = rounds and "ranges" in recipe.steps
+        searched = ranges.parts(len(self.images), len(self.schemes)) if searches else 0
         self.done, self.parts = 0, searched + len(self.ways) * len(layers(folded))
 
     def _did(self, done: int, total: int) -> None:
@@ -170,13 +211,17 @@ class _Work:
         table: CalibrationTable,
         rewritten: dict[str, LayerWeights],
         quantized: dict[str, LayerWeights] | None = None,
+        schemes: tuple[QuantScheme, ...] = (),
     ) -> float:
-        """Return the loss of a model on held-out images, summed over the schemes."""
+        """Return the loss of a model on held-out images, summed over `schemes`, or over all."""
         network, weights = with_weights(self.folded, rewritten), simulate.tensors_of(quantized or {})
-        return loss.rounded(network, table, self.schemes, *self._judged, weights)
+        return loss.rounded(network, table, schemes or self.schemes, *self._judged, weights)
 
     def searched(self, table: CalibrationTable, rewritten: dict[str, LayerWeights]) -> CalibrationTable | None:
-        """Return a table with the ranges that move the scores least; None if it does not lose less."""
+        """Return a table with the ranges that move the scores least, for each scheme that loses less by them.
+
+        None if no scheme does.
+        """
         if not self.rounds or not len(self.images):
             return None
         network = with_weights(self.folded, rewritten)
@@ -185,7 +230,16 @@ class _Work:
         except RuntimeError as error:  # an operator without derivatives, or one that overwrites what they need
             progress.note(f"ranges are not searched, since backpropagation fails: {str(error).splitlines()[0]}")
             return None
-        return found if self._loss(found, rewritten) < self._loss(table, rewritten) else None
+        plain = symmetric = table
+        for scheme in self.schemes:
+            part = "symmetric" if scheme.symmetric else "ranges"
+            tried = [table, *(replace(table, **{part: getattr(each, part)}) for each in found)]
+            best = min(tried, key=lambda each: self._loss(each, rewritten, None, (scheme,)))
+            plain, symmetric = (plain, best) if scheme.symmetric else (best, symmetric)
+        if plain is symmetric is table:
+            return None
+        spans = {name: span for name, span in symmetric.spans(True).items() if span != plain.ranges[name]}
+        return replace(table, ranges=plain.ranges, symmetric=spans)
 
     def solved(
         self, table: CalibrationTable, rewritten: dict[str, LayerWeights]

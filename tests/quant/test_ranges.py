@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,6 +42,11 @@ def deaf() -> tuple[fx.GraphModule, CalibrationTable, torch.Tensor]:
     return folded, nets.observe(folded, images), images
 
 
+def estimated(*arguments: Any) -> CalibrationTable:
+    """What the search proposes by its estimates alone."""
+    return ranges.search(*arguments)[0]
+
+
 def rounded_loss(folded: fx.GraphModule, table: CalibrationTable, images: torch.Tensor) -> float:
     """The loss with rounded activations, over both schemes."""
     with torch.inference_mode():
@@ -52,28 +59,29 @@ def test_the_estimate_is_the_error_that_rounding_makes(steps: int) -> None:
     folded, images, table = fragile()
     most = max(abs(table.ranges["first.2"].low), table.ranges["first.2"].high)
     grid = Grid(most / steps, -128)
-    estimated = ranges.errors(folded, {"first.2": {grid}}, images)
+    found = ranges.errors(folded, {"first.2": {grid}}, images)
     with torch.inference_mode():
         wanted = folded(images)
         real = loss.relative(simulate.Simulation(folded, {"first.2": grid}).run(images), wanted)
     assert float(real.mean()) > 1e-3
-    assert estimated["first.2", grid] == pytest.approx(float(real.mean()), rel=0.25)
+    assert found["first.2", grid] == pytest.approx(float(real.mean()), rel=0.25)
 
 
 def test_a_range_leaves_out_what_the_scores_do_not_hear() -> None:
     folded, table, images = deaf()
-    found = ranges.search(folded, table, SCHEMES, images[:32])
+    found = estimated(folded, table, SCHEMES, images[:32])
     assert found.ranges["active"].high < 0.3 * table.ranges["active"].high
     assert rounded_loss(folded, found, images[32:]) < 0.5 * rounded_loss(folded, table, images[32:])
 
 
 def test_no_range_gets_wider_than_what_was_seen_and_those_at_the_ends_stay() -> None:
     folded, images, table = fragile()
-    found = ranges.search(folded, table, SCHEMES, images)
+    found = estimated(folded, table, SCHEMES, images)
     ends = (INPUT, "head")
-    assert [found.ranges[name] for name in ends] == [table.ranges[name] for name in ends]
-    for name, span in found.ranges.items():
-        assert table.seen[name].low <= span.low <= 0.0 <= span.high <= table.seen[name].high
+    for spans in (found.ranges, found.spans(symmetric=True)):
+        assert [spans[name] for name in ends] == [table.ranges[name] for name in ends]
+        for name, span in spans.items():
+            assert table.seen[name].low <= span.low <= 0.0 <= span.high <= table.seen[name].high
     assert found.ranges != table.ranges
     assert (found.seen, found.samples, found.observer) == (table.seen, table.samples, table.observer)
 
@@ -85,19 +93,79 @@ def test_the_image_and_the_scores_are_never_searched(monkeypatch: pytest.MonkeyP
         return {(name, grid): grid.scale for name, each in grids.items() for grid in each}
 
     monkeypatch.setattr(ranges, "errors", finest)
-    found = ranges.search(folded, table, SCHEMES, images)
+    found = estimated(folded, table, SCHEMES, images)
     rounded = {name for scheme in SCHEMES for name in placement.place(folded, table, scheme).rounded}
     assert {name for name in rounded if found.ranges[name] == table.ranges[name]} == {INPUT, "head"}
+    assert {name for name in found.symmetric if found.symmetric[name] == table.ranges[name]} == set()
 
 
 def test_a_narrow_range_may_get_wider() -> None:
-    table = CalibrationTable({"a": Range(-1.0, 2.0)}, "mse", "r", "s", "p", {"a": Range(-1.2, 9.0)})
-    found = ranges.candidates(table, "a")
+    found = ranges.candidates(Range(-1.0, 2.0), seen=Range(-1.2, 9.0))
     assert Range(-1.0, 2.0) in found
     assert max(span.high for span in found) == pytest.approx(4.0)
     assert min(span.low for span in found) == pytest.approx(-1.2)
-    alone = CalibrationTable({"a": Range(0.0, 2.0)}, "mse", "r", "s", "p", {"a": Range(0.0, 2.0)})
-    assert max(span.high for span in ranges.candidates(alone, "a")) == 2.0
+    assert max(span.high for span in ranges.candidates(Range(0.0, 2.0), seen=Range(0.0, 2.0))) == 2.0
+
+
+class Gate(nn.Module):
+    """A tensor of which one half is nearly empty, as after SiLU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.active = nn.Conv2d(3, 16, 3, 2, 1), nn.SiLU()
+        self.second, self.head = nn.Conv2d(16, 16, 3, 1, 1), nn.Linear(16, 5)
+        with torch.no_grad():
+            self.first.weight *= 8
+            self.second.weight[:, 0] = 0
+            self.first.weight[0] *= 6
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.second(self.active(self.first(x)))).mean((2, 3)))
+
+
+def test_symmetric_grids_get_ranges_of_their_own() -> None:
+    torch.manual_seed(0)
+    folded, images = fold(Gate().eval(), 32), nets.random_images(80, 32)
+    table = nets.observe(folded, images)
+    found = estimated(folded, table, SCHEMES, images[:32])
+    assert found.spans(symmetric=True)["mul"] == found.symmetric["mul"] != found.ranges["mul"]
+    for scheme in SCHEMES:
+        alone = estimated(folded, table, (scheme,), images[:32])
+        assert alone.spans(scheme.symmetric)["mul"] == found.spans(scheme.symmetric)["mul"]
+        grid = placement.place(folded, found, scheme).grids["mul"]
+        span = found.spans(scheme.symmetric)["mul"]
+        assert grid.scale == affine.activation_grid(span, scheme.symmetric).scale
+
+
+@pytest.mark.parametrize(("start", "best"), [(4, 6), (5, 6), (6, 6), (7, 7), (0, 8), (10, 8)])
+def test_a_doubtful_choice_is_measured(start: int, best: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the better of the estimated best and the table's range, as long as a wider one is better by a tenth."""
+    folded, images, _ = fragile()
+    spans = tuple(Range(0.0, 1.0 + number) for number in range(11))
+    grids = tuple(affine.activation_grid(span, False) for span in spans)
+    choice = ranges._Choice("first.2", False, spans, grids, now=8)
+    errors = [9.0, 8.5, 8.2, 8.1, 3.5, 3.0, 1.0, 2.0, 4.0, 4.2, 4.3]
+    rounded: list[Grid] = []
+
+    def measure(values: torch.Tensor, grid: Grid) -> torch.Tensor:
+        rounded.append(grid)
+        return values
+
+    monkeypatch.setattr(simulate, "fake_quantize", measure)
+    monkeypatch.setattr(loss, "power", lambda _: errors[grids.index(rounded[-1])])
+    assert ranges._measured(folded, choice, start, images[:4]) == best
+    assert len(rounded) == len(set(rounded)) <= 6  # each once
+
+
+def test_what_is_clipped_much_or_matters_most_is_measured() -> None:
+    spans = tuple(Range(0.0, high) for high in (1.0, 2.0, 4.0))
+    grids = tuple(affine.activation_grid(span, False) for span in spans)
+    names = ("clipped", "large", "large before", "small")  # the first and the third get narrower by half or more
+    choices = [ranges._Choice(name, False, spans, grids, now=2) for name in names]
+    best = dict(zip(choices, (0, 2, 1, 2), strict=True))
+    found = {(name, grid): 1e-3 for name in names for grid in grids}
+    found |= {("large", grids[2]): 1.0, ("large before", grids[2]): 0.5}
+    assert [choice.name for choice in ranges._doubtful(best, found)] == ["large before", "clipped", "large"]
 
 
 def test_the_images_are_taken_in_parts_that_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +173,11 @@ def test_the_images_are_taken_in_parts_that_fit_into_memory(monkeypatch: pytest.
     done: list[tuple[int, int]] = []
     monkeypatch.setattr(ranges, "MOST_BYTES", 1)
     ranges.search(folded, table, SCHEMES, images[:5], lambda *each: done.append(each))
-    assert done == [(n, 5) for n in range(1, 6)]
+    parts = ranges.parts(5, len(SCHEMES))
+    assert done[:5] == [(n, parts) for n in range(1, 6)]
+    assert done[-1] == (parts, parts)
+    assert parts == 5 + 2 * ranges.MOST_MEASURED
+    assert done == sorted(done)
 
 
 def test_twice_gives_the_same_and_leaves_the_network_as_it_was() -> None:
@@ -141,13 +213,13 @@ def overwritten(adds: bool) -> tuple[fx.GraphModule, CalibrationTable, torch.Ten
 def test_a_tensor_that_is_overwritten_is_judged_as_it_was_and_one_without_effect_keeps_its_range() -> None:
     folded, table, images = overwritten(adds=False)
     grid = Grid(0.7, -100)  # 6 becomes 6.3, but most values are larger, and the ReLU6 makes 6 of them afterwards
-    estimated = ranges.errors(folded, {"add": {grid}, "unused": {grid}, "no such tensor": {grid}}, images)
+    found = ranges.errors(folded, {"add": {grid}, "unused": {grid}, "no such tensor": {grid}}, images)
     with torch.inference_mode():
         real = loss.relative(simulate.Simulation(folded, {"add": grid}).run(images.clone()), folded(images.clone()))
-    assert estimated["add", grid] == pytest.approx(float(real.mean()), rel=0.5)
-    assert ("unused", grid) not in estimated
+    assert found["add", grid] == pytest.approx(float(real.mean()), rel=0.5)
+    assert ("unused", grid) not in found
     assert ranges.errors(folded, {}, images) == {}
-    assert ranges.search(folded, table, SCHEMES, images).ranges["unused"] == table.ranges["unused"]
+    assert estimated(folded, table, SCHEMES, images).ranges["unused"] == table.ranges["unused"]
 
 
 # As a step of recovery.
@@ -166,9 +238,31 @@ def test_the_step_is_kept_where_it_lowers_the_loss_on_other_images() -> None:
 def test_ranges_that_lose_on_other_images_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     folded, table, images = deaf()
     worse = table.with_ranges({"active": Range(0.0, table.ranges["active"].high * 1e-3)})
-    monkeypatch.setattr(ranges, "search", lambda *_: worse)
+    monkeypatch.setattr(ranges, "search", lambda *_: (worse, worse))
     model = recover.recover(folded, table, CalibrationRecipe("r", steps=("ranges",)), LITERT_SCHEME, images)
     assert (model.steps, model.table) == ((), table)
+
+
+@pytest.mark.parametrize("good", [0, 1], ids=["estimated", "measured"])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_the_better_proposal_is_taken_for_each_scheme(
+    good: int, symmetric: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folded, table, images = deaf()
+    better = ranges.search(folded, table, SCHEMES, images[:32])[0]
+    high = table.ranges["active"].high * 1e-3
+    worse = table.with_ranges({"active": Range(0.0, high)}, {"active": Range(0.0, high)})
+    mixed = (
+        dataclasses.replace(worse, symmetric=better.symmetric)
+        if symmetric
+        else dataclasses.replace(worse, ranges=better.ranges)
+    )
+    proposals = (mixed, worse) if good == 0 else (worse, mixed)
+    monkeypatch.setattr(ranges, "search", lambda *_: proposals)
+    model = recover.recover(folded, table, CalibrationRecipe("r", steps=("ranges",)), LITERT_SCHEME, images)
+    assert model.steps == ("ranges",)
+    assert model.table.spans(symmetric) == better.spans(symmetric)
+    assert model.table.spans(not symmetric) == table.ranges
 
 
 def test_a_network_without_derivatives_keeps_its_ranges(caplog: pytest.LogCaptureFixture) -> None:
@@ -207,8 +301,9 @@ def test_progress_counts_every_part_of_the_work_once() -> None:
     done: list[tuple[int, int]] = []
     recipe = CalibrationRecipe("r", steps=("ranges", *ALL))
     recover.recover(folded, table, recipe, LITERT_SCHEME, images, lambda *each: done.append(each))
-    total = ranges.IMAGES + 2 * len(placement.layers(folded))
+    total = ranges.parts(ranges.IMAGES, len(SCHEMES)) + 2 * len(placement.layers(folded))
     assert {whole for _, whole in done} == {total}
     assert [part for part, _ in done] == sorted({part for part, _ in done})
     assert done[-1] == (total, total)
-    assert np.diff([part for part, _ in done]).max() <= 8 + len(placement.layers(folded))
+    most = max(8 + len(placement.layers(folded)), ranges.parts(0, len(SCHEMES)))
+    assert np.diff([part for part, _ in done]).max() <= most
