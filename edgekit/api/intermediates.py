@@ -347,10 +347,11 @@ class Intermediates:
 
         if steps == self.recipe.steps or not table.ranges:
             return self._made_once(suffix, symmetric, steps, solve)
-        solved, state = self.table_path.with_suffix(f".solved{suffix}"), self.table_path.with_suffix(f".part{suffix}")
+        stem = suffix.removesuffix(".npz")
+        solved, state = (self.table_path.with_suffix(stem + end) for end in (".solved.npz", ".part.pt"))
 
         def train() -> QuantizedModel:
-            start = self._made_once(f".solved{suffix}", symmetric, steps, solve)
+            start = self._made_once(f"{stem}.solved.npz", symmetric, steps, solve)
             with progress.bar("distilling") as update:
                 return recover.distilled(self.folded, start, images(), self.recipe.distillation, update, state)
 

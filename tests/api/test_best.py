@@ -82,7 +82,7 @@ def test_a_run_that_was_ended_while_distilling_goes_on(
     monkeypatch.setattr(recover, "distilled", ended)
     with pytest.raises(KeyboardInterrupt):
         _ = Intermediates(fruit, BEST).quantized
-    assert kept(fruit) == ["json", "part.npz", "solved.npz"]
+    assert kept(fruit) == ["json", "part.pt", "solved.npz"]
     monkeypatch.setattr(recover, "distilled", train)
     monkeypatch.setattr(recover, "recover", None)  # its result is kept
     with caplog.at_level(logging.INFO, "edgekit"):

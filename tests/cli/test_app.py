@@ -55,7 +55,7 @@ ERRORS = {
     "export -t jetson -p int4": (2, "unknown precision 'int4'", "known: fp32, fp16, int8"),
     "export -t desktop -p fp16": (2, "desktop does not run fp16", "supported precisions: fp32, int8"),
     "export -t jetson --recipe defalt": (2, "unknown calibration recipe 'defalt'", "did you mean 'default'?"),
-    "export -t jetson --recipe no.toml": (4, "'no.toml' does not exist", "known: bias, default"),
+    "export -t jetson --recipe no.toml": (4, "'no.toml' does not exist", "known: best, bias, default"),
     "export -t jetson none": (4, "there is no run 'none'", "runs in runs: "),
     "benchmark -d pixle-8": (2, "unknown device 'pixle-8'", "did you mean 'pixel-8'? known: iphone-15"),
     "benchmark -d jetson-thor": (2, "device 'jetson-thor' has no host", "--device jetson-thor --host"),
