@@ -85,7 +85,8 @@ def search(
         measured[choice] = _measured(network, choice, estimated[choice], images[:MEASURING])
         done += 1
         update(done, total)
-    update(total, total)
+    if done < total:
+        update(total, total)
     return _with(table, estimated), _with(table, measured)
 
 

@@ -296,7 +296,9 @@ def test_compensation_is_kept_where_it_pays(losses: tuple[float, ...], monkeypat
     assert list(left) == []  # with weights that cost nothing, the other way is not tried
 
 
-def test_progress_counts_every_part_of_the_work_once() -> None:
+@pytest.mark.parametrize("measured", [1, ranges.MOST_MEASURED], ids=["as many as allowed", "fewer"])
+def test_progress_counts_every_part_of_the_work_once(measured: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges, "MOST_MEASURED", measured)
     folded, table, images = deaf()
     done: list[tuple[int, int]] = []
     recipe = CalibrationRecipe("r", steps=("ranges", *ALL))
