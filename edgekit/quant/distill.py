@@ -256,16 +256,18 @@ class _Training:
             content = torch.load(io.BytesIO(self.path.read_bytes()), map_location="cpu", weights_only=True)
             if content["digest"] != self.digest:
                 return 0
-            step, values = int(content["step"]), content["parameters"]
-            with torch.no_grad():
-                for parameter, value in zip(self.student.parameters(), values, strict=True):
-                    parameter.copy_(value)
+            step, values, parameters = int(content["step"]), content["parameters"], self.student.parameters()
+            if [value.shape for value in values] != [parameter.shape for parameter in parameters]:
+                raise ValueError("its parameters have other shapes")
             self.optimizer.load_state_dict(content["optimizer"])
         except Exception as error:  # torch.load raises many kinds of errors for damaged files
             raise_if_not_damage(error, self.path)
             progress.note(f"distillation starts again: {self.path} is damaged")
             self.path.unlink()
             return 0
+        with torch.no_grad():
+            for parameter, value in zip(parameters, values, strict=True):
+                parameter.copy_(value)
         progress.note(f"distillation continues after step {step}")
         return step
 

@@ -115,7 +115,7 @@ def _choices(network: fx.GraphModule, table: CalibrationTable, scheme: QuantSche
         tried = candidates(span, seen)
         shifted = scheme.shifted and place.grids[name] != affine.activation_grid(span, scheme.symmetric)
         grids = tuple(affine.tensor_grid(each, scheme.symmetric, shifted) for each in tried)
-        nearest = min(range(len(tried)), key=lambda number: abs(tried[number].high - span.high))
+        nearest = min(range(len(tried)), key=lambda number: abs(_width(tried[number]) - _width(span)))
         yield _Choice(name, scheme.symmetric, tried, grids, nearest)
 
 
@@ -124,6 +124,10 @@ def candidates(span: Range, seen: Range) -> tuple[Range, ...]:
     low, high = min(seen.low, 0.0), max(seen.high, 0.0)
     found = [Range(max(span.low * factor, low), min(span.high * factor, high)) for factor in FACTORS]
     return tuple(dict.fromkeys(found))
+
+
+def _width(span: Range) -> float:
+    return span.high - span.low
 
 
 def _least(choice: _Choice, found: Mapping[tuple[str, Grid], float]) -> int:
@@ -141,7 +145,7 @@ def _doubtful(best: Mapping[_Choice, int], found: Mapping[tuple[str, Grid], floa
         own = [choice for choice in best if choice.symmetric is symmetric]
         error = {c: max(found[c.name, c.grids[number]] for number in (best[c], c.now)) for c in own}
         total = sum(found[c.name, c.grids[best[c]]] ** 2 for c in own)
-        clipped = {c for c in own if c.spans[best[c]].high < _CLIPPED * c.spans[c.now].high}
+        clipped = {c for c in own if _width(c.spans[best[c]]) < _CLIPPED * _width(c.spans[c.now])}
         doubtful = [c for c in own if c in clipped or error[c] ** 2 > _SHARE * total]
         chosen += sorted(doubtful, key=lambda c: (c in clipped, error[c]), reverse=True)[:MOST_MEASURED]
     return chosen

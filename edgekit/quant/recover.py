@@ -133,10 +133,9 @@ def distilled(
         progress.note(f"no distillation, since backpropagation fails: {str(error).splitlines()[0]}")
         return model
     with torch.inference_mode():
-        chunks = judging.split(CHUNK)
-        wanted = [torch.as_tensor(folded(chunk)) for chunk in chunks]
+        judged = _judged(folded, judging)
         before, after = (
-            loss.rounded(network, table, tried, chunks, wanted, simulate.tensors_of(layers))
+            loss.rounded(network, table, tried, *judged, simulate.tensors_of(layers))
             for table, layers in ((model.table, model.layers), (found.table, found.layers))
         )
     if after >= before:
@@ -159,6 +158,12 @@ def most_images(folded: fx.GraphModule, images: torch.Tensor) -> int:
         simulate.Simulation(folded, {}, see=lambda _, value: sizes.append(value.numel())).run(images[:1])
     widest = max(a + b for a, b in itertools.pairwise(sizes)) * 4 * 2  # float32; the float and the quantized network
     return max(CHUNK, min(len(images), MOST_BYTES // widest))
+
+
+def _judged(folded: fx.GraphModule, images: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], list[torch.Tensor]]:
+    """Return chunks of the images to judge on, and the scores of the float network."""
+    chunks = images.split(CHUNK)
+    return chunks, [torch.as_tensor(folded(chunk)) for chunk in chunks]
 
 
 class _Work:
@@ -201,9 +206,7 @@ class _Work:
 
     @cached_property
     def _judged(self) -> tuple[tuple[torch.Tensor, ...], list[torch.Tensor]]:
-        """Chunks of the images to judge on, and the scores of the float network."""
-        chunks = self.judging.split(CHUNK)
-        return chunks, [torch.as_tensor(self.folded(chunk)) for chunk in chunks]
+        return _judged(self.folded, self.judging)
 
     @torch.inference_mode()
     def _loss(

@@ -45,10 +45,15 @@ def test_what_was_kept_comes_back_to_the_bit_and_in_order(path: Path) -> None:
 
 def test_ranges_and_steps_come_back(tmp_path: Path) -> None:
     ranges = {"a|b": Range(-0.1, 1 / 3), "image": Range(0.0, 0.0)}
-    cache.save(tmp_path / "weights.npz", cache.Weights(LAYERS, ranges=ranges, steps=("ranges", "bias")), MADE_BY)
+    other = {"a|b": Range(-0.2, 0.5)}
+    cache.save(
+        tmp_path / "weights.npz",
+        cache.Weights(LAYERS, ranges=ranges, steps=("ranges", "bias"), symmetric=other),
+        MADE_BY,
+    )
     kept = cache.load(tmp_path / "weights.npz", MADE_BY)
     assert kept is not None
-    assert (kept.ranges, kept.steps) == (ranges, ("ranges", "bias"))
+    assert (kept.ranges, kept.steps, kept.symmetric) == (ranges, ("ranges", "bias"), other)
 
 
 def test_the_order_of_what_it_was_made_by_does_not_matter(path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import fx, nn
 
 from edgekit.convert.fold import fold
+from edgekit.models import build
 from edgekit.quant import distill, placement, recover, simulate
 from edgekit.quant.naming import INPUT
 from edgekit.quantization import (
@@ -34,18 +35,15 @@ class Stopped(Exception):
 
 
 class InPlace(nn.Module):
-    """A block whose addition and activation overwrite what they read, as in torchvision's ResNets."""
+    """A rounded tensor that an activation overwrites, as in torchvision's MobileNetV3."""
 
     def __init__(self) -> None:
         super().__init__()
         self.first, self.second, self.head = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 1, 1), nn.Linear(8, 5)
-        self.active = nn.ReLU(inplace=True)
+        self.active = nn.Hardswish(inplace=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.active(self.first(x))
-        out = self.second(x)
-        out += x
-        return self.head(self.active(out).mean((2, 3)))
+        return self.head(self.active(self.second(self.active(self.first(x)))).mean((2, 3)))
 
 
 def rounded(folded: fx.GraphModule, images: torch.Tensor) -> QuantizedModel:
@@ -71,7 +69,7 @@ def error(folded: fx.GraphModule, made: Any, images: torch.Tensor) -> list[float
 
 
 def same(one: distill.Distilled, two: distill.Distilled) -> bool:
-    return one.table.ranges == two.table.ranges and all(
+    return one.table == two.table and all(
         np.array_equal(one.layers[name].weight, two.layers[name].weight)
         and np.array_equal(one.layers[name].bias, two.layers[name].bias)  # type: ignore[arg-type]
         for name in one.layers
@@ -106,12 +104,22 @@ def test_what_the_files_need_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (INPUT, "head"):
         assert found.table.ranges[name] == model.table.ranges[name]
     assert found.table.ranges != model.table.ranges
-    for symmetric in (False, True):
-        for name, span in found.table.spans(symmetric).items():
-            before = model.table.spans(symmetric)[name]
-            assert before.high / 1.61 <= span.high <= before.high * 1.61
     assert found.table.symmetric
     assert any(span != found.table.ranges[name] for name, span in found.table.symmetric.items())
+
+
+def test_ranges_move_by_no_more_than_int32_biases_have_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distill, "RATE", 0.2)
+    folded, images, _ = fragile()
+    model = rounded(folded, images)
+    found = trained(folded, model, images)
+    moved = [
+        span.high / model.table.spans(symmetric)[name].high
+        for symmetric in (False, True)
+        for name, span in found.table.spans(symmetric).items()
+    ]
+    assert all(1 / 1.61 <= factor <= 1.61 for factor in moved)
+    assert min(moved) < 0.7 or max(moved) > 1.5
 
 
 def test_the_network_the_model_and_the_images_are_left_as_they_were() -> None:
@@ -127,12 +135,26 @@ def test_the_network_the_model_and_the_images_are_left_as_they_were() -> None:
     assert [parameter.requires_grad for parameter in folded.parameters()] == trainable
 
 
+@pytest.mark.parametrize(("crashes", "layout"), [(True, torch.contiguous_format), (False, torch.channels_last)])
+def test_networks_that_would_crash_in_channels_last_are_contiguous(
+    crashes: bool, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folded, images, _ = fragile()
+    model, seen = rounded(folded, images), list[torch.Tensor]()
+    run = distill._Student.run
+    monkeypatch.setattr(distill._Student, "run", lambda self, shown: seen.append(shown) or run(self, shown))
+    monkeypatch.setattr(build, "crashes_in_channels_last", lambda _: crashes)
+    trained(folded, model, images, steps=1)
+    assert all(shown.is_contiguous(memory_format=layout) for shown in seen if len(shown) > 1)
+    assert any(len(shown) > 1 for shown in seen)
+
+
 def test_operators_that_overwrite_what_they_read_are_trained_too() -> None:
     torch.manual_seed(0)
     folded, images = fold(InPlace().eval(), 32), nets.random_images(32, 32)
     model = rounded(folded, images)
     found = trained(folded, model, images)
-    assert sum(error(folded, found, images)) < 0.95 * sum(error(folded, model, images))
+    assert sum(error(folded, found, images)) < sum(error(folded, model, images))
 
 
 def test_the_gradients_are_those_of_the_straight_through_estimator() -> None:
@@ -157,7 +179,7 @@ def test_a_training_that_was_ended_goes_on_and_gives_the_same(
 ) -> None:
     monkeypatch.setattr(distill, "SAVE_SECONDS", 0.0)
     folded, images, _ = fragile()
-    model, state = rounded(folded, images), tmp_path / "part.npz"
+    model, state = rounded(folded, images), tmp_path / "part.pt"
     whole = trained(folded, model, images, steps=9)
 
     def stop(done: int, total: int) -> None:
@@ -180,7 +202,7 @@ def test_the_state_of_another_training_is_not_continued(
 ) -> None:
     monkeypatch.setattr(distill, "SAVE_SECONDS", 0.0)
     folded, images, _ = fragile()
-    model, state = rounded(folded, images), tmp_path / "part.npz"
+    model, state = rounded(folded, images), tmp_path / "part.pt"
     trained(folded, model, images, steps=3, state=state)
     seen: list[tuple[int, int]] = []
     images, steps = (images + 0.1, 3) if other == "images" else (images, 4)
@@ -193,7 +215,7 @@ def test_a_damaged_state_starts_again(
 ) -> None:
     monkeypatch.setattr(distill, "SAVE_SECONDS", 0.0)
     folded, images, _ = fragile()
-    model, state = rounded(folded, images), tmp_path / "part.npz"
+    model, state = rounded(folded, images), tmp_path / "part.pt"
     trained(folded, model, images, steps=3, state=state)
     state.write_bytes(state.read_bytes()[:-100])
     seen: list[tuple[int, int]] = []
@@ -201,6 +223,18 @@ def test_a_damaged_state_starts_again(
         trained(folded, model, images, steps=3, state=state, update=lambda *each: seen.append(each))
     assert "is damaged" in caplog.text
     assert seen[0] == (1, 3)
+
+
+def test_a_state_that_does_not_fit_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distill, "SAVE_SECONDS", 0.0)
+    folded, images, _ = fragile()
+    model, state = rounded(folded, images), tmp_path / "part.pt"
+    whole = trained(folded, model, images, steps=3)
+    trained(folded, model, images, steps=3, state=state)
+    content = torch.load(state, weights_only=True)
+    content["parameters"] = [value + 1 for value in content["parameters"][:-1]]
+    torch.save(content, state)
+    assert same(whole, trained(folded, model, images, steps=3, state=state))
 
 
 def test_every_image_is_seen_equally_often_and_its_scores_are_those_of_what_is_shown() -> None:

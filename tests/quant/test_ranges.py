@@ -157,6 +157,16 @@ def test_a_doubtful_choice_is_measured(start: int, best: int, monkeypatch: pytes
     assert len(rounded) == len(set(rounded)) <= 6  # each once
 
 
+def test_the_range_of_a_tensor_without_positive_values_is_known_among_its_candidates() -> None:
+    folded, _, table = fragile()
+    low = table.seen["add"].low - 1.0
+    negative = dataclasses.replace(
+        table, ranges={**table.ranges, "add": Range(low, 0.0)}, seen={**table.seen, "add": Range(2 * low, 0.0)}
+    )
+    (choice,) = (each for each in ranges._choices(folded, negative, LITERT_SCHEME) if each.name == "add")
+    assert choice.spans[choice.now] == Range(low, 0.0)
+
+
 def test_what_is_clipped_much_or_matters_most_is_measured() -> None:
     spans = tuple(Range(0.0, high) for high in (1.0, 2.0, 4.0))
     grids = tuple(affine.activation_grid(span, False) for span in spans)
