@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,10 @@ SPLITS = ("train", "val", "test")
 RESAMPLES = ("bilinear", "bicubic")
 # Colours with a smaller difference of levels count as one.
 LEAST_CONTRAST = 6
+# Version of the preprocessing contract: what `Preprocess.contract` says. 0: older, the order of passes was Pillow's.
+CONTRACT = 1
 RESIZES = ("crop", "squash", "letterbox")
+_GEOMETRIES = {"crop": "centre-box", "squash": "whole", "letterbox": "bars"}
 _COLOURS = {"white": "#ffffff", "black": "#000000"}
 RUNTIMES = ("torch", "tensorrt", "onnxruntime", "openvino", "litert")
 _ARTIFACT_NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]*/[A-Za-z0-9_-][A-Za-z0-9._-]*"
@@ -48,6 +52,8 @@ class Preprocess:
         background: what transparent parts lie over, "#rrggbb"; "white" and "black" are other names.
         pixel_range: values that become 0 and 255 in files of more than 8 bits a channel. None: 0 to 65535 for
             integers, 0 to 1 for floats, and MinIsWhite is not inverted.
+        schema: of the contract that the run was made under. Those before 1 were resized in the order of passes that
+            Pillow's version chose; they are read, and count as equal.
     """
 
     image_size: int
@@ -58,8 +64,13 @@ class Preprocess:
     resize: str = "crop"
     background: str = "#ffffff"
     pixel_range: tuple[float, float] | None = None
+    schema: int = field(default=CONTRACT, compare=False)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.schema <= CONTRACT:
+            raise DataError(
+                f"this edgekit knows preprocessing contracts up to {CONTRACT}, not {self.schema}", "upgrade"
+            )
         object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
         object.__setattr__(self, "std", tuple(float(v) for v in self.std))
         object.__setattr__(self, "background", _colour(self.background))
@@ -94,9 +105,41 @@ class Preprocess:
 
     def document(self) -> dict[str, Any]:
         """Return the fields as a document holds them; later ones only where they differ from their default."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "schema"}
         later = ("resize", "background", "pixel_range")
-        return {k: v for k, v in values.items() if k not in later or v != getattr(Preprocess, k)}
+        own = {k: v for k, v in values.items() if k not in later or v != getattr(Preprocess, k)}
+        return {"schema": self.schema, **own} if self.schema else own
+
+    @staticmethod
+    def with_schema(document: Any) -> Any:
+        """Return the document of a run with its schema; those from before contract 1 have none."""
+        return {"schema": 0, **document} if isinstance(document, Mapping) else document
+
+    def contract(self) -> dict[str, Any]:
+        """Return what a program must do from a file to the square of RGB pixels that the network takes.
+
+        Beside the fields of `document`:
+
+        orientation: "exif", applied before everything else. alpha: transparent parts lie over the colour `background`.
+        geometry: "centre-box" resizes the box around the centre that the crop of `image_size` out of an image with a
+            shorter side of `resize_size` would show, in one step: half its sides are
+            ``min(image_size * shorter / resize_size, side) / 2``; its edges are rounded to float32. "whole" resizes
+            everything, "bars" does so within the square and fills it up with `background`.
+        passes: the horizontal pass comes first, and each rounds to 8 bits. weight_bits: binary digits after the point
+            of the kernel's weights, which are float64 before, and sum to 1. The kernel is as wide as the scale, so
+            that nothing is aliased (Pillow's `Resample.c`).
+        channels: "RGB".
+        """
+        fixed = {
+            "orientation": "exif",
+            "alpha": "over-background",
+            "background": self.background,
+            "geometry": _GEOMETRIES[self.resize],
+            "passes": "horizontal-first",
+            "weight_bits": 22,
+            "channels": "RGB",
+        }
+        return {**self.document(), "schema": CONTRACT, **fixed}
 
     @property
     def geometry(self) -> str:

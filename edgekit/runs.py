@@ -128,6 +128,8 @@ class RunInfo:
         epochs = [entry for entry in (history if isinstance(history, list) else ()) if isinstance(entry, Mapping)]
         if lacking := [key for key in _OF_EPOCH if any(key not in entry for entry in epochs)]:
             raise DataError(f"{where} is damaged: history: {', '.join(lacking)} missing", "restore it")
+        if "preprocess" in own:
+            own["preprocess"] = Preprocess.with_schema(own["preprocess"])
         try:
             info = config.from_table(own, RunInfo, where)
         except EdgekitError as error:

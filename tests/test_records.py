@@ -51,12 +51,39 @@ def test_a_preprocess_keeps_its_figures_as_floats() -> None:
     assert kept == Preprocess(224, 224, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
-def test_a_preprocess_without_later_options_is_written_as_it_always_was() -> None:
-    assert list(Preprocess(224, 256).document()) == ["image_size", "resize_size", "resample", "mean", "std"]
+def test_a_preprocess_is_written_with_its_schema_and_without_later_options_that_it_does_not_use() -> None:
+    assert list(Preprocess(224, 256).document()) == ["schema", "image_size", "resize_size", "resample", "mean", "std"]
     chosen = Preprocess(64, 64, resize="squash", background="black", pixel_range=(0, 4095))
     added = {"resize": "squash", "background": "#000000", "pixel_range": (0.0, 4095.0)}
     assert chosen.document() == {**Preprocess(64, 64).document(), **added}
     assert Preprocess(**chosen.document()) == chosen
+
+
+def test_a_run_from_before_the_contract_is_read_and_written_as_it_was() -> None:
+    document = {k: v for k, v in Preprocess(224, 256).document().items() if k != "schema"}
+    older = Preprocess(**Preprocess.with_schema(document))
+    assert older.schema == 0
+    assert older == Preprocess(224, 256)
+    assert older.document() == document
+    assert older.contract() == Preprocess(224, 256).contract()  # what is made of it now is made by this version
+    with pytest.raises(DataError, match="up to 1, not 2"):
+        Preprocess(224, 256, schema=2)
+
+
+def test_the_contract_says_every_step_to_the_pixels() -> None:
+    assert Preprocess(224, 256).contract() == {
+        **Preprocess(224, 256).document(),
+        "schema": 1,
+        "orientation": "exif",
+        "alpha": "over-background",
+        "background": "#ffffff",
+        "geometry": "centre-box",
+        "passes": "horizontal-first",
+        "weight_bits": 22,
+        "channels": "RGB",
+    }
+    kinds = {kind: Preprocess(64, 64, resize=kind).contract()["geometry"] for kind in ("crop", "squash", "letterbox")}
+    assert kinds == {"crop": "centre-box", "squash": "whole", "letterbox": "bars"}
 
 
 def test_the_steps_of_a_preprocess_are_described() -> None:

@@ -63,7 +63,7 @@ def export_target(
                     )
             artifacts.sort(key=lambda a: (PRECISIONS.index(a.precision), a.name))
             manifest = _manifest(contract, intermediates.run, resolved, artifacts, about)
-            files.save_json(staging / "preprocess.json", intermediates.checkpoint.preprocess)
+            files.save_json(staging / "preprocess.json", manifest["preprocess"])
             (staging / "labels.txt").write_text("\n".join(intermediates.checkpoint.labels) + "\n", encoding="utf-8")
             _keep_engines(folder, staging, artifacts)
             base.package(resolved)(kits.Kit(staging, artifacts, contract, resolved.device))
@@ -113,7 +113,7 @@ def _describer(
             describe_onnx(path, contract, kits.purpose_of(emitted.details))
             return
         calibrated = intermediates.score_calibration
-        facts = Facts(checkpoint.labels, checkpoint.preprocess, emitted.input, calibrated)
+        facts = Facts(contract, emitted.input, calibrated)
         path.write_bytes(metadata.attach(path.read_bytes(), known, facts))
 
     return describe
@@ -166,7 +166,10 @@ def _manifest(
         "family": resolved.family,
         "versions": {p: packages.version(p) for p in _PACKAGES if _is_there(p)},
         "labels": contract.labels,
-        "preprocess": contract.preprocess,
+        "preprocess": {
+            **contract.document(),
+            "tensors": {a.file: contract.tensor(a.input, a.layout) for a in artifacts},
+        },
         "temperature": contract.temperature,
         **({"about": about} if about else {}),
         "artifacts": artifacts,

@@ -16,7 +16,7 @@ from edgekit.devices.transport import at, open_transport
 from edgekit.errors import GateError, MissingError, UsageError, unknown
 from edgekit.progress import Callback, note, reporting, working
 from edgekit.quantization import Border, check_parity_mode
-from edgekit.records import FLOAT, PRECISIONS, Artifact, Device
+from edgekit.records import CONTRACT, FLOAT, PRECISIONS, Artifact, Device
 from edgekit.targets import base, metadata
 
 if TYPE_CHECKING:
@@ -132,6 +132,12 @@ def export_targets(
     if opened.info.source is not None and options.calibration_data is not None and not opened.info.calibration_data:
         opened = opened.save(calibration_data=str(options.calibration_data.resolve()))  # for benchmarks
     intermediates = Intermediates(opened, recipe, options.parity == "strict", options.calibration_data, border)
+    if intermediates.checkpoint.preprocess.schema < CONTRACT:
+        note(
+            f"{opened.name} was made before preprocessing contract {CONTRACT}: its images were resized in the order "
+            f"that the version of Pillow chose; the files follow contract {CONTRACT}. Single pixels differ, by a level "
+            "in most"
+        )
     exported = []
     for resolved, precisions in wanted:
         with working(f"writing the models for {resolved.name}"):

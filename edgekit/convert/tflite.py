@@ -77,6 +77,21 @@ def run_all(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
     return {**tensors, "scores": interpreter.get_tensor(interpreter.get_output_details()[0]["index"])}
 
 
+def plain_scores(path: Path, values: np.ndarray) -> np.ndarray:
+    """Return the scores of one input, float32 (1, classes), with LiteRT's own kernels instead of XNNPACK's."""
+    with quiet():
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        interpreter = Interpreter(str(path), experimental_op_resolver_type=plain)
+        interpreter.allocate_tensors()
+    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    interpreter.set_tensor(source["index"], values.reshape(source["shape"]))
+    interpreter.invoke()
+    scores, (scale, zero) = interpreter.get_tensor(target["index"]).astype(np.float32), target["quantization"]
+    return np.asarray((scores - zero) * scale if scale else scores, np.float32)
+
+
 def takes_batches(path: Path) -> bool:
     """Return whether the interpreter can be resized to two images, and then answers each as it does alone."""
     from ai_edge_litert.interpreter import Interpreter

@@ -12,9 +12,11 @@ from typing import Any
 
 from edgekit import config
 from edgekit.errors import DataError, MissingError, UsageError, unknown
-from edgekit.records import Preprocess
+from edgekit.records import CONTRACT, Preprocess
 
-_FIELDS = tuple(f.name for f in dataclasses.fields(Preprocess))
+_FIELDS = tuple(f.name for f in dataclasses.fields(Preprocess) if f.name != "schema")
+# Keys of a preprocess.json of edgekit that say nothing about a network's input, or what its other keys say in words.
+_DESCRIBED = {*Preprocess(32, 32).contract(), "scores", "labels_sha256", "tensor", "tensors"} - {*_FIELDS}
 _HOW = "say it with --image-size, --resize-size, --resample, --mean, --std and --resize"
 # Numbers of Pillow's filters, as transformers writes them.
 _PILLOW = {2: "bilinear", 3: "bicubic"}
@@ -143,6 +145,11 @@ def _from_mapping(found: Mapping[str, Any], where: str) -> dict[str, Any]:
             return _from_transformers(found)
     except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
         raise DataError(f"{where} is not a preprocessing that edgekit can read: {error}", _HOW) from error
+    if isinstance(schema := found.get("schema"), int) and schema > CONTRACT:
+        raise DataError(
+            f"{where} has a preprocessing contract {schema}; this edgekit knows up to {CONTRACT}", "upgrade"
+        )
+    found = {key: value for key, value in found.items() if key not in _DESCRIBED}
     for key in found:
         if key not in _FIELDS:
             error_ = unknown("key", str(key), _FIELDS)

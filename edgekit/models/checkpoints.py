@@ -81,7 +81,7 @@ def load(path: Path) -> tuple[Checkpoint, nn.Module]:
     if schema > SCHEMA:
         raise StorageError(f"{path} was written by a newer edgekit (format {schema})", "upgrade edgekit")
     try:
-        preprocess = from_table(content["preprocess"], Preprocess, str(path))
+        preprocess = from_table(Preprocess.with_schema(content["preprocess"]), Preprocess, str(path))
         hidden = content.get("hidden", 0)  # absent in older files
         if type(hidden) is not int or not 0 <= hidden <= MOST_HIDDEN:
             raise TypeError(f"the width of the hidden layer is {hidden!r}")

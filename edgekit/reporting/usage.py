@@ -71,23 +71,31 @@ def program(artifact: Artifact, preprocess: Preprocess) -> str | None:
 
 
 def _fitted(preprocess: Preprocess) -> list[str]:
-    """Return the lines from `picture` to a square."""
+    """Return the lines from `picture` to a square; in one call, versions of Pillow order the passes differently."""
     size, kernel = preprocess.image_size, f"Image.Resampling.{preprocess.resample.upper()}"
+    across_first = "# across first, then down: one call would leave the order to the version of Pillow"
     if preprocess.resize == "squash":
-        return [f"picture = picture.resize(({size}, {size}), {kernel})"]
+        return [
+            across_first,
+            f"picture = picture.resize(({size}, picture.height), {kernel}).resize(({size}, {size}), {kernel})",
+        ]
     if preprocess.resize == "letterbox":
         return [
             "longest = max(picture.size)",
             f"sides = [max(1, (2 * side * {size} + longest) // (2 * longest)) for side in picture.size]",
+            across_first,
+            f"picture = picture.resize((sides[0], picture.height), {kernel}).resize(sides, {kernel})",
             f'square = Image.new("RGB", ({size}, {size}), {preprocess.colour})',
-            f"square.paste(picture.resize(sides, {kernel}), [({size} - side) // 2 for side in sides])",
+            f"square.paste(picture, [({size} - side) // 2 for side in sides])",
             "picture = square",
         ]
     return [
         f"halves = [min(min(picture.size) * {size} / {preprocess.resize_size}, side) / 2 for side in picture.size]",
         "left, top = (side / 2 - half for side, half in zip(picture.size, halves))",
         "right, bottom = (side / 2 + half for side, half in zip(picture.size, halves))",
-        f"picture = picture.resize(({size}, {size}), {kernel}, box=(left, top, right, bottom))",
+        across_first,
+        f"picture = picture.resize(({size}, picture.height), {kernel}, box=(left, 0, right, picture.height))",
+        f"picture = picture.resize(({size}, {size}), {kernel}, box=(0, top, {size}, bottom))",
     ]
 
 

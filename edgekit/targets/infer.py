@@ -78,18 +78,28 @@ def fit(image: Image.Image, preprocess: dict[str, Any]) -> np.ndarray:
     kernel: Any = getattr(Image, preprocess["resample"].upper())  # in every Pillow; Image.Resampling is newer
     width, height = image.size
     if kind == "squash":
-        return np.array(image.resize((size, size), kernel), np.uint8)
+        return np.array(resized(image, (size, size), kernel, (0, 0, width, height)), np.uint8)
     if kind == "letterbox":
         longest = max(width, height)
-        width, height = (max(1, (2 * side * size + longest) // (2 * longest)) for side in (width, height))
+        inside = [max(1, (2 * side * size + longest) // (2 * longest)) for side in (width, height)]
         square = Image.new("RGB", (size, size), background(preprocess))
-        square.paste(image.resize((width, height), kernel), ((size - width) // 2, (size - height) // 2))
+        picture = resized(image, (inside[0], inside[1]), kernel, (0, 0, width, height))
+        square.paste(picture, ((size - inside[0]) // 2, (size - inside[1]) // 2))
         return np.array(square, np.uint8)
     # Resizing and cropping at once: the part of the picture that becomes the central square.
     scale = preprocess["resize_size"] / min(width, height)
     half_w, half_h = min(size / scale, width) / 2, min(size / scale, height) / 2
     box = (width / 2 - half_w, height / 2 - half_h, width / 2 + half_w, height / 2 + half_h)
-    return np.array(image.resize((size, size), kernel, box=box), np.uint8)
+    return np.array(resized(image, (size, size), kernel, box), np.uint8)
+
+
+def resized(
+    image: Image.Image, size: tuple[int, int], kernel: Any, box: tuple[float, float, float, float]
+) -> Image.Image:
+    """Resize the part `box` of a picture: the horizontal pass first. In one call, versions of Pillow differ."""
+    left, top, right, bottom = box
+    image = image.resize((size[0], image.height), kernel, box=(left, 0, right, image.height))
+    return image.resize(size, kernel, box=(0, top, size[0], bottom))
 
 
 def to_tensor(pixels: np.ndarray, preprocess: dict[str, Any]) -> np.ndarray:

@@ -8,6 +8,7 @@ once. `metadata_generated` reads and writes the tables; flatc makes it from meta
 from __future__ import annotations
 
 import io
+import json
 import lzma
 import struct
 import zipfile
@@ -19,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import DataError
 from edgekit.labels import visible
-from edgekit.records import Preprocess
+from edgekit.targets.contract import Contract
 
 if TYPE_CHECKING:
     import flatbuffers
 
 
 BUFFER = "TFLITE_METADATA"  # name of the model's metadata entry
-LABELS, CALIBRATION = "labels.txt", "score_calibration.txt"
+LABELS, CALIBRATION, CONTRACT = "labels.txt", "score_calibration.txt", "preprocess.json"
 _IDENTIFIER = b"M001"
 _MIN_PARSER_VERSION = "1.0.0"
 _MAX_ABOUT_CHARS = 10_000
@@ -70,8 +71,7 @@ class Facts:
         platt: slope and offset of the logistic function that maps a score to a probability; None if it was not fitted.
     """
 
-    labels: tuple[str, ...]
-    preprocess: Preprocess
+    contract: Contract
     input: str
     platt: tuple[float, float] | None = None
 
@@ -95,13 +95,14 @@ def attach(content: bytes, about: About, facts: Facts) -> bytes:
 
 
 def _with_archive(content: bytes, facts: Facts) -> bytes:
-    """Return a model file with the zip archive of the labels and the score calibration appended."""
+    """Return a model file with a zip archive appended: labels, preprocessing contract, score calibration."""
     file = io.BytesIO(content)
     # No line break at the end: MediaPipe would take what follows it for one more class.
-    texts = {LABELS: "\n".join(facts.labels)}
+    labels, contract = facts.contract.labels, facts.contract.of_file(facts.input, "NHWC")
+    texts = {LABELS: "\n".join(labels), CONTRACT: json.dumps(contract, ensure_ascii=False, indent=1)}
     if facts.platt is not None:
         slope, offset = facts.platt
-        texts[CALIBRATION] = "\n".join([f"1.0,{slope:.9g},{offset:.9g}"] * len(facts.labels))
+        texts[CALIBRATION] = "\n".join([f"1.0,{slope:.9g},{offset:.9g}"] * len(labels))
     with zipfile.ZipFile(file, "a") as archive:
         for name, text in texts.items():
             archive.writestr(zipfile.ZipInfo(name, _ZIP_EPOCH), text)
@@ -116,7 +117,7 @@ def _pack(about: About, facts: Facts) -> bytes:
 
     builder = flatbuffers.Builder(4096)
     writer = _Writer(builder)
-    preprocess, size = facts.preprocess, facts.preprocess.image_size
+    preprocess, size = facts.contract.preprocess, facts.contract.preprocess.image_size
     # A reader subtracts the mean from a value of the tensor's dtype and divides by std.
     mean, std = {"uint8": ([0.0], [1.0]), "int8": ([128.0], [1.0])}.get(
         facts.input, ([255 * v for v in preprocess.mean], [255 * v for v in preprocess.std])

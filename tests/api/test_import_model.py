@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 import edgekit
+from edgekit import files
 from edgekit.api import import_model, search
 from edgekit.api.evaluate import rank
 from edgekit.bench import session
@@ -176,6 +179,28 @@ def test_files_name_the_steps_that_were_kept_also_when_the_weights_are_read_agai
     for _ in range(2):
         (made,) = edgekit.export(run, "android", precisions=["int8"], recipe="rounding")
         assert list(made.details["steps"]) == ["rounding", "bias"]
+
+
+def test_every_file_holds_the_contract_and_a_run_from_before_it_says_so(
+    tiny: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = edgekit.import_model("tiny.pth", LABELS, arch="tiny", image_size=64)
+    assert run.info.plain()["preprocess"]["schema"] == 1
+    with caplog.at_level(logging.INFO, "edgekit"):
+        (made,) = edgekit.export(run, "android", precisions=["fp32"])
+        assert "contract" not in caplog.text
+        monkeypatch.setattr(Preprocess, "with_schema", staticmethod(lambda document: {**document, "schema": 0}))
+        edgekit.export(edgekit.open_run(run.name), "android", precisions=["fp32"])
+    assert f"{run.name} was made before preprocessing contract 1" in caplog.text
+    folder = run.path / "export" / "android"
+    contract = json.loads((folder / "preprocess.json").read_text())
+    assert contract == json.loads((folder / "manifest.json").read_text())["preprocess"]
+    assert contract["schema"] == 1
+    assert contract["labels_sha256"] == files.sha256_file(folder / "labels.txt")
+    tensor = contract.pop("tensors")[made.file]
+    assert tensor["type"] == "uint8"
+    with zipfile.ZipFile(folder / made.file) as archive:
+        assert json.loads(archive.read("preprocess.json")) == {**contract, "tensor": tensor}
 
 
 def test_without_images_there_is_float_and_what_int8_needs_is_said(

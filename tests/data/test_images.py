@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import struct
+import subprocess
+import sys
 import threading
 import warnings
 import zlib
@@ -568,3 +571,62 @@ def test_a_png_is_read_whatever_text_it_holds(tmp_path: Path, where: str, deep: 
     as_read = Preprocess(32, 32, pixel_range=(0, 4095) if deep else None)
     assert (np.asarray(load_image(path, as_read)) == np.asarray(load_image(plain, as_read))).all()
     assert images.examine(path, lambda image: image.size) == images.examine(plain, lambda image: image.size)
+
+
+SHAPES = (
+    *((1, 1), (224, 224), (224, 300), (300, 224), (10000, 3), (7, 5), (223, 225), (1999, 1333), (3, 4000), (65, 64)),
+    *((333, 500), (500, 333), (1, 70000), (640, 480)),
+)
+# Of all shapes, sizes, kernels and ways of resizing below; the C++, Kotlin and TypeScript of apps give the same bytes.
+FITTED_SHA256 = "6a6921b52c6b6b5eca95d225928405489fdbcdf8197051e6851061edb5451c04"
+DIGEST = """
+import hashlib, sys
+import numpy as np
+from PIL import Image
+from edgekit.data.images import fit
+from edgekit.records import Preprocess
+random, digest = np.random.default_rng(0), hashlib.sha256()
+for width, height in {shapes}:
+    image = Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    for shorter, size, kernel in ((256, 224, "bilinear"), (224, 224, "bilinear"), (110, 96, "bicubic")):
+        for kind in ("crop", "squash", "letterbox"):
+            preprocess = Preprocess(size, shorter if kind == "crop" else size, kernel, resize=kind)
+            digest.update(fit(image, preprocess).tobytes())
+print(Image.__version__, digest.hexdigest())
+"""
+
+
+def digest_with(folder: Path | None) -> tuple[str, str]:
+    """The version of Pillow, in a folder or this one, and the SHA-256 of what `fit` makes with it."""
+    before = [str(folder)] if folder else []
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*before, *sys.path])}
+    code = DIGEST.format(shapes=SHAPES)
+    shown = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    version, found = shown.stdout.split()
+    return version, found
+
+
+def test_fit_gives_the_bytes_of_the_contract() -> None:
+    assert digest_with(None)[1] == FITTED_SHA256
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["12.3.0", "13.0.0"])
+def test_fit_gives_the_same_bytes_with_every_pillow_that_is_allowed(tmp_path: Path, version: str) -> None:
+    """Alone, `Image.resize` gives other bytes in these two: they choose the order of the passes differently."""
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path)]
+    done = subprocess.run([*install, f"pillow=={version}"], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"pillow {version} cannot be installed here")
+    assert digest_with(tmp_path) == (version, FITTED_SHA256)
+
+
+def test_fit_makes_the_horizontal_pass_first() -> None:
+    """A tall picture, for which some versions of Pillow would make the vertical one first: other bytes."""
+    image = Image.fromarray(noise(500, 333))
+    across = image.resize((224, 500), Image.Resampling.BILINEAR, box=(20.8125, 0, 312.1875, 500))
+    expected = across.resize((224, 224), Image.Resampling.BILINEAR, box=(0, 104.3125, 224, 395.6875))
+    assert (fit(image, Preprocess(224, 256)) == np.asarray(expected)).all()
+    down = image.resize((333, 224), Image.Resampling.BILINEAR, box=(0, 104.3125, 333, 395.6875))
+    other = down.resize((224, 224), Image.Resampling.BILINEAR, box=(20.8125, 0, 312.1875, 224))
+    assert (np.asarray(other) != np.asarray(expected)).any()

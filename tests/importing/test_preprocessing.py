@@ -19,6 +19,7 @@ from edgekit.importing import preprocessing
 from edgekit.importing.preprocessing import Changes
 from edgekit.models.build import normalize
 from edgekit.records import Preprocess
+from edgekit.targets.contract import Contract
 
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 CROPPED = transforms.Compose(
@@ -113,3 +114,11 @@ def test_the_image_size_is_never_guessed() -> None:
         preprocessing.complete({"mean": HALF[0]}, Changes(), None, "a network")
     native = Preprocess(224, 256, "bicubic", *HALF)
     assert preprocessing.complete({}, Changes(image_size=112), native, "x") == Preprocess(112, 128, "bicubic", *HALF)
+
+
+def test_a_preprocess_json_of_an_export_is_read_and_a_newer_contract_is_refused() -> None:
+    contract = Contract("net", "c" * 64, ("a", "b"), Preprocess(96, 110, "bicubic", resize="crop"), 1.5)
+    found = preprocessing.read({**contract.of_file("uint8", "NHWC"), "tensors": {}})
+    assert Preprocess(**found) == contract.preprocess
+    with pytest.raises(DataError, match="contract 2; this edgekit knows up to 1"):
+        preprocessing.read({**contract.document(), "schema": 2})

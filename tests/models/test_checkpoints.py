@@ -75,8 +75,18 @@ def test_an_impossible_hidden_layer_is_refused(hidden: object, saved: Path, tmp_
 def test_the_file_holds_plain_tensors_and_values(saved: Path) -> None:
     content = torch.load(saved, weights_only=True)
     assert content["preprocess"] == PREPROCESS.document()
-    assert set(content["preprocess"]) == {"image_size", "resize_size", "resample", "mean", "std"}
+    assert set(content["preprocess"]) == {"schema", "image_size", "resize_size", "resample", "mean", "std"}
     assert all(isinstance(value, torch.Tensor) for value in content["state_dict"].values())
+
+
+def test_a_file_from_before_the_preprocessing_contract_is_read(saved: Path, tmp_path: Path) -> None:
+    content = torch.load(saved, weights_only=True)
+    assert checkpoints.load(saved)[0].preprocess.schema == 1
+    del content["preprocess"]["schema"]
+    torch.save(content, tmp_path / "older.pt")
+    older, _ = checkpoints.load(tmp_path / "older.pt")
+    assert older.preprocess.schema == 0
+    assert older.preprocess == PREPROCESS
 
 
 def test_no_file_says_how_to_make_one(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_an_onnx_file_holds_its_contract_and_answers_as_before(tmp_path: Path) -
     model = onnx.load(path)
     assert {p.key: json.loads(p.value) for p in model.metadata_props} == {
         "edgekit.labels": ["cat", "dog"],
-        "edgekit.preprocess": json.loads(json.dumps(PREPROCESS.document())),
+        "edgekit.preprocess": json.loads(json.dumps(CONTRACT.of_file("float32", "NCHW"))),
         "edgekit.temperature": 1.25,
     }
     for part in ("mobilenet_v2, 2 classes", "For TensorRT 10.12", "NCHW", *CONTRACT.steps(), "scores / 1.25"):

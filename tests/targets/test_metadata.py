@@ -22,12 +22,14 @@ from edgekit.convert.fold import fold
 from edgekit.quant import flatbuffer
 from edgekit.records import Preprocess
 from edgekit.targets import metadata
+from edgekit.targets.contract import Contract
 from edgekit.targets.metadata import About, Facts
 from tests import nets
 
 pytestmark = pytest.mark.xdist_group("litert")
 ABOUT = About("about", "Rüben & Co.", "tells beets apart", "1.2.3", "A. U. Thor", "CC-BY-4.0")
-FACTS = Facts(("sugar beet", "<b>", "Rübe"), Preprocess(32, 36, "bicubic"), "uint8", (0.75, -2.5))
+CONTRACT = Contract("net", "c" * 64, ("sugar beet", "<b>", "Rübe"), Preprocess(32, 36, "bicubic"), 1.5)
+FACTS = Facts(CONTRACT, "uint8", (0.75, -2.5))
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +115,7 @@ def test_the_image_is_described(plain: bytes) -> None:
 def test_the_normalization_is_what_is_left_to_the_app(
     plain: bytes, taken: str, mean: list[float], std: list[float]
 ) -> None:
-    facts = Facts(FACTS.labels, FACTS.preprocess, taken)
+    facts = Facts(CONTRACT, taken)
     (unit,) = tensors(metadata.attach(plain, ABOUT, facts))[0].each(4)
     assert unit.number(0, number_types.Uint8Flags) == 1  # NormalizationOptions
     options = unit.union(1)
@@ -135,10 +137,10 @@ def test_labels_and_score_calibration_lie_in_the_file(plain: bytes) -> None:
 
 
 def test_without_a_calibration_there_is_none(plain: bytes) -> None:
-    content = metadata.attach(plain, ABOUT, Facts(FACTS.labels, FACTS.preprocess, "uint8"))
+    content = metadata.attach(plain, ABOUT, Facts(CONTRACT, "uint8"))
     assert tensors(content)[1].each(4) == []
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        assert archive.namelist() == ["labels.txt"]
+        assert archive.namelist() == ["labels.txt", "preprocess.json"]
 
 
 def test_the_model_answers_as_before(plain: bytes) -> None:
