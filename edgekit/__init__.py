@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgekit.api.predict import Prediction, predict
     from edgekit.api.report import report
     from edgekit.api.run import open_run
+    from edgekit.api.ship import Shipped, ship
     from edgekit.api.train import resume, train
     from edgekit.errors import DataError, EdgekitError, GateError, MissingError, ParityError, StorageError, UsageError
     from edgekit.measurements import Summary
@@ -43,6 +44,7 @@ _MODULES = {
     "diff": "api.history",
     "check": "api.history",
     "save_reference": "api.history",
+    "ship": "api.ship",
     "open_run": "api.run",
     "Run": "runs",
     "RunInfo": "runs",
@@ -50,6 +52,7 @@ _MODULES = {
     "Artifact": "records",
     "Summary": "measurements",
     "Prediction": "api.predict",
+    "Shipped": "api.ship",
     "HistoryRow": "api.history",
     "Comparison": "analysis.difference",
     "Verdict": "analysis.regression",
@@ -78,6 +81,7 @@ __all__ = [
     "Progress",
     "Run",
     "RunInfo",
+    "Shipped",
     "StorageError",
     "Summary",
     "Tolerances",
@@ -95,6 +99,7 @@ __all__ = [
     "report",
     "resume",
     "save_reference",
+    "ship",
     "train",
 ]
 

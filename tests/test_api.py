@@ -19,11 +19,11 @@ from tests.datasets import write_images
 
 FUNCTIONS = [
     "train", "resume", "evaluate", "export", "benchmark", "report", "predict", "history", "diff", "save_reference",
-    "check", "open_run", "import_model",
+    "check", "open_run", "import_model", "ship",
 ]  # fmt: skip
 RECORDS = [
-    "Artifact", "Comparison", "Evaluation", "HistoryRow", "Prediction", "Progress", "Run", "RunInfo", "Summary",
-    "Tolerances", "Verdict",
+    "Artifact", "Comparison", "Evaluation", "HistoryRow", "Prediction", "Progress", "Run", "RunInfo", "Shipped",
+    "Summary", "Tolerances", "Verdict",
 ]  # fmt: skip
 ERRORS = ["DataError", "EdgekitError", "GateError", "MissingError", "ParityError", "StorageError", "UsageError"]
 

@@ -34,7 +34,7 @@ LAYERS = [
     ),
     *("files", "config", "runs"),
     *("stats", "data", "models", "evaluation", "training", "convert", "importing", "quant", "targets"),
-    *("ondevice", "devices", "bench", "web", "archive", "analysis", "reporting"),
+    *("ondevice", "devices", "bench", "web", "archive", "analysis", "reporting", "shipping"),
     *("api", "cli"),
 ]
 RUNTIMES = {
@@ -51,7 +51,7 @@ TOO_YOUNG = {"graphlib", "tomllib", "zoneinfo"}
 # The beginning of a command in a message; what stands in brackets after it belongs to the sentence.
 COMMAND = re.compile(
     r"\bedgekit (train|import|evaluate|compare|export|benchmark|report|history|diff|check|predict|inspect|layers"
-    r"|serve|quant|devices|data) (?!needs|reads)[^(;]*$"
+    r"|serve|ship|quant|devices|data) (?!needs|reads)[^(;]*$"
 )
 QUOTED = {"handle", "name", "run", "on"}  # variables that hold quoted words
 each_module = pytest.mark.parametrize("module", sorted(MODULES))

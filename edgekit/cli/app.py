@@ -28,6 +28,7 @@ from edgekit.cli import (
     quant,
     report,
     serve,
+    ship,
     train,
 )
 from edgekit.cli.options import GroupedCommand
@@ -64,6 +65,7 @@ app.command()(predict.predict)
 app.command()(inspect.inspect)
 app.command()(benchmark.layers)
 app.command()(serve.serve)
+app.command()(ship.ship)
 app.command()(models.models)
 app.command()(doctor.doctor)
 app.add_typer(devices.devices_app, name="devices", help="List devices, or query and clean one.")

@@ -1,0 +1,173 @@
+"""Ship: write a folder that an app developer takes over: a model, its preprocessing as code, and a golden set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgekit import runs
+from edgekit.errors import MissingError, UsageError, unknown
+from edgekit.progress import Callback, reporting, working
+from edgekit.shipping import kit
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgekit.measurements import Summary
+    from edgekit.records import Artifact, Preprocess
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A kit that was written.
+
+    Attributes:
+        artifact: name of the shipped file. levels: what the kit's own tests found on this machine.
+    """
+
+    folder: Path
+    artifact: str
+    levels: tuple[kit.Level, ...]
+
+
+def ship(
+    run: runs.Run | str | Path | None,
+    to: str,
+    out: str | Path,
+    *,
+    artifact: str | None = None,
+    runs_dir: str | Path = "runs",
+    progress: Callback | None = None,
+) -> Shipped:
+    """Write a kit of an exported model: everything that a program needs to give the answers that were measured.
+
+    The kit's own tests run here, and a kit that fails them is not written.
+
+    Args:
+        run: a run, its name or path; None for the newest.
+        to: for what the kit is: "python".
+        out: a new folder, or an empty one.
+        artifact: name of an exported file, such as "android/model.int8.tflite"; by default the INT8 file for LiteRT,
+            or the one for ONNX Runtime.
+        runs_dir: the folder of the runs.
+        progress: called with a `Progress` whenever the state changes.
+
+    Returns:
+        The folder, the shipped file, and what was checked.
+
+    Raises:
+        UsageError: no such kind of kit, or it cannot run the file. MissingError: no INT8 file was exported.
+        DataError: the folder is not empty, or a test of the kit fails.
+
+    Example:
+        >>> edgekit.ship("tour", "python", "kit", artifact="desktop/model.fp32.onnx").levels[0].state
+        'verified'
+    """
+    if to not in kit.TARGETS:
+        raise unknown("kind of kit", to, kit.TARGETS)
+    target, folder = kit.TARGETS[to], Path(out)
+    kit.check_empty(folder)
+    with reporting(progress):
+        opened = runs.choose_run(runs_dir, run)
+        chosen = _chosen(opened, target, artifact)
+        with working(f"writing the kit for {to}"):
+            source = _source(opened, chosen)
+            levels = kit.write(target, source, folder)
+    return Shipped(folder, chosen.name, tuple(levels))
+
+
+def _chosen(run: runs.Run, target: kit.Target, name: str | None) -> Artifact:
+    """Return the artifact to ship."""
+    from edgekit.api.artifacts import current_artifacts
+
+    known = {a.name: a for a in current_artifacts(run, run.weights_sha256)}
+    if name is not None:
+        if name not in known:
+            raise unknown("artifact", name, sorted(known))
+        if known[name].runtime not in target.runtimes:
+            able = [a.name for a in known.values() if a.runtime in target.runtimes]
+            raise UsageError(
+                f"a kit for {target.name} runs {' and '.join(target.runtimes)} files, and {name} is for "
+                f"{known[name].runtime}",
+                f"--artifact {able[0]}" if able else f"edgekit export {run.handle} --target android",
+            )
+        return known[name]
+    usable = [a for a in known.values() if a.precision == "int8" and a.runtime in target.runtimes]
+    if not usable:
+        raise MissingError(
+            f"{run.name} has no INT8 file for {' or '.join(target.runtimes)}",
+            f"edgekit export {run.handle} --target android, or name another file with --artifact",
+        )
+    # Bytes as input leave no mean and std for an app to get wrong.
+    return min(usable, key=lambda a: (target.runtimes.index(a.runtime), a.input == "float32", a.name))
+
+
+def _source(run: runs.Run, artifact: Artifact) -> kit.Source:
+    """Return what the kit of an artifact is made of."""
+    from edgekit.api import report
+    from edgekit.api.artifacts import contract_of
+    from edgekit.api.intermediates import Intermediates
+    from edgekit.bench import session
+
+    path = run.path / "export" / artifact.name
+    session.verify(artifact, path)
+    contract = contract_of(Intermediates(run))
+    preprocess = contract.preprocess
+    if preprocess.pixel_range is not None:
+        low, high = preprocess.pixel_range
+        raise UsageError(
+            f"kits read pictures of 8 bits, and {run.name} was trained on values of {low:g} to {high:g}",
+            f"edgekit predict {run.handle} IMAGE",
+        )
+    material = report.collect(run, keep=False)
+    rows = [row for row in material.rows if row.artifact == artifact.name]
+    return kit.Source(
+        run=run.name,
+        path=path,
+        artifact=artifact,
+        contract=contract,
+        scores=lambda squares: session.infer_here(artifact, path, squares, preprocess),
+        other_scores=_other_kernels(artifact, path, preprocess),
+        card=report.render(material, "card"),
+        figures=tuple(map(_figure, rows)),
+    )
+
+
+def _other_kernels(
+    artifact: Artifact, path: Path, preprocess: Preprocess
+) -> Callable[[Sequence[np.ndarray]], np.ndarray] | None:
+    """Return a function that runs a LiteRT file with LiteRT's own kernels instead of XNNPACK's; None for others."""
+    if artifact.runtime != "litert":
+        return None
+
+    def scores(squares: Sequence[np.ndarray]) -> np.ndarray:
+        import numpy as np
+
+        from edgekit.convert import tflite
+        from edgekit.ondevice.preprocess import prepare
+
+        feed = {"mean": preprocess.mean, "std": preprocess.std, "layout": artifact.layout, "input": artifact.input}
+        return np.concatenate([tflite.plain_scores(path, prepare(square, feed)) for square in squares])
+
+    return scores
+
+
+def _figure(row: Summary) -> kit.Figure:
+    """Return a measurement as text."""
+    return kit.Figure(
+        row.device,
+        row.ran_in + (" (a stand-in)" if row.stand_in else ""),
+        f"{row.top1:.1f}" if row.top1 is not None else f"same answer as FP32: {row.agreement:.1f}",
+        f"{row.p50_ms:.2f}" if row.p50_ms is not None else "not measured",
+    )
+
+
+def check_kit(folder: str | Path) -> list[kit.Level]:
+    """Return what can be verified of a kit on this machine, level by level.
+
+    Raises:
+        MissingError: the folder has no kit in it. DataError, StorageError: its manifest cannot be read.
+    """
+    return kit.check(Path(folder))

@@ -1,0 +1,418 @@
+#!/usr/bin/env python3
+"""Classify pictures with the model of this folder, exactly as it was trained and measured.
+
+    python3 classifier.py photo.jpg       print the three most probable classes
+    python3 classifier.py --check         compare this machine with the golden set, level by level
+
+In your program:
+
+    from classifier import Classifier
+    model = Classifier()                                # the model beside this file
+    for answer in model.classify("photo.jpg")[:3]:      # or an array of RGB pixels, uint8 (height, width, 3)
+        print(answer.label, answer.probability)
+
+Needs numpy and the model's runtime: for .tflite files ai-edge-litert (or tflite-runtime), for .onnx files onnxruntime.
+Files are decoded with Pillow; whoever has pixels does not need it. Python 3.8 or newer. Made by edgekit; it imports
+nothing of it. `fit` gives the bytes that preprocess.json describes, whatever the version of Pillow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import json
+import math
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+_BITS = 22  # binary digits after the point of a weight
+_SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
+_ROWS = 256  # of a picture at a time
+
+Pixels = np.ndarray
+
+
+class Answer(NamedTuple):
+    """A class and its probability."""
+
+    label: str
+    probability: float
+    number: int
+    score: float
+
+
+class Classifier:
+    """A model, its labels and its preprocessing.
+
+    Args:
+        model: the model file; default: the one that manifest.json names. Its folder holds labels.txt and
+            preprocess.json. threads: of the CPU.
+    """
+
+    def __init__(self, model: str | Path | None = None, threads: int = 1) -> None:
+        path = Path(model) if model is not None else HERE / read_json(HERE / "manifest.json")["model"]
+        folder = path.resolve().parent
+        self.contract = read_json(folder / "preprocess.json")
+        labels = (folder / "labels.txt").read_bytes()
+        if hashlib.sha256(labels).hexdigest() != self.contract["labels_sha256"]:
+            raise ValueError("labels.txt is not the one that the model was trained with (preprocess.json has its hash)")
+        self.labels = labels.decode("utf-8").rstrip("\n").split("\n")
+        self.temperature = self.contract["scores"]["temperature"] or 1.0
+        self.tensor = self.contract["tensor"]
+        self.run = open_onnx(path, threads) if path.suffix == ".onnx" else open_litert(path, threads)
+
+    def classify(self, picture: str | Path | Pixels) -> list[Answer]:
+        """Return every class, the most probable first.
+
+        Args:
+            picture: a file, or upright RGB pixels, uint8 (height, width, 3).
+        """
+        scores = self.scores(self.pixels(picture))
+        shares = probabilities(scores, self.temperature)
+        order = np.argsort(-shares, kind="stable")
+        return [Answer(self.labels[n], float(shares[n]), int(n), float(scores[n])) for n in order]
+
+    def pixels(self, picture: str | Path | Pixels) -> Pixels:
+        """Return what the network sees of a picture: RGB, uint8 (size, size, 3)."""
+        return fit(picture if isinstance(picture, np.ndarray) else load(Path(picture), self.contract), self.contract)
+
+    def scores(self, square: Pixels) -> np.ndarray:
+        """Return the scores of one square of pixels, float32 (classes,)."""
+        return self.run(to_tensor(square, self.tensor))
+
+
+# From a file to the square of pixels.
+
+
+def load(path: Path, contract: dict[str, Any]) -> Pixels:
+    """Decode a file with Pillow: upright, RGB with 8 bits, over the background."""
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as opened:
+        if opened.mode == "F" or opened.mode.startswith("I"):
+            raise ValueError(f"{path}: values of more than 8 bits: convert them, and pass the pixels")
+        upright = ImageOps.exif_transpose(opened) or opened
+        if upright.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info:
+            below = Image.new("RGBA", upright.size, (*background(contract), 255))
+            upright = Image.alpha_composite(below, upright.convert("RGBA"))
+        return np.array(upright.convert("RGB"), np.uint8)
+
+
+def background(contract: dict[str, Any]) -> tuple[int, int, int]:
+    """Return the colour below transparent parts, and of the bars of a letterbox."""
+    red, green, blue = bytes.fromhex(contract["background"][1:])
+    return red, green, blue
+
+
+def fit(pixels: Pixels, contract: dict[str, Any]) -> Pixels:
+    """Resize RGB pixels, uint8 (height, width, 3), to the square that the network takes, uint8 (size, size, 3)."""
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ValueError(f"pixels must be uint8 (height, width, 3), not {pixels.dtype} {pixels.shape}")
+    size, kernel = contract["image_size"], contract["resample"]
+    height, width = pixels.shape[:2]
+    if contract["geometry"] == "whole":
+        return resized(pixels, (size, size), kernel, (0, 0, width, height))
+    if contract["geometry"] == "bars":
+        longest = max(width, height)
+        inside_w, inside_h = (max(1, (2 * side * size + longest) // (2 * longest)) for side in (width, height))
+        square = np.empty((size, size, 3), np.uint8)
+        square[:] = background(contract)
+        left, top = (size - inside_w) // 2, (size - inside_h) // 2
+        inside = resized(pixels, (inside_w, inside_h), kernel, (0, 0, width, height))
+        square[top : top + inside_h, left : left + inside_w] = inside
+        return square
+    scale = contract["resize_size"] / min(width, height)
+    half_w, half_h = min(size / scale, width) / 2, min(size / scale, height) / 2
+    box = (width / 2 - half_w, height / 2 - half_h, width / 2 + half_w, height / 2 + half_h)
+    return resized(pixels, (size, size), kernel, box)
+
+
+def resized(pixels: Pixels, size: tuple[int, int], kernel: str, box: tuple[float, float, float, float]) -> Pixels:
+    """Resize the part `box` of pixels to `size` (width, height): across first, then down; each rounds to 8 bits.
+
+    Args:
+        box: left, top, right and bottom edge.
+    """
+    height, width = pixels.shape[:2]
+    across, down = taps(width, box[0], box[2], size[0], kernel), taps(height, box[1], box[3], size[1], kernel)
+    first, last = int(down[0].min()), int(down[0].max()) + 1  # rows that are needed
+    rows = np.empty((last - first, size[0], 3), np.uint8)
+    for start in range(0, len(rows), _ROWS):
+        band = pixels[first + start : min(first + start + _ROWS, last)]
+        rows[start : start + len(band)] = summed(band.transpose(1, 0, 2), across).transpose(1, 0, 2)
+    return np.ascontiguousarray(summed(rows, (down[0] - first, down[1])))
+
+
+def taps(length: int, start: float, stop: float, count: int, kernel: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return which pixels each output sums, and their weights as whole numbers; both (outputs, most of one).
+
+    Args:
+        length: number of pixels. start, stop: edges of the part that is resized. count: number of outputs.
+    """
+    start, stop = (float(np.float32(edge)) for edge in (start, stop))
+    scale = float(np.float32(np.float32(stop) - np.float32(start))) / count
+    wide = max(scale, 1.0)
+    support = _SUPPORT[kernel] * wide
+    most = math.ceil(support) * 2 + 1
+    places, weights = np.zeros((count, most), np.int64), np.zeros((count, most), np.int32)
+    for number in range(count):
+        center = start + (number + 0.5) * scale
+        low, high = max(int(center - support + 0.5), 0), min(int(center + support + 0.5), length)
+        shares = [weight(kernel, (place - center + 0.5) * (1.0 / wide)) for place in range(low, high)]
+        total = 0.0
+        for share in shares:
+            total += share
+        for place, share in enumerate(shares):
+            scaled = (share / total if total else share) * (1 << _BITS)
+            weights[number, place] = int(scaled - 0.5 if share < 0 else scaled + 0.5)
+        places[number] = np.minimum(low + np.arange(most), high - 1)
+    return places, weights
+
+
+def weight(kernel: str, x: float) -> float:
+    """Return the kernel's weight at a distance."""
+    x = abs(x)
+    if kernel == "bilinear":
+        return 1.0 - x if x < 1.0 else 0.0
+    if x < 1.0:
+        return ((-0.5 + 2.0) * x - (-0.5 + 3.0)) * x * x + 1
+    return (((x - 5) * x + 8) * x - 4) * -0.5 if x < 2.0 else 0.0
+
+
+def summed(pixels: Pixels, found: tuple[np.ndarray, np.ndarray]) -> Pixels:
+    """Return weighted sums along the first axis, uint8."""
+    places, weights = found
+    total = np.full((len(places), *pixels.shape[1:]), 1 << (_BITS - 1), np.int32)
+    for number in range(places.shape[1]):
+        share = weights[:, number]
+        if share.any():
+            total += pixels[places[:, number]].astype(np.int32) * share.reshape(-1, *[1] * (pixels.ndim - 1))
+    return (total >> _BITS).clip(0, 255).astype(np.uint8)
+
+
+# From pixels to scores.
+
+
+def to_tensor(square: Pixels, tensor: dict[str, Any]) -> np.ndarray:
+    """Return the model's input of one square, with a batch of 1."""
+    if tensor["type"] == "uint8":
+        values = square
+    elif tensor["type"] == "int8":
+        values = (square.astype(np.int16) - 128).astype(np.int8)
+    else:
+        center, width = (np.asarray(tensor[name], np.float32) * 255 for name in ("mean", "std"))
+        values = ((square.astype(np.float32) - center) / width).astype(np.float32)
+    return np.ascontiguousarray((values.transpose(2, 0, 1) if tensor["layout"] == "NCHW" else values)[None])
+
+
+def probabilities(scores: np.ndarray, temperature: float) -> np.ndarray:
+    """Return the softmax of scores over a temperature, float64 (classes,)."""
+    shifted = np.exp((scores.astype(np.float64) - float(scores.max())) / temperature)
+    return shifted / shifted.sum()
+
+
+def open_litert(path: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Open a .tflite file: a function from the input to the scores of one picture."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        from tflite_runtime.interpreter import Interpreter
+    interpreter = Interpreter(str(path), num_threads=threads)
+    interpreter.allocate_tensors()
+    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+
+    def run(values: np.ndarray) -> np.ndarray:
+        interpreter.set_tensor(source["index"], values)
+        interpreter.invoke()
+        scores = interpreter.get_tensor(target["index"])[0]
+        scale, zero = target["quantization"]
+        return ((scores.astype(np.float32) - zero) * scale if scale else scores).astype(np.float32)
+
+    return run
+
+
+def open_onnx(path: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Open an ONNX file: a function from the input to the scores of one picture."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # On x86 CPUs without VNNI, INT8 answers become wrong without this: sums of 8-bit products saturate.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    manifest = path.resolve().parent / "manifest.json"
+    if manifest.is_file() and read_json(manifest).get("as_written"):  # ONNX Runtime's optimizer makes answers wrong
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda values: np.asarray(session.run(["scores"], {"image": values})[0][0], np.float32)
+
+
+# The golden set.
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def noise(width: int, height: int, seed: int) -> Pixels:
+    """Return the pixels of a case without a file, uint8 (height, width, 3)."""
+    state, found = seed, bytearray()
+    for _ in range(width * height * 3):
+        state = (1664525 * state + 1013904223) & 0xFFFFFFFF
+        found.append(state >> 24)
+    return np.frombuffer(bytes(found), np.uint8).reshape(height, width, 3)
+
+
+class Result(NamedTuple):
+    """Result of a level. problems: one line each; cause: of the pixels that differ; "" where none is known.
+
+    skipped: why nothing was checked; "" where it was.
+    """
+
+    level: str
+    checked: int
+    problems: list[str]
+    cause: str = ""
+    skipped: str = ""
+
+
+def check(model: Classifier, folder: Path) -> Iterator[Result]:
+    """Compare this program and its runtime with the golden set in a folder, level by level."""
+    golden = read_json(folder / "golden.json")
+    cases = golden["cases"]
+    scored: list[tuple[dict[str, Any], Pixels]] = []
+    for level, kind in (("pixels to tensor", "noise"), ("picture file to tensor", "file")):
+        own = [case for case in cases if kind in case]
+        if kind == "file" and not has_pillow():
+            yield Result(level, 0, [], skipped="Pillow, which decodes the files, is not installed")
+            continue
+        sources = [noise(*case["noise"]) if kind == "noise" else folder / case["file"] for case in own]
+        found = [model.pixels(source) for source in sources]
+        scored += [(case, square) for case, square in zip(own, found) if "scores" in case]
+        problems = [text for case, square in zip(own, found) if (text := wrong(case, square, golden["probe"]))]
+        yield Result(level, len(own), problems, cause(own, found, golden) if problems else "")
+    yield values(model, golden)
+    expected = np.fromfile(str(folder / "scores.f32"), "<f4").reshape(-1, len(model.labels))
+    answers = [(case, model.scores(square)) for case, square in scored]
+    most = golden["tolerance"]["cpu"]
+    gaps = [(name_of(c), float(np.abs(s - expected[c["scores"]]).max())) for c, s in answers]
+    off = [f"{name}: scores differ by {gap:.3g}, more than {most:.3g}" for name, gap in gaps if not gap <= most]
+    yield Result("tensor to scores", len(gaps), off)
+    labels = [text for case, scores in answers if (text := wrong_label(case, scores, model, most))]
+    yield Result("label and probability", len(answers), labels)
+
+
+def has_pillow() -> bool:
+    """Return whether pictures can be decoded here."""
+    try:
+        import PIL.Image  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def name_of(case: dict[str, Any]) -> str:
+    """Return a case in words."""
+    return str(case["file"]) if "file" in case else "noise {}x{}".format(*case["noise"])
+
+
+def wrong(case: dict[str, Any], square: Pixels, count: int) -> str:
+    """Return how the pixels of a case differ from what they must be; "" if they do not."""
+    expected = places(case["probe"], count)
+    most = int(np.abs(probe(square, count).astype(int) - expected).max())
+    if case["most"]:
+        return f"{name_of(case)}: {most} levels off, more than {case['most']}" if most > case["most"] else ""
+    same = f"{zlib.crc32(np.ascontiguousarray(square).tobytes()):08x}" == case["crc32"]
+    return "" if same else f"{name_of(case)}: other pixels, up to {most} levels off where it was looked"
+
+
+def probe(square: Pixels, count: int) -> np.ndarray:
+    """Return the pixels at the places of a probe."""
+    at = (2 * np.arange(count) + 1) * len(square) // (2 * count)
+    return square[at][:, at]
+
+
+def places(text: str, count: int) -> np.ndarray:
+    """Return the pixels of a probe in golden.json."""
+    return np.frombuffer(base64.b64decode(text), np.uint8).reshape(count, count, 3).astype(int)
+
+
+def cause(cases: list[dict[str, Any]], squares: list[Pixels], golden: dict[str, Any]) -> str:
+    """Return what a program that gives these pixels does wrong; "" if it is none of the known mistakes."""
+    count, totals = golden["probe"], {"": 0.0}
+    told = [(case, probe(square, count).astype(int)) for case, square in zip(cases, squares) if "drifts" in case]
+    for name in golden["drifts"]:
+        totals[name] = 0.0
+        for case, found in told:
+            totals[name] += np.abs(found - places(case["drifts"].get(name, case["probe"]), count)).mean()
+    for case, found in told:
+        totals[""] += np.abs(found - places(case["probe"], count)).mean()
+    best = min(totals, key=lambda name: totals[name])
+    return f"{best}: {golden['drifts'][best]}" if totals[best] < totals[""] / 2 else ""
+
+
+def values(model: Classifier, golden: dict[str, Any]) -> Result:
+    """Compare the tensor's values of black, grey and white pixels."""
+    size, problems = golden["size"], []
+    for number, level in enumerate((0, 128, 255)):
+        tensor = to_tensor(np.full((size, size, 3), level, np.uint8), model.tensor)[0].astype(np.float64)
+        channels = tensor.reshape(3, -1)[:, 0] if model.tensor["layout"] == "NCHW" else tensor[0, 0]
+        for channel, (got, wanted) in enumerate(zip(channels, golden["values"][number])):
+            if abs(got - wanted) > 1e-5:
+                problems.append(f"{'RGB'[channel]} of {level}: {got:.6g} instead of {wanted:.6g} (mean, std, scale)")
+    return Result("values of the tensor", 9, problems)
+
+
+def wrong_label(case: dict[str, Any], scores: np.ndarray, model: Classifier, most: float) -> str:
+    """Return how the answer of a case differs; classes within the tolerance of the best count as equal."""
+    shares, wanted = probabilities(scores, model.temperature), case["label"]
+    best = int(scores.argmax())
+    if best != wanted and scores[best] - scores[wanted] > 2 * most:
+        return f"{name_of(case)}: {model.labels[best]!r} instead of {model.labels[wanted]!r}"
+    room = 2 * most / model.temperature
+    if abs(shares[wanted] - case["probability"]) > min(1.0, math.expm1(room)) + 1e-6:
+        return f"{name_of(case)}: probability {shares[wanted]:.4f} instead of {case['probability']:.4f}"
+    return ""
+
+
+def main() -> int:
+    """Classify pictures, or check this machine."""
+    parser = argparse.ArgumentParser(description="Classify pictures with the model of this folder.")
+    parser.add_argument("pictures", nargs="*", type=Path)
+    parser.add_argument("--check", action="store_true", help="compare this machine with the golden set")
+    parser.add_argument("--json", action="store_true", help="with --check: results as JSON")
+    given = parser.parse_args()
+    if not given.pictures and not given.check:
+        parser.error("no pictures")
+    model = Classifier()
+    if given.check:
+        found = list(check(model, HERE / "golden"))
+        if given.json:
+            print(json.dumps([result._asdict() for result in found]))
+        for result in found if not given.json else []:
+            state = (
+                f"not checked: {result.skipped}"
+                if result.skipped
+                else "ok"
+                if not result.problems
+                else f"{len(result.problems)} of {result.checked} WRONG"
+            )
+            print(f"{result.level}: {state} ({result.checked} checked)")
+            for line in [*([f"cause: {result.cause}"] if result.cause else []), *result.problems[:5]]:
+                print(f"    {line}")
+        return 1 if any(result.problems for result in found) else 0
+    for picture in given.pictures:
+        best = ", ".join(f"{a.label} {100 * a.probability:.1f} %" for a in model.classify(picture)[:3])
+        print(f"{picture}: {best}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""``edgekit ship``: a kit of a run, whole or not at all, and verified where it lies."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import edgekit
+from edgekit import files
+from edgekit.cli.app import run as command
+from edgekit.errors import DataError, MissingError, UsageError
+from edgekit.models import build, zoo
+from edgekit.shipping import golden, kit
+from tests import nets
+from tests.datasets import write_images
+
+LABELS = ["apple", "<b>pear", 'a "quoted" $name']
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the run `fruit`, exported for phones, and its kit."""
+    folder, before = tmp_path_factory.mktemp("ship"), Path.cwd()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(zoo.MODELS, "tiny", nets.TINY)
+        patch.chdir(folder)
+        torch.manual_seed(0)
+        torch.save(build.build("tiny", 3).state_dict(), "tiny.pth")
+        write_images(folder / "photos", {"x": 20})
+        run = edgekit.import_model(
+            "tiny.pth", LABELS, arch="tiny", image_size=64, name="fruit", calibration=folder / "photos"
+        )
+        edgekit.export(run, ["android", "jetson"], precisions=["int8"], recipe="minmax")
+        edgekit.ship("fruit", "python", "kit")
+        yield folder
+    assert Path.cwd() == before
+
+
+def test_a_kit_is_complete_and_says_what_was_checked(shipped: Path) -> None:
+    folder = shipped / "kit"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    inside = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert inside == {*manifest["files"], "manifest.json"}
+    assert inside >= {"classifier.py", "model.int8.tflite", "README.md", "MODEL_CARD.md", "golden/golden.json"}
+    assert [level["state"] for level in manifest["checked"]] == ["verified"] * 5
+    text = (folder / "README.md").read_text()
+    assert "- tensor to scores: verified" in text
+    assert "not verified on hardware" in text
+    assert len(text.splitlines()) < 60
+    assert sum(path.stat().st_size for path in folder.glob("golden/*")) < 200_000
+
+
+def test_the_program_of_a_kit_runs_alone(shipped: Path, tmp_path: Path) -> None:
+    """In another folder, by the lines of its README, without edgekit."""
+    code = "from classifier import Classifier; print(Classifier().classify('golden/landscape.png')[0].label)"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    shown = subprocess.run(
+        [sys.executable, "-c", "import sys; sys.modules['edgekit'] = None; sys.path.insert(0, '.'); " + code],
+        cwd=shipped / "kit", env=environment, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    expected = json.loads((shipped / "kit" / "golden" / "golden.json").read_text())
+    case = next(case for case in expected["cases"] if case.get("file") == "landscape.png")
+    assert shown.strip() == LABELS[case["label"]]
+
+
+def test_the_same_run_gives_the_same_bytes(shipped: Path) -> None:
+    again = edgekit.ship("fruit", "python", "again")
+    assert again.artifact == "android/model.int8.tflite"
+    assert {level.state for level in again.levels} == {"verified"}
+    for path in (shipped / "kit").rglob("*"):
+        if path.is_file():
+            assert (shipped / "again" / path.relative_to(shipped / "kit")).read_bytes() == path.read_bytes()
+
+
+def test_a_changed_kit_is_found(shipped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "kit"
+    edgekit.ship("fruit", "python", folder)
+    assert command(["ship", "--check", str(folder)]) == 0
+    program = folder / "classifier.py"
+    program.write_text(program.read_text().replace("ImageOps.exif_transpose(opened) or opened", "opened"))
+    assert command(["ship", "--check", str(folder)]) == 7
+    shown = capsys.readouterr().out
+    assert "classifier.py: changed or missing" in shown
+    assert f"not turned: {golden.DRIFTS['not turned'][0]}" in " ".join(shown.split())
+    (folder / "model.int8.tflite").unlink()
+    assert [level.state for level in kit.check(folder)] == ["wrong", "wrong"]
+
+
+def test_labels_of_another_model_are_refused(shipped: Path, tmp_path: Path) -> None:
+    edgekit.ship("fruit", "python", tmp_path / "kit")
+    labels = tmp_path / "kit" / "labels.txt"
+    labels.write_text("".join(reversed(labels.read_text().splitlines(keepends=True))))
+    files_, program = kit.check(tmp_path / "kit")
+    assert files_.details == ("labels.txt: changed or missing",)
+    assert program.state == "wrong"
+    assert "labels.txt is not the one that the model was trained with" in program.text
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/etc/hostname"])
+def test_a_manifest_leads_nowhere_else(shipped: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "secret").write_text("x")
+    folder = tmp_path / "a" / "kit"
+    edgekit.ship("fruit", "python", folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][name] = files.sha256_file(tmp_path / "secret")
+    files.save_json(folder / "manifest.json", manifest)
+    assert kit.check(folder)[0] == kit.Level("files", "wrong", (f"{name}: changed or missing",))
+
+
+def test_what_cannot_be_shipped_is_refused_and_leaves_nothing(shipped: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(UsageError, match="unknown kind of kit 'phone'") as caught:
+        edgekit.ship("fruit", "phone", out)
+    assert "python" in caught.value.message + caught.value.hint
+    with pytest.raises(UsageError, match=r"jetson/model\.int8\.onnx is for tensorrt"):
+        edgekit.ship("fruit", "python", out, artifact="jetson/model.int8.onnx")
+    with pytest.raises(UsageError, match="unknown artifact"):
+        edgekit.ship("fruit", "python", out, artifact="android/model.fp16.tflite")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("x")
+    with pytest.raises(DataError, match="is not empty"):
+        edgekit.ship("fruit", "python", tmp_path / "full")
+    assert (tmp_path / "full" / "mine").read_text() == "x"
+    with pytest.raises(MissingError, match="is no kit"):
+        kit.check(tmp_path)
+    assert not out.exists()
+
+
+def test_a_kit_that_fails_its_own_test_is_not_written(
+    shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = kit.Target("python", ("litert",), lambda folder: [kit.Level("pixels to tensor", "wrong", ("bgr", "x"))])
+    monkeypatch.setitem(kit.TARGETS, "python", wrong)
+    with pytest.raises(DataError, match="fails its own test: pixels to tensor: bgr; x"):
+        edgekit.ship("fruit", "python", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_int8_the_error_names_the_export(shipped: Path, tmp_path: Path) -> None:
+    edgekit.import_model("tiny.pth", LABELS, arch="tiny", image_size=64, name="bare")
+    edgekit.export("bare", "android", precisions=["fp32"])
+    with pytest.raises(MissingError, match="bare has no INT8 file for litert or onnxruntime") as caught:
+        edgekit.ship("bare", "python", tmp_path / "out")
+    assert caught.value.hint.startswith("edgekit export bare --target android")
+    made = edgekit.ship("bare", "python", tmp_path / "out", artifact="android/model.fp32.tflite")
+    assert {level.state for level in made.levels} == {"verified"}
+
+
+def test_a_network_of_deep_images_has_no_kit(shipped: Path, tmp_path: Path) -> None:
+    given = {"image_size": 64, "resize_size": 64, "pixel_range": [0, 4095]}
+    edgekit.import_model("tiny.pth", LABELS, arch="tiny", preprocess=given, name="deep")
+    edgekit.export("deep", "android", precisions=["fp32"])
+    with pytest.raises(UsageError, match="trained on values of 0 to 4095"):
+        edgekit.ship("deep", "python", tmp_path / "out", artifact="android/model.fp32.tflite")
+
+
+def test_the_command_says_what_is_missing(shipped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["ship", "fruit"]) == 2
+    assert "edgekit ship --to python --out my-kit" in capsys.readouterr().err
+    assert command(["ship", "--check", "kit", "--to", "python"]) == 2
+    assert command(["ship", "--check", "kit", "--json"]) == 0
+    assert [level["state"] for level in json.loads(capsys.readouterr().out)] == ["verified"] * 6
+
+
+def test_onnx_files_can_be_shipped_too(shipped: Path, tmp_path: Path) -> None:
+    edgekit.export("fruit", "desktop", precisions=["int8"], recipe="minmax")
+    made = edgekit.ship("fruit", "python", tmp_path / "out", artifact="desktop/model.int8.onnx")
+    assert {level.state for level in made.levels} == {"verified"}
+    assert json.loads((tmp_path / "out" / "preprocess.json").read_text())["tensor"]["layout"] == "NCHW"
