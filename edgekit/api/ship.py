@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from edgekit import runs
 from edgekit.errors import MissingError, UsageError, unknown
 from edgekit.progress import Callback, reporting, working
-from edgekit.shipping import kit
+from edgekit.shipping import kit, targets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +38,7 @@ def ship(
     out: str | Path,
     *,
     artifact: str | None = None,
+    package: str | None = None,
     runs_dir: str | Path = "runs",
     progress: Callback | None = None,
 ) -> Shipped:
@@ -51,6 +52,7 @@ def ship(
         out: a new folder, or an empty one.
         artifact: name of an exported file, such as "android/model.int8.tflite"; by default the INT8 file for LiteRT,
             or the one for ONNX Runtime.
+        package: what the code is called in its language, such as "com.example.fruit".
         runs_dir: the folder of the runs.
         progress: called with a `Progress` whenever the state changes.
 
@@ -65,15 +67,16 @@ def ship(
         >>> edgekit.ship("tour", "python", "kit", artifact="desktop/model.fp32.onnx").levels[0].state
         'verified'
     """
-    if to not in kit.TARGETS:
-        raise unknown("kind of kit", to, kit.TARGETS)
-    target, folder = kit.TARGETS[to], Path(out)
+    if to not in targets.TARGETS:
+        raise unknown("kind of kit", to, targets.TARGETS)
+    target, folder = targets.TARGETS[to], Path(out)
+    name = target.named(package)
     kit.check_empty(folder)
     with reporting(progress):
         opened = runs.choose_run(runs_dir, run)
         chosen = _chosen(opened, target, artifact)
         with working(f"writing the kit for {to}"):
-            source = _source(opened, chosen)
+            source = _source(opened, chosen, name)
             levels = kit.write(target, source, folder)
     return Shipped(folder, chosen.name, tuple(levels))
 
@@ -93,8 +96,12 @@ def _chosen(run: runs.Run, target: kit.Target, name: str | None) -> Artifact:
                 f"{known[name].runtime}",
                 f"--artifact {able[0]}" if able else f"edgekit export {run.handle} --target android",
             )
+        if why := target.refuses(known[name]):
+            raise UsageError(f"a kit for {target.name} cannot run {name}: {why}", "name another file with --artifact")
         return known[name]
-    usable = [a for a in known.values() if a.precision == "int8" and a.runtime in target.runtimes]
+    usable = [
+        a for a in known.values() if a.precision == "int8" and a.runtime in target.runtimes and not target.refuses(a)
+    ]
     if not usable:
         raise MissingError(
             f"{run.name} has no INT8 file for {' or '.join(target.runtimes)}",
@@ -104,7 +111,7 @@ def _chosen(run: runs.Run, target: kit.Target, name: str | None) -> Artifact:
     return min(usable, key=lambda a: (target.runtimes.index(a.runtime), a.input == "float32", a.name))
 
 
-def _source(run: runs.Run, artifact: Artifact) -> kit.Source:
+def _source(run: runs.Run, artifact: Artifact, package: str) -> kit.Source:
     """Return what the kit of an artifact is made of."""
     from edgekit.api import report
     from edgekit.api.artifacts import contract_of
@@ -132,6 +139,7 @@ def _source(run: runs.Run, artifact: Artifact) -> kit.Source:
         other_scores=_other_kernels(artifact, path, preprocess),
         card=report.render(material, "card"),
         figures=tuple(map(_figure, rows)),
+        package=package,
     )
 
 
@@ -170,4 +178,4 @@ def check_kit(folder: str | Path) -> list[kit.Level]:
     Raises:
         MissingError: the folder has no kit in it. DataError, StorageError: its manifest cannot be read.
     """
-    return kit.check(Path(folder))
+    return kit.check(targets.target_of(Path(folder)), Path(folder))

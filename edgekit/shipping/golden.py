@@ -1,32 +1,36 @@
 """The golden set of a kit: small pictures, the exact pixels that the network takes of each, and the model's scores.
 
-``golden/golden.json`` has:
+``golden/golden.tsv`` has lines of fields with tabs between them, which every language reads without a library. The
+first field says what a line is:
 
-    schema         1
-    size, resize_size, resample, geometry
-                   of the contract, which ``preprocess.json`` has as a whole
-    probe          number of places across and down of a probe: place i is pixel ``(2 i + 1) * size // (2 probe)``
-    cases          each has either ``noise`` (width, height, seed) or ``file`` (a picture in the same folder), and
-        crc32      CRC-32 of the square of uint8 RGB pixels, row by row, as 8 digits
-        most       levels that a probe may differ by: 0, or more for JPEG, which decoders round differently
-        probe      base64 of the pixels at the places, uint8 (probe, probe, 3)
-        drifts     probes of what a wrong program would give, by name; those that change nothing here are left out, and
-                   some cases have none
-        scores     row in scores.f32; label, probability: of the best class. Cases without say nothing of the model
-    drifts         name -> what that program does, in words
-    values         the tensor's values of R, G and B for pixels of 0, 128 and 255, a row for each
-    tolerance      largest difference of scores that still is the same model, by delegate: cpu, gpu, npu
+    schema     1
+    size, resize_size, resample, geometry, background
+               of the contract, which ``preprocess.json`` has as a whole
+    probe      number of places across and down of a probe: place i is pixel ``(2 i + 1) * size // (2 probe)``
+    value      a level (0, 128, 255), and the tensor's values of R, G and B for pixels of that level
+    tolerance  a delegate (cpu, gpu, npu), and the largest difference of scores that still is the same model
+    drift      a name, and what that program does wrong, in words
+    case       source, CRC-32, levels, probe, scores, class, probability:
+                   source: two fields, ``noise`` and ``WIDTHxHEIGHTxSEED``, or ``file`` and a picture in the same folder
+                   CRC-32 of the square of uint8 RGB pixels, row by row, as 8 digits
+                   levels that a probe may differ by: 0, or more for JPEG, which decoders round differently
+                   probe: row in probes.rgb of the pixels at the places
+                   scores: row in scores.f32; class, probability: of the best one, counted from 0. A case without says
+                   nothing of the model, and has - for the three
+    wrong      of the case before: name of a drift, and the row in probes.rgb of what it gives. A drift that changes
+               nothing there is left out; a case without such lines tells nothing of drifts
 
-``golden/scores.f32`` holds the model's scores, little-endian float32 (cases, classes), computed with LiteRT or ONNX
-Runtime on the CPU of the machine that made the kit. Noise needs no file: pixel bytes are the highest byte of
-``x = 1664525 x + 1013904223`` (modulo 2**32), which starts at the seed.
+``golden/probes.rgb`` has the probes, uint8 (rows, probe, probe, 3). ``golden/scores.f32`` has the model's scores,
+little-endian float32 (cases, classes), computed with LiteRT or ONNX Runtime on the CPU of the machine that made the
+kit. Noise needs no file: pixel bytes are the highest byte of ``x = 1664525 x + 1013904223`` (modulo 2**32), which
+starts at the seed.
 """
 
 from __future__ import annotations
 
-import base64
+import shutil
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 PICTURES = Path(__file__).parent / "pictures"
 PROBE = 12
+LEVELS = (0, 128, 255)  # whose values in the tensor are written
 JPEG_LEVELS = 4  # decoders differ by 0 to 3
 LEAST_DRIFT = 0.05  # mean levels; what differs by less is no drift worth a name
 _PLAIN = ("exif-1", "exif-2", "exif-4", "exif-5", "exif-7", "exif-8")  # neither drifts nor scores: others tell the same
@@ -74,13 +79,56 @@ class Case:
         """True for cases whose scores are kept: noise, and PNG files, which every decoder reads alike."""
         return self.most == 0
 
-    def document(self) -> dict[str, Any]:
-        """Return the case as golden.json has it, without scores."""
-        source: dict[str, Any] = {"file": self.name} if self.noise is None else {"noise": list(self.noise)}
-        found = {**source, "crc32": crc32(self.pixels), "most": self.most, "probe": _text(probe(self.pixels))}
-        if self.name.partition(".")[0] in _PLAIN:
-            return found
-        return found | {"drifts": {name: _text(probe(square)) for name, square in self.drifts.items()}}
+    @property
+    def tells(self) -> dict[str, np.ndarray]:
+        """The drifts that are written: other cases tell the same as the plain ones."""
+        return {} if self.name.partition(".")[0] in _PLAIN else self.drifts
+
+
+def write(
+    folder: Path,
+    contract: Mapping[str, Any],
+    every: Sequence[Case],
+    scores: np.ndarray,
+    tolerances: Mapping[str, float],
+) -> None:
+    """Write the golden set into a new folder.
+
+    Args:
+        contract: of the file, `Contract.of_file`. scores: of the scored cases, float32 (cases, classes).
+    """
+    from edgekit.evaluation.metrics import softmax
+
+    folder.mkdir(parents=True)
+    probes: list[np.ndarray] = []
+
+    def row(square: np.ndarray) -> int:
+        probes.append(probe(square))
+        return len(probes) - 1
+
+    lines: list[tuple[Any, ...]] = [("schema", SCHEMA), ("size", contract["image_size"])]
+    lines += [(name, contract[name]) for name in ("resize_size", "resample", "geometry", "background")]
+    lines += [("probe", PROBE)]
+    lines += [("value", level, *found) for level, found in zip(LEVELS, values(contract["tensor"]))]
+    lines += [("tolerance", *each) for each in tolerances.items()]
+    lines += [("drift", name, text) for name, (text, _) in DRIFTS.items()]
+    shares = softmax(scores, contract["scores"]["temperature"] or 1.0)
+    scored = 0
+    for case in every:
+        source = ("file", case.name) if case.noise is None else ("noise", "x".join(map(str, case.noise)))
+        answer: tuple[Any, ...] = ("-", "-", "-")
+        if case.is_scored:
+            best = int(scores[scored].argmax())
+            answer = (scored, best, f"{float(shares[scored][best]):.9f}")
+            scored += 1
+        lines.append(("case", *source, crc32(case.pixels), case.most, row(case.pixels), *answer))
+        lines += [("wrong", name, row(square)) for name, square in case.tells.items()]
+        if case.noise is None:
+            shutil.copyfile(PICTURES / case.name, folder / case.name)
+    text = "".join("\t".join(map(str, line)) + "\n" for line in lines)
+    (folder / "golden.tsv").write_bytes(text.encode())
+    (folder / "probes.rgb").write_bytes(np.stack(probes).tobytes())
+    (folder / "scores.f32").write_bytes(np.ascontiguousarray(scores, "<f4").tobytes())
 
 
 def noise(width: int, height: int, seed: int) -> np.ndarray:
@@ -105,7 +153,7 @@ def probe(square: np.ndarray) -> np.ndarray:
 
 def values(tensor: Mapping[str, Any]) -> list[list[float]]:
     """Return what a tensor (`Contract.tensor`) holds for R, G and B of black, grey and white pixels."""
-    levels = np.array([0.0, 128.0, 255.0])[:, None]
+    levels = np.array(LEVELS, float)[:, None]
     if tensor["type"] == "float32":
         found = (levels / 255 - np.array(tensor["mean"])) / np.array(tensor["std"])
     else:
@@ -127,10 +175,6 @@ def tolerance(scores: np.ndarray, other: np.ndarray, precision: str) -> dict[str
     cpu = max(4 * float(np.abs(scores - other).max()), least, 1e-4)
     far = max(cpu, _GPU_SHARE * spread)
     return {name: float(f"{value:.4g}") for name, value in (("cpu", cpu), ("gpu", far), ("npu", far))}
-
-
-def _text(values: np.ndarray) -> str:
-    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
 
 
 def cases(preprocess: Preprocess) -> Iterator[Case]:

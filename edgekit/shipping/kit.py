@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgekit import __version__, files
-from edgekit.errors import DataError, MissingError, unknown
+from edgekit.errors import DataError, MissingError, UsageError
 from edgekit.records import Artifact
 from edgekit.shipping import golden
 from edgekit.targets.contract import Contract
@@ -24,6 +24,7 @@ MANIFEST = "manifest.json"
 TEMPLATES = Path(__file__).parent / "templates"
 VERIFIED, WRONG, NOT_VERIFIED = "verified", "wrong", "not verified"
 _SECONDS = 600  # for a kit's own tests
+_RUNTIMES = {"litert": "LiteRT", "onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Source:
     Attributes:
         scores: runs the model on squares of pixels, uint8 (N, size, size, 3): float32 (N, classes).
         other_scores: the same with other kernels, for the tolerance; None: there are none.
-        card: the model card, Markdown.
+        card: the model card, Markdown. package: what the code is called in its language, checked by `Target.named`.
     """
 
     run: str
@@ -73,6 +74,7 @@ class Source:
     other_scores: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None
     card: str = ""
     figures: tuple[Figure, ...] = ()
+    package: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,43 @@ class Target:
     """A language or platform that kits are for.
 
     Attributes:
+        name: of the folder of its templates, too. In them, files that end in ``.j2`` are filled in, the others copied;
+            a folder named ``__package__`` becomes the folders of the package.
         runtimes: of the artifacts that it takes, the preferred first. check: runs the kit's own tests where it lies.
+        assets, golden: where the model, its labels and its contract go, and the golden set.
+        package: what the code is called unless the user says; "" where it has no name. package_form: a pattern of
+            names, and the same in words.
+        refuses: returns why a file cannot be shipped; "" if it can.
+        values: returns what its templates need besides what `filled` gives.
     """
 
     name: str
     runtimes: tuple[str, ...]
     check: Callable[[Path], list[Level]]
-    packages: dict[str, str] = field(default_factory=dict)
+    assets: str = "."
+    golden: str = "golden"
+    package: str = ""
+    package_form: tuple[str, str] = ("", "")
+    refuses: Callable[[Artifact], str] = lambda artifact: ""
+    values: Callable[[Source], dict[str, Any]] = lambda source: {}
+    filters: Mapping[str, Callable[..., str]] = field(default_factory=dict)
+
+    def named(self, package: str | None) -> str:
+        """Return the name of the code: the given one, or by default this target's.
+
+        Raises:
+            UsageError: it is none in this language, or the language has none.
+        """
+        if package is None:
+            return self.package
+        pattern, words = self.package_form
+        if not pattern:
+            raise UsageError(f"a kit for {self.name} has no package name", "leave out --package")
+        if not re.fullmatch(pattern, package, re.ASCII):
+            raise UsageError(
+                f"{package!r} is no package name for {self.name}: it must be {words}", f"--package {self.package}"
+            )
+        return package
 
 
 def write(target: Target, source: Source, out: Path) -> list[Level]:
@@ -97,21 +129,21 @@ def write(target: Target, source: Source, out: Path) -> list[Level]:
     """
     check_empty(out)
     with files.writing_folder(out) as staging:
-        shutil.copyfile(source.path, staging / source.artifact.file)
+        assets = staging / target.assets
+        assets.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source.path, assets / source.artifact.file)
         labels = "".join(f"{label}\n" for label in source.contract.labels)
-        (staging / "labels.txt").write_bytes(labels.encode())
-        files.save_json(staging / "preprocess.json", contract_of(source))
+        (assets / "labels.txt").write_bytes(labels.encode())
+        files.save_json(assets / "preprocess.json", contract_of(source))
         (staging / "MODEL_CARD.md").write_text(source.card or "This model was not measured.\n", encoding="utf-8")
-        write_golden(source, staging / "golden")
-        for path in sorted((TEMPLATES / target.name).iterdir()):
-            if path.suffix != ".j2" and path.is_file():
-                shutil.copyfile(path, staging / path.name)
+        write_golden(source, staging / target.golden)
+        fill(target, source, staging)
         write_manifest(target, source, staging, [])
         found = target.check(staging)
         if wrong := [level for level in found if level.state == WRONG]:
             details = "; ".join([f"{wrong[0].level}: {wrong[0].details[0]}", *wrong[0].details[1:3]])
             raise DataError(f"the kit fails its own test: {details}", "export the model again; if it stays, report it")
-        write_readme(target, source, staging, found)
+        fill(target, source, staging, found)
         write_manifest(target, source, staging, found)
     return found
 
@@ -132,66 +164,59 @@ def contract_of(source: Source) -> dict[str, Any]:
 
 
 def write_golden(source: Source, folder: Path) -> None:
-    """Write the golden set of a model: pictures, ``golden.json`` and ``scores.f32`` (`golden`)."""
-    from edgekit.evaluation.metrics import softmax
-
-    folder.mkdir()
-    preprocess, contract = source.contract.preprocess, contract_of(source)
-    every = list(golden.cases(preprocess))
-    scored = [case for case in every if case.is_scored]
-    squares = [case.pixels for case in scored]
+    """Write the golden set of a model (`golden.write`)."""
+    contract = contract_of(source)
+    every = list(golden.cases(source.contract.preprocess))
+    squares = [case.pixels for case in every if case.is_scored]
     scores = source.scores(squares)
     if not np.isfinite(scores).all():
         raise DataError(f"{source.artifact.name} gives scores that are NaN or infinite", "edgekit inspect")
     other = source.other_scores(squares) if source.other_scores else scores
-    documents = []
-    for case in every:
-        document = case.document()
-        if case in scored:
-            row = scored.index(case)
-            shares = softmax(scores[row], source.contract.temperature or 1.0)
-            best = int(scores[row].argmax())
-            document |= {"scores": row, "label": best, "probability": round(float(shares[best]), 9)}
-        documents.append(document)
-        if case.noise is None:
-            shutil.copyfile(golden.PICTURES / case.name, folder / case.name)
-    (folder / "scores.f32").write_bytes(np.ascontiguousarray(scores, "<f4").tobytes())
-    fields = {name: contract[name] for name in ("image_size", "resize_size", "resample", "geometry")}
-    document = {
-        "schema": golden.SCHEMA,
-        "size": fields.pop("image_size"),
-        **fields,
-        "probe": golden.PROBE,
-        "values": golden.values(contract["tensor"]),
-        "tolerance": golden.tolerance(scores, other, source.artifact.precision),
-        "drifts": {name: text for name, (text, _) in golden.DRIFTS.items()},
-        "cases": documents,
-    }
-    files.save_json(folder / "golden.json", document)
+    golden.write(folder, contract, every, scores, golden.tolerance(scores, other, source.artifact.precision))
 
 
-def write_readme(target: Target, source: Source, folder: Path, found: Sequence[Level]) -> None:
-    """Write README.md from the target's template."""
+def fill(target: Target, source: Source, folder: Path, found: Sequence[Level] = ()) -> None:
+    """Write the files of the target's templates.
+
+    Args:
+        found: what was checked, for README.md.
+    """
     import jinja2
 
-    loader = jinja2.FileSystemLoader(TEMPLATES / target.name)
-    # Markdown; nothing in it is of a user: run names and file names are checked, class names stay in labels.txt.
+    templates = TEMPLATES / target.name
+    # Program text and Markdown; nothing in it is of a user: run, file and package names are checked, class names stay
+    # in labels.txt.
     options: dict[str, Any] = {"autoescape": False, "trim_blocks": True, "undefined": jinja2.StrictUndefined}
-    environment = jinja2.Environment(loader=loader, **options)  # noqa: S701
-    runtime = source.artifact.runtime
-    text = environment.get_template("README.md.j2").render(
-        title=source.contract.arch,
-        run=source.run,
-        classes=len(source.contract.labels),
-        model=source.artifact.file,
-        precision=source.artifact.precision.upper(),
-        megabytes=f"{source.path.stat().st_size / 1e6:.1f}",
-        package=target.packages[runtime],
-        runtime={"litert": "LiteRT", "onnxruntime": "ONNX Runtime"}[runtime],
-        figures=source.figures,
-        checked=found,
-    )
-    (folder / "README.md").write_text(text.rstrip() + "\n", encoding="utf-8")
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(templates), **options)  # noqa: S701
+    environment.filters |= target.filters
+    values = {**_filled(source), **target.values(source), "checked": found}
+    for path in sorted(templates.rglob("*")):
+        if not path.is_file() or "__pycache__" in path.parts:
+            continue
+        name = path.relative_to(templates).as_posix().replace("__package__", source.package.replace(".", "/"))
+        made = folder / name.removesuffix(".j2")
+        made.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".j2":
+            text = environment.get_template(path.relative_to(templates).as_posix()).render(values)
+            made.write_text(text.rstrip() + "\n", encoding="utf-8")
+        else:
+            shutil.copyfile(path, made)
+
+
+def _filled(source: Source) -> dict[str, Any]:
+    """Return what every template may use."""
+    return {
+        "title": source.contract.arch,
+        "run": source.run,
+        "classes": len(source.contract.labels),
+        "model": source.artifact.file,
+        "precision": source.artifact.precision.upper(),
+        "megabytes": f"{source.path.stat().st_size / 1e6:.1f}",
+        "runtime": _RUNTIMES[source.artifact.runtime],
+        "package": source.package,
+        "contract": contract_of(source),
+        "figures": source.figures,
+    }
 
 
 def write_manifest(target: Target, source: Source, folder: Path, found: Sequence[Level]) -> None:
@@ -215,8 +240,8 @@ def write_manifest(target: Target, source: Source, folder: Path, found: Sequence
     files.save_json(folder / MANIFEST, document)
 
 
-def check(folder: Path) -> list[Level]:
-    """Return what can be verified of a kit on this machine: its files, then its own tests.
+def opened(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a kit.
 
     Raises:
         MissingError: there is no kit. DataError, StorageError: its manifest is damaged, or of a newer edgekit.
@@ -224,13 +249,17 @@ def check(folder: Path) -> list[Level]:
     if not (folder / MANIFEST).is_file():
         raise MissingError(f"{folder} is no kit: it has no {MANIFEST}", "edgekit ship RUN --to python --out DIR")
     manifest = files.load_document(folder / MANIFEST, SCHEMA, "kit", "files", "model")
-    if manifest["kit"] not in TARGETS:
-        raise unknown("kind of kit", str(manifest["kit"]), TARGETS)
     if not isinstance(manifest["files"], dict):
         raise DataError(f"{folder / MANIFEST} is damaged: its files are no object", "make the kit again")
-    changed = [name for name, wanted in manifest["files"].items() if _sha256(folder, name) != wanted]
+    return manifest
+
+
+def check(target: Target, folder: Path) -> list[Level]:
+    """Return what can be verified of a kit on this machine: its files, then its own tests."""
+    wanted = opened(folder)["files"]
+    changed = [name for name, sha256 in wanted.items() if _sha256(folder, name) != sha256]
     level = Level("files", WRONG if changed else VERIFIED, tuple(f"{name}: changed or missing" for name in changed))
-    return [level, *TARGETS[manifest["kit"]].check(folder)]
+    return [level, *target.check(folder)]
 
 
 def _sha256(folder: Path, name: str) -> str:
@@ -240,16 +269,19 @@ def _sha256(folder: Path, name: str) -> str:
     return files.sha256_file(path) if inside and path.is_file() else ""
 
 
-def _check_python(folder: Path) -> list[Level]:
-    """Run ``classifier.py --check`` of a kit with this Python."""
-    command = [sys.executable, str(folder.resolve() / "classifier.py"), "--check", "--json"]
+def results(command: Sequence[str], folder: Path) -> list[Level]:
+    """Run a kit's own test and return what it found.
+
+    Args:
+        command: prints a JSON list of objects with `level`, `checked` (a number), `problems` (a list of lines), `cause`
+            and `skipped` ("" where there is none).
+    """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         return [Level("golden set", NOT_VERIFIED, (f"it took more than {_SECONDS} s",))]
     try:
-        found = json.loads(done.stdout)
-        return [_level(each) for each in found]
+        return [_level(each) for each in json.loads(done.stdout)]
     except (ValueError, KeyError, TypeError):
         last = done.stderr.strip().splitlines()[-1:] or ["it printed nothing"]
         if "ModuleNotFoundError" in last[0] or "ImportError" in last[0]:
@@ -258,18 +290,8 @@ def _check_python(folder: Path) -> list[Level]:
 
 
 def _level(found: dict[str, Any]) -> Level:
-    """Return a result that ``classifier.py --check --json`` printed."""
+    """Return a result that a kit's own test printed."""
     if found["skipped"]:
         return Level(found["level"], NOT_VERIFIED, (found["skipped"],))
     problems = tuple(filter(None, (found["cause"], *found["problems"])))
     return Level(found["level"], WRONG if found["problems"] else VERIFIED, problems)
-
-
-TARGETS = {
-    "python": Target(
-        "python",
-        ("litert", "onnxruntime"),
-        _check_python,
-        {"litert": "ai-edge-litert", "onnxruntime": "onnxruntime"},
-    )
-}

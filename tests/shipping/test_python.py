@@ -19,7 +19,7 @@ from edgekit.api import artifacts, ship
 from edgekit.data import images
 from edgekit.errors import DataError
 from edgekit.records import Artifact, Preprocess
-from edgekit.shipping import golden, kit
+from edgekit.shipping import golden, kit, python
 from edgekit.targets.contract import Contract
 
 SOURCE = kit.TEMPLATES / "python" / "classifier.py"
@@ -236,7 +236,7 @@ def test_pixels_of_another_kind_are_refused() -> None:
 def test_a_folder_with_something_in_it_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("x")
     with pytest.raises(DataError, match="is not empty"):
-        kit.write(kit.TARGETS["python"], source(), tmp_path)
+        kit.write(python.TARGET, source(), tmp_path)
     assert (tmp_path / "mine").read_text() == "x"
 
 
@@ -246,7 +246,7 @@ def test_a_file_that_takes_bytes_is_preferred(names: tuple[str, str], monkeypatc
     made = {"android": source("float32").artifact, "phone": source("uint8").artifact}
     known = [replace(made[name], name=f"{name}/model.int8.tflite", target=name) for name in names]
     monkeypatch.setattr(artifacts, "current_artifacts", lambda run, weights: known)
-    assert ship._chosen(run, kit.TARGETS["python"], None).name == "phone/model.int8.tflite"
+    assert ship._chosen(run, python.TARGET, None).name == "phone/model.int8.tflite"
 
 
 def test_tolerances_are_of_the_precision_and_of_the_kernels() -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,11 @@ import torch
 
 import edgekit
 from edgekit import files
+from edgekit.api import ship
 from edgekit.cli.app import run as command
 from edgekit.errors import DataError, MissingError, UsageError
 from edgekit.models import build, zoo
-from edgekit.shipping import golden, kit
+from edgekit.shipping import golden, kit, targets
 from tests import nets
 from tests.datasets import write_images
 
@@ -48,7 +50,7 @@ def test_a_kit_is_complete_and_says_what_was_checked(shipped: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     inside = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert inside == {*manifest["files"], "manifest.json"}
-    assert inside >= {"classifier.py", "model.int8.tflite", "README.md", "MODEL_CARD.md", "golden/golden.json"}
+    assert inside >= {"classifier.py", "model.int8.tflite", "README.md", "MODEL_CARD.md", "golden/golden.tsv"}
     assert [level["state"] for level in manifest["checked"]] == ["verified"] * 5
     text = (folder / "README.md").read_text()
     assert "- tensor to scores: verified" in text
@@ -65,9 +67,9 @@ def test_the_program_of_a_kit_runs_alone(shipped: Path, tmp_path: Path) -> None:
         [sys.executable, "-c", "import sys; sys.modules['edgekit'] = None; sys.path.insert(0, '.'); " + code],
         cwd=shipped / "kit", env=environment, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
-    expected = json.loads((shipped / "kit" / "golden" / "golden.json").read_text())
-    case = next(case for case in expected["cases"] if case.get("file") == "landscape.png")
-    assert shown.strip() == LABELS[case["label"]]
+    lines = [line.split("\t") for line in (shipped / "kit" / "golden" / "golden.tsv").read_text().splitlines()]
+    case = next(line for line in lines if line[1:3] == ["file", "landscape.png"])
+    assert shown.strip() == LABELS[int(case[7])]
 
 
 def test_the_same_run_gives_the_same_bytes(shipped: Path) -> None:
@@ -90,14 +92,14 @@ def test_a_changed_kit_is_found(shipped: Path, tmp_path: Path, capsys: pytest.Ca
     assert "classifier.py: changed or missing" in shown
     assert f"not turned: {golden.DRIFTS['not turned'][0]}" in " ".join(shown.split())
     (folder / "model.int8.tflite").unlink()
-    assert [level.state for level in kit.check(folder)] == ["wrong", "wrong"]
+    assert [level.state for level in ship.check_kit(folder)] == ["wrong", "wrong"]
 
 
 def test_labels_of_another_model_are_refused(shipped: Path, tmp_path: Path) -> None:
     edgekit.ship("fruit", "python", tmp_path / "kit")
     labels = tmp_path / "kit" / "labels.txt"
     labels.write_text("".join(reversed(labels.read_text().splitlines(keepends=True))))
-    files_, program = kit.check(tmp_path / "kit")
+    files_, program = ship.check_kit(tmp_path / "kit")
     assert files_.details == ("labels.txt: changed or missing",)
     assert program.state == "wrong"
     assert "labels.txt is not the one that the model was trained with" in program.text
@@ -111,7 +113,7 @@ def test_a_manifest_leads_nowhere_else(shipped: Path, tmp_path: Path, name: str)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"][name] = files.sha256_file(tmp_path / "secret")
     files.save_json(folder / "manifest.json", manifest)
-    assert kit.check(folder)[0] == kit.Level("files", "wrong", (f"{name}: changed or missing",))
+    assert ship.check_kit(folder)[0] == kit.Level("files", "wrong", (f"{name}: changed or missing",))
 
 
 def test_what_cannot_be_shipped_is_refused_and_leaves_nothing(shipped: Path, tmp_path: Path) -> None:
@@ -129,15 +131,16 @@ def test_what_cannot_be_shipped_is_refused_and_leaves_nothing(shipped: Path, tmp
         edgekit.ship("fruit", "python", tmp_path / "full")
     assert (tmp_path / "full" / "mine").read_text() == "x"
     with pytest.raises(MissingError, match="is no kit"):
-        kit.check(tmp_path)
+        ship.check_kit(tmp_path)
     assert not out.exists()
 
 
 def test_a_kit_that_fails_its_own_test_is_not_written(
     shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wrong = kit.Target("python", ("litert",), lambda folder: [kit.Level("pixels to tensor", "wrong", ("bgr", "x"))])
-    monkeypatch.setitem(kit.TARGETS, "python", wrong)
+    level = kit.Level("pixels to tensor", "wrong", ("bgr", "x"))
+    target = replace(targets.TARGETS["python"], check=lambda folder: [level])
+    monkeypatch.setitem(targets.TARGETS, "python", target)
     with pytest.raises(DataError, match="fails its own test: pixels to tensor: bgr; x"):
         edgekit.ship("fruit", "python", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -19,7 +19,6 @@ nothing of it. `fit` gives the bytes that preprocess.json describes, whatever th
 from __future__ import annotations
 
 import argparse
-import base64
 import hashlib
 import json
 import math
@@ -283,26 +282,66 @@ class Result(NamedTuple):
     skipped: str = ""
 
 
+class Case:
+    """A picture of the golden set.
+
+    Attributes:
+        picture: a file, or pixels. crc32: of the square. most: levels that it may differ by. probe: of the square.
+        row: of its scores; None for a case without. best, probability: of the most probable class.
+        drifts: name -> probe of what a wrong program gives.
+    """
+
+    def __init__(self, folder: Path, fields: list[str], probes: np.ndarray) -> None:
+        kind, source, self.crc32, most, probe, row, best, share = fields
+        self.name = source if kind == "file" else "noise " + source.rpartition("x")[0]
+        self.is_file = kind == "file"
+        self.picture = folder / source if self.is_file else noise(*map(int, source.split("x")))
+        self.most, self.probe = int(most), probes[int(probe)]
+        self.row = None if row == "-" else int(row)
+        self.best, self.probability = (0, 0.0) if row == "-" else (int(best), float(share))
+        self.drifts: dict[str, np.ndarray] = {}
+
+
+class Golden:
+    """The golden set in a folder, in the form of golden.tsv."""
+
+    def __init__(self, folder: Path, classes: int) -> None:
+        lines = (folder / "golden.tsv").read_text(encoding="utf-8").splitlines()
+        fields = [line.split("\t") for line in lines]
+        single = {line[0]: line[1] for line in fields if len(line) == 2}
+        if single["schema"] != "1":
+            raise ValueError("golden.tsv is of another schema than 1: use the classifier.py that came with it")
+        self.size, self.probe = int(single["size"]), int(single["probe"])
+        self.values = [[float(each) for each in line[1:]] for line in fields if line[0] == "value"]
+        self.tolerance = {line[1]: float(line[2]) for line in fields if line[0] == "tolerance"}
+        self.drifts = {line[1]: line[2] for line in fields if line[0] == "drift"}
+        self.scores = np.fromfile(str(folder / "scores.f32"), "<f4").reshape(-1, classes)
+        probes = np.fromfile(str(folder / "probes.rgb"), np.uint8).reshape(-1, self.probe, self.probe, 3).astype(int)
+        self.cases: list[Case] = []
+        for line in fields:
+            if line[0] == "case":
+                self.cases.append(Case(folder, line[1:], probes))
+            elif line[0] == "wrong":
+                self.cases[-1].drifts[line[1]] = probes[int(line[2])]
+
+
 def check(model: Classifier, folder: Path) -> Iterator[Result]:
     """Compare this program and its runtime with the golden set in a folder, level by level."""
-    golden = read_json(folder / "golden.json")
-    cases = golden["cases"]
-    scored: list[tuple[dict[str, Any], Pixels]] = []
-    for level, kind in (("pixels to tensor", "noise"), ("picture file to tensor", "file")):
-        own = [case for case in cases if kind in case]
-        if kind == "file" and not has_pillow():
+    golden = Golden(folder, len(model.labels))
+    scored: list[tuple[Case, Pixels]] = []
+    for level, is_file in (("pixels to tensor", False), ("picture file to tensor", True)):
+        own = [case for case in golden.cases if case.is_file == is_file]
+        if is_file and not has_pillow():
             yield Result(level, 0, [], skipped="Pillow, which decodes the files, is not installed")
             continue
-        sources = [noise(*case["noise"]) if kind == "noise" else folder / case["file"] for case in own]
-        found = [model.pixels(source) for source in sources]
-        scored += [(case, square) for case, square in zip(own, found) if "scores" in case]
-        problems = [text for case, square in zip(own, found) if (text := wrong(case, square, golden["probe"]))]
+        found = [model.pixels(case.picture) for case in own]
+        scored += [(case, square) for case, square in zip(own, found) if case.row is not None]
+        problems = [text for case, square in zip(own, found) if (text := wrong(case, square, golden.probe))]
         yield Result(level, len(own), problems, cause(own, found, golden) if problems else "")
     yield values(model, golden)
-    expected = np.fromfile(str(folder / "scores.f32"), "<f4").reshape(-1, len(model.labels))
     answers = [(case, model.scores(square)) for case, square in scored]
-    most = golden["tolerance"]["cpu"]
-    gaps = [(name_of(c), float(np.abs(s - expected[c["scores"]]).max())) for c, s in answers]
+    most = golden.tolerance["cpu"]
+    gaps = [(case.name, float(np.abs(scores - golden.scores[case.row]).max())) for case, scores in answers]
     off = [f"{name}: scores differ by {gap:.3g}, more than {most:.3g}" for name, gap in gaps if not gap <= most]
     yield Result("tensor to scores", len(gaps), off)
     labels = [text for case, scores in answers if (text := wrong_label(case, scores, model, most))]
@@ -318,19 +357,13 @@ def has_pillow() -> bool:
     return True
 
 
-def name_of(case: dict[str, Any]) -> str:
-    """Return a case in words."""
-    return str(case["file"]) if "file" in case else "noise {}x{}".format(*case["noise"])
-
-
-def wrong(case: dict[str, Any], square: Pixels, count: int) -> str:
+def wrong(case: Case, square: Pixels, count: int) -> str:
     """Return how the pixels of a case differ from what they must be; "" if they do not."""
-    expected = places(case["probe"], count)
-    most = int(np.abs(probe(square, count).astype(int) - expected).max())
-    if case["most"]:
-        return f"{name_of(case)}: {most} levels off, more than {case['most']}" if most > case["most"] else ""
-    same = f"{zlib.crc32(np.ascontiguousarray(square).tobytes()):08x}" == case["crc32"]
-    return "" if same else f"{name_of(case)}: other pixels, up to {most} levels off where it was looked"
+    most = int(np.abs(probe(square, count).astype(int) - case.probe).max())
+    if case.most:
+        return f"{case.name}: {most} levels off, more than {case.most}" if most > case.most else ""
+    same = f"{zlib.crc32(np.ascontiguousarray(square).tobytes()):08x}" == case.crc32
+    return "" if same else f"{case.name}: other pixels, up to {most} levels off where it was looked"
 
 
 def probe(square: Pixels, count: int) -> np.ndarray:
@@ -339,46 +372,38 @@ def probe(square: Pixels, count: int) -> np.ndarray:
     return square[at][:, at]
 
 
-def places(text: str, count: int) -> np.ndarray:
-    """Return the pixels of a probe in golden.json."""
-    return np.frombuffer(base64.b64decode(text), np.uint8).reshape(count, count, 3).astype(int)
-
-
-def cause(cases: list[dict[str, Any]], squares: list[Pixels], golden: dict[str, Any]) -> str:
+def cause(cases: list[Case], squares: list[Pixels], golden: Golden) -> str:
     """Return what a program that gives these pixels does wrong; "" if it is none of the known mistakes."""
-    count, totals = golden["probe"], {"": 0.0}
-    told = [(case, probe(square, count).astype(int)) for case, square in zip(cases, squares) if "drifts" in case]
-    for name in golden["drifts"]:
-        totals[name] = 0.0
-        for case, found in told:
-            totals[name] += np.abs(found - places(case["drifts"].get(name, case["probe"]), count)).mean()
-    for case, found in told:
-        totals[""] += np.abs(found - places(case["probe"], count)).mean()
+    told = [(case, probe(square, golden.probe).astype(int)) for case, square in zip(cases, squares) if case.drifts]
+    totals = {
+        name: sum(float(np.abs(found - case.drifts.get(name, case.probe)).mean()) for case, found in told)
+        for name in ("", *golden.drifts)
+    }
     best = min(totals, key=lambda name: totals[name])
-    return f"{best}: {golden['drifts'][best]}" if totals[best] < totals[""] / 2 else ""
+    return f"{best}: {golden.drifts[best]}" if totals[best] < totals[""] / 2 else ""
 
 
-def values(model: Classifier, golden: dict[str, Any]) -> Result:
+def values(model: Classifier, golden: Golden) -> Result:
     """Compare the tensor's values of black, grey and white pixels."""
-    size, problems = golden["size"], []
-    for number, level in enumerate((0, 128, 255)):
-        tensor = to_tensor(np.full((size, size, 3), level, np.uint8), model.tensor)[0].astype(np.float64)
+    square, problems = (golden.size, golden.size, 3), []
+    for level, *expected in golden.values:
+        tensor = to_tensor(np.full(square, level, np.uint8), model.tensor)[0].astype(np.float64)
         channels = tensor.reshape(3, -1)[:, 0] if model.tensor["layout"] == "NCHW" else tensor[0, 0]
-        for channel, (got, wanted) in enumerate(zip(channels, golden["values"][number])):
+        for channel, (got, wanted) in enumerate(zip(channels, expected)):
             if abs(got - wanted) > 1e-5:
-                problems.append(f"{'RGB'[channel]} of {level}: {got:.6g} instead of {wanted:.6g} (mean, std, scale)")
+                problems.append(f"{'RGB'[channel]} of {level:g}: {got:.6g} instead of {wanted:.6g} (mean, std, scale)")
     return Result("values of the tensor", 9, problems)
 
 
-def wrong_label(case: dict[str, Any], scores: np.ndarray, model: Classifier, most: float) -> str:
+def wrong_label(case: Case, scores: np.ndarray, model: Classifier, most: float) -> str:
     """Return how the answer of a case differs; classes within the tolerance of the best count as equal."""
-    shares, wanted = probabilities(scores, model.temperature), case["label"]
+    shares, wanted = probabilities(scores, model.temperature), case.best
     best = int(scores.argmax())
     if best != wanted and scores[best] - scores[wanted] > 2 * most:
-        return f"{name_of(case)}: {model.labels[best]!r} instead of {model.labels[wanted]!r}"
+        return f"{case.name}: {model.labels[best]!r} instead of {model.labels[wanted]!r}"
     room = 2 * most / model.temperature
-    if abs(shares[wanted] - case["probability"]) > min(1.0, math.expm1(room)) + 1e-6:
-        return f"{name_of(case)}: probability {shares[wanted]:.4f} instead of {case['probability']:.4f}"
+    if abs(shares[wanted] - case.probability) > min(1.0, math.expm1(room)) + 1e-6:
+        return f"{case.name}: probability {shares[wanted]:.4f} instead of {case.probability:.4f}"
     return ""
 
 
