@@ -39,6 +39,7 @@ def ship(
     *,
     artifact: str | None = None,
     package: str | None = None,
+    device: str | None = None,
     runs_dir: str | Path = "runs",
     progress: Callback | None = None,
 ) -> Shipped:
@@ -53,6 +54,8 @@ def ship(
         artifact: name of an exported file, such as "android/model.int8.tflite"; by default the INT8 file for LiteRT,
             or the one for ONNX Runtime.
         package: what the code is called in its language, such as "com.example.fruit".
+        device: name of a device that the run was measured on. The default is then the INT8 file that was fastest there,
+            and the kit quotes no figures of others.
         runs_dir: the folder of the runs.
         progress: called with a `Progress` whenever the state changes.
 
@@ -60,7 +63,8 @@ def ship(
         The folder, the shipped file, and what was checked.
 
     Raises:
-        UsageError: no such kind of kit, or it cannot run the file. MissingError: no INT8 file was exported.
+        UsageError: no such kind of kit, or it cannot run the file. MissingError: no INT8 file was exported, or none was
+            measured on the device.
         DataError: the folder is not empty, or a test of the kit fails.
 
     Example:
@@ -72,17 +76,40 @@ def ship(
     target, folder = targets.TARGETS[to], Path(out)
     name = target.named(package)
     kit.check_empty(folder)
+    from edgekit.api import report
+
     with reporting(progress):
         opened = runs.choose_run(runs_dir, run)
-        chosen = _chosen(opened, target, artifact)
+        material = report.collect(opened, keep=False)
+        measured = material.rows if device is None else _measured_on(opened, material.rows, device)
+        chosen = _chosen(opened, target, artifact, None if device is None else measured)
+        rows = [row for row in measured if row.artifact == chosen.name]
         with working(f"writing the kit for {to}"):
-            source = _source(opened, chosen, name)
+            source = _source(opened, chosen, name, rows, report.render(material, "card"))
             levels = kit.write(target, source, folder)
     return Shipped(folder, chosen.name, tuple(levels))
 
 
-def _chosen(run: runs.Run, target: kit.Target, name: str | None) -> Artifact:
-    """Return the artifact to ship."""
+def _measured_on(run: runs.Run, rows: Sequence[Summary], device: str) -> list[Summary]:
+    """Return the measurements of a device.
+
+    Raises:
+        MissingError: there are none.
+    """
+    if found := [row for row in rows if row.device == device]:
+        return found
+    others = ", ".join(sorted({row.device for row in rows})) or "no device"
+    raise MissingError(
+        f"{run.name} was not measured on {device!r}, but on {others}", f"edgekit benchmark {run.handle} --device NAME"
+    )
+
+
+def _chosen(run: runs.Run, target: kit.Target, name: str | None, rows: Sequence[Summary] | None) -> Artifact:
+    """Return the artifact to ship: the named one, or an INT8 file.
+
+    Args:
+        rows: of the device whose fastest file is wanted; None: of any speed.
+    """
     from edgekit.api.artifacts import current_artifacts
 
     known = {a.name: a for a in current_artifacts(run, run.weights_sha256)}
@@ -107,13 +134,24 @@ def _chosen(run: runs.Run, target: kit.Target, name: str | None) -> Artifact:
             f"{run.name} has no INT8 file for {' or '.join(target.runtimes)}",
             f"edgekit export {run.handle} --target android, or name another file with --artifact",
         )
+    if rows is not None:
+        times = {row.artifact: row.p50_ms for row in rows if row.p50_ms is not None and not row.stand_in}
+        if not (timed := [a for a in usable if a.name in times]):
+            raise MissingError(
+                f"none of the INT8 files that a kit for {target.name} runs was timed on {rows[0].device}",
+                "name another file with --artifact, or leave out --device",
+            )
+        return min(timed, key=lambda a: times[a.name])
     # Bytes as input leave no mean and std for an app to get wrong.
     return min(usable, key=lambda a: (target.runtimes.index(a.runtime), a.input == "float32", a.name))
 
 
-def _source(run: runs.Run, artifact: Artifact, package: str) -> kit.Source:
-    """Return what the kit of an artifact is made of."""
-    from edgekit.api import report
+def _source(run: runs.Run, artifact: Artifact, package: str, rows: Sequence[Summary], card: str) -> kit.Source:
+    """Return what the kit of an artifact is made of.
+
+    Args:
+        rows: measurements of the artifact that the kit quotes. card: the model card.
+    """
     from edgekit.api.artifacts import contract_of
     from edgekit.api.intermediates import Intermediates
     from edgekit.bench import session
@@ -128,8 +166,6 @@ def _source(run: runs.Run, artifact: Artifact, package: str) -> kit.Source:
             f"kits read pictures of 8 bits, and {run.name} was trained on values of {low:g} to {high:g}",
             f"edgekit predict {run.handle} IMAGE",
         )
-    material = report.collect(run, keep=False)
-    rows = [row for row in material.rows if row.artifact == artifact.name]
     return kit.Source(
         run=run.name,
         path=path,
@@ -137,7 +173,7 @@ def _source(run: runs.Run, artifact: Artifact, package: str) -> kit.Source:
         contract=contract,
         scores=lambda squares: session.infer_here(artifact, path, squares, preprocess),
         other_scores=_other_kernels(artifact, path, preprocess),
-        card=report.render(material, "card"),
+        card=card,
         figures=tuple(map(_figure, rows)),
         package=package,
     )

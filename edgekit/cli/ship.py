@@ -28,6 +28,12 @@ def ship(
     package: Annotated[
         str | None, typer.Option(help="Name of the code in its language, such as com.example.fruit.", metavar="ID")
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Device that the run was measured on: ship the INT8 file that was fastest there.", metavar="D"
+        ),
+    ] = None,
     check: Annotated[
         Path | None,
         typer.Option(help="Kit to verify on this machine, level by level.", metavar="DIR", show_default=False),
@@ -44,13 +50,13 @@ def ship(
     from edgekit.api import ship as api
 
     if check is not None:
-        if to or out or artifact or package or run is not None:
+        if to or out or artifact or package or device or run is not None:
             raise UsageError("--check takes a kit, and nothing else", f"edgekit ship --check {quote(str(check))}")
         folder, levels = check, api.check_kit(check)
     else:
         if not to or out is None:
             raise UsageError("say what the kit is for, and where to write it", "edgekit ship --to python --out my-kit")
-        shipped = api.ship(run, to, out, artifact=artifact, package=package, runs_dir=runs_dir)
+        shipped = api.ship(run, to, out, artifact=artifact, package=package, device=device, runs_dir=runs_dir)
         folder, levels = shipped.folder, list(shipped.levels)
         progress.note(f"{shipped.artifact} -> {folder}")
     if json:

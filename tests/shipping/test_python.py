@@ -17,10 +17,12 @@ from PIL import Image
 from edgekit import runs
 from edgekit.api import artifacts, ship
 from edgekit.data import images
-from edgekit.errors import DataError
+from edgekit.errors import DataError, MissingError
+from edgekit.measurements import Summary
 from edgekit.records import Artifact, Preprocess
 from edgekit.shipping import golden, kit, python
 from edgekit.targets.contract import Contract
+from tests.bench.results import BASELINE_ROW
 
 SOURCE = kit.TEMPLATES / "python" / "classifier.py"
 LABELS = ("cat", "<b>dog</b>", 'a "quoted" $name', "🐈", "שלום")
@@ -240,13 +242,42 @@ def test_a_folder_with_something_in_it_is_not_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "mine").read_text() == "x"
 
 
-@pytest.mark.parametrize("names", [("android", "phone"), ("phone", "android")])
-def test_a_file_that_takes_bytes_is_preferred(names: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    run = runs.Run(Path("runs/x"), runs.RunInfo(checkpoint_sha256="b" * 64))
+RUN = runs.Run(Path("runs/x"), runs.RunInfo(checkpoint_sha256="b" * 64))
+
+
+@pytest.fixture
+def known(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two files of the run: of android with floats as input, of phone with bytes; in the order of the parameter."""
     made = {"android": source("float32").artifact, "phone": source("uint8").artifact}
-    known = [replace(made[name], name=f"{name}/model.int8.tflite", target=name) for name in names]
-    monkeypatch.setattr(artifacts, "current_artifacts", lambda run, weights: known)
-    assert ship._chosen(run, python.TARGET, None).name == "phone/model.int8.tflite"
+    listed = [replace(made[name], name=f"{name}/model.int8.tflite", target=name) for name in request.param]
+    monkeypatch.setattr(artifacts, "current_artifacts", lambda run, weights: listed)
+
+
+both_orders = pytest.mark.parametrize("known", [("android", "phone"), ("phone", "android")], indirect=True)
+
+
+@both_orders
+@pytest.mark.usefixtures("known")
+def test_a_file_that_takes_bytes_is_preferred() -> None:
+    assert ship._chosen(RUN, python.TARGET, None, None).name == "phone/model.int8.tflite"
+
+
+@both_orders
+@pytest.mark.usefixtures("known")
+def test_with_a_device_the_fastest_file_there_is_shipped() -> None:
+    def row(name: str, device: str, p50: float | None, stand_in: bool = False) -> Summary:
+        return replace(BASELINE_ROW, artifact=name, device=device, p50_ms=p50, stand_in=stand_in)
+
+    android, phone = "android/model.int8.tflite", "phone/model.int8.tflite"
+    rows = [row(android, "pixel", 2.0), row(phone, "pixel", 3.0), row(phone, "nova", 1.0), row(android, "nova", None)]
+    for device, fastest in (("pixel", android), ("nova", phone)):
+        there = ship._measured_on(RUN, rows, device)
+        assert {each.device for each in there} == {device}
+        assert ship._chosen(RUN, python.TARGET, None, there).name == fastest
+    with pytest.raises(MissingError, match="x was not measured on 'pixle', but on nova, pixel"):
+        ship._measured_on(RUN, rows, "pixle")
+    with pytest.raises(MissingError, match="none of the INT8 files .* was timed on nova"):
+        ship._chosen(RUN, python.TARGET, None, [row(phone, "nova", 1.0, stand_in=True)])
 
 
 def test_tolerances_are_of_the_precision_and_of_the_kernels() -> None:
