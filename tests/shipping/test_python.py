@@ -276,7 +276,7 @@ def test_with_a_device_the_fastest_file_there_is_shipped() -> None:
         assert ship._chosen(RUN, python.TARGET, None, there).name == fastest
     with pytest.raises(MissingError, match="x was not measured on 'pixle', but on nova, pixel"):
         ship._measured_on(RUN, rows, "pixle")
-    with pytest.raises(MissingError, match="none of the INT8 files .* was timed on nova"):
+    with pytest.raises(MissingError, match=r"none of the INT8 files .* was timed on nova"):
         ship._chosen(RUN, python.TARGET, None, [row(phone, "nova", 1.0, stand_in=True)])
 
 
