@@ -28,9 +28,9 @@ _CHECKOUT = Path(__file__).parent.parent
 
 
 def data_dir(name: str) -> Path:
-    """Return the folder of packaged data files: inside the wheel, or at the top of a checkout."""
+    """Return a folder (or file) of packaged data: inside the wheel, or at the top of a checkout."""
     packaged = _PACKAGED / name
-    return packaged if packaged.is_dir() else _CHECKOUT / name
+    return packaged if packaged.exists() else _CHECKOUT / name
 
 
 def load_toml(path: Path, record: type[T]) -> T:

@@ -174,9 +174,18 @@ def _source(run: runs.Run, artifact: Artifact, package: str, rows: Sequence[Summ
         scores=lambda squares: session.infer_here(artifact, path, squares, preprocess),
         other_scores=_other_kernels(artifact, path, preprocess),
         card=card,
+        terms=_terms(run, contract.arch),
         figures=tuple(map(_figure, rows)),
         package=package,
     )
+
+
+def _terms(run: runs.Run, arch: str) -> str:
+    """Return the licence of the weights that the training of a run began with; "" where it is unknown."""
+    from edgekit.models import zoo
+
+    started = run.info.options.get("start")
+    return "none" if started == "none" else zoo.row(arch).license if started == "pretrained" else ""
 
 
 def _other_kernels(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import __version__, files
+from edgekit import __version__, config, files
 from edgekit.errors import DataError, MissingError, UsageError
 from edgekit.records import Artifact
 from edgekit.shipping import golden
@@ -25,6 +25,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 VERIFIED, WRONG, NOT_VERIFIED = "verified", "wrong", "not verified"
 _SECONDS = 600  # for a kit's own tests
 _RUNTIMES = {"litert": "LiteRT", "onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT"}
+_TERMS = {"litert": "Apache-2.0", "onnxruntime": "MIT", "tensorrt": "NVIDIA's licence for TensorRT"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ class Source:
     Attributes:
         scores: runs the model on squares of pixels, uint8 (N, size, size, 3): float32 (N, classes).
         other_scores: the same with other kernels, for the tolerance; None: there are none.
-        card: the model card, Markdown. package: what the code is called in its language, checked by `Target.named`.
+        card: the model card, Markdown. terms: licence of the weights that training began with; "" where it is
+            unknown. package: what the code is called in its language, checked by `Target.named`.
     """
 
     run: str
@@ -73,6 +75,7 @@ class Source:
     scores: Callable[[Sequence[np.ndarray]], np.ndarray]
     other_scores: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None
     card: str = ""
+    terms: str = ""
     figures: tuple[Figure, ...] = ()
     package: str = ""
 
@@ -136,6 +139,7 @@ def write(target: Target, source: Source, out: Path) -> list[Level]:
         (assets / "labels.txt").write_bytes(labels.encode())
         files.save_json(assets / "preprocess.json", contract_of(source))
         (staging / "MODEL_CARD.md").write_text(source.card or "This model was not measured.\n", encoding="utf-8")
+        write_licences(source, staging)
         write_golden(source, staging / target.golden)
         fill(target, source, staging)
         write_manifest(target, source, staging, [])
@@ -161,6 +165,19 @@ def check_empty(folder: Path) -> None:
 def contract_of(source: Source) -> dict[str, Any]:
     """Return the contract of the shipped file."""
     return source.contract.of_file(source.artifact.input, source.artifact.layout)
+
+
+def write_licences(source: Source, folder: Path) -> None:
+    """Write LICENSE, of the kit's code and pictures, and NOTICE, which says what else applies."""
+    shutil.copyfile(config.data_dir("LICENSE"), folder / "LICENSE")
+    runtime = source.artifact.runtime
+    lines = (
+        "Code, documents, pictures and golden set of this kit: made by edgekit, Apache License 2.0 (LICENSE).",
+        f"Model: {source.contract.arch}; pretrained weights: {source.terms or 'licence not known to edgekit'}; for its "
+        "images see MODEL_CARD.md.",
+        f"Runtime, not in this kit: {_RUNTIMES[runtime]}, {_TERMS[runtime]}.",
+    )
+    (folder / "NOTICE").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def write_golden(source: Source, folder: Path) -> None:

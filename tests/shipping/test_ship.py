@@ -50,7 +50,15 @@ def test_a_kit_is_complete_and_says_what_was_checked(shipped: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     inside = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert inside == {*manifest["files"], "manifest.json"}
-    assert inside >= {"classifier.py", "model.int8.tflite", "README.md", "MODEL_CARD.md", "golden/golden.tsv"}
+    assert inside >= {
+        "classifier.py",
+        "model.int8.tflite",
+        "README.md",
+        "MODEL_CARD.md",
+        "LICENSE",
+        "NOTICE",
+        "golden/golden.tsv",
+    }
     assert [level["state"] for level in manifest["checked"]] == ["verified"] * 5
     text = (folder / "README.md").read_text()
     assert "- tensor to scores: verified" in text
