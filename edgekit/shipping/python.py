@@ -1,24 +1,39 @@
-"""The kit for Python: one file that needs numpy and the model's runtime."""
+"""The kit for Python: one file that needs numpy and the model's runtime; for TensorRT, a second one."""
 
 from __future__ import annotations
 
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from edgekit import targets
 from edgekit.shipping import kit
 
-_PACKAGES = {"litert": "ai-edge-litert", "onnxruntime": "onnxruntime"}
+_NEEDS = {
+    "litert": "numpy pillow ai-edge-litert",
+    "onnxruntime": "numpy pillow onnxruntime",
+    "tensorrt": "numpy pillow",  # TensorRT's Python package comes with JetPack
+}
 
 
 def check(folder: Path) -> list[kit.Level]:
-    """Run ``classifier.py --check`` of a kit with this Python."""
-    return kit.results([sys.executable, str(folder.resolve() / "classifier.py"), "--check", "--json"], folder)
+    """Run ``classifier.py --check`` of a copy of a kit with this Python: an engine that it builds is not of the kit."""
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = shutil.copytree(folder, Path(scratch) / "kit")
+        return kit.results([sys.executable, str(copy / "classifier.py"), "--check", "--json"], copy)
 
 
 def values(source: kit.Source) -> dict[str, Any]:
-    """Return what the README needs: the package of the runtime."""
-    return {"pip": _PACKAGES[source.artifact.runtime]}
+    """Return what the README needs: the packages to install."""
+    return {"pip": _NEEDS[source.artifact.runtime]}
 
 
-TARGET = kit.Target("python", ("litert", "onnxruntime"), check, values=values)
+def more(source: kit.Source) -> dict[str, Path]:
+    """Return the code that builds and runs engines, for files that need it."""
+    path = Path(targets.__file__).with_name("engine.py")
+    return {"engine.py": path} if source.artifact.runtime == "tensorrt" else {}
+
+
+TARGET = kit.Target("python", ("litert", "onnxruntime", "tensorrt"), check, more=more, values=values)

@@ -5,18 +5,17 @@
     python3 infer.py --model model.fp16.engine *.jpg
     python3 infer.py --check                                compare the files with manifest.json
 
-It needs numpy and Pillow; for engines TensorRT 8.5 or newer with its Python API, as on a Jetson, and the CUDA runtime;
-for ONNX files onnxruntime. It imports nothing of edgekit, which wrote it: copy what you need into your program.
+It needs numpy and Pillow; for engines engine.py beside it, TensorRT 8.5 or newer with its Python API, as on a Jetson,
+and the CUDA runtime; for ONNX files onnxruntime. It imports nothing of edgekit, which wrote it: copy what you need into
+your program.
 Preprocessing and ONNX are tested. Engines are tested with doubles of TensorRT and CUDA, not verified on hardware.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -27,9 +26,7 @@ from PIL import Image, ImageOps
 
 HERE = Path(__file__).resolve().parent
 _FASTEST_FIRST = ("int8", "fp16", "fp32")
-_CUDARTS = ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0")
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
-_TO_GPU, _FROM_GPU, _NON_BLOCKING = 1, 2, 1
 
 
 # From a file to the input tensor; preprocess.json says how.
@@ -119,6 +116,13 @@ def probabilities(scores: np.ndarray, temperature: float) -> np.ndarray:
 # Models: functions from the input ``image`` to ``scores``, float32 (1, classes).
 
 
+def open_engine(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """Load a TensorRT engine."""
+    from engine import Engine  # type: ignore[import-not-found]
+
+    return Engine(path)
+
+
 def open_onnx(path: Path, is_as_written: bool) -> Callable[[np.ndarray], np.ndarray]:
     """Open an ONNX file on the CPU. `is_as_written`: without ONNX Runtime's optimizer."""
     import onnxruntime
@@ -130,66 +134,6 @@ def open_onnx(path: Path, is_as_written: bool) -> Callable[[np.ndarray], np.ndar
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda image: np.asarray(session.run(["scores"], {"image": image})[0])
-
-
-class Cuda:
-    """The few functions of the CUDA runtime that an engine needs."""
-
-    def __init__(self) -> None:
-        found = sorted(map(str, Path("/usr/local/cuda/lib64").glob("libcudart.so*")))
-        for name in filter(None, [os.environ.get("EDGEKIT_CUDART"), *_CUDARTS, *found]):
-            try:
-                self.library = ctypes.CDLL(name)
-                break
-            except OSError:
-                continue
-        else:
-            raise ImportError("the CUDA runtime (libcudart) was not found")
-
-    def call(self, name: str, *arguments: Any) -> None:
-        """Call a function, and raise RuntimeError if it fails."""
-        status = getattr(self.library, name)(*arguments)
-        if status:
-            raise RuntimeError(f"{name} failed with status {status}")
-
-    def make(self, name: str, *arguments: Any) -> ctypes.c_void_p:
-        """Call a function that writes a pointer to its first argument."""
-        made = ctypes.c_void_p()
-        self.call(name, ctypes.byref(made), *arguments)
-        return made
-
-
-class Engine:
-    """A TensorRT engine with the input ``image`` and the output ``scores``."""
-
-    def __init__(self, path: Path) -> None:
-        import tensorrt
-
-        self.cuda = Cuda()
-        self.runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.WARNING))
-        self.engine = self.runtime.deserialize_cuda_engine(path.read_bytes())
-        if self.engine is None:
-            raise RuntimeError(f"{path} does not load: it is for another TensorRT or another GPU; run build.sh here")
-        self.context = self.engine.create_execution_context()
-        self.stream = self.cuda.make("cudaStreamCreateWithFlags", _NON_BLOCKING)
-        self.there = {}
-        for name in ("image", "scores"):
-            size = 4 * int(np.prod(tuple(self.engine.get_tensor_shape(name))))
-            self.there[name] = self.cuda.make("cudaMalloc", ctypes.c_size_t(size))
-            self.context.set_tensor_address(name, self.there[name].value)
-        self.scores = np.empty(tuple(self.engine.get_tensor_shape("scores")), np.float32)
-
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Copy the image to the GPU, run the engine, copy the scores back, and wait for all of it."""
-        self._copy(self.there["image"], image.ctypes.data_as(ctypes.c_void_p), image.nbytes, _TO_GPU)
-        if not self.context.execute_async_v3(self.stream.value):
-            raise RuntimeError("TensorRT cannot run the engine")
-        self._copy(self.scores.ctypes.data_as(ctypes.c_void_p), self.there["scores"], self.scores.nbytes, _FROM_GPU)
-        self.cuda.call("cudaStreamSynchronize", self.stream)
-        return self.scores.copy()
-
-    def _copy(self, to: ctypes.c_void_p, source: ctypes.c_void_p, size: int, kind: int) -> None:
-        self.cuda.call("cudaMemcpyAsync", to, source, ctypes.c_size_t(size), kind, self.stream)
 
 
 def has(module: str) -> bool:
@@ -247,7 +191,7 @@ def main() -> int:
     path = given.model or choose()
     details = {a["name"].split("/")[-1]: a["details"] for a in manifest["artifacts"]}
     is_as_written = "host_runtime" in details.get(path.name, {})
-    model = Engine(path) if path.suffix == ".engine" else open_onnx(path, is_as_written)
+    model = open_engine(path) if path.suffix == ".engine" else open_onnx(path, is_as_written)
     print(f"{path.name}", file=sys.stderr)
     for picture in given.pictures:
         scores = model(to_tensor(load(picture, preprocess), preprocess))[0]

@@ -50,7 +50,7 @@ Engines are built on the board that runs them, with its own TensorRT (8.5 or new
     ./build.sh                        every precision: model.fp32.engine, model.fp16.engine, model.int8.engine
     ./build.sh int8                   one of them
 
-build.sh, and infer.py with an engine, are tested with doubles of TensorRT and CUDA, not verified on hardware.
+build.sh, and infer.py with engine.py, are tested with doubles of TensorRT and CUDA, not verified on hardware.
 """
 _UNBUILDABLE = """
 NOTE: {why}.
@@ -122,13 +122,14 @@ def write_onnxruntime(kit: Kit) -> None:
 
 
 def write_tensorrt(kit: Kit) -> None:
-    """Add SHA256SUMS, README.txt, infer.py, and build.sh for boards that edgekit does not reach over ssh.
+    """Add SHA256SUMS, README.txt, infer.py, engine.py, and build.sh for boards that edgekit does not reach over ssh.
 
     Engines run only on the kind of device that built them, so they are built there.
     """
     script = kit.folder / "build.sh"
     shutil.copyfile(Path(__file__).with_name("build.sh"), script)
     script.chmod(0o755)
+    shutil.copyfile(Path(__file__).with_name("engine.py"), kit.folder / "engine.py")
     files = sorted(kit.folder.glob("*.onnx"))
     sums = "".join(f"{sha256_file(path)}  {path.name}\n" for path in files)
     (kit.folder / "SHA256SUMS").write_text(sums, encoding="utf-8")

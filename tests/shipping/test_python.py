@@ -64,6 +64,7 @@ def model(module: Any, given: kit.Source) -> Any:
     made = object.__new__(module.Classifier)
     made.contract, made.labels, made.temperature = contract, list(LABELS), 1.5
     made.tensor = json.loads(json.dumps(contract["tensor"]))
+    made.processor = "cpu"
     made.run = lambda tensor: network(back(tensor, contract["tensor"]))[0]
     return made
 
@@ -133,7 +134,7 @@ def test_it_is_written_for_python_3_8() -> None:
     imported = {alias.name.partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import)
                 for alias in node.names}  # fmt: skip
     imported |= {node.module.partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    runtimes = {"ai_edge_litert", "tflite_runtime", "onnxruntime"}
+    runtimes = {"ai_edge_litert", "tflite_runtime", "onnxruntime", "engine"}
     assert imported - {*sys.stdlib_module_names} == {"numpy", "PIL", *runtimes}
 
 
@@ -227,6 +228,20 @@ def test_without_pillow_the_files_are_left_out_and_the_rest_is_checked(
     assert not [result.problems for result in found.values() if result.problems]
     level = kit._level(found["picture file to tensor"]._asdict())
     assert level.text == "not verified; Pillow, which decodes the files, is not installed"
+
+
+def test_without_the_runtime_the_scores_are_left_out(made: tuple[kit.Source, Path]) -> None:
+    module = program()
+    other = model(module, made[0])
+
+    def run(tensor: np.ndarray) -> np.ndarray:
+        raise ModuleNotFoundError("No module named 'tensorrt'")
+
+    other.run = run
+    found = {result.level: result for result in module.check(other, made[1])}
+    for level in ("tensor to scores", "label and probability"):
+        assert found[level].skipped == "the runtime is not installed here: No module named 'tensorrt'"
+    assert found["pixels to tensor"].checked == 5
 
 
 def test_pixels_of_another_kind_are_refused() -> None:

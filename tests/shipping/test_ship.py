@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from edgekit.models import build, zoo
 from edgekit.shipping import golden, kit, targets
 from tests import nets
 from tests.datasets import write_images
+from tests.doubles import engine, plant
 
 LABELS = ["apple", "<b>pear", 'a "quoted" $name']
 
@@ -129,8 +131,6 @@ def test_what_cannot_be_shipped_is_refused_and_leaves_nothing(shipped: Path, tmp
     with pytest.raises(UsageError, match="unknown kind of kit 'phone'") as caught:
         edgekit.ship("fruit", "phone", out)
     assert "python" in caught.value.message + caught.value.hint
-    with pytest.raises(UsageError, match=r"jetson/model\.int8\.onnx is for tensorrt"):
-        edgekit.ship("fruit", "python", out, artifact="jetson/model.int8.onnx")
     with pytest.raises(UsageError, match="unknown artifact"):
         edgekit.ship("fruit", "python", out, artifact="android/model.fp16.tflite")
     (tmp_path / "full").mkdir()
@@ -185,3 +185,43 @@ def test_onnx_files_can_be_shipped_too(shipped: Path, tmp_path: Path) -> None:
     made = edgekit.ship("fruit", "python", tmp_path / "out", artifact="desktop/model.int8.onnx")
     assert {level.state for level in made.levels} == {"verified"}
     assert json.loads((tmp_path / "out" / "preprocess.json").read_text())["tensor"]["layout"] == "NCHW"
+
+
+def test_a_kit_for_tensorrt_builds_its_engine_on_the_board(shipped: Path, tmp_path: Path) -> None:
+    """By doubles of TensorRT and of the CUDA runtime, where an engine is its ONNX file."""
+    folder = tmp_path / "kit"
+    made = edgekit.ship("fruit", "python", folder, artifact="jetson/model.int8.onnx")
+    states = {level.level: level.state for level in made.levels}
+    assert states == {
+        "pixels to tensor": "verified", "picture file to tensor": "verified", "values of the tensor": "verified",
+        "tensor to scores": "not verified", "label and probability": "not verified",
+    }  # fmt: skip
+    assert "the runtime is not installed here" in made.levels[3].text
+    (tmp_path / "tools").mkdir()
+    board = plant.python(tmp_path / "tools")
+    command = [str(board), str(folder / "classifier.py"), "--check", "--json"]
+    for _ in ("built", "used again"):
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert not [level["problems"] or level["skipped"] for level in json.loads(done.stdout) if level["skipped"]]
+        assert not [level["problems"] for level in json.loads(done.stdout) if level["problems"]]
+        engines = list(folder.glob("*.engine"))
+        assert [path.name.split(".")[:3] for path in engines] == [["model", "int8", "trt10"]]
+        assert files.sha256_file(folder / "model.int8.onnx")[:12] in engines[0].name
+        stamp = engines[0].stat().st_mtime_ns
+    assert engines[0].stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize("version", ["8.5.2", "10.3.0", "10.13.0", "11.0.0"])
+def test_engines_are_built_with_the_flags_of_each_tensorrt(shipped: Path, tmp_path: Path, version: str) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    path = shutil.copy(shipped / "runs/fruit/export/jetson/model.int8.onnx", tmp_path)
+    code = f"from pathlib import Path; from engine import built; print(built(Path({path!r}), 'int8'))"
+    done = subprocess.run(
+        [str(plant.python(tools)), "-c", code], capture_output=True, text=True, check=True,
+        cwd=Path(edgekit.__file__).parent / "targets", env={**os.environ, "DOUBLE_TRT_VERSION": version},
+    )  # fmt: skip
+    about, _ = engine.unpack(Path(done.stdout.strip()).read_bytes())
+    assert about["version"] == version
+    flags = {"INT8", "FP16"} if version in ("8.5.2", "10.3.0") else set()
+    assert set(about["flags"]) - {"TF32"} == flags

@@ -91,7 +91,8 @@ def kit(tmp_path: Path) -> Path:
     files.save_json(folder / "manifest.json", manifest)
     files.save_json(folder / "preprocess.json", preprocess)
     (folder / "labels.txt").write_text("cat\ndog\n")
-    shutil.copy(SOURCE, folder)
+    for path in (SOURCE, SOURCE.with_name("engine.py")):
+        shutil.copy(path, folder)
     return folder
 
 

@@ -11,7 +11,8 @@ In your program:
     for answer in model.classify("photo.jpg")[:3]:      # or an array of RGB pixels, uint8 (height, width, 3)
         print(answer.label, answer.probability)
 
-Needs numpy and the model's runtime: for .tflite files ai-edge-litert (or tflite-runtime), for .onnx files onnxruntime.
+Needs numpy and the model's runtime: for .tflite files ai-edge-litert (or tflite-runtime), for .onnx files onnxruntime,
+or TensorRT where the kit is for it.
 Files are decoded with Pillow; whoever has pixels does not need it. Python 3.8 or newer. Made by edgekit; it imports
 nothing of it. `fit` gives the bytes that preprocess.json describes, whatever the version of Pillow.
 """
@@ -19,6 +20,7 @@ nothing of it. `fit` gives the bytes that preprocess.json describes, whatever th
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import math
@@ -65,7 +67,18 @@ class Classifier:
         self.labels = labels.decode("utf-8").rstrip("\n").split("\n")
         self.temperature = self.contract["scores"]["temperature"] or 1.0
         self.tensor = self.contract["tensor"]
-        self.run = open_onnx(path, threads) if path.suffix == ".onnx" else open_litert(path, threads)
+        self.path, self.threads = path, threads
+        self.manifest = read_json(folder / "manifest.json") if (folder / "manifest.json").is_file() else {}
+        self.processor = "gpu" if self.manifest.get("runtime") == "tensorrt" else "cpu"
+
+    @functools.cached_property
+    def run(self) -> Callable[[np.ndarray], np.ndarray]:
+        """The model, opened when it is first used: a function from the input to the scores of one picture."""
+        if self.path.suffix != ".onnx":
+            return open_litert(self.path, self.threads)
+        if self.processor == "gpu":
+            return open_tensorrt(self.path, self.manifest["precision"])
+        return open_onnx(self.path, self.threads, bool(self.manifest.get("as_written")))
 
     def classify(self, picture: str | Path | Pixels) -> list[Answer]:
         """Return every class, the most probable first.
@@ -217,6 +230,14 @@ def probabilities(scores: np.ndarray, temperature: float) -> np.ndarray:
     return shifted / shifted.sum()
 
 
+def open_tensorrt(path: Path, precision: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Build the engine of an ONNX file, unless it is there, and load it."""
+    from engine import Engine, built  # type: ignore[import-not-found]
+
+    run = Engine(built(path, precision))
+    return lambda values: np.asarray(run(values)[0], np.float32)
+
+
 def open_litert(path: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
     """Open a .tflite file: a function from the input to the scores of one picture."""
     try:
@@ -237,16 +258,15 @@ def open_litert(path: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
     return run
 
 
-def open_onnx(path: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Open an ONNX file: a function from the input to the scores of one picture."""
+def open_onnx(path: Path, threads: int, as_written: bool) -> Callable[[np.ndarray], np.ndarray]:
+    """Open an ONNX file. as_written: without ONNX Runtime's optimizer, which makes answers of some files wrong."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # On x86 CPUs without VNNI, INT8 answers become wrong without this: sums of 8-bit products saturate.
     options.add_session_config_entry("session.x64quantprecision", "1")
-    manifest = path.resolve().parent / "manifest.json"
-    if manifest.is_file() and read_json(manifest).get("as_written"):  # ONNX Runtime's optimizer makes answers wrong
+    if as_written:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda values: np.asarray(session.run(["scores"], {"image": values})[0][0], np.float32)
@@ -339,8 +359,13 @@ def check(model: Classifier, folder: Path) -> Iterator[Result]:
         problems = [text for case, square in zip(own, found) if (text := wrong(case, square, golden.probe))]
         yield Result(level, len(own), problems, cause(own, found, golden) if problems else "")
     yield values(model, golden)
-    answers = [(case, model.scores(square)) for case, square in scored]
-    most = golden.tolerance["cpu"]
+    try:
+        answers = [(case, model.scores(square)) for case, square in scored]
+    except ImportError as error:
+        for level in ("tensor to scores", "label and probability"):
+            yield Result(level, 0, [], skipped=f"the runtime is not installed here: {error}")
+        return
+    most = golden.tolerance[model.processor]
     gaps = [(case.name, float(np.abs(scores - golden.scores[case.row]).max())) for case, scores in answers]
     off = [f"{name}: scores differ by {gap:.3g}, more than {most:.3g}" for name, gap in gaps if not gap <= most]
     yield Result("tensor to scores", len(gaps), off)
