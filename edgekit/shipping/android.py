@@ -10,21 +10,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekit import config
 from edgekit.shipping import kit
 
 MIN_SDK = 23  # LiteRT's
 LITERT = "2.3.2"
 MODULE = Path("classifier/src")
+_JAVA = ("-Xmx1g", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")  # a short run: half the time
 _SECONDS = 300  # for Kotlin's compiler
 # Of Kotlin and Java: no segment of a package may be one.
 _KEYWORDS = (
-    "abstract as assert boolean break byte case catch char class const continue default do double else enum extends "
-    "false final finally float for fun goto if implements import in instanceof int interface is long native new null "
-    "object package private protected public return short static strictfp super switch synchronized this throw throws "
-    "transient true try typealias typeof val var void volatile when while"
-).split()
-_SEGMENT = rf"(?!(?:{'|'.join(_KEYWORDS)})(?![A-Za-z0-9_]))[A-Za-z][A-Za-z0-9_]*"
+    "abstract|as|assert|boolean|break|byte|case|catch|char|class|const|continue|default|do|double|else|enum|"
+    "extends|false|final|finally|float|for|fun|goto|if|implements|import|in|instanceof|int|interface|is|long|"
+    "native|new|null|object|package|private|protected|public|return|short|static|strictfp|super|switch|"
+    "synchronized|this|throw|throws|transient|true|try|typealias|typeof|val|var|void|volatile|when|while"
+)
+_SEGMENT = rf"(?!(?:{_KEYWORDS})(?![A-Za-z0-9_]))[A-Za-z][A-Za-z0-9_]*"
 _PACKAGE = (
     rf"(?=.{{1,100}}\Z){_SEGMENT}(\.{_SEGMENT})+",
     "two or more words with points between, each of letters, digits and _ after a letter, none a keyword of Kotlin or "
@@ -35,24 +35,23 @@ _PACKAGE = (
 def compiler() -> list[str]:
     """Return the command of Kotlin's compiler; [] where there is none.
 
-    ``KOTLIN_COMPILER`` names its folder, which has ``lib/kotlin-compiler.jar``; else the npm package kotlin-compiler of
-    the checkout is taken, else ``kotlinc``.
+    ``KOTLIN_COMPILER`` names its folder, which has ``lib/kotlin-compiler.jar``, as the npm package kotlin-compiler is;
+    without it ``kotlinc`` is taken.
     """
-    given = os.environ.get("KOTLIN_COMPILER")
-    home = Path(given) if given else config.data_dir("node_modules") / "kotlin-compiler"
-    jar = home / "lib" / "kotlin-compiler.jar"
-    if jar.is_file():
+    if home := os.environ.get("KOTLIN_COMPILER"):
+        jar = Path(home) / "lib" / "kotlin-compiler.jar"
         main = "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"
-        return ["java", "-Xmx1g", "-cp", str(jar), main, "-kotlin-home", str(home)]
+        return ["java", *_JAVA, "-cp", str(jar), main, "-kotlin-home", home] if jar.is_file() else []
     found = shutil.which("kotlinc")
     return [found] if found else []
 
 
 def check(folder: Path) -> list[kit.Level]:
     """Compile a kit's pixel code and its golden test for the Java here, and run them."""
-    missing = "" if shutil.which("java") else "install Java 17"
-    missing = missing or ("" if compiler() else "install Kotlin's compiler, and name its folder in KOTLIN_COMPILER")
-    if missing:
+    if not shutil.which("java"):
+        return [kit.Level("golden set", kit.NOT_VERIFIED, ("install Java 17 or newer",))]
+    if not compiler():
+        missing = "install Kotlin's compiler, kotlinc, or name its folder in KOTLIN_COMPILER"
         return [kit.Level("golden set", kit.NOT_VERIFIED, (missing,))]
     module = folder.resolve() / MODULE
     sources = [
