@@ -9,8 +9,9 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from edgekit.data import images
 from edgekit.errors import UsageError
 from edgekit.models import build, zoo
 from edgekit.records import Artifact, Preprocess
-from edgekit.shipping import android, golden, kit
+from edgekit.shipping import android, golden, kit, targets
 from edgekit.targets.contract import Contract
 from tests import nets
 from tests.datasets import write_images
@@ -58,6 +59,7 @@ needs_kotlin = pytest.mark.skipif(
     not shutil.which("javap") or not (NODE / "kotlin-compiler").is_dir(),
     reason="Kotlin's compiler is not installed: install Java 17 and npm, then npm ci --prefix tests/shipping/android",
 )
+needs_stubs = pytest.mark.skipif(not stubs.folder(), reason=f"{stubs.PACKAGE} is not installed")
 
 # Mistakes that are put into a copy of Fit.kt, to be chosen when it runs: where, what is right, and what is wrong.
 MUTATIONS = {
@@ -112,21 +114,19 @@ def written(folder: Path, given: kit.Source) -> Path:
 
 @dataclass(frozen=True)
 class Built:
-    """A kit, and what was compiled: its code, the cases, and a copy that mistakes are in.
-
-    Attributes:
-        folder: the kit. classes: compiled.
-    """
+    """A kit of a run, a copy that mistakes are in, and what was compiled of both and of the cases."""
 
     folder: Path
+    copy: Path
     classes: Path
 
-    def run(self, main: str, *arguments: str | Path) -> str:
-        """What a program prints."""
-        path = f"{self.classes}:{NODE / 'kotlin-compiler/lib/kotlin-stdlib.jar'}"
+    def run(self, main: str, *arguments: str | Path, path: Sequence[Path] = (), options: Sequence[str] = ()) -> str:
+        """What a program prints. path: more folders with classes. options: of Java."""
+        folders = [self.classes, NODE / "kotlin-compiler/lib/kotlin-stdlib.jar", *path]
         done = subprocess.run(
-            ["java", "-cp", path, main, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False
-        )
+            ["java", *options, "-cp", ":".join(map(str, folders)), main, *map(str, arguments)],
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -153,11 +153,31 @@ def compiler() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """Compile everything at once, with every warning an error."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the run `fruit`, exported for phones."""
     folder = tmp_path_factory.mktemp("android")
-    made, copy = written(folder / "kit", source()), folder / "copy"
-    kit.fill(android.TARGET, source(package="mistakes"), copy)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(zoo.MODELS, "tiny", nets.TINY)
+        patch.chdir(folder)
+        torch.manual_seed(0)
+        torch.save(build.build("tiny", 3).state_dict(), "tiny.pth")
+        write_images(folder / "photos", {"x": 20})
+        run = edgekit.import_model(
+            "tiny.pth", ["cat", "<b>dog", LABELS[2]], arch="tiny", image_size=64, name="fruit",
+            calibration=folder / "photos",
+        )  # fmt: skip
+        edgekit.export(run, "android", precisions=["int8"], recipe="minmax")
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def built(folder: Path) -> Built:
+    """Compile everything at once, with every warning an error."""
+    made, copy = folder / "unchecked", folder / "copy"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(targets.TARGETS, "android", replace(android.TARGET, check=lambda folder: []))
+        edgekit.ship("fruit", "android", made, package=PACKAGE)
+    written(copy, source(package="mistakes"))
     sources = sorted(made.rglob("*.kt")), [path for path in sorted(copy.rglob("*.kt")) if path.name in PLAIN]
     for path in sources[1]:
         text = path.read_text(encoding="utf-8")
@@ -175,7 +195,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
         capture_output=True, text=True, timeout=500, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return Built(made, classes)
+    return Built(made, copy, classes)
 
 
 def fitted(preprocess: Preprocess, width: int, height: int, seed: int) -> tuple[Any, ...]:
@@ -331,7 +351,7 @@ def test_tensors_and_probabilities_are_the_references(built: Built, tmp_path: Pa
 @pytest.mark.slow
 @needs_kotlin
 def test_bad_input_is_refused_in_words(built: Built, tmp_path: Path) -> None:
-    assets = built.folder / "classifier/src/main/assets"
+    assets = built.copy / android.TARGET.assets
     (tmp_path / "labels.txt").write_text("dog\ncat\n")
     hash_ = json.loads((assets / "preprocess.json").read_text())["labels_sha256"]
     found = built.answers(tmp_path, [
@@ -354,15 +374,13 @@ def test_bad_input_is_refused_in_words(built: Built, tmp_path: Path) -> None:
 @pytest.mark.slow
 @needs_kotlin
 def test_programs_that_drift_fail_and_are_told_why(built: Built) -> None:
-    folder = built.folder / "classifier/src/golden/resources/golden"
-    right = json.loads(built.run(f"{PACKAGE}.CheckKt", folder))
-    assert [(level["level"], level["checked"], level["problems"], level["skipped"]) for level in right] == [
+    folder = built.copy / android.TARGET.golden
+    lines = built.run("cases.MistakesKt", folder, "", *MUTATIONS).splitlines()
+    every = dict(zip(["", *MUTATIONS], map(json.loads, lines)))
+    assert [(level["level"], level["checked"], level["problems"], level["skipped"]) for level in every.pop("")] == [
         ("pixels to tensor", 5, [], ""), ("picture file to tensor", 17, [], ""), ("values of the tensor", 9, [], ""),
         ("tensor to scores", 0, [], "needs Android"), ("label and probability", 0, [], "needs Android"),
     ]  # fmt: skip
-    lines = built.run("cases.MistakesKt", folder, "", *MUTATIONS).splitlines()
-    every = dict(zip(["", *MUTATIONS], map(json.loads, lines)))
-    assert every.pop("") == right
     for name, (pixels, of_files, values, *_) in every.items():
         if name in golden.DRIFTS:
             level = of_files if name in ("not turned", "background") else pixels
@@ -376,7 +394,38 @@ def test_programs_that_drift_fail_and_are_told_why(built: Built) -> None:
 
 @pytest.mark.slow
 @needs_kotlin
-@pytest.mark.skipif(not stubs.folder(), reason=f"{stubs.PACKAGE} is not installed")
+@needs_stubs
+def test_its_classifier_and_its_test_on_the_device_run_with_litert(built: Built, folder: Path) -> None:
+    """On fakes of Android's classes: only decoding and reading assets are not the real ones."""
+    fakes = folder / "fakes"
+    subprocess.run(
+        ["javac", "-Xlint:-options", "-cp", f"{built.classes}:{NODE / 'kotlin-compiler/lib/kotlin-stdlib.jar'}", "-d",
+         str(fakes), *map(str, sorted((HERE / "fakes").rglob("*.java")))],
+        check=True,
+    )  # fmt: skip
+    set_ = built.folder / android.TARGET.golden
+    options = [f"-Dassets={built.folder / android.TARGET.assets}", f"-Dlitert={sys.executable}\t{HERE / 'runtime.py'}"]
+    lines = [line.split("\t") for line in (set_ / "golden.tsv").read_text().splitlines()]
+    cases = [line for line in lines if line[:2] == ["case", "file"] and line[6] != "-"]
+    shown = built.run("cases.DeviceKt", *(set_ / case[2] for case in cases), path=[fakes, set_.parent], options=options)
+    device, gpu, npu, short, broken, *answers = shown.splitlines()
+    assert device == "done: kotlin.Unit"
+    assert gpu == "no GPU here"
+    assert npu == "LiteRT finds no NPU on this device, only [CPU]"
+    assert short == f"a square has {64 * 64 * 3} bytes, not 5"
+    assert broken == "Android cannot decode this file (5 bytes)"
+    scores = np.fromfile(set_ / "scores.f32", "<f4").reshape(-1, 3)
+    for case, answer in zip(cases, answers):
+        found = [each.rsplit(" ", 2) for each in answer.split("\t")]
+        assert found[0][0].split(" ", 1) == [case[7], ["cat", "<b>dog", LABELS[2]][int(case[7])]]
+        assert abs(float(found[0][2]) - float(case[8])) < 1e-6
+        for name, score, _ in found:
+            assert np.float32(score) == scores[int(case[6]), int(name.split(" ")[0])]
+
+
+@pytest.mark.slow
+@needs_kotlin
+@needs_stubs
 def test_it_calls_nothing_that_older_devices_do_not_have(built: Built) -> None:
     inside = built.classes / PACKAGE.replace(".", "/")
     compiled = [path for path in inside.rglob("*.class") if not path.name.startswith(("Check", "GoldenTest"))]
@@ -432,30 +481,10 @@ def test_without_a_compiler_nothing_is_verified(tmp_path: Path, monkeypatch: pyt
     assert android.check(tmp_path)[0].text.startswith("not verified; install Kotlin's compiler")
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A run that was exported for phones."""
-    monkeypatch.setitem(zoo.MODELS, "tiny", nets.TINY)
-    monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-    torch.save(build.build("tiny", 3).state_dict(), "tiny.pth")
-    write_images(tmp_path / "photos", {"x": 20})
-    made = edgekit.import_model(
-        "tiny.pth",
-        ["cat", "<b>dog", LABELS[2]],
-        arch="tiny",
-        image_size=64,
-        name="fruit",
-        calibration=tmp_path / "photos",
-    )
-    edgekit.export(made, "android", precisions=["int8"], recipe="minmax")
-    return "fruit"
-
-
 @pytest.mark.slow
 @needs_kotlin
-def test_a_run_becomes_a_kit_that_is_checked_where_it_lies(run: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(["ship", run, "--to", "android", "--out", "kit", "--package", PACKAGE]) == 0
+def test_a_run_becomes_a_kit_that_is_checked_where_it_lies(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["ship", "fruit", "--to", "android", "--out", "kit", "--package", PACKAGE]) == 0
     manifest = json.loads(Path("kit/manifest.json").read_text())
     assert [level["state"] for level in manifest["checked"]] == ["verified"] * 3 + ["not verified"] * 2
     assert "- tensor to scores: not verified; needs Android" in Path("kit/README.md").read_text()
