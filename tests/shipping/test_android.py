@@ -53,7 +53,10 @@ CLASSES = [
 ]
 PLAIN = ("Contract.kt", "Fit.kt", "Golden.kt", "Check.kt")  # without Android
 # Called on newer devices alone.
-GUARDED = {"android.graphics.ColorSpace.get": 26}
+GUARDED = {
+    "android.graphics.BitmapFactory.Options.inPreferredColorSpace": 26, "android.graphics.ColorSpace.get": 26,
+    "android.graphics.ColorSpace.Named.SRGB": 26,
+}  # fmt: skip
 pytestmark = pytest.mark.xdist_group("android kit")  # so that it is compiled once
 needs_kotlin = pytest.mark.skipif(
     not shutil.which("javap") or not (NODE / "kotlin-compiler").is_dir(),
@@ -334,18 +337,30 @@ def test_frames_of_cameras_are_converted_by_the_named_matrix(built: Built, tmp_p
 @needs_kotlin
 def test_tensors_and_probabilities_are_the_references(built: Built, tmp_path: Path) -> None:
     square = golden.noise(32, 32, 5)
-    cases = [("tensor", input_, "WHOLE", "BICUBIC", 32, 32, "0", layout)
+    cases = [("tensor", "WHOLE", "BICUBIC", 32, 32, "0", input_, layout)
              for input_ in ("UINT8", "INT8", "FLOAT32") for layout in ("NHWC", "NCHW")]  # fmt: skip
     found = built.answers(tmp_path, [*cases, ("softmax", 1.5, 3, -2, 0.25), ("softmax", 0.01, 1e4, -1e4)])
     mean, std = (np.float32(each) for each in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     floats = (square.astype(np.float32) - mean * np.float32(255)) / (std * np.float32(255))
     tensors = {"UINT8": square, "INT8": (square ^ 128), "FLOAT32": floats.astype(">f4")}
-    for (_, input_, *_, layout), answer in zip(cases, found):
+    for (*_, input_, layout), answer in zip(cases, found):
         tensor = tensors[input_]
         assert answer == np.ascontiguousarray(tensor.transpose(2, 0, 1) if layout == "NCHW" else tensor).tobytes()
     shares = np.exp(np.array([3, -2, 0.25]) / 1.5)
     assert np.allclose([float(each) for each in found[-2].split()], shares / shares.sum(), rtol=1e-12)
     assert found[-1] == b"1.0 0.0"
+
+
+@pytest.mark.slow
+@needs_kotlin
+def test_every_way_of_resizing_and_every_input_passes_the_golden_test(built: Built, tmp_path: Path) -> None:
+    cases: list[tuple[Any, ...]] = []
+    for input_, preprocess in zip(("float32", "int8", "float32", "uint8"), KINDS):
+        set_ = tmp_path / str(len(cases))
+        kit.write_golden(source(input_, preprocess), set_)
+        cases.append(("golden", *fitted(preprocess, 0, 0, 0)[1:6], input_.upper(), set_))
+    for answer in built.answers(tmp_path, cases):
+        assert answer.decode().splitlines() == ["5 ", "17 ", "9 ", "0 needs Android", "0 needs Android"]
 
 
 @pytest.mark.slow
@@ -421,6 +436,11 @@ def test_its_classifier_and_its_test_on_the_device_run_with_litert(built: Built,
         assert abs(float(found[0][2]) - float(case[8])) < 1e-6
         for name, score, _ in found:
             assert np.float32(score) == scores[int(case[6]), int(name.split(" ")[0])]
+    other = folder / "other"
+    shutil.copytree(set_, other / "golden")
+    (scores[:, ::-1] * 2).tofile(other / "golden" / "scores.f32")
+    shown = built.run("cases.DeviceKt", path=[fakes, other], options=options)
+    assert shown.count(": scores differ by ") == len(scores)
 
 
 @pytest.mark.slow
@@ -432,7 +452,7 @@ def test_it_calls_nothing_that_older_devices_do_not_have(built: Built) -> None:
     assert {"Classifier.class", "FitKt.class", "MainActivity.class", "DeviceTest.class"} <= {p.name for p in compiled}
     levels = since.Levels.read(NODE / since.DECLARATIONS)
     assert levels.classes["android.graphics.ColorSpace"] == 26
-    assert levels.methods["java.util.List.sort"] == 24
+    assert levels.members["java.util.List.sort"] == 24
     assert since.newer(compiled, android.MIN_SDK, levels) == GUARDED
     text = (built.folder / "classifier/src/main/kotlin/com/example/fruit/Classifier.kt").read_text()
     assert "if (Build.VERSION.SDK_INT >= 26) options.inPreferredColorSpace = ColorSpace.get" in text

@@ -8,6 +8,7 @@ import com.example.fruit.Kernel
 import com.example.fruit.Picture
 import com.example.fruit.Plane
 import com.example.fruit.YuvMatrix
+import com.example.fruit.checked
 import com.example.fruit.fit
 import com.example.fruit.labels
 import com.example.fruit.noise
@@ -18,6 +19,8 @@ import com.example.fruit.toFloats
 import java.io.DataOutputStream
 import java.io.File
 import java.nio.ByteBuffer
+
+private val PLAIN = listOf("", "WHOLE", "BICUBIC", "32", "32", "0")
 
 /** Arguments: a file with a case a line, its fields with tabs between; the file of the answers, each after its length. */
 fun main(arguments: Array<String>) {
@@ -38,7 +41,7 @@ private fun answer(fields: List<String>): ByteArray {
     val numbers = fields.mapNotNull { it.toIntOrNull() }
     return when (fields[0]) {
         "fit" -> fit(rgb(numbers[2], numbers[3], numbers[4]), contract(fields))
-        "wrong" -> fit(Picture.rgb(ByteArray(numbers[0]), numbers[1], numbers[2]), contract(listOf("", "WHOLE", "BICUBIC", "32", "32", "0")))
+        "wrong" -> fit(Picture.rgb(ByteArray(numbers[0]), numbers[1], numbers[2]), contract(PLAIN))
         "orientation" -> byteArrayOf(orientation(File(fields[1]).readBytes()).toByte())
         "upright" -> bytes(rgb(numbers[1], numbers[2], numbers[3]).upright(numbers[0]))
         "rotated" -> bytes(rgb(numbers[1], numbers[2], numbers[3]).rotated(numbers[0]))
@@ -56,19 +59,19 @@ private fun answer(fields: List<String>): ByteArray {
             bytes(Picture.yuv(y, u, v, width, height, YuvMatrix.valueOf(fields[1])).rotated(numbers[7]))
         }
         "tensor" -> {
-            val given = contract(fields.drop(1))
+            val given = contract(fields)
             val square = noise(given.size, given.size, 5)
             val floats = toFloats(square, given)
-            val found = if (given.input != Input.FLOAT32) toBytes(square, given) else
+            if (given.input != Input.FLOAT32) toBytes(square, given) else
                 ByteBuffer.allocate(4 * floats.size).also { buffer -> floats.forEach { buffer.putFloat(it) } }.array()
-            found
         }
+        "golden" -> checked(contract(fields)) { File(fields.last(), it).readBytes() }
+            .joinToString("\n") { "${it.checked} ${it.skipped}${it.text}" }.toByteArray()
         "softmax" -> {
             val scores = fields.drop(2).map { it.toFloat() }.toFloatArray()
             probabilities(scores, fields[1].toDouble()).joinToString(" ").toByteArray()
         }
-        "labels" -> labels(File(fields[1]).readBytes(), contract(listOf("", "WHOLE", "BICUBIC", "32", "32", "0"), fields[2]))
-            .joinToString("\n").toByteArray()
+        "labels" -> labels(File(fields[1]).readBytes(), contract(PLAIN, fields[2])).joinToString("\n").toByteArray()
         else -> error(fields[0])
     }
 }
@@ -79,8 +82,8 @@ private fun contract(fields: List<String>, hash: String = "") = Contract(
     size = fields[3].toInt(),
     resizeSize = fields[4].toInt(),
     background = fields[5].toLong(16).toInt(),
-    input = if (fields[0] in Input.entries.map { it.name }) Input.valueOf(fields[0]) else Input.UINT8,
-    channelsFirst = fields.last() == "NCHW",
+    input = Input.entries.firstOrNull { it.name in fields } ?: Input.UINT8,
+    channelsFirst = "NCHW" in fields,
     mean = listOf(0.485, 0.456, 0.406),
     std = listOf(0.229, 0.224, 0.225),
     temperature = 1.0,

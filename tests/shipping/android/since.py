@@ -1,6 +1,6 @@
-"""Calls of Android and Java in compiled code that are newer than an API level, by npm's @nativescript/types-android.
+"""Members of Android and Java in compiled code that are newer than an API level, by npm's @nativescript/types-android.
 
-Its declarations say of each class and method that is newer than API 21 since when Android has it.
+Its declarations say of each class and member that is newer than API 21 since when Android has it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ DECLARATIONS = Path("@nativescript/types-android/lib/android/android-platform-21
 
 @dataclass
 class Levels:
-    """API level of each class (0: from the first) and the lowest one of each of its methods, whatever the arguments."""
+    """API level of each class (0: from the first), and of its fields and methods, the lowest whatever the arguments."""
 
     classes: dict[str, int] = field(default_factory=dict)
-    methods: dict[str, int] = field(default_factory=dict)
+    members: dict[str, int] = field(default_factory=dict)
 
     @staticmethod
     def read(path: Path) -> Levels:
@@ -41,26 +41,28 @@ class Levels:
                 inside.append("?")
             elif line.startswith("}") and inside:
                 inside.pop()
-            elif method := re.match(r"public (?:static )?(\w+)\(", line):
-                name = ".".join([*inside, method[1]])
-                found.methods[name] = min(found.methods.get(name, level), level)
+            elif member := re.match(r"public (?:static )?(\w+)[(:]", line):
+                name = ".".join([*inside, member[1]])
+                found.members[name] = min(found.members.get(name, level), level)
             if not line.startswith(("*", "/*")):
                 level = 0
         return found
 
 
-def calls(classes: list[Path]) -> Iterator[tuple[str, str]]:
-    """Yield class and method of every call of Java and Android in .class files."""
+def used(classes: list[Path]) -> Iterator[tuple[str, str]]:
+    """Yield class and member of every use of Java and Android in .class files."""
     shown = subprocess.run(["javap", "-c", "-p", *map(str, classes)], capture_output=True, text=True, check=True).stdout
-    for name, method in sorted(set(re.findall(r'Method ((?:java|javax|android)/[\w/$]+)\."?([<>\w]+)', shown))):
-        yield name.replace("/", ".").replace("$", "."), method
+    for name, member in sorted(
+        set(re.findall(r'(?:Method|Field) ((?:java|javax|android)/[\w/$]+)\."?([<>\w]+)', shown))
+    ):
+        yield name.replace("/", ".").replace("$", "."), member
 
 
 def newer(classes: list[Path], least: int, levels: Levels) -> dict[str, int]:
-    """Return the calls that devices of an API level do not have, and since when Android has them; 0: never."""
+    """Return the members that devices of an API level do not have, and since when Android has them; 0: never."""
     found = {}
-    for name, method in calls(classes):
-        level = max(levels.classes.get(name, 0), levels.methods.get(f"{name}.{method}", 0))
+    for name, member in used(classes):
+        level = max(levels.classes.get(name, 0), levels.members.get(f"{name}.{member}", 0))
         if name not in levels.classes or level > least:
-            found[f"{name}.{method}"] = level
+            found[f"{name}.{member}"] = level
     return found
