@@ -87,7 +87,6 @@ private fun contract(fields: List<String>, hash: String = "") = Contract(
     mean = listOf(0.485, 0.456, 0.406),
     std = listOf(0.229, 0.224, 0.225),
     temperature = 1.0,
-    classes = 3,
     labelsSha256 = hash,
 )
 
