@@ -193,9 +193,8 @@ def built(folder: Path) -> Built:
         sources[0][:] = [path for path in sources[0] if path.name in PLAIN]
     classes = folder / "classes"
     done = subprocess.run(
-        [*android.compiler(), "-no-reflect", "-jvm-target", "11", "-language-version", "2.2", "-api-version", "2.2", "-Werror",
-         "-Wextra", "-d", str(classes),
-         *map(str, [*sources[0], *sources[1], *others])],
+        [*android.compiler(), "-no-reflect", "-jvm-target", "11", "-language-version", "2.2", "-api-version", "2.2",
+         "-Werror", "-Wextra", "-d", str(classes), *map(str, [*sources[0], *sources[1], *others])],
         capture_output=True, text=True, timeout=500, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
