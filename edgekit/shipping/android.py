@@ -15,6 +15,7 @@ from edgekit.shipping import kit
 MIN_SDK = 23  # LiteRT's
 LITERT = "2.3.2"
 MODULE = Path("classifier/src")
+_CHECKED = ("Contract", "Fit", "Golden", "Check")  # the code that needs no Android
 _JAVA = ("-Xmx1g", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")  # a short run: half the time
 _SECONDS = 300  # for Kotlin's compiler
 # Of Kotlin and Java: no segment of a package may be one.
@@ -54,17 +55,14 @@ def check(folder: Path) -> list[kit.Level]:
         missing = "install Kotlin's compiler, kotlinc, or name its folder in KOTLIN_COMPILER"
         return [kit.Level("golden set", kit.NOT_VERIFIED, (missing,))]
     module = folder.resolve() / MODULE
-    sources = [
-        path
-        for name in ("Contract.kt", "Fit.kt", "Golden.kt", "Check.kt")
-        for path in sorted(module.glob(f"*/kotlin/**/{name}"))
-    ]
+    sources = {name: path for name in _CHECKED for path in module.glob(f"*/kotlin/**/{name}.kt")}
+    if missing := ", ".join(f"{name}.kt" for name in _CHECKED if name not in sources):
+        return [kit.Level("golden set", kit.WRONG, (f"missing: {missing}",))]
+    package = ".".join(sources["Check"].parent.relative_to(module / "test" / "kotlin").parts)
     with tempfile.TemporaryDirectory() as made:
         jar = Path(made) / "check.jar"
-        if problem := compiled(sources, jar):
+        if problem := compiled(list(sources.values()), jar):
             return [problem]
-        main = next((path for path in sources if path.name == "Check.kt"), Path("Check.kt"))
-        package = ".".join(main.parent.relative_to(module / "test" / "kotlin").parts)
         golden = module / "golden" / "resources" / "golden"
         return kit.results(["java", "-cp", str(jar), f"{package}.CheckKt", str(golden)], folder)
 

@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 
 import edgekit
+from edgekit.api import ship as api
 from edgekit.cli.app import run as command
 from edgekit.data import images
 from edgekit.errors import UsageError
@@ -274,6 +275,9 @@ def test_orientations_are_found_where_pillow_finds_them(built: Built, tmp_path: 
         wanted.append((tmp_path / f"cut{number}", 0))
     (tmp_path / "filled.jpg").write_bytes(plain[:2] + b"\xff\xff" + plain[2:])
     wanted.append((tmp_path / "filled.jpg", 6))
+    webp = (tmp_path / "6b.webp").read_bytes()
+    (tmp_path / "odd.webp").write_bytes(webp[:12] + b"ODD \x03\0\0\0abc\0" + webp[12:])
+    wanted.append((tmp_path / "odd.webp", 6))
     found = built.answers(tmp_path, [("orientation", path) for path, _ in wanted])
     for (path, number), answer in zip(wanted, found):
         assert len(answer) == 1, answer
@@ -512,6 +516,9 @@ def test_a_run_becomes_a_kit_that_is_checked_where_it_lies(folder: Path, capsys:
     assert inside == {*manifest["files"], "manifest.json"}
     capsys.readouterr()
     fit = Path("kit/classifier/src/main/kotlin/com/example/fruit/Fit.kt")
+    Path("kit/classifier/src/main/kotlin/com/example/fruit/Contract.kt").rename("Contract.kt")
+    assert api.check_kit(Path("kit"))[1].text == "wrong; missing: Contract.kt"
+    Path("Contract.kt").rename("kit/classifier/src/main/kotlin/com/example/fruit/Contract.kt")
     fit.write_text(fit.read_text().replace("upright(orientation(file))", "upright(1)"))
     assert command(["ship", "--check", "kit"]) == 7
     shown = " ".join(capsys.readouterr().out.split())
@@ -528,7 +535,7 @@ def test_code_that_does_not_compile_is_wrong(tmp_path: Path) -> None:
     assert re.match("wrong; the Kotlin code does not compile: .*Fit.kt:1", problem.text)
 
 
-def test_nothing_is_left_of_a_compiler_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiler_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "kotlinc").write_text("#!/bin/sh\nexec sleep 60\n")
     (tmp_path / "kotlinc").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
