@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 ROAD := litert,digits,efficientnet-lite
+KOTLIN := tests/shipping/android/node_modules
 # More than there are cores: many tests wait, for boards, phones and browsers.
 WORKERS ?= 3
 
@@ -19,7 +20,7 @@ demo: $(VENV)/.demo node_modules/.ready  ## real images to measured INT8 models,
 	$(BIN)/edgekit benchmark demo
 	$(BIN)/edgekit report demo
 
-test: lint .venv-tflite/.ready node_modules/.ready  ## what CI runs
+test: lint .venv-tflite/.ready node_modules/.ready $(KOTLIN)/.ready  ## what CI runs
 	$(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 fast: $(VENV)/.test node_modules/.ready  ## the tests that take seconds
@@ -76,5 +77,10 @@ node_modules/.ready: package.json package-lock.json
 	@npm ci --ignore-scripts --no-audit --no-fund && touch $@ || \
 		echo "LiteRT.js is not installed, which edgekit serve and its tests need: install npm, then run npm ci"
 
+# Kotlin's compiler (90 MB), for the tests of kits for Android alone; they need Java, too.
+$(KOTLIN)/.ready: tests/shipping/android/package.json tests/shipping/android/package-lock.json
+	@npm ci --prefix tests/shipping/android --ignore-scripts --no-audit --no-fund && touch $@ || \
+		echo "Kotlin's compiler is not installed: tests of kits for Android are left out"
+
 clean:
-	rm -rf $(VENV) .venv-tflite node_modules runs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-tflite node_modules $(KOTLIN) runs .mypy_cache .ruff_cache .pytest_cache
