@@ -20,6 +20,7 @@ _KEYWORDS = (
     "precedencegroup|private|protocol|Protocol|public|repeat|rethrows|return|self|Self|static|struct|subscript|super|"
     "switch|throw|throws|true|try|Type|typealias|var|where|while"
 )
+_QUICK = ("--disable-index-store", "-Xswiftc", "-gnone")  # leaves out what only editors and debuggers need
 _MODULES = "CoreGraphics|CoreVideo|CryptoKit|Foundation|ImageIO|Swift|TensorFlowLite|XCTest"  # that the kit imports
 
 
@@ -48,7 +49,7 @@ def _tested(folder: Path, swift: str) -> list[kit.Level]:
         shutil.copytree(folder, copy)
         environment = {**os.environ, "EDGEKIT_RESULTS": str(results)}
         with (Path(made) / "shown").open("w+") as shown:
-            if not _ended([swift, "test", "--package-path", str(copy)], copy, environment, shown):
+            if not _ended([swift, "test", *_QUICK, "--package-path", str(copy)], copy, environment, shown):
                 return _unverified(f"swift test took more than {_SECONDS} s")
             if results.is_file():
                 return kit.read_results(results.read_text(encoding="utf-8"))
@@ -59,7 +60,13 @@ def _tested(folder: Path, swift: str) -> list[kit.Level]:
 def _ended(command: list[str], folder: Path, environment: dict[str, str], shown: IO[str]) -> bool:
     """Run a command, and return whether it ended in time; else it is stopped with what it started."""
     process = subprocess.Popen(
-        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=shown, stderr=shown, start_new_session=True
+        command,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=shown,
+        stderr=shown,
+        start_new_session=True,
     )
     try:
         process.wait(_SECONDS)
@@ -99,7 +106,11 @@ def _parsed(folder: Path) -> list[kit.Level]:
 
 def refuses(artifact: Artifact) -> str:
     """Return why TensorFlowLiteSwift cannot run a file."""
-    return "TensorFlowLiteSwift has no int8 tensors, only uint8" if artifact.input == "int8" else ""
+    if artifact.input == "int8":
+        return "TensorFlowLiteSwift has no int8 tensors, only uint8"
+    if artifact.details.get("output", "float32") != "float32":
+        return "its scores are no floats"
+    return ""
 
 
 TARGET = kit.Target(

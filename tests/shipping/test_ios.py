@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 import edgekit
-from edgekit.api import ship
+from edgekit.api import artifacts, ship
 from edgekit.data import images
 from edgekit.errors import DataError, UsageError
 from edgekit.models import build, zoo
@@ -28,10 +28,12 @@ from edgekit.shipping import golden, ios, kit
 from tests import nets
 from tests.datasets import write_images
 from tests.shipping.test_python import KINDS, SHAPES, source
+from tests.shipping.test_python import program as python_kit
 
 LABELS = ["apple", "<b>pear", 'a "quoted" $name {{ x }}', "🐈", "שלום", "e\u0301"]
 STAND_INS = Path(__file__).parent / "swift"
 SOURCES = kit.TEMPLATES / "ios" / "Sources" / "__package__"
+pytestmark = pytest.mark.xdist_group("ios")  # one build for all
 needs_swift = pytest.mark.skipif(not ios._compiler(), reason="no Swift compiler is installed here")
 LAYOUTS = ("rgbx", "bgrx", "xrgb", "rgb")  # of the bytes that ImageIO may give of an opaque picture
 
@@ -50,12 +52,14 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         run = edgekit.import_model(
             "tiny.pth", LABELS, arch="tiny", preprocess=given, name="fruit", calibration=folder / "photos"
         )
-        edgekit.export(run, "android", precisions=["int8", "fp32"], recipe="minmax")
-        with pytest.MonkeyPatch.context() as without:
-            without.setattr(ios, "_compiler", lambda: "")
-            for precision in ("int8", "fp32"):
-                artifact = f"android/model.{precision}.tflite"
-                edgekit.ship("fruit", "ios", precision, package="FruitClassifier", artifact=artifact)
+        contract_of = artifacts.contract_of
+        with pytest.MonkeyPatch.context() as within:
+            within.setattr(ios, "_compiler", lambda: "")
+            within.setattr(artifacts, "contract_of", lambda made: replace(contract_of(made), temperature=1.5))
+            for precision, taken in (("int8", "uint8"), ("fp32", "float")):
+                edgekit.export(run, "android", precisions=[precision], recipe="minmax", input=taken)
+                edgekit.ship("fruit", "ios", precision, package="FruitClassifier",
+                             artifact=f"android/model.{precision}.tflite")  # fmt: skip
         yield folder
 
 
@@ -85,7 +89,9 @@ def test_class_names_are_in_no_code(shipped: Path) -> None:
     assert labels.decode().split("\n") == [*LABELS, ""]
 
 
-@pytest.mark.parametrize("name", ["1a", "_a", "a-b", "a.b", "", "a b", "Größe", "class", "Self", "Foundation", 'a"', "a" * 65])
+@pytest.mark.parametrize(
+    "name", ["1a", "_a", "a-b", "a.b", "", "a b", "Größe", "class", "Self", "Foundation", 'a"', "a" * 65]
+)
 def test_what_is_no_name_of_a_module_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="is no package name for ios") as caught:
         ios.TARGET.named(name)
@@ -99,10 +105,14 @@ def test_names_of_modules_are_taken(name: str) -> None:
 
 def test_int8_inputs_are_refused() -> None:
     assert ios.refuses(source("int8").artifact) == "TensorFlowLiteSwift has no int8 tensors, only uint8"
+    scores = replace(source("uint8").artifact, details={"output": "uint8"})
+    assert ios.refuses(scores) == "its scores are no floats"
     assert ios.refuses(source("uint8").artifact) == ios.refuses(source("float32").artifact) == ""
 
 
-def test_the_syntax_is_checked_without_a_compiler(shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_syntax_is_checked_without_a_compiler(
+    shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("tree_sitter_swift")
     monkeypatch.setattr(ios, "_compiler", lambda: "")
     assert ios.check(shipped / "int8")[0] == kit.Level("syntax", "verified")
@@ -186,6 +196,7 @@ MUTATIONS = [
      " * scale"),
     ("Fit", "height / 2 - halfHeight,", 'height / 2 - halfHeight + (mutant == "box" ? 1e-3 : 0),'),
     ("Fit", "private let bits: Int32 = 22", 'private var bits: Int32 { mutant == "bits" ? 12 : 22 }'),
+    ("Classifier", "/ temperature)", '/ (mutant == "temperature" ? 1 : temperature))'),
     ("Fit", "(Float($0) - mean[channel] * 255)", '(Float($0) - (mutant == "mean" ? 0 : mean[channel] * 255))'),
 ]  # fmt: skip
 
@@ -221,32 +232,27 @@ def program(shipped: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def shown(program: Path, *arguments: Any) -> str:
-    """What the program prints."""
-    words = [ios._compiler(), "run", "-c", "release", "--skip-build", "Program", *map(str, arguments)]
-    done = subprocess.run(words, cwd=program, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 Kind = tuple[int, int, int, str, int, int, Preprocess]  # width, height, seed, format, padding, orientation, preprocess
 
 
-def squares(program: Path, folder: Path, kinds: list[Kind]) -> Iterator[np.ndarray]:
-    """The squares that the program fits of noise."""
-    lines = []
-    for *words, given in kinds:
-        contract = given.contract()
-        names = ("image_size", "resize_size", "resample", "geometry", "background")
-        lines.append(" ".join(map(str, [*words, *(contract[name] for name in names)])))
-    (folder / "cases").write_text("\n".join(lines) + "\n")
-    shown(program, "cases", folder / "cases", folder / "out")
-    made, at = np.fromfile(folder / "out", np.uint8), 0
-    for *_, given in kinds:
-        count = given.image_size**2 * 3
-        yield made[at : at + count].reshape(given.image_size, given.image_size, 3)
-        at += count
-    assert at == len(made)
+def line_of(kind: Kind) -> str:
+    """A line of Program's cases."""
+    *words, given = kind
+    contract = given.contract()
+    names = ("image_size", "resize_size", "resample", "geometry", "background")
+    return " ".join(map(str, [*words, *(contract[name] for name in names)])) + "\n"
+
+
+def kinds() -> list[Kind]:
+    """Every geometry, byte order, padding and orientation; 1,000 random sizes."""
+    random = np.random.default_rng(0)
+    every: list[Kind] = [(*shape, seed, "rgb", 0, 1, each) for each in KINDS for seed, shape in enumerate(SHAPES)]
+    every += [(40, 30, turn, "rgbx", 5, turn, KINDS[3]) for turn in range(10)]
+    for number in range(1000):
+        width, height = (int(side) for side in np.exp(random.uniform(0, np.log(700), 2)).round())
+        form = ("rgb", "rgbx", "bgrx", "rgba", "grey")[number % 5]
+        every.append((width, height, number, form, number % 3, number % 9, KINDS[number % len(KINDS)]))
+    return every
 
 
 def reference(kind: Kind) -> np.ndarray:
@@ -266,34 +272,6 @@ def reference(kind: Kind) -> np.ndarray:
     return images.fit(image if turn is None else image.transpose(turn), given)
 
 
-@needs_swift
-@pytest.mark.slow
-def test_its_pixels_are_the_references(program: Path, tmp_path: Path) -> None:
-    """Of every geometry, byte order, padding and orientation; of 1,000 random sizes."""
-    random = np.random.default_rng(0)
-    kinds: list[Kind] = [(*shape, seed, "rgb", 0, 1, each) for each in KINDS for seed, shape in enumerate(SHAPES)]
-    kinds += [(40, 30, turn, "rgbx", 5, turn, KINDS[3]) for turn in range(10)]
-    for number in range(1000):
-        width, height = (int(side) for side in np.exp(random.uniform(0, np.log(700), 2)).round())
-        form = ("rgb", "rgbx", "bgrx", "rgba", "grey")[number % 5]
-        kinds.append((width, height, number, form, number % 3, number % 9, KINDS[number % len(KINDS)]))
-    differing = [kind for kind, made in zip(kinds, squares(program, tmp_path, kinds), strict=True)
-                 if (made != reference(kind)).any()]  # fmt: skip
-    assert not differing
-
-
-@needs_swift
-@pytest.mark.slow
-def test_transparent_levels_are_pillows(program: Path, tmp_path: Path) -> None:
-    shown(program, "composed", tmp_path / "out")
-    made = np.fromfile(tmp_path / "out", np.uint8).reshape(256, 256, 4)
-    over = np.zeros((256, 256, 4), np.uint8)
-    over[..., :3], over[..., 3] = np.arange(256)[None, :, None], np.arange(256)[:, None]
-    for place, level in enumerate((0, 10, 128, 255)):
-        below = Image.new("RGBA", (256, 256), (level, level, level, 255))
-        assert (np.asarray(Image.alpha_composite(below, Image.fromarray(over)))[..., 0] == made[..., place]).all()
-
-
 def decode(folder: Path) -> None:
     """Write the decoded bytes of each picture beside it, in a layout that ImageIO may give."""
     for number, path in enumerate(sorted(folder.glob("*.[jp][np]g"))):
@@ -307,21 +285,71 @@ def decode(folder: Path) -> None:
         path.with_name(path.name + ".raw").write_bytes(head.encode() + np.ascontiguousarray(pixels).tobytes())
 
 
-def levels(program: Path, folder: Path, names: list[str], tmp_path: Path) -> dict[str, dict[str, Any]]:
-    """Results of the golden set of a kit with each mutant."""
-    copy = tmp_path / "kit"
-    shutil.copytree(folder, copy)
-    decode(copy / "Tests/FruitClassifierTests/golden")
-    found = json.loads(shown(program, "golden", copy, "FruitClassifier", *names))
-    return {name: {each["level"]: each for each in results} for name, results in found.items()}
+MUTANTS = ["right", *golden.DRIFTS, "box", "centre", "bits", "mean", "model", "temperature"]
+Said = tuple[dict[str, str], Path]
+CRLF_LABELS = [*LABELS, "a\r", "\r", "\u2028", "x\u0085y", " ", *map(str, range(989))]
+
+
+@pytest.fixture(scope="module")
+def said(program: Path, shipped: Path, tmp_path_factory: pytest.TempPathFactory) -> Said:
+    """What the program prints, by command, and the folder that it writes to: one process for all tests."""
+    folder = tmp_path_factory.mktemp("said")
+    commands: dict[str, list[Any]] = {}
+    for precision in ("int8", "fp32"):
+        copy = folder / precision
+        shutil.copytree(shipped / precision, copy)
+        decode(copy / "Tests/FruitClassifierTests/golden")
+        commands[precision] = ["golden", copy, "FruitClassifier", *MUTANTS]
+    (folder / "lines").write_text("".join(map(line_of, kinds())))
+    commands["cases"] = ["cases", folder / "lines", folder / "squares"]
+    commands["composed"] = ["composed", folder / "composed"]
+    commands |= {layout: ["tensor", layout, folder / layout] for layout in ("NHWC", "NCHW")}
+    picture = Image.open(folder / "int8/Tests/FruitClassifierTests/golden/landscape.png")
+    head = f"{picture.width} {picture.height} rgb 1\n"
+    (folder / "picture.raw").write_bytes(head.encode() + picture.tobytes())
+    commands |= {name: [name, folder / "picture"] for name in ("classify", "frame")}
+    contract = json.loads((folder / "int8/Sources/FruitClassifier/Model/preprocess.json").read_text())
+    contract["scores"]["classes"] = len(CRLF_LABELS)
+    (folder / "preprocess.json").write_text(json.dumps(contract))
+    (folder / "labels.txt").write_bytes("".join(f"{label}\n" for label in CRLF_LABELS).encode())
+    commands |= {"labels": ["labels", folder], "refused": ["refused"]}
+    words = [str(word) for name in commands for word in (*commands[name], "--")]
+    run = [ios._compiler(), "run", "-c", "release", "--skip-build", "Program", *words]
+    done = subprocess.run(run, cwd=program, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return dict(zip(commands, done.stdout.split("--\n")[:-1], strict=True)), folder
+
+
+@needs_swift
+@pytest.mark.slow
+def test_its_pixels_are_the_references(said: Said) -> None:
+    made, at, differing = np.fromfile(said[1] / "squares", np.uint8), 0, []
+    for kind in kinds():
+        size = kind[-1].image_size
+        square, at = made[at : at + size * size * 3].reshape(size, size, 3), at + size * size * 3
+        if (square != reference(kind)).any():
+            differing.append(kind)
+    assert not differing
+    assert at == len(made)
+
+
+@needs_swift
+@pytest.mark.slow
+def test_transparent_levels_are_pillows(said: Said) -> None:
+    made = np.fromfile(said[1] / "composed", np.uint8).reshape(256, 256, 4)
+    over = np.zeros((256, 256, 4), np.uint8)
+    over[..., :3], over[..., 3] = np.arange(256)[None, :, None], np.arange(256)[:, None]
+    for place, level in enumerate((0, 10, 128, 255)):
+        below = Image.new("RGBA", (256, 256), (level, level, level, 255))
+        assert (np.asarray(Image.alpha_composite(below, Image.fromarray(over)))[..., 0] == made[..., place]).all()
 
 
 @needs_swift
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["int8", "fp32"])
-def test_faults_are_found_and_named(program: Path, shipped: Path, tmp_path: Path, precision: str) -> None:
-    small = ["box", "centre", "bits"]
-    found = levels(program, shipped / precision, ["right", *golden.DRIFTS, *small, "mean", "model"], tmp_path)
+def test_faults_are_found_and_named(said: Said, precision: str) -> None:
+    results = json.loads(said[0][precision])
+    found = {name: {each["level"]: each for each in results[name]} for name in results}
     right = found["right"]
     assert tuple(right) == kit.LEVELS
     assert not [each for each in right.values() if each["problems"] or each["skipped"]]
@@ -330,20 +358,20 @@ def test_faults_are_found_and_named(program: Path, shipped: Path, tmp_path: Path
         level = "picture file to tensor" if name in ("not turned", "background") else "pixels to tensor"
         assert found[name][level]["problems"], name
         assert found[name][level]["cause"] == f"{name}: {text}"
-    assert all(found[name]["pixels to tensor"]["problems"] for name in small)
+    assert all(found[name]["pixels to tensor"]["problems"] for name in ("box", "centre", "bits"))
     assert bool(found["mean"]["values of the tensor"]["problems"]) == (precision == "fp32")
     assert not found["model"]["picture file to tensor"]["problems"]
     assert "scores differ by" in found["model"]["tensor to scores"]["problems"][0]
     assert found["model"]["label and probability"]["problems"]
+    assert found["temperature"]["label and probability"]["problems"]
+    assert not found["temperature"]["tensor to scores"]["problems"]
 
 
 @needs_swift
 @pytest.mark.slow
-def test_answers_are_those_of_the_python_kit(program: Path, shipped: Path, tmp_path: Path) -> None:
-    folder = shipped / "int8/Tests/FruitClassifierTests/golden"
-    shutil.copy(folder / "landscape.png", tmp_path / "landscape.png")
-    decode(tmp_path)
-    lines = [line.split("\t") for line in shown(program, "classify", tmp_path / "landscape.png").splitlines()]
+def test_answers_are_those_of_the_golden_set(said: Said) -> None:
+    folder = said[1] / "int8/Tests/FruitClassifierTests/golden"
+    lines = [line.split("\t") for line in said[0]["classify"].splitlines()]
     assert sorted(line[0] for line in lines) == sorted(LABELS)
     cases = [line.split("\t") for line in (folder / "golden.tsv").read_text().splitlines()]
     case = next(line for line in cases if line[1:3] == ["file", "landscape.png"])
@@ -356,17 +384,43 @@ def test_answers_are_those_of_the_python_kit(program: Path, shipped: Path, tmp_p
 
 @needs_swift
 @pytest.mark.slow
-def test_bad_input_is_refused_in_words(program: Path) -> None:
-    said = dict(line.split("\t") for line in shown(program, "refused").splitlines())
-    assert said.pop("last row") == "taken"
-    assert said["no pixels"] == "a picture of 0 x 4 has no pixels"
-    assert said["too few"] == "100 bytes are too few for 5 x 5 pixels in rows of 25"
-    assert said["narrow stride"] == "rows of 4 pixels take 12 bytes, and the stride is 11"
-    assert said["no file"] == "nowhere.png is no picture that can be read"
-    assert said["square"] == "a square has 12288 bytes, not 100"
-    assert said["metal"] == "this build has no Metal delegate: add the pod TensorFlowLiteSwift/Metal"
-    assert said["core ml"] == "this build has no Core ML delegate: add the pod TensorFlowLiteSwift/CoreML"
-    assert "taken" not in said.values()
+def test_bad_input_is_refused_in_words(said: Said) -> None:
+    words = dict(line.split("\t") for line in said[0]["refused"].splitlines())
+    assert words.pop("last row") == "taken"
+    assert words["no pixels"] == "a picture of 0 x 4 has no pixels"
+    assert words["too few"] == "100 bytes are too few for 5 x 5 pixels in rows of 25"
+    assert words["narrow stride"] == "rows of 4 pixels take 12 bytes, and the stride is 11"
+    assert words["no file"] == "nowhere.png is no picture that can be read"
+    assert words["square"] == "a square has 12288 bytes, not 100"
+    assert words["metal"] == "this build has no Metal delegate: add the pod TensorFlowLiteSwift/Metal"
+    assert words["core ml"] == "this build has no Core ML delegate: add the pod TensorFlowLiteSwift/CoreML"
+    assert "taken" not in words.values()
+
+
+@needs_swift
+@pytest.mark.slow
+def test_camera_frames_give_the_answers_of_files(said: Said) -> None:
+    equal, refused = said[0]["frame"].splitlines()
+    assert equal == "equal"
+    assert refused == "frames must be kCVPixelFormatType_32BGRA: set videoSettings of the output"
+
+
+@needs_swift
+@pytest.mark.slow
+def test_labels_are_lines_whatever_is_in_them(said: Said) -> None:
+    read, refused = said[0]["labels"].strip().split("\n")
+    assert json.loads(read) == CRLF_LABELS
+    assert len(CRLF_LABELS) == 1000
+    assert refused == "the model gives 1 scores, and labels.txt has 1000 lines"
+
+
+@needs_swift
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+def test_tensors_are_those_of_the_python_kit(said: Said, layout: str) -> None:
+    told = {"type": "float32", "layout": layout, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    wanted = python_kit().to_tensor(golden.noise(8, 8, 3), told)
+    assert (np.fromfile(said[1] / layout, "<f4") == wanted.ravel()).all()
 
 
 def test_a_kit_that_cannot_be_parsed_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,6 +428,6 @@ def test_a_kit_that_cannot_be_parsed_is_not_written(tmp_path: Path, monkeypatch:
     model = tmp_path / "model"
     model.write_bytes(b"x")
     given = replace(source(), path=model, package="Fruit")
-    with pytest.raises(DataError, match="fails its own test: syntax: a.swift: a syntax error"):
+    with pytest.raises(DataError, match=r"fails its own test: syntax: a\.swift: a syntax error"):
         kit.write(replace(ios.TARGET, check=lambda folder: [level]), given, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -10,13 +10,15 @@ let package = Package(
     name: "Program",
     targets: [
         .target(name: "CoreGraphics", path: "CoreGraphics"),
+        .target(name: "CoreVideo", path: "CoreVideo"),
         .target(name: "ImageIO", dependencies: ["CoreGraphics"], path: "ImageIO"),
         .target(
             name: "CLiteRt", path: "CLiteRt",
             linkerSettings: [.unsafeFlags(["-L\(runtime)", "-lLiteRt", "-Xlinker", "-rpath=\(runtime)"])]),
         .target(name: "TensorFlowLite", dependencies: ["CLiteRt"], path: "TensorFlowLite"),
         .executableTarget(
-            name: "Program", dependencies: ["CoreGraphics", "ImageIO", "TensorFlowLite"], path: "Program",
+            name: "Program", dependencies: ["CoreGraphics", "CoreVideo", "ImageIO", "TensorFlowLite"],
+            path: "Program",
             resources: [.process("Model")]),
     ]
 )

@@ -13,12 +13,6 @@ public enum CGImageAlphaInfo: UInt32 {
 public enum CGImageByteOrderInfo { case orderMask, orderDefault, order16Little, order32Little, order16Big, order32Big }
 public enum CGInterpolationQuality { case `default`, none, low, medium, high }
 
-public struct CGBitmapInfo: OptionSet {
-    public let rawValue: UInt32
-    public init(rawValue: UInt32) { self.rawValue = rawValue }
-    public static let floatComponents = CGBitmapInfo(rawValue: 256)
-}
-
 public final class CGColorSpace {
     public static let sRGB = "sRGB"
     public let model: CGColorSpaceModel
@@ -40,7 +34,6 @@ public final class CGImage {
     public let colorSpace: CGColorSpace?
     public let alphaInfo: CGImageAlphaInfo
     public let byteOrderInfo: CGImageByteOrderInfo
-    public let bitmapInfo = CGBitmapInfo(rawValue: 0)
     public let decode: UnsafePointer<CGFloat>? = nil
     public let dataProvider: CGDataProvider?
 

@@ -6,17 +6,11 @@ public protocol Delegate: AnyObject {}
 
 public enum InterpreterError: Error { case failedToLoadModel, invalidTensorDataCount, invalidTensorDataType, failed }
 
-public struct QuantizationParameters {
-    public let scale: Float
-    public let zeroPoint: Int
-}
-
 public struct Tensor {
     public enum DataType { case bool, uInt8, int16, int32, int64, float16, float32, float64 }
 
     public let dataType: DataType
     public let data: Data
-    public let quantizationParameters: QuantizationParameters?
 }
 
 public final class Interpreter {
@@ -45,7 +39,7 @@ public final class Interpreter {
         let types: [Int32: Tensor.DataType] = [1: .float32, 3: .uInt8]
         guard let type = types[model_input_type(model)] else { throw InterpreterError.invalidTensorDataType }
         input = data
-        return Tensor(dataType: type, data: data, quantizationParameters: nil)
+        return Tensor(dataType: type, data: data)
     }
 
     public func invoke() throws {
@@ -54,6 +48,6 @@ public final class Interpreter {
     }
 
     public func output(at index: Int) throws -> Tensor {
-        Tensor(dataType: .float32, data: output.withUnsafeBytes { Data($0) }, quantizationParameters: nil)
+        Tensor(dataType: .float32, data: output.withUnsafeBytes { Data($0) })
     }
 }

@@ -94,9 +94,7 @@ extension Classifier {
 func format(of image: CGImage) -> Format? {
     let model = image.colorSpace?.model
     let step = image.bitsPerPixel / 8, colours = model == .rgb ? 3 : 1
-    guard image.bitsPerComponent == 8, model == .rgb || model == .monochrome, image.decode == nil,
-        !image.bitmapInfo.contains(.floatComponents)
-    else { return nil }
+    guard image.bitsPerComponent == 8, model == .rgb || model == .monochrome, image.decode == nil else { return nil }
     let (start, alpha): (Int, Int?)
     switch image.alphaInfo {
     case .none where step == colours: (start, alpha) = (0, nil)

@@ -43,15 +43,10 @@ public final class TensorFlowLiteRuntime: Runtime {
         try interpreter.copy(Data(input), toInputAt: 0)
         try interpreter.invoke()
         let output = try interpreter.output(at: 0)
-        switch output.dataType {
-        case .float32:
-            return output.data.withUnsafeBytes { Array($0.bindMemory(to: Float.self)) }
-        case .uInt8:
-            guard let numbers = output.quantizationParameters else { return output.data.map(Float.init) }
-            return output.data.map { Float(Int($0) - numbers.zeroPoint) * numbers.scale }
-        default:
+        guard output.dataType == .float32 else {
             throw ClassifierError("scores of the type \(output.dataType) are not known here")
         }
+        return output.data.withUnsafeBytes { Array($0.bindMemory(to: Float.self)) }
     }
 }
 
