@@ -23,6 +23,13 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 TEMPLATES = Path(__file__).parent / "templates"
 VERIFIED, WRONG, NOT_VERIFIED = "verified", "wrong", "not verified"
+LEVELS = (
+    "pixels to tensor",
+    "picture file to tensor",
+    "values of the tensor",
+    "tensor to scores",
+    "label and probability",
+)
 _SECONDS = 600  # for a kit's own tests
 _RUNTIMES = {"litert": "LiteRT", "onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT"}
 _TERMS = {"litert": "Apache-2.0", "onnxruntime": "MIT", "tensorrt": "NVIDIA's licence for TensorRT"}
@@ -88,7 +95,8 @@ class Target:
         name: of the folder of its templates, too. In them, files that end in ``.j2`` are filled in, the others copied;
             a folder named ``__package__`` becomes the folders of the package.
         runtimes: of the artifacts that it takes, the preferred first. check: runs the kit's own tests where it lies.
-        assets, golden: where the model, its labels and its contract go, and the golden set.
+        assets, golden: where the model, its labels and its contract go, and the golden set; ``__package__`` stands
+            for the name of the package.
         package: what the code is called unless the user says; "" where it has no name. package_form: a pattern of
             names, and the same in words.
         refuses: returns why a file cannot be shipped; "" if it can.
@@ -134,7 +142,7 @@ def write(target: Target, source: Source, out: Path) -> list[Level]:
     """
     check_empty(out)
     with files.writing_folder(out) as staging:
-        assets = staging / target.assets
+        assets = staging / target.assets.replace("__package__", source.package)
         assets.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source.path, assets / source.artifact.file)
         labels = "".join(f"{label}\n" for label in source.contract.labels)
@@ -142,7 +150,7 @@ def write(target: Target, source: Source, out: Path) -> list[Level]:
         files.save_json(assets / "preprocess.json", contract_of(source))
         (staging / "MODEL_CARD.md").write_text(source.card or "This model was not measured.\n", encoding="utf-8")
         write_licences(source, staging)
-        write_golden(source, staging / target.golden)
+        write_golden(source, staging / target.golden.replace("__package__", source.package))
         fill(target, source, staging)
         write_manifest(target, source, staging, [])
         found = target.check(staging)
@@ -303,10 +311,15 @@ def results(command: Sequence[str], folder: Path) -> list[Level]:
     except subprocess.TimeoutExpired:
         return [Level("golden set", NOT_VERIFIED, (f"it took more than {_SECONDS} s",))]
     try:
-        return [_level(each) for each in json.loads(done.stdout)]
+        return read_results(done.stdout)
     except (ValueError, KeyError, TypeError):
         last = done.stderr.strip().splitlines()[-1:] or ["it printed nothing"]
         return [Level("golden set", WRONG, (last[0],))]
+
+
+def read_results(text: str) -> list[Level]:
+    """Return what a kit's own test found, of the JSON that it printed (`results`)."""
+    return [_level(each) for each in json.loads(text)]
 
 
 def _level(found: dict[str, Any]) -> Level:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgekit.errors import unknown
-from edgekit.shipping import android, cpp, kit, python
+from edgekit.shipping import android, cpp, ios, kit, python
 
-TARGETS: dict[str, kit.Target] = {target.name: target for target in (android.TARGET, cpp.TARGET, python.TARGET)}
+TARGETS: dict[str, kit.Target] = {
+    target.name: target for target in (android.TARGET, cpp.TARGET, ios.TARGET, python.TARGET)
+}
 
 
 def target_of(folder: Path) -> kit.Target:
