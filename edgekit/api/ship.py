@@ -49,10 +49,10 @@ def ship(
 
     Args:
         run: a run, its name or path; None for the newest.
-        to: for what the kit is: "python".
+        to: for what the kit is: "android", "cpp", "ios", "python" or "web".
         out: a new folder, or an empty one.
         artifact: name of an exported file, such as "android/model.int8.tflite"; by default the INT8 file for LiteRT,
-            or the one for ONNX Runtime.
+            or else the one of another runtime that the kit has code for.
         package: what the code is called in its language, such as "com.example.fruit".
         device: name of a device that the run was measured on. The default is then the INT8 file that was fastest there,
             and the kit quotes no figures of others.

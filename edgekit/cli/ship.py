@@ -17,7 +17,7 @@ from edgekit.errors import GateError, UsageError
 
 def ship(
     run: Run = None,
-    to: Annotated[str, typer.Option(help="Kind of kit: python.", metavar="KIND")] = "",
+    to: Annotated[str, typer.Option(help="Kind of kit: android, cpp, ios, python, web.", metavar="KIND")] = "",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="New folder for the kit.", metavar="DIR", show_default=False)
     ] = None,

@@ -277,7 +277,7 @@ def opened(folder: Path) -> dict[str, Any]:
         MissingError: there is no kit. DataError, StorageError: its manifest is damaged, or of a newer edgekit.
     """
     if not (folder / MANIFEST).is_file():
-        raise MissingError(f"{folder} is no kit: it has no {MANIFEST}", "edgekit ship RUN --to python --out DIR")
+        raise MissingError(f"{folder} is no kit: it has no {MANIFEST}", "edgekit ship RUN --to KIND --out DIR")
     manifest = files.load_document(folder / MANIFEST, SCHEMA, "kit", "files", "model")
     if not isinstance(manifest["files"], dict):
         raise DataError(f"{folder / MANIFEST} is damaged: its files are no object", "make the kit again")
