@@ -89,7 +89,8 @@ class Target:
         package: what the code is called unless the user says; "" where it has no name. package_form: a pattern of
             names, and the same in words.
         refuses: returns why a file cannot be shipped; "" if it can.
-        values: returns what its templates need besides what `filled` gives.
+        values: returns what its templates need besides what `filled` gives. shared: files that it takes over as they
+            are, of other parts of edgekit.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Target:
     refuses: Callable[[Artifact], str] = lambda artifact: ""
     values: Callable[[Source], dict[str, Any]] = lambda source: {}
     filters: Mapping[str, Callable[..., str]] = field(default_factory=dict)
+    shared: tuple[Path, ...] = ()
 
     def named(self, package: str | None) -> str:
         """Return the name of the code: the given one, or by default this target's.
@@ -201,6 +203,8 @@ def fill(target: Target, source: Source, folder: Path, found: Sequence[Level] = 
             made.write_text(text.rstrip() + "\n", encoding="utf-8")
         else:
             shutil.copyfile(path, made)
+    for path in target.shared:
+        shutil.copyfile(path, folder / path.name)
 
 
 def _filled(source: Source) -> dict[str, Any]:
@@ -281,12 +285,17 @@ def results(command: Sequence[str], folder: Path) -> list[Level]:
     except subprocess.TimeoutExpired:
         return [Level("golden set", NOT_VERIFIED, (f"it took more than {_SECONDS} s",))]
     try:
-        return [_level(each) for each in json.loads(done.stdout)]
+        return levels(json.loads(done.stdout))
     except (ValueError, KeyError, TypeError):
         last = done.stderr.strip().splitlines()[-1:] or ["it printed nothing"]
         if "ModuleNotFoundError" in last[0] or "ImportError" in last[0]:
             return [Level("golden set", NOT_VERIFIED, (f"the runtime is not installed here: {last[0]}",))]
         return [Level("golden set", WRONG, (last[0],))]
+
+
+def levels(found: Sequence[dict[str, Any]]) -> list[Level]:
+    """Return the results that a kit's own test gave as JSON (`results`)."""
+    return [_level(each) for each in found]
 
 
 def _level(found: dict[str, Any]) -> Level:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgekit.errors import unknown
-from edgekit.shipping import kit, python
+from edgekit.shipping import kit, python, web
 
-TARGETS: dict[str, kit.Target] = {target.name: target for target in (python.TARGET,)}
+TARGETS: dict[str, kit.Target] = {target.name: target for target in (python.TARGET, web.TARGET)}
 
 
 def target_of(folder: Path) -> kit.Target:

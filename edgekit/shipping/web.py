@@ -1,0 +1,77 @@
+"""The kit for browsers: ES modules for LiteRT.js, with their TypeScript."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from edgekit import web
+from edgekit.records import Artifact
+from edgekit.shipping import browser, kit
+from edgekit.web import litertjs
+
+_PACKAGES = "/node_modules/@litertjs/"
+_FIT = Path(web.__file__).parent / "fit"
+
+
+def refuses(artifact: Artifact) -> str:
+    """Return why LiteRT.js cannot run a file; "" if it can."""
+    return litertjs.refuses(artifact)
+
+
+def values(source: kit.Source) -> dict[str, Any]:
+    """Return what the templates need: the version of LiteRT.js."""
+    return {"litertjs": litertjs.VERSION}
+
+
+def check(folder: Path) -> list[kit.Level]:
+    """Run the tests of a kit: in Chromium all levels, in Node.js those of pixels and values."""
+    here, there = in_node(folder), in_chromium(folder)
+    if there[0].level != "golden set":
+        return [*there, *(_named(level, "in Node.js") for level in here if level.state != kit.NOT_VERIFIED)]
+    if here[0].level == "golden set" or there[0].state == kit.WRONG:
+        return [_named(here[0], "in Node.js"), _named(there[0], "in Chromium")]
+    reason = there[0].details
+    return [kit.Level(x.level, x.state, reason) if x.state == kit.NOT_VERIFIED else x for x in here]
+
+
+def _named(level: kit.Level, where: str) -> kit.Level:
+    return kit.Level(f"{level.level}, {where}", level.state, level.details)
+
+
+def in_node(folder: Path) -> list[kit.Level]:
+    """Run ``golden.test.js`` of a kit."""
+    node = shutil.which("node")
+    if node is None:
+        return [kit.Level("golden set", kit.NOT_VERIFIED, ("Node.js is not installed: apt install nodejs",))]
+    return kit.results([node, "golden.test.js", "--json"], folder)
+
+
+def in_chromium(folder: Path, query: str = "") -> list[kit.Level]:
+    """Run ``check.html`` of a kit, with LiteRT.js from the kit's node_modules or from edgekit's.
+
+    Args:
+        query: of the page, such as "accelerator=webgpu&".
+    """
+    own = folder / "node_modules" / "@litertjs"
+    packages = own if own.is_dir() else litertjs.folder()
+    if not (packages / "core").is_dir():
+        reason = f"LiteRT.js is not installed: npm install in {folder.name}"
+        return [kit.Level("golden set", kit.NOT_VERIFIED, (reason,))]
+    try:
+        sent = browser.answer(folder, f"check.html?{query}post={browser.SENT}", {_PACKAGES: packages})
+        return kit.levels(json.loads(sent))
+    except browser.NoAnswer as why:
+        return [kit.Level("golden set", kit.NOT_VERIFIED, (str(why),))]
+
+
+TARGET = kit.Target(
+    "web",
+    ("litert",),
+    check,
+    refuses=refuses,
+    values=values,
+    shared=(_FIT / "fit.ts", _FIT / "fit.js", _FIT / "fit.d.ts"),
+)

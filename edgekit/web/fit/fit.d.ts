@@ -1,0 +1,54 @@
+/** What preprocess.json says of the way from a picture to a square. */
+export interface Geometry {
+    /** Side of the square, pixels. */
+    readonly image_size: number;
+    /** Length of the shorter side before the crop, for "centre-box". */
+    readonly resize_size: number;
+    /** "bilinear" or "bicubic". */
+    readonly resample: string;
+    /** "centre-box", "whole" (squashed) or "bars" (letterbox). */
+    readonly geometry: string;
+    /** What transparent parts lie over, and the colour of the bars: "#rrggbb". */
+    readonly background: string;
+}
+/** What preprocess.json says of the model's input. */
+export interface TensorForm {
+    /** "uint8", "int8" or "float32". */
+    readonly type: string;
+    /** "NHWC" or "NCHW". */
+    readonly layout: string;
+    /** Of each channel, for pixels of 0 to 1; for "float32" only. */
+    readonly mean?: readonly number[];
+    readonly std?: readonly number[];
+}
+export type Bytes = Uint8Array | Uint8ClampedArray;
+/** Pixels row by row, upright: RGB, or RGBA that is not premultiplied. An ImageData is one. */
+export interface Pixels {
+    readonly width: number;
+    readonly height: number;
+    readonly data: Bytes;
+}
+/** A picture that is read a band of rows at a time, so that it does not lie in memory twice. */
+export interface Picture {
+    readonly width: number;
+    readonly height: number;
+    /** Returns `count` rows from `first` on, as `Pixels.data`. */
+    rows(first: number, count: number): Bytes;
+}
+/**
+ * Resizes a picture to the square that the network takes: RGB, size * size * 3 bytes.
+ *
+ * Parts of RGBA that are transparent lie over the background. Pixels are read where they lie, not copied.
+ * @throws RangeError: there are no pixels, or not as many as width and height say.
+ */
+export declare function fit(picture: Picture | Pixels, contract: Geometry): Uint8Array;
+/** Returns the model's input, with a batch of 1, of a square of RGB pixels. */
+export declare function toTensor(square: Uint8Array, form: TensorForm): Uint8Array | Int8Array | Float32Array;
+/** Decodes a picture file, or takes what a page shows: upright, with the colours that are stored. Close it after use. */
+export declare function bitmapOf(source: ImageBitmapSource): Promise<ImageBitmap>;
+/**
+ * Returns a bitmap as a picture, for `fit`.
+ *
+ * A canvas keeps colours multiplied by alpha, so that those of transparent parts are lost; these come from WebGL.
+ */
+export declare function pictureOf(bitmap: ImageBitmap): Picture;
