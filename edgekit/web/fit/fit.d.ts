@@ -44,11 +44,5 @@ export interface Picture {
 export declare function fit(picture: Picture | Pixels, contract: Geometry): Uint8Array;
 /** Returns the model's input, with a batch of 1, of a square of RGB pixels. */
 export declare function toTensor(square: Uint8Array, form: TensorForm): Uint8Array | Int8Array | Float32Array;
-/** Decodes a picture file, or takes what a page shows: upright, with the colours that are stored. Close it after use. */
-export declare function bitmapOf(source: ImageBitmapSource): Promise<ImageBitmap>;
-/**
- * Returns a bitmap as a picture, for `fit`.
- *
- * A canvas keeps colours multiplied by alpha, so that those of transparent parts are lost; these come from WebGL.
- */
-export declare function pictureOf(bitmap: ImageBitmap): Picture;
+/** Returns the square that the network takes of a picture file, or of what a page shows, such as a video. */
+export declare function squareOf(source: ImageBitmapSource, contract: Geometry): Promise<Uint8Array>;

@@ -260,31 +260,38 @@ export function toTensor(square: Uint8Array, form: TensorForm): Uint8Array | Int
 /** Returns the values of pixels, in the float32 arithmetic of training. */
 function valuesOf(square: Uint8Array, form: TensorForm): Uint8Array | Int8Array | Float32Array {
   if (form.type === 'uint8') return square.slice();
-  if (form.type === 'int8') return Int8Array.from(square, (level) => level - 128);
+  if (form.type === 'int8') return new Int8Array(square.map((level) => level ^ 128).buffer); // level - 128
   const { mean, std } = form;
   if (form.type !== 'float32' || !mean || !std) throw new Error(`unknown type ${form.type}, or no mean and std`);
   const f = Math.fround;
-  const tables = [0, 1, 2].map((channel) => {
+  const values = new Float32Array(square.length);
+  for (let channel = 0; channel < 3; channel++) {
     const centre = f(f(mean[channel]!) * 255);
     const width = f(f(std[channel]!) * 255);
-    return Float32Array.from({ length: 256 }, (_, level) => f(f(level - centre) / width));
-  });
-  return Float32Array.from(square, (level, at) => tables[at % 3]![level]!);
+    const table = Float32Array.from({ length: 256 }, (_, level) => f(f(level - centre) / width));
+    for (let at = channel; at < square.length; at += 3) values[at] = table[square[at]!]!;
+  }
+  return values;
 }
 
-/** Decodes a picture file, or takes what a page shows: upright, with the colours that are stored. Close it after use. */
-export function bitmapOf(source: ImageBitmapSource): Promise<ImageBitmap> {
-  return createImageBitmap(source, {
+/** Returns the square that the network takes of a picture file, or of what a page shows, such as a video. */
+export async function squareOf(source: ImageBitmapSource, contract: Geometry): Promise<Uint8Array> {
+  const bitmap = await createImageBitmap(source, {
     colorSpaceConversion: 'none', imageOrientation: 'from-image', premultiplyAlpha: 'none',
   });
+  try {
+    return fit(pictureOf(bitmap), contract);
+  } finally {
+    bitmap.close();
+  }
 }
 
 /**
- * Returns a bitmap as a picture, for `fit`.
+ * Returns a bitmap as a picture.
  *
  * A canvas keeps colours multiplied by alpha, so that those of transparent parts are lost; these come from WebGL.
  */
-export function pictureOf(bitmap: ImageBitmap): Picture {
+function pictureOf(bitmap: ImageBitmap): Picture {
   const { width, height } = bitmap;
   const context = new OffscreenCanvas(width, Math.min(BAND, height)).getContext('2d', { willReadFrequently: true });
   if (!context) throw new Error('this browser gives no canvas');

@@ -7,7 +7,7 @@
 //     }
 //
 // Needs LiteRT.js (@litertjs/core), which is loaded when a model is opened. Made by edgekit.
-import { bitmapOf, fit, pictureOf, toTensor } from './fit.js';
+import { fit, squareOf, toTensor } from './fit.js';
 /** A model, its labels and its preprocessing. */
 export class Classifier {
     labels;
@@ -62,15 +62,7 @@ export class Classifier {
     }
     /** Returns what the network sees of a picture: RGB, size * size * 3 bytes. */
     async pixels(source) {
-        if ('data' in source)
-            return fit(source, this.contract);
-        const bitmap = await bitmapOf(source);
-        try {
-            return fit(pictureOf(bitmap), this.contract);
-        }
-        finally {
-            bitmap.close();
-        }
+        return 'data' in source ? fit(source, this.contract) : squareOf(source, this.contract);
     }
     /** Returns the scores of one square of pixels. */
     async scores(square) {

@@ -9,7 +9,7 @@
 // Needs LiteRT.js (@litertjs/core), which is loaded when a model is opened. Made by edgekit.
 
 import type { CompiledModel, TypedArray } from '@litertjs/core';
-import { bitmapOf, fit, pictureOf, toTensor, type Geometry, type Pixels, type TensorForm } from './fit.js';
+import { fit, squareOf, toTensor, type Geometry, type Pixels, type TensorForm } from './fit.js';
 
 /** A class and its probability. */
 export interface Answer {
@@ -89,13 +89,7 @@ export class Classifier {
 
   /** Returns what the network sees of a picture: RGB, size * size * 3 bytes. */
   async pixels(source: Source): Promise<Uint8Array> {
-    if ('data' in source) return fit(source, this.contract);
-    const bitmap = await bitmapOf(source);
-    try {
-      return fit(pictureOf(bitmap), this.contract);
-    } finally {
-      bitmap.close();
-    }
+    return 'data' in source ? fit(source, this.contract) : squareOf(source, this.contract);
   }
 
   /** Returns the scores of one square of pixels. */
