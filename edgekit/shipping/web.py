@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from edgekit.shipping import browser, kit
 from edgekit.web import litertjs
 
 _PACKAGES = "/node_modules/@litertjs/"
+_WHOLE = "golden set"  # level of a test that did not run
 _FIT = Path(web.__file__).parent / "fit"
 
 
@@ -29,23 +31,17 @@ def values(source: kit.Source) -> dict[str, Any]:
 def check(folder: Path) -> list[kit.Level]:
     """Run the tests of a kit: in Chromium all levels, in Node.js those of pixels and values."""
     here, there = in_node(folder), in_chromium(folder)
-    if there[0].level != "golden set":
-        return [*there, *(_named(level, "in Node.js") for level in here if level.state != kit.NOT_VERIFIED)]
-    if here[0].level == "golden set" or there[0].state == kit.WRONG:
-        return [_named(here[0], "in Node.js"), _named(there[0], "in Chromium")]
-    reason = there[0].details
-    return [kit.Level(x.level, x.state, reason) if x.state == kit.NOT_VERIFIED else x for x in here]
-
-
-def _named(level: kit.Level, where: str) -> kit.Level:
-    return kit.Level(f"{level.level}, {where}", level.state, level.details)
+    if there[0].state == kit.NOT_VERIFIED and here[0].level != _WHOLE:
+        return [replace(each, details=there[0].details) if each.state == kit.NOT_VERIFIED else each for each in here]
+    ran = [each for each in here if each.level == _WHOLE or each.state != kit.NOT_VERIFIED]
+    return [*there, *(replace(each, level=f"{each.level}, in Node.js") for each in ran)]
 
 
 def in_node(folder: Path) -> list[kit.Level]:
     """Run ``golden.test.js`` of a kit."""
     node = shutil.which("node")
     if node is None:
-        return [kit.Level("golden set", kit.NOT_VERIFIED, ("Node.js is not installed: apt install nodejs",))]
+        return [kit.Level(_WHOLE, kit.NOT_VERIFIED, ("Node.js is not installed: apt install nodejs",))]
     return kit.results([node, "golden.test.js", "--json"], folder)
 
 
@@ -59,12 +55,12 @@ def in_chromium(folder: Path, query: str = "") -> list[kit.Level]:
     packages = own if own.is_dir() else litertjs.folder()
     if not (packages / "core").is_dir():
         reason = f"LiteRT.js is not installed: npm install in {folder.name}"
-        return [kit.Level("golden set", kit.NOT_VERIFIED, (reason,))]
+        return [kit.Level(_WHOLE, kit.NOT_VERIFIED, (reason,))]
     try:
         sent = browser.answer(folder, f"check.html?{query}post={browser.SENT}", {_PACKAGES: packages})
         return kit.levels(json.loads(sent))
     except browser.NoAnswer as why:
-        return [kit.Level("golden set", kit.NOT_VERIFIED, (str(why),))]
+        return [kit.Level(_WHOLE, kit.NOT_VERIFIED, (str(why),))]
 
 
 TARGET = kit.Target(

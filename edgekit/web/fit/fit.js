@@ -11,12 +11,12 @@ const BAND = 128; // rows that are read at a time
  * @throws RangeError: there are no pixels, or not as many as width and height say.
  */
 export function fit(picture, contract) {
-    const source = 'rows' in picture ? picture : rowsOf(picture);
-    const { width, height } = source;
-    const size = contract.image_size;
+    const { width, height } = picture;
     if (!(Number.isInteger(width) && Number.isInteger(height) && width > 0 && height > 0)) {
         throw new RangeError(`a picture of ${width} x ${height} has no pixels`);
     }
+    const source = 'rows' in picture ? picture : rowsOf(picture);
+    const size = contract.image_size;
     const colour = rgb(contract.background);
     if (contract.geometry === 'whole') {
         return resized(source, size, size, contract.resample, [0, 0, width, height], colour);
