@@ -19,7 +19,9 @@ _FIT = Path(web.__file__).parent / "fit"
 
 
 def refuses(artifact: Artifact) -> str:
-    """Return why LiteRT.js cannot run a file; "" if it can."""
+    """Return why a file is not for LiteRT.js; "" if it is."""
+    if artifact.precision == "16x8":
+        return "16x8 is for NPUs; LiteRT.js has no fast kernels for it, and takes 15 times as long as for INT8"
     return litertjs.refuses(artifact)
 
 

@@ -256,7 +256,8 @@ def test_pages_allow_their_import_map_and_write_no_html() -> None:
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|https?://", text)
 
 
-def test_a_file_with_int8_input_is_refused_as_by_serve() -> None:
+def test_files_that_are_not_for_browsers_are_refused() -> None:
+    assert web.refuses(replace(source("uint8").artifact, precision="16x8")).startswith("16x8 is for NPUs; LiteRT.js")
     assert web.refuses(source("int8").artifact) == "its input is int8, which LiteRT.js does not support"
     assert web.refuses(source("uint8").artifact) == litertjs.refuses(source("float32").artifact) == ""
 
@@ -324,7 +325,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             "tiny.pth", list(HOSTILE), arch="tiny", name="fruit", calibration=folder / "photos",
             preprocess={"image_size": 64, "resize_size": 73, "background": "#0a14c8"},
         )  # fmt: skip
-        edgekit.export(run, "android", precisions=["int8", "fp32"], recipe="minmax")
+        edgekit.export(run, "android", precisions=["int8", "fp32", "16x8"], recipe="minmax")
         edgekit.ship("fruit", "web", "kit")
         yield folder
 
@@ -396,12 +397,43 @@ class TestInChromium:
         assert sent["elements"] == 0
         assert re.fullmatch(r"\d+ ms", sent["state"])
 
+    @pytest.mark.parametrize(
+        ("query", "options", "classes", "why"),
+        [
+            ("accelerator=webgpu&", '{ accelerator: "wasm" }', 3, "webgpu cannot run all of its operators"),
+            ("", '{ accelerator: "wasm" }', 7, "it has 7 outputs for 3 classes"),
+        ],
+    )
+    def test_what_litert_js_compiled_otherwise_is_refused(
+        self, shipped: Path, tmp_path: Path, query: str, options: str, classes: int, why: str
+    ) -> None:
+        """A double of LiteRT.js, which takes WebAssembly where WebGPU cannot run an operator, and only warns."""
+        folder = tmp_path / "kit"
+        shutil.copytree(shipped / "kit", folder)
+        (folder / "node_modules/@litertjs/core/dist").mkdir(parents=True)
+        text = DOUBLE.replace("OPTIONS", options).replace("CLASSES", str(classes))
+        (folder / "node_modules/@litertjs/core/dist/index.js").write_text(text)
+        assert [level.details for level in web.in_chromium(folder, query)] == [(f"model.int8.tflite: {why}",)]
+
+    def test_16x8_is_not_shipped(self, shipped: Path, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r"cannot run android/model\.16x8\.tflite: 16x8 is for NPUs"):
+            edgekit.ship("fruit", "web", tmp_path / "out", artifact="android/model.16x8.tflite")
+        assert not (tmp_path / "out").exists()
+
     def test_the_same_scores_as_litert_here(self, shipped: Path, tmp_path: Path) -> None:
         made = edgekit.ship("fruit", "web", tmp_path / "out", artifact="android/model.fp32.tflite")
         assert {level.state for level in made.levels} == {"verified"}
         assert [level.state for level in ship.check_kit(tmp_path / "out")] == ["verified"] * (1 + len(made.levels))
 
 
+DOUBLE = """
+export const getGlobalLiteRtPromise = () => Promise.resolve();
+export const loadAndCompile = () => ({
+  options: OPTIONS, isFullyAccelerated: true, delete() {},
+  getInputDetails: () => [{ dtype: "uint8", shape: [1, 64, 64, 3] }],
+  getOutputDetails: () => [{ dtype: "float32", shape: [1, CLASSES] }],
+});
+"""
 # Hides the orientation: Chromium applies it whatever `imageOrientation` says.
 UNTURNED = """const bytes = new Uint8Array(await source.arrayBuffer());
 bytes.forEach((_, n) => { if (String.fromCharCode(...bytes.subarray(n, n + 4)) === "Exif") bytes[n] = 0; });

@@ -31,6 +31,7 @@ async function watch(model) {
   video.srcObject = stream;
   video.hidden = false;
   $('camera').textContent = 'Close the camera';
+  $('camera').disabled = false;
   await video.play();
   while (stream) {
     if (video.videoWidth && !document.hidden) await show(model, video);
@@ -44,6 +45,7 @@ function close() {
   $('video').hidden = true;
   $('video').srcObject = null;
   $('camera').textContent = 'Open the camera';
+  $('camera').disabled = false;
 }
 
 const fail = (error) => say(error.message || String(error), true);
@@ -59,6 +61,7 @@ try {
   $('camera').disabled = !navigator.mediaDevices; // browsers have none on pages that are not secure
   $('camera').addEventListener('click', () => {
     if (stream) return close();
+    $('camera').disabled = true;
     watch(model).catch((error) => { close(); fail(error); });
   });
 } catch (error) {
