@@ -30,6 +30,7 @@ async function watch(model) {
   const video = $('video');
   video.srcObject = stream;
   video.hidden = false;
+  $('answers').ariaLive = 'off'; // readers of screens would never end
   $('camera').textContent = 'Close the camera';
   $('camera').disabled = false;
   await video.play();
@@ -44,6 +45,7 @@ function close() {
   stream = null;
   $('video').hidden = true;
   $('video').srcObject = null;
+  $('answers').ariaLive = 'polite';
   $('camera').textContent = 'Open the camera';
   $('camera').disabled = false;
 }
