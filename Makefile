@@ -11,7 +11,7 @@ KOTLIN := tests/shipping/android/node_modules
 # More than there are cores: many tests wait, for boards, phones and browsers.
 WORKERS ?= 3
 
-.PHONY: demo test fast lint format bench metadata-schema verify-jetson clean
+.PHONY: demo test fast lint format bench scripts metadata-schema verify-jetson clean
 
 demo: $(VENV)/.demo node_modules/.ready  ## real images to measured INT8 models, in minutes
 	rm -rf $(DEMO)
@@ -38,6 +38,9 @@ format: $(VENV)/.test
 bench: $(VENV)/.test  ## figures of this machine, written to benchmarks/results
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python -m benchmarks.harness
+
+scripts: node_modules/.ready  ## modules of the kit for browsers and of the page, from their TypeScript (tsconfig.json)
+	node_modules/.bin/tsc
 
 metadata-schema:  ## code that reads and writes TFLite metadata, from its schema (apt install flatbuffers-compiler)
 	flatc --python --gen-onefile -o build/metadata edgekit/targets/metadata.fbs
@@ -72,7 +75,8 @@ $(VENV)/.test: pyproject.toml $(VENV)/.demo
 	-.venv-tflite/bin/pip install --quiet tflite-runtime==2.14.0 "numpy<2"
 	touch $@
 
-# LiteRT.js, as package-lock.json pins it: `edgekit serve`, the tests of its page and a wheel need it.
+# LiteRT.js, as package-lock.json pins it: `edgekit serve`, the tests of its page and a wheel need it. And TypeScript, which
+# only `make scripts` and its test need.
 node_modules/.ready: package.json package-lock.json
 	@npm ci --ignore-scripts --no-audit --no-fund && touch $@ || \
 		echo "LiteRT.js is not installed, which edgekit serve and its tests need: install npm, then run npm ci"

@@ -76,8 +76,8 @@ def _models(opened: runs.Run, weights: str, wanted: list[str]) -> tuple[tuple[Ar
             raise unknown("LiteRT file", name, sorted(known)) if known else _nothing(opened)
     chosen: dict[str, Artifact] = {}
     for artifact in (known[name] for name in wanted or known):
-        if artifact.input == "int8":
-            progress.note(f"left out: {artifact.name} (its input is int8, which LiteRT.js does not support)")
+        if why := litertjs.refuses(artifact):
+            progress.note(f"left out: {artifact.name} ({why})")
         else:
             chosen.setdefault(artifact.sha256, artifact)
     if not chosen:

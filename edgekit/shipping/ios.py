@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
+from edgekit import files
 from edgekit.records import Artifact
 from edgekit.shipping import kit
 
@@ -52,7 +53,7 @@ def _tested(folder: Path, swift: str) -> list[kit.Level]:
             if not _ended([swift, "test", *_QUICK, "--package-path", str(copy)], copy, environment, shown):
                 return _unverified(f"swift test took more than {_SECONDS} s")
             if results.is_file():
-                return kit.read_results(results.read_text(encoding="utf-8"))
+                return kit.levels(files.load_json(results))
             shown.seek(0)
             return _failed(shown.read())
 

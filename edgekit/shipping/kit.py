@@ -311,15 +311,15 @@ def results(command: Sequence[str], folder: Path) -> list[Level]:
     except subprocess.TimeoutExpired:
         return [Level("golden set", NOT_VERIFIED, (f"it took more than {_SECONDS} s",))]
     try:
-        return read_results(done.stdout)
+        return levels(json.loads(done.stdout))
     except (ValueError, KeyError, TypeError):
         last = done.stderr.strip().splitlines()[-1:] or ["it printed nothing"]
         return [Level("golden set", WRONG, (last[0],))]
 
 
-def read_results(text: str) -> list[Level]:
-    """Return what a kit's own test found, of the JSON that it printed (`results`)."""
-    return [_level(each) for each in json.loads(text)]
+def levels(found: Sequence[dict[str, Any]]) -> list[Level]:
+    """Return the results that a kit's own test gave as JSON (`results`)."""
+    return [_level(each) for each in found]
 
 
 def _level(found: dict[str, Any]) -> Level:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgekit.errors import unknown
-from edgekit.shipping import android, cpp, ios, kit, python
+from edgekit.shipping import android, cpp, ios, kit, python, web
 
-TARGETS: dict[str, kit.Target] = {
-    target.name: target for target in (android.TARGET, cpp.TARGET, ios.TARGET, python.TARGET)
-}
+_ALL = (android.TARGET, cpp.TARGET, ios.TARGET, python.TARGET, web.TARGET)
+TARGETS: dict[str, kit.Target] = {target.name: target for target in _ALL}
 
 
 def target_of(folder: Path) -> kit.Target:

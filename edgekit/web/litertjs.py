@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edgekit import config
 from edgekit.errors import MissingError
+from edgekit.records import Artifact
 
 VERSION = "2.5.3"
 # Builds of the runtime: with relaxed SIMD, without it (Safari), and with threads (cross-origin isolated pages). The
@@ -46,6 +47,11 @@ def check() -> None:
     found = json.loads(wanted[-1].read_text(encoding="utf-8")).get("version")
     if found != VERSION:
         raise MissingError(f"edgekit serve needs LiteRT.js {VERSION}; installed is {found}", command)
+
+
+def refuses(artifact: Artifact) -> str:
+    """Return why it cannot run a file for LiteRT; "" if it can."""
+    return "its input is int8, which LiteRT.js does not support" if artifact.input == "int8" else ""
 
 
 @functools.cache

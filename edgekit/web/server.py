@@ -32,6 +32,7 @@ from edgekit.web.access import Access, Browser, Refused, is_loopback
 from edgekit.web.visits import Offer, Visit
 
 FOLDER = Path(__file__).parent / "static"
+FIT = Path(__file__).parent / "fit" / "fit.js"  # the one that kits for browsers have, too
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -77,8 +78,8 @@ class Asset:
     read: Callable[[], bytes]
 
 
-def _own(name: str) -> Asset:
-    return Asset(_TYPES[Path(name).suffix], "", (FOLDER / name).read_bytes)
+def _own(path: Path) -> Asset:
+    return Asset(_TYPES[path.suffix], "", path.read_bytes)
 
 
 def _litertjs(name: str) -> Asset:
@@ -87,8 +88,8 @@ def _litertjs(name: str) -> Asset:
 
 # All files that are served, by path.
 ASSETS: dict[str, Asset] = {
-    "/": _own("index.html"),
-    **{f"/{name}": _own(name) for name in _PAGE},
+    "/": _own(FOLDER / "index.html"),
+    **{f"/{path.name}": _own(path) for path in (FIT, *(FOLDER / name for name in _PAGE))},
     **{f"/litert/{name}": _litertjs(name) for name in litertjs.FILES},
 }
 

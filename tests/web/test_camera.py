@@ -1,9 +1,8 @@
-"""The page places pictures on the square that the model sees as the library does."""
+"""The page sees of a picture what the library sees, byte for byte."""
 
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,34 +13,32 @@ from PIL import Image
 
 from edgekit.data.images import fit
 from edgekit.records import Preprocess
+from edgekit.web import server
 
-SCRIPT = Path(__file__).parents[2] / "edgekit" / "web" / "static" / "camera.js"
 SIZES = [(39, 7), (7, 39), (64, 3), (300, 200), (640, 480), (1, 5000), (33, 33)]
+SCRIPT = """
+import { readFileSync, writeFileSync } from "node:fs";
+import { fit } from "./fit.mjs";
+const { contract, sizes } = JSON.parse(readFileSync("job.json"));
+sizes.forEach(([width, height], n) => {
+  const frame = { width, height, data: readFileSync(`${n}.rgba`) };
+  writeFileSync(`${n}.rgb`, fit(frame, contract));
+});
+"""
 
 
-def placed(preprocess: Preprocess) -> list[list[float]]:
-    """What the page cuts (x, y, width, height) and where it draws that, for each of `SIZES`."""
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("Node is not installed")
-    (function,) = re.findall(r"^export (function placed\(.*?^\})$", SCRIPT.read_text(encoding="utf-8"), re.S | re.M)
-    job = {"image_size": preprocess.image_size, "resize_size": preprocess.resize_size, "resize": preprocess.resize}
-    script = f"{function}\nconst sizes = {json.dumps(SIZES)};\n"
-    script += f"console.log(JSON.stringify(sizes.map(([w, h]) => placed({json.dumps(job)}, w, h))))"
-    return list(json.loads(subprocess.run([node, "-e", script], capture_output=True, text=True, check=True).stdout))
-
-
-@pytest.mark.parametrize("resize", ["squash", "letterbox"])
-def test_the_whole_picture_lies_where_the_library_puts_it(resize: str) -> None:
-    preprocess = Preprocess(32, 32, resize=resize, background="#0000ff")
-    for (width, height), (x, y, w, h, left, top, across, down) in zip(SIZES, placed(preprocess)):
-        assert (x, y, w, h) == (0, 0, width, height)
-        expected = np.full((32, 32, 3), (0, 0, 255), np.uint8)
-        expected[int(top) : int(top + down), int(left) : int(left + across)] = (255, 0, 0)
-        assert (fit(Image.new("RGB", (width, height), "red"), preprocess) == expected).all()
-
-
-def test_a_crop_is_the_central_square_at_the_scale_of_the_shorter_side() -> None:
-    for (width, height), found in zip(SIZES, placed(Preprocess(32, 40))):
-        side = min(width, height) * 32 / 40
-        assert found == pytest.approx([(width - side) / 2, (height - side) / 2, side, side, 0, 0, 32, 32])
+@pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
+@pytest.mark.parametrize("resize", ["crop", "squash", "letterbox"])
+def test_a_frame_becomes_the_square_that_the_library_makes(tmp_path: Path, resize: str) -> None:
+    preprocess = Preprocess(32, 40 if resize == "crop" else 32, resize=resize, background="#0000ff")
+    random = np.random.default_rng(0)
+    frames = [Image.fromarray(random.integers(0, 256, (h, w, 3), np.uint8)) for w, h in SIZES]
+    for number, frame in enumerate(frames):
+        (tmp_path / f"{number}.rgba").write_bytes(frame.convert("RGBA").tobytes())
+    job = {"contract": preprocess.contract(), "sizes": SIZES}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    (tmp_path / "run.mjs").write_text(SCRIPT)
+    shutil.copyfile(server.FIT, tmp_path / "fit.mjs")
+    subprocess.run(["node", "run.mjs"], cwd=tmp_path, check=True)
+    for number, frame in enumerate(frames):
+        assert (tmp_path / f"{number}.rgb").read_bytes() == fit(frame, preprocess).tobytes()

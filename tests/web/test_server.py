@@ -18,7 +18,7 @@ import pytest
 from edgekit.errors import StorageError
 from edgekit.web import certificate, litertjs, server, visits
 from edgekit.web.access import Access
-from edgekit.web.server import ASSETS, FOLDER, Asset
+from edgekit.web.server import ASSETS, FIT, FOLDER, Asset
 from tests.web.webstand import CHROME, ENVIRONMENT, LABELS, Stand, needs_litertjs, offer, standing
 
 LOGITS = np.eye(3, dtype=np.float32)[np.arange(7) % 3]
@@ -36,7 +36,8 @@ def stand(tmp_path: Path) -> Iterator[Stand]:
 @pytest.mark.parametrize("path", [path for path in ASSETS if not path.startswith("/litert/")])
 def test_every_file_of_the_page_is_served_as_what_it_is(stand: Stand, path: str) -> None:
     client = stand.client()
-    assert client.get(path) == (200, (FOLDER / (path[1:] or "index.html")).read_bytes())
+    file = FIT if path == "/fit.js" else FOLDER / (path[1:] or "index.html")
+    assert client.get(path) == (200, file.read_bytes())
     assert client.answer.headers["Content-Type"] == ASSETS[path].type
     assert client.answer.headers["Content-Encoding"] is None
 

@@ -2,7 +2,8 @@
 
 import {Watcher} from './camera.js';
 import {el, ms, ranking, strip} from './draw.js';
-import {capabilities, latencyInputs, measure, Net, phoneModel, preparer, together, warmUp} from './measure.js';
+import {toTensor} from './fit.js';
+import {capabilities, latencyInputs, measure, Net, phoneModel, together, warmUp} from './measure.js';
 
 const $ = (id) => document.getElementById(id);
 const query = new URLSearchParams(location.search);
@@ -123,10 +124,9 @@ async function run({model, index, mode}) {
   await report(0, job.images, `${what}: loading`);
   const net = await Net.compile(await bytes(`/api/model/${index}`), model, job, mode, threadsOf(mode), can.relaxed);
   try {
-    const prepare = preparer(job, model.input);
     const size = job.image_size * job.image_size * 3;
     const chunks = Math.ceil(job.images / job.chunk);
-    const image = (chunk, n) => prepare(chunk.subarray(n * size, (n + 1) * size));
+    const image = (chunk, n) => toTensor(chunk.subarray(n * size, (n + 1) * size), model.tensor);
     const inputs = [];
     for (let c = 0; inputs.length < latencyInputs(job); c++) {
       const chunk = await bytes(`/api/images/${c}`);
@@ -291,7 +291,7 @@ try {
   $('title').textContent = document.title = job.title;
   $('device').textContent = `results are kept as ${job.device}`;
   document.documentElement.style.setProperty('--crop', `${(100 * job.image_size) / job.resize_size}%`);
-  if (job.resize !== 'crop') $('video').style.objectFit = 'contain';
+  if (job.picture.geometry !== 'centre-box') $('video').style.objectFit = 'contain';
   $('model').replaceChildren(...job.models.map((m, n) => el('option', {value: n}, m.name)));
   $('model').value = job.models.length - 1;
   $('model').addEventListener('change', closeCamera);

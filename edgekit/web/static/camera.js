@@ -1,6 +1,7 @@
 // Camera tab: classifies camera frames and photos, top 5.
 
-import {Net, pause, preparer} from './measure.js';
+import {squareOf, toTensor} from './fit.js';
+import {Net, pause} from './measure.js';
 
 const FRAME_MS = 30;
 
@@ -22,52 +23,10 @@ async function isDeep(file) {
   return head[1] === 0x50 && head[2] === 0x4e && head[3] === 0x47 && head[24] === 16;
 }
 
-/** Returns where a picture is cut (x, y, width, height) and where that is drawn on the square, as `images.fit` does. */
-export function placed(job, width, height) {
-  const size = job.image_size;
-  if (job.resize === 'squash') return [0, 0, width, height, 0, 0, size, size];
-  if (job.resize === 'letterbox') {
-    const longest = Math.max(width, height);
-    const [w, h] = [width, height].map((n) => Math.max(1, Math.floor((2 * n * size + longest) / (2 * longest))));
-    return [0, 0, width, height, Math.floor((size - w) / 2), Math.floor((size - h) / 2), w, h];
-  }
-  const side = (Math.min(width, height) * size) / job.resize_size;
-  return [(width - side) / 2, (height - side) / 2, side, side, 0, 0, size, size];
-}
-
-/** Crops and resizes pictures as `Preprocess` does; approximately, because a canvas uses another resampling filter. */
-export class Lens {
-  constructor(job) {
-    this.job = job;
-    this.canvas = document.createElement('canvas');
-    this.canvas.width = this.canvas.height = job.image_size;
-    this.context = this.canvas.getContext('2d', {willReadFrequently: true});
-    this.context.imageSmoothingQuality = 'high';
-  }
-
-  /** Returns the square of a video frame or an image that the model sees as uint8 RGB, HWC. */
-  pixels(picture, width, height) {
-    const size = this.job.image_size;
-    this.context.fillStyle = this.job.background;
-    this.context.fillRect(0, 0, size, size);
-    this.context.drawImage(picture, ...placed(this.job, width, height));
-    const rgba = this.context.getImageData(0, 0, size, size).data;
-    const rgb = new Uint8Array(size * size * 3);
-    for (let from = 0, to = 0; from < rgba.length; from += 4) {
-      rgb[to++] = rgba[from];
-      rgb[to++] = rgba[from + 1];
-      rgb[to++] = rgba[from + 2];
-    }
-    return rgb;
-  }
-}
-
 /** Classifies pictures with one model. */
 export class Watcher {
   constructor(job, net, model, show) {
-    this.lens = new Lens(job);
-    this.prepare = preparer(job, model.input);
-    Object.assign(this, {job, net, show, stream: null, running: false});
+    Object.assign(this, {job, net, model, show, stream: null, running: false});
   }
 
   static async open(job, index, bytes, mode, threads, relaxed, show) {
@@ -75,9 +34,11 @@ export class Watcher {
     return new Watcher(job, await Net.compile(bytes, model, job, mode, threads, relaxed), model, show);
   }
 
-  async classify(picture, width, height) {
+  /** Classifies a picture file, or the frame that a video shows, from the pixels that training would take of it. */
+  async classify(source) {
     const begun = performance.now();
-    const logits = await this.net.infer(this.prepare(this.lens.pixels(picture, width, height)));
+    const square = await squareOf(source, this.job.picture);
+    const logits = await this.net.infer(toTensor(square, this.model.tensor));
     this.show(best(logits, this.job), performance.now() - begun);
   }
 
@@ -89,7 +50,7 @@ export class Watcher {
     await video.play();
     this.running = true;
     while (this.running) {
-      if (video.videoWidth && !document.hidden) await this.classify(video, video.videoWidth, video.videoHeight);
+      if (video.videoWidth && !document.hidden) await this.classify(video);
       await pause(FRAME_MS);
     }
     for (const track of this.stream.getTracks()) track.stop();
@@ -101,9 +62,7 @@ export class Watcher {
     if (this.job.deep && (await isDeep(file))) {
       throw new Error('a browser reads 16-bit pictures at another scale than in training: use edgekit predict');
     }
-    const picture = await createImageBitmap(file, {imageOrientation: 'from-image'});
-    await this.classify(picture, picture.width, picture.height);
-    picture.close();
+    await this.classify(file);
   }
 
   stop() {

@@ -57,26 +57,6 @@ export async function phoneModel() {
   }
 }
 
-/** Returns the function that turns uint8 RGB pixels into the model's input, in the float32 arithmetic of preprocess.py. */
-export function preparer(job, input) {
-  if (input === 'uint8') return (pixels) => new Uint8Array(pixels);
-  const f = Math.fround;
-  const table = [0, 1, 2].map((channel) => {
-    const center = f(f(job.mean[channel]) * 255);
-    const width = f(f(job.std[channel]) * 255);
-    return Float32Array.from({length: 256}, (_, value) => f(f(value - center) / width));
-  });
-  return (pixels) => {
-    const values = new Float32Array(pixels.length);
-    for (let n = 0; n < values.length; n += 3) {
-      values[n] = table[0][pixels[n]];
-      values[n + 1] = table[1][pixels[n + 1]];
-      values[n + 2] = table[2][pixels[n + 2]];
-    }
-    return values;
-  };
-}
-
 let loaded = null;
 
 /** Logs a line of the runtime's standard error; its notes are not errors. */
@@ -110,7 +90,8 @@ export class Net {
     const [input, output] = [net.getInputDetails()[0], net.getOutputDetails()[0]];
     const classes = [...output.shape].reduce((a, b) => a * b, 1);
     let why = '';
-    if (mode === 'webgpu' && !net.isFullyAccelerated) why = 'WebGPU cannot run all of its operators';
+    // LiteRT.js compiles for WebAssembly, and only warns, where WebGPU cannot run every operator.
+    if (net.options.accelerator !== accelerator || (mode === 'webgpu' && !net.isFullyAccelerated)) why = 'WebGPU cannot run all of its operators';
     else if (input.dtype !== model.input) why = `its input is ${input.dtype}, not ${model.input}`;
     else if (output.dtype !== 'float32') why = `its output is ${output.dtype}`;
     else if (classes !== job.labels.length) why = `it has ${classes} outputs for ${job.labels.length} classes`;

@@ -1,0 +1,160 @@
+// Classifies pictures in a browser with the model of this folder, exactly as it was trained and measured.
+//
+//     import { Classifier } from "./classifier.js";
+//     const model = await Classifier.open();
+//     for (const answer of (await model.classify(file)).slice(0, 3)) {
+//       console.log(answer.label, answer.probability);
+//     }
+//
+// Needs LiteRT.js (@litertjs/core), which is loaded when a model is opened. Made by edgekit.
+
+import type { CompiledModel, TypedArray } from '@litertjs/core';
+import { fit, squareOf, toTensor, type Geometry, type Pixels, type TensorForm } from './fit.js';
+
+/** A class and its probability. */
+export interface Answer {
+  readonly label: string;
+  readonly probability: number;
+  /** Place of the class in labels.txt, from 0. */
+  readonly number: number;
+  readonly score: number;
+}
+
+/** Content of preprocess.json. */
+export interface Contract extends Geometry {
+  readonly tensor: TensorForm;
+  readonly scores: { readonly classes: number; readonly temperature: number | null };
+  readonly labels_sha256: string;
+}
+
+export interface Options {
+  /** "wasm" (CPU, the default) or "webgpu". What is asked for is used, or `open` fails. */
+  readonly accelerator?: 'wasm' | 'webgpu';
+  /** Address of the folder wasm/ of @litertjs/core; default: in node_modules of the kit. */
+  readonly wasm?: string | URL;
+}
+
+/** A picture file, upright RGB or RGBA pixels (an ImageData is some), or what a page shows: a video, a canvas. */
+export type Source = Pixels | ImageBitmapSource;
+
+/** A model, its labels and its preprocessing. */
+export class Classifier {
+  private constructor(
+    readonly labels: readonly string[],
+    readonly contract: Contract,
+    readonly accelerator: 'wasm' | 'webgpu',
+    private readonly net: CompiledModel,
+    private readonly run: (input: Uint8Array | Int8Array | Float32Array) => Promise<Float32Array>,
+  ) {}
+
+  /**
+   * Opens a model.
+   *
+   * @param folder address of the kit; default: where this file lies.
+   * @throws Error: a file is missing, or does not belong to the model, or the accelerator cannot run it.
+   */
+  static async open(folder: string | URL = new URL('.', import.meta.url), options: Options = {}): Promise<Classifier> {
+    const base = new URL(folder, globalThis.document?.baseURI ?? import.meta.url);
+    const manifest = JSON.parse(text(await load(base, 'manifest.json'))) as { model: string };
+    const contract = JSON.parse(text(await load(base, 'preprocess.json'))) as Contract;
+    const labels = await labelsOf(await load(base, 'labels.txt'), contract);
+    const accelerator = options.accelerator ?? 'wasm';
+    const wasm = new URL(options.wasm ?? new URL('node_modules/@litertjs/core/wasm/', base), base);
+    const litert = await runtime(wasm);
+    const net = await litert.loadAndCompile(await load(base, manifest.model), { accelerator });
+    const why = misfit(net, accelerator, contract);
+    if (why) {
+      net.delete();
+      throw new Error(`${manifest.model}: ${why}`);
+    }
+    const shape = [...net.getInputDetails()[0]!.shape];
+    const run = async (input: Uint8Array | Int8Array | Float32Array): Promise<Float32Array> => {
+      const tensor = new litert.Tensor(input as TypedArray, shape);
+      const outputs = await net.run([tensor]);
+      const scores = new Float32Array(await outputs[0]!.data());
+      for (const each of [tensor, ...outputs]) each.delete();
+      return scores;
+    };
+    return new Classifier(labels, contract, accelerator, net, run);
+  }
+
+  /** Returns every class, the most probable first. */
+  async classify(source: Source): Promise<Answer[]> {
+    const scores = await this.scores(await this.pixels(source));
+    const shares = probabilities(scores, this.contract.scores.temperature);
+    const answer = (number: number): Answer =>
+      ({ label: this.labels[number]!, probability: shares[number]!, number, score: scores[number]! });
+    return [...shares.keys()].map(answer).sort((a, b) => b.probability - a.probability);
+  }
+
+  /** Returns what the network sees of a picture: RGB, size * size * 3 bytes. */
+  async pixels(source: Source): Promise<Uint8Array> {
+    return 'data' in source ? fit(source, this.contract) : squareOf(source, this.contract);
+  }
+
+  /** Returns the scores of one square of pixels. */
+  async scores(square: Uint8Array): Promise<Float32Array> {
+    return this.run(toTensor(square, this.contract.tensor));
+  }
+
+  /** Frees the model's memory. */
+  close(): void {
+    this.net.delete();
+  }
+}
+
+/** Returns the softmax of scores over a temperature; null: 1. */
+export function probabilities(scores: Float32Array, temperature: number | null): Float64Array {
+  const most = scores.reduce((a, b) => Math.max(a, b), -Infinity);
+  const powers = Float64Array.from(scores, (score) => Math.exp((score - most) / (temperature ?? 1)));
+  const sum = powers.reduce((a, b) => a + b, 0);
+  return powers.map((power) => power / sum);
+}
+
+/** Returns why a compiled model is not the one that was asked for; "" if it is. */
+function misfit(net: CompiledModel, accelerator: 'wasm' | 'webgpu', contract: Contract): string {
+  const [input, output] = [net.getInputDetails()[0]!, net.getOutputDetails()[0]!];
+  const classes = [...output.shape].reduce((a, b) => a * b, 1);
+  // LiteRT.js compiles for WebAssembly instead, and only warns, if WebGPU cannot run every operator.
+  if (net.options.accelerator !== accelerator) return `${accelerator} cannot run all of its operators`;
+  if (accelerator === 'webgpu' && !net.isFullyAccelerated) return 'WebGPU cannot run all of its operators';
+  if (input.dtype !== contract.tensor.type) return `its input is ${input.dtype}, not ${contract.tensor.type}`;
+  if (output.dtype !== 'float32') return `its output is ${output.dtype}`;
+  return classes === contract.scores.classes ? '' : `it has ${classes} outputs for ${contract.scores.classes} classes`;
+}
+
+/** Loads LiteRT.js once for the page; whoever has loaded it already may go on using it. */
+async function runtime(wasm: URL): Promise<typeof import('@litertjs/core')> {
+  const litert = await import('@litertjs/core');
+  await (litert.getGlobalLiteRtPromise() ?? litert.loadLiteRt(wasm.href, { threads: false }));
+  return litert;
+}
+
+/** Returns the classes. */
+async function labelsOf(bytes: Uint8Array<ArrayBuffer>, contract: Contract): Promise<string[]> {
+  const labels = text(bytes).replace(/\n$/, '').split('\n');
+  const hash = await sha256(bytes);
+  if (labels.length !== contract.scores.classes || (hash && hash !== contract.labels_sha256)) {
+    throw new Error('labels.txt is not the one that the model was trained with (preprocess.json has its hash)');
+  }
+  return labels;
+}
+
+/** Returns the content of a file of the kit. */
+async function load(base: URL, name: string): Promise<Uint8Array<ArrayBuffer>> {
+  const answer = await fetch(new URL(name, base));
+  if (!answer.ok) throw new Error(`${name} cannot be loaded: HTTP status ${answer.status}`);
+  return new Uint8Array(await answer.arrayBuffer());
+}
+
+/** Decodes UTF-8. */
+function text(bytes: Uint8Array): string {
+  return new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes);
+}
+
+/** Returns a SHA-256 in hexadecimal digits; "" on pages that are not secure, where browsers compute none. */
+async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
+  if (!globalThis.crypto?.subtle) return '';
+  const hash = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes));
+  return Array.from(hash, (byte) => byte.toString(16).padStart(2, '0')).join('');
+}
