@@ -91,6 +91,37 @@ def test_the_same_run_gives_the_same_bytes(shipped: Path) -> None:
             assert (shipped / "again" / path.relative_to(shipped / "kit")).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", sorted(targets.TARGETS))
+def test_every_kit_is_complete_and_right(
+    shipped: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What can be verified here is right; class names with quotes and markup are in no program."""
+    made = edgekit.ship("fruit", kind, tmp_path / "kit")
+    assert "wrong" not in {level.state for level in made.levels}
+    assert all(level.state == "verified" or level.details for level in made.levels)
+    manifest = json.loads((tmp_path / "kit" / "manifest.json").read_text())
+    inside = {path.relative_to(made.folder).as_posix() for path in made.folder.rglob("*") if path.is_file()}
+    assert inside == {*manifest["files"], "manifest.json"}
+    names = {Path(name).name for name in inside}
+    assert names >= {"README.md", "MODEL_CARD.md", "LICENSE", "NOTICE", "labels.txt", "preprocess.json", "golden.tsv"}
+    assert len((made.folder / "README.md").read_text().splitlines()) <= 60
+    for path in made.folder.rglob("*"):
+        if path.is_file() and path.name not in ("labels.txt", "MODEL_CARD.md") and path.suffix != ".tflite":
+            assert b"<b>pear" not in path.read_bytes(), path
+    assert (next(made.folder.rglob("labels.txt"))).read_text(encoding="utf-8") == "".join(f"{n}\n" for n in LABELS)
+    same = replace(targets.TARGETS[kind], check=lambda folder: list(made.levels))
+    monkeypatch.setitem(targets.TARGETS, kind, same)
+    again = edgekit.ship("fruit", kind, tmp_path / "again")
+    for name in inside:
+        assert (again.folder / name).read_bytes() == (made.folder / name).read_bytes(), name
+
+
+def test_the_help_lists_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    command(["ship", "--help"])
+    assert f"Kind of kit: {', '.join(sorted(targets.TARGETS))}." in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_changed_kit_is_found(shipped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "kit"
     edgekit.ship("fruit", "python", folder)

@@ -88,7 +88,7 @@ def node(folder: Path, script: str) -> str:
 def program(folder: Path) -> Path:
     """A folder with the program of a kit, without a model."""
     folder.mkdir(parents=True, exist_ok=True)
-    for path in (*web.TARGET.shared, *TEMPLATES.glob("*.js")):
+    for path in (*web.TARGET.more(source()).values(), *TEMPLATES.glob("*.js")):
         shutil.copyfile(path, folder / path.name)
     (folder / "package.json").write_text('{"type": "module"}')
     return folder
