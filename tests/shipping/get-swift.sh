@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Unpacks Debian 13's Swift into a folder without installing it, on any Debian machine, as root: 0.6 GB to download,
-# 2.6 GB on disk, a minute. Then `PATH=FOLDER/bin:$PATH` has a `swift` that sees /tmp, /work, /home and /root as they are.
+# 2.6 GB on disk, a minute. `PATH=FOLDER/bin:$PATH` then has a `swift` that sees /tmp, /work, /home and /root.
 #     tests/shipping/get-swift.sh FOLDER
 set -euo pipefail
 root=$(mkdir -p "$1" && cd "$1" && pwd)
 mkdir -p "$root"/apt/lists/partial "$root"/apt/cache/archives/partial "$root"/system "$root"/bin
-archive=$(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Created-By: Packages' | grep -v security | head -1)
+archive=$(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Created-By: Packages' |
+    grep -v security | head -1)
 echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $archive trixie main" >"$root/apt/sources"
 touch "$root/apt/status"
 apt=(apt-get -q -o Dir::Etc::SourceList="$root/apt/sources" -o Dir::Etc::SourceParts=/dev/null

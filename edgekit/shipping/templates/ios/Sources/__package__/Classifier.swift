@@ -11,7 +11,7 @@ extension ClassifierError: LocalizedError {
 }
 
 /// A class and its probability.
-public struct Answer {
+public struct Answer: Sendable {
     public let label: String
     public let probability: Double
     /// Of the class, from 0, in the order of labels.txt.
@@ -150,7 +150,8 @@ private struct Contract: Decodable {
         let hash = SHA256.hash(data: text).map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }.joined()
         guard hash == labelsSha256 else { throw ClassifierError("labels.txt is not the one of this model") }
         #endif
-        var labels = text.split(separator: 10, omittingEmptySubsequences: false).map { String(decoding: $0, as: UTF8.self) }
+        let lines = text.split(separator: 10, omittingEmptySubsequences: false)
+        var labels = lines.map { String(decoding: $0, as: UTF8.self) }
         if labels.last == "" { labels.removeLast() }
         guard labels.count == scores.classes else {
             throw ClassifierError("labels.txt has \(labels.count) lines, and the model \(scores.classes) classes")

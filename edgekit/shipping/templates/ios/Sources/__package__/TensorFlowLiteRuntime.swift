@@ -5,7 +5,7 @@ import Foundation
 import TensorFlowLite
 
 /// What runs the model. Nothing is replaced by another: what is not there is an error.
-public enum Device: String, CaseIterable {
+public enum Device: String, CaseIterable, Sendable {
     case cpu
     /// The GPU; needs the pod TensorFlowLiteSwift/Metal.
     case metal
