@@ -21,7 +21,7 @@ _KEYWORDS = (
     "precedencegroup|private|protocol|Protocol|public|repeat|rethrows|return|self|Self|static|struct|subscript|super|"
     "switch|throw|throws|true|try|Type|typealias|var|where|while"
 )
-_QUICK = ("--disable-index-store", "-Xswiftc", "-gnone")  # leaves out what only editors and debuggers need
+_QUICK = ("-Xswiftc", "-gnone")  # leaves out what only debuggers need
 _MODULES = "CoreGraphics|CoreVideo|CryptoKit|Foundation|ImageIO|Swift|TensorFlowLite|XCTest"  # that the kit imports
 
 

@@ -70,7 +70,8 @@ public final class CGContext {
         for at in stride(from: 0, to: source.count, by: 4) {
             let alpha = Int(source[at + 3])
             for channel in at..<at + 3 {
-                target[channel] = UInt8((Int(source[channel]) * alpha + Int(target[channel]) * (255 - alpha) + 127) / 255)
+                let sum = Int(source[channel]) * alpha + Int(target[channel]) * (255 - alpha)
+                target[channel] = UInt8((sum + 127) / 255)
             }
         }
     }

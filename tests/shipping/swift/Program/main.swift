@@ -42,12 +42,13 @@ func square(_ line: Substring) throws -> [UInt8] {
     let format = formats[words[3]]!, stride = numbers[0] * format.step + numbers[4]
     let bytes = noise(stride * numbers[1], 1, seed: numbers[2]).prefix(stride * numbers[1])
     let colour = UInt32(words[10].dropFirst(), radix: 16)!
+    let levels = [colour >> 16, colour >> 8, colour].map { UInt8($0 & 255) }
     let fit = try Fit(
         size: numbers[6], resizeSize: numbers[7], kernel: Kernel(rawValue: words[8])!,
-        geometry: Geometry(rawValue: words[9])!, background: [colour >> 16, colour >> 8, colour].map { UInt8($0 & 255) })
+        geometry: Geometry(rawValue: words[9])!, background: levels)
     return try bytes.withUnsafeBytes {
-        fit.square(
-            of: try Pixels($0, width: numbers[0], height: numbers[1], stride: stride, format: format).turned(numbers[5]))
+        let pixels = try Pixels($0, width: numbers[0], height: numbers[1], stride: stride, format: format)
+        return fit.square(of: pixels.turned(numbers[5]))
     }
 }
 
@@ -83,7 +84,8 @@ func run(_ arguments: [String]) throws {
     case "golden":
         let package = URL(fileURLWithPath: arguments[1]), name = arguments[2]
         let model = try opened(package.appendingPathComponent("Sources/\(name)/Model"))
-        let golden = try Golden(package.appendingPathComponent("Tests/\(name)Tests/golden"), classes: model.labels.count)
+        let folder = package.appendingPathComponent("Tests/\(name)Tests/golden")
+        let golden = try Golden(folder, classes: model.labels.count)
         var found: [String: [Result]] = [:]
         for name in arguments[3...] {
             mutant = name
@@ -112,10 +114,12 @@ func run(_ arguments: [String]) throws {
     case "labels":
         let model = try Classifier(runtime: Fixed(), folder: URL(fileURLWithPath: arguments[1]))
         print(String(decoding: try JSONEncoder().encode(model.labels), as: UTF8.self))
-        do { _ = try model.scores(of: [UInt8](repeating: 0, count: model.fit.size * model.fit.size * 3)) } catch { print(error) }
+        let black = [UInt8](repeating: 0, count: model.fit.size * model.fit.size * 3)
+        do { _ = try model.scores(of: black) } catch { print(error) }
     case "tensor":
         let input = try InputTensor(
-            kind: .float32, layout: .init(rawValue: arguments[1])!, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225])
+            kind: .float32, layout: .init(rawValue: arguments[1])!, mean: [0.485, 0.456, 0.406],
+            std: [0.229, 0.224, 0.225])
         try Data(input.bytes(of: noise(8, 8, seed: 3))).write(to: URL(fileURLWithPath: arguments[2]))
     case "refused":
         func say(_ name: String, _ action: () throws -> Void) {

@@ -11,7 +11,7 @@ extension ClassifierError: LocalizedError {
 }
 
 /// A class and its probability.
-public struct Answer {
+public struct Answer: Sendable {
     public let label: String
     public let probability: Double
     /// Of the class, from 0, in the order of labels.txt.
@@ -40,7 +40,9 @@ public final class Classifier {
     /// - Parameter folder: with labels.txt and preprocess.json; by default those of this package.
     /// - Throws: `ClassifierError` if they are missing, damaged or of another model.
     public init(runtime: Runtime, folder: URL? = nil) throws {
-        let contract = try JSONDecoder().decode(Contract.self, from: Classifier.read("preprocess.json", folder))
+        let decoder = JSONDecoder()
+        decoder.keyDecodingStrategy = .convertFromSnakeCase
+        let contract = try decoder.decode(Contract.self, from: Classifier.read("preprocess.json", folder))
         labels = try contract.labels(Classifier.read("labels.txt", folder))
         fit = try contract.fit()
         input = try contract.input()
@@ -118,13 +120,13 @@ private struct Contract: Decodable {
 
     let schema: Int
     let geometry: String
-    let image_size: Int
-    let resize_size: Int
+    let imageSize: Int
+    let resizeSize: Int
     let resample: String
     let background: String
     let tensor: Tensor
     let scores: Scores
-    let labels_sha256: String
+    let labelsSha256: String
 
     func fit() throws -> Fit {
         guard schema == 1, let kernel = Kernel(rawValue: resample), let geometry = Geometry(rawValue: geometry),
@@ -132,7 +134,7 @@ private struct Contract: Decodable {
         else { throw ClassifierError("preprocess.json is not of the schema 1 that this code is for") }
         let levels = [colour >> 16, colour >> 8, colour].map { UInt8($0 & 255) }
         return try Fit(
-            size: image_size, resizeSize: resize_size, kernel: kernel, geometry: geometry, background: levels)
+            size: imageSize, resizeSize: resizeSize, kernel: kernel, geometry: geometry, background: levels)
     }
 
     func input() throws -> InputTensor {
@@ -146,9 +148,10 @@ private struct Contract: Decodable {
     func labels(_ text: Data) throws -> [String] {
         #if canImport(CryptoKit)
         let hash = SHA256.hash(data: text).map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }.joined()
-        guard hash == labels_sha256 else { throw ClassifierError("labels.txt is not the one of this model") }
+        guard hash == labelsSha256 else { throw ClassifierError("labels.txt is not the one of this model") }
         #endif
-        var labels = text.split(separator: 10, omittingEmptySubsequences: false).map { String(decoding: $0, as: UTF8.self) }
+        let lines = text.split(separator: 10, omittingEmptySubsequences: false)
+        var labels = lines.map { String(decoding: $0, as: UTF8.self) }
         if labels.last == "" { labels.removeLast() }
         guard labels.count == scores.classes else {
             throw ClassifierError("labels.txt has \(labels.count) lines, and the model \(scores.classes) classes")

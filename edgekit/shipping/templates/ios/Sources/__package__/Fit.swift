@@ -11,7 +11,7 @@ public struct ClassifierError: Error, CustomStringConvertible {
 }
 
 /// Bytes of one pixel: how many, and where each channel stands. Grey has its three channels in one place.
-public struct Format: Equatable {
+public struct Format: Equatable, Sendable {
     public let step: Int
     public let red: Int
     public let green: Int
@@ -60,7 +60,8 @@ public struct Pixels {
         }
         let (above, isTall) = stride.multipliedReportingOverflow(by: height - 1)
         guard !isTall, bytes.count >= row, bytes.count - row >= above else {
-            throw ClassifierError("\(bytes.count) bytes are too few for \(width) x \(height) pixels in rows of \(stride)")
+            throw ClassifierError(
+                "\(bytes.count) bytes are too few for \(width) x \(height) pixels in rows of \(stride)")
         }
         self.bytes = bytes
         self.width = width
@@ -115,7 +116,7 @@ func composed(_ level: UInt8, _ alpha: UInt8, _ below: UInt8) -> UInt8 {
 }
 
 /// A kernel of resizing, as wide as the scale, so that nothing is aliased.
-public enum Kernel: String {
+public enum Kernel: String, Sendable {
     case bilinear, bicubic
 
     var support: Double { self == .bilinear ? 1 : 2 }
@@ -130,13 +131,13 @@ public enum Kernel: String {
 }
 
 /// What of a picture becomes the square: the middle, all of it squashed, or all of it between bars.
-public enum Geometry: String {
+public enum Geometry: String, Sendable {
     case centreBox = "centre-box"
     case whole, bars
 }
 
 /// Resizing to a square, as preprocess.json describes it.
-public struct Fit {
+public struct Fit: Sendable {
     public let size: Int
     public let resizeSize: Int
     public let kernel: Kernel
@@ -290,9 +291,9 @@ struct Taps {
 }
 
 /// What the model's input holds.
-public struct InputTensor {
-    public enum Kind: String { case uint8, float32 }
-    public enum Layout: String { case nhwc = "NHWC", nchw = "NCHW" }
+public struct InputTensor: Sendable {
+    public enum Kind: String, Sendable { case uint8, float32 }
+    public enum Layout: String, Sendable { case nhwc = "NHWC", nchw = "NCHW" }
 
     public let kind: Kind
     public let layout: Layout

@@ -1,10 +1,10 @@
 // Pictures of files, of CGImage and of the camera. Made by edgekit.
 //
 // Pixels are taken as the file stores them, as in training: no colour is managed, and nothing is resized or turned by
-// the system. Pictures of 8 bits, RGB or grey, opaque or with straight alpha, are read where they lie. What CoreGraphics
-// stores otherwise (palettes, CMYK, 16 bits, premultiplied alpha) is drawn 1:1 into sRGB over the background. There,
-// CoreGraphics computes colour x alpha + background x (1 - alpha) and rounds by its own rule, and converts colours
-// other than RGB: levels may differ from training's, by 1 or 2 for alpha, by more for CMYK.
+// the system. Pictures of 8 bits, RGB or grey, opaque or with straight alpha, are read where they lie. What
+// CoreGraphics stores otherwise (palettes, CMYK, 16 bits, premultiplied alpha) is drawn 1:1 into sRGB over the
+// background. There, CoreGraphics computes colour x alpha + background x (1 - alpha) and rounds by its own rule, and
+// converts colours other than RGB: levels may differ from training's, a little for alpha, by more for CMYK.
 
 #if canImport(CoreGraphics) && canImport(ImageIO)
 import CoreGraphics
@@ -60,10 +60,9 @@ extension Classifier {
         else { throw ClassifierError("a picture of \(width) x \(height) cannot be drawn") }
         let bytes = UnsafeMutableRawBufferPointer(start: memory, count: width * height * 4)
         for at in bytes.indices { bytes[at] = at % 4 < 3 ? fit.background[at % 4] : 255 }
-        let isRGB = image.colorSpace?.model == .rgb
+        let asStored = image.colorSpace?.model == .rgb ? image.copy(colorSpace: space) : nil
         context.interpolationQuality = .none
-        context.draw(
-            isRGB ? image.copy(colorSpace: space) ?? image : image, in: CGRect(x: 0, y: 0, width: width, height: height))
+        context.draw(asStored ?? image, in: CGRect(x: 0, y: 0, width: width, height: height))
         return try withExtendedLifetime(context) {
             let pixels = try Pixels(
                 UnsafeRawBufferPointer(bytes), width: width, height: height, stride: width * 4, format: .rgbx)

@@ -5,7 +5,7 @@ import Foundation
 import TensorFlowLite
 
 /// What runs the model. Nothing is replaced by another: what is not there is an error.
-public enum Device: String, CaseIterable {
+public enum Device: String, CaseIterable, Sendable {
     case cpu
     /// The GPU; needs the pod TensorFlowLiteSwift/Metal.
     case metal
@@ -63,9 +63,7 @@ private func delegates(for device: Device) throws -> [Delegate]? {
         #endif
     case .coreML:
         #if canImport(TensorFlowLiteCCoreML)
-        if Model.isQuantized {
-            throw ClassifierError("Core ML runs float models only: ship the FP16 or FP32 file")
-        }
+        guard Model.isFloat else { throw ClassifierError("Core ML runs float models: ship the FP16 or FP32 file") }
         guard let delegate = CoreMLDelegate() else { throw ClassifierError("this device has no Neural Engine") }
         return [delegate]
         #else
