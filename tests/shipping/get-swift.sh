@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Unpacks Debian 13's Swift into a folder without installing it, on any Debian machine, as root: 0.6 GB to download,
-# 2.6 GB on disk, a minute. `PATH=FOLDER/bin:$PATH` then has a `swift` that sees /tmp, /work, /home and /root.
+# 2.6 GB on disk, a minute. `PATH=FOLDER/bin:$PATH` then has a `swift` that sees /tmp, /home and /root.
 #     tests/shipping/get-swift.sh FOLDER
 set -euo pipefail
 root=$(mkdir -p "$1" && cd "$1" && pwd)
@@ -25,7 +25,7 @@ cat >"$root/bin/swift" <<EOF
 #!/bin/sh
 # Runs Debian 13's Swift in its own root folder, with this machine's folders in it.
 exec unshare -m sh -c 'folder=\$1; shift; mount -t proc proc $root/system/proc
-for each in tmp work home root; do
+for each in tmp home root; do
     [ -d /\$each ] && mkdir -p $root/system/\$each && mount --bind /\$each $root/system/\$each
 done
 exec chroot $root/system /usr/bin/env -C "\$folder" PATH=/usr/libexec/swift/bin:/usr/bin:/usr/sbin \\
