@@ -52,7 +52,7 @@ def check(folder: Path) -> list[kit.Level]:
     if not shutil.which("java"):
         return [kit.Level("golden set", kit.NOT_VERIFIED, ("install Java 17 or newer",))]
     if not compiler():
-        missing = "install Kotlin's compiler, kotlinc, or name its folder in KOTLIN_COMPILER"
+        missing = "no Kotlin compiler: npm install kotlin-compiler, KOTLIN_COMPILER=node_modules/kotlin-compiler"
         return [kit.Level("golden set", kit.NOT_VERIFIED, (missing,))]
     module = folder.resolve() / MODULE
     sources = {name: path for name in _CHECKED for path in module.glob(f"*/kotlin/**/{name}.kt")}
