@@ -136,6 +136,16 @@ def test_a_changed_kit_is_found(shipped: Path, tmp_path: Path, capsys: pytest.Ca
     assert [level.state for level in ship.check_kit(folder)] == ["wrong", "wrong"]
 
 
+def test_an_empty_golden_set_verifies_nothing(shipped: Path, tmp_path: Path) -> None:
+    edgekit.ship("fruit", "python", tmp_path / "kit")
+    path = tmp_path / "kit" / "golden" / "golden.tsv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not line.startswith(("case", "wrong", "value"))))
+    found = ship.check_kit(tmp_path / "kit")
+    assert {level.state for level in found} == {"wrong"}
+    assert found[1].text == "wrong; the golden set has nothing to check: it is damaged"
+
+
 def test_labels_of_another_model_are_refused(shipped: Path, tmp_path: Path) -> None:
     edgekit.ship("fruit", "python", tmp_path / "kit")
     labels = tmp_path / "kit" / "labels.txt"

@@ -82,15 +82,15 @@ inline int orientation_of(const uint8_t* bytes, size_t size) {
   bytes += 6;
   size -= 6;
   const bool little = bytes[0] == 'I';
-  const auto number = [&](size_t at, size_t count) -> uint32_t {
+  const auto number = [&](uint64_t at, uint64_t count) -> uint32_t {
     uint32_t found = 0;
-    for (size_t i = 0; at + count <= size && i < count; ++i)
+    for (uint64_t i = 0; at + count <= size && i < count; ++i)
       found |= uint32_t(bytes[at + i]) << 8 * (little ? i : count - 1 - i);
     return found;
   };
-  const size_t start = number(4, 4), entries = number(start, 2);
-  for (size_t i = 0; i < entries; ++i)
-    if (const size_t at = start + 2 + 12 * i; at + 12 <= size && number(at, 2) == 0x0112) return int(number(at + 8, 2));
+  const uint64_t start = number(4, 4), entries = number(start, 2);
+  for (uint64_t i = 0; i < entries; ++i)
+    if (const uint64_t at = start + 2 + 12 * i; at + 12 <= size && number(at, 2) == 0x0112) return int(number(at + 8, 2));
   return 1;
 }
 
@@ -102,8 +102,8 @@ struct JpegError {
 inline Picture read_jpeg(const std::string& path) {
   const std::unique_ptr<FILE, int (*)(FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
   if (!file) throw std::runtime_error(path + " cannot be read");
-  Picture stored{};
-  int orientation = 1;
+  const auto stored = std::make_unique<Picture>();  // what changes after setjmp lies outside of this function's frame
+  const auto orientation = std::make_unique<int>(1);
   jpeg_decompress_struct info{};
   JpegError error{};
   info.err = jpeg_std_error(&error.manager);
@@ -117,20 +117,20 @@ inline Picture read_jpeg(const std::string& path) {
   jpeg_stdio_src(&info, file.get());
   jpeg_save_markers(&info, JPEG_APP0 + 1, 0xffff);
   jpeg_read_header(&info, TRUE);
-  for (auto marker = info.marker_list; marker && orientation == 1; marker = marker->next)
-    orientation = orientation_of(marker->data, marker->data_length);
+  for (auto marker = info.marker_list; marker && *orientation == 1; marker = marker->next)
+    *orientation = orientation_of(marker->data, marker->data_length);
   info.out_color_space = JCS_RGB;
   jpeg_start_decompress(&info);
-  stored.width = int(info.output_width);
-  stored.height = int(info.output_height);
-  stored.rgb.resize(size_t(stored.width) * stored.height * 3);
+  stored->width = int(info.output_width);
+  stored->height = int(info.output_height);
+  stored->rgb.resize(size_t(stored->width) * stored->height * 3);
   while (info.output_scanline < info.output_height) {
-    JSAMPROW row = &stored.rgb[size_t(info.output_scanline) * stored.width * 3];
+    JSAMPROW row = &stored->rgb[size_t(info.output_scanline) * stored->width * 3];
     jpeg_read_scanlines(&info, &row, 1);
   }
   jpeg_finish_decompress(&info);
   jpeg_destroy_decompress(&info);
-  return upright(stored, orientation);
+  return upright(*stored, *orientation);
 }
 #endif
 

@@ -59,22 +59,36 @@ struct Golden {
   std::vector<Case> cases;
   std::string scores;  // bytes of scores.f32
 
+  // Throws std::runtime_error: the files are missing or damaged.
   explicit Golden(const std::string& folder) {
+    try {
+      read(folder);
+    } catch (const std::logic_error&) {  // a field that is missing or no number
+      throw std::runtime_error(folder + "/golden.tsv is damaged");
+    }
+  }
+
+ private:
+  void read(const std::string& folder) {
     const std::string probes = read_file(folder + "/probes.rgb");
     scores = read_file(folder + "/scores.f32");
     std::istringstream lines(read_file(folder + "/golden.tsv"));
     const auto probe_at = [&](const std::string& row) {
-      const size_t bytes = size_t(probe) * probe * 3, start = std::stoul(row) * bytes;
-      if (start + bytes > probes.size()) throw std::runtime_error("probes.rgb is cut short");
+      const int number = std::stoi(row);
+      const size_t bytes = size_t(probe) * probe * 3, start = size_t(number) * bytes;
+      if (number < 0 || start + bytes > probes.size()) throw std::runtime_error("probes.rgb is cut short");
       return Probe(probes.begin() + start, probes.begin() + start + bytes);
     };
     for (std::string line; std::getline(lines, line);) {
-      const auto f = split(line, '\t');
+      auto f = split(line, '\t');
+      f.resize(9);  // fields that are missing are empty, and no numbers
       if (f[0] == "schema" && f[1] != "1") throw std::runtime_error("golden.tsv is of another schema than 1");
       if (f[0] == "probe") probe = std::stoi(f[1]);
+      if (probe < 0 || probe > 1024) throw std::out_of_range("probe");
       if (f[0] == "value") values.push_back({std::stod(f[1]), std::stod(f[2]), std::stod(f[3]), std::stod(f[4])});
       if (f[0] == "tolerance") tolerance[f[1]] = std::stod(f[2]);
       if (f[0] == "drift") drifts.emplace_back(f[1], f[2]);
+      if (f[0] == "wrong" && cases.empty()) throw std::out_of_range("wrong");
       if (f[0] == "wrong") cases.back().drifts[f[1]] = probe_at(f[2]);
       if (f[0] != "case") continue;
       Case made{f[1], f[2], f[3], std::stoi(f[4])};
@@ -82,6 +96,7 @@ struct Golden {
       if (f[6] != "-") {
         made.row = std::stoi(f[6]);
         made.best = std::stoi(f[7]);
+        if (made.row < 0 || made.best < 0 || made.best >= contract::classes) throw std::out_of_range("class");
         made.probability = std::stod(f[8]);
       }
       cases.push_back(made);
@@ -92,7 +107,10 @@ struct Golden {
 // Returns the pixels of a case without a file: of a formula that every language has.
 inline Picture noise(const std::string& source) {
   const auto numbers = split(source, 'x');
+  if (numbers.size() != 3) throw std::runtime_error("golden.tsv is damaged: noise of " + source);
   Picture made{std::stoi(numbers[0]), std::stoi(numbers[1]), {}};
+  if (made.width < 1 || made.height < 1 || made.width > 65535 || made.height > 65535)
+    throw std::runtime_error("golden.tsv is damaged: noise of " + source);
   uint32_t state = uint32_t(std::stoul(numbers[2]));
   made.rgb.resize(size_t(made.width) * made.height * 3);
   for (uint8_t& byte : made.rgb) {
@@ -191,7 +209,7 @@ inline std::vector<Result> check(const std::string& folder) {
 #else
   results.push_back({"picture file to tensor", 0, {}, "", "built without libpng and libjpeg, which decode the files"});
 #endif
-  Result values{"values of the tensor", 9};
+  Result values{"values of the tensor", 3 * golden.values.size()};
   const size_t size = size_t(contract::preprocess.size), area = size * size;
   for (const auto& expected : golden.values) {
     const auto tensor = to_tensor(Square(area * 3, uint8_t(expected[0])));
