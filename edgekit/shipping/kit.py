@@ -248,6 +248,12 @@ def _filled(source: Source) -> dict[str, Any]:
     }
 
 
+def typed(source: Source) -> dict[str, Path]:
+    """Return the typed twin of an ONNX file for TensorRT, if there is one: from 10.12 on, its types decide."""
+    path = source.path.with_suffix(".typed.onnx")
+    return {path.name: path} if path.is_file() else {}
+
+
 def write_manifest(target: Target, source: Source, folder: Path, found: Sequence[Level]) -> None:
     """Write manifest.json: where the model is from, what was checked, and the SHA-256 of every other file."""
     inside = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)

@@ -31,9 +31,10 @@ def values(source: kit.Source) -> dict[str, Any]:
 
 
 def more(source: kit.Source) -> dict[str, Path]:
-    """Return the code that builds and runs engines, for files that need it."""
-    path = Path(targets.__file__).with_name("engine.py")
-    return {"engine.py": path} if source.artifact.runtime == "tensorrt" else {}
+    """Return the code that builds and runs engines, and the file for newer versions of TensorRT, where needed."""
+    if source.artifact.runtime != "tensorrt":
+        return {}
+    return {"engine.py": Path(targets.__file__).with_name("engine.py"), **kit.typed(source)}
 
 
 TARGET = kit.Target("python", ("litert", "onnxruntime", "tensorrt"), check, more=more, values=values)

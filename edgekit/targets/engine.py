@@ -27,6 +27,7 @@ def built(onnx: Path, precision: str) -> Path:
     """Return the engine of an ONNX file for this machine; build it if there is none.
 
     Its name tells the versions of TensorRT and of the GPU, and the hash of the ONNX file: engines run with no other.
+    From 10.12 on, TensorRT takes the types of the file, so that the file's typed twin is built, if it is there.
 
     Args:
         precision: fp32, fp16 or int8; INT8 files say by Q/DQ pairs what is rounded.
@@ -37,6 +38,9 @@ def built(onnx: Path, precision: str) -> Path:
 
     if not hasattr(trt, "Builder"):
         raise ImportError("tensorrt is a folder without code")  # type stubs leave such a folder
+    typed = onnx.with_suffix(".typed.onnx")
+    if _version(trt) >= _STRONGLY_TYPED_SINCE and typed.is_file():
+        onnx = typed
     content, cuda = onnx.read_bytes(), Cuda()
     key = f"trt{trt.__version__}.sm{cuda.attribute(_MAJOR)}{cuda.attribute(_MINOR)}"
     engine = onnx.with_suffix(f".{key}.{hashlib.sha256(content).hexdigest()[:12]}.engine")
@@ -50,9 +54,14 @@ def built(onnx: Path, precision: str) -> Path:
     return engine
 
 
+def _version(trt: Any) -> tuple[int, ...]:
+    """Return major and minor version of TensorRT."""
+    return tuple(int(part) for part in trt.__version__.split(".")[:2])
+
+
 def _build(trt: Any, onnx: bytes, precision: str) -> bytes:
     """Return an engine for the GPU of this machine."""
-    version = tuple(int(part) for part in trt.__version__.split(".")[:2])
+    version = _version(trt)
     kinds = trt.NetworkDefinitionCreationFlag
     flags = 0
     if version < (10, 0):

@@ -257,6 +257,7 @@ def test_engines_are_built_with_the_flags_of_each_tensorrt(shipped: Path, tmp_pa
     tools = tmp_path / "tools"
     tools.mkdir()
     path = shutil.copy(shipped / "runs/fruit/export/jetson/model.int8.onnx", tmp_path)
+    shutil.copy(shipped / "runs/fruit/export/jetson/model.int8.typed.onnx", tmp_path)
     code = f"from pathlib import Path; from engine import built; print(built(Path({path!r}), 'int8'))"
     done = subprocess.run(
         [str(plant.python(tools)), "-c", code], capture_output=True, text=True, check=True,
@@ -266,3 +267,4 @@ def test_engines_are_built_with_the_flags_of_each_tensorrt(shipped: Path, tmp_pa
     assert about["version"] == version
     flags = {"INT8", "FP16"} if version in ("8.5.2", "10.3.0") else set()
     assert set(about["flags"]) - {"TF32"} == flags
+    assert ("typed" in Path(done.stdout.strip()).name) == (not flags)
