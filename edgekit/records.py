@@ -155,8 +155,9 @@ class Preprocess:
         """Return the steps from a file to the values of a float32 input, one sentence each."""
         size, mean, std = self.image_size, *(", ".join(f"{v:.6g}" for v in w) for w in (self.mean, self.std))
         resized = {
-            "crop": f"Resize so that the shorter side has {self.resize_size} pixels, {self.resample} with "
-            f"antialiasing. Crop the central {size} x {size} pixels.",
+            "crop": f"Resize a box in the centre to {size} x {size} pixels, in one step, {self.resample} with "
+            f"antialiasing, across first. Half its sides are min({size} * shorter / {self.resize_size}, side) / 2, "
+            "not rounded to whole pixels.",
             "squash": f"Resize to {size} x {size} pixels whatever the shape, {self.resample} with antialiasing.",
             "letterbox": f"Resize so that the longer side has {size} pixels, {self.resample} with antialiasing. Centre "
             f"the picture on a {size} x {size} square of the colour {self.background}.",

@@ -89,7 +89,7 @@ def test_the_contract_says_every_step_to_the_pixels() -> None:
 def test_the_steps_of_a_preprocess_are_described() -> None:
     assert [step.partition(",")[0] for step in Preprocess(224, 256).steps()] == [
         "Decode to RGB with 8 bits a channel. Apply the EXIF orientation. Convert grey",
-        "Resize so that the shorter side has 256 pixels",
+        "Resize a box in the centre to 224 x 224 pixels",
         "(pixel / 255 - mean) / std",
     ]
     shown = Preprocess(64, 64, "bicubic", resize="letterbox", background="black", pixel_range=(-5, 4095)).steps()

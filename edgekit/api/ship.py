@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgekit import runs
 from edgekit.errors import MissingError, UsageError, unknown
+from edgekit.measurements import HERE
 from edgekit.progress import Callback, reporting, working
 from edgekit.shipping import kit, targets
 
@@ -98,9 +99,10 @@ def _measured_on(run: runs.Run, rows: Sequence[Summary], device: str) -> list[Su
     """
     if found := [row for row in rows if row.device == device]:
         return found
-    others = ", ".join(sorted({row.device for row in rows})) or "no device"
+    others = ", ".join(sorted({row.device for row in rows}))
+    but = f", but on {others}" if others else " or any other device"
     raise MissingError(
-        f"{run.name} was not measured on {device!r}, but on {others}", f"edgekit benchmark {run.handle} --device NAME"
+        f"{run.name} was not measured on {device!r}{but}", f"edgekit benchmark {run.handle} --device NAME"
     )
 
 
@@ -117,7 +119,8 @@ def _chosen(run: runs.Run, target: kit.Target, name: str | None, rows: Sequence[
         if name not in known:
             raise unknown("artifact", name, sorted(known))
         if known[name].runtime not in target.runtimes:
-            able = [a.name for a in known.values() if a.runtime in target.runtimes]
+            able = [a.name for a in known.values() if a.runtime in target.runtimes and not target.refuses(a)]
+            able.sort(key=lambda name: known[name].precision != "int8")
             raise UsageError(
                 f"a kit for {target.name} runs {' and '.join(target.runtimes)} files, and {name} is for "
                 f"{known[name].runtime}",
@@ -209,11 +212,12 @@ def _other_kernels(
 
 def _figure(row: Summary) -> kit.Figure:
     """Return a measurement as text."""
+    doubt = " (other programs used the CPU: not reliable)" if row.busy else ""
     return kit.Figure(
-        row.device,
+        row.device if row.device != HERE else f"{row.processor}, {row.threads} threads",
         row.ran_in + (" (a stand-in)" if row.stand_in else ""),
         f"{row.top1:.1f}" if row.top1 is not None else f"same answer as FP32: {row.agreement:.1f}",
-        f"{row.p50_ms:.2f}" if row.p50_ms is not None else "not measured",
+        f"{row.p50_ms:.2f}{doubt}" if row.p50_ms is not None else "not measured",
     )
 
 

@@ -26,17 +26,22 @@ def ship(
         typer.Option(help="Exported file, such as android/model.int8.tflite. Default: an INT8 file that the kit runs."),
     ] = None,
     package: Annotated[
-        str | None, typer.Option(help="Name of the code in its language, such as com.example.fruit.", metavar="ID")
+        str | None,
+        typer.Option(
+            help="android: package of the code, such as com.example.fruit; ios: name of the Swift module.",
+            metavar="ID",
+        ),
     ] = None,
     device: Annotated[
         str | None,
         typer.Option(
-            help="Device that the run was measured on: ship the INT8 file that was fastest there.", metavar="D"
+            help="Device that was measured: ship the INT8 file that was fastest there, quote its figures alone.",
+            metavar="D",
         ),
     ] = None,
     check: Annotated[
         Path | None,
-        typer.Option(help="Kit to verify on this machine, level by level.", metavar="DIR", show_default=False),
+        typer.Option(help="Kit to verify on this machine.", metavar="DIR", show_default=False),
     ] = None,
     json: Json = False,
     runs_dir: RunsDir = Path("runs"),

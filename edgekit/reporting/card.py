@@ -157,7 +157,7 @@ def _how_to_use(material: Material) -> list[str]:
     steps = "\n".join(f"{n}. {escape(step, 2000)}" for n, step in enumerate(preprocess.steps(), 1))
     parts = ["From a file to the model's input (inputs of bytes take the pixels before the last step):", steps]
     if not programs:
-        return [*parts, f"No exported file was measured yet; run `edgekit export {code(material.run.handle)}`."]
+        return [*parts, f"No exported file was measured yet; run `edgekit benchmark {code(material.run.handle)}`."]
     parts.append("Put `photo.jpg` and the program beside the model and its labels.txt.")
     if preprocess.pixel_range is not None:
         parts.append("The programs are for files of 8 bits a channel.")

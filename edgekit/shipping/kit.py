@@ -181,10 +181,10 @@ def write_licences(source: Source, folder: Path) -> None:
     """Write LICENSE, of the kit's code and pictures, and NOTICE, which says what else applies."""
     shutil.copyfile(config.data_dir("LICENSE"), folder / "LICENSE")
     runtime = source.artifact.runtime
+    terms = source.terms or "licence not known to edgekit; find it out before you publish"
     lines = (
         "Code, documents, pictures and golden set of this kit: made by edgekit, Apache License 2.0 (LICENSE).",
-        f"Model: {source.contract.arch}; pretrained weights: {source.terms or 'licence not known to edgekit'}; for its "
-        "images see MODEL_CARD.md.",
+        f"Model: {source.contract.arch}; pretrained weights: {terms}; for its images see MODEL_CARD.md.",
         f"Runtime, not in this kit: {_RUNTIMES[runtime]}, {_TERMS[runtime]}.",
     )
     (folder / "NOTICE").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -56,7 +56,7 @@ def in_chromium(folder: Path, query: str = "") -> list[kit.Level]:
     own = folder / "node_modules" / "@litertjs"
     packages = own if own.is_dir() else litertjs.folder()
     if not (packages / "core").is_dir():
-        reason = f"LiteRT.js is not installed: npm install in {folder.name}"
+        reason = "LiteRT.js is not installed: npm install in the kit, then edgekit ship --check"
         return [kit.Level(_WHOLE, kit.NOT_VERIFIED, (reason,))]
     try:
         sent = browser.answer(folder, f"check.html?{query}post={browser.SENT}", {_PACKAGES: packages})
