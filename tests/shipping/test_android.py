@@ -57,6 +57,7 @@ PLAIN = ("Contract.kt", "Fit.kt", "Golden.kt", "Check.kt")  # without Android
 GUARDED = {
     "android.graphics.BitmapFactory.Options.inPreferredColorSpace": 26, "android.graphics.ColorSpace.get": 26,
     "android.graphics.ColorSpace.Named.SRGB": 26,
+    "android.graphics.Bitmap.Config.HARDWARE": 26,
 }  # fmt: skip
 pytestmark = pytest.mark.xdist_group("android kit")  # so that it is compiled once
 needs_kotlin = pytest.mark.skipif(
@@ -500,9 +501,9 @@ def test_without_a_compiler_nothing_is_verified(tmp_path: Path, monkeypatch: pyt
     monkeypatch.delenv("KOTLIN_COMPILER", raising=False)
     assert android.check(tmp_path)[0].text == "not verified; install Java 17 or newer"
     (tmp_path / "java").touch(0o755)
-    assert android.check(tmp_path)[0].text.startswith("not verified; install Kotlin's compiler")
+    assert android.check(tmp_path)[0].text.startswith("not verified; no Kotlin compiler")
     monkeypatch.setenv("KOTLIN_COMPILER", str(tmp_path / "none"))
-    assert android.check(tmp_path)[0].text.startswith("not verified; install Kotlin's compiler")
+    assert android.check(tmp_path)[0].text.startswith("not verified; no Kotlin compiler")
 
 
 @pytest.mark.slow
