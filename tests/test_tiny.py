@@ -58,7 +58,7 @@ def train(runs: Path, name: str, data: str, *options: str) -> Road:
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Road:
     """EfficientNet-Lite0 with its ImageNet weights, three epochs on handwritten digits; exported."""
-    options = ("--model", "efficientnet_lite0", "--image-size", "64", "--epochs", "3", "--lr", "3e-3")
+    options = ("--model", "efficientnet_lite0", "--image-size", "32", "--epochs", "3", "--lr", "3e-3")
     road = train(tmp_path_factory.mktemp("runs"), "digits", "digits", *options)
     assert json.loads((road.folder / "run.json").read_text())["status"] == "finished"
     assert road("export", "digits", "--target", "jetson", "--target", "android") == 0
