@@ -213,8 +213,9 @@ def _other_kernels(
 def _figure(row: Summary) -> kit.Figure:
     """Return a measurement as text."""
     doubt = " (other programs used the CPU: not reliable)" if row.busy else ""
+    here = f"desktop, {row.processor.upper()}, {row.threads} thread{'' if row.threads == 1 else 's'}"
     return kit.Figure(
-        row.device if row.device != HERE else f"{row.processor}, {row.threads} threads",
+        here if row.device == HERE else row.device,
         row.ran_in + (" (a stand-in)" if row.stand_in else ""),
         f"{row.top1:.1f}" if row.top1 is not None else f"same answer as FP32: {row.agreement:.1f}",
         f"{row.p50_ms:.2f}{doubt}" if row.p50_ms is not None else "not measured",

@@ -295,6 +295,15 @@ def test_with_a_device_the_fastest_file_there_is_shipped() -> None:
         ship._chosen(RUN, python.TARGET, None, [row(phone, "nova", 1.0, stand_in=True)])
 
 
+def test_figures_say_what_is_doubtful() -> None:
+    row = replace(BASELINE_ROW, device="local", processor="cpu", threads=1, p50_ms=0.54, busy=True, top1=98.1)
+    figure = ship._figure(replace(row, ran_in="LiteRT 2", stand_in=False))
+    assert (figure.device, figure.runtime, figure.top1) == ("desktop, CPU, 1 thread", "LiteRT 2", "98.1")
+    assert figure.p50 == "0.54 (other programs used the CPU: not reliable)"
+    figure = ship._figure(replace(row, device="pixel", stand_in=True, busy=False, ran_in="x", p50_ms=None))
+    assert (figure.device, figure.runtime, figure.p50) == ("pixel", "x (a stand-in)", "not measured")
+
+
 def test_tolerances_are_of_the_precision_and_of_the_kernels() -> None:
     scores = np.array([[0.0, 10.0]])
     assert golden.tolerance(scores, scores, "fp32") == {"cpu": 0.01, "gpu": 0.5, "npu": 0.5}
