@@ -27,9 +27,9 @@ _KEYWORDS = (
 )
 _SEGMENT = rf"(?!(?:{_KEYWORDS})(?![A-Za-z0-9_]))[A-Za-z][A-Za-z0-9_]*"
 _PACKAGE = (
-    rf"(?=.{{1,100}}\Z){_SEGMENT}(\.{_SEGMENT})+",
+    rf"(?!(?:java|javax|kotlin|kotlinx|android|androidx)\.)(?=.{{1,100}}\Z){_SEGMENT}(\.{_SEGMENT})+",
     "two or more words with points between, each of letters, digits and _ after a letter, none a keyword of Kotlin or "
-    "Java, and no more than 100 characters",
+    "Java, not of Java, Kotlin or Android, and no more than 100 characters",
 )
 
 

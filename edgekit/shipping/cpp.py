@@ -31,7 +31,7 @@ def check(folder: Path) -> list[kit.Level]:
     if not compiler:
         return [kit.Level("golden set", kit.NOT_VERIFIED, (_NEEDS,))]
     with tempfile.TemporaryDirectory() as scratch:
-        copy = shutil.copytree(folder, Path(scratch) / "kit")  # an engine that is built here is not of the kit
+        copy = kit.copied(folder, Path(scratch) / "kit")  # an engine that is built here is not of the kit
         try:
             program = build(compiler, copy, Path(scratch) / "build")
         except BuildError as error:

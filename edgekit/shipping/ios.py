@@ -47,7 +47,7 @@ def _tested(folder: Path, swift: str) -> list[kit.Level]:
     """Run the tests of a kit in a copy of it."""
     with tempfile.TemporaryDirectory(prefix="edgekit-swift-") as made:
         copy, results = Path(made) / "kit", Path(made) / "results.json"
-        shutil.copytree(folder, copy)
+        kit.copied(folder, copy)
         environment = {**os.environ, "EDGEKIT_RESULTS": str(results)}
         with (Path(made) / "shown").open("w+") as shown:
             if not _ended([swift, "test", *_QUICK, "--package-path", str(copy)], copy, environment, shown):

@@ -159,6 +159,7 @@ def write(target: Target, source: Source, out: Path) -> list[Level]:
             raise DataError(f"the kit fails its own test: {details}", "export the model again; if it stays, report it")
         fill(target, source, staging, found)
         write_manifest(target, source, staging, found)
+        check_empty(out)  # something may have come in meanwhile
     return found
 
 
@@ -166,8 +167,12 @@ def check_empty(folder: Path) -> None:
     """Check that a kit can be written to a folder: there is none yet, or nothing in it.
 
     Raises:
-        DataError: there is something.
+        DataError: there is something, or it is a link or the current folder, which cannot be replaced.
     """
+    if folder.is_symlink():
+        raise DataError(f"{folder} is a link", "name a new folder")
+    if folder.resolve() == Path.cwd():
+        raise DataError(f"{folder} is the current folder", "name a new folder")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} is not empty", "name a new folder")
 
@@ -284,9 +289,9 @@ def opened(folder: Path) -> dict[str, Any]:
     """
     if not (folder / MANIFEST).is_file():
         raise MissingError(f"{folder} is no kit: it has no {MANIFEST}", "edgekit ship RUN --to KIND --out DIR")
-    manifest = files.load_document(folder / MANIFEST, SCHEMA, "kit", "files", "model")
-    if not isinstance(manifest["files"], dict):
-        raise DataError(f"{folder / MANIFEST} is damaged: its files are no object", "make the kit again")
+    manifest = files.load_document(folder / MANIFEST, SCHEMA, "kit", "files", "model", "runtime")
+    if not isinstance(manifest["files"], dict) or not manifest["files"]:
+        raise DataError(f"{folder / MANIFEST} is damaged: it lists no files", "make the kit again")
     return manifest
 
 
@@ -301,8 +306,21 @@ def check(target: Target, folder: Path) -> list[Level]:
 def _sha256(folder: Path, name: str) -> str:
     """Return the hash of a file of a kit; "" where there is none, or its name leads out of the kit."""
     path = folder / name
-    inside = path.resolve().is_relative_to(folder.resolve())
-    return files.sha256_file(path) if inside and path.is_file() else ""
+    try:
+        inside = path.resolve().is_relative_to(folder.resolve())
+        return files.sha256_file(path) if inside and path.is_file() else ""
+    except (OSError, ValueError):  # a name that is too long, or has a zero byte in it
+        return ""
+
+
+def copied(folder: Path, copy: Path) -> Path:
+    """Copy the files of a kit that its manifest lists into a new folder, and no others. Returns it."""
+    copy.mkdir(parents=True)
+    for name in (MANIFEST, *opened(folder)["files"]):
+        if _sha256(folder, name):
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder / name, copy / name)
+    return copy
 
 
 def results(command: Sequence[str], folder: Path) -> list[Level]:
@@ -313,14 +331,22 @@ def results(command: Sequence[str], folder: Path) -> list[Level]:
             and `skipped` ("" where there is none).
     """
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_SECONDS, check=False)
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=_SECONDS, check=False
+        )
     except subprocess.TimeoutExpired:
         return [Level("golden set", NOT_VERIFIED, (f"it took more than {_SECONDS} s",))]
     try:
         return levels(json.loads(done.stdout))
     except (ValueError, KeyError, TypeError):
-        last = done.stderr.strip().splitlines()[-1:] or ["it printed nothing"]
-        return [Level("golden set", WRONG, (last[0],))]
+        return [Level("golden set", WRONG, (_reason(done.stderr),))]
+
+
+def _reason(said: str) -> str:
+    """Return the line that tells why a program failed: the last that begins with an exception, else the last one."""
+    lines = [line.strip() for line in said.strip().splitlines()] or ["it printed nothing"]
+    told = [line for line in lines if re.match(r"Exception in thread|[\w.]*(Error|Exception)\b", line)]
+    return (told or lines)[-1]
 
 
 def levels(found: Sequence[dict[str, Any]]) -> list[Level]:

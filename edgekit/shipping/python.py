@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -21,7 +20,7 @@ _NEEDS = {
 def check(folder: Path) -> list[kit.Level]:
     """Run ``classifier.py --check`` of a copy of a kit with this Python: an engine that it builds is not of the kit."""
     with tempfile.TemporaryDirectory() as scratch:
-        copy = shutil.copytree(folder, Path(scratch) / "kit")
+        copy = kit.copied(folder, Path(scratch) / "kit")
         return kit.results([sys.executable, str(copy / "classifier.py"), "--check", "--json"], copy)
 
 

@@ -143,7 +143,60 @@ def test_an_empty_golden_set_verifies_nothing(shipped: Path, tmp_path: Path) -> 
     path.write_text("".join(line for line in lines if not line.startswith(("case", "wrong", "value"))))
     found = ship.check_kit(tmp_path / "kit")
     assert {level.state for level in found} == {"wrong"}
-    assert found[1].text == "wrong; the golden set has nothing to check: it is damaged"
+    assert found[1].text == "wrong; ValueError: golden.tsv is damaged: it has no cases"
+    empty = {"level": "pixels to tensor", "checked": 0, "problems": [], "cause": "", "skipped": ""}
+    assert kit.levels([empty])[0].text == "wrong; the golden set has nothing to check: it is damaged"
+
+
+def test_what_came_into_the_folder_meanwhile_is_kept(
+    shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(folder: Path) -> list[kit.Level]:
+        (tmp_path / "kit").mkdir()
+        (tmp_path / "kit" / "thesis").write_text("x")
+        return []
+
+    monkeypatch.setitem(targets.TARGETS, "python", replace(targets.TARGETS["python"], check=check))
+    with pytest.raises(DataError, match="is not empty"):
+        edgekit.ship("fruit", "python", tmp_path / "kit")
+    assert [path.name for path in tmp_path.iterdir()] == ["kit"]
+    assert (tmp_path / "kit" / "thesis").read_text() == "x"
+
+
+def test_folders_that_cannot_be_replaced_are_refused(
+    shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with pytest.raises(DataError, match="link is a link"):
+        edgekit.ship("fruit", "python", tmp_path / "link")
+    monkeypatch.chdir(tmp_path / "real")
+    with pytest.raises(DataError, match="is the current folder"):
+        edgekit.ship(shipped / "runs" / "fruit", "python", ".")
+
+
+def test_only_files_of_the_manifest_are_copied_and_damage_has_a_word(shipped: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "kit"
+    edgekit.ship("fruit", "python", folder)
+    (folder / "loop").symlink_to(".")
+    (folder / "nowhere").symlink_to("missing")
+    os.mkfifo(folder / "pipe")
+    assert {level.state for level in ship.check_kit(folder)} == {"verified"}
+    with open(folder / "golden" / "golden.tsv", "ab") as file:
+        file.write(b"\xff\n")
+    assert "UnicodeDecodeError" in ship.check_kit(folder)[1].text
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for broken in ({"files": {}}, {"files": {"x" * 5000: "0"}}):
+        files.save_json(folder / "manifest.json", manifest | broken)
+        if broken["files"]:
+            assert ship.check_kit(folder)[0].state == "wrong"
+        else:
+            with pytest.raises(DataError, match="lists no files"):
+                ship.check_kit(folder)
+    del manifest["runtime"]
+    files.save_json(folder / "manifest.json", manifest)
+    with pytest.raises(DataError):
+        ship.check_kit(folder)
 
 
 def test_labels_of_another_model_are_refused(shipped: Path, tmp_path: Path) -> None:

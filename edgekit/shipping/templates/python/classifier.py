@@ -343,6 +343,8 @@ class Golden:
                 self.cases.append(Case(folder, line[1:], probes))
             elif line[0] == "wrong":
                 self.cases[-1].drifts[line[1]] = probes[int(line[2])]
+        if not self.cases or not self.values:
+            raise ValueError("golden.tsv is damaged: it has no cases")
 
 
 def check(model: Classifier, folder: Path) -> Iterator[Result]:
@@ -415,7 +417,7 @@ def values(model: Classifier, golden: Golden) -> Result:
         tensor = to_tensor(np.full(square, level, np.uint8), model.tensor)[0].astype(np.float64)
         channels = tensor.reshape(3, -1)[:, 0] if model.tensor["layout"] == "NCHW" else tensor[0, 0]
         for channel, (got, wanted) in enumerate(zip(channels, expected)):
-            if abs(got - wanted) > 1e-5:
+            if not abs(got - wanted) <= 1e-5:
                 problems.append(f"{'RGB'[channel]} of {level:g}: {got:.6g} instead of {wanted:.6g} (mean, std, scale)")
     return Result("values of the tensor", 3 * len(golden.values), problems)
 
@@ -427,7 +429,7 @@ def wrong_label(case: Case, scores: np.ndarray, model: Classifier, most: float) 
     if best != wanted and scores[best] - scores[wanted] > 2 * most:
         return f"{case.name}: {model.labels[best]!r} instead of {model.labels[wanted]!r}"
     room = 2 * most / model.temperature
-    if abs(shares[wanted] - case.probability) > min(1.0, math.expm1(room)) + 1e-6:
+    if not abs(shares[wanted] - case.probability) <= min(1.0, math.expm1(room)) + 1e-6:
         return f"{case.name}: probability {shares[wanted]:.4f} instead of {case.probability:.4f}"
     return ""
 
@@ -458,10 +460,16 @@ def main() -> int:
             for line in [*([f"cause: {result.cause}"] if result.cause else []), *result.problems[:5]]:
                 print(f"    {line}")
         return 1 if any(result.problems for result in found) else 0
+    failed = 0
     for picture in given.pictures:
-        best = ", ".join(f"{a.label} {100 * a.probability:.1f} %" for a in model.classify(picture)[:3])
-        print(f"{picture}: {best}")
-    return 0
+        try:
+            best = ", ".join(f"{a.label} {100 * a.probability:.1f} %" for a in model.classify(picture)[:3])
+        except (OSError, ValueError) as error:
+            failed = 1
+            print(f"{picture}: {error}", file=sys.stderr)
+        else:
+            print(f"{picture}: {best}")
+    return failed
 
 
 if __name__ == "__main__":
