@@ -487,7 +487,8 @@ def test_package_names_are_taken(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "fruit", "com.example.in", "java.lang.fruit", "kotlin.fruit", "fun.example", "com.1st", "com..fruit", ".com.fruit", "com.fruit.", "com.fr-uit",
+    ["", "fruit", "com.example.in", "java.lang.fruit", "kotlin.fruit",
+     "fun.example", "com.1st", "com..fruit", ".com.fruit", "com.fruit.", "com.fr-uit",
      "com.obst.äpfel", "com.example\n", "com.a/b", "com.$x", "com.`in`", "com.class", "a." * 60 + "b", "com._x"],
 )  # fmt: skip
 def test_other_package_names_are_refused(name: str) -> None:
