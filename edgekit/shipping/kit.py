@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -314,12 +315,14 @@ def _sha256(folder: Path, name: str) -> str:
 
 
 def copied(folder: Path, copy: Path) -> Path:
-    """Copy the files of a kit that its manifest lists into a new folder, and no others. Returns it."""
+    """Copy the files of a kit into a new folder, but no links, pipes or what they lead to. Returns the new folder."""
     copy.mkdir(parents=True)
-    for name in (MANIFEST, *opened(folder)["files"]):
-        if _sha256(folder, name):
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(folder / name, copy / name)
+    for place, folders, names in os.walk(folder):  # which does not follow links to folders
+        for name in folders:
+            (copy / Path(place).relative_to(folder) / name).mkdir()
+        for path in (Path(place) / name for name in names):
+            if path.is_file() and not path.is_symlink():
+                shutil.copy(path, copy / path.relative_to(folder))
     return copy
 
 
