@@ -291,8 +291,8 @@ def opened(folder: Path) -> dict[str, Any]:
     if not (folder / MANIFEST).is_file():
         raise MissingError(f"{folder} is no kit: it has no {MANIFEST}", "edgekit ship RUN --to KIND --out DIR")
     manifest = files.load_document(folder / MANIFEST, SCHEMA, "kit", "files", "model", "runtime")
-    if not isinstance(manifest["files"], dict) or not manifest["files"]:
-        raise DataError(f"{folder / MANIFEST} is damaged: it lists no files", "make the kit again")
+    if not isinstance(manifest["files"], dict):
+        raise DataError(f"{folder / MANIFEST} is damaged: its files are no object", "make the kit again")
     return manifest
 
 
@@ -300,7 +300,8 @@ def check(target: Target, folder: Path) -> list[Level]:
     """Return what can be verified of a kit on this machine: its files, then its own tests."""
     wanted = opened(folder)["files"]
     changed = [name for name, sha256 in wanted.items() if _sha256(folder, name) != sha256]
-    level = Level("files", WRONG if changed else VERIFIED, tuple(f"{name}: changed or missing" for name in changed))
+    problems = [f"{name}: changed or missing" for name in changed] or ["manifest.json lists no files"] * (not wanted)
+    level = Level("files", WRONG if problems else VERIFIED, tuple(problems))
     return [level, *target.check(folder)]
 
 
