@@ -362,7 +362,7 @@ def _level(found: dict[str, Any]) -> Level:
     """Return a result that a kit's own test printed."""
     if found["skipped"]:
         return Level(found["level"], NOT_VERIFIED, (found["skipped"],))
-    if not found["checked"]:
+    if not found["checked"] and not found["problems"]:
         return Level(found["level"], WRONG, ("the golden set has nothing to check: it is damaged",))
     problems = tuple(filter(None, (found["cause"], *found["problems"])))
     return Level(found["level"], WRONG if found["problems"] else VERIFIED, problems)
