@@ -290,6 +290,7 @@ def test_a_kit_for_tensorrt_builds_its_engine_on_the_board(shipped: Path, tmp_pa
     (tmp_path / "tools").mkdir()
     board = plant.python(tmp_path / "tools")
     command = [str(board), str(folder / "classifier.py"), "--check", "--json"]
+    stamps = set()
     for _ in ("built", "used again"):
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert not [level["problems"] or level["skipped"] for level in json.loads(done.stdout) if level["skipped"]]
@@ -297,8 +298,8 @@ def test_a_kit_for_tensorrt_builds_its_engine_on_the_board(shipped: Path, tmp_pa
         engines = list(folder.glob("*.engine"))
         assert [path.name.split(".")[:3] for path in engines] == [["model", "int8", "trt10"]]
         assert files.sha256_file(folder / "model.int8.onnx")[:12] in engines[0].name
-        stamp = engines[0].stat().st_mtime_ns
-    assert engines[0].stat().st_mtime_ns == stamp
+        stamps.add(engines[0].stat().st_mtime_ns)
+    assert len(stamps) == 1
 
 
 @pytest.mark.parametrize("version", ["8.5.2", "10.3.0", "10.13.0", "11.0.0"])
