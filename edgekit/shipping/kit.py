@@ -66,6 +66,19 @@ class Level:
 
 
 @dataclass(frozen=True)
+class Updates:
+    """Where the apps take new releases from.
+
+    Attributes:
+        url: of the release folder. root: its metadata of the role root, which the apps trust first, as bytes.
+    """
+
+    url: str
+    channel: str
+    root: bytes
+
+
+@dataclass(frozen=True)
 class Source:
     """Parts that a kit is made of.
 
@@ -73,7 +86,8 @@ class Source:
         scores: runs the model on squares of pixels, uint8 (N, size, size, 3): float32 (N, classes).
         other_scores: the same with other kernels, for the tolerance; None: there are none.
         card: the model card, Markdown. terms: licence of the weights that training began with; "" where it is
-            unknown. package: what the code is called in its language, checked by `Target.named`.
+            unknown. package: what the code is called in its language, checked by `Target.named`. updates: None: the app
+            keeps the model that it has.
     """
 
     run: str
@@ -86,6 +100,7 @@ class Source:
     terms: str = ""
     figures: tuple[Figure, ...] = ()
     package: str = ""
+    updates: Updates | None = None
 
 
 @dataclass(frozen=True)
@@ -93,8 +108,9 @@ class Target:
     """A language or platform that kits are for.
 
     Attributes:
-        name: of the folder of its templates, too. In them, files that end in ``.j2`` are filled in, the others copied;
-            a folder named ``__package__`` becomes the folders of the package.
+        name: of the folder of its templates, too, and of that with ``-updates``, which is for kits that take updates.
+            In them, files that end in ``.j2`` are filled in, the others copied; a folder named ``__package__`` becomes
+            the folders of the package.
         runtimes: of the artifacts that it takes, the preferred first. check: runs the kit's own tests where it lies.
         assets, golden: where the model, its labels and its contract go, and the golden set; ``__package__`` stands
             for the name of the package.
@@ -152,6 +168,8 @@ def write(target: Target, source: Source, out: Path) -> list[Level]:
         (staging / "MODEL_CARD.md").write_text(source.card or "This model was not measured.\n", encoding="utf-8")
         write_licences(source, staging)
         write_golden(source, staging / target.golden.replace("__package__", source.package))
+        if source.updates:
+            write_updates(target, source, assets)
         fill(target, source, staging)
         write_manifest(target, source, staging, [])
         found = target.check(staging)
@@ -196,6 +214,22 @@ def write_licences(source: Source, folder: Path) -> None:
     (folder / "NOTICE").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def write_updates(target: Target, source: Source, assets: Path) -> None:
+    """Write what the client for updates reads: updates.json, and root.json, the metadata that it trusts first."""
+    assert source.updates is not None
+    inside = [files.sha256_file(assets / name) for name in (source.artifact.file, "labels.txt", "preprocess.json")]
+    settings = {
+        "schema": SCHEMA,
+        "url": source.updates.url,
+        "channel": source.updates.channel,
+        "kit": f"{target.name}-{source.artifact.runtime}",
+        "contract": contract_of(source)["schema"],
+        "built": files.sha256_text(inside),
+    }
+    files.save_json(assets / "updates.json", settings)
+    files.save_bytes(assets / "root.json", source.updates.root)
+
+
 def write_golden(source: Source, folder: Path) -> None:
     """Write the golden set of a model (`golden.write`)."""
     contract = contract_of(source)
@@ -214,9 +248,17 @@ def fill(target: Target, source: Source, folder: Path, found: Sequence[Level] = 
     Args:
         found: what was checked, for README.md.
     """
+    _fill(target, source, folder, found, TEMPLATES / target.name)
+    if source.updates:
+        _fill(target, source, folder, found, TEMPLATES / f"{target.name}-updates")
+    for name, path in target.more(source).items():
+        shutil.copyfile(path, folder / name)
+
+
+def _fill(target: Target, source: Source, folder: Path, found: Sequence[Level], templates: Path) -> None:
+    """Write the files of a folder of templates."""
     import jinja2
 
-    templates = TEMPLATES / target.name
     # Program text and Markdown; nothing in it is of a user: run, file and package names are checked, class names stay
     # in labels.txt.
     options: dict[str, Any] = {"autoescape": False, "trim_blocks": True, "undefined": jinja2.StrictUndefined}
@@ -234,8 +276,6 @@ def fill(target: Target, source: Source, folder: Path, found: Sequence[Level] = 
             made.write_text(text.rstrip() + "\n", encoding="utf-8")
         else:
             shutil.copyfile(path, made)
-    for name, path in target.more(source).items():
-        shutil.copyfile(path, folder / name)
 
 
 def _filled(source: Source) -> dict[str, Any]:
@@ -251,6 +291,7 @@ def _filled(source: Source) -> dict[str, Any]:
         "package": source.package,
         "contract": contract_of(source),
         "figures": source.figures,
+        "updates": source.updates,
     }
 
 
