@@ -84,6 +84,24 @@ def trusted_root(location: str | Path, root: bytes | None = None) -> bytes:
         return (Path(scratch) / "metadata" / "root.json").read_bytes()
 
 
+def checked_root(content: bytes) -> bytes:
+    """Return metadata of the role root, as a file, if it is signed by itself.
+
+    Raises:
+        DataError: it is not.
+    """
+    publisher.import_tuf()
+    from tuf.api.exceptions import RepositoryError
+    from tuf.api.metadata import Metadata, Root
+
+    try:
+        root = Metadata[Root].from_bytes(content)
+        root.signed.verify_delegate("root", root.signed_bytes, root.signatures)
+    except (RepositoryError, AttributeError, ValueError) as error:
+        raise DataError(f"this is no root of releases: {error}", "take 1.root.json of the release folder") from None
+    return content
+
+
 def first_root(place: store.Store) -> bytes:
     """Return 1.root.json.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from edgekit import files
 from edgekit.release.publisher import Releases
 
-NOW = datetime(2026, 12, 1, 12, tzinfo=timezone.utc)
+NOW = datetime.now(timezone.utc).replace(microsecond=0)
 SECONDS = int(NOW.timestamp())
 KITS = ("android-litert", "cpp-litert", "ios-litert", "python-litert", "web-litert")
 MODEL = "model.int8.tflite"

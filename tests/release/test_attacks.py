@@ -2,54 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-import json
 import re
-import subprocess
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from tuf.api.exceptions import DownloadError, RepositoryError
+from tuf.ngclient import Updater
+from urllib3.exceptions import HTTPError
 
 from tests.release.attacks import ATTACKS, Folders
-from tests.release.clients import Missing
-from tests.release.folders import SECONDS, write_app
+from tests.release.clients import PASSES, answers
+from tests.release.folders import NOW, SECONDS, write_app
 from tests.release.site import Site
-
-KINDS = {
-    "python": "python-litert",
-    "kotlin": "android-litert",
-    "typescript": "web-litert",
-    "cpp": "cpp-litert",
-    "swift": "ios-litert",
-}
-PASSES = "/bin/true"
-
-
-@pytest.fixture(scope="session")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
-    return Folders(tmp_path_factory.mktemp("releases"))
-
-
-def command(language: str, scratch: Path) -> list[str]:
-    """Return the command of a client; the test is skipped where it cannot be built."""
-    try:
-        return importlib.import_module(f"tests.release.clients.{language}").prepared(scratch)
-    except (Missing, ModuleNotFoundError) as why:
-        pytest.skip(str(why))
-
-
-@pytest.fixture(
-    scope="session", params=[pytest.param(each, marks=pytest.mark.xdist_group(f"client-{each}")) for each in KINDS]
-)
-def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str]]:
-    return KINDS[request.param], command(request.param, tmp_path_factory.mktemp(request.param))
-
-
-def answers(client: list[str], *arguments: str | Path) -> list[dict[str, str]]:
-    """Run a client, and return the lines that it prints."""
-    done = subprocess.run([*client, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -73,3 +38,29 @@ def test_an_attack_is_answered(client: tuple[str, list[str]], folders: Folders, 
     taken = [release for state, release, _ in attack.answers if state == "updated"]
     assert used["release"] == (taken[-1] if taken else "")
     assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if attack.tuf])
+def test_python_tuf_answers_an_attack(folders: Folders, name: str, tmp_path: Path) -> None:
+    """TUF's own client in Python reads the same folders, and refuses the same attacks."""
+    attack, found = ATTACKS[name], []
+    (tmp_path / "targets").mkdir()
+    with Site(*(folders[each] for each in attack.folders)) as site:
+        site.tricks = dict(attack.tricks)
+        for number in range(len(attack.tuf)):
+            place = str(tmp_path / "targets")
+            try:
+                updater = Updater(str(tmp_path), site.url, place, f"{site.url}/targets/", bootstrap=folders.root)
+                later = attack.later[number] if attack.later else 0
+                updater._trusted_set.reference_time = NOW + timedelta(seconds=later)
+                updater.refresh()
+                published = updater._trusted_set.targets.unrecognized_fields["x-edgekit"]
+                release = published["releases"][published["channels"]["stable"]["release"]]
+                for target in release["kits"]["python-litert"].values():
+                    info = updater.get_targetinfo(target)
+                    assert info
+                    updater.download_target(info, str(tmp_path / "file"))
+                found.append("ok")
+            except (RepositoryError, DownloadError, HTTPError):
+                found.append("refused")
+    assert tuple(found) == attack.tuf
