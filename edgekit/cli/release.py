@@ -78,7 +78,7 @@ def add(
     json: Json = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Publish kits of one model as a release, and let a channel take it.
+    """Publish kits as a release, for a channel.
 
     A kit is what `edgekit ship` writes; one release can have one for Android, one for iOS and so on. Files that are
     there already are not sent again.
@@ -104,7 +104,10 @@ def promote(
     keys: KeyFolders = None,
     json: Json = False,
 ) -> None:
-    """Let a channel take a release that was added before: `promote FOLDER beta stable --rollout 5`."""
+    """Let a channel take a release of another.
+
+    Such as `edgekit release promote FOLDER beta stable --rollout 5`, and every release that was ever added.
+    """
     releases = _releases(folder, keys)
     _say(releases, channel, releases.promote(release, channel, rollout), json)
 
@@ -117,7 +120,7 @@ def rollout(
     keys: KeyFolders = None,
     json: Json = False,
 ) -> None:
-    """Change the share of a channel's devices that take its release.
+    """Change the share of the devices that take it.
 
     As the share grows, devices that have the release keep it. 0 takes it back from all.
     """
@@ -140,7 +143,10 @@ def recall(
     keys: KeyFolders = None,
     json: Json = False,
 ) -> None:
-    """Take a release back for ever: every device leaves it at its next check, for the one before or its app's model."""
+    """Take a release back for ever.
+
+    Every device leaves it at its next check, for the one before, or else for the model that its app came with.
+    """
     releases = _releases(folder, keys)
     channels = releases.recall(release)
     if json:
@@ -181,7 +187,7 @@ def rotate(
 
 @release_app.command()
 def status(folder: Folder, keys: KeyFolders = None, json: Json = False) -> None:
-    """Show channels, releases, keys, and what expires when. FOLDER may be the address of the website, too."""
+    """Show channels, releases, and what expires when. FOLDER may be the website, too."""
     found = _releases(folder, keys).status()
     if json:
         console.as_json(_document(found))
@@ -218,7 +224,10 @@ def verify(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Read releases as a device does, with python-tuf's client, and check every file of every release."""
+    """Check every file, as a device does.
+
+    The client is python-tuf's, which has nothing of edgekit in it.
+    """
     from edgekit.release import verify as reading
 
     found = reading.verify(folder, None if root is None else root.read_bytes())
