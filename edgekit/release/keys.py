@@ -71,7 +71,7 @@ class Keys:
         return found[:count]
 
     def create(self, role: str, folder: Path) -> CryptoSigner:
-        """Write a new key into a folder, readable by its owner alone."""
+        """Write a new key into a folder, readable by its owner alone; encrypted as those that were read before it."""
         from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
         from cryptography.hazmat.primitives.serialization import (
             BestAvailableEncryption,
@@ -80,7 +80,8 @@ class Keys:
             PrivateFormat,
         )
 
-        private, secret = generate_private_key(SECP256R1()), self._passphrase()
+        is_plain = self._loaded and self._given is None
+        private, secret = generate_private_key(SECP256R1()), None if is_plain else self._passphrase()
         how = BestAvailableEncryption(secret) if secret else NoEncryption()
         signer = _signer(private)
         with files.writing(folder / f"{role}-{signer.public_key.keyid[:8]}.pem", 0o600) as temporary:

@@ -1,4 +1,4 @@
-"""What is signed: TUF's metadata, and in it the releases and channels of edgekit."""
+"""Signed documents: TUF's metadata, and in it the releases and channels of edgekit."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Channel:
-    """What the devices of a channel take.
+    """Release that the devices of a channel take.
 
     Attributes:
         rollout: share of the devices that take `release`, in 1/10,000; the others take `previous`, which may be "".

@@ -60,7 +60,7 @@ class RoleStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """What a release folder says at a moment."""
+    """Content of a release folder at a moment."""
 
     roles: tuple[RoleStatus, ...]
     content: Content
@@ -339,7 +339,7 @@ class Releases:
         root = self._root(root_file, None)
         while (following := self.store.read(f"{root.version + 1}.root.json")) is not None:
             root, root_file = self._root(following, root), following
-        timestamp_file = self._read("timestamp.json")
+        timestamp_file = self._read("timestamp.json", missing=f"{self.store} has no releases")
         timestamp = self._verified(root, "timestamp", timestamp_file, Timestamp)
         if timestamp.version < seen:
             raise DataError(

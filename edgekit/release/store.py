@@ -1,4 +1,4 @@
-"""Where releases lie: a folder, an object store (any URL of fsspec), or a website, which can only be read."""
+"""Places for releases: a folder, an object store (any URL of fsspec), or a website, which can only be read."""
 
 from __future__ import annotations
 

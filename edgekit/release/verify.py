@@ -23,7 +23,7 @@ _URL = "release://"
 
 @dataclass(frozen=True)
 class Verified:
-    """What a client sees. files, megabytes: of everything that was downloaded. expires: of the timestamp."""
+    """Releases as a client sees them. files, megabytes: of all that was downloaded. expires: of the timestamp."""
 
     root: int
     expires: datetime

@@ -67,7 +67,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Updates:
-    """Where the apps take new releases from.
+    """Website that the apps take new releases from.
 
     Attributes:
         url: of the release folder. root: its metadata of the role root, which the apps trust first, as bytes.

@@ -84,7 +84,7 @@ _EMPTY: dict[str, Any] = {
 
 
 class Outcome(NamedTuple):
-    """What a check did.
+    """Answer of a check.
 
     state: "current": nothing to do. "updated": the next start uses `release`, "" for the kit's own model. "refused":
     something is wrong, and nothing changed. "unreachable": the network, the server or the disk failed, and nothing
@@ -97,11 +97,11 @@ class Outcome(NamedTuple):
 
 
 class Refused(Exception):
-    """What was published is not right."""
+    """Error: what was published is not right."""
 
 
 class Unreachable(Exception):
-    """What was published could not be had, or not be written."""
+    """Error: what was published could not be had, or not be written."""
 
 
 class Busy(Exception):
