@@ -359,6 +359,7 @@ class Folders:
         self._keep("back")
         again()
         publisher.releases.recall("r3")
+        self._keep("recalled for r2")
         publisher.releases.recall("r2")
         self._keep("recalled")
         again()

@@ -120,6 +120,22 @@ def test_without_a_release_before_the_apps_own_model_comes_back(device: Device) 
     ]
 
 
+def test_an_answer_of_the_model_before_says_nothing_of_a_new_release(device: Device) -> None:
+    assert device.states("start", "check", "good", "start", "start", "start")[-1] == ("start", "")
+
+
+def test_a_recalled_release_is_not_what_one_falls_back_to(device: Device, folders: Folders) -> None:
+    device.site.folders = [folders["new"]]
+    device.run("check", "start", "good")
+    device.site.folders = [folders["recalled for r2"]]
+    assert device.states("check", "start", "start", "start") == [
+        ("updated", "r2"),
+        ("start", "r2"),
+        ("start", "r2"),
+        ("start", ""),
+    ]
+
+
 def test_a_release_that_fails_its_self_test_is_barred(device: Device, tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     device.test = script(tmp_path, f'ls "$1" > {seen}; echo "the scores differ"; exit 1')

@@ -177,7 +177,8 @@ class Updates:
     def good(self) -> None:
         """Say that the model gave a good answer: a release that was tried stays."""
         with contextlib.suppress(OSError), self._changing() as now:
-            now["trying"], now["starts"] = False, 0
+            if now["starts"] > 0:  # else it came while this program used the one before
+                now["trying"], now["starts"] = False, 0
 
     def check(self, now: float | None = None) -> Outcome:
         """Take the release that is meant for this machine, if it is not here yet. It raises nothing, but takes a while.
