@@ -607,10 +607,9 @@ def _no_release(name: str, content: Content) -> NoReturn:
 
 def _share(percent: float) -> int:
     """Return percent as steps of 1/10,000."""
-    share = round(percent * 100)
-    if not 0 <= percent <= 100 or abs(share - percent * 100) > 1e-6:
-        raise UsageError(f"{percent} is no share of devices", "0 to 100 percent, in steps of 0.01")
-    return share
+    if not 0 <= percent <= 100 or abs(round(percent * 100) - percent * 100) > 1e-6:
+        raise UsageError(f"{percent:g} is no share of devices: 0 to 100 percent, in steps of 0.01", "such as 2.5")
+    return round(percent * 100)
 
 
 def _copy(signed: S) -> S:
