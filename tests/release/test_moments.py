@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -124,3 +127,32 @@ def test_a_lost_key_is_replaced_even_if_that_was_stopped(
     assert verify(publisher.folder, publisher.root).root == 2
     publisher.add(2)
     verify(publisher.folder, publisher.root)
+
+
+def publish(folder: str, keys: str, made: list[Path]) -> None:
+    """Publish a release, in a process of its own."""
+    Releases(folder, [keys]).add(list(made), "stable")
+
+
+def test_a_publisher_killed_at_random_moments_leaves_a_folder_that_is_right(tmp_path: Path) -> None:
+    rng, publisher = random.Random(0), Publisher(tmp_path)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    ends, seconds = [], 0.0
+    for number in range(26):
+        made = kits(tmp_path, number + 2, ("android-litert",))
+        before = verify(publisher.folder, publisher.root).content.channels["stable"].release
+        process = context.Process(target=publish, args=(str(publisher.folder), str(publisher.keys), made))
+        started = time.monotonic()
+        process.start()
+        if number:
+            process.join(rng.uniform(0.1, 1.0) * seconds)
+            process.kill()
+        process.join()
+        if number == 0:
+            seconds = time.monotonic() - started
+        now = verify(publisher.folder, publisher.root).content.channels["stable"].release
+        ends += [now != before] if number else []
+    assert len(set(ends)) == 2  # some were killed before the switch, some were not
+    publisher.add(99)
+    assert verify(publisher.folder, publisher.root).files
