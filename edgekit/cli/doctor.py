@@ -30,6 +30,7 @@ _OPTIONAL = (
         "efficientnet-lite",
     ),
     ("serve --https", "cryptography", "cryptography", "https"),
+    ("release, ship --updates", "tuf", "tuf", "release"),
     ("train --log tensorboard", "tensorboard", "tensorboard", "tensorboard"),
     ("train --log mlflow", "mlflow", "mlflow-skinny", "mlflow"),
     ("data set digits", "sklearn", "scikit-learn", "digits"),
