@@ -22,8 +22,8 @@ FUNCTIONS = [
     "check", "open_run", "import_model", "ship",
 ]  # fmt: skip
 RECORDS = [
-    "Artifact", "Comparison", "Evaluation", "HistoryRow", "Prediction", "Progress", "Run", "RunInfo", "Shipped",
-    "Summary", "Tolerances", "Verdict",
+    "Artifact", "Comparison", "Evaluation", "HistoryRow", "Prediction", "Progress", "Releases", "Run", "RunInfo",
+    "Shipped", "Summary", "Tolerances", "Verdict",
 ]  # fmt: skip
 ERRORS = ["DataError", "EdgekitError", "GateError", "MissingError", "ParityError", "StorageError", "UsageError"]
 

@@ -132,8 +132,8 @@ def changed(folder: Path, to: Path, old: str, new: str, name: str = "fit.js") ->
 def test_the_modules_are_what_tsc_makes_of_the_sources(tmp_path: Path) -> None:
     subprocess.run([TSC, "--outDir", tmp_path], cwd=CHECKOUT, check=True)
     made = {path.name: path.read_text() for path in tmp_path.rglob("*.*")}
-    assert set(made) == {"fit.js", "fit.d.ts", "classifier.js", "classifier.d.ts"}
-    for folder in (CHECKOUT / "edgekit/web/fit", TEMPLATES):
+    assert set(made) == {f"{name}{suffix}" for name in ("fit", "classifier", "updates") for suffix in (".js", ".d.ts")}
+    for folder in (CHECKOUT / "edgekit/web/fit", TEMPLATES, kit.TEMPLATES / "web-updates"):
         for path in folder.glob("*.ts"):
             if not path.name.endswith(".d.ts"):
                 for suffix in (".js", ".d.ts"):

@@ -21,6 +21,8 @@ export interface Options {
     readonly accelerator?: 'wasm' | 'webgpu';
     /** Address of the folder wasm/ of @litertjs/core; default: in node_modules of the kit. */
     readonly wasm?: string | URL;
+    /** Model, labels.txt, preprocess.json and manifest.json by name, instead of the files of the folder. */
+    readonly files?: ReadonlyMap<string, Uint8Array<ArrayBuffer>> | undefined;
 }
 /** A picture file, upright RGB or RGBA pixels (an ImageData is some), or what a page shows: a video, a canvas. */
 export type Source = Pixels | ImageBitmapSource;

@@ -30,13 +30,14 @@ export class Classifier {
      */
     static async open(folder = new URL('.', import.meta.url), options = {}) {
         const base = new URL(folder, globalThis.document?.baseURI ?? import.meta.url);
-        const manifest = JSON.parse(text(await load(base, 'manifest.json')));
-        const contract = JSON.parse(text(await load(base, 'preprocess.json')));
-        const labels = await labelsOf(await load(base, 'labels.txt'), contract);
+        const load = async (name) => options.files ? given(options.files, name) : loaded(base, name);
+        const manifest = JSON.parse(text(await load('manifest.json')));
+        const contract = JSON.parse(text(await load('preprocess.json')));
+        const labels = await labelsOf(await load('labels.txt'), contract);
         const accelerator = options.accelerator ?? 'wasm';
         const wasm = new URL(options.wasm ?? new URL('node_modules/@litertjs/core/wasm/', base), base);
         const litert = await runtime(wasm);
-        const net = await litert.loadAndCompile(await load(base, manifest.model), { accelerator });
+        const net = await litert.loadAndCompile(await load(manifest.model), { accelerator });
         const why = misfit(net, accelerator, contract);
         if (why) {
             net.delete();
@@ -110,8 +111,15 @@ async function labelsOf(bytes, contract) {
     }
     return labels;
 }
+/** Returns one of the given files. */
+function given(files, name) {
+    const bytes = files.get(name);
+    if (!bytes)
+        throw new Error(`${name} is not among the files`);
+    return bytes;
+}
 /** Returns the content of a file of the kit. */
-async function load(base, name) {
+async function loaded(base, name) {
     const answer = await fetch(new URL(name, base));
     if (!answer.ok)
         throw new Error(`${name} cannot be loaded: HTTP status ${answer.status}`);

@@ -32,6 +32,8 @@ export interface Options {
   readonly accelerator?: 'wasm' | 'webgpu';
   /** Address of the folder wasm/ of @litertjs/core; default: in node_modules of the kit. */
   readonly wasm?: string | URL;
+  /** Model, labels.txt, preprocess.json and manifest.json by name, instead of the files of the folder. */
+  readonly files?: ReadonlyMap<string, Uint8Array<ArrayBuffer>> | undefined;
 }
 
 /** A picture file, upright RGB or RGBA pixels (an ImageData is some), or what a page shows: a video, a canvas. */
@@ -55,13 +57,15 @@ export class Classifier {
    */
   static async open(folder: string | URL = new URL('.', import.meta.url), options: Options = {}): Promise<Classifier> {
     const base = new URL(folder, globalThis.document?.baseURI ?? import.meta.url);
-    const manifest = JSON.parse(text(await load(base, 'manifest.json'))) as { model: string };
-    const contract = JSON.parse(text(await load(base, 'preprocess.json'))) as Contract;
-    const labels = await labelsOf(await load(base, 'labels.txt'), contract);
+    const load = async (name: string): Promise<Uint8Array<ArrayBuffer>> =>
+      options.files ? given(options.files, name) : loaded(base, name);
+    const manifest = JSON.parse(text(await load('manifest.json'))) as { model: string };
+    const contract = JSON.parse(text(await load('preprocess.json'))) as Contract;
+    const labels = await labelsOf(await load('labels.txt'), contract);
     const accelerator = options.accelerator ?? 'wasm';
     const wasm = new URL(options.wasm ?? new URL('node_modules/@litertjs/core/wasm/', base), base);
     const litert = await runtime(wasm);
-    const net = await litert.loadAndCompile(await load(base, manifest.model), { accelerator });
+    const net = await litert.loadAndCompile(await load(manifest.model), { accelerator });
     const why = misfit(net, accelerator, contract);
     if (why) {
       net.delete();
@@ -140,8 +144,15 @@ async function labelsOf(bytes: Uint8Array<ArrayBuffer>, contract: Contract): Pro
   return labels;
 }
 
+/** Returns one of the given files. */
+function given(files: ReadonlyMap<string, Uint8Array<ArrayBuffer>>, name: string): Uint8Array<ArrayBuffer> {
+  const bytes = files.get(name);
+  if (!bytes) throw new Error(`${name} is not among the files`);
+  return bytes;
+}
+
 /** Returns the content of a file of the kit. */
-async function load(base: URL, name: string): Promise<Uint8Array<ArrayBuffer>> {
+async function loaded(base: URL, name: string): Promise<Uint8Array<ArrayBuffer>> {
   const answer = await fetch(new URL(name, base));
   if (!answer.ok) throw new Error(`${name} cannot be loaded: HTTP status ${answer.status}`);
   return new Uint8Array(await answer.arrayBuffer());
