@@ -77,6 +77,11 @@ class Updates:
     channel: str
     root: bytes
 
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port of the website."""
+        return "/".join(self.url.split("/")[:3])
+
 
 @dataclass(frozen=True)
 class Source:

@@ -25,10 +25,12 @@ from edgekit.data import images
 from edgekit.errors import DataError, UsageError
 from edgekit.models import build, zoo
 from edgekit.records import Preprocess
+from edgekit.release.publisher import Releases
 from edgekit.shipping import browser, golden, kit, web
 from edgekit.web import litertjs
 from tests import nets
 from tests.datasets import write_images
+from tests.release.site import Site
 from tests.shipping.test_python import KINDS, SHAPES, source
 from tests.web.webstand import needs_litertjs
 
@@ -245,13 +247,13 @@ def test_a_wrong_mean_is_seen_in_the_values(pixels: Path, tmp_path: Path) -> Non
 
 
 def test_pages_allow_their_import_map_and_write_no_html() -> None:
-    for page in TEMPLATES.glob("*.html"):
+    for page in TEMPLATES.glob("*.html*"):
         text = page.read_text(encoding="utf-8")
         (inline,) = re.findall(r"<script type=\"importmap\">(.*?)</script>", text)
         digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
         assert f"'sha256-{digest}'" in text
         assert re.search(r"http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; ", text)
-    for path in [*TEMPLATES.glob("*.js"), *TEMPLATES.glob("*.html")]:
+    for path in [*TEMPLATES.glob("*.js"), *TEMPLATES.glob("*.html*")]:
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|https?://", text)
 
@@ -415,6 +417,48 @@ class TestInChromium:
         (folder / "node_modules/@litertjs/core/dist/index.js").write_text(text)
         assert [level.details for level in web.in_chromium(folder, query)] == [(f"model.int8.tflite: {why}",)]
 
+    def test_a_page_takes_releases_that_are_right_in_its_browser(self, shipped: Path, tmp_path: Path) -> None:
+        releases = Releases(tmp_path / "public", [tmp_path / "keys"])
+        releases.init()
+        with Site(tmp_path / "public") as site:
+            kit_with = edgekit.ship("fruit", "web", tmp_path / "kit", updates=site.url).folder
+            assert f"connect-src 'self' {site.url};" in (kit_with / "index.html").read_text()
+            releases.add([shipped / "kit"], "stable")
+            right = shutil.copytree(tmp_path / "public", tmp_path / "right")
+            wrong = shutil.copytree(shipped / "kit", tmp_path / "wrong")
+            scores = wrong / "golden" / "scores.f32"
+            scores.write_bytes(np.full(len(scores.read_bytes()) // 4, 9, "<f4").tobytes())
+            manifest = json.loads((wrong / "manifest.json").read_text())
+            manifest["files"]["golden/scores.f32"] = hashlib.sha256(scores.read_bytes()).hexdigest()
+            (wrong / "manifest.json").write_text(json.dumps(manifest))
+            releases.add([wrong], "stable")
+            site.folders = [right, right, right, tmp_path / "public"]  # the kit has asked, too
+            (import_map,) = re.findall(
+                r"<script type=\"importmap\">.*?</script>", (kit_with / "index.html").read_text()
+            )
+            page = f'<!doctype html>{import_map}<script type="module" src="drive.js"></script>'
+            (kit_with / "drive.html").write_text(page)
+            (kit_with / "drive.js").write_text(UPDATES)
+            sent = browser.answer(kit_with, "drive.html", {"/node_modules/@litertjs/": litertjs.folder()})
+            site.folders = [right]
+            news = 'page.getElementById("news").textContent'
+            waiting = DRIVE.replace("const body", f"await until(() => {news});\n  const body")
+            (kit_with / "drive.js").write_text(waiting.replace('page.getElementById("state").textContent', news))
+            page = '<!doctype html><iframe src="index.html"></iframe><script src="drive.js"></script>'
+            (kit_with / "drive.html").write_text(page)
+            shown = json.loads(browser.answer(kit_with, "drive.html", {"/node_modules/@litertjs/": litertjs.folder()}))
+        assert json.loads(sent) == {
+            "first": None,
+            "both": ["busy", "updated r2"],
+            "second": "r2",
+            "answers": 3,
+            "third": "current r2",
+            "fourth": "refused self-test: tensor to score",
+            "fifth": "r2",
+            "sixth": "current r2",
+        }
+        assert shown["state"] == "a new model is here (r2): load the page again"
+
     def test_16x8_is_not_shipped(self, shipped: Path, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"cannot run android/model\.16x8\.tflite: 16x8 is for NPUs"):
             edgekit.ship("fruit", "web", tmp_path / "out", artifact="android/model.16x8.tflite")
@@ -438,6 +482,27 @@ export const loadAndCompile = () => ({
 UNTURNED = """const bytes = new Uint8Array(await source.arrayBuffer());
 bytes.forEach((_, n) => { if (String.fromCharCode(...bytes.subarray(n, n + 4)) === "Exif") bytes[n] = 0; });
 const bitmap = """
+UPDATES = """
+import { Classifier } from "./classifier.js";
+import { Updates } from "./updates.js";
+const told = ({ state, release, reason }) => [state, release, reason.slice(0, 27)].filter(Boolean).join(" ");
+let body;
+try {
+  const [updates, tab] = [await Updates.open(), await Updates.open()];
+  const first = await updates.start();
+  const both = await Promise.all([updates.check(), tab.check()]);
+  const release = await tab.start();
+  const model = await Classifier.open(undefined, { files: release.files });
+  const answers = await model.classify({ data: new Uint8Array(64 * 64 * 3), width: 64, height: 64 });
+  await tab.good();
+  body = { first, both: both.map((each) => each.state === "busy" ? "busy" : told(each)).sort(), second: release.id,
+    answers: answers.length, third: told(await tab.check()), fourth: told(await tab.check()),
+    fifth: (await (await Updates.open()).start()).id, sixth: told(await tab.check()) };
+} catch (error) {
+  body = String(error.stack);
+}
+await fetch("/results", { method: "POST", body: JSON.stringify(body) });
+"""
 DRIVE = """
 onload = async () => {
   const page = document.querySelector("iframe").contentDocument;

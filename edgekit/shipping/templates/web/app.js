@@ -1,6 +1,6 @@
 // Sample page: classifies picture files and camera frames.
 
-import { Classifier } from './classifier.js';
+import { answered, open } from './model.js';
 
 const $ = (id) => document.getElementById(id);
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -21,6 +21,7 @@ async function show(model, picture) {
     return item;
   }));
   say(`${Math.round(performance.now() - begun)} ms`);
+  answered().then((news) => { if (news) $('news').textContent = news; }, fail);
 }
 
 /** Classifies frames until the camera is closed. */
@@ -53,7 +54,7 @@ function close() {
 const fail = (error) => say(error.message || String(error), true);
 
 try {
-  const model = await Classifier.open();
+  const model = await open();
   say(`${model.labels.length} classes`);
   $('file').disabled = false;
   $('file').addEventListener('change', () => {
