@@ -453,7 +453,7 @@ class TestInChromium:
             "second": "r2",
             "answers": 3,
             "third": "current r2",
-            "fourth": "refused self-test: tensor to score",
+            "fourth": "refused self-test: tensor to scores",
             "fifth": "r2",
             "sixth": "current r2",
         }
