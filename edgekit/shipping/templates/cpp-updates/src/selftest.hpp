@@ -32,8 +32,8 @@ struct Ended {
   bool is_success() const { return in_time && WIFEXITED(status) && WEXITSTATUS(status) == 0; }
 };
 
-// Runs a program and everything that it starts, for so many seconds at most. stop: asked all the time; true ends it
-// with Unreachable.
+// Runs a program, and ends everything that it starts after so many seconds at most. stop: asked all the time; true ends
+// it with Unreachable.
 inline Ended run_program(const std::vector<std::string>& command, double seconds, const std::function<bool()>& stop) {
   constexpr std::size_t most_said = 1 << 20;
   int ends[2];
@@ -72,7 +72,8 @@ inline Ended run_program(const std::vector<std::string>& command, double seconds
       if (found.said.size() > 2 * most_said) found.said.erase(0, found.said.size() - most_said);
     }
     if (!has_ended && (waiting.revents & POLLHUP) != 0) usleep(1000);  // it has closed its outputs, and goes on
-    stopped = stop && stop();
+    const int signal = has_ended && WIFSIGNALED(found.status) ? WTERMSIG(found.status) : 0;
+    stopped = signal == SIGTERM || signal == SIGINT || (stop && stop());  // somebody ends this service, not the model
   }
   found.in_time = has_ended;
   kill(-child, SIGKILL);

@@ -485,14 +485,22 @@ class Updates {
     });
     std::string problem = "it crashed or hung";
     if (state.tests <= 2) {
-      try {
-        problem = problem_of(folder_.release(id).string());
-      } catch (...) {  // which says nothing of the release
+      const auto forget = [&] {
         folder_.change([](State& now) {
           now.testing = "";
           now.tests = 0;
         });
+      };
+      try {
+        problem = problem_of(folder_.release(id).string());
+      } catch (const Unreachable&) {  // which says nothing of the release; nor does a machine that starts no program
+        forget();
         throw;
+      } catch (const std::system_error&) {
+        forget();
+        throw;
+      } catch (const std::exception& error) {
+        problem = error.what();
       }
     }
     if (problem.empty()) return;
