@@ -267,7 +267,7 @@ class Releases:
                 that is replaced.
         """
         with self.store.locked():
-            state = self._load()
+            state = self._load(is_rotating=True)
             old = state.keyids(role) if role in ("online", "targets", "root") else []
             if not old:
                 raise UsageError(f"there is no role {role!r}", "known: online, targets, root")
@@ -330,8 +330,13 @@ class Releases:
         """Remove the lock of a publisher that was killed, from an object store."""
         self.store.unlock()
 
-    def _load(self) -> State:
-        """Read and verify the metadata. What has expired is read all the same: a publisher makes it good again."""
+    def _load(self, is_rotating: bool = False) -> State:
+        """Read and verify the metadata. What has expired is read all the same: a publisher makes it good again.
+
+        Args:
+            is_rotating: accept what only a key at hand has signed, as a rotation leaves it that was killed before its
+                last write, the root.
+        """
         from tuf.api.metadata import Snapshot, Targets, Timestamp
 
         anchor, seen = self._trusted()
@@ -340,7 +345,7 @@ class Releases:
         while (following := self.store.read(f"{root.version + 1}.root.json")) is not None:
             root, root_file = self._root(following, root), following
         timestamp_file = self._read("timestamp.json", missing=f"{self.store} has no releases")
-        timestamp = self._verified(root, "timestamp", timestamp_file, Timestamp)
+        timestamp = self._verified(root, "timestamp", timestamp_file, Timestamp, is_rotating=is_rotating)
         if timestamp.version < seen:
             raise DataError(
                 f"{self.store} is older than what was published before (timestamp {timestamp.version} after {seen})",
@@ -348,10 +353,10 @@ class Releases:
             )
         snapshot_meta = timestamp.snapshot_meta
         snapshot_file = self._read(f"{snapshot_meta.version}.snapshot.json")
-        snapshot = self._verified(root, "snapshot", snapshot_file, Snapshot, snapshot_meta)
+        snapshot = self._verified(root, "snapshot", snapshot_file, Snapshot, snapshot_meta, is_rotating)
         targets_meta = snapshot.meta["targets.json"]
         targets_file = self._read(f"{targets_meta.version}.targets.json")
-        targets = self._verified(root, "targets", targets_file, Targets, targets_meta)
+        targets = self._verified(root, "targets", targets_file, Targets, targets_meta, is_rotating)
         return State(root, root_file, timestamp, timestamp_file, snapshot, targets)
 
     def _read(self, name: str, missing: str = "") -> bytes:
@@ -373,12 +378,15 @@ class Releases:
             raise DataError(f"{self.store}: {before.version + 1}.root.json is another version", "restore it")
         return parsed.signed
 
-    def _verified(self, root: Root, role: str, content: bytes, kind: type[S], meta: Any = None) -> S:
-        """Return the signed part of metadata. meta: how other metadata names it."""
+    def _verified(
+        self, root: Root, role: str, content: bytes, kind: type[S], meta: Any = None, is_rotating: bool = False
+    ) -> S:
+        """Return the signed part of metadata. meta: how other metadata names it. is_rotating: as in `_load`."""
         from tuf.api.exceptions import LengthOrHashMismatchError
 
         parsed = self._parsed(role, content, kind)
-        self._check_signatures(root, role, parsed)
+        if not (is_rotating and self._is_own(role, parsed)):
+            self._check_signatures(root, role, parsed)
         if meta is not None:
             try:
                 meta.verify_length_and_hashes(content)
@@ -397,6 +405,19 @@ class Releases:
         if not isinstance(parsed.signed, kind):
             raise DataError(f"{self.store}: the metadata of {role} is of another role", "restore it from a copy")
         return parsed
+
+    def _is_own(self, role: str, parsed: Metadata[Any]) -> bool:
+        """Return whether a key at hand has signed metadata."""
+        from securesystemslib.exceptions import UnverifiedSignatureError
+
+        for signer in self.keys.signers("targets" if role == "targets" else "online", parsed.signatures):
+            key = signer.public_key
+            try:
+                key.verify_signature(parsed.signatures[key.keyid], parsed.signed_bytes)
+            except UnverifiedSignatureError:
+                continue
+            return True
+        return False
 
     def _check_signatures(self, root: Root, role: str, parsed: Metadata[Any]) -> None:
         from tuf.api.exceptions import UnsignedMetadataError
@@ -586,10 +607,9 @@ def _no_release(name: str, content: Content) -> NoReturn:
 
 def _share(percent: float) -> int:
     """Return percent as steps of 1/10,000."""
-    share = round(percent * 100)
-    if not 0 <= percent <= 100 or abs(share - percent * 100) > 1e-6:
-        raise UsageError(f"{percent} is no share of devices", "0 to 100 percent, in steps of 0.01")
-    return share
+    if not 0 <= percent <= 100 or abs(round(percent * 100) - percent * 100) > 1e-6:
+        raise UsageError(f"{percent:g} is no share of devices: 0 to 100 percent, in steps of 0.01", "such as 2.5")
+    return round(percent * 100)
 
 
 def _copy(signed: S) -> S:

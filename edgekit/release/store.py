@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import platform
+import secrets
 import shutil
 import urllib.error
 import urllib.request
@@ -183,8 +184,12 @@ class Bucket(Store):
         with self._reaching(name):
             try:
                 self.system.pipe_file(self._path(name), content, mode="create")
-            except FileExistsError:
-                raise Taken(name) from None
+            except OSError:  # of S3 a broken precondition, which may be that of a second try of the same call
+                there = self.read(name, len(content) + 1)
+                if there is None:
+                    raise
+                if there != content:
+                    raise Taken(name) from None
 
     def write(self, name: str, content: bytes) -> None:
         with self._reaching(name):
@@ -196,7 +201,7 @@ class Bucket(Store):
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        mine = {"host": platform.node(), "pid": os.getpid(), "since": files.now()}
+        mine = {"host": platform.node(), "pid": os.getpid(), "since": files.now(), "token": secrets.token_hex(8)}
         try:
             self.create(LOCK, json.dumps(mine).encode())
         except Taken:

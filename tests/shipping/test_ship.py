@@ -341,7 +341,7 @@ def test_a_kit_takes_releases_that_are_right_on_its_machine(shipped: Path, tmp_p
         text = (tmp_path / "app" / "README.md").read_text()
         assert f"takes releases of the channel `stable` from {site.url}" in text
         assert "cryptography" in text
-        release("add", public, shipped / "kit", "--channel", "stable", "--keys", keys)
+        release("add", public, "fruit", "--to", "python", "--channel", "stable", "--keys", keys)
         assert [each["state"] for each in updates("check")] == ["updated"]
         assert not [path for path in site.requests if "model.int8" in path]  # it is the model that the kit has
         assert [each.get("release") for each in updates("start", "good")] == ["r2", None]
