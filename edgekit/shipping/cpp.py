@@ -114,11 +114,16 @@ def _run(command: Sequence[str]) -> None:
 
 
 def more(source: kit.Source) -> dict[str, Path]:
-    """Return the code that runs the model; for TensorRT, the service of a board and the file for its newer versions."""
+    """Return the code that runs the model; for TensorRT, the service of a board and the file for its newer versions.
+
+    A kit that takes updates has services of its own among its templates.
+    """
     files = kit.TEMPLATES / f"cpp-{source.artifact.runtime}"
     made = {"src/runtime.hpp": files / "runtime.hpp"}
     if source.artifact.runtime == "tensorrt":
-        made |= {"classifier.service": files / "classifier.service", **kit.typed(source)}
+        made |= kit.typed(source)
+        if not source.updates:
+            made["classifier.service"] = files / "classifier.service"
     return made
 
 

@@ -24,10 +24,12 @@ from edgekit import files
 from edgekit.data import images
 from edgekit.models import build, zoo
 from edgekit.records import Artifact, Preprocess
+from edgekit.release.publisher import Releases
 from edgekit.shipping import cpp, golden, kit
 from edgekit.targets.contract import Contract
 from tests import nets
 from tests.datasets import write_images
+from tests.release.site import Site
 from tests.shipping.test_python import KINDS, PREPROCESS, SHAPES
 
 COMPILER = cpp._compiler()
@@ -470,6 +472,64 @@ def test_the_program_answers_files_and_a_folder(shipped: tuple[Path, Path, list[
     assert found[0]["answers"][0]["label"] == RUN_LABELS[int(case[7])]
     assert "2.jpg" in found[1]["error"]
     assert not (tmp_path / "3.part.json").exists()
+
+
+@pytest.mark.slow
+def test_a_kit_takes_releases_that_are_right_on_its_machine(
+    shipped: tuple[Path, Path, list[kit.Level]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the publisher to the programs of the kit, as CMake built them, through a web server."""
+    folder, _, _ = shipped
+    if not cpp._litert():
+        pytest.skip("LiteRT is not installed")
+    publisher = Releases(tmp_path / "public", [tmp_path / "keys"])
+    publisher.init()
+    built = cpp.build
+
+    def keep(compiler: str, copy: Path, build_folder: Path) -> Path:
+        made = built(compiler, copy, build_folder)
+        for path in build_folder.glob("updates"):
+            shutil.copy(path, tmp_path / "updates")
+        return Path(shutil.copy(made, tmp_path / "classifier"))
+
+    monkeypatch.setattr(cpp, "build", keep)
+    app, root = tmp_path / "app", tmp_path / "public" / "1.root.json"
+    edgekit.ship("fruit", "cpp", app, updates="https://example.com/models", root=root, runs_dir=folder.parent / "runs")
+    if not (tmp_path / "updates").exists():
+        pytest.skip("cmake, libssl-dev or libcurl4-openssl-dev is not installed")
+    services = {"classifier.service", "classifier-updates.service", "classifier-updates.timer"}
+    assert {path.name for path in app.iterdir()} >= {"updates.json", "root.json", *services}
+    text = (app / "README.md").read_text()
+    assert "Releases of the channel `stable` come from https://example.com/models." in text
+    assert len(text.splitlines()) < 90
+
+    with Site(tmp_path / "public") as site:
+
+        def updates(*commands: str) -> list[dict[str, str]]:
+            words = [tmp_path / "updates", "--kit", app, "--state", tmp_path / "state", "--url", site.url, *commands]
+            return [json.loads(line) for line in lines(*words)]
+
+        publisher.add([folder], "stable")
+        found, started, _ = updates("check", "start", "good")
+        assert (found["state"], started["release"]) == ("updated", "r2")
+        assert not [path for path in site.requests if "model.int8" in path]  # it is the model that the kit has
+        wrong = tmp_path / "wrong"  # another model's scores: what a device with a broken driver sees
+        shutil.copytree(folder, wrong)
+        scores = wrong / "golden" / "scores.f32"
+        scores.write_bytes(bytes(len(scores.read_bytes())))
+        manifest = json.loads((wrong / "manifest.json").read_text())
+        manifest["files"]["golden/scores.f32"] = files.sha256_file(scores)
+        files.save_json(wrong / "manifest.json", manifest)
+        publisher.add([wrong], "stable")
+        found, again = updates("check", "start")
+    assert (found["state"], again["release"]) == ("refused", "r2")
+    assert found["reason"].startswith("self-test: tensor to scores: ")
+    picture = folder / "golden" / "landscape.png"
+    wanted = lines(tmp_path / "classifier", "--kit", app, picture)
+    assert lines(tmp_path / "classifier", "--kit", started["folder"], picture) == wanted
+    assert not [
+        level for level in levels(tmp_path / "classifier", Path(started["folder"])).values() if level["problems"]
+    ]
 
 
 def test_without_a_compiler_nothing_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,9 @@
 #include "classifier.hpp"
 #include "golden.hpp"
 #include "picture.hpp"
+#ifdef EDGEKIT_UPDATES
+#include "updates.hpp"
+#endif
 
 namespace {
 
@@ -27,12 +30,16 @@ constexpr const char* usage =
     "classifier --watch FOLDER      write NAME.json beside each picture that appears in a folder\n"
     "  --kit FOLDER                 with the model; default: the one around this program\n"
     "  --gpu                        LiteRT: run all of the model on the GPU, or fail\n"
-    "  --threads N                  LiteRT: of the CPU\n";
+    "  --threads N                  LiteRT: of the CPU\n"
+#ifdef EDGEKIT_UPDATES
+    "  --state DIR                  with --watch: use the newest release that `updates` left there, if it is right here\n"
+#endif
+    ;
 
 // What the command line asks for.
 struct Command {
   std::vector<std::string> pictures;
-  std::string kit, watched;
+  std::string kit, watched, state;
   bool check = false, json = false;
   edgekit::Options options;
 };
@@ -58,12 +65,17 @@ Command parsed(int count, char** words) {
     } else if (word == "--threads") {
       command.options.threads = std::atoi(next().c_str());
       if (command.options.threads < 1) throw std::invalid_argument("--threads needs a number above 0");
+#ifdef EDGEKIT_UPDATES
+    } else if (word == "--state") {
+      command.state = next();
+#endif
     } else if (word.compare(0, 1, "-") == 0) {
       throw std::invalid_argument("unknown option " + word);
     } else {
       command.pictures.push_back(word);
     }
   }
+  if (!command.state.empty() && command.watched.empty()) throw std::invalid_argument("--state needs --watch");
   if (command.pictures.empty() == (command.check || !command.watched.empty())) return command;
   throw std::invalid_argument("name pictures, or --check, or --watch");
 }
@@ -140,9 +152,25 @@ int watch(edgekit::Classifier& model, const edgekit::Rule& rule, const fs::path&
   }
 }
 
+#ifdef EDGEKIT_UPDATES
+// Answers each picture of a folder with the newest release. It is good once this very process has given the answers of
+// its golden set: a board that gets no pictures for weeks keeps it, too.
+int watch_newest(const std::string& kit, const Command& command) {
+  edgekit::Updates updates(command.state, kit);
+  const std::string folder = updates.start();
+  if (check(folder, command) != 0) throw std::runtime_error(folder + ": the answers are wrong on this device");
+  edgekit::Classifier model(folder, command.options);
+  updates.good();
+  return watch(model, edgekit::read_contract(folder + "/preprocess.json").rule, command.watched);
+}
+#endif
+
 int run(const Command& command) {
   const std::string kit = command.kit.empty() ? find_kit() : command.kit;
   if (command.check) return check(kit, command);
+#ifdef EDGEKIT_UPDATES
+  if (!command.state.empty()) return watch_newest(kit, command);
+#endif
   const edgekit::Rule rule = edgekit::read_contract(kit + "/preprocess.json").rule;
   edgekit::Classifier model(kit, command.options);
   if (!command.watched.empty()) return watch(model, rule, command.watched);
