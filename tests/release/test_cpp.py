@@ -234,8 +234,12 @@ def test_what_says_nothing_of_the_release_bars_nothing(board: Board, said: str, 
 
 def test_without_the_kits_program_no_release_is_tried(board: Board) -> None:
     found = board.run("check")[0]
-    assert found["reason"] == f"self-test: there is no program {board.program.with_name('classifier')}"
+    assert found["reason"] == f"self-test: there is no program {board.app}/build/classifier"
     assert board.kept()["barred"] == []
+    board.classifier(levels())
+    (board.app / "build").mkdir()
+    board.program.with_name("classifier").rename(board.app / "build" / "classifier")
+    assert board.run("check")[0]["state"] == "updated"
 
 
 def test_the_model_before_is_used_while_a_release_is_tested(board: Board, tmp_path: Path) -> None:

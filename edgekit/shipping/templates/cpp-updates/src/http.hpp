@@ -3,8 +3,11 @@
 
 #include <curl/curl.h>
 
+#include <cerrno>
 #include <cmath>
+#include <csignal>
 #include <cstdint>
+#include <ctime>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -19,6 +22,30 @@ namespace edgekit {
 // The network or the server failed, or time ran out: nothing has changed, and the next check may do.
 class Unreachable : public std::runtime_error {
   using std::runtime_error::runtime_error;
+};
+
+// Keeps the signal SIGPIPE, which older libcurl can cause when a server hangs up, from ending the program of this thread.
+class WithoutPipeSignal {
+ public:
+  WithoutPipeSignal() {
+    sigset_t waiting;
+    sigpending(&waiting);
+    was_waiting_ = sigismember(&waiting, SIGPIPE) == 1;
+    sigemptyset(&own_);
+    sigaddset(&own_, SIGPIPE);
+    sigprocmask(SIG_BLOCK, &own_, &before_);  // on Linux, of this thread
+  }
+  WithoutPipeSignal(const WithoutPipeSignal&) = delete;
+  WithoutPipeSignal& operator=(const WithoutPipeSignal&) = delete;
+  ~WithoutPipeSignal() {
+    const timespec none{};
+    while (!was_waiting_ && sigtimedwait(&own_, nullptr, &none) < 0 && errno == EINTR) continue;
+    sigprocmask(SIG_SETMASK, &before_, nullptr);
+  }
+
+ private:
+  sigset_t own_, before_;
+  bool was_waiting_ = false;
 };
 
 class Http {
@@ -56,6 +83,7 @@ class Http {
     set(CURLOPT_NOPROGRESS, 0L);
     set(CURLOPT_XFERINFOFUNCTION, &Http::is_stopped);
     set(CURLOPT_XFERINFODATA, static_cast<void*>(this));
+    const WithoutPipeSignal guard;
     const CURLcode code = curl_easy_perform(curl_.get());
     set(CURLOPT_ERRORBUFFER, static_cast<char*>(nullptr));
     if (transfer.problem) std::rethrow_exception(transfer.problem);

@@ -50,7 +50,7 @@ struct Outcome {
 struct UpdateOptions {
   int app = 0;               // version of your program; releases may ask for a least one
   std::string url, channel;  // instead of those of updates.json
-  std::string classifier;    // for the self-test: the kit's program; default: `classifier` beside this program
+  std::string classifier;    // for the self-test: the kit's program; default: beside this program, or in kit/build
   bool gpu = false;          // the self-test runs on LiteRT's GPU: as the program does
   std::function<std::string(const std::string& folder)> test;  // instead of it: returns what is wrong, "" for nothing
   double timeout = 15;       // seconds without a byte
@@ -165,6 +165,7 @@ class Updates {
     if (made.test_seconds <= 0) made.test_seconds = builds_engine ? 3600 : 300;
     if (made.classifier.empty()) {
       made.classifier = (std::filesystem::canonical("/proc/self/exe").parent_path() / "classifier").string();
+      if (!std::filesystem::exists(made.classifier)) made.classifier = kit + "/build/classifier";
     }
     return made;
   }
