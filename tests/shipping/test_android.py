@@ -49,10 +49,11 @@ CLASSES = [
     *("android.content.res.AssetManager", "android.app.Activity", "android.app.Instrumentation", "android.net.Uri"),
     *(f"android.graphics.{name}" for name in ("Bitmap", "BitmapFactory", "ColorSpace", "ImageFormat", "PixelFormat")),
     *("android.media.Image", "android.os.Build", "android.os.Bundle"),
+    *(f"android.system.{name}" for name in ("ErrnoException", "Os", "OsConstants")),
     *(f"android.view.{name}" for name in ("View", "ViewGroup", "ContextThemeWrapper")),
     *(f"android.widget.{name}" for name in ("Button", "LinearLayout", "TextView")),
 ]
-PLAIN = ("Contract.kt", "Fit.kt", "Golden.kt", "Check.kt")  # without Android
+PLAIN = ("Contract.kt", "Fit.kt", "Golden.kt", "Check.kt", "Updates.kt", "ReleaseFiles.kt")  # without Android
 # Called on newer devices alone.
 GUARDED = {
     "android.graphics.BitmapFactory.Options.inPreferredColorSpace": 26, "android.graphics.ColorSpace.get": 26,
@@ -181,7 +182,8 @@ def built(folder: Path) -> Built:
     made, copy = folder / "unchecked", folder / "copy"
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(targets.TARGETS, "android", replace(android.TARGET, check=lambda folder: []))
-        edgekit.ship("fruit", "android", made, package=PACKAGE)
+        patch.setattr(api, "_updates", lambda url, channel, root: kit.Updates(url, channel, b"{}"))
+        edgekit.ship("fruit", "android", made, package=PACKAGE, updates="https://example.com")
     written(copy, source(package="mistakes"))
     sources = sorted(made.rglob("*.kt")), [path for path in sorted(copy.rglob("*.kt")) if path.name in PLAIN]
     for path in sources[1]:
@@ -427,8 +429,19 @@ def test_its_classifier_and_its_test_on_the_device_run_with_litert(built: Built,
     options = [f"-Dassets={built.folder / android.TARGET.assets}", f"-Dlitert={sys.executable}\t{HERE / 'runtime.py'}"]
     lines = [line.split("\t") for line in (set_ / "golden.tsv").read_text().splitlines()]
     cases = [line for line in lines if line[:2] == ["case", "file"] and line[6] != "-"]
-    shown = built.run("cases.DeviceKt", *(set_ / case[2] for case in cases), path=[fakes, set_.parent], options=options)
-    device, gpu, npu, short, broken, *answers = shown.splitlines()
+    release = folder / "release"  # as a device has it: the files of a kit in one folder
+    shutil.copytree(built.folder / android.TARGET.assets, release)
+    shutil.copy(built.folder / "manifest.json", release)
+    contract = json.loads((release / "preprocess.json").read_text())
+    (release / "preprocess.json").write_text(
+        json.dumps({**contract, "scores": {**contract["scores"], "temperature": 2.5}})
+    )
+    pictures = [set_ / case[2] for case in cases]
+    shown = built.run(
+        "cases.DeviceKt", *pictures, path=[fakes, set_.parent], options=[*options, f"-Drelease={release}"]
+    )
+    device, gpu, npu, short, broken, *answers, released = shown.splitlines()
+    assert released == f"2.5 {answers[0].split(chr(9))[0].split(' ')[1]}"
     assert device == "done: kotlin.Unit"
     assert gpu == "no GPU here"
     assert npu == "LiteRT finds no NPU on this device, only [CPU]"

@@ -21,6 +21,10 @@ fun main(arguments: Array<String>) {
             println(answers.joinToString("\t") { "${it.number} ${it.label} ${it.score} ${it.probability}" })
         }
     }
+    val release = System.getProperty("release") ?: return
+    Classifier.open(context, File(release)).use { classifier ->
+        println("${classifier.contract.temperature} " + classifier.classify(File(arguments[0])).first().label)
+    }
 }
 
 private fun outcome(action: () -> Any): String = try {

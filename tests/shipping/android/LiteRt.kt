@@ -83,5 +83,10 @@ class CompiledModel private constructor(path: String) : AutoCloseable {
             check(options.given == setOf(Accelerator.CPU) && optionalEnv != null && "$assetManager" != "")
             return CompiledModel("${System.getProperty("assets")}/$assetName")
         }
+
+        fun create(filePath: String, options: Options, optionalEnv: Environment? = null): CompiledModel {
+            check(options.given == setOf(Accelerator.CPU) && optionalEnv != null)
+            return CompiledModel(filePath)
+        }
     }
 }
