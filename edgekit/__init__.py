@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edgekit.measurements import Summary
     from edgekit.progress import Progress
     from edgekit.records import Artifact
+    from edgekit.release.publisher import Releases
     from edgekit.runs import Run, RunInfo
     from edgekit.scores import Evaluation
 
@@ -53,6 +54,7 @@ _MODULES = {
     "Summary": "measurements",
     "Prediction": "api.predict",
     "Shipped": "api.ship",
+    "Releases": "release.publisher",
     "HistoryRow": "api.history",
     "Comparison": "analysis.difference",
     "Verdict": "analysis.regression",
@@ -79,6 +81,7 @@ __all__ = [
     "ParityError",
     "Prediction",
     "Progress",
+    "Releases",
     "Run",
     "RunInfo",
     "Shipped",

@@ -34,7 +34,7 @@ LAYERS = [
     ),
     *("files", "config", "runs"),
     *("stats", "data", "models", "evaluation", "training", "convert", "importing", "quant", "targets"),
-    *("ondevice", "devices", "bench", "web", "archive", "analysis", "reporting", "shipping"),
+    *("ondevice", "devices", "bench", "web", "archive", "analysis", "reporting", "shipping", "release"),
     *("api", "cli"),
 ]
 RUNTIMES = {

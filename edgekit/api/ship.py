@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit import runs
-from edgekit.errors import MissingError, UsageError, unknown
+from edgekit.errors import MissingError, UsageError, from_os_error, unknown
 from edgekit.measurements import HERE
-from edgekit.progress import Callback, reporting, working
+from edgekit.progress import Callback, note, reporting, working
 from edgekit.shipping import kit, targets
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ def ship(
     artifact: str | None = None,
     package: str | None = None,
     device: str | None = None,
+    updates: str | None = None,
+    channel: str = "stable",
+    root: str | Path | None = None,
     runs_dir: str | Path = "runs",
     progress: Callback | None = None,
 ) -> Shipped:
@@ -57,6 +61,9 @@ def ship(
         package: what the code is called in its language, such as "com.example.fruit".
         device: name of a device that the run was measured on. The default is then the INT8 file that was fastest there,
             and the kit quotes no figures of others.
+        updates: address of a website with releases, such as "https://example.com/models": the kit has a client that
+            takes them. channel: of those releases. root: file that the client trusts first; by default the newest root
+            of that website, reached from its first.
         runs_dir: the folder of the runs.
         progress: called with a `Progress` whenever the state changes.
 
@@ -80,6 +87,7 @@ def ship(
     from edgekit.api import report
 
     with reporting(progress):
+        source_of_updates = None if updates is None else _updates(updates, channel, root)
         opened = runs.choose_run(runs_dir, run)
         material = report.collect(opened, keep=False)
         measured = material.rows if device is None else _measured_on(opened, material.rows, device)
@@ -87,8 +95,30 @@ def ship(
         rows = [row for row in measured if row.artifact == chosen.name]
         with working(f"writing the kit for {to}"):
             source = _source(opened, chosen, name, rows, report.render(material, "card"))
+            source = replace(source, updates=source_of_updates)
             levels = kit.write(target, source, folder)
     return Shipped(folder, chosen.name, tuple(levels))
+
+
+def _updates(url: str, channel: str, root: str | Path | None) -> kit.Updates:
+    """Return where a kit takes releases from.
+
+    Raises:
+        UsageError: no address of a website, or no name of a channel. DataError: the root cannot be trusted.
+    """
+    from edgekit.release import metadata, verify
+
+    if not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?(/[A-Za-z0-9._~-]+)*/?", url):
+        raise UsageError(f"{url!r} is no address of a website with releases", "--updates https://example.com/models")
+    if url.startswith("http:"):
+        note(f"{url} is not encrypted: what is published is signed all the same, but others see who asks for it")
+    metadata.checked_name("channel", channel)
+    try:
+        first = None if root is None else Path(root).read_bytes()
+    except OSError as error:
+        raise from_os_error(error, f"reading {root}") from error
+    trusted = first if first is not None else verify.trusted_root(url)
+    return kit.Updates(url.rstrip("/"), channel, verify.checked_root(trusted))
 
 
 def _measured_on(run: runs.Run, rows: Sequence[Summary], device: str) -> list[Summary]:

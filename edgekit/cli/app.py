@@ -26,6 +26,7 @@ from edgekit.cli import (
     models,
     predict,
     quant,
+    release,
     report,
     serve,
     ship,
@@ -70,6 +71,7 @@ app.command()(models.models)
 app.command()(doctor.doctor)
 app.add_typer(devices.devices_app, name="devices", help="List devices, or query and clean one.")
 app.add_typer(data.data_app, name="data", help="Check a folder of images, or tell a run where its images are.")
+app.add_typer(release.release_app, name="release", help="Publish kits, so that apps and boards take new models safely.")
 app.add_typer(quant.quant_app, name="quant", help="Inspect the quantized network.")
 
 

@@ -39,6 +39,19 @@ def ship(
             metavar="D",
         ),
     ] = None,
+    updates: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of a website with releases, https://…: the kit takes new models from it.", metavar="URL"
+        ),
+    ] = None,
+    channel: Annotated[str, typer.Option(help="With --updates: which releases.", metavar="CHANNEL")] = "stable",
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --updates: root.json to trust first. Default: the newest of the website.", metavar="FILE"
+        ),
+    ] = None,
     check: Annotated[
         Path | None,
         typer.Option(help="Kit to verify on this machine.", metavar="DIR", show_default=False),
@@ -55,13 +68,24 @@ def ship(
     from edgekit.api import ship as api
 
     if check is not None:
-        if to or out or artifact or package or device or run is not None:
+        if to or out or artifact or package or device or updates or root or run is not None:
             raise UsageError("--check takes a kit, and nothing else", f"edgekit ship --check {quote(str(check))}")
         folder, levels = check, api.check_kit(check)
     else:
         if not to or out is None:
             raise UsageError("say what the kit is for, and where to write it", "edgekit ship --to python --out my-kit")
-        shipped = api.ship(run, to, out, artifact=artifact, package=package, device=device, runs_dir=runs_dir)
+        shipped = api.ship(
+            run,
+            to,
+            out,
+            artifact=artifact,
+            package=package,
+            device=device,
+            updates=updates,
+            channel=channel,
+            root=root,
+            runs_dir=runs_dir,
+        )
         folder, levels = shipped.folder, list(shipped.levels)
         progress.note(f"{shipped.artifact} -> {folder}")
     if json:

@@ -67,7 +67,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Updates:
-    """Where the apps take new releases from.
+    """Website that the apps take new releases from.
 
     Attributes:
         url: of the release folder. root: its metadata of the role root, which the apps trust first, as bytes.
@@ -340,13 +340,13 @@ def opened(folder: Path) -> dict[str, Any]:
 def check(target: Target, folder: Path) -> list[Level]:
     """Return what can be verified of a kit on this machine: its files, then its own tests."""
     wanted = opened(folder)["files"]
-    changed = [name for name, sha256 in wanted.items() if _sha256(folder, name) != sha256]
+    changed = [name for name, sha256 in wanted.items() if sha256_inside(folder, name) != sha256]
     problems = [f"{name}: changed or missing" for name in changed] or ["manifest.json lists no files"] * (not wanted)
     level = Level("files", WRONG if problems else VERIFIED, tuple(problems))
     return [level, *target.check(folder)]
 
 
-def _sha256(folder: Path, name: str) -> str:
+def sha256_inside(folder: Path, name: str) -> str:
     """Return the hash of a file of a kit; "" where there is none, or its name leads out of the kit."""
     path = folder / name
     try:

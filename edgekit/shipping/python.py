@@ -26,7 +26,7 @@ def check(folder: Path) -> list[kit.Level]:
 
 def values(source: kit.Source) -> dict[str, Any]:
     """Return what the README needs: the packages to install."""
-    return {"pip": _NEEDS[source.artifact.runtime]}
+    return {"pip": _NEEDS[source.artifact.runtime] + (" cryptography" if source.updates else "")}
 
 
 def more(source: kit.Source) -> dict[str, Path]:

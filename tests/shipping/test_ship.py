@@ -24,6 +24,7 @@ from edgekit.shipping import golden, kit, targets
 from tests import nets
 from tests.datasets import write_images
 from tests.doubles import engine, plant
+from tests.release.site import Site
 
 LABELS = ["apple", "<b>pear", 'a "quoted" $name']
 
@@ -318,3 +319,65 @@ def test_engines_are_built_with_the_flags_of_each_tensorrt(shipped: Path, tmp_pa
     flags = {"INT8", "FP16"} if version in ("8.5.2", "10.3.0") else set()
     assert set(about["flags"]) - {"TF32"} == flags
     assert ("typed" in Path(done.stdout.strip()).name) == (not flags)
+
+
+def test_a_kit_takes_releases_that_are_right_on_its_machine(shipped: Path, tmp_path: Path) -> None:
+    """From the command line of the publisher to the programs of the kit, through a web server."""
+    public, keys, kept = tmp_path / "public", tmp_path / "keys", tmp_path / "state"
+
+    def release(*arguments: str | Path) -> None:
+        assert command(["release", *map(str, arguments)]) == 0
+
+    def updates(*commands: str) -> list[dict[str, str]]:
+        program = [sys.executable, str(tmp_path / "app" / "updates.py"), "--state", str(kept), *commands]
+        said = subprocess.run(program, capture_output=True, text=True, check=True).stdout
+        return [json.loads(line) for line in said.splitlines()]
+
+    release("init", public, "--keys", keys, "--no-passphrase")
+    with Site(public) as site:
+        made = ["ship", "fruit", "--to", "python", "--out", str(tmp_path / "app"), "--updates", site.url]
+        assert command(made) == 0
+        assert kit.check(targets.TARGETS["python"], tmp_path / "app")[0].state == kit.VERIFIED
+        text = (tmp_path / "app" / "README.md").read_text()
+        assert f"takes releases of the channel `stable` from {site.url}" in text
+        assert "cryptography" in text
+        release("add", public, "fruit", "--to", "python", "--channel", "stable", "--keys", keys)
+        assert [each["state"] for each in updates("check")] == ["updated"]
+        assert not [path for path in site.requests if "model.int8" in path]  # it is the model that the kit has
+        assert [each.get("release") for each in updates("start", "good")] == ["r2", None]
+
+        wrong = tmp_path / "wrong"  # another model's scores: what a device with a broken delegate sees
+        shutil.copytree(shipped / "kit", wrong)
+        scores = wrong / "golden" / "scores.f32"
+        scores.write_bytes(bytes(len(scores.read_bytes())))
+        manifest = json.loads((wrong / "manifest.json").read_text())
+        manifest["files"]["golden/scores.f32"] = files.sha256_file(scores)
+        files.save_json(wrong / "manifest.json", manifest)
+        release("add", public, wrong, "--channel", "stable", "--keys", keys)
+        found, started = updates("check", "start")
+        assert (found["state"], started["release"]) == ("refused", "r2")
+        assert found["reason"].startswith("self-test: ")
+        classify = [sys.executable, str(tmp_path / "app" / "classifier.py"), "--kit", started["folder"]]
+        picture = str(shipped / "kit" / "golden" / "landscape.png")
+        assert subprocess.run([*classify, picture], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("ftp://example.com", "no address of a website"),
+        ("https://user:secret@example.com/a", "no address of a website"),
+        ('https://example.com/"', "no address of a website"),
+        ("http://127.0.0.1:9/models", "cannot be reached"),
+    ],
+)
+def test_an_address_of_releases_that_is_none_is_told(shipped: Path, tmp_path: Path, url: str, message: str) -> None:
+    with pytest.raises((UsageError, MissingError), match=message):
+        edgekit.ship("fruit", "python", tmp_path / "out", updates=url)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_root_of_releases_that_is_none_is_told(shipped: Path, tmp_path: Path) -> None:
+    (tmp_path / "root.json").write_text('{"signatures":[],"signed":{}}')
+    with pytest.raises(DataError, match="no root of releases"):
+        edgekit.ship("fruit", "python", tmp_path / "out", updates="https://example.com", root=tmp_path / "root.json")

@@ -53,12 +53,14 @@ class Classifier:
     """A model, its labels and its preprocessing.
 
     Args:
-        model: the model file; default: the one that manifest.json names. Its folder holds labels.txt and
-            preprocess.json. threads: of the CPU.
+        model: the model file, or a folder whose manifest.json names it; default: the folder of this program. Its folder
+            holds labels.txt and preprocess.json. threads: of the CPU.
     """
 
     def __init__(self, model: str | Path | None = None, threads: int = 1) -> None:
-        path = Path(model) if model is not None else HERE / read_json(HERE / "manifest.json")["model"]
+        path = Path(model) if model is not None else HERE
+        if path.is_dir():
+            path = path / read_json(path / "manifest.json")["model"]
         folder = path.resolve().parent
         self.contract = read_json(folder / "preprocess.json")
         labels = (folder / "labels.txt").read_bytes()
@@ -440,12 +442,13 @@ def main() -> int:
     parser.add_argument("pictures", nargs="*", type=Path)
     parser.add_argument("--check", action="store_true", help="compare this machine with the golden set")
     parser.add_argument("--json", action="store_true", help="with --check: results as JSON")
+    parser.add_argument("--kit", type=Path, default=HERE, help="folder of the model; default: that of this program")
     given = parser.parse_args()
     if not given.pictures and not given.check:
         parser.error("no pictures")
-    model = Classifier()
+    model = Classifier(given.kit)
     if given.check:
-        found = list(check(model, HERE / "golden"))
+        found = list(check(model, given.kit / "golden"))
         if given.json:
             print(json.dumps([result._asdict() for result in found]))
         for result in found if not given.json else []:
