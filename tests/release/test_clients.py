@@ -156,7 +156,7 @@ def test_a_release_that_fails_its_self_test_is_barred(device: Device, tmp_path: 
 
 
 def test_a_self_test_that_hangs_ends(device: Device, tmp_path: Path) -> None:
-    device.test = script(tmp_path, "sleep 100")
+    device.test = script(tmp_path, "sleep 20")
     found = device.run("check")[0]
     assert found["state"] == "refused"
     assert "self-test: it took more than 3 s" in found["reason"]

@@ -224,7 +224,7 @@ struct Root {
     /// Returns the root that comes after this one: signed by this one's keys and by its own.
     func next(_ file: Data) throws -> Root {
         let next = try Root(file, verified(file, "root"))
-        guard next.version == version + 1 else { throw Refused("version \(next.version) after \(version)") }
+        guard next.version == version + 1 else { throw Refused("another version than \(version + 1)") }
         return next
     }
 

@@ -127,7 +127,7 @@ private final class Transfer: @unchecked Sendable {
             let limit = min(end, last.addingTimeInterval(silence))
             guard Date() < limit else { throw Unreachable("it took too long") }
             try stop.check()
-            condition.wait(until: min(limit, Date(timeIntervalSinceNow: 0.5)))
+            _ = condition.wait(until: min(limit, Date(timeIntervalSinceNow: 0.5)))
         }
         if let failure { throw failure }
         return status

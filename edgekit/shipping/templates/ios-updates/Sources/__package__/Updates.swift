@@ -160,7 +160,8 @@ public final class Updates: Sendable {
         guard root.expires > clock else { throw Refused("root.json: expired") }
         let snapshot = try newestSnapshot(server, root, clock)
         let settled = "\(snapshot.version) \(app) \(settings.channel) \(settings.built)"
-        if store.read().settled == settled { return Outcome(state: .current, release: "", reason: "") }
+        let state = store.read()
+        if state.settled == settled { return Outcome(state: .current, release: state.active, reason: "") }
         let offer = try offer(server, root, snapshot, clock)
         let outcome = try followed(offer, app: app, server: server, stop: stop)
         try store.change { $0.settled = settled }
@@ -183,7 +184,7 @@ public final class Updates: Sendable {
         for _ in 0..<256 {
             let name = "\(root.version + 1).root.json"
             guard let file = try server.metadata(name, mayBeMissing: true) else { break }
-            root = try reading("root.json") { try root.next(file) }
+            root = try reading(name) { try root.next(file) }
             try store.write(file, to: store.root)
         }
         return root
@@ -243,25 +244,25 @@ public final class Updates: Sendable {
         let state = store.read()
         let channel = try offer.channel(settings.channel)
         let reasons = channel.candidates(for: state.id).map { ($0, offer.reason(against: $0, state, app: app)) }
+        let why = reasons.map(\.1).filter { !$0.isEmpty }.joined(separator: "; ")
         if let (id, _) = reasons.first(where: { $0.1.isEmpty }) {
-            if id == state.active { return Outcome(state: .current, release: "", reason: "") }
-            let files = try offer.files(of: id)
-            try download(id, files, state, server)
+            if id == state.active { return Outcome(state: .current, release: id, reason: why) }
+            try download(id, offer.files(of: id), state, server)
             try pass(id, stop)
-            try use(id)
-            return Outcome(state: .updated, release: id, reason: "")
+            try use(id, offer)
+            return Outcome(state: .updated, release: id, reason: why)
         }
         if !state.active.isEmpty, offer.isOut(state.active, state) {
-            let release = offer.isOut(state.previous, state) || !store.isWhole(state.previous) ? "" : state.previous
+            let isGood = !offer.isOut(state.previous, state) && store.isWhole(state.previous)
             try store.change { state in
                 state.goBack()
-                state.active = release
+                if !isGood { state.active = "" }
             }
             keepUsed()
-            return Outcome(state: .updated, release: release, reason: offer.reason(against: state.active, state, app: app))
+            let reason = offer.reason(against: state.active, state, app: app)
+            return Outcome(state: .updated, release: isGood ? state.previous : "", reason: reason)
         }
-        let reason = reasons.first?.1 ?? "\(channel.release) is not rolled out to this phone yet"
-        return Outcome(state: .current, release: "", reason: reason)
+        return Outcome(state: .current, release: state.active, reason: why)
     }
 
     /// Downloads a release, or what is missing of it.
@@ -270,7 +271,8 @@ public final class Updates: Sendable {
         if (try? store.files(of: id)) == wanted, store.isWhole(id) { return }
         let part = store.part(id)
         store.removeParts(but: id)
-        let others = contents(of: own) + [id, state.active, state.previous].flatMap(contents)
+        let golden = own.appendingPathComponent("golden")
+        let others = [own, golden].flatMap(contents) + [id, state.active, state.previous].flatMap(contents)
         for (name, target) in files.sorted(by: { $0.key < $1.key }) {
             let made = part.appendingPathComponent(name)
             if Store.holds(made, target.description) { continue }
@@ -292,13 +294,13 @@ public final class Updates: Sendable {
     }
 
     /// Returns the files of a folder; those of folders in it are not looked at.
-    private func contents(of folder: URL) -> [URL] {
+    private func contents(_ folder: URL) -> [URL] {
         let names = (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
         return names.map(folder.appendingPathComponent)
     }
 
     /// Returns the files of a release on this phone.
-    private func contents(of id: String) -> [URL] {
+    private func contents(_ id: String) -> [URL] {
         let files = id.isEmpty ? nil : try? store.files(of: id)
         return (files ?? [:]).keys.filter(isFileName).map(store.release(id).appendingPathComponent)
     }
@@ -359,9 +361,13 @@ public final class Updates: Sendable {
     }
 
     /// Makes a release the one that the next start uses.
-    private func use(_ id: String) throws {
+    private func use(_ id: String, _ offer: Offer) throws {
         try store.change { state in
-            if !state.trying && state.active != id { state.previous = state.active }
+            if offer.isOut(state.active, state) {
+                state.previous = ""
+            } else if !state.trying && !state.active.isEmpty {
+                state.previous = state.active
+            }
             if state.previous == id { state.previous = "" }
             (state.active, state.trying, state.starts) = (id, true, 0)
             (state.testing, state.tests) = ("", 0)
@@ -441,7 +447,28 @@ private struct Named {
 private struct Target {
     let address: String
     let description: Description
+
+    /// - Parameter targets: what is signed, by path.
+    init(_ name: String, _ path: Value, _ targets: [String: Value]) throws {
+        guard isFileName(name), name != "files.json", case .text(let path) = path, isTarget(path) else {
+            throw Refused("a file is called what none may be called")
+        }
+        guard let entry = targets[path] else { throw Refused("\(name) is not among the targets") }
+        guard let hash = try entry["hashes"]?.text("sha256"), isHash(hash) else { throw Refused("\(name) has no hash") }
+        let parts = path.split(separator: "/")
+        address = (["targets"] + parts.dropLast() + ["\(hash).\(parts.last!)"]).joined(separator: "/")
+        description = Description(length: try entry.number("length"), sha256: hash)
+    }
 }
+
+/// Whether a text is the path of a target: 16 digits, "/" and the name of a file.
+private func isTarget(_ path: String) -> Bool {
+    let parts = path.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
+    return parts.count == 2 && parts[0].utf8.count == 16 && parts[0].utf8.allSatisfy(isHex)
+        && isFileName(String(parts[1]))
+}
+
+private func isHash(_ text: String) -> Bool { text.utf8.count == 64 && text.utf8.allSatisfy(isHex) }
 
 /// A channel: which of two releases a phone gets.
 private struct Channel {
@@ -464,29 +491,52 @@ private struct Channel {
     }
 }
 
+/// A release in the signed list.
+private struct Release {
+    let app: Int
+    let contract: Int
+    /// The files of each kind of kit, by name.
+    let kits: [String: [String: Target]]
+
+    init(_ entry: Value, _ targets: [String: Value]) throws {
+        app = try entry.number("app")
+        contract = try entry.number("contract")
+        kits = try Dictionary(
+            uniqueKeysWithValues: entry.object("kits").keys.map { kit in
+                guard let names = try entry["kits"]?.object(kit), names.count <= 256 else {
+                    throw Refused("a release of more than 256 files")
+                }
+                return (kit, try Dictionary(uniqueKeysWithValues: names.map { ($0, try Target($0, $1, targets)) }))
+            })
+    }
+}
+
 /// What the signed list has for a kit.
 private struct Offer {
     private let kit: String
     private let contract: Int
-    private let targets: [String: Value]
-    private let channels: [String: Value]
-    private let releases: [String: Value]
+    private let channels: [String: Channel]
+    private let releases: [String: Release]
     private let recalled: [String]
 
+    /// - Throws: `Refused` if anything of it has another form than it must have.
     init(_ signed: Value, kit: String, contract: Int) throws {
         self.kit = kit
         self.contract = contract
-        targets = try signed.object("targets")
         guard let own = signed["x-edgekit"] else { throw Refused("not of edgekit") }
         guard try own.number("schema") == 1 else { throw Refused("made by a newer edgekit") }
-        channels = try own.object("channels")
-        releases = try own.object("releases")
+        let targets = try signed.object("targets")
+        channels = try own.object("channels").mapValues(Channel.init)
+        releases = try own.object("releases").mapValues { try Release($0, targets) }
         recalled = try own.texts("recalled")
+        guard ([String](channels.keys) + releases.keys + recalled).allSatisfy(isId) else {
+            throw Refused("a release or channel is called what none may be called")
+        }
     }
 
     func channel(_ name: String) throws -> Channel {
-        guard let entry = channels[name] else { throw Refused("no channel \(name)") }
-        return try reading("targets.json") { try Channel(entry) }
+        guard let channel = channels[name] else { throw Refused("no channel \(name)") }
+        return channel
     }
 
     /// Whether a release must not be used any more.
@@ -495,45 +545,23 @@ private struct Offer {
     /// Returns why a release is not for this phone; "" if it is.
     func reason(against id: String, _ state: State, app: Int) -> String {
         if recalled.contains(id) { return "\(id) was recalled" }
-        if state.barred.contains(id) { return "\(id) failed on this phone" }
-        guard let release = releases[id], let needed = try? release.number("app"),
-            let written = try? release.number("contract")
-        else { return "\(id) is not in the release folder" }
-        if release["kits"]?[kit] == nil { return "\(id) is not for \(kit)" }
-        if app < needed { return "\(id) needs version \(needed) of the app" }
-        return written > contract ? "\(id) needs contract \(written)" : ""
+        if state.barred.contains(id) { return "\(id) failed here before" }
+        guard let release = releases[id] else { return "\(id) is not in the release folder" }
+        if release.kits[kit] == nil { return "\(id) is not for \(kit)" }
+        if app < release.app { return "\(id) needs version \(release.app) of the app" }
+        return release.contract > contract ? "\(id) needs contract \(release.contract)" : ""
     }
 
     /// Returns the files of a release by name.
     func files(of id: String) throws -> [String: Target] {
-        try reading(id) {
-            guard case .object(let names)? = releases[id]?["kits"]?[kit], names.count <= 256 else {
-                throw Refused("more than 256 files")
-            }
-            let files = try Dictionary(uniqueKeysWithValues: names.map { ($0.key, try target($0.key, $0.value)) })
-            for name in ["manifest.json", "labels.txt", "preprocess.json"] where files[name] == nil {
-                throw Refused("no \(name)")
-            }
-            guard files.values.reduce(0, { $0 + $1.description.length }) <= 1 << 31 else {
-                throw Refused("more than 2 GiB")
-            }
-            return files
+        let files = releases[id]?.kits[kit] ?? [:]
+        for name in ["manifest.json", "labels.txt", "preprocess.json"] where files[name] == nil {
+            throw Refused("\(id): no \(name)")
         }
-    }
-
-    private func target(_ name: String, _ path: Value) throws -> Target {
-        guard isFileName(name), name != "files.json", case .text(let path) = path, path.utf8.count > 17,
-            path.utf8.prefix(16).allSatisfy(isHex), Array(path.utf8)[16] == UInt8(ascii: "/"),
-            isFileName(String(path.dropFirst(17)))
-        else { throw Refused("a file is called what no file may be called") }
-        guard let entry = targets[path] else { throw Refused("\(name) is not among the targets") }
-        let length = try entry.number("length")
-        guard let hash = try entry["hashes"]?.text("sha256"), hash.utf8.count == 64, hash.utf8.allSatisfy(isHex) else {
-            throw Refused("\(name) has no hash")
+        guard files.values.reduce(0, { $0 + $1.description.length }) <= 1 << 31 else {
+            throw Refused("\(id): more than 2 GiB")
         }
-        let parts = path.split(separator: "/")
-        let address = (["targets"] + parts.dropLast() + ["\(hash).\(parts.last!)"]).joined(separator: "/")
-        return Target(address: address, description: Description(length: length, sha256: hash))
+        return files
     }
 }
 
@@ -557,7 +585,7 @@ private final class Verdict: @unchecked Sendable {
         while said == nil {
             guard Date() < end else { return "it took more than \(Int(seconds)) s" }
             try stop.check()
-            condition.wait(until: min(end, Date(timeIntervalSinceNow: 0.5)))
+            _ = condition.wait(until: min(end, Date(timeIntervalSinceNow: 0.5)))
         }
         return said == "" ? nil : said
     }
