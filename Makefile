@@ -75,7 +75,7 @@ $(VENV)/.test: pyproject.toml $(VENV)/.demo
 	-.venv-tflite/bin/pip install --quiet tflite-runtime==2.14.0 "numpy<2"
 	touch $@
 
-# LiteRT.js, as package-lock.json pins it: `edgekit serve`, the tests of its page and a wheel need it. And TypeScript, which
+# LiteRT.js, as package-lock.json pins it: `edgekit serve`, the tests of its page and a wheel need it. And TypeScript and tuf-js, which
 # only `make scripts` and its test need.
 node_modules/.ready: package.json package-lock.json
 	@npm ci --ignore-scripts --no-audit --no-fund && touch $@ || \

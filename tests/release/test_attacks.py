@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from tests.release.attacks import ATTACKS, Folders
 from tests.release.clients import PASSES, answers
 from tests.release.folders import NOW, SECONDS, write_app
 from tests.release.site import Site
+
+TUFJS = Path(__file__).parents[2] / "node_modules" / "tuf-js"
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -64,3 +68,18 @@ def test_python_tuf_answers_an_attack(folders: Folders, name: str, tmp_path: Pat
             except (RepositoryError, DownloadError, HTTPError):
                 found.append("refused")
     assert tuple(found) == attack.tuf
+
+
+@pytest.mark.skipif(
+    not TUFJS.is_dir() or not shutil.which("node"), reason="tuf-js is not installed: install Node.js, then npm ci"
+)
+@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if attack.tuf and not attack.later])
+def test_tuf_js_answers_an_attack(folders: Folders, name: str, tmp_path: Path) -> None:
+    """TUF's client in JavaScript reads the same folders, and refuses the same attacks."""
+    attack = ATTACKS[name]
+    (tmp_path / "root.json").write_bytes(folders.root)
+    with Site(*(folders[each] for each in attack.folders)) as site:
+        site.tricks = dict(attack.tricks)
+        command = ["node", str(Path(__file__).with_name("tufjs.mjs")), site.url, str(tmp_path), str(len(attack.tuf))]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert tuple(line.split("\t")[0] for line in done.stdout.splitlines()) == attack.tuf, done.stdout
