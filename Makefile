@@ -75,8 +75,8 @@ $(VENV)/.test: pyproject.toml $(VENV)/.demo
 	-.venv-tflite/bin/pip install --quiet tflite-runtime==2.14.0 "numpy<2"
 	touch $@
 
-# LiteRT.js, as package-lock.json pins it: `edgekit serve`, the tests of its page and a wheel need it. And TypeScript and tuf-js, which
-# only `make scripts` and its test need.
+# LiteRT.js, as package-lock.json pins it: `edgekit serve`, the tests of its page and a wheel need it. And TypeScript and
+# tuf-js, which only `make scripts` and tests need.
 node_modules/.ready: package.json package-lock.json
 	@npm ci --ignore-scripts --no-audit --no-fund && touch $@ || \
 		echo "LiteRT.js is not installed, which edgekit serve and its tests need: install npm, then run npm ci"
