@@ -267,7 +267,7 @@ def _fill(target: Target, source: Source, folder: Path, found: Sequence[Level], 
     # Program text and Markdown; nothing in it is of a user: run, file and package names are checked, class names stay
     # in labels.txt.
     options: dict[str, Any] = {"autoescape": False, "trim_blocks": True, "undefined": jinja2.StrictUndefined}
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(templates), **options)  # noqa: S701
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader([templates, TEMPLATES]), **options)  # noqa: S701
     environment.filters |= target.filters
     values = {**_filled(source), **target.values(source), "checked": found}
     for path in sorted(templates.rglob("*")):
