@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -55,10 +56,11 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         contract_of = artifacts.contract_of
         with pytest.MonkeyPatch.context() as within:
             within.setattr(ios, "_compiler", lambda: "")
+            within.setattr(ship, "_updates", lambda url, channel, root: kit.Updates(url, channel, b"{}"))
             within.setattr(artifacts, "contract_of", lambda made: replace(contract_of(made), temperature=1.5))
             for precision, taken in (("int8", "uint8"), ("fp32", "float")):
                 edgekit.export(run, "android", precisions=[precision], recipe="minmax", input=taken)
-                edgekit.ship("fruit", "ios", precision, package="FruitClassifier",
+                edgekit.ship("fruit", "ios", precision, package="FruitClassifier", updates="https://example.com/models",
                              artifact=f"android/model.{precision}.tflite")  # fmt: skip
         yield folder
 
@@ -78,7 +80,7 @@ def test_a_kit_is_complete_and_says_what_was_checked(shipped: Path) -> None:
     text = (folder / "README.md").read_text()
     assert "- tensor to scores: not verified (no Swift compiler is installed here)\n" in text
     assert "not verified on hardware" in text
-    assert len(text.splitlines()) < 60
+    assert len(text.splitlines()) < 80  # with what it says of updates
     assert not [line for line in text.splitlines() if len(line) > 125]
 
 
@@ -310,9 +312,13 @@ def said(program: Path, shipped: Path, tmp_path_factory: pytest.TempPathFactory)
     commands |= {name: [name, folder / "picture"] for name in ("classify", "frame")}
     contract = json.loads((folder / "int8/Sources/FruitClassifier/Model/preprocess.json").read_text())
     contract["scores"]["classes"] = len(CRLF_LABELS)
+    text = "".join(f"{label}\n" for label in CRLF_LABELS).encode()
+    contract["labels_sha256"] = hashlib.sha256(text).hexdigest()
     (folder / "preprocess.json").write_text(json.dumps(contract))
-    (folder / "labels.txt").write_bytes("".join(f"{label}\n" for label in CRLF_LABELS).encode())
+    (folder / "labels.txt").write_bytes(text)
     commands |= {"labels": ["labels", folder], "refused": ["refused"]}
+    for name in ("right release", "wrong release"):
+        commands[name] = ["release", release(shipped / "int8", folder / name.replace(" ", "-"), name[0] == "w")]
     words = [str(word) for name in commands for word in (*commands[name], "--")]
     run = [ios._compiler(), "run", "-c", "release", "--skip-build", "Program", *words]
     done = subprocess.run(run, cwd=program, capture_output=True, text=True, timeout=300, check=False)
@@ -412,6 +418,27 @@ def test_labels_are_lines_whatever_is_in_them(said: Said) -> None:
     assert json.loads(read) == CRLF_LABELS
     assert len(CRLF_LABELS) == 1000
     assert refused == "the model gives 1 scores, and labels.txt has 1000 lines"
+
+
+def release(own: Path, folder: Path, is_wrong: bool) -> Path:
+    """What a device has of a release: the files of a kit in one folder. is_wrong: with other scores."""
+    shutil.copytree(own / "Sources/FruitClassifier/Model", folder)
+    shutil.copytree(own / "Tests/FruitClassifierTests/golden", folder / "golden")
+    shutil.copy(own / "manifest.json", folder)
+    contract = json.loads((folder / "preprocess.json").read_text())
+    contract["scores"]["temperature"] = contract["scores"]["temperature"] + (1 if is_wrong else 0)
+    (folder / "preprocess.json").write_text(json.dumps(contract))
+    if is_wrong:
+        scores = np.fromfile(folder / "golden/scores.f32", "<f4")
+        (scores + 100).tofile(folder / "golden/scores.f32")
+    return folder
+
+
+@needs_swift
+@pytest.mark.slow
+def test_a_release_is_opened_and_tested_where_it_lies(said: Said) -> None:
+    assert said[0]["right release"] == "right\t1.5\n"
+    assert said[0]["wrong release"].startswith("tensor to scores: ")
 
 
 @needs_swift

@@ -9,6 +9,8 @@ let runtime = ProcessInfo.processInfo.environment["LITERT"] ?? ""  // folder of 
 let package = Package(
     name: "Program",
     targets: [
+        .target(name: "CCrypto", path: "CCrypto", linkerSettings: [.unsafeFlags(["-l:libcrypto.so.3"])]),
+        .target(name: "CryptoKit", dependencies: ["CCrypto"], path: "CryptoKit"),
         .target(name: "CoreGraphics", path: "CoreGraphics"),
         .target(name: "CoreVideo", path: "CoreVideo"),
         .target(name: "ImageIO", dependencies: ["CoreGraphics"], path: "ImageIO"),
@@ -17,7 +19,7 @@ let package = Package(
             linkerSettings: [.unsafeFlags(["-L\(runtime)", "-lLiteRt", "-Xlinker", "-rpath=\(runtime)"])]),
         .target(name: "TensorFlowLite", dependencies: ["CLiteRt"], path: "TensorFlowLite"),
         .executableTarget(
-            name: "Program", dependencies: ["CoreGraphics", "CoreVideo", "ImageIO", "TensorFlowLite"],
+            name: "Program", dependencies: ["CoreGraphics", "CoreVideo", "CryptoKit", "ImageIO", "TensorFlowLite"],
             path: "Program",
             resources: [.process("Model")]),
     ]

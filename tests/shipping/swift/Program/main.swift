@@ -4,6 +4,7 @@
 //     Program classify FILE       prints the answers, the most probable first
 //     Program frame FILE          whether a camera frame of a picture, lying on its side, has the same answers
 //     Program labels FOLDER       prints the labels that a folder has
+//     Program release FOLDER      prints whether a release's golden set is right, as the updates test it
 //     Program tensor LAYOUT OUT   writes the float32 tensor of a square of noise of 8 pixels
 //     Program composed OUT        writes levels of transparent pixels over four backgrounds
 //     Program refused             prints what is said of bad input
@@ -116,6 +117,13 @@ func run(_ arguments: [String]) throws {
         print(String(decoding: try JSONEncoder().encode(model.labels), as: UTF8.self))
         let black = [UInt8](repeating: 0, count: model.fit.size * model.fit.size * 3)
         do { _ = try model.scores(of: black) } catch { print(error) }
+    case "release":
+        let folder = URL(fileURLWithPath: arguments[1])
+        let model = try Classifier(folder: folder, on: .cpu)
+        do {
+            try model.check(folder.appendingPathComponent("golden"), on: .cpu)
+            print("right", model.temperature, separator: "\t")
+        } catch { print(error) }
     case "tensor":
         let input = try InputTensor(
             kind: .float32, layout: .init(rawValue: arguments[1])!, mean: [0.485, 0.456, 0.406],
