@@ -25,6 +25,7 @@ from edgekit.targets.contract import Contract
 from tests.bench.results import BASELINE_ROW
 
 SOURCE = kit.TEMPLATES / "python" / "classifier.py"
+UPDATES = kit.TEMPLATES / "python-updates" / "updates.py"
 LABELS = ("cat", "<b>dog</b>", 'a "quoted" $name', "🐈", "שלום")
 PREPROCESS = Preprocess(64, 73, "bicubic")
 KINDS = (
@@ -126,8 +127,9 @@ def test_files_of_every_kind_are_read_as_edgekit_reads_them(tmp_path: Path, mode
         assert (module.load(path, PREPROCESS.contract()) == np.asarray(images.load_image(path))).all()
 
 
-def test_it_is_written_for_python_3_8() -> None:
-    tree = ast.parse(SOURCE.read_text(encoding="utf-8"), feature_version=(3, 8))
+@pytest.mark.parametrize("path", [SOURCE, UPDATES], ids=lambda path: path.stem)
+def test_it_is_written_for_python_3_8(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
     assigned = [node for statement in tree.body if isinstance(statement, ast.Assign) for node in ast.walk(statement)]
     assert not [node for node in assigned if isinstance(node, ast.Subscript)]  # tuple[...] needs 3.9 when it is run
     assert not [k for k in ast.walk(tree) if isinstance(k, ast.keyword) and k.arg == "strict"]
@@ -135,7 +137,8 @@ def test_it_is_written_for_python_3_8() -> None:
                 for alias in node.names}  # fmt: skip
     imported |= {node.module.partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     runtimes = {"ai_edge_litert", "tflite_runtime", "onnxruntime", "engine"}
-    assert imported - {*sys.stdlib_module_names} == {"numpy", "PIL", *runtimes}
+    needed = {"cryptography"} if path == UPDATES else {"numpy", "PIL", *runtimes}
+    assert imported - {*sys.stdlib_module_names} == needed
 
 
 def test_noise_is_that_of_the_golden_set() -> None:
