@@ -356,7 +356,20 @@ def test_a_kit_takes_releases_that_are_right_on_its_machine(shipped: Path, tmp_p
         release("add", public, wrong, "--channel", "stable", "--keys", keys)
         found, started = updates("check", "start")
         assert (found["state"], started["release"]) == ("refused", "r2")
-        assert found["reason"].startswith("self-test: ")
+        assert found["reason"].startswith("self-test: tensor to scores: ")
+        without = "import sys; sys.modules['ai_edge_litert'] = sys.modules['tflite_runtime'] = None\n"
+        program = tmp_path / "app" / "classifier.py"
+        kept_text = program.read_text()
+        program.write_text(kept_text.replace("import argparse\n", f"{without}import argparse\n", 1))
+        release("add", public, shipped / "kit", "--channel", "stable", "--keys", keys)
+        release("recall", public, "r2", "--keys", keys)
+        for _ in range(4):  # a test that cannot run says nothing of the release
+            found = updates("check")[0]
+            assert found["state"] == "unreachable"
+            assert "the runtime is not installed here" in found["reason"]
+        program.write_text(kept_text)
+        found, started = updates("check", "start")
+        assert (found["state"], started["release"]) == ("updated", found["release"])
         classify = [sys.executable, str(tmp_path / "app" / "classifier.py"), "--kit", started["folder"]]
         picture = str(shipped / "kit" / "golden" / "landscape.png")
         assert subprocess.run([*classify, picture], capture_output=True, text=True, check=True).stdout

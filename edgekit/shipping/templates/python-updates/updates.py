@@ -148,8 +148,7 @@ class Updates:
             raise ValueError(f"{self.url} is no address of a website")
         self.contract, self.built = int(settings["contract"]), str(settings["built"])
         self.timeout, self.test_seconds = timeout, test_seconds
-        own = [sys.executable, str(HERE / "classifier.py"), "--check", "--kit"]
-        self._test_command = [self_test] if self_test else own
+        self._self_test = self_test
 
     # The program's part.
 
@@ -196,6 +195,8 @@ class Updates:
             return Outcome("refused", "", str(why))
         except Unreachable as why:
             return Outcome("unreachable", "", str(why))
+        except ImportError as error:
+            return Outcome("unreachable", "", f"{error}: pip install cryptography")
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 return Outcome("unreachable", "", f"no space left in {self.state}")
@@ -400,7 +401,12 @@ class Updates:
         if tests >= 2:
             shutil.rmtree(self._folder(name), ignore_errors=True)
             raise SelfTestFailed("it crashed or hung")
-        problem = self._problem(self._folder(name))
+        try:
+            problem = self._problem(self._folder(name))
+        except (OSError, Unreachable) as why:  # the test did not run, which says nothing of the release
+            with self._changing() as state:
+                state["tests"] -= 1
+            raise Unreachable(f"self-test: {why}") from None
         if problem:
             with self._changing() as state:
                 _bar(state, name)
@@ -408,28 +414,43 @@ class Updates:
             raise SelfTestFailed(problem)
 
     def _problem(self, folder: Path) -> str:
-        """Return what the self-test finds wrong; "" for nothing."""
-        command = [*self._test_command, str(folder)]
+        """Return what the self-test finds wrong; "" for nothing.
+
+        Raises:
+            OSError, Unreachable: it cannot run.
+        """
+        own = [sys.executable, str(HERE / "classifier.py"), "--check", "--json", "--kit"]
+        command = [*([self._self_test] if self._self_test else own), str(folder)]
         started = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE,
             text=True,
             errors="replace",
             start_new_session=True,
         )
         try:
-            said, _ = started.communicate(timeout=self.test_seconds)
+            said, errors = started.communicate(timeout=self.test_seconds)
         except subprocess.TimeoutExpired:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(started.pid, 9)
             started.communicate()
             return f"it took more than {self.test_seconds:g} s"
-        if started.returncode == 0:
-            return ""
-        lines = [line.strip() for line in said.splitlines() if line.strip()]
-        wrong = [line for line in lines if "WRONG" in line or "cause:" in line]
-        return (wrong or lines or [f"exit status {started.returncode}"])[-1][:300]
+        lines = [line.strip() for line in f"{said}\n{errors}".splitlines() if line.strip()]
+        last = (lines or [f"exit status {started.returncode}"])[-1][:300]
+        if self._self_test:
+            return last if started.returncode else ""
+        try:
+            levels = {each["level"]: each for each in json.loads(said)}
+            wrong = [each for each in levels.values() if each["problems"]]
+            scores = levels["tensor to scores"]
+        except (ValueError, KeyError, TypeError):
+            return last
+        if wrong:
+            return f"{wrong[0]['level']}: {wrong[0]['cause'] or wrong[0]['problems'][0]}"
+        if scores["skipped"] or not scores["checked"]:
+            raise Unreachable(scores["skipped"] or "the golden set has no scores")
+        return ""
 
     def _clean(self, kept: set[str]) -> None:
         """Remove releases that are not used any more."""
