@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -105,8 +106,9 @@ def test_one_publisher_at_a_time(place: str, tmp_path: Path) -> None:
         releases.refresh()
 
 
-def compete(url: str, keys: str, folder: str, number: int, gate: Any, answers: Any) -> None:
+def compete(url: str, keys: str, folder: str, number: int, gate: Any, answers: Any, environment: Any) -> None:
     """Publish a release, in a process of its own, at the same moment as another one."""
+    os.environ.update(environment)  # what started this process may be older than the server
     try:
         releases = Releases(url, [keys])
         made = kits(Path(folder), number)
@@ -129,7 +131,16 @@ def test_two_publishers_lose_nothing(kind: str, tmp_path: Path, request: pytest.
         numbers = (2 * turn + 1, 2 * turn + 2)
         rivals = [
             context.Process(
-                target=compete, args=(url, str(tmp_path / "keys"), str(tmp_path / str(number)), number, gate, answers)
+                target=compete,
+                args=(
+                    url,
+                    str(tmp_path / "keys"),
+                    str(tmp_path / str(number)),
+                    number,
+                    gate,
+                    answers,
+                    dict(os.environ),
+                ),
             )
             for number in numbers
         ]
