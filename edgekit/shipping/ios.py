@@ -22,7 +22,9 @@ _KEYWORDS = (
     "switch|throw|throws|true|try|Type|typealias|var|where|while"
 )
 _QUICK = ("-Xswiftc", "-gnone")  # leaves out what only debuggers need
-_MODULES = "CoreGraphics|CoreVideo|CryptoKit|Foundation|ImageIO|Swift|TensorFlowLite|XCTest"  # that the kit imports
+_MODULES = (  # that the kit imports
+    "CoreGraphics|CoreVideo|CryptoKit|Foundation|FoundationNetworking|ImageIO|Swift|TensorFlowLite|XCTest"
+)
 
 
 def check(folder: Path) -> list[kit.Level]:

@@ -80,7 +80,7 @@ def test_a_kit_is_complete_and_says_what_was_checked(shipped: Path) -> None:
     text = (folder / "README.md").read_text()
     assert "- tensor to scores: not verified (no Swift compiler is installed here)\n" in text
     assert "not verified on hardware" in text
-    assert len(text.splitlines()) < 80  # with what it says of updates
+    assert len(text.splitlines()) < 90  # with what it says of updates
     assert not [line for line in text.splitlines() if len(line) > 125]
 
 

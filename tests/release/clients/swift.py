@@ -11,11 +11,14 @@ from tests.release.clients import Missing
 
 SOURCES = kit.TEMPLATES / "ios-updates" / "Sources" / "__package__"
 TESTS = Path(__file__).parents[2]
+_built: list[str] = []  # the command
 FILES = ("Updates", "UpdateMetadata", "UpdateServer", "UpdateStore")
 
 
 def prepared(scratch: Path) -> list[str]:
-    """Build the driver, and return its command."""
+    """Build the driver, once for all tests, and return its command."""
+    if _built:
+        return _built
     swift = ios._compiler()
     if not swift:
         raise Missing("no Swift compiler is installed here")
@@ -29,7 +32,8 @@ def prepared(scratch: Path) -> list[str]:
     done = subprocess.run(build, cwd=package, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "warning: " not in done.stdout, done.stdout
-    return [*_loader(swift), str(package / ".build" / "release" / "Driver")]
+    _built.extend([*_loader(swift), str(package / ".build" / "release" / "Driver")])
+    return _built
 
 
 def _loader(swift: str) -> list[str]:

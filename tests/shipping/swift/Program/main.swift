@@ -121,7 +121,7 @@ func run(_ arguments: [String]) throws {
         let folder = URL(fileURLWithPath: arguments[1])
         let model = try Classifier(folder: folder, on: .cpu)
         do {
-            try model.check(folder.appendingPathComponent("golden"), on: .cpu)
+            try model.check(folder.appendingPathComponent("golden"), delegate: "cpu")
             print("right", model.temperature, separator: "\t")
         } catch { print(error) }
     case "tensor":

@@ -37,6 +37,15 @@ public struct Outcome: Equatable, Sendable {
     public let reason: String
 }
 
+/// Thrown by a test that could not be made, which says nothing of the release: it is tested again at the next check.
+public struct NotTested: Error {
+    public let reason: String
+
+    public init(_ reason: String) {
+        self.reason = reason
+    }
+}
+
 /// Takes new releases of the model. Every method may be called from any thread.
 public final class Updates: Sendable {
     private let own: URL
@@ -53,7 +62,8 @@ public final class Updates: Sendable {
     ///   - url, channel: instead of those of updates.json.
     ///   - silence: seconds after which a server that sends nothing is given up.
     ///   - testSeconds: most seconds for `test`.
-    ///   - test: throws if the model in a folder gives other answers than it must. It runs before a release is used.
+    ///   - test: throws if the model in a folder gives other answers than it must, `NotTested` if it cannot tell. It
+    ///     runs before a release is used.
     /// - Throws: `ClassifierError` if updates.json is missing or damaged.
     public init(
         own: URL, folder: URL, url: String? = nil, channel: String? = nil, silence: TimeInterval = 15,
@@ -333,7 +343,7 @@ public final class Updates: Sendable {
             do {
                 guard let found = try tested(id, stop) else { return }
                 problem = found
-            } catch {  // the check was stopped, which says nothing of the release
+            } catch {  // it was stopped, or could not be made
                 try store.change { $0.tests = max($0.tests - 1, 0) }
                 throw error
             }
@@ -352,9 +362,9 @@ public final class Updates: Sendable {
         Thread.detachNewThread {
             do {
                 try test(folder)
-                verdict.say("")
+                verdict.say(nil)
             } catch {
-                verdict.say((error as? ClassifierError)?.description ?? "\(error)")
+                verdict.say(error)
             }
         }
         return try verdict.problem(within: testSeconds, stop)
@@ -568,26 +578,32 @@ private struct Offer {
 /// What a test says, and the wait for it.
 private final class Verdict: @unchecked Sendable {
     private let condition = NSCondition()
-    private var said: String?
+    private var said: (error: Error?, isThere: Bool) = (nil, false)
 
-    func say(_ problem: String) {
+    func say(_ error: Error?) {
         condition.lock()
-        said = problem
+        said = (error, true)
         condition.signal()
         condition.unlock()
     }
 
     /// Returns what is wrong, nil if nothing is.
+    ///
+    /// - Throws: `Unreachable` if it was stopped, or the test could not be made.
     func problem(within seconds: TimeInterval, _ stop: Stop) throws -> String? {
         let end = Date(timeIntervalSinceNow: seconds)
         condition.lock()
         defer { condition.unlock() }
-        while said == nil {
+        while true {
+            if said.isThere {
+                guard let error = said.error else { return nil }
+                if let why = error as? NotTested { throw Unreachable("self-test: \(why.reason)") }
+                return (error as? ClassifierError)?.description ?? "\(error)"
+            }
             guard Date() < end else { return "it took more than \(Int(seconds)) s" }
             try stop.check()
             _ = condition.wait(until: min(end, Date(timeIntervalSinceNow: 0.5)))
         }
-        return said == "" ? nil : said
     }
 }
 #endif

@@ -26,13 +26,14 @@ public final class TensorFlowLiteRuntime: Runtime {
     public let device: Device
     private let interpreter: Interpreter
 
+    /// - Parameter isFloat: whether the weights are no integers; by default as those of this package's model.
     /// - Throws: `ClassifierError` if the device is not there, TensorFlow Lite's errors if it cannot run the file.
-    public init(model: URL, on device: Device, threads: Int) throws {
+    public init(model: URL, on device: Device, threads: Int, isFloat: Bool? = nil) throws {
         var options = Interpreter.Options()
         options.threadCount = threads
         self.device = device
         // From a path: some versions free a model that was given as data while it is in use.
-        interpreter = try Interpreter(modelPath: model.path, options: options, delegates: delegates(for: device))
+        interpreter = try Interpreter(modelPath: model.path, options: options, delegates: delegates(for: device, isFloat ?? Model.isFloat))
         try interpreter.allocateTensors()
         guard interpreter.inputTensorCount == 1, interpreter.outputTensorCount == 1 else {
             throw ClassifierError("\(model.lastPathComponent) has more than one input or output")
@@ -51,7 +52,7 @@ public final class TensorFlowLiteRuntime: Runtime {
 }
 
 /// Returns the delegates of a device; nil for the CPU.
-private func delegates(for device: Device) throws -> [Delegate]? {
+private func delegates(for device: Device, _ isFloat: Bool) throws -> [Delegate]? {
     switch device {
     case .cpu:
         return nil
@@ -63,7 +64,7 @@ private func delegates(for device: Device) throws -> [Delegate]? {
         #endif
     case .coreML:
         #if canImport(TensorFlowLiteCCoreML)
-        guard Model.isFloat else { throw ClassifierError("Core ML runs float models: ship the FP16 or FP32 file") }
+        guard isFloat else { throw ClassifierError("Core ML runs float models: ship the FP16 or FP32 file") }
         guard let delegate = CoreMLDelegate() else { throw ClassifierError("this device has no Neural Engine") }
         return [delegate]
         #else
