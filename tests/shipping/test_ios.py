@@ -317,8 +317,11 @@ def said(program: Path, shipped: Path, tmp_path_factory: pytest.TempPathFactory)
     (folder / "preprocess.json").write_text(json.dumps(contract))
     (folder / "labels.txt").write_bytes(text)
     commands |= {"labels": ["labels", folder], "refused": ["refused"]}
-    for name in ("right release", "wrong release"):
+    for name in ("right release", "wrong release", "empty release"):
         commands[name] = ["release", release(shipped / "int8", folder / name.replace(" ", "-"), name[0] == "w")]
+    empty = folder / "empty-release/golden/golden.tsv"
+    lines = empty.read_text().splitlines(keepends=True)
+    empty.write_text("".join(line for line in lines if not line.startswith(("case", "wrong"))))
     words = [str(word) for name in commands for word in (*commands[name], "--")]
     run = [ios._compiler(), "run", "-c", "release", "--skip-build", "Program", *words]
     done = subprocess.run(run, cwd=program, capture_output=True, text=True, timeout=300, check=False)
@@ -439,6 +442,7 @@ def release(own: Path, folder: Path, is_wrong: bool) -> Path:
 def test_a_release_is_opened_and_tested_where_it_lies(said: Said) -> None:
     assert said[0]["right release"] == "right\t1.5\n"
     assert said[0]["wrong release"].startswith("tensor to scores: ")
+    assert said[0]["empty release"] == 'NotTested(reason: "the golden set has no scores")\n'
 
 
 @needs_swift

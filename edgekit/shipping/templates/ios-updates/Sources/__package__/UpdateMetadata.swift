@@ -68,9 +68,8 @@ struct Envelope {
             guard signature.count % 2 == 0, reader.skips("\"}") else { throw Envelope.wrong }
             found.append((String(decoding: key, as: UTF8.self), bytes(ofHex: signature)))
         }
-        guard reader.skips(",\"signed\":"), reader.next == UInt8(ascii: "{"), reader.rest.last == UInt8(ascii: "}") else {
-            throw Envelope.wrong
-        }
+        guard reader.skips(",\"signed\":"), reader.next == UInt8(ascii: "{"), reader.rest.last == UInt8(ascii: "}")
+        else { throw Envelope.wrong }
         signatures = found
         text = Array(reader.rest.dropLast())
     }
@@ -203,7 +202,8 @@ extension Reader {
         let sign = skips("-") ? -1 : 1
         let digits = take { UInt8(ascii: "0")...UInt8(ascii: "9") ~= $0 }
         let isPlain = digits.first != UInt8(ascii: "0") || (digits.count == 1 && sign == 1)
-        guard digits.count <= 15, isPlain, let number = Int(String(decoding: digits, as: UTF8.self)) else { throw wrong }
+        guard digits.count <= 15, isPlain, let number = Int(String(decoding: digits, as: UTF8.self))
+        else { throw wrong }
         return sign * number
     }
 }

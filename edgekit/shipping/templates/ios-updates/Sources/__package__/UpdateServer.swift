@@ -78,9 +78,8 @@ final class Server {
     /// Asks for a file, and returns the status. `take` gets what a server sends with status 200.
     private func get(_ name: String, most: Int, seconds: Double, take: @escaping (Data) throws -> Void) throws -> Int {
         try stop.check()
-        guard let address = URL(string: "\(url)/\(name)"), ["https", "http"].contains(address.scheme?.lowercased()) else {
-            throw Unreachable("\(url) is no address of HTTPS")
-        }
+        guard let address = URL(string: "\(url)/\(name)"), ["https", "http"].contains(address.scheme?.lowercased())
+        else { throw Unreachable("\(url) is no address of HTTPS") }
         let transfer = Transfer(session.dataTask(with: address), most: most, take: take)
         transfers.begin(transfer)
         defer { transfers.end(transfer) }

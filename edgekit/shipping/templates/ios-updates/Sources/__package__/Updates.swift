@@ -449,7 +449,8 @@ private struct Named {
 
     /// Expects the very file that was named.
     func expect(_ file: Data) throws {
-        guard sha256 == nil || sha256 == hex(SHA256.hash(data: file)) else { throw Refused("not the file that was signed") }
+        let isRight = sha256 == nil || sha256 == hex(SHA256.hash(data: file))
+        guard isRight else { throw Refused("not the file that was signed") }
     }
 }
 

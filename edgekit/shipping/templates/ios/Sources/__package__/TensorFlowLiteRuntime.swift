@@ -33,7 +33,8 @@ public final class TensorFlowLiteRuntime: Runtime {
         options.threadCount = threads
         self.device = device
         // From a path: some versions free a model that was given as data while it is in use.
-        interpreter = try Interpreter(modelPath: model.path, options: options, delegates: delegates(for: device, isFloat ?? Model.isFloat))
+        let delegates = try delegates(for: device, isFloat ?? Model.isFloat)
+        interpreter = try Interpreter(modelPath: model.path, options: options, delegates: delegates)
         try interpreter.allocateTensors()
         guard interpreter.inputTensorCount == 1, interpreter.outputTensorCount == 1 else {
             throw ClassifierError("\(model.lastPathComponent) has more than one input or output")
